@@ -1,0 +1,63 @@
+"""What a user did wrong, said in one line, and the door that says it (exit status 2, no traceback)."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what, where and what to do."""
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
+    """An error for a name that does not exist; lists the valid ones, the nearest first."""
+    names = sorted(valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other))
+    return UserError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(names) or 'none'}")
+
+
+def describe(error: BaseException) -> str | None:
+    """The one line for an error that is the user's or the machine's, None for a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OS_ERRORS:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}: {_OS_ERRORS[error.errno]}"
+    return None
+
+
+_OS_ERRORS = {
+    errno.ENOSPC: "free some space, then run the same command again (finished work is kept)",
+    errno.EDQUOT: "your quota is used up; free some space, then run the same command again",
+    errno.EACCES: "check the permissions or choose another folder",
+    errno.EPERM: "check the permissions or choose another folder",
+    errno.EROFS: "choose a folder on a writable file system",
+    errno.EISDIR: "a file was expected, give a file's path",
+    errno.ENOTDIR: "a folder was expected, give a folder's path",
+    errno.ENOENT: "check the path",
+}
+
+
+Main = Callable[[Sequence[str] | None], int | None]
+
+
+def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
+    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr (rank 0) and 2."""
+    try:
+        return main(argv) or 0
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` closed our standard output: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = describe(error)
+        if line is None:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{program}: error: {line}", file=sys.stderr)
+        return 2

@@ -1,0 +1,56 @@
+"""sRGB to CIELAB and back (D65, 2 degree observer, as scikit-image), in float32 numpy, and the packed integer form.
+
+CIE 15:2004 section 8.2.1; sRGB as IEC 61966-2-1. scikit-image is the oracle in the tests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
+_TO_XYZ = (_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)  # white maps to 1, 1, 1
+_FROM_XYZ = np.linalg.inv(_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
+_LINEAR = np.where(
+    np.arange(256) / 255 > 0.04045, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4, np.arange(256) / 255 / 12.92
+).astype(np.float32)
+_SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 form
+_OFFSET = np.array([0, 128, 128], np.float32)[:, None, None]
+
+
+def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB of an 8-bit picture: (H, W, 3) uint8 sRGB to (3, H, W) float32, L in [0, 100], a and b about +-110."""
+    linear = _LINEAR[rgb.reshape(-1, 3).T]  # (3, pixels)
+    xyz = _TO_XYZ @ linear
+    f = np.cbrt(xyz)
+    np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)
+    lab = np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+    return lab.reshape(3, *rgb.shape[:2])
+
+
+def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
+    """The 8-bit picture of CIELAB values: (3, H, W) to (H, W, 3) uint8; colours outside sRGB are clipped."""
+    L, a, b = lab.astype(np.float32).reshape(3, -1)
+    y = (L + 16) / 116
+    f = np.stack([y + a / 500, y, np.maximum(y - b / 200, 0)])  # like scikit-image: no negative Z
+    xyz = np.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
+    linear = np.clip(_FROM_XYZ @ xyz, 0, 1)
+    rgb = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8).T.reshape(*lab.shape[1:], 3)
+
+
+def pack(lab: np.ndarray, dtype: str = "uint8") -> np.ndarray:
+    """The stored form of CIELAB values: uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (as they are).
+
+    uint8 is off by at most 0.5 / 2.55 = 0.196 in L and 0.5 in a and b; no sRGB colour leaves its range.
+    """
+    if dtype == "float16":
+        return lab.astype(np.float16)
+    return np.clip(np.rint(lab * _SCALE + _OFFSET), 0, 255).astype(np.uint8)
+
+
+def unpack(stored: np.ndarray) -> np.ndarray:
+    """CIELAB values of the stored form: (..., 3, H, W) uint8 or float16 to float32."""
+    if stored.dtype == np.uint8:
+        return (stored - _OFFSET) / _SCALE
+    return stored.astype(np.float32)
