@@ -1,0 +1,1 @@
+"""Recipes, networks, training and evaluation: shards in, trained colorization networks out."""

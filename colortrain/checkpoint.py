@@ -1,0 +1,160 @@
+"""Checkpoints that are either whole or not there, in safetensors and JSON: no pickle on any path.
+
+    RUN/checkpoints/step-000001000/generator.safetensors  critic.safetensors  ema.safetensors
+                                   generator_adam.safetensors  critic_adam.safetensors
+                                   recipe.json  trainer.json  MANIFEST.json (size and SHA-256 of each, written last)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from colortrain.recipe import Recipe, load_recipe, save_recipe
+from shards.errors import UserError
+from shards.files import fsync_folder, sha256_of, write_whole
+
+_MANIFEST = "MANIFEST.json"
+
+Tensors = Mapping[str, Tensor]
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step-{step:09d}"
+
+
+def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: Recipe, state: dict[str, Any]) -> Path:
+    """Write one checkpoint: temporary folder, fsync, manifest last, rename.
+
+    `parts`: file stem -> tensors by name; `state`: what JSON can hold. An existing checkpoint of that step stays.
+    """
+    final = checkpoint_folder(run, step)
+    if is_whole(final):
+        return final
+    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, tensors in parts.items():
+            _save_tensors(tensors, temporary / f"{name}.safetensors")
+        save_recipe(recipe, temporary / "recipe.json")
+        write_whole(temporary / "trainer.json", json.dumps({"step": step, **state}, indent=1).encode())
+        _seal(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # a wreck of the same step
+        temporary.rename(final)
+        fsync_folder(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _save_tensors(tensors: Tensors, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _seal(folder: Path) -> None:
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
+    write_whole(folder / _MANIFEST, json.dumps(files, indent=1).encode())
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's files are all there with the sizes and hashes of its manifest."""
+    try:
+        files = json.loads((folder / _MANIFEST).read_text())
+        return all(
+            (folder / name).stat().st_size == entry["bytes"] and sha256_of(folder / name) == entry["sha256"]
+            for name, entry in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps that have a checkpoint folder, whole or not, rising."""
+    names = [path.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that is whole; warns about newer ones that are not."""
+    for step in reversed(checkpoint_steps(run)):
+        folder = checkpoint_folder(run, step)
+        if is_whole(folder):
+            return folder
+        warnings.warn(f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2)
+    return None
+
+
+def keep_newest(run: Path, count: int) -> None:
+    """Delete all but the newest `count` checkpoints, and what killed runs left half-written."""
+    for step in checkpoint_steps(run)[:-count]:
+        shutil.rmtree(checkpoint_folder(run, step))
+    for wreck in (run / "checkpoints").glob("step-*.tmp-*"):
+        shutil.rmtree(wreck, ignore_errors=True)
+
+
+def load_part(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of one file of a checkpoint, on the CPU."""
+    path = folder / f"{name}.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What `trainer.json` holds: step, images, dataset_id and the like."""
+    state = json.loads((folder / "trainer.json").read_text())
+    assert isinstance(state, dict)
+    return state
+
+
+def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """An Adam's state by parameter name: "exp_avg.encoder.0.conv.weight" and so on."""
+    tensors = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}.{name}"] = torch.as_tensor(value)
+    return tensors
+
+
+def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
+    """Put back what `adam_tensors` took."""
+    for name, parameter in module.named_parameters():
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        found = {kind: tensors[f"{kind}.{name}"] for kind in kinds if f"{kind}.{name}" in tensors}
+        if found:
+            optimizer.state[parameter] = {
+                kind: value if kind == "step" else value.to(parameter.device) for kind, value in found.items()
+            }
+
+
+def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> tuple[nn.Module, Recipe, int]:
+    """The trained generator of a run (in eval mode, on the CPU), its recipe and its step.
+
+    The newest whole checkpoint, or that of `step`; the averaged weights where there are any and `ema` is true.
+    """
+    run = Path(run)
+    folder = latest_checkpoint(run) if step is None else checkpoint_folder(run, step)
+    if folder is None or not is_whole(folder):
+        steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
+        asked = "no checkpoint" if step is None else f"no whole checkpoint of step {step}"
+        raise UserError(f"{run}: {asked} (steps found: {steps}); give the folder that launch.train wrote as --run")
+    recipe = load_recipe(folder / "recipe.json")
+    generator = recipe.generator.build()
+    averaged = ema and (folder / "ema.safetensors").is_file()
+    generator.load_state_dict(load_part(folder, "ema" if averaged else "generator"))
+    return generator.eval(), recipe, load_state(folder)["step"]

@@ -1,0 +1,111 @@
+"""Training batches: the global order sliced by rank, read ahead by a thread, scaled and flipped on the device.
+
+The whole state is one integer, the images consumed so far; what is prefetched but not consumed does not count.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colortrain.lab import SymmetricCodec, stored_to_lab
+from shards.errors import UserError
+from shards.order import Order
+from shards.reader import Split
+
+_AHEAD = 4  # batches read before they are asked for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network-scaled training pictures: L (B, 1, H, W) and ab (B, 2, H, W), on the device."""
+
+    L: Tensor
+    ab: Tensor
+
+
+def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
+    """Which positions of the endless stream are mirrored: bool, a function of (seed, position) alone."""
+    with np.errstate(over="ignore"):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
+        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**63) * np.uint64(0xD1342543DE82EF95)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return z.astype(np.float64) / 2.0**64 < probability
+
+
+class Loader:
+    """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
+
+    `batch_size` is global and must be divisible by `world`. `waited` sums the seconds the training loop stood still.
+    """
+
+    def __init__(
+        self, split: Split, codec: SymmetricCodec, *, batch_size: int, seed: int, flip: float,
+        rank: int = 0, world: int = 1, device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        if batch_size % world:
+            divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+            raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
+        self.split, self.codec, self.seed, self.flip = split, codec, seed, flip
+        self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
+        self.device = torch.device(device)
+        self.order = Order([shard.samples for shard in split.shards], seed)
+        self.waited = 0.0
+
+    def batches(self, images: int = 0) -> Iterator[Batch]:
+        """Batches from the point where `images` have been consumed, without end."""
+        ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException] = queue.Queue(_AHEAD)
+        stop = threading.Event()
+        reader = threading.Thread(target=self._read_ahead, args=(images, ready, stop), daemon=True)
+        reader.start()
+        try:
+            while True:
+                began = time.perf_counter()
+                item = ready.get()
+                self.waited += time.perf_counter() - began
+                if isinstance(item, BaseException):
+                    raise item
+                yield self._to_device(*item)
+        finally:
+            stop.set()
+            reader.join()
+
+    def _read_ahead(self, images: int, ready: queue.Queue, stop: threading.Event) -> None:
+        start = images + self.rank * self.share
+        while not stop.is_set():
+            try:
+                item = self._read(start)
+            except BaseException as error:  # the loop that asks must see it, not this thread's log
+                item = error
+            _put(ready, item, stop)
+            if isinstance(item, BaseException):
+                return
+            start += self.batch_size
+
+    def _read(self, start: int) -> tuple[Tensor, np.ndarray]:
+        stored = torch.from_numpy(self.split.read(self.order(start, start + self.share)))
+        if self.device.type == "cuda":
+            stored = stored.pin_memory()
+        return stored, flips(self.seed, np.arange(start, start + self.share), self.flip)
+
+    def _to_device(self, stored: Tensor, mirrored: np.ndarray) -> Batch:
+        stored = stored.to(self.device, non_blocking=True)
+        choose = torch.from_numpy(mirrored).to(self.device, non_blocking=True).view(-1, 1, 1, 1)
+        stored = torch.where(choose, stored.flip(-1), stored)
+        return Batch(*self.codec.encode(stored_to_lab(stored)))
+
+
+def _put(ready: queue.Queue, item: object, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            return ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue

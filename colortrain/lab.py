@@ -1,0 +1,58 @@
+"""Between stored samples and what networks see: scalings of Lab, and a differentiable Lab to RGB.
+
+Names: `stored` is a batch as packed in shards, `lab` is CIELAB units, `L` and `ab` are network-scaled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FROM_XYZ = torch.tensor(  # inverse of the sRGB matrix (IEC 61966-2-1), as scikit-image
+    [
+        [3.240481342832, -1.537151516271, -0.498536326168],
+        [-0.969254949996, 1.875990001490, 0.041555926558],
+        [0.055646639135, -0.204041338367, 1.057311069645],
+    ],
+    dtype=torch.float64,
+)
+_WHITE = torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)  # D65
+
+
+def stored_to_lab(stored: Tensor) -> Tensor:
+    """CIELAB units of stored samples: (B, 3, H, W) uint8 or float16 to float32."""
+    lab = stored.float()
+    if stored.dtype == torch.uint8:
+        scale = torch.tensor([2.55, 1, 1], device=stored.device).view(3, 1, 1)
+        lab = (lab - torch.tensor([0.0, 128, 128], device=stored.device).view(3, 1, 1)) / scale
+    return lab
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """sRGB in [0, 1] of CIELAB units, (B, 3, H, W) to the same shape; colours outside sRGB are clipped.
+
+    Differentiable, with finite gradients at black and at clipped colours; equals `skimage.color.lab2rgb`.
+    """
+    L, a, b = lab.unbind(-3)
+    y = (L + 16) / 116
+    f = torch.stack([y + a / 500, y, (y - b / 200).clamp(min=0)], dim=-3)
+    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
+    matrix = (_FROM_XYZ * _WHITE).to(lab)
+    linear = torch.einsum("ij,...jhw->...ihw", matrix, xyz).clamp(0, 1)
+    curved = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(linear > 0.0031308, curved, 12.92 * linear).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class SymmetricCodec:
+    """L / 50 - 1 and ab / 110: everything about [-1, 1] (nampouri section 4.1, equations 4-6)."""
+
+    def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) in [-1, 1] and ab (B, 2, H, W) in about [-1, 1]."""
+        return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
+
+    def decode(self, L: Tensor, ab: Tensor) -> Tensor:
+        """The inverse: L (B, 1, H, W) and ab (B, 2, H, W) to (B, 3, H, W) CIELAB units, L clipped to [0, 100]."""
+        return torch.cat([((L + 1) * 50).clamp(0, 100), ab * 110], dim=1)

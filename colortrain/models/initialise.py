@@ -1,0 +1,22 @@
+"""Starting weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def normal_init(module: nn.Module, std: float = 0.02) -> None:
+    """N(0, std) for convolutions, N(1, std) for BatchNorm weights, zero biases (Isola et al. 2017, section 6.2)."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(child.weight, 0.0, std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.BatchNorm2d):
+            nn.init.normal_(child.weight, 1.0, std)
+            nn.init.zeros_(child.bias)
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

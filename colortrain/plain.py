@@ -1,0 +1,158 @@
+"""Frozen dataclasses to plain JSON values and back, and `--set a.b.0.c=value` on them; every error names the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from colortrain.schedule import Schedule
+from shards.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Plain dicts, lists, numbers and strings; a dataclass carries its class name under "type"."""
+    if isinstance(value, Schedule) and len(value.points) == 1:
+        return value.points[0][1]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: Any, value: Any, where: str) -> Any:
+    """The value of type `kind` (a class, union, tuple or Literal) that a plain value stands for.
+
+    Raises `UserError` naming `where` if it does not fit.
+    """
+    origin = typing.get_origin(kind)
+    if kind is Schedule:
+        return _schedule(value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass([kind], value, where)
+    if origin in (typing.Union, types.UnionType):
+        return _union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _tuple(typing.get_args(kind), value, where)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise UserError(f"{where}: {unknown('value', str(value), map(str, typing.get_args(kind)))}")
+        return value
+    return _scalar(kind, value, where)
+
+
+def with_override(recipe: T, assignment: str) -> T:
+    """`recipe` with one field changed, as `--set` writes it: "critic_adam.lr=5e-5", "objective.penalties.0.weight=10"."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {assignment!r}: write it as field=value, for instance --set critic_adam.lr=5e-5")
+    return typing.cast(T, _replace(recipe, type(recipe), path.split("."), _parse(text), path))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)  # .5 and 1. are numbers to people
+    except ValueError:
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _replace(value: Any, kind: Any, path: list[str], new: Any, where: str) -> Any:
+    if not path:
+        return from_plain(kind, new, where)
+    head, rest = path[0], path[1:]
+    if isinstance(value, tuple):
+        valid = [str(index) for index in range(len(value))]
+        if head not in valid:
+            raise UserError(f"--set {where}: {unknown('item', head, valid)}")
+        items = list(value)
+        items[int(head)] = _replace(items[int(head)], _item_kind(kind), rest, new, where)
+        return tuple(items)
+    if not dataclasses.is_dataclass(value):
+        raise UserError(f"--set {where}: {head!r} is asked of a plain value; leave it out")
+    kinds = typing.get_type_hints(type(value))
+    if head not in kinds:
+        raise UserError(f"--set {where}: {unknown('field', head, kinds)}")
+    changed = _replace(getattr(value, head), kinds[head], rest, new, where)
+    return _built(dataclasses.replace, where, value, **{head: changed})  # type: ignore[type-var]
+
+
+def _item_kind(kind: Any) -> Any:
+    return typing.get_args(kind)[0]
+
+
+def _built(make: Any, where: str, *args: Any, **fields: Any) -> Any:
+    try:
+        return make(*args, **fields)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: needs an object with the fields of {' or '.join(k.__name__ for k in kinds)}")
+    value = dict(value)
+    name = value.pop("type", kinds[0].__name__ if len(kinds) == 1 else "none given")
+    found = {kind.__name__: kind for kind in kinds}
+    if name not in found:
+        raise UserError(f"{where}: {unknown('type', str(name), found)}")
+    hints = typing.get_type_hints(found[name])
+    for field in value:
+        if field not in hints:
+            raise UserError(f"{where}: {unknown('field', field, hints)}")
+    fields = {field: from_plain(hints[field], item, f"{where}.{field}") for field, item in value.items()}
+    missing = [f.name for f in dataclasses.fields(found[name]) if f.default is dataclasses.MISSING and f.name not in fields]
+    missing = [n for n in missing if found[name].__dataclass_fields__[n].default_factory is dataclasses.MISSING]
+    if missing:
+        raise UserError(f"{where}: missing {', '.join(missing)}")
+    return _built(found[name], where, **fields)
+
+
+def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not type(None)]
+    if all(dataclasses.is_dataclass(kind) for kind in others) and Schedule not in others:
+        return _dataclass(others, value, where)
+    return from_plain(others[0], value, where)
+
+
+def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where}: needs a list, got {value!r}")
+    if kinds[-1] is Ellipsis:
+        return tuple(from_plain(kinds[0], item, f"{where}.{i}") for i, item in enumerate(value))
+    if len(value) != len(kinds):
+        raise UserError(f"{where}: needs {len(kinds)} values, got {len(value)}")
+    return tuple(from_plain(kind, item, f"{where}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _schedule(value: Any, where: str) -> Schedule:
+    if isinstance(value, dict):
+        return typing.cast(Schedule, _dataclass([Schedule], value, where))
+    if isinstance(value, list):
+        points = _tuple((tuple[float, float], Ellipsis), value, where)
+        return typing.cast(Schedule, _built(Schedule, where, points))
+    return Schedule(((0.0, _scalar(float, value, where)),))
+
+
+def _scalar(kind: Any, value: Any, where: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and number and math.isfinite(value):
+        return float(value)
+    if kind is int and number and float(value).is_integer():
+        return int(value)
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    raise UserError(f"{where}: needs {words.get(kind, kind)}, got {value!r}")

@@ -1,0 +1,46 @@
+"""One process a device: start-up through accelerate, and the proof that everyone agrees who takes part."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from shards.errors import UserError
+
+_ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
+
+
+def make_accelerator(**options: Any) -> Accelerator:
+    """The run's `Accelerator`, on CPU (gloo) where there is no GPU.
+
+    BatchNorm buffers are not broadcast before each forward: two forwards of one network in a step would trip over it.
+    Raises `UserError` if the processes that were asked for are not the processes that take part.
+    """
+    handlers = [
+        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+    ]
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
+    check_world(accelerator.num_processes, accelerator.process_index)
+    return accelerator
+
+
+def check_world(num_processes: int, rank: int) -> None:
+    """Raise `UserError` unless accelerate, torch.distributed and the launcher's environment agree.
+
+    Accelerate falls back to one silent process per rank, each training alone, when it cannot see a GPU or was given
+    MULTI_CPU without a host file; the launcher's variables give it away.
+    """
+    asked = int(os.environ.get("WORLD_SIZE", "0"))
+    joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if asked > 1 and not num_processes == joined == asked:
+        raise UserError(f"{asked} processes were launched, but each would train alone; {_ADVICE}")
+    if asked == 0 and num_processes == 1 and "MASTER_PORT" in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+        raise UserError(f"several processes were asked for, but accelerate started one; {_ADVICE}")
+    if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):
+        raise UserError(f"accelerate counts {num_processes} processes, torch.distributed {joined}; {_ADVICE}")

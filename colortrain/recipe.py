@@ -1,0 +1,149 @@
+"""A recipe: everything that decides what a run computes, as one frozen typed value that prints, saves and compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from colortrain.lab import SymmetricCodec
+from colortrain.losses.adversarial import BCE
+from colortrain.losses.reconstruction import L1
+from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.models.pix2pix import UNetConfig
+from colortrain.plain import from_plain, to_plain, with_override
+from colortrain.schedule import Schedule, constant
+from shards.errors import UserError
+from shards.files import write_whole
+
+# How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
+PACE = ("images", "epochs", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Kingma and Ba 2015."""
+
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMA:
+    """Exponential moving average of the generator; `half_life` in images, 0 switches it off."""
+
+    half_life: float = 0.0
+
+    def decay(self, images: int) -> float:
+        """How much of the average stays after a step over `images`."""
+        return 0.5 ** (images / self.half_life)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The generator minimises adversarial_weight * adversarial + the sum of weighted reconstruction terms."""
+
+    adversarial: BCE = BCE()
+    adversarial_weight: Schedule = constant(1.0)
+    critic_from: float = 0.0  # epoch at which the critic begins to learn
+    reconstruction: tuple[L1, ...] = (L1(),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run, but for data and devices. Time is counted in images; epochs are images / dataset size."""
+
+    name: str
+    size: int  # pixels, height and width of training pictures
+    batch_size: int  # global: over all processes
+    epochs: float
+    images: int | None = None  # if given, overrides epochs
+    generator: UNetConfig
+    critic: PatchCriticConfig
+    generator_adam: Adam = Adam()
+    critic_adam: Adam = Adam()
+    learning_rate: Schedule = constant(1.0)  # factor on both rates
+    objective: Objective = Objective()
+    codec: SymmetricCodec = SymmetricCodec()
+    n_critic: int = 1  # critic steps for one generator step
+    flip: float = 0.5  # probability of a horizontal flip in training
+    ema: EMA = EMA()
+    test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
+    seed: int = 0
+    log_every: int = 20  # steps
+    evaluate_every: int = 500  # steps
+    checkpoint_every: int = 500  # steps
+    keep_checkpoints: int = 2
+    paper: str = field(default="", metadata={"free": True})
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch_size", "n_critic", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is a probability, got {self.flip}")
+        if self.total_images(1) < 1:
+            raise ValueError("nothing to train on: images and epochs must be above 0")
+
+    def check(self) -> None:
+        """Raise `UserError` if the networks cannot work at this size (kept apart, so that `--set` may go in any order)."""
+        for name, network in (("generator", self.generator), ("critic", self.critic)):
+            try:
+                network.check_size(self.size)
+            except ValueError as error:
+                raise UserError(f"recipe {self.name}: {name}: {error}") from None
+
+    def total_images(self, dataset_size: int) -> int:
+        """How many images the run sees in all."""
+        return self.images if self.images is not None else round(self.epochs * dataset_size)
+
+    @property
+    def digest(self) -> str:
+        """Names the recipe but for its pace: runs with equal digests compute the same things."""
+        plain = {name: value for name, value in to_plain(self).items() if name not in PACE}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """`recipe` with every `field=value` of `--set` applied in turn."""
+    for assignment in assignments:
+        recipe = with_override(recipe, assignment)
+    return recipe
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """The fields in which two recipes compute different things, as "field: one -> other"."""
+    first, second = to_plain(one), to_plain(other)
+    names = [name for name in first if name not in PACE and first[name] != second[name]]
+    return [f"{name}: {first[name]} -> {second[name]}" for name in names]
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as JSON; `--recipe FILE` takes it back."""
+    write_whole(path, json.dumps(to_plain(recipe), indent=1).encode() + b"\n")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe that `save_recipe` wrote; raises `UserError` naming what does not fit."""
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no recipe file {path}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    return parse_recipe(document, str(path))
+
+
+def parse_recipe(document: object, where: str) -> Recipe:
+    """The recipe a plain JSON value stands for."""
+    recipe = from_plain(Recipe, document, where)
+    assert isinstance(recipe, Recipe)
+    return dataclasses.replace(recipe)

@@ -1,0 +1,92 @@
+"""The order of things inside one training step; the mathematics is the objective's, the loop is the trainer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from colortrain.data import Batch
+from colortrain.recipe import Adam, Objective, Recipe
+
+Losses = dict[str, Tensor]
+
+
+class Network:
+    """A module with its optimizer, wrapped for data-parallel training.
+
+    Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network.
+    """
+
+    def __init__(self, module: nn.Module, adam: Adam, accelerator: Accelerator) -> None:
+        optimizer = torch.optim.Adam(module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps)
+        self.adam, self.accelerator = adam, accelerator
+        self.wrapped, self.optimizer = accelerator.prepare(module, optimizer)
+        self.module: nn.Module = accelerator.unwrap_model(self.wrapped)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.wrapped(*inputs)
+
+    def update(self, loss: Tensor) -> None:
+        """One backward, one optimizer step: a second backward would break DDP's bookkeeping."""
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def set_rate(self, factor: float) -> None:
+        """Learning rate = the recipe's times `factor`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.adam.lr * factor
+
+    @contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """The bare module whose parameters take no gradient, so that the other network's step leaves none behind."""
+        self.module.requires_grad_(False)
+        try:
+            yield self.module
+        finally:
+            self.module.requires_grad_(True)
+
+
+def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tensor) -> Losses:
+    """Teach the critic real from fake; `fake` is detached. Two passes: a critic with BatchNorm must not mix them."""
+    real_scores, fake_scores = critic(batch.L, batch.ab), critic(batch.L, fake)
+    loss = objective.adversarial.critic(real_scores, fake_scores)
+    critic.update(loss)
+    return {"critic": loss.detach(), "score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
+
+
+def generator_step(
+    generator: Network, critic: Network, objective: Objective, batch: Batch, fake: Tensor, epoch: float
+) -> Losses:
+    """Move the generator: weighted reconstruction, and the adversarial term through the bare, frozen critic."""
+    terms = {term.name: (term.weight.at(epoch), term(fake, batch.ab)) for term in objective.reconstruction}
+    weight = objective.adversarial_weight.at(epoch)
+    if weight:
+        with critic.frozen() as judge:
+            terms["adversarial"] = (weight, objective.adversarial.generator(judge(batch.L, fake)))
+    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+    generator.update(loss)
+    return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
+
+
+def train_step(
+    generator: Network, critic: Network, recipe: Recipe, batch: Batch, step: int, epoch: float
+) -> Losses:
+    """Step number `step` (from 0): the critic's turn, and every n_critic-th time the generator's.
+
+    The critic rests before `objective.critic_from`. One generator forward serves both where both have their turn.
+    """
+    critic_turn = epoch >= recipe.objective.critic_from
+    generator_turn = (step + 1) % recipe.n_critic == 0
+    with torch.set_grad_enabled(generator_turn):
+        fake = generator(batch.L) if generator_turn else generator.module(batch.L)
+    losses: Losses = {}
+    if critic_turn:
+        losses |= critic_step(critic, recipe.objective, batch, fake.detach())
+    if generator_turn:
+        losses |= generator_step(generator, critic, recipe.objective, batch, fake, epoch)
+    return losses

@@ -1,0 +1,254 @@
+"""The training loop: where a run starts or goes on, what it does when, and how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from colortrain.checkpoint import (
+    adam_tensors,
+    keep_newest,
+    latest_checkpoint,
+    load_adam,
+    load_part,
+    load_state,
+    save_checkpoint,
+)
+from colortrain.data import Batch, Loader
+from colortrain.evaluation import generate, score_split
+from colortrain.journal import Journal
+from colortrain.lab import stored_to_lab
+from colortrain.pictures import sample_grid
+from colortrain.recipe import Recipe, differences, load_recipe, save_recipe
+from colortrain.step import Losses, Network, train_step
+from shards.errors import UserError
+from shards.order import ORDER_VERSION
+from shards.progress import ProgressLine
+from shards.reader import Split
+
+_SAMPLES = 8  # photographs in a sample grid
+
+
+@dataclass(frozen=True)
+class Data:
+    """The photographs to learn from, and those held out (None where the shard set has only one split)."""
+
+    train: Split
+    validation: Split | None
+
+
+def open_data(shards: Path, recipe: Recipe) -> Data:
+    """Open a shard set for a recipe; raises `UserError` if their sizes differ."""
+    train = Split(shards, "train")
+    if train.manifest.size != recipe.size:
+        raise UserError(
+            f"{shards} holds {train.manifest.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
+            f"--set size={train.manifest.size}, or build shards with --size {recipe.size}"
+        )
+    return Data(train, Split(shards, "val") if "val" in train.manifest.splits else None)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of all random draws of one step on one rank: counter-based, so a resumed run draws the same."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Trainer:
+    """One run of a recipe on one shard set, in one folder. `train()` goes on wherever the folder says it stopped."""
+
+    def __init__(self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator) -> None:
+        self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
+        self.dataset_id = data.train.manifest.dataset_id
+        check_run_folder(run, recipe)
+        self.loader = Loader(
+            data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip,
+            rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device,
+        )  # fmt: skip
+        torch.manual_seed(recipe.seed)
+        generator, critic = recipe.generator.build(), recipe.critic.build()
+        self.average = recipe.generator.build() if recipe.ema.half_life else None
+        self.generator = Network(generator, recipe.generator_adam, accelerator)
+        self.critic = Network(critic, recipe.critic_adam, accelerator)
+        if self.average is not None:
+            self.average.load_state_dict(generator.state_dict())
+            self.average.to(accelerator.device).eval().requires_grad_(False)
+        self.journal = Journal(run, accelerator)
+        self.step = self.images = 0
+        self.total = recipe.total_images(len(data.train))
+        self.recent: dict[str, list[Tensor]] = defaultdict(list)
+        self.since = (time.monotonic(), 0.0, 0)  # of the last log line: clock, seconds waited, images
+
+    @property
+    def epoch(self) -> float:
+        """Images seen, in dataset sizes."""
+        return self.images / len(self.data.train)
+
+    def train(self) -> None:
+        """Train to the recipe's length, saving on the way; evaluate and save at the end."""
+        self._begin()
+        label = "training" if self.step == 0 else f"training (from step {self.step})"
+        shown = self.accelerator.is_main_process
+        with ProgressLine(label, self.total, "images", start=self.images, shown=shown) as progress:
+            with closing(self.loader.batches(self.images)) as batches:
+                while self.images < self.total:
+                    self._take_step(next(batches))
+                    self._do_what_is_due(progress)
+        self._finish()
+
+    def _begin(self) -> None:
+        folder = latest_checkpoint(self.run)
+        if folder is not None:
+            self._load(folder)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            save_recipe(self.recipe, self.run / "recipe.json")
+        self.journal.begin(self.recipe, self.step)
+        world, device = self.accelerator.num_processes, str(self.accelerator.device)
+        facts = {"images": self.images, "dataset_id": self.dataset_id, "world": world, "device": device}
+        self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision})
+        self.since = (time.monotonic(), self.loader.waited, self.images)
+
+    def _take_step(self, batch: Batch) -> None:
+        torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
+        factor = self.recipe.learning_rate.at(self.epoch)
+        self.generator.set_rate(factor)
+        self.critic.set_rate(factor)
+        losses = train_step(self.generator, self.critic, self.recipe, batch, self.step, self.epoch)
+        self.step += 1
+        self.images = self.step * self.recipe.batch_size
+        self._average(self.recipe.batch_size)
+        self._remember(losses)
+
+    def _average(self, images: int) -> None:
+        if self.average is None:
+            return
+        keep = self.recipe.ema.decay(images)
+        module = self.generator.module
+        torch._foreach_lerp_(list(self.average.parameters()), list(module.parameters()), 1 - keep)
+        for mine, its in zip(self.average.buffers(), module.buffers(), strict=True):
+            mine.copy_(its)
+
+    def _remember(self, losses: Losses) -> None:
+        for name, value in losses.items():
+            self.recent[name].append(value)
+
+    def _do_what_is_due(self, progress: ProgressLine) -> None:
+        recipe, last = self.recipe, self.images >= self.total
+        if self.step % recipe.log_every == 0 or last:
+            progress.advance_to(min(self.images, self.total), self._log())
+        if self.step % recipe.evaluate_every == 0 and not last:
+            self._validate()
+        if self.step % recipe.checkpoint_every == 0 or last:
+            self._save()
+
+    def _log(self) -> dict[str, str]:
+        """Mean losses since the last line, over all ranks: the only place where they leave the device."""
+        names = sorted(self.recent)
+        means = torch.stack([torch.stack(self.recent[name]).mean() for name in names])
+        losses = dict(zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True))
+        self.recent.clear()
+        then, waited, images = self.since
+        self.since = now, waited_now, images_now = (time.monotonic(), self.loader.waited, self.images)
+        seconds = max(now - then, 1e-9)
+        values = {
+            "images": self.images, "epoch": self.epoch, "seconds": seconds,
+            "images_per_second": (images_now - images) / seconds, "data_wait": (waited_now - waited) / seconds,
+            "lr": self.recipe.generator_adam.lr * self.recipe.learning_rate.at(self.epoch), "losses": losses,
+        }  # fmt: skip
+        self.journal.write("train", self.step, values)
+        shown = {name: f"{losses[name]:.3f}" for name in ("generator", "critic", "l1") if name in losses}
+        return {**shown, "data wait": f"{values['data_wait']:.1%}"}
+
+    def _evaluated(self) -> nn.Module:
+        return self.average if self.average is not None else self.generator.module
+
+    def _validate(self) -> None:
+        split = self.data.validation
+        if split is None:
+            return
+        began, recipe = time.monotonic(), self.recipe
+        scores = score_split(
+            self._evaluated(), recipe.codec, split, self.accelerator.device,
+            rank=self.accelerator.process_index, world=self.accelerator.num_processes, dropout=recipe.test_dropout,
+        )  # fmt: skip
+        self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
+        self._draw(split)
+        then, waited, images = self.since
+        self.since = (then + time.monotonic() - began, waited, images)  # rates are of training alone
+
+    def _draw(self, split: Split) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        chosen = np.linspace(0, len(split) - 1, min(_SAMPLES, len(split))).round().astype(int)
+        lab = stored_to_lab(torch.from_numpy(split.read(chosen))).to(self.accelerator.device)
+        generated = generate(self._evaluated(), self.recipe.codec, lab, dropout=self.recipe.test_dropout)
+        self.journal.picture("samples", self.step, sample_grid(lab, generated))
+
+    def _save(self) -> None:
+        """All ranks arrive, rank 0 writes."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.run, self.step, self._parts(), self.recipe, self._state())
+            keep_newest(self.run, self.recipe.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _parts(self) -> dict[str, dict[str, Tensor]]:
+        parts = {"generator": self.generator.module.state_dict(), "critic": self.critic.module.state_dict()}
+        parts["generator_adam"] = adam_tensors(self.generator.optimizer, self.generator.module)
+        parts["critic_adam"] = adam_tensors(self.critic.optimizer, self.critic.module)
+        if self.average is not None:
+            parts["ema"] = self.average.state_dict()
+        return parts
+
+    def _state(self) -> dict[str, object]:
+        scaler = self.accelerator.scaler
+        return {
+            "images": self.images, "dataset_id": self.dataset_id, "recipe": self.recipe.digest,
+            "order": ORDER_VERSION, "torch": torch.__version__, "scaler": scaler.state_dict() if scaler else None,
+        }  # fmt: skip
+
+    def _load(self, folder: Path) -> None:
+        state = load_state(folder)
+        if state["dataset_id"] != self.dataset_id:
+            raise UserError(
+                f"{self.run} was trained on dataset {state['dataset_id']}, the shards given are {self.dataset_id}: "
+                f"give the same shards, or another --run"
+            )
+        if state["order"] != ORDER_VERSION:
+            raise UserError(f"{folder} counts positions in order {state['order']}, this version in {ORDER_VERSION}")
+        self.generator.module.load_state_dict(load_part(folder, "generator"))
+        self.critic.module.load_state_dict(load_part(folder, "critic"))
+        load_adam(self.generator.optimizer, self.generator.module, load_part(folder, "generator_adam"))
+        load_adam(self.critic.optimizer, self.critic.module, load_part(folder, "critic_adam"))
+        if self.average is not None:
+            self.average.load_state_dict(load_part(folder, "ema"))
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.images = state["step"], state["images"]
+
+    def _finish(self) -> None:
+        self._validate()
+        self.journal.write("end", self.step, {"images": self.images})
+        self.journal.end()
+
+
+def check_run_folder(run: Path, recipe: Recipe) -> None:
+    """Raise `UserError` if `run` holds something else than an earlier start of the same recipe."""
+    if run.is_file():
+        raise UserError(f"{run} is a file: give a folder as --run")
+    if (run / "recipe.json").is_file():
+        earlier = load_recipe(run / "recipe.json")
+        if earlier.digest != recipe.digest:
+            changes = "; ".join(differences(earlier, recipe))
+            raise UserError(f"{run} holds a run of another recipe ({changes}): choose another --run")
+    elif run.is_dir() and any(run.iterdir()):
+        raise UserError(f"{run} is not empty and holds no run: choose another --run")

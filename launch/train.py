@@ -1,0 +1,104 @@
+"""Train a recipe on a shard set; the same command goes on where an earlier one stopped.
+
+    accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
+        --recipe nampouri_unet --shards photos-256 --run runs/first
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate.utils import ProjectConfiguration
+
+from colortrain.models.initialise import num_parameters
+from colortrain.plain import to_plain
+from colortrain.processes import make_accelerator
+from colortrain.recipe import Recipe, load_recipe, override
+from colortrain.recipes import get_recipe
+from colortrain.trainer import Data, Trainer, check_run_folder, open_data
+from launch.doors import DoorParser
+from shards.errors import run_door
+
+_EXAMPLE = """\
+example: thin networks, 64 px, two processes on two cores
+  accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train --recipe nampouri_unet \\
+    --shards photos-64 --run runs/thin --images 20000 \\
+    --set size=64 --set generator.levels=6 --set generator.base_channels=16 --set critic.base_channels=16
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words this door understands."""
+    words = DoorParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
+    words.add_argument("--recipe", required=True, help="a recipe's name, or the path of a recipe.json")
+    words.add_argument("--shards", required=True, type=Path, help="folder that `python -m shards build` wrote")
+    words.add_argument("--run", required=True, type=Path, help="folder of this run, made or gone on with")
+    words.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
+    length = words.add_mutually_exclusive_group()
+    length.add_argument("--images", type=int, help="train on this many images in all")
+    length.add_argument("--epochs", type=float, help="train for this many dataset sizes")
+    words.add_argument(
+        "--tracker", action="append", metavar="NAME",
+        help="accelerate's trackers by name (tensorboard, wandb, mlflow, ...; none); default tensorboard",
+    )  # fmt: skip
+    words.add_argument("--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing")
+    return words
+
+
+def resolve(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that was asked for, with every change applied and checked."""
+    name = arguments.recipe
+    recipe = load_recipe(Path(name)) if name.endswith(".json") else get_recipe(name)
+    changes = list(arguments.set)
+    if arguments.images is not None:
+        changes.append(f"images={arguments.images}")
+    if arguments.epochs is not None:
+        changes += ["images=none", f"epochs={arguments.epochs}"]
+    recipe = override(recipe, changes)
+    recipe.check()
+    return recipe
+
+
+def describe(recipe: Recipe, data: Data) -> str:
+    """What a run would do, for `--dry-run`."""
+    total = recipe.total_images(len(data.train))
+    held_out = len(data.validation) if data.validation is not None else 0
+    with torch.device("meta"):
+        generator, critic = recipe.generator.build(), recipe.critic.build()
+    return "\n".join(
+        [
+            json.dumps(to_plain(recipe), indent=1),
+            f"generator {num_parameters(generator):,} parameters, critic {num_parameters(critic):,}",
+            f"dataset {data.train.manifest.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
+            f"{total:,} images, {-(-total // recipe.batch_size):,} steps, {total / len(data.train):,.2f} epochs",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    recipe = resolve(arguments)
+    data = open_data(arguments.shards, recipe)
+    check_run_folder(arguments.run, recipe)
+    if arguments.dry_run:
+        print(describe(recipe, data))
+        return 0
+    trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
+    project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
+    accelerator = make_accelerator(log_with=trackers, project_config=project)
+    try:
+        Trainer(recipe, data, arguments.run, accelerator).train()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_door("launch.train", main))

@@ -1,0 +1,70 @@
+"""The global sample order: a pure function of (seed, position), so a loader's whole state is one integer.
+
+Epoch e permutes the shards, takes windows of 16 of them, and permutes the samples inside each window; positions run
+on without end, epoch = position // samples. No rank owns a shard, so uneven shards cannot make ranks disagree, and
+any position is found without walking there. Permutations sort raw Philox words, so they do not change with numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+ORDER_VERSION = "philox-window16-1"
+WINDOW_SHARDS = 16
+
+
+def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
+    """A permutation of range(length) that depends on nothing but `seed`, `stream` (two counters) and `length`."""
+    generator = np.random.Philox(key=seed % 2**64, counter=[0, 0, *stream])
+    return np.argsort(generator.random_raw(length), kind="stable")
+
+
+class Order:
+    """Which sample stands at each position of an endless stream.
+
+    Args: `shard_samples`, how many samples each shard holds, in the manifest's order; `seed`.
+    Samples are numbered 0..N-1 through the shards in that order.
+    """
+
+    def __init__(self, shard_samples: Sequence[int], seed: int) -> None:
+        self.seed = seed
+        self.counts = np.asarray(shard_samples, dtype=np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)])
+        self.samples = int(self.starts[-1])
+        if self.samples == 0:
+            raise ValueError("no samples to order")
+        self._window = lru_cache(maxsize=4)(self._make_window)
+        self._shards = lru_cache(maxsize=2)(self._make_shards)
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """The sample numbers at positions [start, stop): int64 (stop - start,)."""
+        pieces = []
+        while start < stop:
+            window, window_start, window_stop = self._locate(start)
+            end = min(stop, window_stop)
+            pieces.append(window[start - window_start : end - window_start])
+            start = end
+        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
+        """The permuted window that holds `position`, and the positions where it begins and ends."""
+        epoch, offset = divmod(position, self.samples)
+        ends = self._shards(epoch)[1]
+        index = int(np.searchsorted(ends, offset, side="right"))
+        begin = int(ends[index - 1]) if index else 0
+        base = epoch * self.samples
+        return self._window(epoch, index), base + begin, base + int(ends[index])
+
+    def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's shard order, and the offset in the epoch at which each window of shards ends."""
+        shards = permutation(self.seed, (epoch, 0), len(self.counts))
+        last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
+        return shards, np.cumsum(self.counts[shards])[last]
+
+    def _make_window(self, epoch: int, index: int) -> np.ndarray:
+        shards = self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
+        samples = np.concatenate([np.arange(self.starts[s], self.starts[s + 1]) for s in shards])
+        return samples[permutation(self.seed, (epoch, index + 1), len(samples))]
