@@ -1,8 +1,8 @@
 """Checkpoints that are either whole or not there, in safetensors and JSON: no pickle on any path.
 
-    RUN/checkpoints/step-000001000/generator.safetensors  critic.safetensors  ema.safetensors
-                                   generator_adam.safetensors  critic_adam.safetensors
-                                   recipe.json  trainer.json  MANIFEST.json (size and SHA-256 of each, written last)
+RUN/checkpoints/step-000001000/generator.safetensors  critic.safetensors  ema.safetensors
+                               generator_adam.safetensors  critic_adam.safetensors
+                               recipe.json  trainer.json  MANIFEST.json (size and SHA-256 of each, written last)
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,9 @@ class Batch:
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
     """Which positions of the endless stream are mirrored: bool, a function of (seed, position) alone."""
     with np.errstate(over="ignore"):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
-        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**63) * np.uint64(0xD1342543DE82EF95)
+        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**63) * np.uint64(
+            0xD1342543DE82EF95
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -60,7 +62,7 @@ class Loader:
         self.order = Order([shard.samples for shard in split.shards], seed)
         self.waited = 0.0
 
-    def batches(self, images: int = 0) -> Iterator[Batch]:
+    def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Batches from the point where `images` have been consumed, without end."""
         ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException] = queue.Queue(_AHEAD)
         stop = threading.Event()
@@ -81,6 +83,7 @@ class Loader:
     def _read_ahead(self, images: int, ready: queue.Queue, stop: threading.Event) -> None:
         start = images + self.rank * self.share
         while not stop.is_set():
+            item: tuple[Tensor, np.ndarray] | BaseException
             try:
                 item = self._read(start)
             except BaseException as error:  # the loop that asks must see it, not this thread's log
@@ -106,6 +109,7 @@ class Loader:
 def _put(ready: queue.Queue, item: object, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            return ready.put(item, timeout=0.1)
+            ready.put(item, timeout=0.1)
+            return
         except queue.Full:
             continue

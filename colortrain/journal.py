@@ -63,7 +63,7 @@ def _step(line: str) -> float:
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    flat = {}
+    flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= _numbers(value, f"{prefix}{name}/")

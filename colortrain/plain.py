@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def with_override(recipe: T, assignment: str) -> T:
-    """`recipe` with one field changed, as `--set` writes it: "critic_adam.lr=5e-5", "objective.penalties.0.weight=10"."""
+    """`recipe` with one field changed, as `--set` writes it, for instance "critic_adam.lr=5e-5"."""
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise UserError(f"--set {assignment!r}: write it as field=value, for instance --set critic_adam.lr=5e-5")
@@ -58,11 +59,7 @@ def with_override(recipe: T, assignment: str) -> T:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)  # .5 and 1. are numbers to people
+        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # .5 is a number to people
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
@@ -84,7 +81,7 @@ def _replace(value: Any, kind: Any, path: list[str], new: Any, where: str) -> An
     if head not in kinds:
         raise UserError(f"--set {where}: {unknown('field', head, kinds)}")
     changed = _replace(getattr(value, head), kinds[head], rest, new, where)
-    return _built(dataclasses.replace, where, value, **{head: changed})  # type: ignore[type-var]
+    return _built(dataclasses.replace, where, value, **{head: changed})
 
 
 def _item_kind(kind: Any) -> Any:
@@ -111,11 +108,14 @@ def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
         if field not in hints:
             raise UserError(f"{where}: {unknown('field', field, hints)}")
     fields = {field: from_plain(hints[field], item, f"{where}.{field}") for field, item in value.items()}
-    missing = [f.name for f in dataclasses.fields(found[name]) if f.default is dataclasses.MISSING and f.name not in fields]
-    missing = [n for n in missing if found[name].__dataclass_fields__[n].default_factory is dataclasses.MISSING]
+    missing = [field.name for field in dataclasses.fields(found[name]) if _needed(field) and field.name not in fields]
     if missing:
         raise UserError(f"{where}: missing {', '.join(missing)}")
     return _built(found[name], where, **fields)
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -134,7 +134,9 @@ def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         return tuple(from_plain(kinds[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if len(value) != len(kinds):
         raise UserError(f"{where}: needs {len(kinds)} values, got {len(value)}")
-    return tuple(from_plain(kind, item, f"{where}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(
+        from_plain(kind, item, f"{where}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
 
 
 def _schedule(value: Any, where: str) -> Schedule:

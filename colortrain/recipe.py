@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from colortrain.lab import SymmetricCodec
@@ -20,7 +20,8 @@ from shards.errors import UserError
 from shards.files import write_whole
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
-PACE = ("images", "epochs", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+_EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+PACE = ("images", "epochs", *_EVERY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +83,10 @@ class Recipe:
     evaluate_every: int = 500  # steps
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2
-    paper: str = field(default="", metadata={"free": True})
+    paper: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "n_critic", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("size", "batch_size", "n_critic", *_EVERY):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.flip <= 1:
@@ -94,7 +95,7 @@ class Recipe:
             raise ValueError("nothing to train on: images and epochs must be above 0")
 
     def check(self) -> None:
-        """Raise `UserError` if the networks cannot work at this size (kept apart, so that `--set` may go in any order)."""
+        """Raise `UserError` if the networks cannot work at this size; apart, so that `--set` may go in any order."""
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)

@@ -56,7 +56,8 @@ def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tenso
     real_scores, fake_scores = critic(batch.L, batch.ab), critic(batch.L, fake)
     loss = objective.adversarial.critic(real_scores, fake_scores)
     critic.update(loss)
-    return {"critic": loss.detach(), "score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
+    means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
+    return {"critic": loss.detach(), **means}
 
 
 def generator_step(
@@ -73,9 +74,7 @@ def generator_step(
     return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
 
 
-def train_step(
-    generator: Network, critic: Network, recipe: Recipe, batch: Batch, step: int, epoch: float
-) -> Losses:
+def train_step(generator: Network, critic: Network, recipe: Recipe, batch: Batch, step: int, epoch: float) -> Losses:
     """Step number `step` (from 0): the critic's turn, and every n_critic-th time the generator's.
 
     The critic rests before `objective.critic_from`. One generator forward serves both where both have their turn.

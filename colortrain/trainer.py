@@ -98,11 +98,11 @@ class Trainer:
         self._begin()
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
-        with ProgressLine(label, self.total, "images", start=self.images, shown=shown) as progress:
-            with closing(self.loader.batches(self.images)) as batches:
-                while self.images < self.total:
-                    self._take_step(next(batches))
-                    self._do_what_is_due(progress)
+        progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
+        with progress, closing(self.loader.batches(self.images)) as batches:
+            while self.images < self.total:
+                self._take_step(next(batches))
+                self._do_what_is_due(progress)
         self._finish()
 
     def _begin(self) -> None:
@@ -166,7 +166,7 @@ class Trainer:
             "lr": self.recipe.generator_adam.lr * self.recipe.learning_rate.at(self.epoch), "losses": losses,
         }  # fmt: skip
         self.journal.write("train", self.step, values)
-        shown = {name: f"{losses[name]:.3f}" for name in ("generator", "critic", "l1") if name in losses}
+        shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
         return {**shown, "data wait": f"{values['data_wait']:.1%}"}
 
     def _evaluated(self) -> nn.Module:

@@ -30,5 +30,4 @@ class BCE:
 
 
 def _bce(scores: Tensor, label: float) -> Tensor:
-    scores = scores.float()
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, label))
