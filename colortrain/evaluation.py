@@ -169,7 +169,7 @@ def caption(scores: Scores) -> str:
     """What the numbers were measured on, in one line."""
     protocol = scores["protocol"]
     return (
-        f"{scores['samples']:,} samples of split {protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
+        f"{scores['samples']:,} samples of {protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
         f"({protocol['fit']}), dropout {'on' if protocol['dropout'] else 'off'}"
     )
 
@@ -186,7 +186,9 @@ def text_table(scores: Scores) -> str:
     lines = [["metric", "better", *COLUMNS], *table_rows(scores)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     return "\n".join([caption(scores), *(line.rstrip() for line in text)]) + "\n"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -86,16 +87,79 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def loss_curves(metrics: Path, out: Path) -> None:
-    """Draw RUN/metrics.jsonl as PNG: training losses, validation L1 beside grey, colourfulness ratio, by images seen."""
+    """Draw RUN/metrics.jsonl as PNG: training losses, validation L1 and colourfulness, by images seen."""
     lines = read_metrics(metrics)
     training = [line for line in lines if line.get("kind") == "train"]
     validation = [line for line in lines if line.get("kind") == "validation"]
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2)
-    _draw_losses(axes[0, 0], training, ("l1",), "training: reconstruction", log=True)
-    _draw_losses(axes[0, 1], training, ("critic", "adversarial"), "training: critic and adversarial", log=False)
+    names = sorted({name for line in training for name in line["losses"]})
+    game = [name for name in names if name in _GAME]
+    rest = [name for name in names if name not in _GAME and not name.startswith("score_")]
+    _draw_losses(axes[0, 0], training, rest, "training: reconstruction (unweighted)")
+    _draw_losses(axes[0, 1], training, game, "training: the adversarial game")
     _draw_metric(axes[1, 0], validation, "l1", "validation: L1 of ab / 110 (lower is better)")
     _draw_metric(axes[1, 1], validation, "colourfulness_ratio", "validation: colourfulness / truth (1 is right)")
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     write_whole(out, stream.getvalue())
+
+
+_GAME = ("critic", "adversarial", "generator")
+_MANY = 200  # points: from here on the curve is a running mean over a pale trace of the points
+
+
+def _points(lines: list[dict[str, Any]], group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    found = [(line["images"], line[group][name]) for line in lines if line[group].get(name) is not None]
+    images, values = np.array(found, dtype=float).reshape(-1, 2).T
+    return images, values
+
+
+def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], title: str) -> None:
+    smallest = np.inf
+    for name in names:
+        images, values = _points(lines, "losses", name)
+        smallest = min(smallest, values.min(initial=np.inf))
+        (curve,) = axes.plot(images, smooth(values), label=name, linewidth=1.5)
+        if len(values) >= _MANY:
+            axes.plot(images, values, color=curve.get_color(), alpha=0.2, linewidth=0.6, zorder=1)
+    if 0 < smallest < np.inf:  # a Wasserstein critic's loss goes below 0
+        axes.set_yscale("log")
+    _finish(axes, title, bool(names))
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """The centred mean over a fiftieth of the points, where there are many; shorter windows at both ends."""
+    if len(values) < _MANY:
+        return values
+    half = len(values) // 100
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _draw_metric(axes: Axes, lines: list[dict[str, Any]], metric: str, title: str) -> None:
+    versions = {"generated": ("tab:blue", "-"), "grey": ("dimgrey", "--")}
+    flat = [{**line, "shown": line.get("metrics", {}).get(metric, {})} for line in lines]
+    for version, (colour, style) in versions.items():
+        images, values = _points(flat, "shown", version)
+        if len(images) and not (metric == "colourfulness_ratio" and version == "grey"):  # that one is always 0
+            marker = "o" if version == "generated" else None
+            axes.plot(images, values, color=colour, linestyle=style, marker=marker, markersize=4, label=version)
+    if metric == "colourfulness_ratio" and flat:
+        axes.axhline(1.0, color="black", linestyle=":", linewidth=1, label="truth")
+        axes.set_ylim(bottom=0)
+    _finish(axes, title, bool(flat))
+
+
+def _finish(axes: Axes, title: str, drawn: bool) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("images seen")
+    axes.set_ylabel(title.split(": ")[1].split(" (")[0])
+    axes.grid(which="both", alpha=0.25)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if drawn:
+        axes.legend(fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color="dimgrey")

@@ -1,0 +1,1 @@
+"""How good generated pictures are; `images` holds what can be said of each picture by itself."""

@@ -1,0 +1,40 @@
+"""What the doors share: the list of them, and a parser whose complaints are one line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from shards.errors import UserError
+
+# Name -> (module with a `main(argv)`, one phrase). Listed in the order in which people need them.
+DOORS: dict[str, tuple[str, str]] = {
+    "shards": ("shards.__main__", "photographs to Lab shards: build, merge, verify, info, statistics"),
+    "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
+    "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
+    "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
+    "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
+}
+
+
+class DoorParser(argparse.ArgumentParser):
+    """An argument parser for `python -m <program>`: mistakes are a `UserError`, the help ends with an example."""
+
+    def __init__(self, program: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=f"python -m {program}",
+            description=description,
+            epilog=example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the words)")
+
+
+def at_least_one(text: str) -> int:
+    """The type of a count, for `add_argument(type=...)`."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
+    return int(text)
