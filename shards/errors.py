@@ -38,6 +38,13 @@ _OS_ERRORS = {
     errno.EISDIR: "a file was expected, give a file's path",
     errno.ENOTDIR: "a folder was expected, give a folder's path",
     errno.ENOENT: "check the path",
+    errno.EEXIST: "something else has that name, choose another",
+    errno.EFBIG: "the file system or `ulimit -f` allows no larger file, choose another folder or smaller shards",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "the link leads to itself, check the path",
+    errno.EIO: "the disk or the network file system fails, check it, then run the same command again",
+    errno.ESTALE: "the network file system went away, check it, then run the same command again",
+    errno.EMFILE: "too many open files, raise `ulimit -n`",
 }
 
 

@@ -30,6 +30,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # "no space left" should say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)

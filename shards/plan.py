@@ -1,0 +1,200 @@
+"""What a build is to do, settled before any image is read: parameters, the shuffled sources, and blocks of them.
+
+    OUT/build.json    parameters and a hash of the source list, written first: a build goes on only in its own folder
+
+The plan is a pure function of the source's names and the parameters, so every process, every machine and every later
+attempt arrives at the same blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from shards.decode import FITS, MAX_PIXELS
+from shards.errors import UserError, unknown
+from shards.files import write_whole
+from shards.format import DTYPES, FORMAT, MANIFEST, ONE_SPLIT
+from shards.sources import Source
+
+BUILD = "build.json"
+SOURCES = "sources"
+BY_SOURCE = "source"  # `--splits source`
+_SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Everything that decides the bytes of a shard set, sources aside; `UserError` for what cannot be."""
+
+    size: int
+    fit: str = "crop"
+    dtype: str = "uint8"
+    splits: str = ""  # as the user wrote it
+    drop_grey: bool = False
+    min_side: int = -1  # shorter sides are too small; -1: half of `size`
+    max_pixels: int = MAX_PIXELS
+    shard_size: int = 0  # sources per block; 0: at most 1000, and at least 16 blocks
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 8192:
+            raise UserError(f"--size {self.size}: give a number of pixels from 1 to 8192")
+        if self.fit not in FITS:
+            raise unknown("--fit", self.fit, FITS)
+        if self.dtype not in DTYPES:
+            raise unknown("--dtype", self.dtype, DTYPES)
+        if self.min_side < -1 or self.max_pixels < 1 or self.shard_size < 0:
+            raise UserError("--min-side, --max-pixels and --shard-size must not be negative")
+        parse_splits(self.splits)
+
+    @property
+    def smallest_side(self) -> int:
+        """An image whose short side has fewer pixels is too small; by default one to be enlarged more than twice."""
+        return self.size // 2 if self.min_side < 0 else self.min_side
+
+
+def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
+    """Names and the upper ends of their share of [0, 1): `train=.9,val=.1` gives (train, 9/10), (val, 1).
+
+    Empty for no splits and for `source`; raises `UserError` for anything that does not add up to 1.
+    """
+    if text in ("", BY_SOURCE):
+        return ()
+    names: list[str] = []
+    ends: list[Fraction] = []
+    for part in text.split(","):
+        name, equals, share = part.strip().partition("=")
+        check_split_name(name.strip())
+        try:
+            fraction = Fraction(share.strip())
+        except (ValueError, ZeroDivisionError):
+            fraction = Fraction(0)
+        if not equals or fraction <= 0 or name.strip() in names:
+            raise UserError(f"--splits {text!r}: write each name once with a share above 0, such as train=.9,val=.1")
+        names.append(name.strip())
+        ends.append(fraction + (ends[-1] if ends else 0))
+    if abs(ends[-1] - 1) > Fraction(1, 10**6):
+        raise UserError(f"--splits {text!r}: the shares add up to {float(ends[-1]):g}, they must add up to 1")
+    return tuple(zip(names, [*ends[:-1], Fraction(1)], strict=True))
+
+
+def check_split_name(name: str) -> None:
+    """Raise `UserError` unless `name` can be a split's folder."""
+    if not _SPLIT_NAME.fullmatch(name) or name in (ONE_SPLIT, SOURCES):
+        raise UserError(f"split name {name!r}: use letters, digits, - and _, and neither {ONE_SPLIT!r} nor {SOURCES!r}")
+
+
+def split_of(digest: str, source: Source, splits: str) -> str:
+    """The split of an image: by the SHA-256 of its encoded bytes, so that it is the same at every size."""
+    if splits == BY_SOURCE:
+        return source.split
+    point = Fraction(int(digest[:16], 16), 1 << 64)
+    return next((name for name, end in parse_splits(splits) if point < end), ONE_SPLIT)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive sources of the shuffled list: what one process packs at a time, and what one record tells of."""
+
+    number: int
+    first_key: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What OUT/build.json says; `identity` names it in every record."""
+
+    parameters: Parameters
+    num_sources: int
+    sources_sha256: str
+    block_size: int
+    format: str = FORMAT
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.num_sources // self.block_size)
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def keys_of(self, block: int) -> range:
+        """The keys of the sources of a block: their places in the shuffled list."""
+        return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
+
+
+def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
+    """The plan for these sources (sorted by name)."""
+    if parameters.splits == BY_SOURCE:
+        _check_own_splits(sources)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(os.fsencode(source.name) + b"\0")
+    block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
+    return Plan(
+        parameters=parameters, num_sources=len(sources), sources_sha256=digest.hexdigest(), block_size=block_size
+    )
+
+
+def _check_own_splits(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if not source.split:
+            raise UserError(f"--splits {BY_SOURCE}: {source.name} lies in no first folder that could name its split")
+        check_split_name(source.split)
+
+
+def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
+    """The blocks of the shuffled list: a fixed permutation, so that no shard holds one folder's photos alone."""
+    order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
+    for number in range(plan.num_blocks):
+        keys = plan.keys_of(number)
+        yield Block(number, keys.start, tuple(sources[index] for index in order[keys.start : keys.stop]))
+
+
+def save_plan(plan: Plan, root: Path) -> None:
+    """Claim OUT for this plan, or make sure that it is this plan's already; raises `UserError` if it is another's."""
+    check_out(root)
+    if not (root / BUILD).exists():
+        write_whole(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
+        return
+    before = load_plan(root)
+    if before != plan:
+        raise UserError(f"{root} holds another build ({_difference(before, plan)}): choose a new OUT, or delete {root}")
+
+
+def check_out(root: Path) -> None:
+    """Raise `UserError` if OUT is a file, or a folder of something else."""
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file: choose a new folder for OUT")
+    if root.is_dir() and not (root / BUILD).exists():
+        if (root / MANIFEST).exists():
+            raise UserError(f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}")
+        if any(not path.name.startswith(f".{BUILD}.") for path in root.iterdir()):
+            raise UserError(f"{root} is not empty and holds no shard set: choose a new OUT")
+
+
+def load_plan(root: Path) -> Plan:
+    """Read OUT/build.json; raises `UserError` if it is missing or damaged."""
+    path = root / BUILD
+    try:
+        document = json.loads(path.read_text())
+        return Plan(**{**document, "parameters": Parameters(**document["parameters"])})
+    except FileNotFoundError:
+        raise UserError(f"{root} has no {BUILD}: give the folder that `python -m shards build` wrote") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete {root} and build again") from None
+
+
+def _difference(before: Plan, now: Plan) -> str:
+    old, new = asdict(before.parameters), asdict(now.parameters)
+    changed = [f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]]
+    return "; ".join(changed) or "its source files are not the same"
