@@ -116,16 +116,16 @@ def _points(lines: list[dict[str, Any]], group: str, name: str) -> tuple[np.ndar
 
 
 def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], title: str) -> None:
-    smallest = np.inf
+    smallest, largest = np.inf, -np.inf
     for name in names:
         images, values = _points(lines, "losses", name)
-        smallest = min(smallest, values.min(initial=np.inf))
+        smallest, largest = min(smallest, values.min(initial=np.inf)), max(largest, values.max(initial=-np.inf))
         (curve,) = axes.plot(images, smooth(values), label=name, linewidth=1.5)
         if len(values) >= _MANY:
             axes.plot(images, values, color=curve.get_color(), alpha=0.2, linewidth=0.6, zorder=1)
-    if 0 < smallest < np.inf:  # a Wasserstein critic's loss goes below 0
+    if 0 < 10 * smallest < largest:  # a Wasserstein critic's loss goes below 0
         axes.set_yscale("log")
-    _finish(axes, title, bool(names))
+    _finish(axes, title, "loss", bool(names))
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -150,13 +150,13 @@ def _draw_metric(axes: Axes, lines: list[dict[str, Any]], metric: str, title: st
     if metric == "colourfulness_ratio" and flat:
         axes.axhline(1.0, color="black", linestyle=":", linewidth=1, label="truth")
         axes.set_ylim(bottom=0)
-    _finish(axes, title, bool(flat))
+    _finish(axes, title, title.split(": ")[1].split(" (")[0], bool(flat))
 
 
-def _finish(axes: Axes, title: str, drawn: bool) -> None:
+def _finish(axes: Axes, title: str, unit: str, drawn: bool) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("images seen")
-    axes.set_ylabel(title.split(": ")[1].split(" (")[0])
+    axes.set_ylabel(unit)
     axes.grid(which="both", alpha=0.25)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if drawn:

@@ -1,0 +1,139 @@
+"""Score a trained run on a split of a shard set, every metric beside the same metric of grey pictures.
+
+    python -m launch.evaluate --run runs/first --shards photos-256
+
+With several processes (one a GPU, or one a core) it is faster and gives exactly the same numbers:
+
+    accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.evaluate --run runs/first --shards photos-256
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from colortrain.checkpoint import load_generator
+from colortrain.evaluation import score_split, text_table
+from colortrain.processes import make_accelerator
+from colortrain.recipe import Recipe
+from launch.doors import DoorParser, at_least_one
+from shards.errors import UserError, run_door, unknown
+from shards.files import write_whole
+from shards.progress import ProgressLine
+from shards.reader import Split
+
+_EXAMPLE = """\
+example: the averaged weights with and without dropout, on the test split
+  python -m launch.evaluate --run runs/first --shards photos-256 --split test --dropout both
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words this door understands."""
+    words = DoorParser("launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE)
+    words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
+    words.add_argument("--shards", required=True, type=Path, help="folder that `python -m shards build` wrote")
+    words.add_argument("--split", help="which split; default val if there is one, else the only one")
+    words.add_argument("--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json")
+    words.add_argument("--checkpoint", type=int, metavar="STEP", help="score this step's checkpoint, not the newest")
+    words.add_argument(
+        "--dropout", choices=("on", "off", "both"), help="whether dropout stays on; default what the recipe says"
+    )
+    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N samples only")
+    words.add_argument("--batch-size", type=at_least_one, default=16, metavar="N", help="samples a chunk; default 16")
+    words.add_argument(
+        "--ema", action=argparse.BooleanOptionalAction, default=True, help="averaged weights where there are any"
+    )
+    return words
+
+
+def open_split(shards: Path, wanted: str | None, recipe: Recipe) -> Split:
+    """The split to score; raises `UserError` if there is no such split, or if its size is not the recipe's."""
+    split = Split(shards, wanted or "val")
+    if wanted is not None and split.name != wanted:
+        raise UserError(f"{shards}: {unknown('split', wanted, split.manifest.splits)}")
+    size = split.manifest.size
+    if size != recipe.size:
+        raise UserError(
+            f"{shards} holds {size} px samples, the run was trained at {recipe.size} px: "
+            f"build shards with --size {recipe.size} and give those"
+        )
+    return split
+
+
+def dropout_modes(word: str | None, recipe: Recipe) -> list[bool]:
+    """With which settings of dropout to score; the recipe's own comes first."""
+    own = recipe.test_dropout
+    return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[word]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    generator, recipe, step = load_generator(arguments.run, step=arguments.checkpoint, ema=arguments.ema)
+    split = open_split(arguments.shards, arguments.split, recipe)
+    accelerator = make_accelerator()
+    try:
+        check_same_step(step, accelerator)
+        modes = dropout_modes(arguments.dropout, recipe)
+        scores = [score(generator, recipe, split, accelerator, mode, arguments) for mode in modes]
+        if accelerator.is_main_process:
+            facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
+            out = arguments.json or arguments.run / "evaluation.json"
+            document = {**facts, "ema": arguments.ema and bool(recipe.ema.half_life), **scores[0]}
+            write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
+            print("\n".join(text_table(each) for each in scores) + f"\nwritten to {out}")
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def score(
+    generator: nn.Module, recipe: Recipe, split: Split, accelerator: Accelerator, dropout: bool,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:  # fmt: skip
+    """One pass over the split, with progress on rank 0."""
+    total = min(len(split), arguments.limit or len(split))
+    label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
+    with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
+        return score_split(
+            generator.to(accelerator.device), recipe.codec, split, accelerator.device,
+            rank=accelerator.process_index, world=accelerator.num_processes, dropout=dropout,
+            batch_size=arguments.batch_size, limit=arguments.limit, progress=progress.advance_to,
+        )  # fmt: skip
+
+
+def check_same_step(step: int, accelerator: Accelerator) -> None:
+    """Raise `UserError` if a run that trains on meanwhile gave the processes different checkpoints."""
+    steps = [step] * accelerator.num_processes
+    if accelerator.num_processes > 1:
+        torch.distributed.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"the run wrote a checkpoint meanwhile (steps {sorted(set(steps))}): name one with --checkpoint"
+        )
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Write scores as JSON, which has no word for "not a number": null."""
+    write_whole(path, json.dumps(_finite(document), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(run_door("launch.evaluate", main))

@@ -1,0 +1,165 @@
+"""Generating and scoring: modes, random state, exact sums, the same numbers for every world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from colortrain.evaluation import generate, markdown_table, score_split, text_table
+from colortrain.lab import SymmetricCodec, stored_to_lab
+from colortrain.metrics.images import l1, per_image
+from colortrain.models.pix2pix import UNetConfig
+from shards.reader import Split
+from tests.colortrain.small_set import small_set
+
+CODEC = SymmetricCodec()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return Split(small_set(tmp_path_factory.mktemp("set"), count=13))
+
+
+@pytest.fixture
+def generator() -> nn.Module:
+    torch.manual_seed(3)
+    network = UNetConfig(base_channels=4, levels=4).build()
+    with torch.no_grad():
+        network(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1
+        network.head.weight.mul_(30)  # colours worth scoring
+    return network
+
+
+def read(split: Split) -> Tensor:
+    return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
+
+
+def test_generated_pictures_keep_lightness_and_flags(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    generator.train()
+    generator.encoder[1].eval()  # type: ignore[index, union-attr]
+    flags = [module.training for module in generator.modules()]
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    found = generate(generator, CODEC, lab)
+    assert torch.equal(found[:, :1], lab[:, :1])
+    assert not found.requires_grad
+    assert [module.training for module in generator.modules()] == flags
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+    expected = 110 * generator.eval()(lab[:, :1] / 50 - 1)
+    torch.testing.assert_close(found[:, 1:], expected.detach())
+
+
+def test_true_colours_are_not_looked_at(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    assert torch.equal(
+        generate(generator, CODEC, lab), generate(generator, CODEC, lab * torch.tensor([1.0, 0, 0])[:, None, None])
+    )
+
+
+def test_dropout_only_where_asked_and_from_its_own_seed(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    plain = generate(generator, CODEC, lab)
+    assert torch.equal(generate(generator, CODEC, lab, seed=9), plain)
+    torch.manual_seed(1)
+    one = generate(generator, CODEC, lab, dropout=True, seed=9)
+    torch.manual_seed(2)
+    again = generate(generator, CODEC, lab, dropout=True, seed=9)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, plain)
+    assert not torch.equal(one, generate(generator, CODEC, lab, dropout=True, seed=10))
+    # BatchNorm stays in eval mode: a picture alone differs by its dropout at most, and without dropout not at all
+    torch.testing.assert_close(generate(generator, CODEC, lab[:1]), plain[:1])
+
+
+def test_the_random_state_of_the_process_is_untouched(split: Split, generator: nn.Module) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    generate(generator, CODEC, read(split), dropout=True, seed=1)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_flags_come_back_after_an_error(generator: nn.Module) -> None:
+    generator.train()
+    with pytest.raises(RuntimeError):
+        generate(generator, CODEC, torch.zeros(1, 3, 24, 17))
+    assert all(module.training for module in generator.modules())
+
+
+def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", batch_size=4)
+    lab = read(split)
+    generated = generate(generator, CODEC, lab)
+    rows = per_image(generated, lab)
+    metrics = scores["metrics"]
+    assert scores["samples"] == 13
+    assert metrics["l1"]["generated"] == pytest.approx(float(l1(generated, lab).mean()), rel=1e-5)
+    assert metrics["l1"]["grey"] == pytest.approx(float(lab[:, 1:].abs().mean()) / 110, rel=1e-5)
+    assert metrics["psnr"]["generated"] == pytest.approx(float(rows["psnr.generated"].mean()), rel=1e-5)
+    assert metrics["psnr_pooled"]["grey"] == pytest.approx(-10 * np.log10(float(rows["mse.grey"].mean())), rel=1e-5)
+    assert metrics["psnr_pooled"]["grey"] < metrics["psnr"]["grey"]  # Jensen
+    ratio = metrics["colourfulness"]["generated"] / metrics["colourfulness"]["truth"]
+    assert metrics["colourfulness_ratio"]["generated"] == pytest.approx(ratio)
+
+
+def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
+    assert scores["samples"] == 5
+    assert scores["metrics"]["l1"]["grey"] == pytest.approx(float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_any_world_gives_the_same_bits(
+    split: Split, generator: nn.Module, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 3 of 13 samples (the last of 1; of 7 ranks two have none), dropout on.
+
+    The ranks run in turn: a first round learns what each would send, in the second each receives everyone's.
+    """
+    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True)
+    sent: list[object] = []
+    received: list[object] = []
+
+    def gather(everyone: list[object], mine: object) -> None:
+        sent.append(mine)
+        everyone[:] = received or [sent[0]]
+
+    def one(rank: int) -> dict[str, object]:
+        return score_split(generator, CODEC, split, "cpu", rank=rank, world=world, batch_size=3, dropout=True)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for rank in range(world):
+        one(rank)
+    received += sent
+    assert [one(rank) for rank in range(world)] == [alone] * world
+
+
+def test_threads_do_not_change_the_bits(split: Split, generator: nn.Module) -> None:
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(score_split(generator, CODEC, split, "cpu", batch_size=3))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+
+
+def test_progress_counts_up_to_all(split: Split, generator: nn.Module) -> None:
+    told: list[int] = []
+    score_split(generator, CODEC, split, "cpu", batch_size=4, progress=told.append)
+    assert told == [4, 8, 12, 13]
+
+
+def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", limit=4)
+    values = scores["metrics"]["l1"]
+    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {values['grey']:.4f} |  |"
+    assert row in markdown_table(scores)
+    text = text_table(scores)
+    assert f"{values['grey']:.4f}" in text
+    assert scores["protocol"]["dataset_id"] in text
+    assert "4 samples" in text
+    assert len(text.splitlines()) == 2 + len(scores["metrics"])
