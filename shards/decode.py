@@ -12,13 +12,14 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
-# Pillow could also open EPS, which starts Ghostscript; these are decoded in this process alone.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+Image.init()
+# Pillow could also open EPS, which starts Ghostscript; these are decoded in this process alone. (JPEG includes MPO.)
+FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF") if name in Image.OPEN]
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check, whose limit the user can set
 _SRGB = ImageCms.createProfile("sRGB")
 _TURNS = {
@@ -61,6 +62,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an opened image once it is turned upright."""
     width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # whose `size` is upright already in newer Pillows
+        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 

@@ -14,18 +14,28 @@ _FROM_XYZ = np.linalg.inv(_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
 _LINEAR = np.where(
     np.arange(256) / 255 > 0.04045, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4, np.arange(256) / 255 / 12.92
 ).astype(np.float32)
+_CHUNK = 8192  # pixels at a time: what they need stays in a core's second cache (256 px: 0.7 ms instead of 2.0)
 _SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 form
 _OFFSET = np.array([0, 128, 128], np.float32)[:, None, None]
 
 
 def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
     """CIELAB of an 8-bit picture: (H, W, 3) uint8 sRGB to (3, H, W) float32, L in [0, 100], a and b about +-110."""
-    linear = _LINEAR[rgb.reshape(-1, 3).T]  # (3, pixels)
-    xyz = _TO_XYZ @ linear
+    pixels = rgb.reshape(-1, 3)
+    lab = np.empty((3, len(pixels)), np.float32)
+    for start in range(0, len(pixels), _CHUNK):
+        piece = slice(start, start + _CHUNK)
+        _lab_of_xyz(_TO_XYZ @ _LINEAR.take(pixels[piece]).T, lab[:, piece])
+    return lab.reshape(3, *rgb.shape[:2])
+
+
+def _lab_of_xyz(xyz: np.ndarray, lab: np.ndarray) -> None:
+    """Fill `lab` from XYZ relative to white, both (3, pixels)."""
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)
-    lab = np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-    return lab.reshape(3, *rgb.shape[:2])
+    lab[0] = 116 * f[1] - 16
+    lab[1] = 500 * (f[0] - f[1])
+    lab[2] = 200 * (f[1] - f[2])
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
@@ -46,7 +56,9 @@ def pack(lab: np.ndarray, dtype: str = "uint8") -> np.ndarray:
     """
     if dtype == "float16":
         return lab.astype(np.float16)
-    return np.clip(np.rint(lab * _SCALE + _OFFSET), 0, 255).astype(np.uint8)
+    scaled = lab * _SCALE
+    scaled += _OFFSET
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
 
 
 def unpack(stored: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class Parameters:
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
+@lru_cache(maxsize=16)
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
     """Names and the upper ends of their share of [0, 1): `train=.9,val=.1` gives (train, 9/10), (val, 1).
 

@@ -58,8 +58,11 @@ class _Hashed:
         self.stream = stream
         self.digest = hashlib.sha256()
         self.bytes = 0
+        self.given_up = False  # then tarfile, which writes again when it is collected, writes nowhere
 
     def write(self, data: bytes) -> int:
+        if self.given_up:
+            return len(data)
         self.digest.update(data)
         self.bytes += len(data)
         return self.stream.write(data)
@@ -97,8 +100,11 @@ class TarOfSamples:
             try:
                 self._finish()
             except BaseException as error:  # the temporary file must go when its last bytes do not fit
+                self.stream.given_up = True
                 self.stack.__exit__(type(error), error, error.__traceback__)
                 raise
+        self.stream.given_up = True
+        self.writer.close()
         return self.stack.__exit__(*failure)  # type: ignore[arg-type]
 
     def _finish(self) -> None:
