@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,8 @@ def make_accelerator(**options: Any) -> Accelerator:
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
     ]
+    # accelerate still passes the old name of this option; both names work in every torch we support
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
     check_world(accelerator.num_processes, accelerator.process_index)
     return accelerator

@@ -1,0 +1,35 @@
+# make setup | demo | test | check        (`make` alone lists them)
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help:
+	@echo "make setup   make $(VENV) and install colortrain with pinned dependencies"
+	@echo "make demo    photographs to shards to a trained network to colours, in runs/demo (a few minutes)"
+	@echo "make test    the whole test-suite"
+	@echo "make check   ruff (lint, format) and mypy"
+
+setup: $(READY)
+
+# torch comes first: the constraints then hold for everything that would otherwise draw in another build of it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "colortrain needs Python 3.10 or newer: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m launch.demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: help setup demo test check

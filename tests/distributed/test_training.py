@@ -1,0 +1,186 @@
+"""Training through the real door: one process and two, killed and gone on with, refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
+from colortrain.trainer import step_seed
+from tests.colortrain.small_set import small_set
+from tests.distributed.processes import ROOT, command, environment, run_door
+
+THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
+
+
+def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
+    pace = [f"images={4 * steps}", "log_every=5", "checkpoint_every=10", "evaluate_every=20", "keep_checkpoints=9"]
+    sets = [word for change in [*THIN, *pace, "ema.half_life=20", *changes] for word in ("--set", change)]
+    return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, *sets]
+
+
+def weights(run: Path, step: int = STEPS) -> dict[str, bytes]:
+    """Every tensor file of a checkpoint: both networks, both optimizers, the average."""
+    return {path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")}
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nobody touched."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = run_door("launch.train", words(shards, run), processes=2)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.mark.distributed
+def test_two_processes_leave_what_people_look_at(undisturbed: Path) -> None:
+    lines = journal(undisturbed)
+    assert [line["world"] for line in lines if line["kind"] == "start"] == [2]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(5, STEPS + 1, 5))
+    losses = [line["losses"] for line in lines if line["kind"] == "train"]
+    assert losses[-1]["l1"] < losses[0]["l1"]  # it learns
+    assert {"generator", "critic", "adversarial", "score_real", "score_fake"} <= set(losses[0])
+    scores = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in scores] == [20, STEPS]
+    assert scores[0]["samples"] == 11
+    assert len(weights(undisturbed)) == 5
+    assert checkpoint_steps(undisturbed) == [10, 20, 30, 40]
+    assert len(list((undisturbed / "samples").glob("*.png"))) == 2
+    assert list((undisturbed / "tensorboard").rglob("events.out.*"))
+    assert json.loads((undisturbed / "recipe.json").read_text())["generator"]["base_channels"] == 4
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("kill_at", [10, 20])
+def test_killed_anywhere_it_ends_as_if_nothing_had_been(
+    shards: Path, undisturbed: Path, tmp_path: Path, kill_at: int
+) -> None:
+    """SIGKILL to launcher and both ranks once a checkpoint appears (saving or training then); the same command ends it."""
+    run = tmp_path / "run"
+    line = command("launch.train", words(shards, run), processes=2)
+    process = subprocess.Popen(
+        line, env=environment(), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoint_folder(run, kill_at).is_dir() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert kill_at in checkpoint_steps(run)
+    assert STEPS not in checkpoint_steps(run), "killed too late to prove anything"
+    done = run_door("launch.train", words(shards, run), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert weights(run) == weights(undisturbed)
+    trained = [entry["step"] for entry in journal(run) if entry["kind"] == "train"]
+    assert trained == list(range(5, STEPS + 1, 5))  # no step told twice
+
+
+@pytest.mark.distributed
+def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> None:
+    """Another world size goes on with the same global batches; a finished run is left as it is."""
+    run = tmp_path / "run"
+    assert run_door("launch.train", words(shards, run, steps=10), processes=2).returncode == 0
+    assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
+    starts = [(line["step"], line["world"], line["images"]) for line in journal(run) if line["kind"] == "start"]
+    assert starts == [(0, 2, 0), (10, 1, 40)]
+    before = weights(run, 20)
+    assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
+    assert weights(run, 20) == before
+
+
+@pytest.mark.distributed
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_door("launch.train", words(shards, run, steps=20), processes=2).returncode == 0
+    (checkpoint_folder(run, 20) / "critic.safetensors").write_bytes(b"gone")
+    done = run_door("launch.train", words(shards, run), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert "step-000000020 is damaged, falling back" in done.stderr
+    assert is_whole(checkpoint_folder(run, 20))
+    assert weights(run) == weights(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--recipe", "nampori_unet"], "unknown recipe 'nampori_unet'; valid, nearest first: nampouri_unet"),
+        (["--set", "critic_adm.lr=1"], "unknown field 'critic_adm'; valid, nearest first: critic_adam"),
+        (["--set", "size=64"], "holds 32 px samples, recipe nampouri_unet needs 64 px: --set size=32"),
+        (["--set", "generator.levels=8"], "set generator.levels=5"),
+        (["--shards", "/nowhere"], "no folder /nowhere"),
+        (["--images", "0"], "must be above 0"),
+        (["--epochs", "many"], "invalid float value"),
+        (["--run", "FULL"], "is not empty and holds no run"),
+        (["--no-such-word"], "unrecognized arguments: --no-such-word"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
+) -> None:
+    from launch.train import main
+    from shards.errors import run_door as run
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    asked = [str(word) for word in words(shards, tmp_path / "run")] + [
+        w.replace("FULL", f"{tmp_path}/full") for w in wrong
+    ]
+    assert run("launch.train", main, asked) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_or_dataset_in_the_same_folder_is_refused(
+    shards: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    other = run_door("launch.train", words(shards, undisturbed, "critic_adam.lr=1e-3"))
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "holds a run of another recipe (critic_adam:" in other.stderr
+    more = small_set(tmp_path / "more", size=32, count=26, splits=("train", "val"))
+    moved = run_door("launch.train", words(more, undisturbed))
+    assert (moved.returncode, moved.stderr.count("\n")) == (2, 1)
+    assert "was trained on dataset" in moved.stderr
+
+
+def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    done = run_door("launch.train", [*words(shards, tmp_path / "run"), "--dry-run"])
+    assert done.returncode == 0
+    assert "11 to train on, 11 held out" in done.stdout
+    assert "160 images, 40 steps, 14.55 epochs" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.distributed
+def test_silent_single_processes_are_refused(shards: Path, tmp_path: Path) -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing; we do."""
+    line = command("launch.train", words(shards, tmp_path / "run"))
+    launch = [line[0], "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", *line[1:]]
+    done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "several processes were asked for, but accelerate started one" in done.stderr
+
+
+def test_step_seeds_are_pinned() -> None:
+    """Resuming an old run must draw what it would have drawn."""
+    assert step_seed(0, 0, 0) == 759_540_517_790_923_586
+    assert len({step_seed(s, k, r) for s in range(3) for k in range(50) for r in range(4)}) == 600
