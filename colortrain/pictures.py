@@ -1,8 +1,7 @@
-"""Pictures for people: sample grids with titled columns, and the curves of a run."""
+"""Pictures for people: sample grids with titled columns, full-size colouring, and the curves of a run."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from shards.files import write_whole
-from shards.lab import lab_to_rgb
+from shards.files import whole_file
+from shards.lab import lab_to_rgb, rgb_to_lab
 
 _GAP = 4  # pixels between pictures
 _TITLE = 18  # pixels of a title line
@@ -66,11 +65,33 @@ def _write_titles(canvas: Image.Image, titles: Sequence[str], lefts: Sequence[in
             draw.text((middle, _TITLE / 2), title, fill="black", font=font, anchor="mm")
 
 
+def recolour(rgb: np.ndarray, ab: np.ndarray) -> None:
+    """Give a picture other colours, in place: its own L at full resolution, joined with `ab` scaled up (bicubic).
+
+    `rgb`: (H, W, 3) uint8; `ab`: (2, h, w) CIELAB units, which cover the same picture, squashed or not. Works through
+    blocks of rows, so that a picture of 100 megapixels needs no more than its own 300 MB.
+    """
+    height, width = rgb.shape[:2]
+    channels = [Image.fromarray(np.ascontiguousarray(channel, np.float32)) for channel in ab]
+    rows = max(1, _BLOCK // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        box = (0, top * ab.shape[1] / height, ab.shape[2], bottom * ab.shape[1] / height)
+        shape = (width, bottom - top)
+        lab = rgb_to_lab(rgb[top:bottom])
+        for place, channel in enumerate(channels, start=1):
+            lab[place] = np.asarray(channel.resize(shape, Image.Resampling.BICUBIC, box=box))
+        rgb[top:bottom] = lab_to_rgb(lab)
+
+
+_BLOCK = 1 << 20  # pixels coloured at once
+
+
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Write (H, W, 3) uint8 as PNG, whole or not at all."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    write_whole(path, stream.getvalue())
+    with whole_file(path) as stream:
+        # level 6, the default, takes three times as long for a tenth less (50 megapixels: 32 s against 10 s)
+        Image.fromarray(picture).save(stream, "PNG", compress_level=3)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -100,9 +121,8 @@ def loss_curves(metrics: Path, out: Path) -> None:
     _draw_losses(axes[0, 1], training, game, "training: the adversarial game")
     _draw_metric(axes[1, 0], validation, "l1", "validation: L1 of ab / 110 (lower is better)")
     _draw_metric(axes[1, 1], validation, "colourfulness_ratio", "validation: colourfulness / truth (1 is right)")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    write_whole(out, stream.getvalue())
+    with whole_file(out) as stream:
+        figure.savefig(stream, format="png")
 
 
 _GAME = ("critic", "adversarial", "generator")

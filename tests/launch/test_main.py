@@ -1,0 +1,77 @@
+"""One name for all doors: the list, the nearest valid name, and no import but the chosen one's."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.__main__ import main
+from launch.doors import DOORS, DoorParser, at_least_one
+from shards.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_help_lists_every_door_with_its_phrase(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, (_, phrase) in DOORS.items():
+        assert any(line.split(maxsplit=1) == [name, phrase] for line in out.splitlines())
+
+
+@pytest.mark.parametrize("module", [module for module, _ in DOORS.values()])
+def test_every_door_leads_somewhere(module: str) -> None:
+    assert importlib.util.find_spec(module) is not None
+    assert callable(importlib.import_module(module).main)
+
+
+def test_an_unknown_door_lists_the_valid_ones_nearest_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["colourise", "x"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "unknown door 'colourise'; valid, nearest first: colorize," in captured.err
+    assert all(name in captured.err for name in DOORS)
+
+
+def test_no_door_is_a_mistake_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "evaluate" in capsys.readouterr().err
+
+
+def test_a_mistake_behind_a_door_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["evaluate", "--run", str(tmp_path / "no"), "--shards", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("colortrain evaluate: error: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["nonsense"]])
+def test_nothing_heavy_is_imported_for_the_list(words: list[str]) -> None:
+    code = f"import sys; from launch.__main__ import main; main({words}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in DOORS if name != "shards"])
+def test_every_door_helps_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m {DOORS[name][0]}")
+    assert "example" in out
+    assert "python -m" in out.split("example")[-1] or "launch.train" in out.split("example")[-1]
+
+
+def test_parsers_complain_in_one_line() -> None:
+    words = DoorParser("launch.nothing", "Nothing.", "example: none")
+    words.add_argument("--count", type=at_least_one)
+    assert words.parse_args(["--count", "3"]).count == 3
+    for wrong in (["--count", "0"], ["--count", "-1"], ["--count", "1.5"], ["--coun", "3"], ["more"]):
+        with pytest.raises(UserError) as raised:
+            words.parse_args(wrong)
+        assert "\n" not in str(raised.value)
