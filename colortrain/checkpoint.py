@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from colortrain.recipe import Recipe, load_recipe, save_recipe
@@ -60,9 +60,8 @@ def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: 
 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
+    # through bytes: save_file hides a full disk in an error of its own
+    write_whole(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def _seal(folder: Path) -> None:

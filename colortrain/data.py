@@ -43,6 +43,13 @@ def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
     return z.astype(np.float64) / 2.0**64 < probability
 
 
+def check_divides(batch_size: int, world: int) -> None:
+    """Raise `UserError` unless every process gets an equal share of a global batch."""
+    if batch_size % world:
+        divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
+
+
 class Loader:
     """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
 
@@ -53,9 +60,7 @@ class Loader:
         self, split: Split, codec: SymmetricCodec, *, batch_size: int, seed: int, flip: float,
         rank: int = 0, world: int = 1, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        if batch_size % world:
-            divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
-            raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
+        check_divides(batch_size, world)
         self.split, self.codec, self.seed, self.flip = split, codec, seed, flip
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
         self.device = torch.device(device)

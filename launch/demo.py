@@ -7,7 +7,6 @@ Crops of four photographs are packed and learnt from; two other photographs are 
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import loss_curves, sample_grid, save_png
 from launch.doors import DoorParser
+from launch.processes import launcher
 from shards.errors import UserError, run_door
 from shards.reader import Split
 
@@ -38,14 +38,12 @@ SETTINGS = (
     "objective.adversarial_weight=[[0, 0], [3, 0.3]]", "objective.critic_from=2", "test_dropout=false",
     "evaluate_every=250", "checkpoint_every=250",
 )  # fmt: skip
-_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def photograph(name: str) -> Image.Image:
     """One of the bundled colour photographs; none is downloaded."""
     if name == "grace_hopper":
-        with get_sample_data("grace_hopper.jpg") as stream:
-            return Image.open(stream).convert("RGB")
+        return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":
         return Image.fromarray(data.stereo_motorcycle()[0])
     return Image.fromarray(getattr(data, name)())
@@ -71,17 +69,6 @@ def write_photographs(folder: Path) -> None:
     grey.mkdir(exist_ok=True)
     Image.fromarray(data.camera()).save(grey / "camera.png")
     photograph("grace_hopper").convert("L").save(grey / "grace_hopper.png")
-
-
-def launcher() -> list[str]:
-    """`accelerate launch` with one process a GPU, or two on CPU cores."""
-    gpus = torch.cuda.device_count()
-    words = [sys.executable, "-m", "accelerate.commands.launch"]
-    if gpus == 0:
-        return [*words, "--config_file", str(_CONFIGS / "cpu.yaml")]
-    if gpus == 1:
-        return [*words, "--config_file", str(_CONFIGS / "one_gpu.yaml")]
-    return [*words, "--config_file", str(_CONFIGS / "ddp.yaml"), "--num_processes", str(gpus)]
 
 
 def step(title: str, words: Sequence[str | Path]) -> None:

@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     generator, recipe, step = load_generator(arguments.run, step=arguments.checkpoint, ema=arguments.ema)
     split = open_split(arguments.shards, arguments.split, recipe)
+    out = arguments.json or arguments.run / "evaluation.json"
+    if out.is_dir():
+        raise UserError(f"--json {out} is a folder: give a file's name")
     accelerator = make_accelerator()
     try:
         check_same_step(step, accelerator)
@@ -88,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = [score(generator, recipe, split, accelerator, mode, arguments) for mode in modes]
         if accelerator.is_main_process:
             facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
-            out = arguments.json or arguments.run / "evaluation.json"
             document = {**facts, "ema": arguments.ema and bool(recipe.ema.half_life), **scores[0]}
             write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
             print("\n".join(text_table(each) for each in scores) + f"\nwritten to {out}")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate.utils import ProjectConfiguration
 
+from colortrain.data import check_divides
 from colortrain.models.initialise import num_parameters
 from colortrain.plain import to_plain
 from colortrain.processes import make_accelerator
@@ -22,6 +25,7 @@ from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.trainer import Data, Trainer, check_run_folder, open_data
 from launch.doors import DoorParser
+from launch.processes import launcher
 from shards.errors import run_door
 
 _EXAMPLE = """\
@@ -45,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--tracker", action="append", metavar="NAME",
         help="accelerate's trackers by name (tensorboard, wandb, mlflow, ...; none); default tensorboard",
+    )  # fmt: skip
+    words.add_argument(
+        "--processes", type=int, default=0, metavar="N",
+        help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
     )  # fmt: skip
     words.add_argument("--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing")
     return words
@@ -80,8 +88,16 @@ def describe(recipe: Recipe, data: Data) -> str:
     )
 
 
+def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
+    """Become `accelerate launch` of this same door with the same words, less --processes."""
+    words = [*launcher(count), "-m", "launch.train", *argv, "--processes", "0"]
+    sys.stdout.flush()
+    os.execv(words[0], words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
     data = open_data(arguments.shards, recipe)
@@ -89,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         print(describe(recipe, data))
         return 0
+    if arguments.processes:
+        check_divides(recipe.batch_size, arguments.processes)
+        start_processes(arguments.processes, argv)
     trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
     accelerator = make_accelerator(log_with=trackers, project_config=project)

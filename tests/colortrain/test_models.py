@@ -82,10 +82,11 @@ def test_critic_score_sees_70_pixels() -> None:
 def test_weights_start_as_published() -> None:
     torch.manual_seed(0)
     network = UNetConfig().build()
-    weight = network.encoder[4].conv.weight
+    tensors = network.state_dict()
+    weight = tensors["encoder.4.conv.weight"]
     assert abs(weight.mean().item()) < 1e-4
     assert abs(weight.std().item() - 0.02) < 1e-4
-    assert abs(network.decoder[2].norm.weight.mean().item() - 1) < 5e-3
+    assert abs(tensors["decoder.2.norm.weight"].mean().item() - 1) < 5e-3
     assert network.head.bias is not None
     assert network.head.bias.abs().max() == 0
 

@@ -73,7 +73,7 @@ def test_two_processes_leave_what_people_look_at(undisturbed: Path) -> None:
 def test_killed_anywhere_it_ends_as_if_nothing_had_been(
     shards: Path, undisturbed: Path, tmp_path: Path, kill_at: int
 ) -> None:
-    """SIGKILL to launcher and both ranks once a checkpoint appears (saving or training then); the same command ends it."""
+    """SIGKILL to launcher and ranks once a checkpoint appears; the same command then ends the run."""
     run = tmp_path / "run"
     line = command("launch.train", words(shards, run), processes=2)
     process = subprocess.Popen(
@@ -129,6 +129,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(shards: Path, undistur
         (["--images", "0"], "must be above 0"),
         (["--epochs", "many"], "invalid float value"),
         (["--run", "FULL"], "is not empty and holds no run"),
+        (["--processes", "3"], "batch_size=4 does not divide among 3 processes; use one of [1, 2, 4]"),
         (["--no-such-word"], "unrecognized arguments: --no-such-word"),
     ],
 )
@@ -168,6 +169,24 @@ def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
     assert "11 to train on, 11 held out" in done.stdout
     assert "160 images, 40 steps, 14.55 epochs" in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.distributed
+def test_the_door_starts_its_own_processes(shards: Path, tmp_path: Path) -> None:
+    asked = [*words(shards, tmp_path / "run", steps=2), "--processes", 2]
+    assert run_door("launch.train", asked).returncode == 0
+    assert journal(tmp_path / "run")[0]["world"] == 2
+
+
+@pytest.mark.distributed
+def test_bfloat16_trains(shards: Path, tmp_path: Path) -> None:
+    line = command("launch.train", words(shards, tmp_path / "run", steps=5), processes=2)
+    line[3:3] = ["--mixed_precision", "bf16"]
+    done = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = journal(tmp_path / "run")
+    assert lines[0]["mixed_precision"] == "bf16"
+    assert lines[1]["losses"]["l1"] < 1
 
 
 @pytest.mark.distributed

@@ -1,0 +1,19 @@
+"""How a door becomes several processes: the command line of `accelerate launch` with one of our configurations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+CONFIGS = Path(__file__).parent / "accelerate"
+
+
+def launcher(processes: int | None = None) -> list[str]:
+    """`accelerate launch` for `processes`; by default one for each GPU, or two on CPU cores. Append `-m door words`."""
+    gpus = torch.cuda.device_count()
+    processes = processes or gpus or 2
+    config = "cpu.yaml" if gpus == 0 else "one_gpu.yaml" if processes == 1 else "ddp.yaml"
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    return [*words, "--num_processes", str(processes)]
