@@ -106,6 +106,7 @@ def test_sizes_that_differ_are_named(place: Path, tmp_path: Path) -> None:
         (["--checkpoint", "4"], "no whole checkpoint of step 4"),
         (["--limit", "0"], "at least 1"),
         (["--dropout", "maybe"], "--dropout"),
+        (["--json", "."], "--json . is a folder"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(place: Path, tmp_path: Path, words: list[str], message: str) -> None:
