@@ -95,7 +95,9 @@ def summary(outcome: Outcome, listing: Listing, root: Path) -> str:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.left_out.items())
         lines.append(f"  left out: {reasons}; each is listed in {root / LEFT_OUT}")
     if listing.ignored:
-        lines.append(f"  files that are no images by their names: {len(listing.ignored):,} (first: {listing.ignored[0]!r})")
+        lines.append(
+            f"  files that are no images by their names: {len(listing.ignored):,} (first: {listing.ignored[0]!r})"
+        )
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)
 

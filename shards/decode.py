@@ -19,7 +19,8 @@ FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
 Image.init()
 # Pillow could also open EPS, which starts Ghostscript; these are decoded in this process alone. (JPEG includes MPO.)
-FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF") if name in Image.OPEN]
+_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check, whose limit the user can set
 _SRGB = ImageCms.createProfile("sRGB")
 _TURNS = {

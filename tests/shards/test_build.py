@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_a_finished_set_is_left_alone_and_a_damaged_one_mended(photos: Path, bui
 
 def test_other_parameters_or_sources_are_refused_and_nothing_changes(photos: Path, built: Path, tmp_path: Path) -> None:
     before = fingerprint(built)
-    with pytest.raises(UserError, match="holds another build .size was 32, is 16"):
+    with pytest.raises(UserError, match=r"holds another build .size was 32, is 16"):
         pack_folder(photos, built, size=16, splits=SPLITS)
     with pytest.raises(UserError, match="its source files are not the same"):
         pack_folder(make_folder(tmp_path, 40, 32) / "class0", built, splits=SPLITS)
@@ -209,7 +210,7 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(
 ) -> None:
     """`ulimit -f` makes the kernel itself refuse a write in the middle of a shard, in this process or in a worker."""
     out = tmp_path / "out"
-    command = f"ulimit -f 8; exec {os.sys.executable} -m shards build '{photos}' '{out}' --size 32 --splits {SPLITS}"
+    command = f"ulimit -f 8; exec {sys.executable} -m shards build '{photos}' '{out}' --size 32 --splits {SPLITS}"
     status = os.waitstatus_to_exitcode(os.system(f"{command} --workers {workers} --shard-size 20"))
     error = capfd.readouterr().err
     assert status == 2

@@ -64,7 +64,9 @@ def test_both_layouts_give_the_same_shards_with_their_own_splits(tmp_path: Path)
         pack_folder(tmp_path / name, tmp_path / f"{name}-shards", splits="source")
     manifest = load_manifest(tmp_path / "bin-shards")
     assert {split: manifest.samples(split) for split in manifest.splits} == {"train": 40, "test": 20}
-    tars = [{k: v for k, v in fingerprint(tmp_path / f"{n}-shards").items() if k.endswith("tar")} for n in ("bin", "py")]
+    tars = [
+        {k: v for k, v in fingerprint(tmp_path / f"{n}-shards").items() if k.endswith("tar")} for n in ("bin", "py")
+    ]
     assert tars[0] == tars[1]
     assert {Path(k).parts[0] for k in tars[0]} == {"train", "test"}
 
@@ -97,7 +99,9 @@ class Evil:
         pickle.dumps({b"data": np.array([os], dtype=object).astype(str)}),
     ],
 )
-def test_any_other_pickle_is_refused_and_nothing_runs(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_pickle_is_refused_and_nothing_runs(
+    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "system", lambda command: pytest.fail(command))
     (tmp_path / "data_batch_1").write_bytes(data)
     with pytest.raises(UserError, match="is not CIFAR-10's python layout"):

@@ -108,8 +108,8 @@ def test_exif_orientation_turns_the_picture_upright(kind: str, orientation: int)
     }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    data = encode(RGB, kind, exif=exif, **options)
+    options: dict[str, dict[str, int]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    data = encode(RGB, kind, exif=exif, **options.get(kind, {}))
     upright = turns[orientation](RGB)
     assert np.abs(decoded(data).astype(int) - upright).max() <= 6
     assert upright_size(open_image(data)) == (upright.shape[1], upright.shape[0])

@@ -14,7 +14,9 @@ from shards.sources import Source
 SOURCES = [Source(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in range(100)]
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), st.integers(1, 50), min_size=1, max_size=6))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), st.integers(1, 50), min_size=1, max_size=6)
+)
 def test_shares_cover_the_unit_interval_in_order(weights: dict[str, int]) -> None:
     weights = {name: weight for name, weight in weights.items() if name not in ("all", "sources")} or {"train": 1}
     total = sum(weights.values())
@@ -28,8 +30,26 @@ def test_shares_cover_the_unit_interval_in_order(weights: dict[str, int]) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["train", "train=", "train=x", "train=.5", "train=.9,val=.2", "train=1,train=0", "train=.5,train=.5", "=1", "a/b=1"]
-    + ["train=1,val=0", "train=2,val=-1", "all=1", "sources=1", "train=1/0", "train=nan", "a.b=1", ",", " "],
+    [
+        "train",
+        "train=",
+        "train=x",
+        "train=.5",
+        "train=.9,val=.2",
+        "train=1,train=0",
+        "train=.5,train=.5",
+        "=1",
+        "a/b=1",
+        "train=1,val=0",
+        "all=1",
+        "sources=1",
+        "train=2,val=-1",
+        "train=1/0",
+        "train=nan",
+        "a.b=1",
+        ",",
+        " ",
+    ],
 )
 def test_wrong_splits_get_one_line(text: str) -> None:
     with pytest.raises(UserError, match="split"):
@@ -59,13 +79,15 @@ def test_out_goes_to_one_build_alone(tmp_path: Path) -> None:
     save_plan(plan, tmp_path)
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
-    with pytest.raises(UserError, match="holds another build .size was 8, is 9"):
+    with pytest.raises(UserError, match=r"holds another build .size was 8, is 9"):
         save_plan(make_plan(Parameters(size=9), SOURCES), tmp_path)
     with pytest.raises(UserError, match="its source files are not the same"):
         save_plan(make_plan(Parameters(size=8), SOURCES[1:]), tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": 9000}, {"fit": "stretch"}, {"dtype": "int8"}, {"max_pixels": 0}])
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"size": 9000}, {"fit": "stretch"}, {"dtype": "int8"}, {"max_pixels": 0}]
+)
 def test_impossible_parameters_get_one_line(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="--"):
         Parameters(**{"size": 8, **options})  # type: ignore[arg-type]
