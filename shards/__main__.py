@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from shards.build import Job, build, check_workers
 from shards.decode import FITS, MAX_PIXELS
-from shards.errors import run_door
+from shards.errors import UserError, run_door
 from shards.format import DTYPES, load_manifest
 from shards.info import describe, save_sheet
 from shards.plan import Parameters
@@ -66,8 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments get one line too, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `python -m {self.prog} --help`)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="shards", description="Photographs to shards of CIELAB arrays.")
+    parser = _Parser(prog="shards", description="Photographs to shards of CIELAB arrays.")
     doors = parser.add_subparsers(required=True, metavar="build|verify|info|statistics")
     _add_build(doors)
     _add_readers(doors)

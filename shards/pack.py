@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shards import cifar
-from shards.decode import BOMB, UNREADABLE, Undecodable, fit_image, open_image, reduce_jpeg, to_rgb, upright_size
+from shards.decode import UNREADABLE, Undecodable, fit_image, open_image, reduce_jpeg, to_rgb, upright_size
 from shards.errors import UserError
 from shards.format import split_folder
 from shards.lab import pack, rgb_to_lab
@@ -20,7 +20,7 @@ from shards.records import GREY, TOO_SMALL, Entry, Record, save_record
 from shards.sources import CIFAR_BINARY, CIFAR_PYTHON, Source, read_bytes
 from shards.tars import TarOfSamples
 
-GREY_CHROMA = 1.0  # |a| and |b| in CIELAB units below which a picture counts as grey: one 8-bit level of tint
+GREY_LEVELS = 2  # a picture whose R, G and B nowhere differ by more is grey: what JPEG makes of a grey one
 Report = Callable[[int], None]
 
 
@@ -60,14 +60,13 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
         entry = replace(entry, sha256=digest, split=split_of(digest, source, parameters.splits))
         (width, height), rgb = _square(source, data, parameters)
         entry = replace(entry, width=width, height=height)
-        lab = rgb_to_lab(rgb)
-        if parameters.drop_grey and np.abs(lab[1:]).max() < GREY_CHROMA:
-            raise Undecodable(GREY, "no colour")
+        if parameters.drop_grey and (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:
+            raise Undecodable(GREY, f"R, G and B differ by {GREY_LEVELS} levels at most")
     except Undecodable as error:
         return replace(entry, reason=error.reason, detail=error.detail), b""
     except MemoryError:
         raise UserError(f"not enough memory for {source.name}: use fewer --workers or a lower --max-pixels") from None
-    pixels = pack(lab, parameters.dtype).tobytes()
+    pixels = pack(rgb_to_lab(rgb), parameters.dtype).tobytes()
     return replace(entry, packed=hashlib.sha256(pixels).hexdigest()), pixels
 
 
@@ -95,6 +94,3 @@ def _square(source: Source, data: bytes, parameters: Parameters) -> tuple[tuple[
 def _check_side(width: int, height: int, parameters: Parameters) -> None:
     if min(width, height) < parameters.smallest_side:
         raise Undecodable(TOO_SMALL, f"{width} x {height} pixels, less than {parameters.smallest_side}")
-
-
-__all__ = ["BOMB", "GREY_CHROMA", "pack_block", "pack_image", "shard_path"]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import warnings
@@ -136,6 +137,23 @@ def test_grey_pictures_stay_unless_told(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 2)
     (folder / "grey.png").write_bytes(encode(Image.fromarray(photograph()).convert("L")))
     assert pack_folder(folder, tmp_path / "out").num_packed == 3
+
+
+@pytest.mark.parametrize(("tint", "packed"), [(2, 2), (3, 3)])
+def test_a_tint_of_two_levels_is_still_grey(tmp_path: Path, tint: int, packed: int) -> None:
+    folder = make_folder(tmp_path / "photos", 2)
+    tinted = np.asarray(Image.fromarray(photograph()[:64, :64]).convert("L").convert("RGB")).clip(0, 250)
+    (folder / "tinted.png").write_bytes(encode(tinted + np.array([tint, 0, 1], np.uint8)))
+    assert pack_folder(folder, tmp_path / "out", drop_grey=True).num_packed == packed
+
+
+def test_building_needs_no_torch(photos: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    command = [sys.executable, "-m", "shards", "build", photos, tmp_path / "out", "--size", "32", "--splits", SPLITS]
+    subprocess.run([*map(str, command), "--workers", "2"], check=True, capture_output=True)
+    assert fingerprint(tmp_path / "out") == fingerprint(built)
 
 
 def test_duplicates_are_found_by_bytes_and_by_pixels_whatever_the_workers(tmp_path: Path) -> None:
