@@ -9,38 +9,40 @@ import queue
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from colortrain.lab import SymmetricCodec, stored_to_lab
+from colortrain.lab import Batch, Codec, stored_to_lab
 from shards.errors import UserError
 from shards.order import Order
 from shards.reader import Split
+from shards.statistics import sums_of
 
 _AHEAD = 4  # batches read before they are asked for
+_FLIP, _MIX = 0, 1  # streams of draws
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Network-scaled training pictures: L (B, 1, H, W) and ab (B, 2, H, W), on the device."""
-
-    L: Tensor
-    ab: Tensor
+_Item = tuple[Tensor, np.ndarray, np.ndarray]  # stored, mirrored or not, mix
 
 
-def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Which positions of the endless stream are mirrored: bool, a function of (seed, position) alone."""
+def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
+    """One draw in [0, 1) for each position of the endless stream: float64, a function of its arguments alone."""
+    seed = (seed + stream * 0x632BE59BD9B4E019) % 2**64
     with np.errstate(over="ignore"):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
-        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**63) * np.uint64(
+        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
             0xD1342543DE82EF95
         )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
-    return z.astype(np.float64) / 2.0**64 < probability
+    return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
+    """Which positions of the endless stream are mirrored: bool."""
+    return uniforms(seed, positions, _FLIP) < probability
 
 
 def check_divides(batch_size: int, world: int) -> None:
@@ -50,6 +52,16 @@ def check_divides(batch_size: int, world: int) -> None:
         raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
 
 
+def ab_histogram(split: Split, most: int = 20_000) -> np.ndarray:
+    """Share of pixels in each ab bin, float64 (23, 23): `python -m shards statistics`' own bins, a along the rows.
+
+    Counts the split's samples, at most `most` of them, evenly spaced.
+    """
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(int))
+    counts = sum(sums_of(stored).counts for sample in chosen for stored in split.read([int(sample)]))
+    return counts / np.sum(counts)
+
+
 class Loader:
     """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
 
@@ -57,7 +69,7 @@ class Loader:
     """
 
     def __init__(
-        self, split: Split, codec: SymmetricCodec, *, batch_size: int, seed: int, flip: float,
+        self, split: Split, codec: Codec, *, batch_size: int, seed: int, flip: float,
         rank: int = 0, world: int = 1, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         check_divides(batch_size, world)
@@ -69,7 +81,7 @@ class Loader:
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Batches from the point where `images` have been consumed, without end."""
-        ready: queue.Queue[tuple[Tensor, np.ndarray] | BaseException] = queue.Queue(_AHEAD)
+        ready: queue.Queue[_Item | BaseException] = queue.Queue(_AHEAD)
         stop = threading.Event()
         reader = threading.Thread(target=self._read_ahead, args=(images, ready, stop), daemon=True)
         reader.start()
@@ -88,7 +100,7 @@ class Loader:
     def _read_ahead(self, images: int, ready: queue.Queue, stop: threading.Event) -> None:
         start = images + self.rank * self.share
         while not stop.is_set():
-            item: tuple[Tensor, np.ndarray] | BaseException
+            item: _Item | BaseException
             try:
                 item = self._read(start)
             except BaseException as error:  # the loop that asks must see it, not this thread's log
@@ -98,17 +110,20 @@ class Loader:
                 return
             start += self.batch_size
 
-    def _read(self, start: int) -> tuple[Tensor, np.ndarray]:
+    def _read(self, start: int) -> _Item:
         stored = torch.from_numpy(self.split.read(self.order(start, start + self.share)))
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        return stored, flips(self.seed, np.arange(start, start + self.share), self.flip)
+        positions = np.arange(start, start + self.share)
+        return stored, flips(self.seed, positions, self.flip), uniforms(self.seed, positions, _MIX)
 
-    def _to_device(self, stored: Tensor, mirrored: np.ndarray) -> Batch:
+    def _to_device(self, stored: Tensor, mirrored: np.ndarray, mix: np.ndarray) -> Batch:
         stored = stored.to(self.device, non_blocking=True)
         choose = torch.from_numpy(mirrored).to(self.device, non_blocking=True).view(-1, 1, 1, 1)
         stored = torch.where(choose, stored.flip(-1), stored)
-        return Batch(*self.codec.encode(stored_to_lab(stored)))
+        L, colour = self.codec.encode(stored_to_lab(stored))
+        drawn = torch.from_numpy(mix).to(L.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1)
+        return Batch(L, colour, drawn)
 
 
 def _put(ready: queue.Queue, item: object, stop: threading.Event) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from colortrain.lab import SymmetricCodec, stored_to_lab
+from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics.images import per_image, psnr
 from shards.errors import UserError
 from shards.reader import Split
@@ -21,9 +21,7 @@ Scores = dict[str, Any]
 Rows = dict[str, np.ndarray]
 
 
-def generate(
-    generator: nn.Module, codec: SymmetricCodec, lab: Tensor, *, dropout: bool = False, seed: int = 0
-) -> Tensor:
+def generate(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
     """Colour pictures: (B, 3, H, W) CIELAB, of which L alone is looked at, to the same L with generated ab.
 
     BatchNorm uses its running statistics. `dropout` keeps dropout layers on, drawn from `seed` alone. The generator's
@@ -61,7 +59,7 @@ def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def score_split(
-    generator: nn.Module, codec: SymmetricCodec, split: Split, device: torch.device | str, *,
+    generator: nn.Module, codec: Codec, split: Split, device: torch.device | str, *,
     rank: int = 0, world: int = 1, dropout: bool = False, batch_size: int = 16, limit: int | None = None, seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:  # fmt: skip

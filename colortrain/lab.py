@@ -1,11 +1,13 @@
-"""Between stored samples and what networks see: scalings of Lab, and a differentiable Lab to RGB.
+"""Between stored samples and what networks see: scalings of Lab (codecs), and a differentiable Lab to RGB.
 
-Names: `stored` is a batch as packed in shards, `lab` is CIELAB units, `L` and `ab` are network-scaled.
+Names: `stored` is a batch as packed in shards, `lab` is CIELAB units, `L` and `colour` are network-scaled. A codec's
+`colour` is what the generator makes: ab, or all of Lab.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,13 +48,65 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Network-scaled training pictures on the device.
+
+    L: (B, 1, H, W); colour: (B, 2 or 3, H, W), what the generator should make of L; mix: (B, 1, 1, 1) uniform draws
+    in [0, 1) that follow each picture's place in the global order (for gradient penalties).
+    """
+
+    L: Tensor
+    colour: Tensor
+    mix: Tensor
+
+
+@dataclass(frozen=True)
 class SymmetricCodec:
     """L / 50 - 1 and ab / 110: everything about [-1, 1] (nampouri section 4.1, equations 4-6)."""
+
+    channels: ClassVar[int] = 2  # of colour
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) CIELAB units to L (B, 1, H, W) in [-1, 1] and ab (B, 2, H, W) in about [-1, 1]."""
         return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 
-    def decode(self, L: Tensor, ab: Tensor) -> Tensor:
+    def decode(self, L: Tensor, colour: Tensor) -> Tensor:
         """The inverse: L (B, 1, H, W) and ab (B, 2, H, W) to (B, 3, H, W) CIELAB units, L clipped to [0, 100]."""
-        return torch.cat([((L + 1) * 50).clamp(0, 100), ab * 110], dim=1)
+        return torch.cat([((L + 1) * 50).clamp(0, 100), colour * 110], dim=1)
+
+
+@dataclass(frozen=True)
+class LabCodec:
+    """The symmetric scaling, but the generator makes L as well: three channels out (nazeri section 3.1)."""
+
+    channels: ClassVar[int] = 3
+
+    def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) and Lab (B, 3, H, W), all about [-1, 1]."""
+        L, ab = SymmetricCodec().encode(lab)
+        return L, torch.cat([L, ab], dim=1)
+
+    def decode(self, L: Tensor, colour: Tensor) -> Tensor:
+        """CIELAB units of the generator's three channels; the L that went in is not used."""
+        return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
+
+
+@dataclass(frozen=True)
+class UnitCodec:
+    """L / 100 and (ab + 128) / 255: everything in [0, 1], uint8 Lab over 255 (arun section II-B).
+
+    The paper decodes ab as (x - .5) x 256 (equation 1), which is off from its own encoding by up to .5; we invert.
+    """
+
+    channels: ClassVar[int] = 2
+
+    def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) and ab (B, 2, H, W), both in [0, 1]."""
+        return lab[:, :1] / 100, (lab[:, 1:] + 128) / 255
+
+    def decode(self, L: Tensor, colour: Tensor) -> Tensor:
+        """The inverse: (B, 3, H, W) CIELAB units, L clipped to [0, 100]."""
+        return torch.cat([(L * 100).clamp(0, 100), colour * 255 - 128], dim=1)
+
+
+Codec = SymmetricCodec | LabCodec | UnitCodec

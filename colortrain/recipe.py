@@ -9,15 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colortrain.lab import SymmetricCodec
-from colortrain.losses.adversarial import BCE
-from colortrain.losses.reconstruction import L1
+from colortrain.lab import Codec, SymmetricCodec
+from colortrain.losses.adversarial import BCE, Adversarial
+from colortrain.losses.penalty import GradientPenalty
+from colortrain.losses.reconstruction import L1, L2
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.plain import from_plain, to_plain, with_override
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
 from shards.files import write_whole
+
+# The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
+Generator = UNetConfig
+Critic = PatchCriticConfig
+Reconstruction = L1 | L2
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
@@ -49,13 +55,25 @@ class EMA:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Multiply the learning rates by `factor` when `patience` evaluations in a row brought no lower validation L1.
+
+    `patience` 0 switches it off. The state (best, evaluations since, factor so far) is part of a checkpoint.
+    """
+
+    patience: int = 0
+    factor: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """The generator minimises adversarial_weight * adversarial + the sum of weighted reconstruction terms."""
 
-    adversarial: BCE = BCE()
+    adversarial: Adversarial = BCE()
     adversarial_weight: Schedule = constant(1.0)
     critic_from: float = 0.0  # epoch at which the critic begins to learn
-    reconstruction: tuple[L1, ...] = (L1(),)
+    reconstruction: tuple[Reconstruction, ...] = (L1(),)
+    penalties: tuple[GradientPenalty, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +85,16 @@ class Recipe:
     batch_size: int  # global: over all processes
     epochs: float
     images: int | None = None  # if given, overrides epochs
-    generator: UNetConfig
-    critic: PatchCriticConfig
+    generator: Generator
+    critic: Critic
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor on both rates
     objective: Objective = Objective()
-    codec: SymmetricCodec = SymmetricCodec()
+    plateau: Plateau = Plateau()
+    codec: Codec = SymmetricCodec()
     n_critic: int = 1  # critic steps for one generator step
+    n_generator: int = 1  # generator steps for one critic step
     flip: float = 0.5  # probability of a horizontal flip in training
     ema: EMA = EMA()
     test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
@@ -86,16 +106,23 @@ class Recipe:
     paper: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "n_critic", *_EVERY):
+        for name in ("size", "batch_size", "n_critic", "n_generator", *_EVERY):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability, got {self.flip}")
+        if min(self.n_critic, self.n_generator) > 1:
+            raise ValueError("n_critic and n_generator cannot both be above 1")
         if self.total_images(1) < 1:
             raise ValueError("nothing to train on: images and epochs must be above 0")
 
     def check(self) -> None:
-        """Raise `UserError` if the networks cannot work at this size; apart, so that `--set` may go in any order."""
+        """Raise `UserError` if the parts do not fit together; apart, so that `--set` may go in any order."""
+        if self.generator.outputs != self.codec.channels:
+            raise UserError(
+                f"recipe {self.name}: the generator makes {self.generator.outputs} channels, "
+                f"{type(self.codec).__name__} has {self.codec.channels}: change one of them"
+            )
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from colortrain.data import Batch
+from colortrain.lab import Batch
+from colortrain.losses.penalty import penalty_terms
+from colortrain.losses.reconstruction import Measure
 from colortrain.recipe import Adam, Objective, Recipe
 
 Losses = dict[str, Tensor]
+Measures = Sequence[Measure]  # one for each reconstruction term of the objective
 
 
 class Network:
     """A module with its optimizer, wrapped for data-parallel training.
 
-    Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network.
+    Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network,
+    `.exact` its forward without autocast.
     """
 
     def __init__(self, module: nn.Module, adam: Adam, accelerator: Accelerator) -> None:
@@ -26,6 +30,8 @@ class Network:
         self.adam, self.accelerator = adam, accelerator
         self.wrapped, self.optimizer = accelerator.prepare(module, optimizer)
         self.module: nn.Module = accelerator.unwrap_model(self.wrapped)
+        # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
+        self.exact: Callable[..., Tensor] = type(self.module).forward.__get__(self.module)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self.wrapped(*inputs)
@@ -51,20 +57,33 @@ class Network:
             self.module.requires_grad_(True)
 
 
-def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tensor) -> Losses:
-    """Teach the critic real from fake; `fake` is detached. Two passes: a critic with BatchNorm must not mix them."""
-    real_scores, fake_scores = critic(batch.L, batch.ab), critic(batch.L, fake)
-    loss = objective.adversarial.critic(real_scores, fake_scores)
-    critic.update(loss)
+def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tensor, epoch: float) -> Losses:
+    """Teach the critic real from fake; `fake` is detached. Two passes: a critic with BatchNorm must not mix them.
+
+    Penalties go through the bare critic in full precision, and join the one backward pass.
+    """
+    real_scores, fake_scores = critic(batch.L, batch.colour), critic(batch.L, fake)
+    terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
+    terms |= penalty_terms(objective.penalties, critic.exact, batch, fake, epoch)
+    critic.update(torch.stack(list(terms.values())).sum())
     means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
-    return {"critic": loss.detach(), **means}
+    return {**{name: value.detach() for name, value in terms.items()}, **means}
 
 
 def generator_step(
-    generator: Network, critic: Network, objective: Objective, batch: Batch, fake: Tensor, epoch: float
+    generator: Network,
+    critic: Network,
+    objective: Objective,
+    measures: Measures,
+    batch: Batch,
+    fake: Tensor,
+    epoch: float,
 ) -> Losses:
     """Move the generator: weighted reconstruction, and the adversarial term through the bare, frozen critic."""
-    terms = {term.name: (term.weight.at(epoch), term(fake, batch.ab)) for term in objective.reconstruction}
+    terms = {
+        term.name: (term.weight.at(epoch), measure(fake, batch))
+        for term, measure in zip(objective.reconstruction, measures, strict=True)
+    }
     weight = objective.adversarial_weight.at(epoch)
     if weight:
         with critic.frozen() as judge:
@@ -74,18 +93,21 @@ def generator_step(
     return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
 
 
-def train_step(generator: Network, critic: Network, recipe: Recipe, batch: Batch, step: int, epoch: float) -> Losses:
-    """Step number `step` (from 0): the critic's turn, and every n_critic-th time the generator's.
+def train_step(
+    generator: Network, critic: Network, recipe: Recipe, measures: Measures, batch: Batch, step: int, epoch: float
+) -> Losses:
+    """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
 
-    The critic rests before `objective.critic_from`. One generator forward serves both where both have their turn.
+    Of n_critic steps the last is the generator's too; of n_generator steps the first is the critic's too. The critic
+    rests before `objective.critic_from`. One generator forward serves both where both have their turn.
     """
-    critic_turn = epoch >= recipe.objective.critic_from
+    critic_turn = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
     generator_turn = (step + 1) % recipe.n_critic == 0
     with torch.set_grad_enabled(generator_turn):
         fake = generator(batch.L) if generator_turn else generator.module(batch.L)
     losses: Losses = {}
     if critic_turn:
-        losses |= critic_step(critic, recipe.objective, batch, fake.detach())
+        losses |= critic_step(critic, recipe.objective, batch, fake.detach(), epoch)
     if generator_turn:
-        losses |= generator_step(generator, critic, recipe.objective, batch, fake, epoch)
+        losses |= generator_step(generator, critic, recipe.objective, measures, batch, fake, epoch)
     return losses

@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections import defaultdict
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,15 @@ from colortrain.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from colortrain.data import Batch, Loader
+from colortrain.data import Loader, ab_histogram
 from colortrain.evaluation import generate, score_split
 from colortrain.journal import Journal
-from colortrain.lab import stored_to_lab
+from colortrain.lab import Batch, stored_to_lab
+from colortrain.losses.reconstruction import Resources
 from colortrain.pictures import sample_grid
-from colortrain.recipe import Recipe, differences, load_recipe, save_recipe
+from colortrain.plateau import PlateauWatch
+from colortrain.recipe import Recipe, save_recipe
+from colortrain.run import Data, check_run_folder
 from colortrain.step import Losses, Network, train_step
 from shards.errors import UserError
 from shards.order import ORDER_VERSION
@@ -36,25 +38,6 @@ from shards.progress import ProgressLine
 from shards.reader import Split
 
 _SAMPLES = 8  # photographs in a sample grid
-
-
-@dataclass(frozen=True)
-class Data:
-    """The photographs to learn from, and those held out (None where the shard set has only one split)."""
-
-    train: Split
-    validation: Split | None
-
-
-def open_data(shards: Path, recipe: Recipe) -> Data:
-    """Open a shard set for a recipe; raises `UserError` if their sizes differ."""
-    train = Split(shards, "train")
-    if train.manifest.size != recipe.size:
-        raise UserError(
-            f"{shards} holds {train.manifest.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
-            f"--set size={train.manifest.size}, or build shards with --size {recipe.size}"
-        )
-    return Data(train, Split(shards, "val") if "val" in train.manifest.splits else None)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -82,7 +65,10 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(generator.state_dict())
             self.average.to(accelerator.device).eval().requires_grad_(False)
+        resources = Resources(accelerator.device, recipe.codec, lambda: ab_histogram(data.train))
+        self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
         self.journal = Journal(run, accelerator)
+        self.plateau = PlateauWatch(recipe.plateau)
         self.step = self.images = 0
         self.total = recipe.total_images(len(data.train))
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
@@ -120,14 +106,16 @@ class Trainer:
 
     def _take_step(self, batch: Batch) -> None:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
-        factor = self.recipe.learning_rate.at(self.epoch)
-        self.generator.set_rate(factor)
-        self.critic.set_rate(factor)
-        losses = train_step(self.generator, self.critic, self.recipe, batch, self.step, self.epoch)
+        self.generator.set_rate(self._rate_factor())
+        self.critic.set_rate(self._rate_factor())
+        losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.epoch)
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         self._average(self.recipe.batch_size)
         self._remember(losses)
+
+    def _rate_factor(self) -> float:
+        return self.recipe.learning_rate.at(self.epoch) * self.plateau.factor
 
     def _average(self, images: int) -> None:
         if self.average is None:
@@ -146,10 +134,21 @@ class Trainer:
         recipe, last = self.recipe, self.images >= self.total
         if self.step % recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
-        if self.step % recipe.evaluate_every == 0 and not last:
+        validate, save = (self.step % every == 0 or last for every in (recipe.evaluate_every, recipe.checkpoint_every))
+        if validate or save:
+            self._agree_on_buffers()
+        if validate:
             self._validate()
-        if self.step % recipe.checkpoint_every == 0 or last:
+        if save:
             self._save()
+
+    def _agree_on_buffers(self) -> None:
+        """BatchNorm's running statistics become their mean over ranks: all ranks score, and save, the same network."""
+        if self.accelerator.num_processes == 1:
+            return
+        modules = [self.generator.module, self.critic.module, *([self.average] if self.average is not None else [])]
+        for buffer in (buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()):
+            buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def _log(self) -> dict[str, str]:
         """Mean losses since the last line, over all ranks: the only place where they leave the device."""
@@ -163,7 +162,7 @@ class Trainer:
         values = {
             "images": self.images, "epoch": self.epoch, "seconds": seconds,
             "images_per_second": (images_now - images) / seconds, "data_wait": (waited_now - waited) / seconds,
-            "lr": self.recipe.generator_adam.lr * self.recipe.learning_rate.at(self.epoch), "losses": losses,
+            "lr": self.recipe.generator_adam.lr * self._rate_factor(), "losses": losses,
         }  # fmt: skip
         self.journal.write("train", self.step, values)
         shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
@@ -182,6 +181,7 @@ class Trainer:
             rank=self.accelerator.process_index, world=self.accelerator.num_processes, dropout=recipe.test_dropout,
         )  # fmt: skip
         self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
+        self.plateau.see(scores["metrics"]["l1"]["generated"])
         self._draw(split)
         then, waited, images = self.since
         self.since = (then + time.monotonic() - began, waited, images)  # rates are of training alone
@@ -214,6 +214,7 @@ class Trainer:
         return {
             "images": self.images, "dataset_id": self.dataset_id, "recipe": self.recipe.digest,
             "order": ORDER_VERSION, "torch": torch.__version__, "scaler": scaler.state_dict() if scaler else None,
+            "plateau": self.plateau.state(),
         }  # fmt: skip
 
     def _load(self, folder: Path) -> None:
@@ -233,22 +234,9 @@ class Trainer:
             self.average.load_state_dict(load_part(folder, "ema"))
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.plateau.load(state["plateau"])
         self.step, self.images = state["step"], state["images"]
 
     def _finish(self) -> None:
-        self._validate()
         self.journal.write("end", self.step, {"images": self.images})
         self.journal.end()
-
-
-def check_run_folder(run: Path, recipe: Recipe) -> None:
-    """Raise `UserError` if `run` holds something else than an earlier start of the same recipe."""
-    if run.is_file():
-        raise UserError(f"{run} is a file: give a folder as --run")
-    if (run / "recipe.json").is_file():
-        earlier = load_recipe(run / "recipe.json")
-        if earlier.digest != recipe.digest:
-            changes = "; ".join(differences(earlier, recipe))
-            raise UserError(f"{run} holds a run of another recipe ({changes}): choose another --run")
-    elif run.is_dir() and any(run.iterdir()):
-        raise UserError(f"{run} is not empty and holds no run: choose another --run")

@@ -23,7 +23,8 @@ from colortrain.plain import to_plain
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
-from colortrain.trainer import Data, Trainer, check_run_folder, open_data
+from colortrain.run import Data, check_run_folder, open_data
+from colortrain.trainer import Trainer
 from launch.doors import DoorParser
 from launch.processes import launcher
 from shards.errors import run_door

@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 
@@ -48,15 +49,24 @@ _OS_ERRORS = {
 }
 
 
+def _of_rank(line: str) -> str:
+    """The line as rank 0 says it; others wait, so that an error of all is said once and one of their own is heard."""
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        return line
+    time.sleep(5)  # the launcher ends us meanwhile if rank 0 failed too
+    return f"rank {rank}: {line}"
+
+
 Main = Callable[[Sequence[str] | None], int | None]
 
 
 def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr (rank 0) and 2."""
+    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr and 2."""
     try:
         return main(argv) or 0
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` closed our standard output: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +75,5 @@ def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int
         line = describe(error)
         if line is None:
             raise
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{program}: error: {line}", file=sys.stderr)
+        print(f"{program}: error: {_of_rank(line)}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ ROOMS = [
     {"schedule", "plain", "lab", "processes", "pictures"},
     {"losses", "models", "metrics"},
     {"recipe"},
-    {"recipes", "data", "evaluation", "checkpoint"},
+    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau"},
     {"step", "journal"},
     {"trainer"},
 ]

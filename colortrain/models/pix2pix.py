@@ -28,6 +28,11 @@ class UNetConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
+    @property
+    def outputs(self) -> int:
+        """Channels of what it makes."""
+        return 2
+
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
         if size % 2**self.levels:

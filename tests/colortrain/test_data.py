@@ -27,7 +27,7 @@ def loader(split: Split, batch_size: int = 12, flip: float = 0.5, rank: int = 0,
 
 def stream(loader: Loader, batches: int, images: int = 0) -> torch.Tensor:
     generator = loader.batches(images)
-    found = [torch.cat([batch.L, batch.ab], dim=1) for batch in islice(generator, batches)]
+    found = [torch.cat([batch.L, batch.colour], dim=1) for batch in islice(generator, batches)]
     generator.close()
     return torch.stack(found)
 
