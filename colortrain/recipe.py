@@ -123,6 +123,11 @@ class Recipe:
                 f"recipe {self.name}: the generator makes {self.generator.outputs} channels, "
                 f"{type(self.codec).__name__} has {self.codec.channels}: change one of them"
             )
+        if self.critic.inputs != 1 + self.codec.channels:
+            raise UserError(
+                f"recipe {self.name}: the critic takes {self.critic.inputs} channels, "
+                f"L and {type(self.codec).__name__}'s colour are {1 + self.codec.channels}: set critic.inputs"
+            )
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)

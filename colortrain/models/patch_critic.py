@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.models.initialise import normal_init
+from colortrain.models.norms import Norm, make_norm
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchCriticConfig:
-    """L (B, 1, H, W) and ab (B, 2, H, W) to a map of scores (logits), each of which sees a patch of the picture.
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to a map of scores (logits), each of which sees a patch.
 
     With 64 base channels and 3 strided layers: 2,765,633 parameters, 70-pixel patches, a 30x30 map at 256 px.
     """
 
     base_channels: int = 64
     strided_layers: int = 3
+    inputs: int = 3  # L and colour together
+    norm: Norm = "batch"
 
     def __post_init__(self) -> None:
         if self.base_channels < 1 or self.strided_layers < 1:
@@ -42,16 +45,16 @@ class PatchCritic(nn.Module):
     def __init__(self, config: PatchCriticConfig) -> None:
         super().__init__()
         widths = [config.base_channels * min(2**i, 8) for i in range(config.strided_layers + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for i in range(1, len(widths)):
             stride = 2 if i < config.strided_layers else 1
             layers += [
-                nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(widths[i]),
+                nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=config.norm == "none"),
+                make_norm(config.norm, widths[i]),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, L: Tensor, ab: Tensor) -> Tensor:
-        return self.layers(torch.cat([L, ab], dim=1))
+    def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        return self.layers(torch.cat([L, colour], dim=1))
