@@ -13,16 +13,19 @@ from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.reconstruction import L1, L2
+from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
+from colortrain.models.res_unet import ResUNetConfig
+from colortrain.models.shallow_unet import ShallowUNetConfig
 from colortrain.plain import from_plain, to_plain, with_override
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
 from shards.files import write_whole
 
 # The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
-Generator = UNetConfig
-Critic = PatchCriticConfig
+Generator = UNetConfig | ResUNetConfig | ShallowUNetConfig
+Critic = PatchCriticConfig | GlobalCriticConfig
 Reconstruction = L1 | L2
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.

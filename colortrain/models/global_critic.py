@@ -1,0 +1,53 @@
+"""The critic that gives a whole picture one score (arun section II-D, figure 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalCriticConfig:
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to one score a picture, (B, 1), unbounded.
+
+    With 64 base channels and 4 blocks: 2,757,057 parameters, 512 channels at 14 px for 224 px before the pooling.
+    The paper names no starting weights: PyTorch's own.
+    """
+
+    base_channels: int = 64
+    blocks: int = 4
+    inputs: int = 3  # L and colour together
+
+    def __post_init__(self) -> None:
+        if self.base_channels < 1 or self.blocks < 1:
+            raise ValueError("base_channels and blocks must be at least 1")
+
+    def check_size(self, size: int) -> None:
+        """Raise `ValueError` if InstanceNorm would be left with less than 2x2 pixels of a picture of `size`."""
+        if size // 2**self.blocks < 2:
+            raise ValueError(f"{self.blocks} blocks need at least {2 ** (self.blocks + 1)} px, got {size}")
+
+    def build(self) -> GlobalCritic:
+        """The network, weights drawn from torch's global generator."""
+        return GlobalCritic(self)
+
+
+class GlobalCritic(nn.Module):
+    """See `GlobalCriticConfig`. InstanceNorm treats pictures apart, so a penalty on one picture's score is its own."""
+
+    def __init__(self, config: GlobalCriticConfig) -> None:
+        super().__init__()
+        widths = [config.inputs, *(config.base_channels * 2**block for block in range(config.blocks))]
+        layers: list[nn.Module] = []
+        for block in range(config.blocks):
+            layers.append(nn.Conv2d(widths[block], widths[block + 1], 4, stride=2, padding=1))
+            if block:
+                layers.append(nn.InstanceNorm2d(widths[block + 1]))
+            layers.append(nn.LeakyReLU(0.2))
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1], 1)
+
+    def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        return self.head(self.layers(torch.cat([L, colour], dim=1)).mean(dim=(2, 3)))
