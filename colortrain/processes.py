@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
 
-from shards.errors import UserError
+from shards.errors import UserError, unknown
 
+PRECISIONS = ("no", "bf16", "fp16")
 _ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
 
 
@@ -30,7 +33,26 @@ def make_accelerator(**options: Any) -> Accelerator:
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
     check_world(accelerator.num_processes, accelerator.process_index)
+    check_precision(accelerator.mixed_precision, accelerator.device)
     return accelerator
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `UserError` for a --mixed_precision that would not do what it says on this device."""
+    if precision not in PRECISIONS:
+        raise unknown("mixed precision", precision, PRECISIONS)
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("fp16 needs a GPU (a CPU would train in fp32 and say nothing): --mixed_precision no or bf16")
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise `UserError` unless accelerate knows every tracker and its package is installed."""
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in LoggerType.list():
+            raise unknown("tracker", name, [*LoggerType.list(), "none"])
+        if name not in installed and name != "all":
+            raise UserError(f"tracker {name} is not installed: pip install {name}, or --tracker none")
 
 
 def check_world(num_processes: int, rank: int) -> None:

@@ -20,7 +20,7 @@ from accelerate.utils import ProjectConfiguration
 from colortrain.data import check_divides
 from colortrain.models.initialise import num_parameters
 from colortrain.plain import to_plain
-from colortrain.processes import make_accelerator
+from colortrain.processes import check_trackers, make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.run import Data, check_run_folder, open_data
@@ -103,13 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = resolve(arguments)
     data = open_data(arguments.shards, recipe)
     check_run_folder(arguments.run, recipe)
+    trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
+    check_trackers(trackers)
     if arguments.dry_run:
         print(describe(recipe, data))
         return 0
     if arguments.processes:
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
-    trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
     accelerator = make_accelerator(log_with=trackers, project_config=project)
     try:

@@ -130,6 +130,8 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(shards: Path, undistur
         (["--epochs", "many"], "invalid float value"),
         (["--run", "FULL"], "is not empty and holds no run"),
         (["--processes", "3"], "batch_size=4 does not divide among 3 processes; use one of [1, 2, 4]"),
+        (["--tracker", "tensorbord"], "unknown tracker 'tensorbord'; valid, nearest first: tensorboard"),
+        (["--tracker", "comet_ml"], "tracker comet_ml is not installed"),
         (["--no-such-word"], "unrecognized arguments: --no-such-word"),
     ],
 )
