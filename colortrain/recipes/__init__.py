@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from colortrain.recipe import Recipe
+from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
 from colortrain.recipes.nampouri import nampouri_unet
+from colortrain.recipes.valentini import valentini_cgan, valentini_wgan, valentini_wgan_literal
 from shards.errors import unknown
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nampouri_unet": nampouri_unet,
+    "arun_wgan_gp": arun_wgan_gp,
+    "arun_wgan_gp_adversarial": arun_wgan_gp_adversarial,
+    "valentini_cgan": valentini_cgan,
+    "valentini_wgan": valentini_wgan,
+    "valentini_wgan_literal": valentini_wgan_literal,
 }
 
 
