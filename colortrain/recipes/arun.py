@@ -20,7 +20,7 @@ _NO_ADVERSARIAL, _ADVERSARIAL = constant(0.0), constant(1.0)
 def arun_wgan_gp() -> Recipe:
     """Equation 6 as it stands: the generator learns from L1 alone, beside a critic that trains and is not heard.
 
-    Headline (table I): IS 4.3125 +- 1.8372 (real photographs 4.3412 +- 1.7963); "FID" 13.1076, which is not FID but
+    Headline (table I): IS 4.3125 +- 1.8372 (real photographs 4.3412 +- 1.7963), "FID" 13.1076. That is not FID but
     2 |mu - mu'|^2 + |sigma - sigma'|^2 with element-wise sigma (section II-F), `fid_diagonal` here. Protocol: the
     same 5,000 photographs of 224 px to train and to test (section II-B), so the figures say nothing of others.
     Cost: 750,000 steps of one photograph each; no hardware or hours are given.
@@ -69,8 +69,9 @@ def arun_wgan_gp() -> Recipe:
 def arun_wgan_gp_adversarial() -> Recipe:
     """The abstract's reading: the generator minimises 100 L1 minus the mean score of its pictures.
 
-    All else, the headline included, as in `arun_wgan_gp`. The paper gives the adversarial term no weight; we take 1,
-    as in the objective of Isola et al. 2017 (equation 4), whose 100 for L1 the paper takes too.
+    Headline (table I): IS 4.3125 +- 1.8372, "FID" 13.1076, as of `arun_wgan_gp`, where all else is said: the paper has
+    one table for both readings. It gives the adversarial term no weight; we take 1, as in the objective of Isola et
+    al. 2017 (equation 4), whose 100 for L1 the paper takes too.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial --shards SHARDS --run runs/arun_adversarial
     """

@@ -18,6 +18,17 @@ from colortrain.models.shallow_unet import ShallowUNetConfig
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 
+_PLAIN = ShallowUNetConfig(
+    base_channels=64,  # absent; Isola 6.1.1
+    depth=4,  # 2, 3 and 4 in VI-A; 4 chosen "for further testing" (VI-B)
+    thick_layers=0,  # VI-A: the original model
+)
+_CRITIC = PatchCriticConfig(
+    base_channels=64,  # absent; Isola 6.1.2
+    strided_layers=3,  # absent; Isola's 70-pixel patch (6.1.2)
+    norm="batch",  # III: none in the first and last block
+)
+
 
 def valentini_cgan() -> Recipe:
     """The re-implementation of Isola's model (sections III and VI-A), plain U-Net, no penalty.
@@ -41,16 +52,8 @@ def valentini_cgan() -> Recipe:
         size=256,  # V
         batch_size=16,  # absent; Isola's go by data set: nampouri's (5.2) for the same networks at this size
         epochs=200,  # absent; Isola's for sets of some thousand photographs (6.2)
-        generator=ShallowUNetConfig(
-            base_channels=64,  # absent; Isola 6.1.1
-            depth=4,  # 2, 3 and 4 in VI-A; 4 chosen "for further testing" (VI-B)
-            thick_layers=0,  # VI-A: the original model
-        ),
-        critic=PatchCriticConfig(
-            base_channels=64,  # absent; Isola 6.1.2
-            strided_layers=3,  # absent; Isola's 70-pixel patch (6.1.2)
-            norm="batch",  # III: none in the first and last block
-        ),
+        generator=_PLAIN,
+        critic=_CRITIC,
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # absent; Isola 3.3
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # absent; Isola 3.3
         objective=Objective(
@@ -86,8 +89,8 @@ def valentini_wgan() -> Recipe:
     return dataclasses.replace(
         recipe,
         name="valentini_wgan",
-        generator=dataclasses.replace(recipe.generator, thick_layers=3),  # VI-A: "a triple layer"
-        critic=dataclasses.replace(recipe.critic, norm="instance"),
+        generator=dataclasses.replace(_PLAIN, thick_layers=3),  # VI-A: "a triple layer"
+        critic=dataclasses.replace(_CRITIC, norm="instance"),
         objective=dataclasses.replace(
             recipe.objective,
             adversarial=Wasserstein(),  # equation 4
@@ -101,8 +104,9 @@ def valentini_wgan() -> Recipe:
 def valentini_wgan_literal() -> Recipe:
     """Equation 8 as it stands: cross-entropy and a gradient penalty on the logits, the thick U-Net.
 
-    All else, the headline included, as in `valentini_wgan`; what is read of equation 3 in `valentini_cgan` (signs,
-    labels, the generator's log D, the weight of L1) is read of equation 8 too.
+    Headline: no numbers, only curves (figures 8, 9 and 11), which this may be as well as `valentini_wgan`; all else as
+    there. What is read of equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight of L1) is
+    read of equation 8 too.
 
         accelerate launch -m launch.train --recipe valentini_wgan_literal --shards SHARDS --run runs/valentini_literal
         (figure 11: --set objective.penalties.0.weight=0, and .1)

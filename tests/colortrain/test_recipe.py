@@ -13,12 +13,10 @@ from colortrain.recipes import RECIPES, get_recipe
 from colortrain.schedule import Schedule
 from shards.errors import UserError
 
-THIN = ["generator.base_channels=8", "size=64", "generator.levels=6"]
-
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_json_round_trip(name: str, tmp_path: Path) -> None:
-    recipe = override(RECIPES[name](), [*THIN, "objective.reconstruction.0.weight=[[0,70],[19,10]]"])
+    recipe = override(RECIPES[name](), ["objective.reconstruction.0.weight=[[0,70],[19,10]]"])
     save_recipe(recipe, tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json") == recipe
     assert recipe.name == name
