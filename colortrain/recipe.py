@@ -13,6 +13,7 @@ from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.reconstruction import L1, L2
+from colortrain.models.fully_convolutional import FullyConvolutionalConfig, SameCriticConfig
 from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
@@ -24,8 +25,8 @@ from shards.errors import UserError
 from shards.files import write_whole
 
 # The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
-Generator = UNetConfig | ResUNetConfig | ShallowUNetConfig
-Critic = PatchCriticConfig | GlobalCriticConfig
+Generator = UNetConfig | ResUNetConfig | ShallowUNetConfig | FullyConvolutionalConfig
+Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig
 Reconstruction = L1 | L2
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.

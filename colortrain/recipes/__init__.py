@@ -7,11 +7,15 @@ from collections.abc import Callable
 from colortrain.recipe import Recipe
 from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
 from colortrain.recipes.nampouri import nampouri_unet
+from colortrain.recipes.nazeri import nazeri_gan, nazeri_gan_places, nazeri_unet_l2
 from colortrain.recipes.valentini import valentini_cgan, valentini_wgan, valentini_wgan_literal
 from shards.errors import unknown
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nampouri_unet": nampouri_unet,
+    "nazeri_unet_l2": nazeri_unet_l2,
+    "nazeri_gan": nazeri_gan,
+    "nazeri_gan_places": nazeri_gan_places,
     "arun_wgan_gp": arun_wgan_gp,
     "arun_wgan_gp_adversarial": arun_wgan_gp_adversarial,
     "valentini_cgan": valentini_cgan,

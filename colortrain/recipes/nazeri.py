@@ -1,0 +1,120 @@
+"""nazeri: "Image Colorization using Generative Adversarial Networks" (Nazeri, Ng, Ebrahimi, University of Ontario
+Institute of Technology, arXiv 1803.05400): U-Nets that make all of Lab, on CIFAR-10 and Places365.
+
+[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs, asked only where the paper is silent:
+the layer plans, which decoder blocks drop out, and mirrored pictures. Where both speak the paper holds (code: rate
+3e-4, beta1 0, two generator steps for one of the critic, exponential decay, no grey pictures).
+
+Read, since the paper is silent or contradicts itself:
+
+- "manually decayed ... whenever the loss function started to plateau" (3.3) names no patience. Ours: the rates fall to
+  a tenth when 30 evaluations brought no lower validation L1; it needs a split named val, without one they stay.
+- Grey in is L of Lab. In [code] it is the luma of TensorFlow's rgb_to_grayscale, so L had to be guessed there.
+- Dropout (3.2) is the GAN's noise: in training alone, as in [code]. Isola et al. 2017, whom 3.2 follows, keep it on at
+  test: `python -m launch.evaluate --dropout both` prints both.
+- BatchNorm uses running statistics when generating; [code] uses those of the test batch.
+- BatchNorm in the generator's first layer, and the place of the skips: see `FullyConvolutionalConfig`.
+
+Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 1] (our reading: the paper gives no
+unit), accuracy is equation 10 on all three channels; `launch.evaluate` prints both. Measured with its own definitions,
+a grey picture of true L scores 5.63 / 26.4 / 55.8 on CIFAR-10's 10,000 test pictures, the training split's median ab
+5.50 / 23.9 / 57.3: the headline stands close to both. Read it beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from colortrain.lab import LabCodec
+from colortrain.losses.adversarial import BCE
+from colortrain.losses.reconstruction import L1, L2
+from colortrain.models.fully_convolutional import CIFAR, PLACES, FullyConvolutionalConfig, SameCriticConfig
+from colortrain.recipe import Adam, Objective, Plateau, Recipe
+from colortrain.schedule import constant
+
+NEVER = 1e9  # epochs: beyond the end of any run
+
+
+def nazeri_gan() -> Recipe:
+    """The conditional DCGAN of section 3.2 on CIFAR-10.
+
+    Headline (table 1, protocol above): MAE 5.1, accuracy 24.1 % at 2 %, 65.5 % at 5 %, test split. Cost: not given;
+    200 epochs are 10,000,000 pictures of 32 px.
+
+        accelerate launch -m launch.train --recipe nazeri_gan --shards SHARDS --run runs/nazeri_gan
+    """
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # 3.3, both networks
+    return Recipe(
+        name="nazeri_gan",
+        paper="nazeri",
+        size=32,  # 4
+        batch_size=128,  # table 1
+        epochs=200,  # table 1
+        generator=FullyConvolutionalConfig(  # 3.1, plan [code]: 16,654,851
+            base_channels=64, encoder=CIFAR, dropout=0.5, dropout_blocks=2
+        ),
+        critic=SameCriticConfig(base_channels=64, inputs=4),  # 3.2, plan [code]: 2,767,553
+        generator_adam=adam,
+        critic_adam=adam,
+        objective=Objective(
+            adversarial=BCE(real_label=0.9),  # equations 5 and 8, one-sided smoothing 3.3
+            adversarial_weight=constant(1.0),  # equation 7
+            reconstruction=(L1(weight=constant(100.0)),),  # equation 7, lambda 3.3, over L, a and b
+        ),
+        plateau=Plateau(patience=30, factor=0.1),  # factor 3.3, patience ours
+        codec=LabCodec(),  # 3.1: "3 with L*a*b* color space"
+        flip=0.5,  # [code]
+        test_dropout=False,  # [code]
+        evaluate_every=391,  # one epoch of 50,000
+        checkpoint_every=391,
+    )
+
+
+def nazeri_unet_l2() -> Recipe:
+    """The baseline of section 3.1: the same U-Net under the mean squared error of all three channels, no game.
+
+    The adversarial weight is 0 and the critic never learns (its first epoch lies beyond the end): it is built and
+    saved at its starting weights, and has no part in anything. No dropout: section 3.1 has none, it is the GAN's noise.
+
+    Headline (table 1, protocol above): MAE 7.9, accuracy 13.7 % at 2 %, 37.2 % at 5 %, CIFAR-10's test split: behind
+    grey in all three figures, whose L is the true one; the network makes its own. Cost: less than `nazeri_gan`.
+
+        accelerate launch -m launch.train --recipe nazeri_unet_l2 --shards SHARDS --run runs/nazeri_unet_l2
+    """
+    gan = nazeri_gan()
+    return dataclasses.replace(
+        gan,
+        name="nazeri_unet_l2",
+        generator=FullyConvolutionalConfig(base_channels=64, encoder=CIFAR, dropout=0.0, dropout_blocks=0),  # 3.1
+        objective=Objective(
+            adversarial=BCE(real_label=0.9),
+            adversarial_weight=constant(0.0),
+            critic_from=NEVER,
+            reconstruction=(L2(weight=constant(1.0)),),  # equation 9
+        ),
+    )
+
+
+def nazeri_gan_places() -> Recipe:
+    """The conditional DCGAN of section 3.2 on Places365, 256 px.
+
+    Headline (table 1, protocol above): MAE 7.5, accuracy 18.3 % at 2 %, 47.3 % at 5 %. Cost: not given; 20 epochs of
+    1.8 million pictures (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10 counterpart".
+
+        accelerate launch -m launch.train --recipe nazeri_gan_places --shards SHARDS --run runs/nazeri_gan_places
+
+    Dropout stands in the first three decoder blocks, those of Isola et al. 2017 that section 3.2 follows: [code] had
+    it there in one version and nowhere in a later one.
+    """
+    return dataclasses.replace(
+        nazeri_gan(),
+        name="nazeri_gan_places",
+        size=256,  # 4
+        batch_size=16,  # table 1
+        epochs=20,  # table 1
+        generator=FullyConvolutionalConfig(  # figure 2, plan [code]: 42,023,811
+            base_channels=64, encoder=PLACES, dropout=0.5, dropout_blocks=3
+        ),
+        evaluate_every=5000,  # 22 in an epoch of 1.8 million
+        checkpoint_every=5000,
+    )
