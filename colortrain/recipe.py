@@ -12,22 +12,29 @@ from pathlib import Path
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.penalty import GradientPenalty
+from colortrain.losses.perceptual import Perceptual
+from colortrain.losses.rebalanced import RebalancedL1
 from colortrain.losses.reconstruction import L1, L2
+from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig, SameCriticConfig
 from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.res_unet import ResUNetConfig
+from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.shallow_unet import ShallowUNetConfig
+from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.plain import from_plain, to_plain, with_override
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
 from shards.files import write_whole
 
 # The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
-Generator = UNetConfig | ResUNetConfig | ShallowUNetConfig | FullyConvolutionalConfig
-Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig
-Reconstruction = L1 | L2
+Generator = (
+    UNetConfig | ResUNetConfig | ShallowUNetConfig | FullyConvolutionalConfig | DeepUNetConfig | ResNet18UNetConfig
+)
+Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
+Reconstruction = L1 | L2 | RebalancedL1 | Perceptual
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")

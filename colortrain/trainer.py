@@ -27,6 +27,7 @@ from colortrain.evaluation import generate, score_split
 from colortrain.journal import Journal
 from colortrain.lab import Batch, stored_to_lab
 from colortrain.losses.reconstruction import Resources
+from colortrain.models.pretrained import Pretrainable
 from colortrain.pictures import sample_grid
 from colortrain.plateau import PlateauWatch
 from colortrain.recipe import Recipe, save_recipe
@@ -60,6 +61,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         generator, critic = recipe.generator.build(), recipe.critic.build()
         self.average = recipe.generator.build() if recipe.ema.half_life else None
+        self.begins_at = latest_checkpoint(run)
+        if self.begins_at is None and isinstance(recipe.generator, Pretrainable):
+            recipe.generator.pretrain(generator)  # before anything is written: the weights may not be at hand
         self.generator = Network(generator, recipe.generator_adam, accelerator)
         self.critic = Network(critic, recipe.critic_adam, accelerator)
         if self.average is not None:
@@ -92,9 +96,8 @@ class Trainer:
         self._finish()
 
     def _begin(self) -> None:
-        folder = latest_checkpoint(self.run)
-        if folder is not None:
-            self._load(folder)
+        if self.begins_at is not None:
+            self._load(self.begins_at)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             save_recipe(self.recipe, self.run / "recipe.json")
