@@ -6,13 +6,18 @@ from collections.abc import Callable
 
 from colortrain.recipe import Recipe
 from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
-from colortrain.recipes.nampouri import nampouri_unet
+from colortrain.recipes.drouilhet import drouilhet_gan, drouilhet_progan, drouilhet_wgan_gp
+from colortrain.recipes.nampouri import nampouri_resnet18, nampouri_unet
 from colortrain.recipes.nazeri import nazeri_gan, nazeri_gan_places, nazeri_unet_l2
 from colortrain.recipes.valentini import valentini_cgan, valentini_wgan, valentini_wgan_literal
 from shards.errors import unknown
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nampouri_unet": nampouri_unet,
+    "nampouri_resnet18": nampouri_resnet18,
+    "drouilhet_gan": drouilhet_gan,
+    "drouilhet_wgan_gp": drouilhet_wgan_gp,
+    "drouilhet_progan": drouilhet_progan,
     "nazeri_unet_l2": nazeri_unet_l2,
     "nazeri_gan": nazeri_gan,
     "nazeri_gan_places": nazeri_gan_places,
