@@ -1,0 +1,138 @@
+"""valentini: U-Nets of depth 2, 3 and 4, plain and thick, the critics, and the grid that `--set` spans."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from colortrain.losses.adversarial import BCE, Wasserstein
+from colortrain.models.initialise import num_parameters
+from colortrain.models.shallow_unet import ShallowUNet, ShallowUNetConfig
+from colortrain.recipe import override
+from colortrain.recipes import get_recipe
+
+NAMES = ("valentini_cgan", "valentini_wgan", "valentini_wgan_literal")
+
+
+def on_meta(config: ShallowUNetConfig) -> ShallowUNet:
+    with torch.device("meta"):
+        return config.build()
+
+
+def by_hand(depth: int, thick: int) -> int:
+    """4x4 layers with widths 64, 128, 256, 512, BatchNorm on all but first and last, 3x3 layers at the bottom."""
+    widths = [64 * 2**level for level in range(depth)]
+    down = 16 * widths[0] + sum(16 * a * b + 2 * b for a, b in pairwise(widths))
+    flat = (2 + 2 * thick) * (9 * widths[-1] ** 2 + 2 * widths[-1])
+    up = sum(16 * 2 * b * a + 2 * a for a, b in pairwise(widths)) + 16 * 2 * 64 * 2 + 2
+    return down + flat + up
+
+
+@pytest.mark.parametrize("thick", [0, 3])
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_counts_and_shapes_at_256(depth: int, thick: int) -> None:
+    """Section VI-A: `depth` encoding and decoding layers, a bottleneck between, three layers on either side of it."""
+    network = on_meta(ShallowUNetConfig(depth=depth, thick_layers=thick))
+    assert num_parameters(network) == by_hand(depth, thick)
+    shapes: list[tuple[int, ...]] = []
+    for layer in [*network.encoder, *network.bottleneck, *network.decoder, network.head]:
+        layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
+    assert network(torch.empty(2, 1, 256, 256, device="meta")).shape == (2, 2, 256, 256)
+    down = [(64 * 2**level, 128 // 2**level, 128 // 2**level) for level in range(depth)]
+    assert shapes == [*down, *[down[-1]] * (2 + 2 * thick), *down[-2::-1], (2, 256, 256)]
+
+
+def test_published_counts() -> None:
+    assert num_parameters(on_meta(ShallowUNetConfig())) == 12_985_986
+    assert num_parameters(on_meta(ShallowUNetConfig(thick_layers=3))) == 27_147_906
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_output_is_bounded_and_depends_on_each_skip(depth: int) -> None:
+    """Section III: the last decoder layer sees the first encoder layer, and so on for each depth."""
+    torch.manual_seed(0)
+    network = ShallowUNetConfig(base_channels=4, depth=depth, thick_layers=1).build().eval()
+    inputs: list[torch.Tensor] = []
+    for up in [*network.decoder, network.head]:
+        up.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    skips: list[torch.Tensor] = []
+    for down in network.encoder:
+        down.register_forward_hook(lambda _, __, output: skips.append(output))
+    made = network(torch.randn(2, 1, 32, 32))
+    assert made.abs().max() < 1
+    for seen, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
+        assert torch.equal(seen[:, -skip.shape[1] :], skip)
+    assert torch.equal(inputs[-1][:, -skips[0].shape[1] :], skips[0].relu())
+
+
+def test_no_dropout_unless_asked_for() -> None:
+    def rates(config: ShallowUNetConfig) -> list[float]:
+        return [module.p for module in on_meta(config).modules() if isinstance(module, nn.Dropout)]
+
+    assert rates(ShallowUNetConfig()) == []
+    assert rates(ShallowUNetConfig(dropout=0.5)) == [0.5] * 3
+
+
+@pytest.mark.parametrize(("size", "fits"), [(16, False), (32, True), (40, False), (48, True)])
+def test_sizes(size: int, fits: bool) -> None:
+    config = ShallowUNetConfig(base_channels=2, depth=4)
+    if fits:
+        config.check_size(size)
+        assert config.build().train()(torch.randn(1, 1, size, size)).shape == (1, 2, size, size)
+    else:
+        with pytest.raises(ValueError, match="depth 4 needs a size that is 16 times 2 or more"):
+            config.check_size(size)
+
+
+def test_weights_start_as_isola() -> None:
+    torch.manual_seed(0)
+    weight = ShallowUNetConfig().build().state_dict()["bottleneck.0.conv.weight"]
+    assert abs(weight.std().item() - 0.02) < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_critic_has_no_norm_first_and_last(name: str) -> None:
+    """Section III: Conv-Norm-LeakyReLU, no norm in the first and last block, no activation at the end."""
+    recipe = get_recipe(name)
+    with torch.device("meta"):
+        network = recipe.critic.build()
+    norm = "InstanceNorm2d" if recipe.objective.penalties else "BatchNorm2d"
+    assert [type(layer).__name__ for layer in network.get_submodule("layers").children()] == [
+        "Conv2d", "LeakyReLU", *["Conv2d", norm, "LeakyReLU"] * 3, "Conv2d",
+    ]  # fmt: skip
+    pictures = torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta")
+    assert network(*pictures).shape == (2, 1, 30, 30)
+
+
+def test_pictures_of_a_batch_do_not_meet_in_a_critic_with_a_penalty() -> None:
+    torch.manual_seed(0)
+    L, colour = torch.randn(3, 1, 32, 32), torch.randn(3, 2, 32, 32)
+    for name, apart in zip(NAMES, (False, True, True), strict=True):
+        critic = override(get_recipe(name), ["critic.base_channels=4"]).critic.build().train()
+        together = critic(L, colour)[:1]
+        assert torch.allclose(together, critic(L[:1], colour[:1]), atol=1e-6) == apart
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("weight", ["0", ".1", ".3"])
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_the_papers_grid_is_two_words(name: str, depth: int, weight: str) -> None:
+    recipe = override(get_recipe(name), [f"generator.depth={depth}", f"objective.penalties.0.weight={weight}"])
+    recipe.check()
+    assert isinstance(recipe.generator, ShallowUNetConfig)
+    assert len(on_meta(recipe.generator).encoder) == depth
+    assert recipe.objective.penalties[0].weight.at(0) == float(weight)
+
+
+def test_the_three_differ_as_the_paper_tells() -> None:
+    cgan, wgan, literal = map(get_recipe, NAMES)
+    assert isinstance(cgan.generator, ShallowUNetConfig)
+    assert isinstance(wgan.generator, ShallowUNetConfig)
+    assert (cgan.generator.thick_layers, wgan.generator.thick_layers) == (0, 3)
+    assert [type(r.objective.adversarial) for r in (cgan, wgan, literal)] == [BCE, Wasserstein, BCE]
+    assert [len(r.objective.penalties) for r in (cgan, wgan, literal)] == [0, 1, 1]
+    assert dataclasses.replace(literal, name=wgan.name, objective=wgan.objective) == wgan
