@@ -2,7 +2,8 @@
 
     python -m tests.colortrain.full_size nampouri_unet
 
-The networks, the pixels and the losses are the recipe's; the batch is 2 photographs at most, or it would take hours.
+The networks, the pixels and the losses are the recipe's, but that nothing is downloaded; the batch is 2
+photographs at most, or it would take hours.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from colortrain.recipes import get_recipe
 from colortrain.run import open_data
 from colortrain.trainer import Trainer
 from tests.colortrain.small_set import small_set
+from tests.colortrain.thin import without_downloads
 
 
 def short(recipe: Recipe) -> Recipe:
@@ -33,7 +35,7 @@ def short(recipe: Recipe) -> Recipe:
 
 def measure(name: str, folder: Path) -> dict[str, object]:
     """Train for one turn of both networks; seconds a step, peak memory of the process in MB, and the last losses."""
-    recipe = short(get_recipe(name))
+    recipe = short(without_downloads(get_recipe(name)))
     shards = small_set(folder / "shards", size=recipe.size, count=4, splits=("train",))
     Trainer(recipe, open_data(shards, recipe), folder / "run", make_accelerator()).train()
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]

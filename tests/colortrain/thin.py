@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from colortrain.recipe import Critic, Generator, Recipe
 
@@ -17,8 +17,9 @@ Part = TypeVar("Part", bound="Generator | Critic")
 def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
     """`recipe` at the least of `SIZES` it can take, a batch of 4 (of 2 if it was smaller) and a few channels.
 
-    `steps` steps long, by default two turns of both networks. Losses, penalties, rates and turns stay as they are.
+    `steps` steps long, by default two turns of both networks. Rates, turns and losses stay, but nothing is downloaded.
     """
+    recipe = without_downloads(recipe)
     size = next(size for size in SIZES if fits(recipe.generator, size) and fits(recipe.critic, size))
     batch_size = 4 if recipe.batch_size >= 4 else 2
     steps = steps or 2 * max(recipe.n_critic, recipe.n_generator)
@@ -33,6 +34,17 @@ def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
         generator=thin_part(recipe.generator, size),
         critic=thin_part(recipe.critic, size),
     )
+
+
+def without_downloads(recipe: Recipe) -> Recipe:
+    """`recipe` with random numbers where it starts from, or measures by, weights that others have trained."""
+    generator: Any = recipe.generator
+    terms: tuple[Any, ...] = recipe.objective.reconstruction
+    if hasattr(generator, "pretrained"):
+        generator = dataclasses.replace(generator, pretrained=None)
+    terms = tuple(dataclasses.replace(t, weights="random") if hasattr(t, "weights") else t for t in terms)
+    objective = dataclasses.replace(recipe.objective, reconstruction=terms)
+    return dataclasses.replace(recipe, generator=generator, objective=objective)
 
 
 def thin_part(part: Part, size: int) -> Part:
