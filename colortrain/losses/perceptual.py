@@ -12,6 +12,8 @@ from colortrain.losses.reconstruction import Measure, Resources
 from colortrain.models.vgg16 import feature_distance, load_vgg16
 from colortrain.schedule import Schedule, constant
 
+_WITHOUT = "--set objective.reconstruction.0.weights=random (a stand-in that has learned nothing)"
+
 
 @dataclass(frozen=True)
 class Perceptual:
@@ -32,7 +34,7 @@ class Perceptual:
 
     def build(self, resources: Resources) -> Measure:
         """The function of (fake, batch); raises `UserError` if the weights cannot be had."""
-        network = load_vgg16(self.weights, "objective.reconstruction.0.weights").to(resources.device)
+        network = load_vgg16(self.weights, _WITHOUT).to(resources.device)
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
             def features(colour: Tensor) -> list[Tensor]:

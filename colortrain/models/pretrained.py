@@ -107,9 +107,10 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     Counters of BatchNorm may be missing: published files are older than they are.
     """
     mine = module.state_dict()
-    missing = [name for name in mine if name not in tensors and not name.endswith("num_batches_tracked")]
+    needed = [name for name in mine if not name.endswith("num_batches_tracked")]
+    missing = [name for name in needed if name not in tensors]
     if missing:
-        raise UserError(f"{where} lacks {len(missing)} of {len(mine)} tensors, {missing[0]} first")
+        raise UserError(f"{where} lacks {len(missing)} of {len(needed)} tensors, {missing[0]} first")
     wrong = [name for name in mine if name in tensors and tensors[name].shape != mine[name].shape]
     if wrong:
         name = wrong[0]

@@ -48,20 +48,20 @@ class VGG16Features(nn.Module):
         return maps
 
 
-def load_vgg16(weights: str, field: str) -> VGG16Features:
+def load_vgg16(weights: str, without: str) -> VGG16Features:
     """VGG-16's features with `weights`: "imagenet", a file's path, or "random" (He's start, always the same one).
 
-    `field` is the option that sets them, for error messages. Raises `UserError` if the weights cannot be had.
+    `without`: what an error tells to do in order to go without. Raises `UserError` if the weights cannot be had.
     """
     tensors = None
     if weights != "random":
-        tensors = load_weights(weights, VGG16, f"--set {field}=random (a stand-in, for tests)")
+        tensors = load_weights(weights, VGG16, without)
     with torch.random.fork_rng([]):  # the run's own draws must not follow from the loss
         torch.default_generator.manual_seed(0)
         network = VGG16Features()
         _he_init(network)
     if tensors is not None:
-        fill(network, tensors, f"{field}={weights}")
+        fill(network, tensors, f"VGG-16 from {weights}")
     return network
 
 
