@@ -2,7 +2,7 @@
 of Padova): pix2pix, then a gradient penalty and thicker U-Nets, on 10,000 photographs of ImageNet.
 
 The paper names no optimizer, rate, batch, length, width or weight of L1. Isola et al. 2017, which it re-implements,
-fills those in; each such number says so.
+fills those in (but the batch, which Isola changes with the data); each such number says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def valentini_cgan() -> Recipe:
         name="valentini_cgan",
         paper="valentini",
         size=256,  # V
-        batch_size=16,  # absent; Isola's go by data set: nampouri's (5.2) for the same networks at this size
+        batch_size=16,  # absent; nampouri's (5.2) for a U-Net and this critic at this size
         epochs=200,  # absent; Isola's for sets of some thousand photographs (6.2)
         generator=_PLAIN,
         critic=_CRITIC,
@@ -59,7 +59,7 @@ def valentini_cgan() -> Recipe:
         objective=Objective(
             adversarial=BCE(),  # equation 3, which has no half
             adversarial_weight=constant(1.0),  # equation 3
-            reconstruction=(L1(weight=constant(100.0)),),  # equation 2; weight absent: Isola 6.2
+            reconstruction=(L1(weight=constant(100.0)),),  # equation 2; weight absent: Isola 4.2
         ),
         codec=SymmetricCodec(),  # V: Lab; its scaling is absent: what tanh can reach
         flip=0.5,  # absent; Isola mirrors (6.2)

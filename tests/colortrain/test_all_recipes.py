@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from colortrain.run import Data, open_data
 from colortrain.trainer import Trainer
 from tests.colortrain.small_set import small_set
 from tests.colortrain.thin import thin
-from tests.distributed.processes import run_door
+from tests.distributed.processes import ROOT, command, environment, run_door
 
 Sets = Callable[[int], Path]
 
@@ -125,7 +126,8 @@ def test_every_recipe_passes_every_door_on_two_processes(sets: Sets, tmp_path: P
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RECIPES)
 def test_published_size_takes_a_turn(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    done = run_door("tests.colortrain.full_size", [name])
+    line = command("tests.colortrain.full_size", [name])
+    done = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=850, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(math.isfinite(value) for value in found["losses"].values())
