@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from colortrain.lab import Codec, stored_to_lab
-from colortrain.metrics.images import per_image, psnr
+from colortrain.metrics.constant import median_colour
+from colortrain.metrics.images import Depth, per_image, psnr
 from shards.errors import UserError
 from shards.reader import Split
 
@@ -21,8 +22,8 @@ Scores = dict[str, Any]
 Rows = dict[str, np.ndarray]
 
 
-def generate(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
-    """Colour pictures: (B, 3, H, W) CIELAB, of which L alone is looked at, to the same L with generated ab.
+def make(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
+    """What the network makes of L alone: (B, 3, H, W) CIELAB in and out, L its own where the codec's colour has one.
 
     BatchNorm uses its running statistics. `dropout` keeps dropout layers on, drawn from `seed` alone. The generator's
     training flags and the random state of the process are as before afterwards. Takes the bare module, not a wrapper.
@@ -30,7 +31,18 @@ def generate(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool =
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _drawing_from(seed, lab.device):
         fake = generator(L).float()
-    return torch.cat([lab[:, :1], codec.decode(L, fake)[:, 1:]], dim=1)
+    made = codec.decode(L, fake)
+    return made if codec.channels == 3 else with_lightness(lab, made)
+
+
+def with_lightness(lab: Tensor, made: Tensor) -> Tensor:
+    """The colours of `made` under the lightness of `lab`, both (B, 3, H, W)."""
+    return torch.cat([lab[:, :1], made[:, 1:]], dim=1)
+
+
+def generate(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
+    """Colour pictures: (B, 3, H, W) CIELAB, of which L alone is looked at, to the same L with generated ab (`make`)."""
+    return with_lightness(lab, make(generator, codec, lab, dropout=dropout, seed=seed))
 
 
 @contextmanager
@@ -61,31 +73,36 @@ def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 def score_split(
     generator: nn.Module, codec: Codec, split: Split, device: torch.device | str, *,
     rank: int = 0, world: int = 1, dropout: bool = False, batch_size: int = 16, limit: int | None = None, seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    metrics: Depth = "all", progress: Callable[[int], None] | None = None,
 ) -> Scores:  # fmt: skip
-    """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures and the truth.
+    """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures, of one constant
+    colour (`median_colour`) and of the truth.
 
     Returns {"samples", "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every rank. Every
     rank must call it. Samples go through the network in fixed chunks of `batch_size`, chunk i on rank i % world, on
     one thread where the device is a CPU: sums depend on both in their last bits, so neither may follow the world.
-    `progress` is told how many samples are done, over all ranks by this rank's count.
+    `metrics="core"` leaves out the slow ones, for scores along a training. `progress` is told how many samples are
+    done, over all ranks by this rank's count.
     """
     device, count = torch.device(device), min(len(split), limit or len(split))
     if count == 0:
         raise UserError(f"{split.root}: split {split.name} is empty, there is nothing to score")
+    constant = median_colour(split)
     mine: list[tuple[int, Rows]] = []
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
-            generated = generate(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
-            mine.append((start, _to_numpy(per_image(generated, truth))))
+            made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
+            shown = with_lightness(truth, made)
+            mine.append((start, _to_numpy(per_image(shown, truth, made=made, constant=constant.ab, metrics=metrics))))
             if progress:
                 progress(min(turn * world * batch_size, count))
     manifest = split.manifest
     protocol = {
         "dataset_id": manifest.dataset_id, "split": split.name, "size": manifest.size, "fit": manifest.fit,
         "dtype": manifest.dtype, "dropout": dropout, "seed": seed, "batch_size": batch_size,
+        "lightness": "made" if codec.channels == 3 else "given", "median": constant.protocol(split),
     }  # fmt: skip
     return {"samples": count, "protocol": protocol, "metrics": summarise(_gather(mine, world))}
 
@@ -132,8 +149,9 @@ def summarise(rows: Rows) -> dict[str, dict[str, float]]:
     pooled = metrics.pop("mse")
     metrics["psnr_pooled"] = {v: float(psnr(torch.tensor(x, dtype=torch.float64))) for v, x in pooled.items()}
     colours = metrics["colourfulness"]
-    metrics["colourfulness_ratio"] = {v: _ratio(colours[v], colours["truth"]) for v in ("generated", "grey")}
-    return {name: metrics[name] for name in ORDER}
+    ratios = {version: _ratio(value, colours["truth"]) for version, value in colours.items() if version != "truth"}
+    metrics["colourfulness_ratio"] = ratios
+    return {name: metrics[name] for name in LABELS if name in metrics}
 
 
 def _ratio(value: float, truth: float) -> float:
@@ -146,15 +164,22 @@ LABELS = {
     "psnr": ("PSNR, mean of pictures, dB", "↑", 2),
     "psnr_pooled": ("PSNR, pooled, dB", "↑", 2),
     "ssim": ("SSIM", "↑", 4),
+    "accuracy_2": ("accuracy at 2 %, L too, %", "↑", 1),
+    "accuracy_5": ("accuracy at 5 %, L too, %", "↑", 1),
+    "accuracy_ab_2": ("accuracy at 2 %, ab alone, %", "↑", 1),
+    "accuracy_ab_5": ("accuracy at 5 %, ab alone, %", "↑", 1),
+    "mae": ("MAE x 100, L too", "↓", 2),
+    "mae_lab": ("MAE in Lab units, L too", "↓", 2),
     "colourfulness": ("colourfulness (M3)", "→ truth", 2),
     "colourfulness_ratio": ("colourfulness / truth", "→ 1", 3),
+    "bright_spots": ("bright spots, % of pixels", "↓", 3),
+    "sepia": ("sepia (one hue = 1)", "→ truth", 3),
 }
-ORDER = tuple(LABELS)
-COLUMNS = ("generated", "grey", "truth")
+COLUMNS = ("generated", "grey", "median", "truth")
 
 
 def table_rows(scores: Scores) -> list[list[str]]:
-    """The scores as text, a row a metric: name, which way is better, generated, grey, truth."""
+    """The scores as text, a row a metric: name, which way is better, then `COLUMNS`."""
     rows = []
     for name, values in scores["metrics"].items():
         label, better, decimals = LABELS.get(name, (name, "", 4))
@@ -166,9 +191,13 @@ def table_rows(scores: Scores) -> list[list[str]]:
 def caption(scores: Scores) -> str:
     """What the numbers were measured on, in one line."""
     protocol = scores["protocol"]
+    median = protocol["median"]
+    learnt = f"{median['split']}, the split scored (an oracle)" if median["oracle"] else median["split"]
     return (
         f"{scores['samples']:,} samples of {protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
-        f"({protocol['fit']}), dropout {'on' if protocol['dropout'] else 'off'}"
+        f"({protocol['fit']}), dropout {'on' if protocol['dropout'] else 'off'}, "
+        f"L {'of its own' if protocol['lightness'] == 'made' else 'given'}; "
+        f"median a, b = {median['ab'][0]:g}, {median['ab'][1]:g} of {learnt}"
     )
 
 

@@ -182,6 +182,7 @@ class Trainer:
         scores = score_split(
             self._evaluated(), recipe.codec, split, self.accelerator.device,
             rank=self.accelerator.process_index, world=self.accelerator.num_processes, dropout=recipe.test_dropout,
+            metrics="core",
         )  # fmt: skip
         self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
         self.plateau.see(scores["metrics"]["l1"]["generated"])

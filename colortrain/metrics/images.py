@@ -1,20 +1,23 @@
 """Metrics of single pictures, against the true ones: every function returns one number a picture, shape (B,).
 
 `lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is one entry of `PAIRED` (needs
-the truth) or `SINGLE` (does not).
+the truth), `WITH_OWN_L` (and sees the L the network made), `PAIRED_SLOW` (not while training) or `SINGLE` (no truth).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from colortrain.lab import lab_to_rgb
+from colortrain.metrics.accuracy import accuracy, mae, mae_lab
+from colortrain.metrics.collapse import bright_spots, sepia
 
 MSE_FLOOR = 1e-10  # equal pictures score 100 dB instead of infinity, which no mean survives
 _WINDOW = 11  # pixels: a Gaussian of sigma 1.5 cut at 3.5 sigma
@@ -80,24 +83,49 @@ def colourfulness(rgb: Tensor) -> Tensor:
     return spread + 0.3 * opponent.mean(dim=-1).square().sum(0).sqrt()
 
 
+# By what they see of a generated picture: it has the true L in all but `WITH_OWN_L`.
 PAIRED: dict[str, Callable[[Pictures, Pictures], Tensor]] = {
     "l1": lambda found, truth: l1(found.lab, truth.lab),
     "mse": lambda found, truth: mse(found.rgb, truth.rgb),
     "psnr": lambda found, truth: psnr(mse(found.rgb, truth.rgb)),
-    "ssim": lambda found, truth: ssim(found.rgb, truth.rgb),
+    "bright_spots": lambda found, truth: bright_spots(found.lab, truth.lab),
+    "accuracy_ab_2": lambda found, truth: accuracy(found.lab, truth.lab, 2, slice(1, 3)),
+    "accuracy_ab_5": lambda found, truth: accuracy(found.lab, truth.lab, 5, slice(1, 3)),
+}
+WITH_OWN_L: dict[str, Callable[[Pictures, Pictures], Tensor]] = {
+    "accuracy_2": lambda found, truth: accuracy(found.lab, truth.lab, 2),
+    "accuracy_5": lambda found, truth: accuracy(found.lab, truth.lab, 5),
+    "mae": lambda found, truth: mae(found.lab, truth.lab),
+    "mae_lab": lambda found, truth: mae_lab(found.lab, truth.lab),
 }
 SINGLE: dict[str, Callable[[Pictures], Tensor]] = {
     "colourfulness": lambda found: colourfulness(found.rgb),
+    "sepia": lambda found: sepia(found.lab),
+}
+PAIRED_SLOW: dict[str, Callable[[Pictures, Pictures], Tensor]] = {  # 44 ms a 256 px picture on a core, others 5 in all
+    "ssim": lambda found, truth: ssim(found.rgb, truth.rgb),
 }
 
+Depth = Literal["core", "all"]  # without the slow metrics, or with them
 
-def per_image(generated: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Every metric of each picture: "l1.generated", "l1.grey", "colourfulness.truth", ... to (B,) float64.
 
-    `generated` and `truth` are (B, 3, H, W) in CIELAB units. Grey is ab = 0 under the true L.
+def per_image(
+    generated: Tensor, truth: Tensor, *, made: Tensor | None = None, constant: Sequence[float] | None = None,
+    metrics: Depth = "all",
+) -> dict[str, Tensor]:  # fmt: skip
+    """Every metric of each picture: "l1.generated", "l1.grey", "colourfulness.truth", ... to (B,).
+
+    `generated`, `truth` and `made` are (B, 3, H, W) in CIELAB units: `generated` has the true L, `made` is the same
+    picture with the L the network made (`generated` itself if not given), which `WITH_OWN_L` sees. Grey is ab = 0
+    under the true L, median (where `constant` gives a and b) that constant under it.
     """
     true = Pictures(truth.float())
     versions = {"generated": Pictures(generated.float()), "grey": true.with_ab(0)}
-    rows = {f"{m}.{v}": paired(shown, true) for m, paired in PAIRED.items() for v, shown in versions.items()}
+    if constant is not None:
+        versions["median"] = true.with_ab(torch.tensor(constant).view(2, 1, 1))
+    own = versions if made is None else versions | {"generated": Pictures(made.float())}
+    paired = PAIRED | (PAIRED_SLOW if metrics == "all" else {})
+    rows = {f"{m}.{v}": measure(shown, true) for m, measure in paired.items() for v, shown in versions.items()}
+    rows |= {f"{m}.{v}": measure(shown, true) for m, measure in WITH_OWN_L.items() for v, shown in own.items()}
     versions["truth"] = true
     return rows | {f"{m}.{v}": single(shown) for m, single in SINGLE.items() for v, shown in versions.items()}

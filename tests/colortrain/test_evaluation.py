@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from colortrain.evaluation import generate, markdown_table, score_split, text_table
-from colortrain.lab import SymmetricCodec, stored_to_lab
-from colortrain.metrics.images import l1, per_image
+from colortrain.evaluation import generate, make, markdown_table, score_split, text_table
+from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
+from colortrain.metrics.accuracy import mae
+from colortrain.metrics.constant import median_colour
+from colortrain.metrics.images import Pictures, l1, per_image
+from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from colortrain.models.pix2pix import UNetConfig
 from shards.reader import Split
 from tests.colortrain.small_set import small_set
@@ -104,6 +109,63 @@ def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) 
     assert metrics["colourfulness_ratio"]["generated"] == pytest.approx(ratio)
 
 
+def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> None:
+    torch.manual_seed(4)
+    generator = FullyConvolutionalConfig(base_channels=4, encoder=(1, 2, 4)).build()
+    lab = read(split)
+    made = make(generator, LabCodec(), lab)
+    shown = generate(generator, LabCodec(), lab)
+    assert not torch.equal(made[:, :1], lab[:, :1])
+    assert torch.equal(shown, torch.cat([lab[:, :1], made[:, 1:]], dim=1))
+    scores = score_split(generator, LabCodec(), split, "cpu", batch_size=4)
+    metrics = scores["metrics"]
+    assert metrics["mae"]["generated"] == pytest.approx(float(mae(made, lab).mean()), rel=1e-5)
+    assert metrics["mae"]["generated"] > float(mae(shown, lab).mean())
+    assert metrics["accuracy_5"]["generated"] < metrics["accuracy_ab_5"]["generated"]
+    assert metrics["l1"]["generated"] == pytest.approx(float(l1(shown, lab).mean()), rel=1e-5)
+    assert scores["protocol"]["lightness"] == "made"
+    assert "L of its own" in text_table(scores)
+
+
+def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    assert torch.equal(make(generator, CODEC, lab), generate(generator, CODEC, lab))
+    scores = score_split(generator, CODEC, split, "cpu")
+    assert scores["protocol"]["lightness"] == "given"
+    for percent in (2, 5):
+        metrics = scores["metrics"]
+        assert metrics[f"accuracy_{percent}"]["generated"] == metrics[f"accuracy_ab_{percent}"]["generated"]
+
+
+def test_the_constant_is_learnt_from_train_where_there_is_one(tmp_path: Path, generator: nn.Module) -> None:
+    root = small_set(tmp_path, count=12, splits=("train", "val"))
+    train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
+    ab = [float(channel.median()) for channel in train]
+    for name, oracle in (("val", False), ("train", True)):
+        scores = score_split(generator, CODEC, Split(root, name), "cpu")
+        assert scores["protocol"]["median"] == {"ab": ab, "split": "train", "samples": 6, "oracle": oracle}
+        truth = read(Split(root, name))
+        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
+        assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
+        assert ("oracle" in text_table(scores)) is oracle
+
+
+def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
+    median = median_colour(split)
+    assert (median.split, median.samples) == ("all", 13)
+    assert median.protocol(split)["oracle"] is True
+    scores = score_split(generator, CODEC, split, "cpu")["metrics"]["l1"]
+    assert scores["median"] < scores["grey"]
+
+
+def test_core_leaves_out_what_is_slow_and_changes_nothing_else(split: Split, generator: nn.Module) -> None:
+    core, whole = (score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth) for depth in ("core", "all"))
+    assert "ssim" not in core["metrics"]
+    assert core["metrics"] == {name: values for name, values in whole["metrics"].items() if name != "ssim"}
+    assert core["protocol"] == whole["protocol"]
+
+
 def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> None:
     scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
     assert scores["samples"] == 5
@@ -156,7 +218,7 @@ def test_progress_counts_up_to_all(split: Split, generator: nn.Module) -> None:
 def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module) -> None:
     scores = score_split(generator, CODEC, split, "cpu", limit=4)
     values = scores["metrics"]["l1"]
-    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {values['grey']:.4f} |  |"
+    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {values['grey']:.4f} | {values['median']:.4f} |  |"
     assert row in markdown_table(scores)
     text = text_table(scores)
     assert f"{values['grey']:.4f}" in text
