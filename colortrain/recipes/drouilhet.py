@@ -32,8 +32,9 @@ def drouilhet_gan() -> Recipe:
     Contradictions, and what is read. 27 epochs (section 4, figure 1) or 10 (table 3): 27, whose curve ends at the
     same 19.63 dB. Nearest-neighbour upsampling (section 3.1) or transposed convolutions (table 2): the text. Weights
     over the maximum, at least .5 (section 1.3.3): with one empty ab bin that makes every colour weigh .5, so the
-    maximum is taken over colours that occur; `--set objective.reconstruction.0.mode=literal` is the letter, which
-    the paper's own figures suggest it ran, `=smoothed` is Zhang et al.'s. A critic loss of .6 to .7 (section 4.1) can
+    maximum is taken over colours that occur. That still leaves nearly every pixel at .5 (`RebalancedL1` has figures);
+    `--set objective.reconstruction.0.mode=smoothed` is Zhang et al.'s and does rebalance, `=literal` is the letter,
+    which the paper's own losses suggest it ran. A critic loss of .6 to .7 (section 4.1) can
     only be the mean over real and fake, whose floor is .50 with these labels: hence the factor of one half.
     """
     return Recipe(
