@@ -1,7 +1,7 @@
 """nazeri's U-Nets with three channels out (section 3.1) and their critic (section 3.2), in TensorFlow's "same" padding.
 
 Layer plans are those of the authors' public code (github.com/ImagingLab/Colorizing-with-GANs, src/models.py), which the
-paper's figure 2 abridges. Where the two differ in more than sizes, the configs say what is read.
+paper's text abridges. Where the two differ, the configs say what is read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.models.norms import make_norm
-
-Plan = tuple[int, ...]  # encoder widths in units of base_channels; strides 1, 2, 2, ...
-CIFAR: Plan = (1, 2, 4, 8, 8)
-PLACES: Plan = (1, 1, 2, 4, 8, 8, 8, 8)
 
 _SLOPE = 0.2  # section 3.1
 
@@ -46,27 +42,28 @@ def he_init(module: nn.Module) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FullyConvolutionalConfig:
-    """L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1]: a full-resolution layer, halvings, and as many doublings.
+    """L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1]: a full-resolution layer, `levels` halvings, as many doublings.
 
     The decoder mirrors the encoder, and every encoder output but the last is a skip, the full-resolution one too.
-    CIFAR-10's (the default `encoder`) has 16,654,851 parameters and a 2x2 bottleneck at 32 px; PLACES has 42,023,811
-    and one of 2x2 at 256 px.
+    CIFAR-10's (4 levels, `first_width` 2) has 16,654,851 parameters; Places' (7 levels, `first_width` 1) 42,023,811:
+    both end in 2x2 pixels, at 32 and at 256 px.
 
     The paper contradicts itself or its code twice. Section 3.3 has no BatchNorm in the first layer; the code, and
     with it the counts above, has one: `first_norm=False` is the paper's (128 parameters fewer). Section 3.1 joins the
-    skip before BatchNorm and ReLU; figure 2 and the code join it after them, so do we. Dropout stands "on several
-    layers" (section 3.2): after the first `dropout_blocks` decoder blocks.
+    skip before BatchNorm and ReLU; the code joins it after them, so do we. Dropout stands "on several layers"
+    (section 3.2): after the first `dropout_blocks` decoder blocks.
     """
 
     base_channels: int = 64
-    encoder: Plan = CIFAR
+    levels: int = 4
+    first_width: int = 2  # of the first halving, in base_channels; each next has twice as many, up to 8
     first_norm: bool = True
     dropout: float = 0.5
     dropout_blocks: int = 2
 
     def __post_init__(self) -> None:
-        if self.base_channels < 1 or len(self.encoder) < 2 or min(self.encoder) < 1:
-            raise ValueError("base_channels must be at least 1, and encoder two widths or more of at least 1")
+        if min(self.base_channels, self.levels, self.first_width) < 1:
+            raise ValueError("base_channels, levels and first_width must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -77,12 +74,16 @@ class FullyConvolutionalConfig:
 
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
-        halvings = len(self.encoder) - 1
-        if size % 2**halvings:
-            raise ValueError(
-                f"{halvings} halvings need a size divisible by {2**halvings}, got {size}: "
-                "choose such a size, or a shorter generator.encoder"
-            )
+        step = 2**self.levels
+        if size % step or size < 2 * step:  # BatchNorm needs more than one pixel at the bottom
+            fitting = max((level for level in range(1, 12) if size % 2**level == 0 and size > 2**level), default=0)
+            hint = f"set generator.levels={fitting}" if fitting else "choose a size that is a power of two"
+            raise ValueError(f"{self.levels} levels need a size that is {step} times 2 or more, got {size}: {hint}")
+
+    def channels(self) -> list[int]:
+        """Channels after the full-resolution layer and after each halving."""
+        widths = [min(self.first_width * 2**level, 8) for level in range(self.levels)]
+        return [self.base_channels * width for width in (1, *widths)]
 
     def build(self) -> FullyConvolutional:
         """The network, weights drawn from torch's global generator."""
@@ -122,7 +123,7 @@ class FullyConvolutional(nn.Module):
 
     def __init__(self, config: FullyConvolutionalConfig) -> None:
         super().__init__()
-        widths = [config.base_channels * width for width in config.encoder]
+        widths = config.channels()
         inputs = [1, *widths]
         self.encoder = nn.ModuleList(
             Contract(inputs[i], width, stride=1 if i == 0 else 2, norm=i > 0 or config.first_norm)

@@ -18,7 +18,7 @@ Read, since the paper is silent or contradicts itself:
 Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 1] (our reading: the paper gives no
 unit), accuracy is equation 10 on all three channels; `launch.evaluate` prints both. Measured with its own definitions,
 a grey picture of true L scores 5.63 / 26.4 / 55.8 on CIFAR-10's 10,000 test pictures, the training split's median ab
-5.50 / 23.9 / 57.3: the headline stands close to both. Read it beside them.
+(0, 4) 5.49 / 23.9 / 57.3: the headline stands close to both. Read it beside them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import dataclasses
 from colortrain.lab import LabCodec
 from colortrain.losses.adversarial import BCE
 from colortrain.losses.reconstruction import L1, L2
-from colortrain.models.fully_convolutional import CIFAR, PLACES, FullyConvolutionalConfig, SameCriticConfig
+from colortrain.models.fully_convolutional import FullyConvolutionalConfig, SameCriticConfig
 from colortrain.recipe import Adam, Objective, Plateau, Recipe
 from colortrain.schedule import constant
 
@@ -51,7 +51,7 @@ def nazeri_gan() -> Recipe:
         batch_size=128,  # table 1
         epochs=200,  # table 1
         generator=FullyConvolutionalConfig(  # 3.1, plan [code]: 16,654,851
-            base_channels=64, encoder=CIFAR, dropout=0.5, dropout_blocks=2
+            base_channels=64, levels=4, first_width=2, dropout=0.5, dropout_blocks=2
         ),
         critic=SameCriticConfig(base_channels=64, inputs=4),  # 3.2, plan [code]: 2,767,553
         generator_adam=adam,
@@ -85,7 +85,9 @@ def nazeri_unet_l2() -> Recipe:
     return dataclasses.replace(
         gan,
         name="nazeri_unet_l2",
-        generator=FullyConvolutionalConfig(base_channels=64, encoder=CIFAR, dropout=0.0, dropout_blocks=0),  # 3.1
+        generator=FullyConvolutionalConfig(  # 3.1
+            base_channels=64, levels=4, first_width=2, dropout=0.0, dropout_blocks=0
+        ),
         objective=Objective(
             adversarial=BCE(real_label=0.9),
             adversarial_weight=constant(0.0),
@@ -113,7 +115,7 @@ def nazeri_gan_places() -> Recipe:
         batch_size=16,  # table 1
         epochs=20,  # table 1
         generator=FullyConvolutionalConfig(  # figure 2, plan [code]: 42,023,811
-            base_channels=64, encoder=PLACES, dropout=0.5, dropout_blocks=3
+            base_channels=64, levels=7, first_width=1, dropout=0.5, dropout_blocks=3
         ),
         evaluate_every=5000,  # 22 in an epoch of 1.8 million
         checkpoint_every=5000,

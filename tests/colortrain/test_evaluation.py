@@ -111,7 +111,7 @@ def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) 
 
 def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> None:
     torch.manual_seed(4)
-    generator = FullyConvolutionalConfig(base_channels=4, encoder=(1, 2, 4)).build()
+    generator = FullyConvolutionalConfig(base_channels=4, levels=2).build()
     lab = read(split)
     made = make(generator, LabCodec(), lab)
     shown = generate(generator, LabCodec(), lab)

@@ -11,7 +11,6 @@ from torch import nn
 from colortrain.losses.adversarial import BCE
 from colortrain.losses.reconstruction import L1, L2
 from colortrain.models.fully_convolutional import (
-    PLACES,
     Expand,
     FullyConvolutional,
     FullyConvolutionalConfig,
@@ -77,10 +76,9 @@ def test_critic_map_is_an_eighth(size: int, side: int) -> None:
     assert on_meta(SameCriticConfig())(*pictures).shape == (2, 1, side, side)
 
 
-@pytest.mark.parametrize("encoder", [(1, 2), (1, 2, 4, 8, 8), PLACES])
-def test_thin_generators_keep_the_size(encoder: tuple[int, ...]) -> None:
-    config = FullyConvolutionalConfig(base_channels=2, encoder=encoder)
-    size = 2 ** len(encoder)
+@pytest.mark.parametrize(("levels", "first_width", "size"), [(1, 1, 8), (3, 2, 32), (4, 2, 48), (7, 1, 256), (2, 8, 8)])
+def test_thin_generators_keep_the_size(levels: int, first_width: int, size: int) -> None:
+    config = FullyConvolutionalConfig(base_channels=2, levels=levels, first_width=first_width)
     config.check_size(size)
     assert on_meta(config)(torch.empty(1, 1, size, size, device="meta")).shape == (1, 3, size, size)
 
@@ -167,7 +165,9 @@ def test_the_baseline_has_no_game() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("size=40", "4 halvings need a size divisible by 16, got 40"),
+        ("size=40", r"4 levels need a size that is 16 times 2 or more, got 40: set generator\.levels=3"),
+        ("size=16", r"got 16: set generator\.levels=3"),
+        ("size=33", "a power of two"),
         ("critic.inputs=3", "set critic.inputs"),
     ],
 )
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named(setting: str, words: str) -> None:
         override(get_recipe("nazeri_gan"), [setting]).check()
 
 
-@pytest.mark.parametrize("setting", ["generator.base_channels=0", "generator.encoder=[1]", "generator.dropout=1"])
+@pytest.mark.parametrize("setting", ["generator.base_channels=0", "generator.levels=0", "generator.dropout=1"])
 def test_impossible_generators_are_refused(setting: str) -> None:
     with pytest.raises(UserError, match=r"generator\."):
         override(get_recipe("nazeri_gan"), [setting])
