@@ -13,6 +13,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
     "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
+    "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
     "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
 }

@@ -14,7 +14,7 @@ ROOMS = [
     {"schedule", "plain", "lab", "processes", "pictures"},
     {"losses", "models", "metrics"},
     {"recipe"},
-    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau"},
+    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau", "thin"},
     {"step", "journal"},
     {"trainer"},
 ]

@@ -1,0 +1,143 @@
+"""Every recipe on the same shards for the same number of images: one table beside grey, and one picture.
+
+    python -m launch.compare --shards cifar-32 --out runs/compare --images 20000
+
+Networks are made thin (--base-channels) and as deep as the shards' pixels allow; all else stays as published. The same
+command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colortrain.checkpoint import load_generator
+from colortrain.evaluation import LABELS, generate
+from colortrain.lab import stored_to_lab
+from colortrain.pictures import grey, save_png, titled_grid
+from colortrain.recipe import Recipe, save_recipe
+from colortrain.recipes import RECIPES, get_recipe
+from colortrain.thin import thinned, without_downloads
+from launch.doors import DoorParser, at_least_one
+from launch.processes import launcher
+from shards.errors import UserError, run_door, unknown
+from shards.files import write_whole
+from shards.lab import lab_to_rgb
+from shards.reader import Split
+
+_EXAMPLE = """\
+example: two recipes on your own shards
+  python -m launch.compare --shards photos-64 --out runs/two --images 50000 --recipes nampouri_unet valentini_wgan
+"""
+_PHOTOS = 8
+
+
+def prepared(name: str, size: int, base_channels: int, images: int) -> Recipe:
+    """A recipe as this comparison trains it: thin, without downloads, evaluated and saved at its end alone."""
+    recipe = thinned(without_downloads(get_recipe(name)), size, base_channels)
+    steps = -(-images // recipe.batch_size)
+    log_every, checkpoint_every = max(1, steps // 50), max(1, steps // 4)
+    return dataclasses.replace(
+        recipe, images=images, log_every=log_every, evaluate_every=steps, checkpoint_every=checkpoint_every
+    )
+
+
+def run_one(recipe: Recipe, shards: Path, folder: Path) -> dict[str, Any]:
+    """Train and score one recipe in processes of their own; what it scored, and the seconds its training took."""
+    written = folder.parent / "recipes" / f"{recipe.name}.json"
+    save_recipe(recipe, written)
+    processes = math.gcd(recipe.batch_size, torch.cuda.device_count() or 2)
+    words = ["-m", "launch.train", "--recipe", str(written), "--shards", str(shards), "--run", str(folder)]
+    run(recipe.name, [*launcher(processes), *words, "--tracker", "none"])
+    scores = folder / "evaluation.json"
+    evaluate = ["-m", "launch.evaluate", "--run", str(folder), "--shards", str(shards), "--json", str(scores)]
+    run(recipe.name, [sys.executable, *evaluate])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    seconds = sum(line["seconds"] for line in lines if line["kind"] == "train")
+    return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_text())}
+
+
+def run(name: str, line: Sequence[str]) -> None:
+    """Run a command, and stop with one line if it fails."""
+    status = subprocess.run(line, check=False).returncode
+    if status:
+        raise UserError(f"{name}: `{' '.join(line[1:])}` ended with status {status}; what it printed above says why")
+
+
+def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
+    """The table: recipes in rows, metrics in columns, grey first."""
+    metrics = [name for name in LABELS if name in results[0]["metrics"]]
+    head = ["recipe", *(LABELS[name][0] for name in metrics), "seconds"]
+    rows = [head, ["better", *(LABELS[name][1] for name in metrics), ""]]
+    for version in ("grey", "median", "truth"):
+        values = [results[0]["metrics"][name].get(version) for name in metrics]
+        if any(value is not None for value in values):
+            rows.append([f"*{version}*", *(number(name, v) for name, v in zip(metrics, values, strict=True)), ""])
+    for result in results:
+        values = [result["metrics"][name]["generated"] for name in metrics]
+        cells = [number(name, value) for name, value in zip(metrics, values, strict=True)]
+        rows.append([f"`{result['recipe']}`", *cells, f"{result['seconds']:.0f}"])
+    rows.insert(1, ["---", *["--:"] * (len(head) - 1)])
+    protocol = results[0]["protocol"]
+    caption = (
+        f"{images:,} training images each; scored on {results[0]['samples']:,} samples of {protocol['split']} of "
+        f"{protocol['dataset_id']}, {protocol['size']} px ({protocol['fit']}), dropout as each recipe says."
+    )
+    return "\n".join([caption, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def number(metric: str, value: float | None) -> str:
+    """A score with as many decimals as are worth printing."""
+    return "" if value is None else f"{value:.{LABELS[metric][2]}f}"
+
+
+def draw(runs: dict[str, Path], shards: Path, out: Path) -> None:
+    """One picture: photographs in rows; grey, every recipe and the truth in columns."""
+    split = Split(shards, "val")
+    lab = stored_to_lab(torch.from_numpy(split.read(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
+    columns = [[grey(one) for one in lab.numpy()]]
+    for folder in runs.values():
+        generator, recipe, _ = load_generator(folder)
+        columns.append(list(generate(generator, recipe.codec, lab, dropout=recipe.test_dropout).numpy()))
+    columns.append(list(lab.numpy()))
+    rows = [[lab_to_rgb(picture) for picture in row] for row in zip(*columns, strict=True)]
+    save_png(titled_grid(rows, ["grey", *runs, "truth"]), out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, score, draw."""
+    words = DoorParser("launch.compare", __doc__ or "", _EXAMPLE)
+    words.add_argument("--shards", type=Path, required=True, help="folder that `python -m shards build` wrote")
+    words.add_argument("--out", type=Path, required=True, help="folder for the runs, table and picture")
+    words.add_argument("--images", type=at_least_one, required=True, help="how many images each recipe trains on")
+    words.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="default: all of them")
+    words.add_argument("--base-channels", type=at_least_one, default=16, help="width of all networks (default: 16)")
+    asked = words.parse_args(argv)
+    for name in asked.recipes:
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES)
+    size = Split(asked.shards, "val").manifest.size
+    recipes = [prepared(name, size, asked.base_channels, asked.images) for name in asked.recipes]
+    results = []
+    for place, recipe in enumerate(recipes, 1):
+        print(f"\n== {recipe.name} ({place} of {len(recipes)})", flush=True)
+        results.append(run_one(recipe, asked.shards, asked.out / recipe.name))
+        write_whole(asked.out / "table.json", json.dumps(results, indent=1).encode())
+    table = markdown(results, asked.images)
+    write_whole(asked.out / "table.md", table.encode())
+    draw({recipe.name: asked.out / recipe.name for recipe in recipes}, asked.shards, asked.out / "picture.png")
+    print(f"\n{table}\n{asked.out}/table.md, table.json, picture.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_door("launch.compare", main))
