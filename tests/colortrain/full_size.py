@@ -21,9 +21,9 @@ from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.recipes import get_recipe
 from colortrain.run import open_data
+from colortrain.thin import without_downloads
 from colortrain.trainer import Trainer
 from tests.colortrain.small_set import small_set
-from tests.colortrain.thin import without_downloads
 
 
 def short(recipe: Recipe) -> Recipe:
