@@ -12,7 +12,7 @@ from shards.reader import Split
 
 @dataclass(frozen=True)
 class Data:
-    """The photographs to learn from, and those held out (None where the shard set has only one split)."""
+    """The photographs to learn from, and those held out (`val` or `test`; None where there is no such split)."""
 
     train: Split
     validation: Split | None
@@ -26,7 +26,8 @@ def open_data(shards: Path, recipe: Recipe) -> Data:
             f"{shards} holds {train.manifest.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
             f"--set size={train.manifest.size}, or build shards with --size {recipe.size}"
         )
-    return Data(train, Split(shards, "val") if "val" in train.manifest.splits else None)
+    held_out = train.manifest.held_out()
+    return Data(train, Split(shards, held_out) if held_out else None)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:

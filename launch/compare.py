@@ -32,7 +32,7 @@ from launch.processes import launcher
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.lab import lab_to_rgb
-from shards.reader import Split
+from shards.reader import open_held_out
 
 _EXAMPLE = """\
 example: two recipes on your own shards
@@ -102,7 +102,7 @@ def number(metric: str, value: float | None) -> str:
 
 def draw(runs: dict[str, Path], shards: Path, out: Path) -> None:
     """One picture: photographs in rows; grey, every recipe and the truth in columns."""
-    split = Split(shards, "val")
+    split = open_held_out(shards)
     lab = stored_to_lab(torch.from_numpy(split.read(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
     columns = [[grey(one) for one in lab.numpy()]]
     for folder in runs.values():
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in asked.recipes:
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
-    size = Split(asked.shards, "val").manifest.size
+    size = open_held_out(asked.shards).manifest.size
     recipes = [prepared(name, size, asked.base_channels, asked.images) for name in asked.recipes]
     results = []
     for place, recipe in enumerate(recipes, 1):

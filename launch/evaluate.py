@@ -29,7 +29,7 @@ from launch.doors import DoorParser, at_least_one
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.progress import ProgressLine
-from shards.reader import Split
+from shards.reader import Split, open_held_out
 
 _EXAMPLE = """\
 example: the averaged weights with and without dropout, on the test split
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     words = DoorParser("launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE)
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
     words.add_argument("--shards", required=True, type=Path, help="folder that `python -m shards build` wrote")
-    words.add_argument("--split", help="which split; default val if there is one, else the only one")
+    words.add_argument("--split", help="which split; default val, validation or test, else the only one")
     words.add_argument("--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json")
     words.add_argument("--checkpoint", type=int, metavar="STEP", help="score this step's checkpoint, not the newest")
     words.add_argument(
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 def open_split(shards: Path, wanted: str | None, recipe: Recipe) -> Split:
     """The split to score; raises `UserError` if there is no such split, or if its size is not the recipe's."""
-    split = Split(shards, wanted or "val")
+    split = Split(shards, wanted) if wanted else open_held_out(shards)
     if wanted is not None and split.name != wanted:
         raise UserError(f"{shards}: {unknown('split', wanted, split.manifest.splits)}")
     size = split.manifest.size

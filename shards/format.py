@@ -30,6 +30,7 @@ FORMAT = "colortrain-shards-1"
 MEMBER = "lab.npy"
 MANIFEST = "manifest.json"
 ONE_SPLIT = "all"
+HELD_OUT = ("val", "validation", "test")
 DTYPES = ("uint8", "float16")
 TAR_BLOCK = 512
 
@@ -67,6 +68,10 @@ class Manifest:
     def samples(self, split: str) -> int:
         """How many samples a split holds."""
         return sum(shard.samples for shard in self.splits[split])
+
+    def held_out(self) -> str | None:
+        """The split to score on: "val", else "validation", else "test"; None where there is none of them."""
+        return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, wanted: str, where: str | Path) -> str:
         """`wanted` if there is such a split, else the only one; otherwise an error that lists them."""

@@ -107,3 +107,8 @@ class Split:
         if table.shape != (len(self), 2) or table.dtype != np.int64:
             raise UserError(f"{path} does not match the manifest: restore it or build the shard set again")
         return table
+
+
+def open_held_out(root: str | Path) -> Split:
+    """The split to score on: `val`, `validation` or `test`, else the only one there is."""
+    return Split(root, load_manifest(root).held_out() or "val")

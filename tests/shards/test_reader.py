@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards.errors import UserError
-from shards.reader import Split
+from shards.reader import Split, open_held_out
 from tests.colortrain.small_set import small_set
 
 
@@ -61,6 +61,14 @@ def test_a_split_by_name_or_the_only_one(root: Path, tmp_path: Path) -> None:
     assert [len(Split(two, name)) for name in ("train", "test")] == [4, 3]
     with pytest.raises(UserError, match="unknown split 'val'; valid, nearest first: "):
         Split(two, "val")
+
+
+@pytest.mark.parametrize(
+    ("splits", "chosen"),
+    [(("train", "test"), "test"), (("test", "val"), "val"), (("train", "validation"), "validation"), (("all",), "all")],
+)
+def test_what_is_scored_on(tmp_path: Path, splits: tuple[str, ...], chosen: str) -> None:
+    assert open_held_out(small_set(tmp_path, size=16, count=4, splits=splits)).name == chosen
 
 
 def damaged(root: Path, what: str) -> str:
