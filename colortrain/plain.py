@@ -42,6 +42,8 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         return _union(typing.get_args(kind), value, where)
     if origin is tuple:
         return _tuple(typing.get_args(kind), value, where)
+    if value is None and (kind is str or "none" in typing.get_args(kind)):
+        value = "none"  # `--set x=none` has been read as null by then
     if origin is typing.Literal:
         if value not in typing.get_args(kind):
             raise UserError(f"{where}: {unknown('value', str(value), map(str, typing.get_args(kind)))}")

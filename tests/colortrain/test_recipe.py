@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.plain import to_plain
 from colortrain.recipe import differences, load_recipe, override, parse_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
@@ -49,6 +51,14 @@ def test_override_reaches_every_depth() -> None:
     assert recipe.objective.adversarial_weight == Schedule(((0, 0), (5, 0.1)))
     assert recipe.total_images(999) == 1000
     assert not recipe.test_dropout
+
+
+def test_none_is_a_word_where_a_word_is_meant() -> None:
+    assert override(get_recipe("nampouri_unet"), ["critic.norm=none"]).critic == PatchCriticConfig(norm="none")
+    assert override(get_recipe("nampouri_resnet18"), ["generator.pretrained=none"]).generator == ResNet18UNetConfig(
+        pretrained=None
+    )
+    assert override(get_recipe("nampouri_unet"), ["images=5", "images=none"]).images is None
 
 
 @pytest.mark.parametrize(
