@@ -13,6 +13,7 @@ from collections.abc import Generator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from colortrain.lab import Batch, Codec, stored_to_lab
 from shards.errors import UserError
@@ -21,10 +22,10 @@ from shards.reader import Split
 from shards.statistics import sums_of
 
 _AHEAD = 4  # batches read before they are asked for
-_FLIP, _MIX = 0, 1  # streams of draws
+_FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
 
 
-_Item = tuple[Tensor, np.ndarray, np.ndarray]  # stored, mirrored or not, mix
+_Item = tuple[Tensor, Tensor, Tensor]  # stored, affine maps, mix
 
 
 def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
@@ -43,6 +44,31 @@ def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
     """Which positions of the endless stream are mirrored: bool."""
     return uniforms(seed, positions, _FLIP) < probability
+
+
+def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
+    """How each picture is cropped and mirrored: float32 (B, 2, 3), a map of output to input places in [-1, 1].
+
+    A square of side in [crop, 1] of the picture, anywhere inside it, becomes the whole picture.
+    """
+    side = 1 - (1 - crop) * uniforms(seed, positions, _SIDE)
+    left, top = ((1 - side) * (2 * uniforms(seed, positions, stream) - 1) for stream in (_LEFT, _TOP))
+    maps = np.zeros((len(positions), 2, 3), np.float32)
+    maps[:, 0, 0] = np.where(flips(seed, positions, flip), -side, side)
+    maps[:, 1, 1] = side
+    maps[:, 0, 2], maps[:, 1, 2] = left, top
+    return maps
+
+
+def mirrored(lab: Tensor, maps: Tensor) -> Tensor:
+    """Lab (B, 3, H, W), mirrored where the map says so: pixels move, none changes."""
+    return torch.where((maps[:, 0, 0] < 0).view(-1, 1, 1, 1), lab.flip(-1), lab)
+
+
+def cropped(lab: Tensor, maps: Tensor) -> Tensor:
+    """Lab (B, 3, H, W), cropped and mirrored as the maps say, bilinear."""
+    grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
+    return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def check_divides(batch_size: int, world: int) -> None:
@@ -69,11 +95,11 @@ class Loader:
     """
 
     def __init__(
-        self, split: Split, codec: Codec, *, batch_size: int, seed: int, flip: float,
+        self, split: Split, codec: Codec, *, batch_size: int, seed: int, flip: float, crop: float = 1.0,
         rank: int = 0, world: int = 1, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         check_divides(batch_size, world)
-        self.split, self.codec, self.seed, self.flip = split, codec, seed, flip
+        self.split, self.codec, self.seed, self.flip, self.crop = split, codec, seed, flip, crop
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
         self.device = torch.device(device)
         self.order = Order([shard.samples for shard in split.shards], seed)
@@ -115,15 +141,14 @@ class Loader:
         if self.device.type == "cuda":
             stored = stored.pin_memory()
         positions = np.arange(start, start + self.share)
-        return stored, flips(self.seed, positions, self.flip), uniforms(self.seed, positions, _MIX)
+        maps = affine_maps(self.seed, positions, self.flip, self.crop)
+        return stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX))
 
-    def _to_device(self, stored: Tensor, mirrored: np.ndarray, mix: np.ndarray) -> Batch:
-        stored = stored.to(self.device, non_blocking=True)
-        choose = torch.from_numpy(mirrored).to(self.device, non_blocking=True).view(-1, 1, 1, 1)
-        stored = torch.where(choose, stored.flip(-1), stored)
-        L, colour = self.codec.encode(stored_to_lab(stored))
-        drawn = torch.from_numpy(mix).to(L.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1)
-        return Batch(L, colour, drawn)
+    def _to_device(self, stored: Tensor, maps: Tensor, mix: Tensor) -> Batch:
+        lab = stored_to_lab(stored.to(self.device, non_blocking=True))
+        maps = maps.to(self.device, non_blocking=True)
+        L, colour = self.codec.encode(cropped(lab, maps) if self.crop < 1 else mirrored(lab, maps))
+        return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))
 
 
 def _put(ready: queue.Queue, item: object, stop: threading.Event) -> None:

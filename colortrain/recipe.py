@@ -107,6 +107,7 @@ class Recipe:
     n_critic: int = 1  # critic steps for one generator step
     n_generator: int = 1  # generator steps for one critic step
     flip: float = 0.5  # probability of a horizontal flip in training
+    crop: float = 1.0  # least side of a random square crop, as a share of the picture; 1: none
     ema: EMA = EMA()
     test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
     seed: int = 0
@@ -122,6 +123,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability, got {self.flip}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is a share of the picture's side, above 0 and at most 1, got {self.crop}")
         if min(self.n_critic, self.n_generator) > 1:
             raise ValueError("n_critic and n_generator cannot both be above 1")
         if self.total_images(1) < 1:

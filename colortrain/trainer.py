@@ -55,7 +55,8 @@ class Trainer:
         self.dataset_id = data.train.manifest.dataset_id
         check_run_folder(run, recipe)
         self.loader = Loader(
-            data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip,
+            data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed,
+            flip=recipe.flip, crop=recipe.crop,
             rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device,
         )  # fmt: skip
         torch.manual_seed(recipe.seed)

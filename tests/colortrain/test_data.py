@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from colortrain.data import Loader, flips
+from colortrain.data import Loader, affine_maps, cropped, flips
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
 from shards.reader import Split
@@ -70,6 +70,41 @@ def test_flip_rate_and_seeds() -> None:
     assert abs(agreement - 0.5) < 0.01
     neighbours = flips(1, positions, 0.5)
     assert abs((neighbours[1:] == neighbours[:-1]).mean() - 0.5) < 0.01
+
+
+def test_crops_are_squares_inside_the_picture_of_every_size() -> None:
+    maps = affine_maps(3, np.arange(20_000), 0.5, 0.4)
+    side = maps[:, 1, 1]
+    assert 0.4 <= side.min() < 0.41
+    assert 0.99 < side.max() <= 1
+    np.testing.assert_array_equal(np.abs(maps[:, 0, 0]), side)
+    assert abs((maps[:, 0, 0] < 0).mean() - 0.5) < 0.02
+    for axis in (0, 1):  # no corner leaves [-1, 1], and crops reach both edges
+        assert (np.abs(maps[:, axis, 2]) + side).max() <= 1 + 1e-6
+        assert abs(maps[:, axis, 2].mean()) < 0.01
+        assert maps[:, axis, 2].min() < -0.5
+    assert abs(np.corrcoef(maps[:, 0, 2], maps[:, 1, 2])[0, 1]) < 0.03
+
+
+def test_a_quarter_becomes_the_whole() -> None:
+    lab = torch.zeros(2, 3, 8, 8)
+    lab[:, :, :4, 4:] = torch.arange(1.0, 4).view(3, 1, 1)  # the upper right quarter
+    maps = torch.tensor([[[0.5, 0, 0.5], [0, 0.5, -0.5]], [[-0.5, 0, 0.5], [0, 0.5, -0.5]]])
+    inside = cropped(lab, maps)[..., 2:-2, 2:-2]  # bilinear mixes a pixel at the border of the quarter
+    torch.testing.assert_close(inside, torch.arange(1.0, 4).view(1, 3, 1, 1).expand(2, 3, 4, 4))
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8)
+    torch.testing.assert_close(cropped(ramp, maps[1:]), cropped(ramp, maps[:1]).flip(-1))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_crops_follow_the_position_not_the_rank(split: Split, world: int) -> None:
+    def some(rank: int, world: int) -> torch.Tensor:
+        loading = Loader(split, SymmetricCodec(), batch_size=12, seed=5, flip=0.5, crop=0.5, rank=rank, world=world)
+        return stream(loading, 4)
+
+    whole = some(0, 1)
+    assert torch.equal(torch.cat([some(rank, world) for rank in range(world)], dim=1), whole)
+    assert not torch.equal(whole, stream(loader(split), 4))
 
 
 def test_a_world_that_does_not_divide_is_refused(split: Split) -> None:
