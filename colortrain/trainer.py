@@ -121,7 +121,9 @@ class Trainer:
     def _rate_factor(self) -> float:
         return self.recipe.learning_rate.at(self.epoch) * self.plateau.factor
 
+    @torch.no_grad()
     def _average(self, images: int) -> None:
+        """Move the average towards the generator; outside autograd, or every step would hang on to the one before."""
         if self.average is None:
             return
         keep = self.recipe.ema.decay(images)
@@ -157,6 +159,8 @@ class Trainer:
     def _log(self) -> dict[str, str]:
         """Mean losses since the last line, over all ranks: the only place where they leave the device."""
         names = sorted(self.recent)
+        if not names:  # neither network has had its turn yet
+            return {}
         means = torch.stack([torch.stack(self.recent[name]).mean() for name in names])
         losses = dict(zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True))
         self.recent.clear()
