@@ -51,7 +51,7 @@ def prepared(name: str, size: int, base_channels: int, images: int) -> Recipe:
     )
 
 
-def run_one(recipe: Recipe, shards: Path, folder: Path) -> dict[str, Any]:
+def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> dict[str, Any]:
     """Train and score one recipe in processes of their own; what it scored, and the seconds its training took."""
     written = folder.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, written)
@@ -60,7 +60,7 @@ def run_one(recipe: Recipe, shards: Path, folder: Path) -> dict[str, Any]:
     run(recipe.name, [*launcher(processes), *words, "--tracker", "none"])
     scores = folder / "evaluation.json"
     evaluate = ["-m", "launch.evaluate", "--run", str(folder), "--shards", str(shards), "--json", str(scores)]
-    run(recipe.name, [sys.executable, *evaluate])
+    run(recipe.name, [sys.executable, *evaluate, *(["--limit", str(limit)] if limit else [])])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(line["seconds"] for line in lines if line["kind"] == "train")
     return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_text())}
@@ -121,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words.add_argument("--images", type=at_least_one, required=True, help="how many images each recipe trains on")
     words.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="default: all of them")
     words.add_argument("--base-channels", type=at_least_one, default=16, help="width of all networks (default: 16)")
+    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N held-out samples only")
     asked = words.parse_args(argv)
     for name in asked.recipes:
         if name not in RECIPES:
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     for place, recipe in enumerate(recipes, 1):
         print(f"\n== {recipe.name} ({place} of {len(recipes)})", flush=True)
-        results.append(run_one(recipe, asked.shards, asked.out / recipe.name))
+        results.append(run_one(recipe, asked.shards, asked.out / recipe.name, asked.limit))
         write_whole(asked.out / "table.json", json.dumps(results, indent=1).encode())
     table = markdown(results, asked.images)
     write_whole(asked.out / "table.md", table.encode())
