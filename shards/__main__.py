@@ -75,7 +75,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="shards", description="Photographs to shards of CIELAB arrays.")
+    parser = _Parser(
+        prog="shards",
+        description="Photographs to shards of CIELAB arrays.",
+        epilog="example: python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05",
+    )
     doors = parser.add_subparsers(required=True, metavar="build|verify|info|statistics")
     _add_build(doors)
     _add_readers(doors)

@@ -1,0 +1,70 @@
+"""The README stays true: its tree names what exists and all there is, its Python runs, its doors open."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from launch.doors import DOORS
+from shards.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language; every second fence opens one."""
+    fenced = README.split("```")[1::2]
+    return [block.partition("\n")[2] for block in fenced if block.partition("\n")[0] == language]
+
+
+def tree() -> set[str]:
+    """Paths that the tree under "The house" names: words before the first run of two spaces, below their folder."""
+    found: set[str] = set()
+    folder = ""
+    for line in blocks("")[-1].splitlines():
+        words = re.split(r"\s{2,}", line.strip())[0].split()
+        if not line.startswith(" "):
+            folder = words[0] if words[0].endswith("/") and len(words) == 1 else ""
+            found |= set(words)
+        else:
+            found |= {folder + word for word in words}
+    return found
+
+
+def test_tree_names_what_exists() -> None:
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["shards", "colortrain"])
+def test_tree_names_every_file(package: str) -> None:
+    files = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
+    folders = {f"{package}/{path.name}/" for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}
+    assert (files | folders) - tree() == set()
+
+
+def test_python_runs() -> None:
+    for block in blocks("python"):
+        exec(block, {})
+
+
+def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:
+    named = set(re.findall(r"`(?:python -m )?launch\.(\w+)", README)) - {"accelerate"}
+    assert named <= set(DOORS)
+    for name, (module, _) in DOORS.items():
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(module).main(["--help"])
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        assert "example" in text, f"{name} --help has no example"
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_doors_name_an_unknown_word(name: str) -> None:
+    with pytest.raises((UserError, SystemExit)) as ended:
+        importlib.import_module(DOORS[name][0]).main(["--surely-not-a-word"])
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 2
