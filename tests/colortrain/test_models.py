@@ -69,6 +69,24 @@ def test_critic_count_and_map() -> None:
     assert network(*pictures).shape == (2, 1, 30, 30)
 
 
+def test_critic_layers_at_256() -> None:
+    """Nampouri figure 15, parameters and shapes; strides 2, 2, 2, 1, 1 give 31 px before the last map of 30."""
+    network = on_meta(PatchCriticConfig())
+    rows: list[tuple[int, int, int]] = []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            count = num_parameters(layer)
+            layer.register_forward_hook(lambda _, __, out, n=count: rows.append((out.shape[1], out.shape[2], n)))
+    network(torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta"))
+    assert rows == [
+        (64, 128, 3_136),
+        *[(128, 64, 131_072), (128, 64, 256)],
+        *[(256, 32, 524_288), (256, 32, 512)],
+        *[(512, 31, 2_097_152), (512, 31, 1_024)],
+        (1, 30, 8_193),
+    ]
+
+
 def test_critic_score_sees_70_pixels() -> None:
     torch.manual_seed(0)
     network = PatchCriticConfig(base_channels=4).build().eval()
