@@ -77,8 +77,8 @@ def is_whole(folder: Path) -> bool:
             (folder / name).stat().st_size == entry["bytes"] and sha256_of(folder / name) == entry["sha256"]
             for name, entry in files.items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # other errors of the file system are no proof of damage: they end the run
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -88,19 +88,30 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that is whole; warns about newer ones that are not."""
-    for step in reversed(checkpoint_steps(run)):
+    """The newest checkpoint that is whole, None where there are none; warns about newer ones that are not.
+
+    Raises `UserError` if there are checkpoints and none is whole: starting again would wipe the run's history.
+    """
+    steps = checkpoint_steps(run)
+    for step in reversed(steps):
         folder = checkpoint_folder(run, step)
         if is_whole(folder):
             return folder
         warnings.warn(f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2)
+    if steps:
+        raise UserError(f"{run}/checkpoints: all are damaged; restore one, or delete that folder to start from step 0")
     return None
 
 
-def keep_newest(run: Path, count: int) -> None:
-    """Delete all but the newest `count` checkpoints, and what killed runs left half-written."""
-    for step in checkpoint_steps(run)[:-count]:
-        shutil.rmtree(checkpoint_folder(run, step))
+def keep_newest(run: Path, step: int, count: int) -> None:
+    """After saving `step`: keep it and the `count` - 1 before it, delete older ones and what killed runs left behind.
+
+    Checkpoints of later steps are damaged ones that this run fell back over; they go too.
+    """
+    steps = checkpoint_steps(run)
+    kept = [other for other in steps if other <= step][-count:]
+    for other in set(steps) - set(kept):
+        shutil.rmtree(checkpoint_folder(run, other))
     for wreck in (run / "checkpoints").glob("step-*.tmp-*"):
         shutil.rmtree(wreck, ignore_errors=True)
 

@@ -30,7 +30,8 @@ def make(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = Fal
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _drawing_from(seed, lab.device):
-        fake = generator(L).float()
+        # the class's forward: accelerate puts an autocasting one on instances that train
+        fake = type(generator).forward(generator, L)
     made = codec.decode(L, fake)
     return made if codec.channels == 3 else with_lightness(lab, made)
 

@@ -26,7 +26,8 @@ class Journal:
 
     def begin(self, recipe: Recipe, step: int) -> None:
         """Open the trackers, and forget lines beyond `step`: a resumed run writes them again."""
-        self.accelerator.init_trackers("colortrain", config=_flat(to_plain(recipe)))
+        again = {"tensorboard": {"purge_step": step + 1}}  # TensorBoard forgets steps that a resumed run repeats
+        self.accelerator.init_trackers("colortrain", config=_flat(to_plain(recipe)), init_kwargs=again)
         if self.writes and self.path.exists():
             lines = [line for line in self.path.read_text().splitlines(keepends=True) if _step(line) <= step]
             write_whole(self.path, "".join(lines).encode())

@@ -7,6 +7,7 @@ Names: `stored` is a batch as packed in shards, `lab` is CIELAB units, `L` and `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -26,10 +27,15 @@ _WHITE = torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)  # D65
 def stored_to_lab(stored: Tensor) -> Tensor:
     """CIELAB units of stored samples: (B, 3, H, W) uint8 or float16 to float32."""
     lab = stored.float()
-    if stored.dtype == torch.uint8:
-        scale = torch.tensor([2.55, 1, 1], device=stored.device).view(3, 1, 1)
-        lab = (lab - torch.tensor([0.0, 128, 128], device=stored.device).view(3, 1, 1)) / scale
-    return lab
+    if stored.dtype != torch.uint8:
+        return lab
+    return torch.cat([lab[:, :1] / 2.55, lab[:, 1:] - 128], dim=1)  # no constants to copy: a copy waits for the GPU
+
+
+@lru_cache(maxsize=8)
+def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The matrix from XYZ over white to linear RGB, copied to a device once: a copy waits for the GPU."""
+    return (_FROM_XYZ * _WHITE).to(device, dtype)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
@@ -41,7 +47,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     y = (L + 16) / 116
     f = torch.stack([y + a / 500, y, (y - b / 200).clamp(min=0)], dim=-3)
     xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
-    matrix = (_FROM_XYZ * _WHITE).to(lab)
+    matrix = _rgb_of_white_xyz(lab.device, lab.dtype)
     linear = torch.einsum("ij,...jhw->...ihw", matrix, xyz).clamp(0, 1)
     curved = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear > 0.0031308, curved, 12.92 * linear).clamp(0, 1)

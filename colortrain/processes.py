@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
+from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, InitProcessGroupKwargs, LoggerType
 
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
+DISTRIBUTED = ("NO", "MULTI_CPU", "MULTI_GPU")
 _ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
 
 
@@ -34,7 +35,19 @@ def make_accelerator(**options: Any) -> Accelerator:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
     check_world(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
+    check_plugins(accelerator)
     return accelerator
+
+
+def check_plugins(accelerator: Accelerator) -> None:
+    """Raise `UserError` for what an accelerate configuration may ask for and the step does not do."""
+    kind = str(accelerator.distributed_type.value)
+    if kind not in DISTRIBUTED:
+        raise UserError(f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED)}")
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError("gradient_accumulation_steps must be 1: set a larger batch_size instead")
+    if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
+        raise UserError("dynamo_backend must be 'no': compiled networks could not be loaded again")
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -65,7 +78,8 @@ def check_world(num_processes: int, rank: int) -> None:
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if asked > 1 and not num_processes == joined == asked:
         raise UserError(f"{asked} processes were launched, but each would train alone; {_ADVICE}")
-    if asked == 0 and num_processes == 1 and "MASTER_PORT" in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    if asked == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
         raise UserError(f"several processes were asked for, but accelerate started one; {_ADVICE}")
     if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):
         raise UserError(f"accelerate counts {num_processes} processes, torch.distributed {joined}; {_ADVICE}")

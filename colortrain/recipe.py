@@ -52,6 +52,8 @@ class Adam:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,10 @@ class EMA:
     """Exponential moving average of the generator; `half_life` in images, 0 switches it off."""
 
     half_life: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.half_life < 0:
+            raise ValueError(f"half_life must not be negative, got {self.half_life}")
 
     def decay(self, images: int) -> float:
         """How much of the average stays after a step over `images`."""
@@ -75,6 +81,10 @@ class Plateau:
     patience: int = 0
     factor: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.patience < 0 or not 0 < self.factor < 1:
+            raise ValueError(f"patience must be 0 or more and factor in (0, 1), got {self.patience}, {self.factor}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -85,6 +95,14 @@ class Objective:
     critic_from: float = 0.0  # epoch at which the critic begins to learn
     reconstruction: tuple[Reconstruction, ...] = (L1(),)
     penalties: tuple[GradientPenalty, ...] = ()
+
+    def __post_init__(self) -> None:
+        for terms in (self.reconstruction, self.penalties):
+            names = [term.name for term in terms]
+            if len(set(names)) < len(names):
+                raise ValueError(f"terms of one name would hide each other: {', '.join(names)}")
+        if not self.reconstruction and not any(value for _, value in self.adversarial_weight.points):
+            raise ValueError("the generator has nothing to minimise: no reconstruction, adversarial_weight 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +139,15 @@ class Recipe:
         for name in ("size", "batch_size", "n_critic", "n_generator", *_EVERY):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability, got {self.flip}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop is a share of the picture's side, above 0 and at most 1, got {self.crop}")
         if min(self.n_critic, self.n_generator) > 1:
             raise ValueError("n_critic and n_generator cannot both be above 1")
-        if self.total_images(1) < 1:
+        if (self.epochs if self.images is None else self.images) <= 0:
             raise ValueError("nothing to train on: images and epochs must be above 0")
 
     def check(self) -> None:
@@ -150,7 +170,7 @@ class Recipe:
 
     def total_images(self, dataset_size: int) -> int:
         """How many images the run sees in all."""
-        return self.images if self.images is not None else round(self.epochs * dataset_size)
+        return self.images if self.images is not None else max(1, round(self.epochs * dataset_size))
 
     @property
     def digest(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from colortrain.recipe import Recipe, differences, load_recipe
 from shards.errors import UserError
@@ -30,6 +32,21 @@ def open_data(shards: Path, recipe: Recipe) -> Data:
     return Data(train, Split(shards, held_out) if held_out else None)
 
 
+def lock(run: Path) -> IO[bytes]:
+    """Hold RUN/.lock as long as the file returned stays open, which ends with the process however it ends.
+
+    Raises `UserError` if another process holds it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    held = open(run / ".lock", "ab")  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --run") from None
+    return held
+
+
 def check_run_folder(run: Path, recipe: Recipe) -> None:
     """Raise `UserError` if `run` holds something else than an earlier start of the same recipe."""
     if run.is_file():
@@ -39,5 +56,10 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         if earlier.digest != recipe.digest:
             changes = "; ".join(differences(earlier, recipe))
             raise UserError(f"{run} holds a run of another recipe ({changes}): choose another --run")
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(not _ours(path) for path in run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: choose another --run")
+
+
+def _ours(path: Path) -> bool:
+    """Whether a start that was killed before it wrote recipe.json may have left this."""
+    return path.name == ".lock" or path.name.endswith(".tmp")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from colortrain.checkpoint import (
@@ -31,7 +32,7 @@ from colortrain.models.pretrained import Pretrainable
 from colortrain.pictures import sample_grid
 from colortrain.plateau import PlateauWatch
 from colortrain.recipe import Recipe, save_recipe
-from colortrain.run import Data, check_run_folder
+from colortrain.run import Data, check_run_folder, lock
 from colortrain.step import Losses, Network, train_step
 from shards.errors import UserError
 from shards.order import ORDER_VERSION
@@ -99,7 +100,9 @@ class Trainer:
     def _begin(self) -> None:
         if self.begins_at is not None:
             self._load(self.begins_at)
-        self.accelerator.wait_for_everyone()
+        self._agree_on_start()
+        if self.accelerator.is_main_process:
+            self.lock = lock(self.run)
         if self.accelerator.is_main_process:
             save_recipe(self.recipe, self.run / "recipe.json")
         self.journal.begin(self.recipe, self.step)
@@ -107,6 +110,15 @@ class Trainer:
         facts = {"images": self.images, "dataset_id": self.dataset_id, "world": world, "device": device}
         self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision})
         self.since = (time.monotonic(), self.loader.waited, self.images)
+
+    def _agree_on_start(self) -> None:
+        """Raise `UserError` if ranks would begin at different steps: a run folder that is not shared, say."""
+        steps = gather_object([self.step])
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"{self.run}: processes found different checkpoints, of steps {sorted(set(steps))}; --run must be a "
+                "folder that all machines share"
+            )
 
     def _take_step(self, batch: Batch) -> None:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
@@ -190,7 +202,8 @@ class Trainer:
             metrics="core",
         )  # fmt: skip
         self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
-        self.plateau.see(scores["metrics"]["l1"]["generated"])
+        if self.step % recipe.evaluate_every == 0:  # not the one at the end: a longer run would not have had it
+            self.plateau.see(scores["metrics"]["l1"]["generated"])
         self._draw(split)
         then, waited, images = self.since
         self.since = (then + time.monotonic() - began, waited, images)  # rates are of training alone
@@ -207,7 +220,7 @@ class Trainer:
         """All ranks arrive, rank 0 writes."""
         if self.accelerator.is_main_process:
             save_checkpoint(self.run, self.step, self._parts(), self.recipe, self._state())
-            keep_newest(self.run, self.recipe.keep_checkpoints)
+            keep_newest(self.run, self.step, self.recipe.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _parts(self) -> dict[str, dict[str, Tensor]]:

@@ -43,7 +43,10 @@ _PHOTOS = 8
 
 def prepared(name: str, size: int, base_channels: int, images: int) -> Recipe:
     """A recipe as this comparison trains it: thin, without downloads, evaluated and saved at its end alone."""
-    recipe = thinned(without_downloads(get_recipe(name)), size, base_channels)
+    try:
+        recipe = thinned(without_downloads(get_recipe(name)), size, base_channels)
+    except ValueError as error:
+        raise UserError(f"{name} cannot be trained at {size} px: {error} (or leave it out: --recipes)") from None
     steps = -(-images // recipe.batch_size)
     log_every, checkpoint_every = max(1, steps // 50), max(1, steps // 4)
     return dataclasses.replace(

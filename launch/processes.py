@@ -7,7 +7,16 @@ from pathlib import Path
 
 import torch
 
+from shards.errors import UserError
+
 CONFIGS = Path(__file__).parent / "accelerate"
+
+
+def check_processes(count: int) -> None:
+    """Raise `UserError` unless there can be `count` processes: one a GPU where there are GPUs."""
+    gpus = torch.cuda.device_count()
+    if count < 1 or (gpus and count > gpus):
+        raise UserError(f"--processes {count}: give a number from 1 to {gpus or 'the number of cores'}")
 
 
 def launcher(processes: int | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from colortrain.recipes import get_recipe
 from colortrain.run import Data, check_run_folder, open_data
 from colortrain.trainer import Trainer
 from launch.doors import DoorParser
-from launch.processes import launcher
+from launch.processes import check_processes, launcher
 from shards.errors import run_door
 
 _EXAMPLE = """\
@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(describe(recipe, data))
         return 0
     if arguments.processes:
+        check_processes(arguments.processes)
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))

@@ -85,9 +85,28 @@ def test_retention_keeps_the_newest_and_clears_wrecks(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / "step-000000011.tmp-99").mkdir()
-    keep_newest(tmp_path, 2)
+    keep_newest(tmp_path, 10, 2)
     assert checkpoint_steps(tmp_path) == [2, 10]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_retention_never_prefers_wrecks_to_what_was_just_saved(tmp_path: Path) -> None:
+    for step in (5, 20, 30):
+        save(tmp_path, step)
+    for step in (20, 30):
+        (checkpoint_folder(tmp_path, step) / "generator.safetensors").write_bytes(b"")
+    save(tmp_path, 10)
+    keep_newest(tmp_path, 10, 1)
+    assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
+    assert checkpoint_steps(tmp_path) == [10]
+
+
+@pytest.mark.filterwarnings("ignore:.* is damaged")
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    (checkpoint_folder(tmp_path, 5) / "generator.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="all are damaged; restore one, or delete that folder"):
+        latest_checkpoint(tmp_path)
 
 
 def test_adam_continues_exactly() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
+from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole, load_part
+from colortrain.run import lock
 from colortrain.trainer import step_seed
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, command, environment, run_door
@@ -104,6 +106,42 @@ def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> Non
     before = weights(run, 20)
     assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
     assert weights(run, 20) == before
+
+
+@pytest.mark.distributed
+def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> None:
+    """Without BatchNorm and dropout, the parameters after ten steps differ by rounding alone: ranks do not train alone.
+
+    Penalty, flips and crops draw by position, so they agree as well.
+    """
+    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4", "flip=0.5"]
+    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "crop=0.7"]
+    pace = ["images=40", "evaluate_every=10", "checkpoint_every=10", "log_every=5"]
+    sets = [word for change in [*thin, *exact, *pace] for word in ("--set", change)]
+    found = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        asked = ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
+        done = run_door("launch.train", asked, processes)
+        assert done.returncode == 0, done.stderr
+        found.append(
+            load_part(checkpoint_folder(run, 10), "generator") | load_part(checkpoint_folder(run, 10), "critic")
+        )
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=2e-6)
+    alone, together = (journal(tmp_path / str(processes)) for processes in (1, 2))
+    for one, two in zip(alone, together, strict=True):
+        if one["kind"] == "train":
+            assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.distributed
+def test_a_run_that_is_being_trained_is_left_alone(shards: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / "run"):
+        second = run_door("launch.train", words(shards, tmp_path / "run", steps=2))
+    assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+    assert "is being trained by another process" in second.stderr
+    assert run_door("launch.train", words(shards, tmp_path / "run", steps=2)).returncode == 0
 
 
 @pytest.mark.distributed
