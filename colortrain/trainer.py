@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,7 @@ class Trainer:
         self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
         self.journal = Journal(run, accelerator)
         self.plateau = PlateauWatch(recipe.plateau)
+        self.held = ExitStack()  # the lock on the run folder
         self.step = self.images = 0
         self.total = recipe.total_images(len(data.train))
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
@@ -102,7 +103,7 @@ class Trainer:
             self._load(self.begins_at)
         self._agree_on_start()
         if self.accelerator.is_main_process:
-            self.lock = lock(self.run)
+            self.held.enter_context(lock(self.run))
         if self.accelerator.is_main_process:
             save_recipe(self.recipe, self.run / "recipe.json")
         self.journal.begin(self.recipe, self.step)
@@ -262,3 +263,4 @@ class Trainer:
     def _finish(self) -> None:
         self.journal.write("end", self.step, {"images": self.images})
         self.journal.end()
+        self.held.close()
