@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from colortrain.recipe import Recipe, differences, load_recipe
 from shards.errors import UserError
+from shards.files import lock as lock_file
 from shards.reader import Split
 
 
@@ -37,14 +37,8 @@ def lock(run: Path) -> IO[bytes]:
 
     Raises `UserError` if another process holds it.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    held = open(run / ".lock", "ab")  # noqa: SIM115 - held open on purpose
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
-        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --run") from None
-    return held
+    message = f"{run} is being trained by another process: wait for it, or choose another --run"
+    return lock_file(run / ".lock", message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from shards.errors import UserError
+from shards.files import lock
 from shards.finish import LEFT_OUT, Outcome, finish
 from shards.format import MANIFEST
 from shards.pack import Report, pack_block
-from shards.plan import Block, Parameters, Plan, blocks_of, check_out, make_plan, save_plan
+from shards.plan import LOCK, Block, Parameters, Plan, blocks_of, check_out, make_plan, save_plan
 from shards.pool import Task, run_tasks
 from shards.progress import ProgressLine
 from shards.records import load_done, record_path
@@ -34,9 +35,10 @@ def build(source: str, parameters: Parameters, job: Job) -> Outcome:
     check_out(job.out)
     listing = open_sources(source, job.out)
     plan = make_plan(parameters, listing.sources)
-    save_plan(plan, job.out)
-    pack_blocks(list(blocks_of(plan, listing.sources)), plan, job)
-    outcome = finish(job.out, plan, job.strict)
+    with lock(job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"):
+        save_plan(plan, job.out)
+        pack_blocks(list(blocks_of(plan, listing.sources)), plan, job)
+        outcome = finish(job.out, plan, job.strict)
     if not job.quiet:
         print(summary(outcome, listing, job.out))
     return outcome

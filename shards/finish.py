@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -143,21 +144,26 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
         if keys == set(before.keys(split)):
             shards[split] = shard
         elif keys:
-            shards[split] = _copy(root, plan, shard, before.keys(split), keys)
+            shards[split] = _copy(root, plan, shard, [each for each in before.entries if each.is_in(split)], keys)
         else:
             for path in (root / shard.path, (root / shard.path).with_suffix(".idx")):
                 path.unlink(missing_ok=True)
     return replace(wanted, shards=shards)
 
 
-def _copy(root: Path, plan: Plan, shard: Shard, keys: list[int], wanted: set[int]) -> Shard:
+def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: set[int]) -> Shard:
+    """Write the shard again with the `wanted` of its samples; raises `UserError` if one is not what its entry says."""
     size, dtype = plan.parameters.size, plan.parameters.dtype
     view = pixels_view(root / shard.path, shard.samples, size, dtype)
     with TarOfSamples(root, shard.path, size, dtype) as tar:
-        for key, pixels in zip(keys, view, strict=True):
-            if key in wanted:
-                tar.add(key, pixels.tobytes())
+        for entry, sample in zip(entries, view, strict=True):
+            pixels = sample.tobytes()
+            if sha256(pixels).hexdigest() != entry.packed:
+                raise UserError(f"{root / shard.path} has changed under the build: run the same build again")
+            if entry.key in wanted:
+                tar.add(entry.key, pixels)
     assert tar.shard
+    assert tar.shard.samples == len(wanted)
     return tar.shard
 
 

@@ -28,6 +28,7 @@ from shards.sources import Source
 
 BUILD = "build.json"
 SOURCES = "sources"
+LOCK = ".lock"  # held by the build at work
 BY_SOURCE = "source"  # `--splits source`
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -180,7 +181,7 @@ def check_out(root: Path) -> None:
     if root.is_dir() and not (root / BUILD).exists():
         if (root / MANIFEST).exists():
             raise UserError(f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}")
-        if any(not path.name.startswith(f".{BUILD}.") for path in root.iterdir()):
+        if any(path.name != LOCK and not path.name.startswith(f".{BUILD}.") for path in root.iterdir()):
             raise UserError(f"{root} is not empty and holds no shard set: choose a new OUT")
 
 

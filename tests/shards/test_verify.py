@@ -1,15 +1,20 @@
 """verify finds each damage and names the shard, the member and the bytes."""
 
+import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shards.errors import UserError
+from shards.format import load_manifest, save_manifest
+from shards.plan import load_plan
+from shards.records import load_record, save_record
 from shards.tars import member_stride, tar_header
 from shards.verify import verify
 from tests.shards.pictures import make_folder, pack_folder
@@ -112,6 +117,20 @@ def change_index(out: Path) -> None:
     np.save(out / "train" / "index.npy", table)
 
 
+def exchange_pixels(out: Path) -> None:
+    """What a builder gone wrong would leave: two samples' pixels exchanged, the tar's SHA-256 made to fit."""
+    data = bytearray((out / SHARD).read_bytes())
+    first, second = (slice(place + 512 + 128, place + STRIDE) for place in (0, STRIDE))
+    data[first], data[second] = data[second], data[first]
+    (out / SHARD).write_bytes(data)
+    plan, manifest = load_plan(out), load_manifest(out)
+    record = load_record(out, plan, 1)
+    shard = replace(record.shards["train"], sha256=hashlib.sha256(data).hexdigest())
+    save_record(replace(record, shards={**record.shards, "train": shard}), out)
+    shards = tuple(shard if each.path == SHARD else each for each in manifest.splits["train"])
+    save_manifest(replace(manifest, splits={**manifest.splits, "train": shards}), out)
+
+
 def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
     def apply(out: Path) -> None:
         text = (out / name).read_text()
@@ -123,8 +142,6 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 def forge_manifest(out: Path) -> None:
     """Drop a shard from the manifest and give it the dataset_id that then is right."""
-    from shards.format import load_manifest, save_manifest
-
     manifest = load_manifest(out)
     manifest.splits["train"] = manifest.splits["train"][1:]
     save_manifest(type(manifest)(**{n: getattr(manifest, n) for n in manifest.__dataclass_fields__}), out)
@@ -136,6 +153,7 @@ def forge_manifest(out: Path) -> None:
         (drop(SHARD), f"{SHARD} is missing"),
         (empty(SHARD), f"{SHARD} is broken: it is empty"),
         (exchange_members, "wrong tar header"),
+        (exchange_pixels, f"{SHARD} is broken: member .* pixels are not those recorded"),
         (drop("train/000001.idx"), "train/000001.idx does not agree with its tar"),
         (edit("train/000001.idx", "v1.2", "v1.1"), "train/000001.idx does not agree"),
         (change_index, "train/index.npy does not agree with the tars"),

@@ -1,0 +1,102 @@
+"""Files are whole or not there, whatever stands in their place; one process at a time holds a folder."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from shards.build import LOCK
+from shards.errors import UserError
+from shards.files import lock, whole_file, write_whole
+from shards.finish import drop_duplicates
+from shards.plan import load_plan
+from shards.verify import verify
+from tests.shards.pictures import make_folder, pack_folder
+
+
+def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", 4)
+    hold = "import sys; from pathlib import Path; from shards.files import lock\n"
+    hold += "held = lock(Path(sys.argv[1]), ''); print('held', flush=True); input()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "out" / LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert first.stdout
+    assert first.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=r"another build is at work on .*out: wait for it"):
+        pack_folder(folder, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+    first.communicate(b"\n")
+    assert pack_folder(folder, tmp_path / "out").num_packed == 4
+    verify(tmp_path / "out", quiet=True)
+
+
+def test_duplicates_are_not_dropped_from_a_shard_that_is_not_its_records(tmp_path: Path) -> None:
+    """A second builder's shard under the first one's record: its pixels must not be copied under wrong names."""
+    folder = make_folder(tmp_path / "photos", 8)
+    (folder / "copy.jpg").write_bytes((folder / "class0" / "photo 000.jpg").read_bytes())
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.finish.drop_duplicates", lambda root, plan: None)
+        pack_folder(folder, out, shard_size=9)
+    tar = out / "000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[1000] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(UserError, match=r"000000.tar has changed under the build"):
+        drop_duplicates(out, load_plan(out))
+    assert tar.read_bytes() == data
+    assert pack_folder(folder, out, shard_size=9).num_packed == 8
+    verify(out, quiet=True)
+
+
+def test_a_lock_is_for_one_and_ends_with_its_file(tmp_path: Path) -> None:
+    with lock(tmp_path / "deeper" / "lock", "no"), pytest.raises(UserError, match="mine"):
+        lock(tmp_path / "deeper" / "lock", "mine")
+    lock(tmp_path / "deeper" / "lock", "mine").close()
+
+
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    lock(tmp_path / "lock", "mine").close()
+    assert "cannot be locked" in capsys.readouterr().err
+
+
+def test_a_temporary_name_tells_the_host_and_the_process(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "file") as stream:
+        stream.write(b"x")
+        (temporary,) = tmp_path.iterdir()
+    assert re.fullmatch(rf"\.file\.{re.escape(os.uname().nodename)}\.{os.getpid()}\.tmp", temporary.name)
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_whole(pipe, b"figures")
+    reader.join(10)
+    assert read == [b"figures"]
+    assert pipe.is_fifo()
+    write_whole(Path("/dev/null"), b"figures")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_link_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/file")
+    for content in (b"one", b"two"):
+        write_whole(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "file").read_bytes() == content
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["file"]
