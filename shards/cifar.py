@@ -7,11 +7,13 @@ https://www.cs.toronto.edu/~kriz/cifar.html: 10 000 records a file; a record is 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -61,39 +63,77 @@ def load_python(path: str) -> np.ndarray:
     """The pixels of a batch in the python layout: (images, 3072) uint8; raises `UserError` for any other pickle."""
     if Path(path).stat().st_size > _LARGEST_PICKLE:
         raise UserError(f"{path} is too large for a CIFAR-10 batch")
+    data = Path(path).read_bytes()
     try:
-        batch = _ArraysAlone(io.BytesIO(Path(path).read_bytes()), encoding="bytes").load()
-        data = batch.get(b"data", batch.get("data"))
-    except _FORBIDDEN as error:
+        batch = _ArraysAlone(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # a pickle that is no batch may raise anything
         raise UserError(f"{path} is not CIFAR-10's python layout ({error}): nothing of it was run") from None
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS:
+    found = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
+    pixels = found.pixels if isinstance(found, _Array) else None
+    if pixels is None or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise UserError(f"{path} is not CIFAR-10's python layout (no uint8 array of rows of {PIXELS})")
-    return data
+    return pixels
 
 
-_FORBIDDEN = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)  # what a pickle that is no batch may raise
+class _Named:
+    """What a pickle may name: neither a class nor a function of anyone's, so it can be called and no more."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it gives a state to what has none")
 
 
-def _make_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    return np.empty(0, np.uint8)  # its __setstate__ follows, with the real shape, type and bytes
+class _Dtype:
+    """Stands for a numpy dtype. A real one would believe any state, and then read memory that is not the array's."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str | bytes, *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """u1, the only type that is used, has no state worth having."""
 
 
-def _make_dtype(name: str | bytes, *_: Any) -> np.dtype:
-    text = name.decode() if isinstance(name, bytes) else name
-    return np.dtype({"u1": "u1", "i8": "i8"}[text], copy=True)
+class _Array:
+    """Stands for a numpy array; its pixels are an array of our own making, and only if it is one of bytes."""
+
+    __slots__ = ("pixels",)
+
+    def __init__(self, *_: Any) -> None:
+        self.pixels: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, dtype, fortran, data = state
+        self.pixels = _bytes_array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array_from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape)
+def _bytes_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | None:
+    """The uint8 array of exactly these bytes; None for arrays of other types, which a batch may hold but none needs."""
+    if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", b"u1"):
+        return None
+    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise pickle.UnpicklingError("an array's shape is none")
+    if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(shape):
+        raise pickle.UnpicklingError("an array's bytes do not fill its shape")
+    return np.frombuffer(data, np.uint8).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.pixels = _bytes_array(data, dtype, shape, order)
+    return array
+
+
+def _refuse(*_: Any) -> NoReturn:
+    raise pickle.UnpicklingError("it calls what arrays are never made with")
 
 
 def _encode(text: str, codec: str) -> bytes:
@@ -101,17 +141,17 @@ def _encode(text: str, codec: str) -> bytes:
 
 
 _ADMITTED = {
-    "_reconstruct": _make_array,
-    "_frombuffer": _array_from_buffer,
-    "ndarray": np.ndarray,
-    "dtype": _make_dtype,
-    "encode": _encode,
+    "_reconstruct": _Named(_Array),
+    "_frombuffer": _Named(_array_from_buffer),
+    "ndarray": _Named(_refuse),  # only ever an argument
+    "dtype": _Named(_Dtype),
+    "encode": _Named(_encode),
 }
 _MODULES = re.compile(r"numpy(\._?core\.(multiarray|numeric))?|_codecs")
 
 
 class _ArraysAlone(pickle.Unpickler):
-    """Admits dicts, lists, bytes, numbers and numpy arrays; whatever else a pickle names is refused, not imported."""
+    """Admits dicts, lists, bytes, numbers and byte arrays; whatever else a pickle names is refused, not imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         if _MODULES.fullmatch(module) and name in _ADMITTED:

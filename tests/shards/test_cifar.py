@@ -80,29 +80,100 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.sort(rows(2).mean(1)), atol=1)
 
 
-class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/colortrain-was-here",)
+class Reduced:
+    """Pickles as the call and the state it is made of."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.parts
+
+
+def refusal(folder: Path, data: bytes) -> str:
+    """The one line for a pickle that must be refused."""
+    (folder / "data_batch_1").write_bytes(data)
+    with pytest.raises(UserError, match=r"is not CIFAR-10's python layout") as caught:
+        load_python(str(folder / "data_batch_1"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_a_pickle_would_run_is_not_run(tmp_path: Path, protocol: int) -> None:
+    proof = tmp_path / "ran"
+    evil = pickle.dumps({b"data": Reduced(os.system, (f"touch {proof}",))}, protocol)
+    pickle.loads(evil)  # it is as evil as it should be
+    assert proof.exists()
+    proof.unlink()
+    assert "(it asks for posix.system): nothing of it was run" in refusal(tmp_path, evil)
+    assert not proof.exists()
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        pickle.dumps(Evil()),
-        pickle.dumps({b"data": Evil()}),
-        b"cnumpy\nload\n(S'x'\ntR.",
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"not a pickle",
-        b"",
-        pickle.dumps([1, 2]),
-        pickle.dumps({b"data": np.zeros((2, 9), np.uint8)}),
-        pickle.dumps({b"data": np.array([os], dtype=object).astype(str)}),
+        (b"cnumpy\nload\n(S'x'\ntR.", "numpy.load"),
+        (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"not a pickle", "nothing of it was run"),
+        (b"", "nothing of it was run"),
+        (pickle.dumps([1, 2]), "no uint8 array"),
+        (pickle.dumps({b"data": np.zeros((2, 9), np.uint8)}), "no uint8 array"),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.int64)}), "no uint8 array"),
+        (pickle.dumps({b"data": np.array([os], dtype=object).astype(str)}), "no uint8 array"),
     ],
 )
-def test_any_other_pickle_is_refused_and_nothing_runs(
-    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "system", lambda command: pytest.fail(command))
-    (tmp_path / "data_batch_1").write_bytes(data)
-    with pytest.raises(UserError, match="is not CIFAR-10's python layout"):
-        load_python(str(tmp_path / "data_batch_1"))
+def test_any_other_pickle_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    assert message in refusal(tmp_path, data)
+
+
+U1 = np.dtype("u1")
+RECONSTRUCT = np.zeros(1, np.uint8).__reduce__()[0]
+FROM_BUFFER = np.zeros(1, np.uint8).__reduce_ex__(5)[0]
+
+
+def dtype(*state: object) -> Reduced:
+    """A u1 to which the pickle then gives a state of its own."""
+    return Reduced(np.dtype, ("u1", False, True), state)
+
+
+def array(shape: object, kind: object, data: object) -> Reduced:
+    return Reduced(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, kind, False, data))
+
+
+FOREIGN = dtype(3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0)  # a GiB of whatever lies behind the array
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        array((1, 3072), FOREIGN, b"x"),
+        array((1, 3072), dtype(3, "|", None, ("a", "b"), {"a": 7}, 8, 1, 63), b"x"),
+        array((1, 3072), dtype(-1), b"x" * 3071),
+        array((1, -3072), U1, b"x" * 3072),
+        array((1 << 62, 3072), U1, b""),
+        array(3072, U1, b"x" * 3072),
+        array((1, 3072), U1, ["x"] * 3072),
+        array((1, 3072), np.dtype("O"), [os.getcwd] * 3072),
+        Reduced(FROM_BUFFER, (b"x", FOREIGN, (1, 3072), "C")),
+        Reduced(FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), FOREIGN, False, b"x")),
+        Reduced(FROM_BUFFER, (b"x" * 3072, U1, (2, 3072), "C")),
+        Reduced(np.ndarray, ((1 << 40, 3072), U1)),
+    ],
+)
+def test_no_array_is_made_of_bytes_that_are_not_its_own(tmp_path: Path, payload: Reduced, protocol: int) -> None:
+    refusal(tmp_path, pickle.dumps({b"data": payload}, protocol))
+
+
+def test_a_state_of_the_dtype_is_not_believed(tmp_path: Path) -> None:
+    """The bytes fill the shape, so the array is taken, as the bytes it is: never as what the state says."""
+    for seed, kind in enumerate((FOREIGN, dtype(None), dtype())):
+        path = tmp_path / f"data_batch_{seed}"
+        path.write_bytes(pickle.dumps({b"data": array((1, 3072), kind, b"x" * 3072)}))
+        assert np.array_equal(load_python(str(path)), np.full((1, 3072), ord("x"), np.uint8))
+
+
+@pytest.mark.parametrize("name", [b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"cnumpy\nndarray\n"])
+@pytest.mark.parametrize("state", [b"}S'x'\nI1\ns", b"N}S'__defaults__'\nI1\ns\x86"])
+def test_what_is_admitted_cannot_be_changed(tmp_path: Path, name: bytes, state: bytes) -> None:
+    assert "a state to what has none" in refusal(tmp_path, name + state + b"b.")
