@@ -29,7 +29,8 @@ Every image is packed or listed with its reason in OUT/left_out.tsv: unreadable,
 duplicate, decompression bomb.
 
 exit status: 0 all images packed, 1 some left out, 2 a mistake (one line says which), 130 Ctrl-C
-The same command again goes on where it was stopped, whatever stopped it.
+The same command again goes on where it was stopped, whatever stopped it; what was unreadable is tried again.
+Images are told apart by name: one that has changed under the same name is not noticed; choose a new OUT for it.
 
 example:
   python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05

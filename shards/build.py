@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from shards.decode import UNREADABLE
 from shards.errors import UserError
 from shards.files import lock
-from shards.finish import LEFT_OUT, Outcome, finish
+from shards.finish import LEFT_OUT, Outcome, PackAgain, finish
 from shards.format import MANIFEST
 from shards.pack import Report, pack_block
 from shards.plan import LOCK, Block, Parameters, Plan, blocks_of, check_out, make_plan, save_plan
@@ -37,11 +38,19 @@ def build(source: str, parameters: Parameters, job: Job) -> Outcome:
     plan = make_plan(parameters, listing.sources)
     with lock(job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"):
         save_plan(plan, job.out)
-        pack_blocks(list(blocks_of(plan, listing.sources)), plan, job)
-        outcome = finish(job.out, plan, job.strict)
+        outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, job)
     if not job.quiet:
         print(summary(outcome, listing, job.out))
     return outcome
+
+
+def _pack_and_finish(blocks: Sequence[Block], plan: Plan, job: Job) -> Outcome:
+    while True:  # a block packed anew has no duplicates dropped, so it comes here once at most
+        pack_blocks(blocks, plan, job)
+        try:
+            return finish(job.out, plan, job.strict)
+        except PackAgain:
+            continue
 
 
 def pack_blocks(blocks: Sequence[Block], plan: Plan, job: Job) -> None:
@@ -80,10 +89,12 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Whether a block need not be packed; with --strict what was left out is tried again, for it may be mended."""
+    """Whether a block need not be packed; what was unreadable (--strict: left out) is tried again: it may be mended."""
     record = load_done(root, plan, block.number)
     report(len(block.sources))
-    return record is not None and not (strict and record.left_out)
+    if record is None:
+        return False
+    return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
 def summary(outcome: Outcome, listing: Listing, root: Path) -> str:

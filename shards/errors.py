@@ -45,7 +45,11 @@ _OS_ERRORS = {
     errno.ELOOP: "the link leads to itself, check the path",
     errno.EIO: "the disk or the network file system fails, check it, then run the same command again",
     errno.ESTALE: "the network file system went away, check it, then run the same command again",
+    errno.ETIMEDOUT: "the network file system does not answer, check it, then run the same command again",
+    errno.ENOTCONN: "the network file system went away, check it, then run the same command again",
     errno.EMFILE: "too many open files, raise `ulimit -n`",
+    errno.ENFILE: "the machine has too many open files, wait or close some, then run the same command again",
+    errno.ENOMEM: "not enough memory, run the same command again with less at a time",
 }
 
 

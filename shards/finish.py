@@ -19,11 +19,15 @@ from shards.errors import UserError
 from shards.files import whole_file
 from shards.format import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
 from shards.plan import BY_SOURCE, SOURCES, Plan, parse_splits
-from shards.records import Entry, Record, load_record, mark_duplicates, save_record
+from shards.records import DUPLICATE, Entry, Record, load_record, mark_duplicates, record_path, save_record
 from shards.tars import TarOfSamples, content_offsets, pixels_view
 
 LEFT_OUT = "left_out.tsv"
 INDEX = "index.npy"
+
+
+class PackAgain(UserError):  # noqa: N818  # `build` hears it and does so
+    """Blocks must be packed once more: a duplicate they dropped is the only one now. Their records are gone."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,32 @@ def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
 
 
 def drop_duplicates(root: Path, plan: Plan) -> None:
-    """Rewrite the shards that hold later copies of an image without them; what is so already stays untouched."""
+    """Rewrite the shards that hold later copies of an image without them; what is so already stays untouched.
+
+    Raises `PackAgain` if what was dropped as a duplicate is one no longer, because its first copy has changed.
+    """
     duplicates = find_duplicates(root, plan)
+    _forget_lost(root, plan, duplicates)
     for block in range(plan.num_blocks):
         record = load_record(root, plan, block)
         wanted = mark_duplicates(record, duplicates.get(block, {}))
         if wanted != record:
             (root / MANIFEST).unlink(missing_ok=True)
             save_record(_rewrite(root, plan, record, wanted), root)
+
+
+def _forget_lost(root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]) -> None:
+    """Delete the records of blocks that would get an image back whose pixels are no longer there."""
+    lost = []
+    for block in range(plan.num_blocks):
+        dropped = (entry.key for entry in load_record(root, plan, block).left_out if entry.reason == DUPLICATE)
+        if not duplicates.get(block, {}).keys() >= set(dropped):
+            lost.append(block)
+    if lost:
+        (root / MANIFEST).unlink(missing_ok=True)
+        for block in lost:
+            record_path(root, block).unlink()
+        raise PackAgain(f"{root}: {len(lost)} blocks must be packed again: run the same build again")
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:

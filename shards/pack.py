@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,16 @@ from shards.sources import CIFAR_BINARY, CIFAR_PYTHON, Source, read_bytes
 from shards.tars import TarOfSamples
 
 GREY_LEVELS = 2  # a picture whose R, G and B nowhere differ by more is grey: what JPEG makes of a grey one
+# What ails the machine, not the image: the build ends, and takes the image when it is run again.
+_PASSING = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+)
 Report = Callable[[int], None]
 
 
@@ -74,6 +85,9 @@ def _read(source: Source, max_pixels: int) -> bytes:
     try:
         return read_bytes(source, limit=max(1 << 26, 16 * max_pixels))
     except OSError as error:
+        if error.errno in _PASSING:
+            error.filename = error.filename or source.path
+            raise
         raise Undecodable(UNREADABLE, error.strerror or str(error)) from None
 
 
