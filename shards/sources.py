@@ -8,13 +8,12 @@ from __future__ import annotations
 import glob
 import os
 import stat
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shards import cifar
+from shards import archives, cifar
 from shards.errors import UserError
 
 # HEIC and camera raw files count as images so that they are listed as unreadable, not passed over in silence.
@@ -64,7 +63,7 @@ def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
         return (_list_cifar(batches), []) if batches else _list_folder(path, out)
     if path.is_file():
         return _list_file(path)
-    if names := _expand(source):
+    if names := _expand(source, out):
         batches = [Path(name) for name in names if cifar.is_batch(Path(name))]
         return (_list_cifar(batches), []) if len(batches) == len(names) else _list_tars([Path(n) for n in names])
     raise UserError(
@@ -82,16 +81,18 @@ def _list_file(path: Path) -> tuple[list[Source], list[str]]:
     return _list_text(path)
 
 
-def _expand(pattern: str) -> list[str]:
-    """The files that a pattern names, sorted: `*`, `?`, `[]` as in a shell, and WebDataset's `{00..12}`."""
+def _expand(pattern: str, out: Path) -> list[str]:
+    """The files that a pattern names, but `out`'s own: `*`, `?`, `[]` as in a shell, WebDataset's `{00..12}`."""
     import braceexpand  # comes with webdataset
 
+    inside = os.path.realpath(out).rstrip("/") + "/"
     try:
         patterns = list(braceexpand.braceexpand(pattern))
     except ValueError:  # unbalanced braces: a plain name, then
         patterns = [pattern]
     found = {name for each in patterns for name in glob.glob(each, recursive=True)}  # noqa: PTH207  # may be absolute
-    return sorted(name for name in found if Path(name).is_file())
+    files = (name for name in found if Path(name).is_file())
+    return sorted(name for name in files if not os.path.realpath(name).startswith(inside))
 
 
 def _is_image(name: str) -> bool:
@@ -117,7 +118,7 @@ def _walk(root: Path, out: Path) -> Iterator[str]:
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
-                if not entry.is_dir():
+                if not _is_folder(entry):
                     yield entry.path
                     continue
                 real = os.path.realpath(entry.path)
@@ -125,6 +126,13 @@ def _walk(root: Path, out: Path) -> Iterator[str]:
                     continue
                 seen.add(real)
                 folders.append(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: listed like a file, then unreadable
+        return False
 
 
 def _is_within(path: str, folder: str) -> bool:
@@ -145,21 +153,13 @@ def _list_tars(paths: list[Path]) -> tuple[list[Source], list[str]]:
     sources, ignored = [], []
     for path in paths:
         tar_name = os.path.relpath(path.absolute(), root)
-        for member in _members(path):
+        for member in archives.members(path):
             name = f"{tar_name}!{member.name}"
             if _is_image(member.name):
-                sources.append(Source(name, str(path), MEMBER, member.offset_data, member.size))
+                sources.append(Source(name, str(path), MEMBER, member.offset, member.size))
             else:
                 ignored.append(name)
     return sources, ignored
-
-
-def _members(path: Path) -> list[tarfile.TarInfo]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return [member for member in archive if member.isreg()]
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is no plain tar ({error}): unpack it, or leave it out of the pattern") from None
 
 
 def _list_cifar(batches: list[Path]) -> list[Source]:
@@ -180,6 +180,8 @@ def read_bytes(source: Source, limit: int) -> bytes:
     """
     if source.kind == CIFAR_PYTHON:
         return cifar.load_python(source.path)[source.offset].tobytes()
+    if source.offset == archives.NOWHERE:
+        raise OSError("a link to no file of its tar, or a sparse or special file")
     with open(source.path, "rb", opener=_open_at_once) as stream:
         status = os.fstat(stream.fileno())
         size = source.size if source.kind != FILE else status.st_size

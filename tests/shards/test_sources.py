@@ -8,7 +8,7 @@ import pytest
 
 from shards.errors import UserError
 from shards.sources import Listing, Source, open_sources, read_bytes
-from tests.shards.pictures import encode, make_folder, photograph
+from tests.shards.pictures import encode, make_folder, pack_folder, photograph
 
 ELSEWHERE = Path("/nonexistent")
 
@@ -95,6 +95,25 @@ def test_a_member_cut_off_with_its_tar_is_an_error(tmp_path: Path) -> None:
     os.truncate(source.path, source.offset + source.size - 1)
     with pytest.raises(OSError, match="ends inside"):
         read_bytes(source, 1 << 20)
+
+
+def test_out_is_not_taken_by_a_pattern_either(tmp_path: Path) -> None:
+    make_tars(make_folder(tmp_path / "photos", 4), tmp_path / "tars")
+    make_tars(make_folder(tmp_path / "more", 4), tmp_path / "tars" / "out")
+    (tmp_path / "link").symlink_to("tars")
+    listing = open_sources(str(tmp_path / "tars" / "**" / "*.tar"), tmp_path / "link" / "out")
+    assert {source.path for source in listing.sources} == {str(tmp_path / "tars" / f"0000{n}.tar") for n in (0, 1)}
+
+
+def test_a_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", 3)
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    listing = open_sources(str(folder), ELSEWHERE)
+    assert names(listing)[-1] == "loop.jpg"
+    with pytest.raises(OSError, match="symbolic link"):
+        read_bytes(listing.sources[-1], 100)
+    outcome = pack_folder(folder, tmp_path / "out")
+    assert (outcome.num_packed, outcome.manifest.left_out) == (3, {"unreadable": 1})
 
 
 def test_odd_names_survive(tmp_path: Path) -> None:
