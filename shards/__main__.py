@@ -28,7 +28,7 @@ SOURCE is one of
 Every image is packed or listed with its reason in OUT/left_out.tsv: unreadable, too small, grey (--drop-grey),
 duplicate, decompression bomb.
 
-exit status: 0 all images packed, 1 some left out, 2 a mistake (one line says which), 130 Ctrl-C
+exit status: 0 all images packed, 1 some left out, 2 a mistake (one line says which), 70 a bug, 130 Ctrl-C
 The same command again goes on where it was stopped, whatever stopped it; what was unreadable is tried again.
 Images are told apart by name: one that has changed under the same name is not noticed; choose a new OUT for it.
 

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 
@@ -66,7 +67,7 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr and 2."""
+    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr and 2, a bug 70."""
     try:
         return main(argv) or 0
     except KeyboardInterrupt:
@@ -77,7 +78,8 @@ def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int
         return 0
     except Exception as error:
         line = describe(error)
-        if line is None:
-            raise
+        if line is None:  # not the 1 that Python would give: that tells of images left out
+            traceback.print_exc()
+            return os.EX_SOFTWARE
         print(f"{program}: error: {_of_rank(line)}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -58,12 +59,12 @@ def _run_pool(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
     done = RawArray("Q", len(tasks) + 1)  # images done of each task; the last cell tells the workers to stop
-    with _single_threaded_forkserver():
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin, (done,))
-        futures: dict[Future[Result], int] = {
-            pool.submit(_call, task, place): place for place, task in enumerate(tasks)
-        }
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin, (done,))
     try:
+        with _single_threaded_forkserver():  # `submit` starts the workers, and one may be dead before the last task
+            futures: dict[Future[Result], int] = {
+                pool.submit(_call, task, place): place for place, task in enumerate(tasks)
+            }
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -88,13 +89,23 @@ def _single_threaded_forkserver() -> Iterator[None]:
     os.environ.update(_ONE_THREAD)
     try:
         multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-        forkserver.ensure_running()
+        _start_forkserver()
         yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         if in_main:
             signal.signal(signal.SIGINT, handler)
+
+
+def _start_forkserver() -> None:
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        if "path too long" not in str(error):  # it has no errno
+            raise
+        folder = tempfile.gettempdir()
+        raise UserError(f"the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one") from None
 
 
 _done: Any = None

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from shards.errors import UserError
 from shards.files import whole_file, write_whole
 from shards.format import MEMBER, TAR_BLOCK, Shard, index_text, key_name, member_bytes, member_header
 
@@ -40,11 +41,14 @@ def tar_header(key: int, size: int, dtype: str) -> bytes:
 
 
 def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
-    """All pixels of a shard, mapped, not read: (samples, 3, size, size)."""
+    """All pixels of a shard, mapped, not read: (samples, 3, size, size); raises `UserError` if its length is wrong."""
     stride = member_stride(size, dtype)
     start = TAR_BLOCK + len(member_header(size, dtype))
     if samples == 0:
         return np.empty((0, 3, size, size), dtype)
+    found, expected = path.stat().st_size, tar_bytes(samples, size, dtype)
+    if found != expected:
+        raise UserError(f"{path} has {found} bytes instead of {expected}: restore it, or run the same build again")
     mapped = np.memmap(path, np.uint8, "r")
     item = np.dtype(dtype).itemsize
     strides = (stride, size * size * item, size * item, item)

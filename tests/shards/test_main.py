@@ -88,6 +88,25 @@ def test_mistakes_get_one_line_and_leave_nothing(
     assert (sorted(tmp_path.rglob("*")), sorted(photos.rglob("*"))) == before
 
 
+@pytest.mark.parametrize("length", [0, 512, 10_239])
+def test_a_shard_cut_short_gets_one_line_from_every_reader(
+    photos: Path, tmp_path: Path, length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert knock("build", photos, out, "--size", 32, "--workers", 1) == 0
+    os.truncate(out / "000003.tar", length)
+    for argv in (["statistics", out, "--workers", 1], ["info", out, "--sheet", tmp_path / "sheet.png"]):
+        capsys.readouterr()
+        assert knock(*argv) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(f"shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it")
+
+
+def test_a_bug_is_told_apart_from_images_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_door("shards", lambda _: 1 // 0) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_out_gets_one_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tmp_path.chmod(0o500)
