@@ -119,3 +119,17 @@ def newest_process_of_session(session: int) -> int:
         if int(fields[3]) == session:
             found.append((int(fields[19]), int(path.parent.name)))
     return max(found)[1]
+
+
+def test_death_before_any_change_on_disk_is_made_good(tmp_path: Path) -> None:
+    """Thirty instants out of all, one process dying twice a point: duplicates, a broken file, two splits."""
+    folder = make_folder(tmp_path / "photos", 10)
+    (folder / "broken.jpg").write_bytes(b"broken")
+    for number in range(3):
+        (folder / f"copy{number}.png").write_bytes((folder / "class1" / "photo 001.png").read_bytes())
+    command = [sys.executable, "-m", "tests.shards.dying", str(folder), str(tmp_path), "30"]
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # it forks
+    done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    number_of_points, _, number_of_instants, _ = done.stdout.split()
+    assert int(number_of_points) == 30 < int(number_of_instants)
