@@ -110,7 +110,7 @@ def _add_build(doors: Doors) -> None:
         "--dtype",
         choices=DTYPES,
         default="uint8",
-        help="uint8 is off by .2 in L and .5 in a, b at most; float16 is exact",
+        help="uint8 is off by .2 in L and .5 in a, b at most; float16 by 2^-5 (default: uint8)",
     )
     add("--splits", default="", metavar="NAME=SHARE,...", help=SPLITS_HELP)
     add("--drop-grey", action="store_true", help="leave out pictures without colour")

@@ -12,7 +12,7 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash", "pad")
@@ -22,6 +22,9 @@ Image.init()
 _WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check, whose limit the user can set
+# Pillow gives up on a PNG with more than 1 MB of a profile or of text; printers and editing histories need more.
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
 _SRGB = ImageCms.createProfile("sRGB")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -136,10 +139,23 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey scaled, not clipped as Pillow's `convert` does (16-bit colour it scales itself, within one level)."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        if _is_min_white(image):
+            return ImageChops.invert(grey)
+        if "transparency" in image.info:  # one of the 65536 greys, to be found before they become 256
+            alpha = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
+            return Image.merge("LA", (grey, alpha))
+        return grey
     if image.mode in ("I", "F"):
         raise Undecodable(UNREADABLE, f"pixels of mode {image.mode!r} have no defined range")
     return image
+
+
+def _is_min_white(image: Image.Image) -> bool:
+    """Whether 0 is white, which Pillow sees to for 8 bits alone."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
 
 
 def _to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from shards.decode import FITS, Undecodable, decode_image, fit_image, open_image, reduce_jpeg, to_rgb, upright_size
 from tests.shards.pictures import encode, photograph
@@ -44,6 +44,33 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
     deep[0, :2] = 0, 65535
     expected = np.rint(deep / 257)[..., None].repeat(3, -1)
     assert np.array_equal(decoded(encode(deep, kind)), expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_whose_0_is_white_is_not_a_negative(kind: type) -> None:
+    import tifffile
+
+    stream = io.BytesIO()
+    negative: np.ndarray = (255 - GREY).astype(kind) * (257 if kind is np.uint16 else 1)
+    tifffile.imwrite(stream, negative, photometric="miniswhite")
+    assert np.array_equal(decoded(stream.getvalue()), GREY[..., None].repeat(3, -1))
+
+
+def test_one_transparent_grey_of_65536_becomes_white() -> None:
+    deep = GREY.astype(np.uint16) * 257
+    deep[:5, :7], deep[5:9, :7] = 1000, 1001  # the same of 256 greys
+    image = Image.fromarray(deep)
+    pixels = decoded(encode(image, transparency=1000))
+    assert (pixels[:5, :7] == 255).all()
+    assert (pixels[5:9, :7] == 4).all()
+    assert np.array_equal(pixels[9:], GREY[9:, :, None].repeat(3, -1))
+
+
+def test_a_png_with_megabytes_beside_its_pixels_is_read() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("history", "edited " * 600_000, zip=True)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(decoded(encode(RGB, pnginfo=text, icc_profile=srgb + bytes(3 << 20))), RGB)
 
 
 def png_of_16_bits(deep: np.ndarray) -> bytes:
