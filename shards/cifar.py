@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,6 +26,7 @@ PIXELS = 3 * SIDE * SIDE
 RECORD = 1 + PIXELS
 _NAME = re.compile(r"(data_batch_\d+|test_batch)(\.bin)?")
 _LARGEST_PICKLE = 1 << 28
+_MOST_TUPLES = 1000  # a batch has a dozen
 
 
 def is_batch(path: Path) -> bool:
@@ -65,6 +67,7 @@ def load_python(path: str) -> np.ndarray:
         raise UserError(f"{path} is too large for a CIFAR-10 batch")
     data = Path(path).read_bytes()
     try:
+        _check_tuples(data)
         batch = _ArraysAlone(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a pickle that is no batch may raise anything
         raise UserError(f"{path} is not CIFAR-10's python layout ({error}): nothing of it was run") from None
@@ -73,6 +76,12 @@ def load_python(path: str) -> np.ndarray:
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise UserError(f"{path} is not CIFAR-10's python layout (no uint8 array of rows of {PIXELS})")
     return pixels
+
+
+def _check_tuples(data: bytes) -> None:
+    """Refuse what may be a deep nest of tuples: as a dict's key, Python's own hash of it ends the process."""
+    if sum(opcode.name.startswith("TUPLE") for opcode, _, _ in pickletools.genops(data)) > _MOST_TUPLES:
+        raise pickle.UnpicklingError("it has too many tuples")
 
 
 class _Named:

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +179,12 @@ def test_a_state_of_the_dtype_is_not_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", [b"}S'x'\nI1\ns", b"N}S'__defaults__'\nI1\ns\x86"])
 def test_what_is_admitted_cannot_be_changed(tmp_path: Path, name: bytes, state: bytes) -> None:
     assert "a state to what has none" in refusal(tmp_path, name + state + b"b.")
+
+
+def test_a_nest_of_tuples_does_not_end_the_process(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02})" + b"\x85" * 3_000_000 + b"K\x01s.")
+    code = "import sys; from shards.cifar import load_python; load_python(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "data_batch_1")]  # a process of its own, since it may die
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "it has too many tuples" in done.stderr
