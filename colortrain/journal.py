@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from colortrain.pictures import save_png
-from colortrain.plain import to_plain
+from colortrain.plain import finite, to_plain
 from colortrain.recipe import Recipe
 from shards.files import write_whole
 
@@ -36,7 +36,7 @@ class Journal:
         """One line of metrics.jsonl ("train", "validation", "start", ...), and its numbers to the trackers."""
         if not self.writes:
             return
-        line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values})
+        line = json.dumps(finite({"kind": kind, "step": step, "time": round(time.time(), 3), **values}))
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
         if kind in ("train", "validation"):

@@ -28,6 +28,13 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def finite(value: Any) -> Any:
+    """The same plain value with null for what JSON has no number for: infinities and NaN."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """The value of type `kind` (a class, union, tuple or Literal) that a plain value stands for.
 

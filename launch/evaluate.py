@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import score_split, text_table
+from colortrain.plain import finite
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
 from launch.doors import DoorParser, at_least_one
@@ -128,13 +128,7 @@ def check_same_step(step: int, accelerator: Accelerator) -> None:
 
 def write_json(document: dict[str, Any], path: Path) -> None:
     """Write scores as JSON, which has no word for "not a number": null."""
-    write_whole(path, json.dumps(_finite(document), indent=1, allow_nan=False).encode() + b"\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_whole(path, json.dumps(finite(document), indent=1, allow_nan=False).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
-    accelerator = make_accelerator(log_with=trackers, project_config=project)
+    accelerator = make_accelerator(log_with=trackers or None, project_config=project)
     try:
         Trainer(recipe, data, arguments.run, accelerator).train()
     finally:
