@@ -34,7 +34,19 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def start(photos: Path, out: Path, workers: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "shards", "build", str(photos), str(out), *OPTIONS, "--workers", str(workers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """Tests started in the background inherit an ignored SIGINT, and Python then has no KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(out: Path, records: int, process: subprocess.Popen[str]) -> None:
