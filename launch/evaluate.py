@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from colortrain.plain import finite
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
 from launch.doors import DoorParser, at_least_one
+from launch.processes import leave
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.progress import ProgressLine
@@ -132,4 +132,4 @@ def write_json(document: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.evaluate", main))
+    leave(run_door("launch.evaluate", main))

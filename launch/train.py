@@ -26,7 +26,7 @@ from colortrain.recipes import get_recipe
 from colortrain.run import Data, check_run_folder, open_data
 from colortrain.trainer import Trainer
 from launch.doors import DoorParser
-from launch.processes import check_processes, launcher
+from launch.processes import check_processes, launcher, leave
 from shards.errors import run_door
 
 _EXAMPLE = """\
@@ -123,4 +123,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.train", main))
+    leave(run_door("launch.train", main))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -84,7 +85,8 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
     deadline = time.monotonic() + 120
     while not checkpoint_folder(run, kill_at).is_dir() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    for child in [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]:
+        os.kill(child, signal.SIGKILL)  # ranks have sessions of their own: the launcher's group is not enough
     process.wait()
     assert kill_at in checkpoint_steps(run)
     assert STEPS not in checkpoint_steps(run), "killed too late to prove anything"
