@@ -45,24 +45,27 @@ def titled_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], pho
     zoom = max(1, -(-_LEGIBLE // width))
     cell_height, cell_width = height * zoom + _GAP, width * zoom + _GAP
     block = len(titles) * cell_width + 3 * _GAP  # one photo's pictures, and more air before the next photo's
-    lines = -(-len(rows) // photos_per_row)
+    lines, above = -(-len(rows) // photos_per_row), _TITLE * max(title.count("\n") + 1 for title in titles)
     across = min(photos_per_row, len(rows))
-    canvas = Image.new("RGB", (across * block - 2 * _GAP, _TITLE + lines * cell_height + _GAP), "white")
+    canvas = Image.new("RGB", (across * block - 2 * _GAP, above + lines * cell_height + _GAP), "white")
     for number, row in enumerate(rows):
-        top, left = _TITLE + number // photos_per_row * cell_height, number % photos_per_row * block + _GAP
+        top, left = above + number // photos_per_row * cell_height, number % photos_per_row * block + _GAP
         for column, picture in enumerate(row):
             shown = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
             canvas.paste(Image.fromarray(shown), (left + column * cell_width, top))
-    _write_titles(canvas, titles, [i * block + _GAP for i in range(across)], cell_width)
+    middles = [i * block + _GAP + (cell_width - _GAP) / 2 for i in range(across)]
+    _write_titles(canvas, titles, middles, cell_width, above / 2)
     return np.asarray(canvas)
 
 
-def _write_titles(canvas: Image.Image, titles: Sequence[str], lefts: Sequence[int], cell_width: int) -> None:
+def _write_titles(
+    canvas: Image.Image, titles: Sequence[str], middles: Sequence[float], cell_width: int, y: float
+) -> None:
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default()
-    for left in lefts:
+    for first in middles:
         for column, title in enumerate(titles):
-            middle = left + column * cell_width + (cell_width - _GAP) / 2
-            draw.text((middle, _TITLE / 2), title, fill="black", font=font, anchor="mm")
+            place = (first + column * cell_width, y)
+            draw.text(place, title, fill="black", font=font, anchor="mm", align="center")
 
 
 def recolour(rgb: np.ndarray, ab: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colortrain.checkpoint import load_generator
+from colortrain.checkpoint import latest_checkpoint, load_generator, load_state
 from colortrain.evaluation import LABELS, generate
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import grey, save_png, titled_grid
@@ -61,12 +61,21 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
     processes = math.gcd(recipe.batch_size, torch.cuda.device_count() or 2)
     words = ["-m", "launch.train", "--recipe", str(written), "--shards", str(shards), "--run", str(folder)]
     run(recipe.name, [*launcher(processes), *words, "--tracker", "none"])
+    check_images(recipe, folder)
     scores = folder / "evaluation.json"
     evaluate = ["-m", "launch.evaluate", "--run", str(folder), "--shards", str(shards), "--json", str(scores)]
     run(recipe.name, [sys.executable, *evaluate, *(["--limit", str(limit)] if limit else [])])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(line["seconds"] for line in lines if line["kind"] == "train")
     return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_text())}
+
+
+def check_images(recipe: Recipe, folder: Path) -> None:
+    """Raise `UserError` if the network has seen more images than this comparison gives each."""
+    latest = latest_checkpoint(folder)
+    seen = load_state(latest)["images"] if latest else 0
+    if seen >= recipe.total_images(1) + recipe.batch_size:
+        raise UserError(f"{folder} was trained on {seen:,} images, more than --images: choose another --out")
 
 
 def run(name: str, line: Sequence[str]) -> None:
@@ -103,17 +112,21 @@ def number(metric: str, value: float | None) -> str:
     return "" if value is None else f"{value:.{LABELS[metric][2]}f}"
 
 
-def draw(runs: dict[str, Path], shards: Path, out: Path) -> None:
+def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
     """One picture: photographs in rows; grey, every recipe and the truth in columns."""
     split = open_held_out(shards)
-    lab = stored_to_lab(torch.from_numpy(split.read(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
+    if split.manifest.size != size:
+        raise UserError(f"--photos {shards} holds {split.manifest.size} px, the networks were trained on {size}")
+    lab = stored_to_lab(
+        torch.from_numpy(split.read(np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
+    )
     columns = [[grey(one) for one in lab.numpy()]]
     for folder in runs.values():
         generator, recipe, _ = load_generator(folder)
         columns.append(list(generate(generator, recipe.codec, lab, dropout=recipe.test_dropout).numpy()))
     columns.append(list(lab.numpy()))
     rows = [[lab_to_rgb(picture) for picture in row] for row in zip(*columns, strict=True)]
-    save_png(titled_grid(rows, ["grey", *runs, "truth"]), out)
+    save_png(titled_grid(rows, ["grey", *(name.replace("_", "\n", 1) for name in runs), "truth"]), out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words.add_argument("--images", type=at_least_one, required=True, help="how many images each recipe trains on")
     words.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="default: all of them")
     words.add_argument("--base-channels", type=at_least_one, default=16, help="width of all networks (default: 16)")
+    words.add_argument(
+        "--photos", type=Path, metavar="DIR", help="draw the picture from these shards (default: --shards)"
+    )
     words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N held-out samples only")
     asked = words.parse_args(argv)
     for name in asked.recipes:
@@ -138,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_whole(asked.out / "table.json", json.dumps(results, indent=1).encode())
     table = markdown(results, asked.images)
     write_whole(asked.out / "table.md", table.encode())
-    draw({recipe.name: asked.out / recipe.name for recipe in recipes}, asked.shards, asked.out / "picture.png")
+    runs = {recipe.name: asked.out / recipe.name for recipe in recipes}
+    draw(runs, asked.photos or asked.shards, size, asked.out / "picture.png")
     print(f"\n{table}\n{asked.out}/table.md, table.json, picture.png")
     return 0
 

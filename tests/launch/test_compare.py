@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from colortrain.recipes import RECIPES
-from launch.compare import prepared
+from launch.compare import check_images, prepared
+from shards.errors import UserError
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import run_door
+from tests.launch.small_run import small_run
 
 
 @pytest.mark.distributed
@@ -50,3 +52,11 @@ def test_unknown_recipes_are_named_before_any_work(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "valid, nearest first: nazeri_gan," in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_networks_that_saw_more_images_are_not_compared(tmp_path: Path) -> None:
+    recipe = prepared("nazeri_unet_l2", 32, 8, 1000)
+    small_run(tmp_path, step=100)  # 100 steps of 16 pictures
+    with pytest.raises(UserError, match="trained on 1,600 images, more than --images"):
+        check_images(recipe, tmp_path)
+    check_images(prepared("nazeri_unet_l2", 32, 8, 1600), tmp_path)
