@@ -18,12 +18,12 @@ import numpy as np
 from shards.errors import UserError
 from shards.files import whole_file
 from shards.format import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
+from shards.index import INDEX, index_rows, join_rows, write_index
 from shards.plan import BY_SOURCE, SOURCES, Plan, parse_splits
 from shards.records import DUPLICATE, Entry, Record, load_record, mark_duplicates, record_path, save_record
-from shards.tars import TarOfSamples, content_offsets, pixels_view
+from shards.tars import TarOfSamples, pixels_view
 
 LEFT_OUT = "left_out.tsv"
-INDEX = "index.npy"
 
 
 class PackAgain(UserError):  # noqa: N818  # `build` hears it and does so
@@ -51,7 +51,7 @@ def finish(root: Path, plan: Plan, strict: bool = False) -> Outcome:
     _check_left_out(root, plan, left_out, strict)
     splits = {split: _shards_of(records, split) for split in _split_names(plan, records)}
     for split in splits:
-        _write_index(root, plan, records, split)
+        write_index(split_folder(root, split) / INDEX, index_table(plan, records, split))
     _remove_leftovers(root, splits)
     parameters = plan.parameters
     manifest = Manifest(
@@ -86,18 +86,10 @@ def _shards_of(records: Iterable[Record], split: str) -> tuple[Shard, ...]:
 
 
 def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray:
-    """The split's table: int64 (samples, 2), a row a sample in shard order: key, offset of its content in its tar."""
-    rows = [np.empty((0, 2), np.int64)]
-    for record in records:
-        keys = record.keys(split)
-        offsets = content_offsets(len(keys), plan.parameters.size, plan.parameters.dtype)
-        rows.append(np.stack([np.array(keys, np.int64), offsets], 1))
-    return np.concatenate(rows)
-
-
-def _write_index(root: Path, plan: Plan, records: Iterable[Record], split: str) -> None:
-    with whole_file(split_folder(root, split) / INDEX) as stream:
-        np.save(stream, index_table(plan, records, split))
+    """The split's `index.npy`, from the records alone."""
+    size, dtype = plan.parameters.size, plan.parameters.dtype
+    packed = ([entry for entry in record.entries if entry.is_in(split)] for record in records)
+    return join_rows([index_rows([e.key for e in each], [e.crc32 for e in each], size, dtype) for each in packed])
 
 
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:

@@ -3,7 +3,7 @@
     OUT/manifest.json          written last; a folder without it is not a shard set
     OUT/train/000000.tar       samples: one member `<key>.lab.npy` each, C-order array (3, size, size)
     OUT/train/000000.idx       the same tar's index in DALI's text form
-    OUT/train/index.npy        one binary table for the split: int64 (samples, 2) of key and member offset
+    OUT/train/index.npy        one binary table for the split: int64 (samples, 3) of key, member offset, CRC-32
     OUT/sources/000000.jsonl   what became of each source image of this block: packed, or left out and why
 
 Without `--splits` there is one split, "all", and its tars lie in OUT itself. Block b of the (shuffled) source list
@@ -26,7 +26,8 @@ import numpy as np
 from shards.errors import UserError, unknown
 from shards.files import write_whole
 
-FORMAT = "colortrain-shards-1"
+_FORMATS = "colortrain-shards-"
+FORMAT = f"{_FORMATS}2"
 MEMBER = "lab.npy"
 MANIFEST = "manifest.json"
 ONE_SPLIT = "all"
@@ -132,14 +133,21 @@ def load_manifest(root: str | Path) -> Manifest:
         raise UserError(f"{root} has no {MANIFEST}: not a shard set, or not finished (run the same build again)")
     try:
         document = json.loads(path.read_text())
+        _check_format(path, document.get("format"))
         return _parse_manifest(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or build the shard set again") from None
 
 
+def _check_format(path: Path, found: Any) -> None:
+    if found == FORMAT:
+        return
+    if not str(found).startswith(_FORMATS):
+        raise ValueError(f"format {found!r}, this version reads {FORMAT!r}")
+    raise UserError(f"{path} is of format {found!r}, this version reads {FORMAT!r}: build the shard set again")
+
+
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
-    if document.get("format") != FORMAT:
-        raise ValueError(f"format {document.get('format')!r}, this version reads {FORMAT!r}")
     claimed = document.pop("dataset_id")
     splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in document.pop("splits").items()}
     manifest = Manifest(splits=splits, **document)

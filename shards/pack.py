@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -78,7 +79,7 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
     except MemoryError:
         raise UserError(f"not enough memory for {source.name}: use fewer --workers or a lower --max-pixels") from None
     pixels = pack(rgb_to_lab(rgb), parameters.dtype).tobytes()
-    return replace(entry, packed=hashlib.sha256(pixels).hexdigest()), pixels
+    return replace(entry, packed=hashlib.sha256(pixels).hexdigest(), crc32=zlib.crc32(pixels)), pixels
 
 
 def _read(source: Source, max_pixels: int) -> bytes:

@@ -199,5 +199,7 @@ def load_plan(root: Path) -> Plan:
 
 def _difference(before: Plan, now: Plan) -> str:
     old, new = asdict(before.parameters), asdict(now.parameters)
+    if before.format != now.format:
+        return f"of format {before.format!r}, this version writes {now.format!r}"
     changed = [f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]]
     return "; ".join(changed) or "its source files are not the same"

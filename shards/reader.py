@@ -15,6 +15,7 @@ import numpy as np
 
 from shards.errors import UserError
 from shards.format import Manifest, key_name, load_manifest, member_bytes, member_header, split_folder
+from shards.index import INDEX, load_index
 
 _MAX_OPEN = 256
 
@@ -97,16 +98,7 @@ class Split:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _load_index(self) -> np.ndarray:
-        path = split_folder(self.root, self.name) / "index.npy"
-        if not path.is_file():
-            raise UserError(f"{path} is missing: restore it or build the shard set again")
-        try:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): restore it or build the shard set again") from None
-        if table.shape != (len(self), 2) or table.dtype != np.int64:
-            raise UserError(f"{path} does not match the manifest: restore it or build the shard set again")
-        return table
+        return load_index(split_folder(self.root, self.name) / INDEX, len(self))
 
 
 def open_held_out(root: str | Path) -> Split:

@@ -1,7 +1,7 @@
 """What became of each source image: OUT/sources/NNNNNN.jsonl, one record a block, the proof that the block is done.
 
 First line: {"build", "block", "shards": {split: Shard}}. Then one line a source, in key order: packed images carry
-"split" and "packed" (SHA-256 of the pixels as stored), the others "reason" and "detail".
+"split", "packed" (SHA-256 of the pixels as stored) and "crc32" (of the same), the others "reason" and "detail".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One source image: packed if `reason` is empty. `packed` stays with duplicates, which are found from it."""
+    """One source image: packed if `reason` is empty. `packed` and `crc32` stay with duplicates."""
 
     key: int
     source: str
@@ -29,7 +29,8 @@ class Entry:
     height: int = 0
     split: str = ""
     sha256: str = ""  # of the encoded bytes
-    packed: str = ""  # SHA-256 of the stored pixels
+    packed: str = ""  # SHA-256 of the stored pixels, by which duplicates are found
+    crc32: int = 0  # of the same, for the index
     reason: str = ""
     detail: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 
 from shards.errors import UserError
 from shards.files import sha256_of
-from shards.finish import INDEX, index_table
+from shards.finish import index_table
 from shards.format import (
     MANIFEST,
     MEMBER,
@@ -27,6 +28,7 @@ from shards.format import (
     member_header,
     split_folder,
 )
+from shards.index import INDEX
 from shards.pack import Report
 from shards.plan import BUILD, Plan, load_plan
 from shards.pool import Task, run_tasks
@@ -150,8 +152,11 @@ def _member_damage(data: mmap.mmap, place: int, entry: Entry, size: int, dtype: 
         return f"bytes {start}-{content - 1}: wrong tar header"
     if data[content:body] != npy:
         return f"bytes {content}-{body - 1}: wrong npy header"
-    if sha256(data[body:end]).hexdigest() != entry.packed:
+    pixels = data[body:end]
+    if sha256(pixels).hexdigest() != entry.packed:
         return f"bytes {body}-{end - 1}: pixels are not those recorded"
+    if zlib.crc32(pixels) != entry.crc32:
+        return f"bytes {body}-{end - 1}: pixels have not the CRC-32 recorded"
     if any(data[end:after]):
         return f"bytes {end}-{after - 1}: padding is not zero"
     return ""

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Sequence
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from skimage import data
 
-from shards.files import sha256_of, write_whole
-from shards.format import (
-    MEMBER,
-    ONE_SPLIT,
-    Manifest,
-    Shard,
-    key_name,
-    member_bytes,
-    member_header,
-    save_manifest,
-    split_folder,
-)
+from shards.format import ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
+from shards.index import INDEX, rebuild_index, write_index
 from shards.lab import pack, rgb_to_lab
+from shards.tars import TarOfSamples
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
@@ -64,35 +53,19 @@ def small_set(
 
 
 def _write_split(folder: Path, split: str, keys: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[Shard, ...]:
-    shards, table = [], []
+    shards = []
     for number, start in enumerate(range(0, len(keys), 5)):
-        part = keys[start : start + 5]
-        path = split_folder(folder, split) / f"{number:06d}.tar"
-        table += _write_tar(path, part, stored)
-        shards.append(
-            Shard(
-                path=path.relative_to(folder).as_posix(),
-                samples=len(part),
-                bytes=path.stat().st_size,
-                sha256=sha256_of(path),
-            )
-        )
-    stream = BytesIO()
-    np.save(stream, np.array(table, np.int64).reshape(-1, 2))
-    write_whole(split_folder(folder, split) / "index.npy", stream.getvalue())
+        path = (split_folder(Path(), split) / f"{number:06d}.tar").as_posix()
+        shards.append(_write_tar(folder, path, keys[start : start + 5].tolist(), stored))
+    size, dtype = stored[0].shape[1], str(stored[0].dtype)
+    table = rebuild_index([folder / shard.path for shard in shards], shards, size, dtype)
+    write_index(split_folder(folder, split) / INDEX, table)
     return tuple(shards)
 
 
-def _write_tar(path: Path, keys: np.ndarray, stored: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Write one tar; the key and the offset of the content of each member."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key in keys.tolist():
-            pixels = stored[key]
-            content = member_header(pixels.shape[1], str(pixels.dtype)) + pixels.tobytes()
-            entry = tarfile.TarInfo(f"{key_name(key)}.{MEMBER}")
-            entry.size = member_bytes(pixels.shape[1], str(pixels.dtype))
-            rows.append((key, tar.offset + tarfile.BLOCKSIZE))
-            tar.addfile(entry, BytesIO(content))
-    return rows
+def _write_tar(folder: Path, path: str, keys: Sequence[int], stored: Sequence[np.ndarray]) -> Shard:
+    with TarOfSamples(folder, path, stored[0].shape[1], str(stored[0].dtype)) as tar:
+        for key in keys:
+            tar.add(key, stored[key].tobytes())
+    assert tar.shard
+    return tar.shard

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from shards.errors import UserError
+from shards.finish import index_table
 from shards.format import load_manifest, save_manifest
+from shards.index import write_index
 from shards.plan import load_plan
 from shards.records import load_record, save_record
 from shards.tars import member_stride, tar_header
@@ -111,10 +113,23 @@ def exchange_members(out: Path) -> None:
     (out / SHARD).write_bytes(data[STRIDE : 2 * STRIDE] + data[:STRIDE] + data[2 * STRIDE :])
 
 
-def change_index(out: Path) -> None:
-    table = np.load(out / "train" / "index.npy")
-    table[3, 1] += 512
-    np.save(out / "train" / "index.npy", table)
+def change_index(row: int, column: int) -> Callable[[Path], None]:
+    def apply(out: Path) -> None:
+        table = np.load(out / "train" / "index.npy")
+        table[row, column] += 512
+        np.save(out / "train" / "index.npy", table)
+
+    return apply
+
+
+def change_checksum(out: Path) -> None:
+    """What a builder gone wrong would leave: record and index agree on a CRC-32 that is not the pixels'."""
+    plan = load_plan(out)
+    record = load_record(out, plan, 1)
+    wrong = [replace(entry, crc32=entry.crc32 ^ entry.is_in("train")) for entry in record.entries]
+    save_record(replace(record, entries=tuple(wrong)), out)
+    records = [load_record(out, plan, block) for block in range(plan.num_blocks)]
+    write_index(out / "train" / "index.npy", index_table(plan, records, "train"))
 
 
 def exchange_pixels(out: Path) -> None:
@@ -156,7 +171,9 @@ def forge_manifest(out: Path) -> None:
         (exchange_pixels, f"{SHARD} is broken: member .* pixels are not those recorded"),
         (drop("train/000001.idx"), "train/000001.idx does not agree with its tar"),
         (edit("train/000001.idx", "v1.2", "v1.1"), "train/000001.idx does not agree"),
-        (change_index, "train/index.npy does not agree with the tars"),
+        (change_index(3, 1), "train/index.npy does not agree with the tars"),
+        (change_index(5, 2), "train/index.npy does not agree with the tars"),
+        (change_checksum, f"{SHARD} is broken: member .* pixels have not the CRC-32 recorded"),
         (drop("val/index.npy"), "val/index.npy cannot be read"),
         (drop("manifest.json"), "has no manifest.json: not a shard set, or not finished"),
         (edit("manifest.json", '"size": 32', '"size": 64'), "manifest.json is damaged .dataset_id"),
