@@ -1,14 +1,15 @@
 """Training batches: the global order sliced by rank, read ahead by a thread, scaled and flipped on the device.
 
 The whole state is one integer, the images consumed so far; what is prefetched but not consumed does not count.
+Threads read, not processes: copying from a mapped file holds no Python lock worth the name, and nothing is pickled.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -17,11 +18,10 @@ from torch.nn import functional as F
 
 from colortrain.lab import Batch, Codec, stored_to_lab
 from shards.errors import UserError
-from shards.order import Order
-from shards.reader import Split
+from shards.mixture import Samples, Substitute
 from shards.statistics import sums_of
 
-_AHEAD = 4  # batches read before they are asked for
+_AHEAD = 3  # batches read before they are asked for, more than there are threads
 _FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
 
 
@@ -78,7 +78,7 @@ def check_divides(batch_size: int, world: int) -> None:
         raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
 
 
-def ab_histogram(split: Split, most: int = 20_000) -> np.ndarray:
+def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
     """Share of pixels in each ab bin, float64 (23, 23): `python -m shards statistics`' own bins, a along the rows.
 
     Counts the split's samples, at most `most` of them, evenly spaced.
@@ -91,70 +91,78 @@ def ab_histogram(split: Split, most: int = 20_000) -> np.ndarray:
 class Loader:
     """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
 
-    `batch_size` is global and must be divisible by `world`. `waited` sums the seconds the training loop stood still.
+    `batch_size` is global and must be divisible by `world`. `workers` threads read ahead, 0 reads when asked; batches
+    are the same for any number. Damaged samples raise `Damaged`, unless up to `max_damaged` of them may be replaced
+    (see `Substitute`); `tell` hears of each. `waited` sums the seconds the training loop stood still.
     """
 
     def __init__(
-        self, split: Split, codec: Codec, *, batch_size: int, seed: int, flip: float, crop: float = 1.0,
-        rank: int = 0, world: int = 1, device: torch.device | str = "cpu",
+        self, samples: Samples, codec: Codec, *, batch_size: int, seed: int, flip: float, crop: float = 1.0,
+        rank: int = 0, world: int = 1, device: torch.device | str = "cpu", workers: int = 1,
+        max_damaged: int = 0, tell: Callable[[str], None] = print,
     ) -> None:  # fmt: skip
         check_divides(batch_size, world)
-        self.split, self.codec, self.seed, self.flip, self.crop = split, codec, seed, flip, crop
+        self.samples, self.codec, self.seed, self.flip, self.crop = samples, codec, seed, flip, crop
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
-        self.device = torch.device(device)
-        self.order = Order([shard.samples for shard in split.shards], seed)
+        self.device, self.workers = torch.device(device), workers
+        self.order = samples.order(seed)
+        self.substitute = Substitute(samples, self.order, max_damaged, tell) if max_damaged else None
         self.waited = 0.0
+
+    @property
+    def substituted(self) -> int:
+        """How many positions this rank has read whose sample is damaged, and got another."""
+        return self.substitute.substituted if self.substitute else 0
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Batches from the point where `images` have been consumed, without end."""
-        ready: queue.Queue[_Item | BaseException] = queue.Queue(_AHEAD)
-        stop = threading.Event()
-        reader = threading.Thread(target=self._read_ahead, args=(images, ready, stop), daemon=True)
-        reader.start()
+        items = self._read_ahead(images) if self.workers else self._read_when_asked(images)
         try:
             while True:
                 began = time.perf_counter()
-                item = ready.get()
+                item = next(items)
                 self.waited += time.perf_counter() - began
-                if isinstance(item, BaseException):
-                    raise item
                 yield self._to_device(*item)
         finally:
-            stop.set()
-            reader.join()
+            items.close()
 
-    def _read_ahead(self, images: int, ready: queue.Queue, stop: threading.Event) -> None:
-        start = images + self.rank * self.share
-        while not stop.is_set():
-            item: _Item | BaseException
-            try:
-                item = self._read(start)
-            except BaseException as error:  # the loop that asks must see it, not this thread's log
-                item = error
-            _put(ready, item, stop)
-            if isinstance(item, BaseException):
-                return
+    def _read_when_asked(self, start: int) -> Generator[_Item, None, None]:
+        while True:
+            yield self._read(start)
             start += self.batch_size
 
+    def _read_ahead(self, start: int) -> Generator[_Item, None, None]:
+        pool = ThreadPoolExecutor(self.workers, "loader")
+        ahead: deque[Future[_Item]] = deque()
+        try:
+            while True:
+                while len(ahead) < self.workers + _AHEAD:
+                    ahead.append(pool.submit(self._read, start))
+                    start += self.batch_size
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
     def _read(self, start: int) -> _Item:
-        stored = torch.from_numpy(self.split.read(self.order(start, start + self.share)))
+        """This rank's share of the global batch that begins at position `start`."""
+        first = start + self.rank * self.share
+        positions = np.arange(first, first + self.share)
+        stored = torch.from_numpy(self._pixels(first, first + self.share))
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        positions = np.arange(start, start + self.share)
         maps = affine_maps(self.seed, positions, self.flip, self.crop)
         return stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX))
 
+    def _pixels(self, start: int, stop: int) -> np.ndarray:
+        if self.substitute:
+            return self.substitute.read(start, stop)
+        return self.samples.read(self.order(start, stop))
+
     def _to_device(self, stored: Tensor, maps: Tensor, mix: Tensor) -> Batch:
-        lab = stored_to_lab(stored.to(self.device, non_blocking=True))
-        maps = maps.to(self.device, non_blocking=True)
-        L, colour = self.codec.encode(cropped(lab, maps) if self.crop < 1 else mirrored(lab, maps))
+        stored, maps = (tensor.to(self.device, non_blocking=True) for tensor in (stored, maps))
+        if self.crop < 1:
+            lab = cropped(stored_to_lab(stored), maps)
+        else:  # bytes are mirrored, not floats: a quarter of the traffic
+            lab = stored_to_lab(mirrored(stored, maps) if self.flip else stored)
+        L, colour = self.codec.encode(lab)
         return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))
-
-
-def _put(ready: queue.Queue, item: object, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            ready.put(item, timeout=0.1)
-            return
-        except queue.Full:
-            continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -9,27 +11,40 @@ from typing import IO
 from colortrain.recipe import Recipe, differences, load_recipe
 from shards.errors import UserError
 from shards.files import lock as lock_file
+from shards.mixture import Mixture, Samples, open_training
 from shards.reader import Split
 
 
 @dataclass(frozen=True)
 class Data:
-    """The photographs to learn from, and those held out (`val` or `test`; None where there is no such split)."""
+    """The photographs to learn from, and those held out (`val` or `test`; None where there is no such split).
 
-    train: Split
+    `workers` threads read ahead; up to `max_damaged` damaged samples are replaced by others, more end the run.
+    """
+
+    train: Samples
     validation: Split | None
+    workers: int = 1
+    max_damaged: int = 0
 
 
-def open_data(shards: Path, recipe: Recipe) -> Data:
-    """Open a shard set for a recipe; raises `UserError` if their sizes differ."""
-    train = Split(shards, "train")
-    if train.manifest.size != recipe.size:
+def open_data(
+    shards: str | Path | Sequence[str], recipe: Recipe, *, workers: int = 1, corrupt_limit: float = 0.0
+) -> Data:
+    """Open the shard sets (`DIR` or `DIR:WEIGHT`) for a recipe; raises `UserError` if their sizes differ.
+
+    The first set's held-out split is scored on. `corrupt_limit` is a share of the samples.
+    """
+    train = open_training(shards)
+    first = train.parts[0] if isinstance(train, Mixture) else train
+    if train.size != recipe.size:
         raise UserError(
-            f"{shards} holds {train.manifest.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
-            f"--set size={train.manifest.size}, or build shards with --size {recipe.size}"
+            f"{first.root} holds {train.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
+            f"--set size={train.size}, or build shards with --size {recipe.size}"
         )
-    held_out = train.manifest.held_out()
-    return Data(train, Split(shards, held_out) if held_out else None)
+    held_out = first.manifest.held_out()
+    max_damaged = math.ceil(corrupt_limit * len(train))
+    return Data(train, Split(first.root, held_out) if held_out else None, workers, max_damaged)
 
 
 def lock(run: Path) -> IO[bytes]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from colortrain.checkpoint import (
+    Tensors,
     adam_tensors,
     keep_newest,
     latest_checkpoint,
@@ -31,6 +34,7 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.models.pretrained import Pretrainable
 from colortrain.pictures import sample_grid
 from colortrain.plateau import PlateauWatch
+from colortrain.preemption import StopVote, buffers_of_ranks, take_back_buffers
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.run import Data, check_run_folder, lock
 from colortrain.step import Losses, Network, train_step
@@ -53,12 +57,13 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator) -> None:
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
-        self.dataset_id = data.train.manifest.dataset_id
+        self.dataset_id = data.train.dataset_id
         check_run_folder(run, recipe)
         self.loader = Loader(
             data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed,
             flip=recipe.flip, crop=recipe.crop,
             rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device,
+            workers=data.workers, max_damaged=data.max_damaged, tell=self._tell,
         )  # fmt: skip
         torch.manual_seed(recipe.seed)
         generator, critic = recipe.generator.build(), recipe.critic.build()
@@ -76,7 +81,7 @@ class Trainer:
         self.journal = Journal(run, accelerator)
         self.plateau = PlateauWatch(recipe.plateau)
         self.held = ExitStack()  # the lock on the run folder
-        self.step = self.images = 0
+        self.step = self.images = self.started_at = 0
         self.total = recipe.total_images(len(data.train))
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
         self.since = (time.monotonic(), 0.0, 0)  # of the last log line: clock, seconds waited, images
@@ -86,21 +91,30 @@ class Trainer:
         """Images seen, in dataset sizes."""
         return self.images / len(self.data.train)
 
-    def train(self) -> None:
-        """Train to the recipe's length, saving on the way; evaluate and save at the end."""
+    def train(self) -> bool:
+        """Train to the recipe's length, saving on the way; evaluate and save at the end.
+
+        False if it saved and left before that: inside `preemption.listening()`, because of a signal.
+        """
         self._begin()
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
         progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
+        vote = StopVote(self.accelerator.device)
         with progress, closing(self.loader.batches(self.images)) as batches:
             while self.images < self.total:
+                if vote.carried():
+                    self._leave_early()
+                    return False
                 self._take_step(next(batches))
                 self._do_what_is_due(progress)
         self._finish()
+        return True
 
     def _begin(self) -> None:
         if self.begins_at is not None:
             self._load(self.begins_at)
+        self.started_at = self.step
         self._agree_on_start()
         if self.accelerator.is_main_process:
             self.held.enter_context(lock(self.run))
@@ -165,8 +179,8 @@ class Trainer:
         """BatchNorm's running statistics become their mean over ranks: all ranks score, and save, the same network."""
         if self.accelerator.num_processes == 1:
             return
-        modules = [self.generator.module, self.critic.module, *([self.average] if self.average is not None else [])]
-        for buffer in (buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()):
+        buffers = [buffer for module in self._modules().values() for buffer in module.buffers()]
+        for buffer in (buffer for buffer in buffers if buffer.is_floating_point()):
             buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def _log(self) -> dict[str, str]:
@@ -183,11 +197,21 @@ class Trainer:
         values = {
             "images": self.images, "epoch": self.epoch, "seconds": seconds,
             "images_per_second": (images_now - images) / seconds, "data_wait": (waited_now - waited) / seconds,
-            "lr": self.recipe.generator_adam.lr * self._rate_factor(), "losses": losses,
+            "lr": self.recipe.generator_adam.lr * self._rate_factor(), "losses": losses, **self._substituted(),
         }  # fmt: skip
         self.journal.write("train", self.step, values)
         shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
         return {**shown, "data wait": f"{values['data_wait']:.1%}"}
+
+    def _substituted(self) -> dict[str, int]:
+        """How many positions got another sample since this start, over all ranks, where that is allowed."""
+        if not self.data.max_damaged:
+            return {}
+        mine = torch.tensor(self.loader.substituted, device=self.accelerator.device)
+        return {"substituted": int(self.accelerator.reduce(mine, reduction="sum").item())}
+
+    def _tell(self, text: str) -> None:
+        print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _evaluated(self) -> nn.Module:
         return self.average if self.average is not None else self.generator.module
@@ -217,12 +241,27 @@ class Trainer:
         generated = generate(self._evaluated(), self.recipe.codec, lab, dropout=self.recipe.test_dropout)
         self.journal.picture("samples", self.step, sample_grid(lab, generated))
 
-    def _save(self) -> None:
+    def _save(self, more: Mapping[str, Tensors] | None = None) -> None:
         """All ranks arrive, rank 0 writes."""
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.step, self._parts(), self.recipe, self._state())
+            save_checkpoint(self.run, self.step, {**self._parts(), **(more or {})}, self.recipe, self._state())
             keep_newest(self.run, self.step, self.recipe.keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def _leave_early(self) -> None:
+        """Save where the recipe asks for no checkpoint, so that going on from it changes nothing; close everything."""
+        if self.step != self.started_at and self.step % self.recipe.checkpoint_every:
+            several = self.accelerator.num_processes > 1
+            own = {name: buffers_of_ranks(module) for name, module in self._modules().items()} if several else {}
+            self._agree_on_buffers()
+            self._save({f"{name}_ranks": buffers for name, buffers in own.items() if buffers})
+        self.journal.write("stop", self.step, {"images": self.images})
+        self.journal.end()
+        self.held.close()
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {"generator": self.generator.module, "critic": self.critic.module}
+        return modules if self.average is None else {**modules, "ema": self.average}
 
     def _parts(self) -> dict[str, dict[str, Tensor]]:
         parts = {"generator": self.generator.module.state_dict(), "critic": self.critic.module.state_dict()}
@@ -257,8 +296,16 @@ class Trainer:
             self.average.load_state_dict(load_part(folder, "ema"))
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        for name, module in self._modules().items():
+            self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
         self.plateau.load(state["plateau"])
         self.step, self.images = state["step"], state["images"]
+
+    def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
+        """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
+        of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
+        if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
+            take_back_buffers(module, of_ranks, self.accelerator.process_index)
 
     def _finish(self) -> None:
         self.journal.write("end", self.step, {"images": self.images})

@@ -40,3 +40,21 @@ def at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def at_least_zero(text: str) -> int:
+    """The type of a count that may be none."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"needs a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """The type of a part of the whole: above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"needs a share above 0 and at most 1, got {text!r}")
+    return value

@@ -20,12 +20,13 @@ from accelerate.utils import ProjectConfiguration
 from colortrain.data import check_divides
 from colortrain.models.initialise import num_parameters
 from colortrain.plain import to_plain
+from colortrain.preemption import STOPPED, listening
 from colortrain.processes import check_trackers, make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.run import Data, check_run_folder, open_data
 from colortrain.trainer import Trainer
-from launch.doors import DoorParser
+from launch.doors import DoorParser, at_least_zero, share
 from launch.processes import check_processes, launcher, leave
 from shards.errors import run_door
 
@@ -41,7 +42,10 @@ def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
     words.add_argument("--recipe", required=True, help="a recipe's name, or the path of a recipe.json")
-    words.add_argument("--shards", required=True, type=Path, help="folder that `python -m shards build` wrote")
+    words.add_argument(
+        "--shards", action="append", required=True, metavar="DIR[:WEIGHT]",
+        help="folder that `python -m shards build` wrote; several are mixed (--shards a:0.7 --shards b:0.3)",
+    )  # fmt: skip
     words.add_argument("--run", required=True, type=Path, help="folder of this run, made or gone on with")
     words.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
     length = words.add_mutually_exclusive_group()
@@ -54,6 +58,17 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--processes", type=int, default=0, metavar="N",
         help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
+    )  # fmt: skip
+    words.add_argument(
+        "--workers", type=at_least_zero, default=1, metavar="N", help="threads that read shards (default: 1)"
+    )
+    words.add_argument(
+        "--on-corrupt", choices=("stop", "substitute"), default="stop",
+        help="a damaged sample stops the run, or the next one stands in for it, counted (default: stop)",
+    )  # fmt: skip
+    words.add_argument(
+        "--corrupt-limit", type=share, default=0.01, metavar="SHARE",
+        help="with substitute: stop when more than this share of the samples is damaged (default: 0.01)",
     )  # fmt: skip
     words.add_argument("--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing")
     return words
@@ -83,7 +98,7 @@ def describe(recipe: Recipe, data: Data) -> str:
         [
             json.dumps(to_plain(recipe), indent=1),
             f"generator {num_parameters(generator):,} parameters, critic {num_parameters(critic):,}",
-            f"dataset {data.train.manifest.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
+            f"dataset {data.train.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
             f"{total:,} images, {-(-total // recipe.batch_size):,} steps, {total / len(data.train):,.2f} epochs",
         ]
     )
@@ -97,11 +112,12 @@ def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status."""
+    """Train; returns the exit status, which is `preemption.STOPPED` if USR2 or TERM ended it early (all is saved)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
-    data = open_data(arguments.shards, recipe)
+    limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
+    data = open_data(arguments.shards, recipe, workers=arguments.workers, corrupt_limit=limit)
     check_run_folder(arguments.run, recipe)
     trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)
@@ -115,11 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
     accelerator = make_accelerator(log_with=trackers or None, project_config=project)
     try:
-        Trainer(recipe, data, arguments.run, accelerator).train()
+        with listening():
+            finished = Trainer(recipe, data, arguments.run, accelerator).train()
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+    if not finished and accelerator.is_main_process:
+        print(f"{arguments.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
+    return 0 if finished else STOPPED
 
 
 if __name__ == "__main__":

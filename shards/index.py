@@ -6,6 +6,7 @@ CRC-32 (as zlib's) of its pixels as stored, the member's content after the .npy 
 
 from __future__ import annotations
 
+import io
 import mmap
 import zlib
 from collections.abc import Sequence
@@ -33,13 +34,20 @@ def load_index(path: Path, samples: int) -> np.ndarray:
     """Map the table of a split of `samples` samples; raises `UserError` if it is missing, damaged or another's."""
     if not path.is_file():
         raise UserError(f"{path} is missing: restore it or build the shard set again")
-    try:
-        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it or build the shard set again") from None
-    if table.shape != (samples, COLUMNS) or table.dtype != np.int64:
-        raise UserError(f"{path} does not match the manifest: restore it or build the shard set again")
-    return table
+    header = _header(samples)  # numpy's own parser of headers fails in many ways on a damaged one
+    with open(path, "rb") as stream:
+        if stream.read(len(header)) != header or path.stat().st_size != len(header) + samples * COLUMNS * 8:
+            raise UserError(f"{path} is damaged or not of this manifest: restore it or build the shard set again")
+    if not samples:
+        return np.empty((0, COLUMNS), np.int64)
+    return np.memmap(path, np.int64, "r", len(header), (samples, COLUMNS))
+
+
+def _header(samples: int) -> bytes:
+    """The .npy header that `write_index` writes."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)})
+    return stream.getvalue()
 
 
 def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: str) -> np.ndarray:

@@ -8,12 +8,17 @@ any position is found without walking there. Permutations sort raw Philox words,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
 import numpy as np
 
 ORDER_VERSION = "philox-window16-1"
+MIXTURE_VERSION = "philox-block-1"
 WINDOW_SHARDS = 16
+MAX_BLOCK = 4096  # positions in which a mixture keeps its weights
+_MIXTURE = 2**63 - 1  # the stream of draws of mixtures: no window has this number
 
 
 def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
@@ -29,7 +34,7 @@ class Order:
     Samples are numbered 0..N-1 through the shards in that order.
     """
 
-    def __init__(self, shard_samples: Sequence[int], seed: int) -> None:
+    def __init__(self, shard_samples: Sequence[int] | np.ndarray, seed: int) -> None:
         self.seed = seed
         self.counts = np.asarray(shard_samples, dtype=np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
@@ -68,3 +73,53 @@ class Order:
         shards = self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
         samples = np.concatenate([np.arange(self.starts[s], self.starts[s + 1]) for s in shards])
         return samples[permutation(self.seed, (epoch, index + 1), len(samples))]
+
+
+def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
+    """How many positions of a block each part has, in proportion to the weights.
+
+    Exact where the weights' denominators allow a block of at most `MAX_BLOCK`; otherwise by largest remainders, off
+    by less than one position in `MAX_BLOCK`. Raises `ValueError` for a weight too small for one position.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    length = lcm(*(share.denominator for share in shares))
+    length = length if length <= MAX_BLOCK else MAX_BLOCK
+    counts = [int(share * length) for share in shares]
+    remainders = sorted(range(len(shares)), key=lambda part: (counts[part] - shares[part] * length, part))
+    for part in remainders[: length - sum(counts)]:
+        counts[part] += 1
+    if 0 in counts:
+        raise ValueError(f"a weight is less than a {MAX_BLOCK}th of all")
+    return tuple(counts)
+
+
+class MixedOrder:
+    """Several endless streams in one: each block of positions holds each part's exact share, in a random order.
+
+    Args: `parts`, the streams; `weights`; `seed`. Sample numbers of part k come after all those of the parts before.
+    A part runs through its own order, so within its epochs it repeats nothing.
+    """
+
+    def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:
+        self.parts, self.seed = parts, seed
+        self.counts = apportion(weights)
+        self.first = np.cumsum([0, *(part.samples for part in parts)])
+        self.slots = np.repeat(np.arange(len(parts)), self.counts)
+        self._block = lru_cache(maxsize=4)(self._make_block)
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """The sample numbers at positions [start, stop): int64 (stop - start,)."""
+        pieces, length = [], len(self.slots)
+        while start < stop:
+            block, offset = divmod(start, length)
+            end = min(stop, (block + 1) * length)
+            pieces.append(self._block(block)[offset : offset + end - start])
+            start = end
+        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def _make_block(self, block: int) -> np.ndarray:
+        which = self.slots[permutation(self.seed, (block, _MIXTURE), len(self.slots))]
+        numbers = np.empty(len(which), np.int64)
+        for number, (part, count) in enumerate(zip(self.parts, self.counts, strict=True)):
+            numbers[which == number] = self.first[number] + part(block * count, (block + 1) * count)
+        return numbers

@@ -1,23 +1,49 @@
 """Indexed reading of a shard set: any samples, in any order, copied straight from mapped tars into one array.
 
-No torch, no pickle, no tar parsing: offsets come from the split's index table, and each member's header must be the
-one the manifest implies before its pixels are used.
+No torch, no pickle, no tar parsing: all members have one length, so a shard is one strided array. The first time a
+sample is read, its name, its header and its checksum must be what the manifest and the index say, before a byte of it
+is used; a shard that is opened again, after more than `_MAX_OPEN` others, is checked again.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import threading
+import warnings
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from shards.errors import UserError
-from shards.format import Manifest, key_name, load_manifest, member_bytes, member_header, split_folder
-from shards.index import INDEX, load_index
+from shards.format import MANIFEST, MEMBER, TAR_BLOCK, Manifest, key_name, load_manifest, member_header, split_folder
+from shards.index import INDEX, load_index, rebuild_index, write_index
+from shards.order import Order
+from shards.store import open_store
+from shards.tars import member_stride, tar_bytes
 
-_MAX_OPEN = 256
+_MAX_OPEN = 256  # shards mapped at a time: a training window has 16
+
+
+class Damaged(UserError):  # noqa: N818  # what it says is the noun
+    """A sample that cannot be believed, or not be found; `row` is its place among those asked for."""
+
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """One mapped tar: its samples as an array, what stands before each, and which were found whole."""
+
+    first: int  # number of its first sample in the split
+    pixels: np.ndarray  # (samples, 3, size, size)
+    heads: np.ndarray  # (samples, tar header and .npy header) uint8
+    whole: np.ndarray  # (samples,) bool
 
 
 class Split:
@@ -25,22 +51,37 @@ class Split:
 
     >>> split = Split("photos-256", "train")
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256): packed Lab
+
+    Several threads may read at once; a copy sent to another process opens everything anew.
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
-        self.root = Path(root)
-        self.manifest: Manifest = load_manifest(root)
+        self.root = root
+        self.store = open_store(root)
+        self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
         self.name = self.manifest.choose_split(split, root)
         self.shards = self.manifest.splits[self.name]
-        self.starts = np.cumsum([0, *(shard.samples for shard in self.shards)])
+        self.counts = np.fromiter((shard.samples for shard in self.shards), np.int64, len(self.shards))
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.header = member_header(self.manifest.size, self.manifest.dtype)
-        self.content = member_bytes(self.manifest.size, self.manifest.dtype)
         self.index = self._load_index()
-        self._maps: dict[int, mmap.mmap] = {}
-        self._pid = os.getpid()
+        self._open: dict[int, _OpenShard] = {}
+        self._opening = threading.Lock()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def __reduce__(self) -> tuple[type[Split], tuple[str | Path, str]]:
+        return Split, (self.root, self.name)
+
+    @property
+    def dataset_id(self) -> str:
+        return self.manifest.dataset_id
+
+    @property
+    def size(self) -> int:
+        """Height and width of every sample, in pixels."""
+        return self.manifest.size
 
     @property
     def dtype(self) -> np.dtype:
@@ -50,55 +91,94 @@ class Split:
         """The key of a sample, the number its source has in OUT/sources."""
         return int(self.index[sample, 0])
 
+    def order(self, seed: int) -> Order:
+        """The endless stream of this split's samples that training with `seed` sees."""
+        return Order(self.counts, seed)
+
     def empty(self, count: int) -> np.ndarray:
         """Room for `count` samples: (count, 3, size, size) of the stored type."""
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array (into `out` if given)."""
-        numbers = np.fromiter(samples, np.int64)
+        """Copy the packed Lab of `samples` into one contiguous array (into `out` if given); may raise `Damaged`."""
+        numbers = np.asarray(samples if isinstance(samples, np.ndarray) else list(samples), np.int64)
         out = self.empty(len(numbers)) if out is None else out
-        which = np.searchsorted(self.starts, numbers, side="right") - 1
-        for row, (sample, shard) in enumerate(zip(numbers.tolist(), which.tolist(), strict=True)):
-            out[row] = self._pixels(sample, shard)
+        self.read_rows(numbers, out, range(len(numbers)))
         return out
 
-    def _pixels(self, sample: int, shard: int) -> np.ndarray:
-        offset = int(self.index[sample, 1])
-        mapped = self._map(shard)
-        end = offset + self.content
-        if offset < 0 or end > len(mapped) or mapped[offset : offset + len(self.header)] != self.header:
-            raise UserError(
-                f"{self.root / self.shards[shard].path}: member {key_name(self.key(sample))} at byte {offset} is "
-                f"damaged; `python -m shards verify {self.root}` checks all, then restore that file or build again"
-            )
-        start = offset + len(self.header)
-        count = 3 * self.manifest.size**2
-        return np.frombuffer(mapped, self.dtype, count, start).reshape(self.manifest.sample_shape)
+    def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
+        """Copy the sample `numbers`, each into its own of the `rows` of `out`."""
+        which = np.searchsorted(self.starts, numbers, side="right") - 1
+        for row, sample, number in zip(rows, numbers.tolist(), which.tolist(), strict=True):
+            shard = self._open.get(number) or self._opened(number, row)
+            place = sample - shard.first
+            if not shard.whole[place]:
+                self._check(number, shard, place, row)
+            out[row] = shard.pixels[place]
 
-    def _map(self, shard: int) -> mmap.mmap:
-        """The shard's mapping, opened when first needed; a forked or spawned process opens its own."""
-        if self._pid != os.getpid():
-            self._maps, self._pid = {}, os.getpid()
-        if shard not in self._maps:
-            if len(self._maps) >= _MAX_OPEN:
-                self._maps.pop(next(iter(self._maps)))
-            self._maps[shard] = self._open(shard)
-        return self._maps[shard]
+    def _check(self, number: int, shard: _OpenShard, place: int, row: int) -> None:
+        """Raise `Damaged` unless the member's name, header, offset and checksum are what the set says they are."""
+        key, offset, checksum = map(int, self.index[shard.first + place])
+        head = shard.heads[place].tobytes()
+        name = f"{key_name(key)}.{MEMBER}\0".encode()
+        begins = TAR_BLOCK + place * member_stride(self.manifest.size, self.manifest.dtype)
+        if offset != begins or not head.startswith(name) or head[TAR_BLOCK:] != self.header:
+            what = f"does not begin as {name[:-1].decode()!r} should"
+        elif zlib.crc32(shard.pixels[place]) != checksum:
+            what = f"({name[:-1].decode()}) has another CRC-32 than the index says"
+        else:
+            shard.whole[place] = True
+            return
+        self._refuse(number, f"the member at byte {begins} {what}", row)
 
-    def _open(self, shard: int) -> mmap.mmap:
-        record = self.shards[shard]
-        path = self.root / record.path
-        if not path.is_file():
-            raise UserError(f"{path} is missing, the manifest names it: restore it or build the shard set again")
-        found = path.stat().st_size
-        if found != record.bytes:
-            raise UserError(f"{path} has {found} bytes, the manifest says {record.bytes}: restore it or build again")
-        with open(path, "rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    def _refuse(self, number: int, what: str, row: int) -> NoReturn:
+        """Raise `Damaged`: what is wrong with a shard."""
+        path = f"{self.store.location}/{self.shards[number].path}"
+        damaged = Damaged(f"{path}: {what}: restore it (`python -m shards verify` finds all damage) or build again")
+        damaged.row = row
+        raise damaged
+
+    def _opened(self, number: int, row: int) -> _OpenShard:
+        """The shard's mapping, made when first needed."""
+        with self._opening:
+            if number not in self._open:
+                shard = self._map(number, row)
+                if len(self._open) >= _MAX_OPEN:
+                    self._open.pop(next(iter(self._open)))
+                self._open[number] = shard
+            return self._open[number]
+
+    def _map(self, number: int, row: int) -> _OpenShard:
+        record = self.shards[number]
+        path = self.store.path(record.path, bytes=record.bytes, sha256=record.sha256)
+        try:
+            with open(path, "rb") as stream:
+                found = os.fstat(stream.fileno()).st_size
+                if not found == record.bytes == tar_bytes(record.samples, self.size, self.manifest.dtype):
+                    self._refuse(number, f"{found} bytes instead of {record.bytes}", row)
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (FileNotFoundError, IsADirectoryError):
+            self._refuse(number, "is missing, the manifest names it", row)
+        return self._arrays(mapped, record.samples, int(self.starts[number]))
+
+    def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
+        side, item, before = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
+        strides = (member_stride(side, self.manifest.dtype), side * side * item, side * item, item)
+        pixels = np.ndarray((samples, 3, side, side), self.dtype, mapped, before, strides)
+        heads = np.ndarray((samples, before), np.uint8, mapped, 0, (strides[0], 1))
+        return _OpenShard(first, pixels, heads, np.zeros(samples, bool))
 
     def _load_index(self) -> np.ndarray:
-        return load_index(split_folder(self.root, self.name) / INDEX, len(self))
+        """The split's table, made anew from the tars where there is none."""
+        path = self.store.path((split_folder(Path(), self.name) / INDEX).as_posix())
+        if path.is_file():
+            return load_index(path, len(self))
+        tars = [self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256) for shard in self.shards]
+        table = rebuild_index(tars, self.shards, self.size, self.manifest.dtype)
+        warnings.warn(f"{path} was missing, it was made again from the tars", stacklevel=3)
+        with suppress(OSError):  # a read-only set: the next to open it does the same
+            write_index(path, table)
+        return table
 
 
 def open_held_out(root: str | Path) -> Split:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from colortrain.data import Loader, affine_maps, cropped, flips
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
+from shards.mixture import Mixture, Samples, Stream
 from shards.reader import Split
 from tests.colortrain.small_set import small_set
 
@@ -42,6 +48,58 @@ def test_ranks_together_see_the_global_batch(split: Split, world: int) -> None:
 @pytest.mark.parametrize("batches", [0, 1, 3, 5])
 def test_resumed_anywhere_it_is_the_same_stream(split: Split, batches: int) -> None:
     assert torch.equal(stream(loader(split), 7)[batches:], stream(loader(split), 7 - batches, images=12 * batches))
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    world=st.sampled_from([1, 2, 3, 4, 6, 8]), workers=st.sampled_from([0, 1, 3]), accumulation=st.sampled_from([1, 2]),
+    start=st.integers(0, 6), seed=st.integers(0, 9), mixed=st.booleans(),
+)  # fmt: skip
+def test_any_world_workers_and_accumulation_see_the_same_global_batches(
+    split: Split, world: int, workers: int, accumulation: int, start: int, seed: int, mixed: bool
+) -> None:
+    """Killed after `start` batches and resumed, compared in order, not sorted; accumulation cuts a rank's share."""
+    samples: Samples = Mixture([split, split], [Fraction(1), Fraction(2)]) if mixed else split
+    batch, stop = 48, 6
+    order = samples.order(seed)
+    expected = order(0, stop * batch).reshape(stop, world, accumulation, -1)
+    seen: list[np.ndarray] = []
+    for rank in range(world):
+        loading = Loader(
+            Numbers(samples),
+            SymmetricCodec(),
+            batch_size=batch,
+            seed=seed,
+            flip=0.5,
+            rank=rank,
+            world=world,
+            workers=workers,
+        )
+        for begin, end in ((0, start), (start, stop)):
+            with closing(loading.batches(begin * batch)) as batches:
+                seen += [number_of(batch.L).reshape(accumulation, -1) for batch in islice(batches, end - begin)]
+    found = np.stack(seen).reshape(world, stop, accumulation, -1).swapaxes(0, 1)
+    np.testing.assert_array_equal(found, expected)
+
+
+class Numbers:
+    """Samples whose pixels are their own number, so that a batch tells what it holds."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples, self.size, self.dataset_id = samples, 1, samples.dataset_id
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def order(self, seed: int) -> Stream:
+        return self.samples.order(seed)
+
+    def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
+        return np.broadcast_to(np.asarray(samples, np.uint8)[:, None, None, None], (len(list(samples)), 3, 1, 1)).copy()
+
+
+def number_of(L: torch.Tensor) -> np.ndarray:
+    return ((L.numpy() + 1) * 127.5).round().astype(np.int64).ravel()
 
 
 def test_pixels_are_the_stored_ones_scaled(split: Split) -> None:
@@ -120,3 +178,33 @@ def test_a_damaged_shard_stops_the_loop_with_its_name(tmp_path: Path) -> None:
     tar.write_bytes(bytes(data))
     with pytest.raises(UserError, match=tar.name):
         stream(loader(Split(root, "train"), batch_size=20), 1)
+
+
+def test_a_damaged_sample_gets_a_stand_in_on_every_rank(tmp_path: Path) -> None:
+    root = small_set(tmp_path, size=32, count=20)
+    tar = next(root.rglob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1  # a pixel
+    tar.write_bytes(bytes(data))
+    told: list[str] = []
+
+    def some(rank: int, world: int) -> tuple[torch.Tensor, int]:
+        loading = Loader(
+            Split(root),
+            SymmetricCodec(),
+            batch_size=4,
+            seed=5,
+            flip=0,
+            rank=rank,
+            world=world,
+            max_damaged=1,
+            tell=told.append,
+        )
+        return torch.cat([batch.colour for batch in islice(loading.batches(), 10)]), loading.substituted
+
+    whole, count = some(0, 1)
+    assert count >= 2  # two epochs, and what was read ahead
+    parts = [some(rank, 2)[0].view(10, 2, 2, 32, 32) for rank in range(2)]
+    assert torch.equal(torch.cat(parts, dim=1).view_as(whole), whole)
+    assert len(told) == 3
+    assert all("CRC-32" in line for line in told)
