@@ -1,4 +1,4 @@
-"""The doors of the package: `python -m shards build|verify|info|statistics` (`--help` for each)."""
+"""The doors of the package: `python -m shards build|merge|verify|info|statistics` (`--help` for each)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from shards.build import Job, build, check_workers
+from shards.build import Job, build, build_part, check_workers
 from shards.decode import FITS, MAX_PIXELS
 from shards.errors import UserError, run_door
 from shards.format import DTYPES, load_manifest
 from shards.info import describe, save_sheet
+from shards.merge import merge
+from shards.parts import parse_part
 from shards.plan import Parameters
 from shards.statistics import save_statistics, statistics
 from shards.verify import verify
@@ -32,12 +34,26 @@ exit status: 0 all images packed, 1 some left out, 2 a mistake (one line says wh
 The same command again goes on where it was stopped, whatever stopped it; what was unreadable is tried again.
 Images are told apart by name: one that has changed under the same name is not noticed; choose a new OUT for it.
 
+On many machines, run the same command with --part 1/8 ... --part 8/8, in any order, at the same time or not, each as
+often as it takes, into one OUT that all see or into folders of their own; then `python -m shards merge`. The bytes
+are those of a plain build. A part is a range of consecutive blocks (1,000 images each where there are many).
+
 example:
   python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05
 """
 
 SPLITS_HELP = "by hash of each file, e.g. train=.9,val=.1; or `source`: its first folders, for CIFAR-10 train and test"
 MIN_SIDE_HELP = "leave out images with a shorter side (default: half of --size: nothing is enlarged more than twice)"
+
+MERGE_HELP = """\
+Checks every block against its record, brings over what lies in PART_DIRs (hard links where possible, else copies),
+leaves out duplicates, and writes the index tables and the manifest. If blocks are missing it lists them: exit status 2.
+
+exit status: as of `build`
+
+example:
+  python -m shards merge photos-256
+"""
 
 VERIFY_HELP = """\
 Reads every byte against manifest, records and index tables; exit status 0 if all is whole, 2 if not, with the first
@@ -81,8 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Photographs to shards of CIELAB arrays.",
         epilog="example: python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05",
     )
-    doors = parser.add_subparsers(required=True, metavar="build|verify|info|statistics")
+    doors = parser.add_subparsers(required=True, metavar="build|merge|verify|info|statistics")
     _add_build(doors)
+    _add_merge(doors)
     _add_readers(doors)
     return parser
 
@@ -124,6 +141,7 @@ def _add_build(doors: Doors) -> None:
         metavar="N",
         help="processes (default: the cores); bytes do not depend on it",
     )
+    add("--part", metavar="I/N", help="pack the I-th of N parts alone, for `merge` to finish")
     add("--strict", action="store_true", help="fail, with exit status 2 and no manifest, if an image would be left out")
 
 
@@ -131,8 +149,24 @@ def _build(arguments: argparse.Namespace) -> int:
     names = ("size", "fit", "dtype", "splits", "drop_grey", "min_side", "max_pixels", "shard_size")
     parameters = Parameters(**{name: getattr(arguments, name) for name in names})
     job = Job(out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict)
+    if arguments.part is not None:
+        return 1 if build_part(arguments.source, parameters, parse_part(arguments.part), job).left_out else 0
     outcome = build(arguments.source, parameters, job)
     return 1 if outcome.manifest.left_out else 0
+
+
+def _add_merge(doors: Doors) -> None:
+    door = _add(doors, "merge", "make a shard set of the parts that `build --part` packed", MERGE_HELP)
+    door.set_defaults(door=_merge)
+    door.add_argument("out", metavar="OUT", type=Path, help="the parts' OUT, or a new folder")
+    door.add_argument("parts", metavar="PART_DIR", type=Path, nargs="*", help="other folders with parts of this build")
+    _add_workers(door)
+    door.add_argument("--strict", action="store_true", help="fail if an image was left out, duplicates too")
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    job = Job(out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict)
+    return 1 if merge(arguments.parts, job).manifest.left_out else 0
 
 
 def _add_readers(doors: Doors) -> None:

@@ -1,9 +1,10 @@
-"""Photos to a shard set: plan, pack the blocks that are not done yet on all cores, finish."""
+"""Photos to a shard set: plan, pack the blocks that are not done yet on all cores, finish; or pack one part alone."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ from pathlib import Path
 from shards.decode import UNREADABLE
 from shards.errors import UserError
 from shards.files import lock
-from shards.finish import LEFT_OUT, Outcome, PackAgain, finish
+from shards.finish import LEFT_OUT, Outcome, PackAgain, finish, say_left_out
 from shards.format import MANIFEST
 from shards.pack import Report, pack_block
+from shards.parts import Part, hold_part
 from shards.plan import LOCK, Block, Parameters, Plan, blocks_of, check_out, make_plan, save_plan
 from shards.pool import Task, run_tasks
 from shards.progress import ProgressLine
-from shards.records import load_done, record_path
+from shards.records import Entry, load_done, load_record, record_path
 from shards.sources import Listing, open_sources
 
 
@@ -33,14 +35,45 @@ class Job:
 
 def build(source: str, parameters: Parameters, job: Job) -> Outcome:
     """Build the shard set OUT from SOURCE, or go on where an earlier attempt stopped; raises `UserError`."""
-    check_out(job.out)
-    listing = open_sources(source, job.out)
-    plan = make_plan(parameters, listing.sources)
+    listing, plan = _settle(source, parameters, job.out)
     with lock(job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"):
         save_plan(plan, job.out)
         outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, job)
     if not job.quiet:
-        print(summary(outcome, listing, job.out))
+        print(summary(outcome, job.out, listing.ignored))
+    return outcome
+
+
+def _settle(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Plan]:
+    check_out(out)
+    listing = open_sources(source, out)
+    return listing, make_plan(parameters, listing.sources)
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """What a part's blocks amount to before duplicates are looked for, which takes all parts."""
+
+    part: Part
+    num_blocks: int
+    num_sources: int
+    left_out: list[Entry]
+
+
+def build_part(source: str, parameters: Parameters, part: Part, job: Job) -> PartOutcome:
+    """Pack one part's blocks into OUT, beside any number of other parts; writes no manifest, raises `UserError`."""
+    listing, plan = _settle(source, parameters, job.out)
+    wanted = part.blocks(plan.num_blocks)
+    with hold_part(job.out, part):
+        save_plan(plan, job.out)
+        blocks = list(blocks_of(plan, listing.sources))[wanted.start : wanted.stop]
+        pack_blocks(blocks, plan, job)
+        left_out = [entry for number in wanted for entry in load_record(job.out, plan, number).left_out]
+    outcome = PartOutcome(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
+    if job.strict and left_out:
+        raise UserError(f"{say_left_out(left_out, outcome.num_sources)}; mend them or drop --strict")
+    if not job.quiet:
+        print(summary_of_part(outcome, plan, job.out))
     return outcome
 
 
@@ -97,7 +130,7 @@ def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report)
     return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
-def summary(outcome: Outcome, listing: Listing, root: Path) -> str:
+def summary(outcome: Outcome, root: Path, ignored: Sequence[str] = ()) -> str:
     """A few lines for the user: what was packed, what was left out and where that is listed."""
     manifest = outcome.manifest
     shards = sum(len(each) for each in manifest.splits.values())
@@ -105,14 +138,25 @@ def summary(outcome: Outcome, listing: Listing, root: Path) -> str:
     if len(manifest.splits) > 1:
         lines += [f"  {split}: {manifest.samples(split):,}" for split in manifest.splits]
     if manifest.left_out:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.left_out.items())
-        lines.append(f"  left out: {reasons}; each is listed in {root / LEFT_OUT}")
-    if listing.ignored:
-        lines.append(
-            f"  files that are no images by their names: {len(listing.ignored):,} (first: {listing.ignored[0]!r})"
-        )
+        lines.append(f"  left out: {_reasons(manifest.left_out)}; each is listed in {root / LEFT_OUT}")
+    if ignored:
+        lines.append(f"  files that are no images by their names: {len(ignored):,} (first: {ignored[0]!r})")
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)
+
+
+def summary_of_part(outcome: PartOutcome, plan: Plan, root: Path) -> str:
+    """A line for the user: how much of the build this part was, and what comes after all parts."""
+    packed = outcome.num_sources - len(outcome.left_out)
+    what = f"{root}: part {outcome.part}: {outcome.num_blocks} of {plan.num_blocks} blocks, "
+    what += f"{packed:,} of {outcome.num_sources:,} images"
+    if outcome.left_out:
+        what += f" (left out: {_reasons(Counter(entry.reason for entry in outcome.left_out))})"
+    return f"{what}; when all parts are done: python -m shards merge {root}"
+
+
+def _reasons(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
 
 
 def check_workers(workers: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from shards.errors import UserError
 from shards.files import whole_file
 from shards.format import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
 from shards.index import INDEX, index_rows, join_rows, write_index
+from shards.parts import remove_part_locks
 from shards.plan import BY_SOURCE, SOURCES, Plan, parse_splits
 from shards.records import DUPLICATE, Entry, Record, load_record, mark_duplicates, record_path, save_record
 from shards.tars import TarOfSamples, pixels_view
@@ -68,11 +69,16 @@ def finish(root: Path, plan: Plan, strict: bool = False) -> Outcome:
 def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool) -> None:
     if not left_out or (not strict and len(left_out) < plan.num_sources):
         return
-    first = left_out[0]
-    what = f"{len(left_out)} of {plan.num_sources} images cannot be packed, first {first.source!r} ({first.reason}"
-    what += f": {first.detail})" if first.detail else ")"
     (root / MANIFEST).unlink(missing_ok=True)
-    raise UserError(f"{what}; all are listed in {root / LEFT_OUT}" + ("; mend them or drop --strict" if strict else ""))
+    what = f"{say_left_out(left_out, plan.num_sources)}; all are listed in {root / LEFT_OUT}"
+    raise UserError(what + ("; mend them or drop --strict" if strict else ""))
+
+
+def say_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
+    """How many of the sources are left out, and why the first is."""
+    first = left_out[0]
+    why = f"{first.reason}: {first.detail}" if first.detail else first.reason
+    return f"{len(left_out)} of {num_sources} images cannot be packed, first {first.source!r} ({why})"
 
 
 def _split_names(plan: Plan, records: Iterable[Record]) -> list[str]:
@@ -195,6 +201,7 @@ def write_left_out(root: Path, left_out: list[Entry]) -> None:
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
     """Temporary files of attempts that were killed, and shards of earlier attempts that the manifest will not name."""
+    remove_part_locks(root)
     for folder in {root, root / SOURCES, *(split_folder(root, split) for split in splits)}:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ attempt arrives at the same blocks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,13 +23,14 @@ import numpy as np
 
 from shards.decode import FITS, MAX_PIXELS
 from shards.errors import UserError, unknown
-from shards.files import write_whole
+from shards.files import fsync_folder
 from shards.format import DTYPES, FORMAT, MANIFEST, ONE_SPLIT
 from shards.sources import Source
 
 BUILD = "build.json"
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)  # a file system without hard links
 SOURCES = "sources"
-LOCK = ".lock"  # held by the build at work
+LOCK = ".lock"  # held by the build at work, or by all parts at work together
 BY_SOURCE = "source"  # `--splits source`
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -164,25 +166,60 @@ def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
 
 
 def save_plan(plan: Plan, root: Path) -> None:
-    """Claim OUT for this plan, or make sure that it is this plan's already; raises `UserError` if it is another's."""
+    """Claim OUT for this plan, or make sure that it is this plan's already; raises `UserError` if it is another's.
+
+    Any number of machines may do so at the same time: one of them claims it, the others find its claim.
+    """
     check_out(root)
     if not (root / BUILD).exists():
-        write_whole(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
+        _claim(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
+    check_plan(plan, root, f"choose a new OUT, or delete {root}")
+
+
+def _claim(path: Path, data: bytes) -> None:
+    """Write a file, whole, unless it is there already: of many machines that do so at once, one alone succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)  # unlike a rename it never replaces, on network file systems too
+    except FileExistsError:
         return
-    before = load_plan(root)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        old.replace(new)  # the last one wins: records name their build, so `merge` would tell two builds apart
+
+
+def check_plan(plan: Plan, folder: Path, mend: str) -> None:
+    """Raise `UserError` unless `folder` holds this very build."""
+    before = load_plan(folder)
     if before != plan:
-        raise UserError(f"{root} holds another build ({_difference(before, plan)}): choose a new OUT, or delete {root}")
+        raise UserError(f"{folder} holds another build ({_difference(before, plan)}): {mend}")
 
 
 def check_out(root: Path) -> None:
     """Raise `UserError` if OUT is a file, or a folder of something else."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose a new folder for OUT")
-    if root.is_dir() and not (root / BUILD).exists():
-        if (root / MANIFEST).exists():
-            raise UserError(f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}")
-        if any(path.name != LOCK and not path.name.startswith(f".{BUILD}.") for path in root.iterdir()):
-            raise UserError(f"{root} is not empty and holds no shard set: choose a new OUT")
+    names = os.listdir(root) if root.is_dir() else []  # noqa: PTH208
+    if not names or BUILD in names or (root / BUILD).exists():  # listed first: another machine may be claiming it
+        return
+    if MANIFEST in names:
+        raise UserError(f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}")
+    if any(not name.startswith((LOCK, f".{BUILD}.")) for name in names):
+        raise UserError(f"{root} is not empty and holds no shard set: choose a new OUT")
 
 
 def load_plan(root: Path) -> Plan:

@@ -1,6 +1,9 @@
-"""One process that forks a build for each instant it may die at: `python -m tests.shards.dying PHOTOS FOLDER POINTS`.
+"""One process that forks a build for each instant it may die at.
+
+    python -m tests.shards.dying PHOTOS FOLDER POINTS WAY
 
 A child dies before the n-th call that changes what is on disk; then the same build must end with the same bytes.
+WAY is `plain`, or `parts`: two parts in two folders and a merge, which must be those of a plain build.
 """
 
 import os
@@ -9,13 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shards.build import Job, build_part
+from shards.merge import merge
+from shards.parts import Part
+from shards.plan import Parameters
 from tests.shards.pictures import fingerprint, pack_folder
 
-CALLS = ("open", "mkdir", "fsync", "replace", "rename", "unlink")
+CALLS = ("open", "mkdir", "fsync", "link", "replace", "rename", "unlink")
+OPTIONS: dict[str, Any] = {"size": 16, "splits": "train=.6,val=.4", "shard_size": 4}
+Build = Callable[[Path, Path], None]
 
 
-def build(photos: Path, out: Path) -> None:
-    pack_folder(photos, out, size=16, splits="train=.6,val=.4", shard_size=4)
+def build_plainly(photos: Path, out: Path) -> None:
+    pack_folder(photos, out, **OPTIONS)
+
+
+def build_in_parts(photos: Path, out: Path) -> None:
+    other = out.with_name(f"{out.name} of another machine")
+    for number, folder in enumerate((out, other), 1):
+        build_part(str(photos), Parameters(**OPTIONS), Part(number, 2), Job(out=folder, quiet=True))
+    merge([other], Job(out=out, quiet=True))
+
+
+WAYS: dict[str, Build] = {"plain": build_plainly, "parts": build_in_parts}
 
 
 def count_calls(last: int) -> list[int]:
@@ -48,7 +67,7 @@ def in_child(work: Callable[[], int]) -> int:
         os._exit(8)
 
 
-def calls_of_a_build(photos: Path, out: Path) -> int:
+def calls_of_a_build(build: Build, photos: Path, out: Path) -> int:
     reader, writer = os.pipe()
 
     def work() -> int:
@@ -61,7 +80,7 @@ def calls_of_a_build(photos: Path, out: Path) -> int:
     return int(os.read(reader, 100))
 
 
-def die_at(photos: Path, out: Path, point: int) -> int:
+def die_at(build: Build, photos: Path, out: Path, point: int) -> int:
     def work() -> int:
         count_calls(point)
         build(photos, out)
@@ -70,15 +89,15 @@ def die_at(photos: Path, out: Path, point: int) -> int:
     return in_child(work)
 
 
-def main(photos: Path, folder: Path, points: int) -> None:
-    build(photos, folder / "undisturbed")  # and everything is imported
+def main(photos: Path, folder: Path, points: int, build: Build) -> None:
+    build_plainly(photos, folder / "undisturbed")  # and everything is imported
     expected = fingerprint(folder / "undisturbed")
-    total = calls_of_a_build(photos, folder / "counted")
+    total = calls_of_a_build(build, photos, folder / "counted")
     instants = sorted({1 + place * (total - 1) // (points - 1) for place in range(points)})
     for point in instants:
         out = folder / f"out{point}"
-        assert die_at(photos, out, point) == 9, point
-        again = die_at(photos, out, point // 2 + 1)  # and once more while it goes on
+        assert die_at(build, photos, out, point) == 9, point
+        again = die_at(build, photos, out, point // 2 + 1)  # and once more while it goes on
         assert again in (0, 9), (point, again)
         build(photos, out)
         assert fingerprint(out) == expected, point
@@ -86,4 +105,4 @@ def main(photos: Path, folder: Path, points: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), WAYS[sys.argv[4]])

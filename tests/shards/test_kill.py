@@ -133,13 +133,14 @@ def newest_process_of_session(session: int) -> int:
     return max(found)[1]
 
 
-def test_death_before_any_change_on_disk_is_made_good(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["plain", "parts"])
+def test_death_before_any_change_on_disk_is_made_good(tmp_path: Path, way: str) -> None:
     """Thirty instants out of all, one process dying twice a point: duplicates, a broken file, two splits."""
     folder = make_folder(tmp_path / "photos", 10)
     (folder / "broken.jpg").write_bytes(b"broken")
     for number in range(3):
         (folder / f"copy{number}.png").write_bytes((folder / "class1" / "photo 001.png").read_bytes())
-    command = [sys.executable, "-m", "tests.shards.dying", str(folder), str(tmp_path), "30"]
+    command = [sys.executable, "-m", "tests.shards.dying", str(folder), str(tmp_path), "30", way]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # it forks
     done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -64,6 +64,10 @@ MISTAKES = [
     (["build", "{photos}", "{out}", "--size", "32", "--splits", "train=.9"], "add up to 0.9"),
     (["build", "{photos}/class0", "{out}", "--size", "32", "--splits", "source"], "lies in no first folder"),
     (["build", "{photos}", "{out}", "--size", "32", "--workers", "0"], "--workers 0"),
+    (["build", "{photos}", "{out}", "--size", "32", "--part", "3/2"], "--part 3/2: write I/N with I from 1 to N"),
+    (["build", "{photos}", "{out}", "--size", "32", "--part", ""], "--part : write I/N"),
+    (["merge", "{missing}"], "has no build.json"),
+    (["merge", "{out}", "{photos}"], "has no build.json"),
     (["verify", "{missing}"], "no folder"),
     (["verify", "{empty}"], "has no manifest.json"),
     (["info", "{photos}"], "has no manifest.json"),
@@ -114,7 +118,7 @@ def test_an_unwritable_out_gets_one_line(photos: Path, tmp_path: Path, capsys: p
     assert "Permission denied at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("door", ["build", "verify", "info", "statistics"])
+@pytest.mark.parametrize("door", ["build", "merge", "verify", "info", "statistics"])
 def test_help_ends_with_an_example(door: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([door, "--help"])
