@@ -14,6 +14,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
     "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
+    "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
     "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
 }

@@ -1,0 +1,11 @@
+"""`python -m launch.benchmark NAME ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from launch.benchmark import main
+from shards.errors import run_door
+
+if __name__ == "__main__":  # processes that are spawned import this file again
+    sys.exit(run_door("launch.benchmark", main))

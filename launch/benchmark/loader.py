@@ -1,0 +1,233 @@
+"""How fast samples are read and batches made, beside what the machine allows and beside other libraries.
+
+Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, files dropped from the page cache), `floats`
+(through the training loader to float tensors), `seek` (to any position, and memory, on synthetic sets).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from launch.benchmark import floats, reading, seek
+from launch.benchmark.others import NAME, Other, write_others
+from launch.benchmark.report import Report
+from launch.benchmark.sets import cached_share, drop_cached, first_shards, synthetic_set, tars_of
+from launch.benchmark.timing import Contestant, Figures, in_turns
+from launch.doors import DoorParser, at_least_one
+from shards.errors import UserError, unknown
+from shards.reader import Split
+
+_EXAMPLE = """\
+Cold figures mean something where the files lie on a disk or a network file system. litdata and mosaicml-streaming are
+measured too where they are installed; they write their own copy of the samples into --scratch first.
+
+example:
+  python -m launch.benchmark loader --shards photos-256 --json loader.json
+  python -m launch.benchmark loader --sections seek
+"""
+OURS, FIRST_PASS = "colortrain, training order", "colortrain, first pass (with checksums)"
+MEMCPY, PAGE_CACHE = "memcpy", "page cache, readinto"
+DECODE, DECODE_BATCHES = "webdataset .decode()", "webdataset .decode(), into batches"
+_BIG_PICTURES = 128  # from this size on a sample's pixels cost more than finding them
+_MEMORY = {"own": "its own", "mapped": "pages of files", "peak": "both, at most (manifest parsed)"}
+_SCALES = (1_000_000, 10_000_000, 100_000_000)
+
+
+@dataclass
+class Bench:
+    """What the sections share: the set, how long to measure, what the other libraries made of it."""
+
+    report: Report
+    scratch: Path
+    split: Split
+    batch_size: int
+    seconds: float  # of one measurement
+    rounds: int
+    workers: Sequence[int]
+    others: dict[str, tuple[Other, Path]] = field(default_factory=dict)
+
+    @property
+    def sample_bytes(self) -> int:
+        return self.split.empty(1).nbytes
+
+    def turns(self, section: str, contestants: Sequence[Contestant], most: float = float("inf")) -> dict[str, Figures]:
+        """Measure in turns and put everyone into the report."""
+        found = in_turns(section, contestants, self.seconds, self.rounds, most)
+        for name, figures in found.items():
+            self.report.add(section, name, figures, "samples/s", self.sample_bytes)
+        return found
+
+
+def readers(bench: Bench, split: Split) -> list[Contestant]:
+    """Everyone who reads tars or a copy of them into uint8 batches, one process each."""
+    batch, tars = bench.batch_size, tars_of(split)
+    found = [
+        Contestant(OURS, partial(reading.ours, split, batch)),
+        Contestant(PAGE_CACHE, partial(reading.page_cache, split, batch)),
+        Contestant(DECODE, partial(reading.webdataset_samples, tars)),
+        Contestant(DECODE_BATCHES, partial(reading.webdataset_batches, tars, split.empty(batch))),
+    ]
+    for name, (other, folder) in bench.others.items():
+        dataset = other.open(folder, batch)
+        found.append(Contestant(name, partial(reading.into_rows, dataset, NAME, split.empty(batch))))
+    return found
+
+
+def section_reading(bench: Bench) -> None:
+    """Warm, into one reused contiguous uint8 array; ours also with the check that each sample's first reading makes."""
+    split, size = bench.split, bench.split.manifest.size
+    for _ in zip(reading.ours(split, bench.batch_size), range(-(-len(split) // bench.batch_size)), strict=False):
+        pass  # each sample has been checked now, and lies in the page cache
+    big = reading.big_array(split)
+    anew = partial(reading.opened_anew, split, bench.batch_size)
+    first = Contestant(FIRST_PASS, anew, settle=False)
+    copy = Contestant(MEMCPY, partial(reading.memcpy, big, min(bench.batch_size, len(big))))
+    section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, warm"
+    found = bench.turns(section, [copy, *readers(bench, split)])
+    checked = in_turns("first pass", [first], bench.seconds, bench.rounds, len(split))[FIRST_PASS]
+    bench.report.add(section, FIRST_PASS, checked, "samples/s", bench.sample_bytes)
+    ours = found[OURS]
+    many = 10.0 if size >= _BIG_PICTURES else 20.0
+    bench.report.judge(f"reading {size} px over {DECODE}", ours.over(found[DECODE]), many)
+    if size >= _BIG_PICTURES:
+        bench.report.judge(f"reading {size} px over memcpy", ours.over(found[MEMCPY]), 0.7)
+
+
+def section_cold(bench: Bench) -> None:
+    """The same from files that the kernel was told to forget, no more than one pass; each opens its files anew."""
+    files = [
+        *tars_of(bench.split),
+        *(path for _, at in bench.others.values() for path in at.rglob("*") if path.is_file()),
+    ]
+    anew = Split(bench.split.root, bench.split.name)
+    drop_cached(files)
+    left = cached_share(files)
+    if left > 0.05:
+        bench.report.notes.append(f"{left:.0%} of the files stayed in the page cache: cold figures are not cold")
+    found = [c for c in readers(bench, anew) if c.name != OURS]
+    ours = Contestant(FIRST_PASS, partial(reading.opened_anew, bench.split, bench.batch_size))
+    cold = [Contestant(c.name, c.start, settle=False, before=partial(drop_cached, files)) for c in [ours, *found]]
+    section = f"Reading {bench.split.manifest.size} px into uint8 batches of {bench.batch_size}, one process, cold"
+    bench.turns(section, cold, len(bench.split))
+
+
+def section_floats(bench: Bench) -> None:
+    """Through the training loader to float tensors, everyone with each count of workers."""
+    counts = reading.workers_worth_trying(bench.workers)
+    everyone = floats.contestants(bench.split, tars_of(bench.split), bench.others, bench.batch_size, counts)
+    size = bench.split.manifest.size
+    found = bench.turns(f"Float tensors of {size} px, batches of {bench.batch_size}, warm", everyone)
+    ours, theirs = (best(found, name) for name in (floats.OURS, floats.WEBDATASET))
+    what = f"floats of {size} px, {ours}, over {theirs}"
+    bench.report.judge(what, found[ours].over(found[theirs]), 5.0)
+
+
+def best(found: dict[str, Figures], name: str) -> str:
+    """The fastest row of those that begin with `name`."""
+    return max((row for row in found if row.startswith(name)), key=lambda row: found[row].median)
+
+
+def section_seek(report: Report, scratch: Path) -> None:
+    """Any position of 100 million samples, and the memory of a process that reads from sets of three sizes."""
+    found = seek.alone(seek.seeks, _SCALES[-1])
+    section = f"Seeking among {_SCALES[-1]:,} samples in {_SCALES[-1] // seek.SHARD_SAMPLES:,} shards"
+    for name in ("anywhere", "same_epoch", "repeated"):
+        report.add(section, name.replace("_", " "), Figures(getattr(found, name)), "ms")
+    grown = Figures((found.grown_mb,))
+    report.add(section, "memory grown by, at most", grown, "MB")
+    report.judge("seeking anywhere", Figures(found.anywhere), 50, at_most=True, unit="ms")
+    report.judge("memory of seeking", grown, 100, at_most=True, unit="MB")
+    own = [_memory(report, scratch / f"samples-{samples}", samples) for samples in _SCALES]
+    more = (own[-1] - own[0]) * 2**20 / (_SCALES[-1] - _SCALES[0])
+    what = f"own memory of a reading process for each sample more, {_SCALES[0]:,} to {_SCALES[-1]:,}"
+    report.judge(what, Figures((more,)), 1.0, at_most=True, unit="bytes")
+
+
+def _memory(report: Report, folder: Path, num_samples: int) -> float:
+    """Rows of what a process that reads from a set of so many samples takes; its own memory in MB."""
+    wanted = seek.positions(num_samples, 100)
+    synthetic_set(folder, num_samples, wanted)
+    found = seek.alone(seek.read_all_over, folder, wanted)
+    section = "Memory of a process that reads 3,200 samples from all over a set"
+    for name in ("own", "mapped", "peak"):
+        figures = Figures((getattr(found, f"{name}_mb"),))
+        report.add(section, f"{num_samples:,} samples, {_MEMORY[name]}", figures, "MB")
+    return found.own_mb
+
+
+SECTIONS: dict[str, Callable[[Bench], None]] = {
+    "cold": section_cold,
+    "reading": section_reading,
+    "floats": section_floats,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the sections that were asked for."""
+    asked = parser().parse_args(argv)
+    check(asked)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
+    report = Report("loader", settings)
+    with scratch_folder(asked.scratch) as scratch:
+        if set(asked.sections) & set(SECTIONS):
+            bench = prepared(asked, report, scratch)
+            for name in SECTIONS:
+                if name in asked.sections:
+                    SECTIONS[name](bench)
+        if "seek" in asked.sections:
+            section_seek(report, scratch)
+    report.publish(asked.json)
+    return 0
+
+
+def prepared(asked: argparse.Namespace, report: Report, scratch: Path) -> Bench:
+    """The set to measure on, and the other libraries' copies of it."""
+    whole = Split(asked.shards)
+    split = first_shards(whole, scratch / "first", asked.gigabytes * 1e9)
+    report.notes.append(f"{len(split):,} of {len(whole):,} samples, dataset {split.manifest.dataset_id}")
+    seconds = asked.seconds / asked.rounds
+    bench = Bench(report, scratch, split, asked.batch_size, seconds, asked.rounds, asked.workers)
+    bench.others, notes = write_others(split, scratch)
+    report.notes += notes
+    return bench
+
+
+def check(asked: argparse.Namespace) -> None:
+    """Raise `UserError` for words that do not go together."""
+    for name in asked.sections:
+        if name not in (*SECTIONS, "seek"):
+            raise unknown("section", name, (*SECTIONS, "seek"))
+    if asked.shards is None and set(asked.sections) & set(SECTIONS):
+        raise UserError("--shards is missing: give a folder that `python -m shards build` wrote, or --sections seek")
+
+
+@contextmanager
+def scratch_folder(wanted: Path | None) -> Iterator[Path]:
+    """A folder of our own, inside `wanted` if given, that is gone afterwards."""
+    if wanted:
+        wanted.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=wanted) as folder:
+        yield Path(folder)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words this benchmark understands."""
+    words = DoorParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
+    add = words.add_argument
+    add("--shards", type=Path, metavar="DIR", help="folder that `python -m shards build` wrote")
+    add("--batch-size", type=at_least_one, default=32, metavar="N", help="samples a batch (default: 32)")
+    add("--seconds", type=float, default=5.0, metavar="S", help="how long each row is measured in all (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)")
+    add("--workers", type=int, nargs="+", default=[0, 1, 2, 4], metavar="N", help="counts to try (default: 0 1 2 4)")
+    add("--gigabytes", type=float, default=1.0, metavar="G", help="measure on the first shards of G GB (default: 1)")
+    add("--sections", nargs="+", default=[*SECTIONS, "seek"], metavar="NAME",
+        help=f"which of {', '.join(SECTIONS)}, seek (default: all)")  # fmt: skip
+    add("--scratch", type=Path, metavar="DIR", help="where to write other formats and synthetic sets (default: TMPDIR)")
+    add("--json", type=Path, metavar="FILE", help="also write everything there")
+    return words

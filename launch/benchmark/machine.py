@@ -1,0 +1,64 @@
+"""On what a benchmark was measured: processor, cores, memory, GPU, versions, and how busy the machine was."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shards.__main__ import cores
+
+VERSIONS = ("torch", "numpy", "pillow", "scikit-image", "webdataset", "litdata", "mosaicml-streaming")
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """The facts, ready for JSON."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cpu": _cpu(),
+        "cores": cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """The facts in three lines."""
+    versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items() if found)
+    gpus = ", ".join(facts["gpus"]) or "no GPU"
+    load = ", ".join(f"{value:.2f}" for value in facts["load_average"])
+    return "\n".join(
+        [
+            f"{facts['cpu']}, {facts['cores']} cores usable, {facts['memory_gb']} GB, {gpus}",
+            f"{facts['date']}, load average {load}",
+            f"Python {facts['python']}, {versions}",
+        ]
+    )
+
+
+def _cpu() -> str:
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
