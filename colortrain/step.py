@@ -57,6 +57,21 @@ class Network:
             self.module.requires_grad_(True)
 
 
+@torch.no_grad()
+def settle(network: Network, *inputs: Tensor) -> None:
+    """One pass without consequences, before the first step of a process, so that a resumed run adds up as before.
+
+    DDP lays its gradient buckets out anew after its first backward pass, and among more than two ranks the order of a
+    sum depends on where in a bucket it stands.
+    """
+    before = [buffer.clone() for buffer in network.module.buffers()]
+    with torch.enable_grad():
+        network.accelerator.backward(network(*inputs).sum() * 0)
+    network.optimizer.zero_grad()
+    for buffer, old in zip(network.module.buffers(), before, strict=True):
+        buffer.copy_(old)
+
+
 def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tensor, epoch: float) -> Losses:
     """Teach the critic real from fake; `fake` is detached. Two passes: a critic with BatchNorm must not mix them.
 

@@ -37,7 +37,7 @@ from colortrain.plateau import PlateauWatch
 from colortrain.preemption import StopVote, buffers_of_ranks, take_back_buffers
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.run import Data, check_run_folder, lock
-from colortrain.step import Losses, Network, train_step
+from colortrain.step import Losses, Network, settle, train_step
 from shards.errors import UserError
 from shards.order import ORDER_VERSION
 from shards.progress import ProgressLine
@@ -106,7 +106,11 @@ class Trainer:
                 if vote.carried():
                     self._leave_early()
                     return False
-                self._take_step(next(batches))
+                batch = next(batches)
+                if self.step == self.started_at and self.accelerator.num_processes > 1:
+                    settle(self.generator, batch.L)
+                    settle(self.critic, batch.L, batch.colour)
+                self._take_step(batch)
                 self._do_what_is_due(progress)
         self._finish()
         return True
