@@ -1,0 +1,232 @@
+"""The text of every file a development cluster is configured by. Each line that is not obvious says why it is here."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import shlex
+from pathlib import Path
+
+from slurm.devcluster.plan import HIGH, LOW, Plan, loopback_address
+from slurm.devcluster.programs import CLIENTS, find
+
+# Slurm wants one character device for each GPU and only ever stat()s it. With Count= and no File= it reports no GPU;
+# a plain file leaves CUDA_VISIBLE_DEVICES empty.
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
+MOST_GPUS = len(_DEVICES)
+MARK = "COLORTRAIN_DEVCLUSTER"  # in the environment of every process of a cluster: `down` finds them by it
+
+
+def slurm_conf(plan: Plan) -> str:
+    """The configuration of slurmctld, slurmd and the clients."""
+    name, address = plan.head
+    return f"""\
+ClusterName=devcluster
+SlurmctldHost={name}({address})
+SlurmctldPort={plan.port("slurmctld")}
+SlurmUser={getpass.getuser()}
+SlurmdUser={getpass.getuser()}
+{_listening(plan)}
+
+# One munged for all hosts. A requeued job may not start before its old credential has expired; 5 s is the least.
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={plan.folder}/run/munge.sock,cred_expire=5
+
+StateSaveLocation={plan.folder}/state
+SlurmdSpoolDir={plan.folder}/spool/%n
+SlurmctldPidFile={plan.folder}/run/slurmctld.pid
+SlurmdPidFile={plan.folder}/run/slurmd-%n.pid
+SlurmctldLogFile={plan.folder}/log/slurmctld.log
+SlurmdLogFile={plan.folder}/log/slurmd-%n.log
+SlurmctldDebug=verbose
+SlurmdDebug=verbose
+MailProg=/bin/true
+
+# No systemd and no cgroups; the NodeName lines are believed, not the hardware. Raising limits needs a capability.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/{"linux" if plan.accounting else "none"}
+JobAcctGatherFrequency=task=0
+SlurmdParameters=config_overrides
+PropagateResourceLimits=NONE
+SwitchType=switch/none
+MpiDefault=none
+
+# A pass of the scheduler every second, where large clusters take 30 to 60.
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
+GresTypes=gpu
+
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PreemptExemptTime=0
+JobRequeue=1
+{"# The signal that sbatch --signal asked for comes before an eviction, too; without this, TERM alone." if plan.user_signal else ""}
+{"SlurmctldParameters=preempt_send_user_signal" if plan.user_signal else ""}
+
+# Failures are seen in seconds, where large clusters take minutes.
+SlurmctldTimeout=10
+SlurmdTimeout=10
+KillWait=5
+CompleteWait=0
+InactiveLimit=0
+OverTimeLimit=0
+MinJobAge=3600
+ReturnToService=2
+
+{_accounting(plan)}
+{_nodes(plan)}
+PartitionName={LOW} Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE DefaultTime=10 MaxTime=INFINITE State=UP GraceTime={plan.grace}
+PartitionName={HIGH} Nodes=ALL Default=NO PriorityTier=10 PreemptMode=OFF DefaultTime=10 MaxTime=INFINITE State=UP
+"""
+
+
+def _listening(plan: Plan) -> str:
+    """On one host all daemons would listen on 0.0.0.0; they can be told to bind to the host name's own address."""
+    if plan.own_hosts or not loopback_address().startswith("127."):
+        return ""
+    return "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
+
+
+def _accounting(plan: Plan) -> str:
+    if not plan.accounting:
+        return "AccountingStorageType=accounting_storage/none"
+    return f"""\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost={plan.head[1]}
+AccountingStoragePort={plan.port("slurmdbd")}
+AccountingStorageTRES=gres/gpu
+# The link to slurmdbd does not look at AuthInfo.
+AccountingStoragePass={plan.folder}/run/munge.sock"""
+
+
+def _nodes(plan: Plan) -> str:
+    size = f"CPUs={plan.cpus} RealMemory=4000 {f'Gres=gpu:{plan.gpus}' if plan.gpus else ''} State=UNKNOWN"
+    last = 10 + plan.nodes
+    if plan.own_hosts:
+        return f"NodeName=node[1-{plan.nodes}] NodeAddr=10.77.0.[11-{last}] Port=6818 {size}"
+    ports = f"Port=[{plan.base_port + 11}-{plan.base_port + last}]"
+    address = loopback_address()
+    return f"NodeName=127.0.0.[11-{last}] NodeAddr={address} NodeHostname={plan.head[0]} {ports} {size}"
+
+
+def slurmdbd_conf(plan: Plan, password: str) -> str:
+    """The configuration of the accounting daemon; it must be readable by its owner alone."""
+    return f"""\
+AuthType=auth/munge
+AuthInfo=socket={plan.folder}/run/munge.sock,cred_expire=5
+DbdHost=localhost
+DbdAddr={plan.head[1]}
+DbdPort={plan.port("slurmdbd")}
+{_listening(plan)}
+SlurmUser={getpass.getuser()}
+DebugLevel=verbose
+LogFile={plan.folder}/log/slurmdbd.log
+PidFile={plan.folder}/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={plan.port("mariadbd")}
+StorageUser=slurm
+StoragePass={password}
+StorageLoc=slurm_acct_db
+"""
+
+
+def database_sql(password: str) -> str:
+    """What mariadbd runs when it starts."""
+    return f"""\
+CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY '{password}';
+GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
+"""
+
+
+def hosts(plan: Plan) -> str:
+    """/etc/hosts of every host."""
+    lines = ["127.0.0.1 localhost", f"{plan.head[1]} {plan.head[0]}"]
+    return "\n".join([*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""])
+
+
+# A `sacct` for clusters without accounting, just enough for submitit and for us: it asks slurmctld through squeue,
+# which knows finished jobs for MinJobAge seconds, and no steps.
+_SACCT = r"""#!/bin/bash
+ids=
+while [ $# -gt 0 ]; do
+    case $1 in
+        -j|--jobs) ids=$ids,$2; shift ;;
+        --jobs=*) ids=$ids,${1#*=} ;;
+        -o|--format) shift ;;
+    esac; shift
+done
+echo 'JobID|State|NodeList'
+"$(dirname "$0")/squeue" --noheader --states=all ${ids:+--jobs="${ids#,}"} --format='%i|%T|%N' 2>/dev/null
+exit 0
+"""
+
+
+def node_command(plan: Plan, name: str) -> str:
+    """A client command for processes on the nodes.
+
+    Real clusters signal the tasks of a step; proctrack/linuxproc signals all their children as well, so that a TERM on
+    its way would end the `scontrol requeue` of a job that leaves because of it.
+    """
+    if name == "sacct" and not plan.accounting:
+        return _SACCT
+    deaf = 'trap "" TERM USR1 USR2 CONT\n' if name == "scontrol" else ""
+    exports = f"export SLURM_CONF={plan.folder}/etc/slurm.conf {MARK}={plan.folder}"
+    return f'#!/bin/sh\n{exports}\n{deaf}exec {find(name)} "$@"\n'
+
+
+def outer_command(plan: Plan, name: str, head: int) -> str:
+    """The same for everybody else: it enters the head first."""
+    inner = f"{plan.folder}/nodebin/{name}"
+    user = "--user --preserve-credentials " if plan.user_namespace else ""
+    enter = f"nsenter -t {head} {user}--net --uts --mount --"
+    return f"""#!/bin/sh\nexec {enter} sh -c 'cd "$0" && exec {inner} "$@"' "$PWD" "$@"\n"""
+
+
+def shell_lines(plan: Plan) -> str:
+    """DIR/env, to be sourced: an outer job's variables go, the cluster's commands come first on the PATH."""
+    forget = r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
+    return f"""\
+unset $(env | {forget})
+export SLURM_CONF={plan.folder}/etc/slurm.conf
+export PATH={shlex.quote(str(plan.folder))}/bin:$PATH
+"""
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode)
+    path.chmod(mode)
+    path.write_text(text)
+
+
+def write_files(plan: Plan) -> None:
+    """Write all that does not depend on running hosts."""
+    folder, password = plan.folder, secrets.token_hex(12)
+    _write(folder / "etc/slurm.conf", slurm_conf(plan))
+    devices = f"Name=gpu File={','.join(_DEVICES[: plan.gpus])}" if plan.gpus else ""
+    _write(folder / "etc/gres.conf", f"AutoDetect=off\n{devices}\n")
+    _write(folder / "etc/slurmdbd.conf", slurmdbd_conf(plan, password), 0o600)
+    _write(folder / "etc/database.sql", database_sql(password), 0o600)
+    _write(folder / "env", shell_lines(plan))
+    if plan.own_hosts:
+        _write(folder / "etc/hosts", hosts(plan))
+    (folder / "etc/munge.key").touch(0o600)
+    (folder / "etc/munge.key").write_bytes(secrets.token_bytes(1024))
+    for name in ("run", "log", "state", "bin", *(f"spool/{node}" for node in plan.node_names)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in CLIENTS:
+        _write(folder / "nodebin" / name, node_command(plan, name), 0o755)
+        if not plan.own_hosts:
+            _write(folder / "bin" / name, node_command(plan, name), 0o755)
+
+
+def write_outer_commands(plan: Plan, head: int) -> None:
+    """Write the client commands for outside the hosts, once the head's process number is known."""
+    for name in CLIENTS:
+        _write(plan.folder / "bin" / name, outer_command(plan, name, head), 0o755)
