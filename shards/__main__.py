@@ -15,9 +15,9 @@ from shards.errors import UserError, run_door
 from shards.format import DTYPES, load_manifest
 from shards.info import describe, save_sheet
 from shards.merge import merge
-from shards.parts import parse_part
+from shards.parts import Part, parse_part
 from shards.plan import Parameters
-from shards.statistics import save_statistics, statistics
+from shards.statistics import merge_statistics, part_path, save_statistics, statistics, statistics_of_part
 from shards.verify import verify
 
 BUILD_HELP = """\
@@ -65,7 +65,8 @@ example:
 
 STATISTICS_HELP = """\
 Per split: pixels in bins of 10 x 10 ab units (centres at the multiples of 10 from -110 to 110, as in Zhang et al. 2016)
-and mean and standard deviation of L, a and b.
+and mean and standard deviation of L, a and b. On many machines: --part 1/8 ... --part 8/8 count a share of the shards
+each, then --merge writes what one run would, digit for digit.
 
 example:
   python -m shards statistics photos-256 --json colours.json
@@ -186,6 +187,9 @@ def _add_readers(doors: Doors) -> None:
     _add_out(door)
     _add_workers(door)
     door.add_argument("--json", type=Path, metavar="FILE", help="where to write (default: OUT/statistics.json)")
+    one = door.add_mutually_exclusive_group()
+    one.add_argument("--part", metavar="I/N", help="count a share, into OUT/statistics-I-of-N.json (or --json)")
+    one.add_argument("--merge", type=Path, nargs="*", metavar="FILE", help="merge the parts' files (default: OUT's)")
 
 
 def _add_out(door: argparse.ArgumentParser) -> None:
@@ -212,13 +216,25 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _statistics(arguments: argparse.Namespace) -> int:
+    workers = check_workers(arguments.workers)
+    if arguments.part is not None:
+        return _statistics_of_part(arguments.out, parse_part(arguments.part), workers, arguments.json)
     path = arguments.json or arguments.out / "statistics.json"
-    document = statistics(arguments.out, check_workers(arguments.workers))
+    merging = arguments.merge is not None
+    document = merge_statistics(arguments.out, arguments.merge) if merging else statistics(arguments.out, workers)
     save_statistics(document, path)
     for split, each in document["splits"].items():
         figures = ", ".join(f"{name} {each['mean'][name]:.2f} +- {each['std'][name]:.2f}" for name in "Lab")
         print(f"{split}: {each['samples']:,} samples, {figures}")
     print(f"written to {path}")
+    return 0
+
+
+def _statistics_of_part(out: Path, part: Part, workers: int, path: Path | None) -> int:
+    document = statistics_of_part(out, part, workers)
+    path = path or part_path(out, part)
+    save_statistics(document, path)
+    print(f"{out}: part {part} written to {path}; when all parts are done: python -m shards statistics {out} --merge")
     return 0
 
 
