@@ -2,9 +2,9 @@
 
 CACHE/CACHEDIR.TAG        says that this folder is a cache: backups leave it out, and we delete nothing elsewhere
 CACHE/.lock               held for the moment in which room is made
-CACHE/<key>.<file>        a whole file; when it was last used is its modification time
-CACHE/.<key>.<file>.lock  held by whoever brings that file, and let go however that process ends
-CACHE/.<key>.<file>.<bytes>.part   what has come of it; it takes room of <bytes> from the start
+CACHE/<key>/<file>        a whole file; when it was last used is its modification time
+CACHE/<key>/.<file>.lock  held by whoever brings that file, and let go however that process ends
+CACHE/<key>/.<file>.<bytes>.part   what has come of it; it takes room of <bytes> from the start
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote
 
 from shards.errors import UserError
 from shards.files import write_whole
 
 TAG = "CACHEDIR.TAG"
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
-_WHOLE = re.compile(r"[0-9a-f]{16}\..+")
-_PART = re.compile(r"\.([0-9a-f]{16}\..+)\.(\d+)\.part")
-_LOCK = re.compile(r"\.([0-9a-f]{16}\..+)\.lock")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_PART = re.compile(r"\.(.+)\.(\d+)\.part")
+_LOCK = re.compile(r"\.(.+)\.lock")
 
 
 class _File(NamedTuple):
@@ -47,27 +47,28 @@ class Cache:
         self._ready = False
 
     def get(
-        self, name: str, fill: Callable[[Path], None], *, bytes: int | None = None, wait: bool = True
+        self, key: str, name: str, fill: Callable[[Path], None], *, bytes: int | None = None, wait: bool = True
     ) -> Path | None:
         """Where the file `name` is, brought by `fill(path)` if it is not here.
 
-        `name` is sixteen hexadecimal digits, a dot, and the rest; a file of another length than `bytes` is brought
-        again. While another process brings it, wait for that, or return None if `wait` is False.
+        `key` is sixteen hexadecimal digits; names with slashes do not make folders. A file of another length than
+        `bytes` is brought again. While another process brings it, wait for that, or return None if `wait` is False.
         """
-        assert _WHOLE.fullmatch(name), name
+        assert _KEY.fullmatch(key), key
         self._prepare()
-        path = self.folder / name
+        path = self.folder / key / _plain(name)
+        path.parent.mkdir(exist_ok=True)
         while not _use(path, bytes):
-            with self._turn(name, wait) as mine:
+            with _turn(path.with_name(f".{path.name}.lock"), wait) as mine:
                 if not mine:
                     return None
                 if not path.exists():  # else it was brought while we waited
-                    self._bring(name, fill, bytes)
+                    self._bring(path, name, fill, bytes)
                     return path
         return path
 
-    def _bring(self, name: str, fill: Callable[[Path], None], bytes: int | None) -> None:
-        part = self.folder / f".{name}.{bytes or 0}.part"
+    def _bring(self, path: Path, name: str, fill: Callable[[Path], None], bytes: int | None) -> None:
+        part = path.with_name(f".{path.name}.{bytes or 0}.part")
         try:
             self._check_fits(name, bytes or 0)
             self._take_room(part, bytes or 0)
@@ -77,7 +78,7 @@ class Cache:
                 self._check_fits(name, part.stat().st_size)
                 with self._locked():
                     self._make_room(0)
-            part.replace(self.folder / name)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
@@ -93,8 +94,7 @@ class Cache:
     def _check_fits(self, name: str, bytes: int) -> None:
         if bytes > self.max_bytes:
             raise UserError(
-                f"{unquote(name.partition('.')[2])} has {bytes} bytes, the cache {self.folder} may hold "
-                f"{self.max_bytes}: give it a larger size"
+                f"{name} has {bytes} bytes, the cache {self.folder} may hold {self.max_bytes}: give it a larger size"
             )
 
     def _make_room(self, bytes: int) -> bool:
@@ -111,24 +111,26 @@ class Cache:
                 excess -= file.bytes
         return excess <= 0
 
+    def _folders(self) -> list[Path]:
+        return [Path(entry.path) for entry in os.scandir(self.folder) if entry.is_dir() and _KEY.fullmatch(entry.name)]
+
     def _files(self) -> Iterator[_File]:
-        for entry in os.scandir(self.folder):
+        for entry in (entry for folder in self._folders() for entry in os.scandir(folder)):
             part = _PART.fullmatch(entry.name)
-            if not (part or _WHOLE.fullmatch(entry.name)) or not entry.is_file(follow_symlinks=False):
-                continue
             with suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
+                found = entry.stat()
                 claimed = int(part[2]) if part else 0
-                yield _File(found.st_mtime, Path(entry.path), max(found.st_size, claimed), not part)
+                yield _File(found.st_mtime, Path(entry.path), max(found.st_size, claimed), entry.name[0] != ".")
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed: parts and locks whose lock nobody holds."""
-        names = [entry.name for entry in os.scandir(self.folder)]
-        for lock in filter(None, map(_LOCK.fullmatch, names)):
-            parts = [part[0] for part in map(_PART.fullmatch, names) if part and part[1] == lock[1]]
-            with self._turn(lock[1], wait=False) as dead:
-                for name in parts if dead else ():
-                    (self.folder / name).unlink(missing_ok=True)
+        for folder in self._folders():
+            names = [entry.name for entry in os.scandir(folder)]
+            for lock in filter(None, map(_LOCK.fullmatch, names)):
+                parts = [part[0] for part in map(_PART.fullmatch, names) if part and part[1] == lock[1]]
+                with _turn(folder / lock[0], wait=False) as dead:
+                    for name in parts if dead else ():
+                        (folder / name).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """Make the folder if need be, refuse one that is no cache of ours, and clear away what was left."""
@@ -150,17 +152,23 @@ class Cache:
             _flock(held, wait=True)
             yield
 
-    @contextmanager
-    def _turn(self, name: str, wait: bool) -> Iterator[bool]:
-        """Whether it is ours to bring `name`, which nobody else does meanwhile."""
-        path = self.folder / f".{name}.lock"
-        held = _hold(path, wait)
-        try:
-            yield held is not None
-        finally:
-            if held is not None:
-                path.unlink(missing_ok=True)  # ours as long as we hold it: those who wait notice that it is gone
-                held.close()
+
+def _plain(name: str) -> str:
+    """A file name without slashes or a leading dot, for any relative path."""
+    plain = quote(name, safe="")
+    return plain.replace(".", "%2E", 1) if plain.startswith(".") else plain
+
+
+@contextmanager
+def _turn(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether it is ours to bring the file that this lock is for, which nobody else does meanwhile."""
+    held = _hold(path, wait)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            path.unlink(missing_ok=True)  # ours as long as we hold it: those who wait notice that it is gone
+            held.close()
 
 
 def _use(path: Path, bytes: int | None) -> bool:

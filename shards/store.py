@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shards.cache import Cache
 from shards.errors import UserError
@@ -28,10 +28,9 @@ class Store(Protocol):
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
         """Where the file lies on this machine, which it may have to be brought to first.
 
-        Open it at once, and ask again if it is gone: a small cache drops it for others' files. The manifest is asked
-        for first: the rest belongs to the one that came then. What is brought is checked against `bytes` and `sha256`
-        where given; what was here is not. A file that a folder lacks gets a path all the same: opening it says so;
-        one that a URL lacks is a `UserError`.
+        Open it at once, and ask again if it is gone: a small cache drops it for others' files. What is brought is
+        checked against `bytes` and `sha256` where given; what was here is not. A file that a folder lacks gets a path
+        all the same: opening it says so; one that a URL lacks is a `UserError`.
         """
         ...
 
@@ -108,7 +107,7 @@ class Remote:
             else:
                 fetch(joined(self._url, relative), path, self.patience, bytes=bytes, sha256=sha256)
 
-        return self.cache.get(f"{self._key(manifest)}.{quote(relative, safe='')}", fill, bytes=bytes, wait=wait)
+        return self.cache.get(self._key(manifest), relative, fill, bytes=bytes, wait=wait)
 
     def _open(self) -> bytes:
         """The manifest's content, fetched once."""

@@ -13,9 +13,7 @@ import pytest
 from shards.cache import TAG, Cache
 from shards.errors import UserError, describe
 
-
-def name(number: int) -> str:
-    return f"{number:016x}.file"
+KEY = "0123456789abcdef"
 
 
 def filled(bytes: int, calls: list[int] | None = None) -> Callable[[Path], None]:
@@ -27,27 +25,33 @@ def filled(bytes: int, calls: list[int] | None = None) -> Callable[[Path], None]
     return fill
 
 
+def get(cache: Cache, number: int, fill: Callable[[Path], None], bytes: int | None = None) -> Path:
+    found = cache.get(KEY, f"train/{number}", fill, bytes=bytes)
+    assert found
+    return found
+
+
 def held(folder: Path) -> set[int]:
     """The numbers of the whole files in a cache."""
-    return {int(path.name[:16], 16) for path in folder.iterdir() if not path.name.startswith((".", TAG))}
+    return {int(path.name[-1]) for path in (folder / KEY).iterdir() if not path.name.startswith(".")}
 
 
 def grow_old(folder: Path, numbers: list[int]) -> None:
     """Make files as old as the order of a list says, the first the oldest; the clock of a disk is coarse."""
     for age, number in enumerate(reversed(numbers), 1):
-        os.utime(folder / name(number), (time.time() - 100 * age,) * 2)
+        os.utime(folder / KEY / f"train%2F{number}", (time.time() - 100 * age,) * 2)
 
 
 def test_the_least_recently_used_go_and_no_more_than_needed(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 100)
     for number in range(5):
-        cache.get(name(number), filled(20), bytes=20)
+        get(cache, number, filled(20), 20)
     assert held(tmp_path) == {0, 1, 2, 3, 4}
     grow_old(tmp_path, [3, 0, 4, 1, 2])
-    cache.get(name(3), filled(20), bytes=20)  # used again: now 0 is the oldest
-    Cache(tmp_path, 100).get(name(5), filled(21), bytes=21)  # after a restart
+    get(cache, 3, filled(20), 20)  # used again: now 0 is the oldest
+    get(Cache(tmp_path, 100), 5, filled(21), 21)  # after a restart
     assert held(tmp_path) == {1, 2, 3, 5}
-    Cache(tmp_path, 100).get(name(6), filled(19), bytes=19)
+    get(Cache(tmp_path, 100), 6, filled(19), 19)
     assert held(tmp_path) == {1, 2, 3, 5, 6}
 
 
@@ -55,50 +59,49 @@ def test_a_file_that_is_here_is_not_brought_again_unless_its_length_is_wrong(tmp
     calls: list[int] = []
     cache = Cache(tmp_path, 100)
     for _ in range(3):
-        path = cache.get(name(1), filled(7, calls), bytes=7)
-    assert path == tmp_path / name(1)
+        path = get(cache, 1, filled(7, calls), 7)
+    assert path == tmp_path / KEY / "train%2F1"
     assert calls == [7]
     path.write_bytes(b"x" * 6)
-    cache.get(name(1), filled(7, calls), bytes=7)
+    get(cache, 1, filled(7, calls), 7)
     assert calls == [7, 7]
     assert path.read_bytes() == b"x" * 7
 
 
 def test_a_smaller_size_holds_from_the_start(tmp_path: Path) -> None:
     for number in range(5):
-        Cache(tmp_path, 100).get(name(number), filled(20), bytes=20)
+        get(Cache(tmp_path, 100), number, filled(20), 20)
     grow_old(tmp_path, [0, 1, 2, 3, 4])
-    Cache(tmp_path, 45).get(name(4), filled(20), bytes=20)
+    get(Cache(tmp_path, 45), 4, filled(20), 20)
     assert held(tmp_path) == {3, 4}
 
 
 def test_a_length_that_is_not_known_before_is_minded_after(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 100)
-    cache.get(name(0), filled(60), bytes=60)
+    get(cache, 0, filled(60), 60)
     grow_old(tmp_path, [0])
-    cache.get(name(1), filled(50))
+    get(cache, 1, filled(50))
     assert held(tmp_path) == {1}
-    with pytest.raises(UserError, match=r"^file has 101 bytes, the cache .* may hold 100: give it a larger size$"):
-        cache.get(name(2), filled(101))
+    with pytest.raises(UserError, match=r"^train/2 has 101 bytes, the cache .* may hold 100: give it a larger size$"):
+        get(cache, 2, filled(101))
     assert held(tmp_path) == {1}
 
 
 def test_a_file_larger_than_the_cache_is_refused_before_it_is_brought(tmp_path: Path) -> None:
     calls: list[int] = []
     cache = Cache(tmp_path, 100)
-    cache.get(name(0), filled(60), bytes=60)
-    with pytest.raises(UserError, match=r"file has 101 bytes, the cache .* may hold 100: give it a larger size"):
-        cache.get(name(1), filled(101, calls), bytes=101)
+    get(cache, 0, filled(60), 60)
+    with pytest.raises(UserError, match=r"train/1 has 101 bytes, the cache .* may hold 100: give it a larger size"):
+        get(cache, 1, filled(101, calls), 101)
     assert not calls
     assert held(tmp_path) == {0}
 
 
 def test_a_mapped_file_stays_readable_when_it_is_dropped(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 100)
-    path = cache.get(name(0), filled(60), bytes=60)
-    assert path
+    path = get(cache, 0, filled(60), 60)
     with open(path, "rb") as stream:
-        cache.get(name(1), filled(60), bytes=60)
+        get(cache, 1, filled(60), 60)
         assert not path.exists()
         assert stream.read() == b"x" * 60
 
@@ -110,29 +113,31 @@ def test_what_fails_leaves_nothing_and_is_told(tmp_path: Path) -> None:
 
     cache = Cache(tmp_path, 100)
     with pytest.raises(OSError, match="No space") as caught:
-        cache.get(name(0), fail, bytes=50)
+        get(cache, 0, fail, 50)
     line = describe(caught.value)
     assert line
     assert line.startswith(f"No space left on device at {tmp_path}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", TAG]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", KEY, TAG]
 
 
 def test_a_folder_with_other_things_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "0123456789abcdef.jpg").write_bytes(b"x" * 50)
+    (tmp_path / f"{KEY}.jpg").write_bytes(b"x" * 50)
     with pytest.raises(UserError, match="holds other things than a cache: give --cache an empty or a new folder"):
-        Cache(tmp_path, 10).get(name(0), filled(1))
-    assert [path.name for path in tmp_path.iterdir()] == ["0123456789abcdef.jpg"]
+        get(Cache(tmp_path, 10), 0, filled(1))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.jpg"]
 
 
 def test_others_files_in_a_cache_are_not_counted_or_dropped(tmp_path: Path) -> None:
-    Cache(tmp_path, 100).get(name(0), filled(20), bytes=20)
+    get(Cache(tmp_path, 100), 0, filled(20), 20)
     (tmp_path / "notes.txt").write_bytes(b"x" * 1000)
-    (tmp_path / "0123456789abcdef.d").mkdir()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "notes.txt").write_bytes(b"x" * 1000)
     cache = Cache(tmp_path, 100)
     for number in range(1, 6):
-        cache.get(name(number), filled(80), bytes=80)
+        get(cache, number, filled(80), 80)
     assert (tmp_path / "notes.txt").stat().st_size == 1000
-    assert (tmp_path / "0123456789abcdef.d").is_dir()
+    assert (tmp_path / "more" / "notes.txt").is_file()
+    assert held(tmp_path) == {5}
 
 
 def test_two_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
@@ -146,11 +151,11 @@ def test_two_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
                 stream.write(b"x" * 7)
                 stream.flush()
                 begun.set()
-                sizes.append(sum(each.stat().st_size for each in tmp_path.glob(".*.part")))
+                sizes.append(sum(each.stat().st_size for each in tmp_path.glob("*/.*.part")))
                 time.sleep(0.01)
 
     def bring(number: int) -> None:
-        assert Cache(tmp_path, 100).get(name(number), slow, bytes=70)
+        assert get(Cache(tmp_path, 100), number, slow, 70)
 
     first = threading.Thread(target=bring, args=(0,))
     first.start()
@@ -170,13 +175,13 @@ def test_threads_bring_a_file_once(tmp_path: Path) -> None:
         time.sleep(0.1)
         filled(10, calls)(path)
 
-    threads = [threading.Thread(target=cache.get, args=(name(0), slow)) for _ in range(8)]
+    threads = [threading.Thread(target=get, args=(cache, 0, slow)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert calls == [10]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", name(0), TAG]
+    assert [path.name for path in (tmp_path / KEY).iterdir()] == ["train%2F0"]
 
 
 def test_who_does_not_wait_goes_on_without(tmp_path: Path) -> None:
@@ -187,13 +192,13 @@ def test_who_does_not_wait_goes_on_without(tmp_path: Path) -> None:
         end.wait(10)
         path.write_bytes(b"x")
 
-    first = threading.Thread(target=Cache(tmp_path, 100).get, args=(name(0), slow))
+    first = threading.Thread(target=get, args=(Cache(tmp_path, 100), 0, slow))
     first.start()
     assert begun.wait(10)
-    assert Cache(tmp_path, 100).get(name(0), filled(1), wait=False) is None
+    assert Cache(tmp_path, 100).get(KEY, "train/0", filled(1), wait=False) is None
     end.set()
     first.join()
-    assert Cache(tmp_path, 100).get(name(0), filled(1), wait=False) == tmp_path / name(0)
+    assert Cache(tmp_path, 100).get(KEY, "train/0", filled(1), wait=False) == tmp_path / KEY / "train%2F0"
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +207,4 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(UserError, match=r"has no file locks .*: give --cache a folder on a local disk"):
-        Cache(tmp_path, 100).get(name(0), filled(1))
+        get(Cache(tmp_path, 100), 0, filled(1))

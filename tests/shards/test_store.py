@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.cache import TAG, Cache
+from shards.cache import Cache
 from shards.errors import UserError, describe
 from shards.format import MANIFEST, Manifest, Shard, load_manifest, save_manifest
 from shards.remote import Patience
@@ -81,9 +81,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.glob("*") if folder.is_dir() else ():
+    for path in folder.glob("*/*"):
         try:
-            total += path.stat().st_size if path.name != TAG else 0
+            total += path.stat().st_size
         except FileNotFoundError:
             continue
     return total
@@ -108,7 +108,7 @@ def store(server: Server, tmp_path: Path) -> Remote:
 
 def left_behind(cache: Path) -> list[str]:
     """Names in a cache that are neither whole files nor the cache's own two."""
-    return [path.name for path in cache.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    return [path.name for path in cache.glob("*/.*")]
 
 
 def test_a_path_is_a_folder_and_nothing_is_copied(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_wrong_bytes_are_named_with_both_hashes(server: Server, shards: tuple[Sh
     with pytest.raises(UserError, match=words):
         bring(store, shards[1])
     assert server.requests[f"set/{shards[1].path}"] == 3  # not nine times a file that is another
-    assert len(list(store.cache.folder.glob("*.tar"))) == 0
+    assert len(list(store.cache.folder.glob("*/*.tar"))) == 0
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_line_and_not_tried_again(
     )
     err = run(program, store, 0).communicate(timeout=60)[1].decode()
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"error: File too large at {store.cache.folder}/.")
+    assert err.startswith(f"error: File too large at {store.cache.folder}/")
     assert "000000.tar" in err
     assert server.requests[f"set/{shards[0].path}"] == 1
     assert not left_behind(store.cache.folder)
@@ -265,12 +265,12 @@ def test_four_processes_share_a_cache_of_two_files(server: Server, shards: tuple
 def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
-    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob(".*.part")))
+    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob("*/.*.part")))
     second = run(BRING, store, 0)
     wait_for(lambda: server.requests[f"set/{MANIFEST}"] == 2)
     time.sleep(0.2)  # until it waits for the lock, or it is a weaker test
     assert second.poll() is None
-    assert not list(store.cache.folder.glob("*.tar"))
+    assert not list(store.cache.folder.glob("*/*.tar"))
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     out, err = second.communicate(timeout=30)
@@ -283,7 +283,7 @@ def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tu
 def test_what_a_killed_download_left_is_cleared_away(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
-    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob(".*.part")))
+    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob("*/.*.part")))
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert len(left_behind(store.cache.folder)) == 2  # the part and its lock
@@ -297,12 +297,12 @@ def test_prefetch_brings_half_a_cache_in_the_background(
 ) -> None:
     store = Remote(f"{server.url}/set", Cache(tmp_path / "cache", 5 * BIG), QUICK)
     store.prefetch(shards)
-    wait_for(lambda: len(list(tmp_path.glob("cache/*.tar"))) == 2)
+    wait_for(lambda: len(list(tmp_path.glob("cache/*/*.tar"))) == 2)
     wait_for(lambda: store._thread is None)
     assert [server.requests[f"set/{shard.path}"] for shard in shards] == [1, 1, 0, 0]
     assert bring(store, shards[0]).read_bytes() == content(0)
     store.prefetch(shards[2:3])
-    wait_for(lambda: len(list(tmp_path.glob("cache/*.tar"))) == 3)
+    wait_for(lambda: len(list(tmp_path.glob("cache/*/*.tar"))) == 3)
     assert server.requests[f"set/{shards[0].path}"] == 1
 
 
@@ -310,14 +310,14 @@ def test_a_prefetch_that_fails_is_left_to_the_reader(server: Server, shards: tup
     server.faults[f"set/{shards[0].path}"].append("404")
     store.prefetch(shards[:2])
     wait_for(lambda: store._thread is None)
-    assert len(list(store.cache.folder.glob("*.tar"))) == 1
+    assert len(list(store.cache.folder.glob("*/*.tar"))) == 1
     assert bring(store, shards[0]).read_bytes() == content(0)
 
 
 def test_names_that_lead_elsewhere_stay_in_the_cache(server: Server, store: Remote) -> None:
     (server.root / "other").write_bytes(b"other")
     found = store.path("../other")
-    assert found.parent == store.cache.folder
+    assert found.parent.parent == store.cache.folder
     assert sorted(path.name for path in store.cache.folder.parent.iterdir()) == ["cache", "served"]
 
 
