@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from colortrain.lab import Batch, Codec, stored_to_lab
+from colortrain.lab import Batch, Codec, encode_stored, stored_to_lab
 from shards.errors import UserError
 from shards.mixture import Samples, Substitute
 from shards.statistics import sums_of
@@ -25,7 +25,7 @@ _AHEAD = 3  # batches read before they are asked for, more than there are thread
 _FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
 
 
-_Item = tuple[Tensor, Tensor, Tensor]  # stored, affine maps, mix
+_Item = tuple[Tensor, Tensor, Tensor]  # stored (mirrored already, unless it is to be cropped), affine maps, mix
 
 
 def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
@@ -148,6 +148,9 @@ class Loader:
         first = start + self.rank * self.share
         positions = np.arange(first, first + self.share)
         stored = torch.from_numpy(self._pixels(first, first + self.share))
+        if self.crop == 1:  # else one map does both
+            for row in np.flatnonzero(flips(self.seed, positions, self.flip)):
+                stored[row] = stored[row].flip(-1)
         if self.device.type == "cuda":
             stored = stored.pin_memory()
         maps = affine_maps(self.seed, positions, self.flip, self.crop)
@@ -161,8 +164,7 @@ class Loader:
     def _to_device(self, stored: Tensor, maps: Tensor, mix: Tensor) -> Batch:
         stored, maps = (tensor.to(self.device, non_blocking=True) for tensor in (stored, maps))
         if self.crop < 1:
-            lab = cropped(stored_to_lab(stored), maps)
-        else:  # bytes are mirrored, not floats: a quarter of the traffic
-            lab = stored_to_lab(mirrored(stored, maps) if self.flip else stored)
-        L, colour = self.codec.encode(lab)
+            L, colour = self.codec.encode(cropped(stored_to_lab(stored), maps))
+        else:
+            L, colour = encode_stored(self.codec, stored)
         return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))

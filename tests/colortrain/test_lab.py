@@ -8,7 +8,7 @@ import skimage.color
 import skimage.data
 import torch
 
-from colortrain.lab import SymmetricCodec, lab_to_rgb, stored_to_lab
+from colortrain.lab import Codec, LabCodec, SymmetricCodec, UnitCodec, encode_stored, lab_to_rgb, stored_to_lab
 from shards.lab import pack, unpack
 
 
@@ -53,3 +53,12 @@ def test_symmetric_codec_scales_and_inverts() -> None:
     assert L.flatten().tolist() == [-1, 0, 1]
     assert ab[0, :, 0].tolist() == [[-1, 0, 1], [1, 0.5, 0]]
     torch.testing.assert_close(SymmetricCodec().decode(L, ab), lab)
+
+
+@pytest.mark.parametrize("codec", [SymmetricCodec(), LabCodec(), UnitCodec()])
+@pytest.mark.parametrize(("count", "size"), [(3, 300), (7, 40), (130, 32)])
+def test_stored_pixels_are_encoded_the_short_way(codec: Codec, count: int, size: int) -> None:
+    """All 256 values in all channels, more and fewer pictures than fit the cache at a time."""
+    stored = (torch.arange(count * 3 * size * size).view(count, 3, size, size) * 97 % 256).to(torch.uint8)
+    for short, long in zip(encode_stored(codec, stored), codec.encode(stored_to_lab(stored)), strict=True):
+        torch.testing.assert_close(short, long, rtol=0, atol=3e-7)
