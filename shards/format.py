@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def split_folder(root: Path, split: str) -> Path:
     return root if split == ONE_SPLIT else root / split
 
 
+@lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
     """The bytes that stand before the pixels in every member: the .npy header of a C-order (3, size, size) array."""
     stream = io.BytesIO()

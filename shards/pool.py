@@ -1,7 +1,7 @@
 """Many processes, one thread each, that work on numbered tasks and say how far they are.
 
-A forkserver loads the libraries once (webdataset brings torch where there is one: over a second) before any thread
-exists. Nothing is shared but a table with one writer a cell, so a worker killed at any instant can hold no lock.
+A forkserver loads the libraries once, before any thread exists. Nothing is shared but a table with one writer a cell,
+so a worker killed at any instant can hold no lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shards.progress import ProgressLine
 Result = TypeVar("Result")
 Task = Callable[[Callable[[int], None]], Result]  # called with report(done)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_PRELOAD = ["numpy", "PIL.Image", "webdataset.writer", "shards.pack"]
+_PRELOAD = ["numpy", "PIL.Image", "shards.pack"]
 
 
 def run_tasks(

@@ -1,4 +1,4 @@
-"""Tars of Lab members: written through webdataset, read as one strided view, since all members have the same length."""
+"""Tars of Lab members: byte for byte webdataset's, read as one strided view, since all members have the same length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import tarfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def tar_bytes(samples: int, size: int, dtype: str) -> int:
 
 
 def tar_header(key: int, size: int, dtype: str) -> bytes:
-    """The 512 bytes before a member's content, as webdataset's TarWriter writes them for `TarOfSamples`."""
+    """The 512 bytes before a member's content, as webdataset's TarWriter writes them."""
     info = tarfile.TarInfo(f"{key_name(key)}.{MEMBER}")
     info.size, info.mode = member_bytes(size, dtype), _MODE
     return info.tobuf(tarfile.USTAR_FORMAT)
@@ -55,23 +55,6 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
     return np.ndarray((samples, 3, size, size), dtype, mapped, start, strides)
 
 
-class _Hashed:
-    """A file that only grows, and the SHA-256 of what it holds."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-        self.given_up = False  # then tarfile, which writes again when it is collected, writes nowhere
-
-    def write(self, data: bytes) -> int:
-        if self.given_up:
-            return len(data)
-        self.digest.update(data)
-        self.bytes += len(data)
-        return self.stream.write(data)
-
-
 class TarOfSamples:
     """One shard being written; it takes its name, and its .idx beside it, only when the block ends well.
 
@@ -83,40 +66,41 @@ class TarOfSamples:
     def __init__(self, root: Path, path: str, size: int, dtype: str) -> None:
         self.root, self.path, self.size, self.dtype = root, path, size, dtype
         self.header = member_header(size, dtype)
+        self.padding = bytes(member_stride(size, dtype) - TAR_BLOCK - member_bytes(size, dtype))
         self.keys: list[int] = []
+        self.digest = hashlib.sha256()
+        self.bytes = 0
         self.shard: Shard | None = None
 
     def __enter__(self) -> TarOfSamples:
-        from webdataset.writer import TarWriter  # imports torch where there is one: only those who write pay
-
         self.stack = ExitStack()
-        self.stream = _Hashed(self.stack.enter_context(whole_file(self.root / self.path)))
-        self.writer = TarWriter(self.stream, encoder=False, mtime=0, user="", group="", mode=_MODE)
+        self.stream = self.stack.enter_context(whole_file(self.root / self.path))
         return self
 
     def add(self, key: int, pixels: bytes) -> None:
         """Append the sample `key` with its stored pixels (C order)."""
-        self.writer.write({"__key__": key_name(key), MEMBER: self.header + pixels})
+        header = tar_header(key, self.size, self.dtype)
+        self._write(b"".join((header, self.header, pixels, self.padding)))  # hashed and written in one go
         self.keys.append(key)
 
-    def __exit__(self, *failure: object) -> bool | None:
+    def _write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.bytes += self.stream.write(data)
+
+    def __exit__(self, *failure: Any) -> bool | None:
         if failure[0] is None:
             try:
                 self._finish()
             except BaseException as error:  # the temporary file must go when its last bytes do not fit
-                self.stream.given_up = True
                 self.stack.__exit__(type(error), error, error.__traceback__)
                 raise
-        self.stream.given_up = True
-        self.writer.close()
-        return self.stack.__exit__(*failure)  # type: ignore[arg-type]
+        return self.stack.__exit__(*failure)
 
     def _finish(self) -> None:
-        self.writer.close()
-        samples = len(self.keys)
-        if self.stream.bytes != tar_bytes(samples, self.size, self.dtype):
-            raise AssertionError(f"{self.path}: {self.stream.bytes} bytes for {samples} samples")
+        samples, expected = len(self.keys), tar_bytes(len(self.keys), self.size, self.dtype)
+        self._write(bytes(expected - samples * member_stride(self.size, self.dtype)))
+        if self.bytes != expected:
+            raise AssertionError(f"{self.path}: {self.bytes} bytes for {samples} samples")
         text = index_text(np.array(self.keys), content_offsets(samples, self.size, self.dtype), self.size, self.dtype)
         write_whole((self.root / self.path).with_suffix(".idx"), text.encode())
-        digest = self.stream.digest.hexdigest()
-        self.shard = Shard(path=self.path, samples=samples, bytes=self.stream.bytes, sha256=digest)
+        self.shard = Shard(path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest())
