@@ -64,7 +64,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PreemptExemptTime=0
 JobRequeue=1
-{"# The signal that sbatch --signal asked for comes before an eviction, too; without this, TERM alone." if plan.user_signal else ""}
+# With preempt_send_user_signal the signal that sbatch --signal asks for comes before an eviction; else TERM alone.
 {"SlurmctldParameters=preempt_send_user_signal" if plan.user_signal else ""}
 
 # Failures are seen in seconds, where large clusters take minutes.
@@ -79,8 +79,9 @@ ReturnToService=2
 
 {_accounting(plan)}
 {_nodes(plan)}
-PartitionName={LOW} Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE DefaultTime=10 MaxTime=INFINITE State=UP GraceTime={plan.grace}
-PartitionName={HIGH} Nodes=ALL Default=NO PriorityTier=10 PreemptMode=OFF DefaultTime=10 MaxTime=INFINITE State=UP
+PartitionName=DEFAULT Nodes=ALL DefaultTime=10 MaxTime=INFINITE State=UP
+PartitionName={LOW} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={plan.grace}
+PartitionName={HIGH} PriorityTier=10 PreemptMode=OFF
 """
 
 

@@ -78,7 +78,9 @@ def _kill(number: int) -> None:
     except ProcessLookupError:
         pass
     except PermissionError:
-        raise UserError(f"process {number} of the cluster is another user's: run this as the one who started it") from None
+        raise UserError(
+            f"process {number} of the cluster is another user's: run this as the one who started it"
+        ) from None
 
 
 def _processes(folder: Path) -> list[int]:

@@ -106,6 +106,10 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: choose another --dir")
     if not re.fullmatch(r"[\w/.+-]+", str(folder)):
-        raise UserError(f"{folder}: SLURM's own files allow no spaces or special characters there, choose another --dir")
+        raise UserError(
+            f"{folder}: SLURM's own files allow no spaces or special characters there, choose another --dir"
+        )
     if len(str(folder)) > LONGEST_PATH:
-        raise UserError(f"{folder} is longer than {LONGEST_PATH} characters, too long for sockets: choose another --dir")
+        raise UserError(
+            f"{folder} is longer than {LONGEST_PATH} characters, too long for sockets: choose another --dir"
+        )

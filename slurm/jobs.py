@@ -1,0 +1,108 @@
+"""What runs inside a job: small callables without state, so that a requeued job is the same call again."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import submitit
+
+from shards.errors import UserError, run_door
+from slurm import rendezvous, runs
+from slurm.code import Code
+
+# `colortrain.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks the batch
+# script, which runs outside of any container, for a requeue.
+AGAIN = os.EX_TEMPFAIL
+FRUITLESS = 5  # starts in a row that made no step: the next one would make none either
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One process of a training job: `launch.train` with `argv`, as `accelerate launch` would have started it."""
+
+    argv: tuple[str, ...]
+    run: Path
+    folder: Path  # where the job was submitted: paths in argv are relative to it
+    code: Code
+    scratch: str = ""
+
+    def __call__(self) -> None:
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
+        self.prepare()
+        rendezvous.export()
+        from launch import train  # imports torch, which login nodes may lack
+
+        status = run_door("launch.train", train.main, self.argv)
+        if status == AGAIN:
+            assert callable(requeue)
+            give_back(requeue)
+        if status:
+            leave(status)
+        atexit.register(leave, 0)  # once submitit has noted the success
+
+    def prepare(self) -> None:
+        """Check that this is the code that was submitted, and go where the arguments were written."""
+        try:
+            self.code.check()
+        except UserError as error:
+            print(f"slurm: error: {error}", file=sys.stderr)
+            leave(2)
+        os.chdir(self.folder)
+        # what a killed start of this job said of itself is not true any more
+        submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
+        if self.scratch:
+            folder = Path(os.path.expandvars(self.scratch))
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TMPDIR"] = str(folder)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
+        """The same call again; None, which ends the job, once several starts in a row have made no step."""
+        if runs.fruitless_starts(self.run) >= FRUITLESS:
+            return None
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def give_back(requeue: Handler) -> NoReturn:
+    """All is saved: let rank 0 ask for a requeue, unless SLURM is ending or requeueing the job anyway, and leave.
+
+    A job that was cancelled, or ran out of time, must not come back to life.
+    """
+    if os.environ["RANK"] != "0":
+        leave(0)
+    try:
+        if _is_running():
+            # the job's signals may reach our children too, and would end the command that saves it
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
+                signal.signal(number, signal.SIG_IGN)
+            requeue(signal.SIGUSR2, None)
+    except SystemExit:
+        pass  # submitit's way out, once the job is requeued
+    except (FileNotFoundError, subprocess.SubprocessError) as error:
+        print(f"slurm: no requeue from in here ({error}); the batch script tries it", file=sys.stderr)
+        leave(AGAIN)
+    leave(0)
+
+
+def _is_running() -> bool:
+    """Whether SLURM means this job to go on; a cancelled or requeued one is COMPLETING by now."""
+    words = ["squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%T"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip() == "RUNNING"
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once: threads of gloo abort an ordinary exit now and then, after right results."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
