@@ -78,7 +78,7 @@ def _options(cluster: Cluster) -> dict[str, Any]:
 
 def text(cluster: Cluster, folder: Path, told: dict[str, Any], count: int | None = None) -> str:
     """The sbatch script that `submit` would send; `count` elements of an array."""
-    limits = {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
+    limits: dict[str, Any] = {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
     python = cluster.python or shlex.quote(sys.executable)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     script: str = _make_sbatch_string(command, folder, **told, **limits)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from shards.errors import UserError
 
 # A job in one of these does not come back by itself.
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL", "NODE_FAIL")
-ENDED += ("PREEMPTED", "GONE")
+_FAILED = ("FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL", "NODE_FAIL", "PREEMPTED")
+ENDED = ("COMPLETED", *_FAILED, "GONE")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def _accounted(numbers: set[str]) -> dict[str, Job]:
 def wait(numbers: Iterable[str], every: float = 5.0) -> dict[str, Job]:
     """Wait until all of them are over; what they ended as."""
     wanted = list(numbers)
-    while not all(job.ended for job in (found := jobs(wanted)).values()):
+    found = jobs(wanted)
+    while not all(job.ended for job in found.values()):
         time.sleep(every)
+        found = jobs(wanted)
     return found

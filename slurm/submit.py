@@ -1,6 +1,6 @@
 """Train on a cluster: one job, one process a GPU, requeued by itself until the run is at its end.
 
-python -m slurm.submit --cluster slurm/examples/plain.toml --run runs/first -- --recipe nampouri_unet --shards photos-256
+python -m slurm.submit --cluster site.toml --run runs/first -- --recipe nampouri_unet --shards photos-256
 """
 
 from __future__ import annotations

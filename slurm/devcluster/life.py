@@ -108,7 +108,8 @@ def _ancestors() -> set[int]:
 
 def watch(plan: Plan, owner: int) -> None:
     """Leave a process behind that takes the cluster down once process `owner` is gone, however it went."""
-    text = 'while kill -0 "$1" && [ -e "$2" ]; do sleep 1; done; [ ! -e "$2" ] || exec "$3" -m slurm.devcluster down --dir "$4"'
+    text = 'while kill -0 "$1" && [ -e "$2" ]; do sleep 1; done; [ ! -e "$2" ] || exec "$3" -m slurm.devcluster down '
+    text += '--dir "$4"'
     words = [str(owner), str(plan.folder / FILE), sys.executable, str(plan.folder)]
     subprocess.Popen(
         ["sh", "-c", text, "sh", *words], cwd=ROOT, start_new_session=True,
