@@ -157,6 +157,7 @@ class Loader:
         return stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX))
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:
+        self.samples.prefetch(self.order, start)
         if self.substitute:
             return self.substitute.read(start, stop)
         return self.samples.read(self.order(start, stop))

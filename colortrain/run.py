@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from colortrain.recipe import Recipe, differences, load_recipe
+from shards.cache import Cache
 from shards.errors import UserError
 from shards.files import lock as lock_file
 from shards.mixture import Mixture, Samples, open_training
@@ -29,13 +30,18 @@ class Data:
 
 
 def open_data(
-    shards: str | Path | Sequence[str], recipe: Recipe, *, workers: int = 1, corrupt_limit: float = 0.0
+    shards: str | Path | Sequence[str],
+    recipe: Recipe,
+    *,
+    workers: int = 1,
+    corrupt_limit: float = 0.0,
+    cache: Cache | None = None,
 ) -> Data:
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) for a recipe; raises `UserError` if their sizes differ.
 
     The first set's held-out split is scored on. `corrupt_limit` is a share of the samples.
     """
-    train = open_training(shards)
+    train = open_training(shards, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
     if train.size != recipe.size:
         raise UserError(
@@ -44,7 +50,7 @@ def open_data(
         )
     held_out = first.manifest.held_out()
     max_damaged = math.ceil(corrupt_limit * len(train))
-    return Data(train, Split(first.root, held_out) if held_out else None, workers, max_damaged)
+    return Data(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
 
 
 def lock(run: Path) -> IO[bytes]:

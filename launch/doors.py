@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
+from shards.cache import Cache
 from shards.errors import UserError
 
 # Name -> (module with a `main(argv)`, one phrase). Listed in the order in which people need them.
@@ -59,3 +61,17 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"needs a share above 0 and at most 1, got {text!r}")
     return value
+
+
+def add_cache(words: argparse.ArgumentParser) -> None:
+    """The words for shard sets at a URL."""
+    words.add_argument("--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to")
+    words.add_argument(
+        "--cache-size", type=float, default=100.0, metavar="GB",
+        help="what --cache may take, the least recently used go; all processes of a machine share it (default: 100)",
+    )  # fmt: skip
+
+
+def cache_of(asked: argparse.Namespace) -> Cache | None:
+    """The cache that was asked for."""
+    return Cache(asked.cache, int(asked.cache_size * 1e9)) if asked.cache else None

@@ -24,8 +24,9 @@ from colortrain.evaluation import score_split, text_table
 from colortrain.plain import finite
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
-from launch.doors import DoorParser, at_least_one
+from launch.doors import DoorParser, add_cache, at_least_one, cache_of
 from launch.processes import leave
+from shards.cache import Cache
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.progress import ProgressLine
@@ -41,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE)
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
-    words.add_argument("--shards", required=True, type=Path, help="folder that `python -m shards build` wrote")
+    words.add_argument("--shards", required=True, help="folder or URL that `python -m shards build` wrote")
+    add_cache(words)
     words.add_argument("--split", help="which split; default val, validation or test, else the only one")
     words.add_argument("--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json")
     words.add_argument("--checkpoint", type=int, metavar="STEP", help="score this step's checkpoint, not the newest")
@@ -56,9 +58,9 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def open_split(shards: Path, wanted: str | None, recipe: Recipe) -> Split:
+def open_split(shards: str, wanted: str | None, recipe: Recipe, cache: Cache | None = None) -> Split:
     """The split to score; raises `UserError` if there is no such split, or if its size is not the recipe's."""
-    split = Split(shards, wanted) if wanted else open_held_out(shards)
+    split = Split(shards, wanted, cache=cache) if wanted else open_held_out(shards, cache)
     if wanted is not None and split.name != wanted:
         raise UserError(f"{shards}: {unknown('split', wanted, split.manifest.splits)}")
     size = split.manifest.size
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score; returns the exit status."""
     arguments = parser().parse_args(argv)
     generator, recipe, step = load_generator(arguments.run, step=arguments.checkpoint, ema=arguments.ema)
-    split = open_split(arguments.shards, arguments.split, recipe)
+    split = open_split(arguments.shards, arguments.split, recipe, cache_of(arguments))
     out = arguments.json or arguments.run / "evaluation.json"
     if out.is_dir():
         raise UserError(f"--json {out} is a folder: give a file's name")

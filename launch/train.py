@@ -26,7 +26,7 @@ from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.run import Data, check_run_folder, open_data
 from colortrain.trainer import Trainer
-from launch.doors import DoorParser, at_least_zero, share
+from launch.doors import DoorParser, add_cache, at_least_zero, cache_of, share
 from launch.processes import check_processes, launcher, leave
 from shards.errors import run_door
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--recipe", required=True, help="a recipe's name, or the path of a recipe.json")
     words.add_argument(
         "--shards", action="append", required=True, metavar="DIR[:WEIGHT]",
-        help="folder that `python -m shards build` wrote; several are mixed (--shards a:0.7 --shards b:0.3)",
+        help="folder or URL that `python -m shards build` wrote; several are mixed (a:0.7, b:0.3)",
     )  # fmt: skip
     words.add_argument("--run", required=True, type=Path, help="folder of this run, made or gone on with")
     words.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--processes", type=int, default=0, metavar="N",
         help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
     )  # fmt: skip
+    add_cache(words)
     words.add_argument(
         "--workers", type=at_least_zero, default=1, metavar="N", help="threads that read shards (default: 1)"
     )
@@ -117,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
     limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
-    data = open_data(arguments.shards, recipe, workers=arguments.workers, corrupt_limit=limit)
+    data = open_data(
+        arguments.shards, recipe, workers=arguments.workers, corrupt_limit=limit, cache=cache_of(arguments)
+    )
     check_run_folder(arguments.run, recipe)
     trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)

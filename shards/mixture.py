@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from shards.cache import Cache
 from shards.errors import UserError
 from shards.order import MIXTURE_VERSION, MixedOrder, apportion
 from shards.reader import Damaged, Split
@@ -35,6 +36,8 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def order(self, seed: int) -> Stream: ...
+
+    def prefetch(self, order: Any, position: int) -> None: ...
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray: ...
 
@@ -77,6 +80,11 @@ class Mixture:
         """The endless stream that training with `seed` sees."""
         return MixedOrder([part.order(seed) for part in self.parts], self.weights, seed)
 
+    def prefetch(self, order: MixedOrder, position: int) -> None:
+        """As `Split.prefetch`, of every part."""
+        for number, part in enumerate(self.parts):
+            part.prefetch(order.parts[number], order.position_of_part(number, position))
+
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Copy the packed Lab of `samples` into one contiguous array; may raise `Damaged`."""
         numbers = np.asarray(samples if isinstance(samples, np.ndarray) else list(samples), np.int64)
@@ -104,11 +112,13 @@ def parse_shards(text: str) -> tuple[str, Fraction | None]:
     return location, weight
 
 
-def open_training(shards: str | Path | Sequence[str], split: str = "train") -> Split | Mixture:
+def open_training(
+    shards: str | Path | Sequence[str], split: str = "train", cache: Cache | None = None
+) -> Split | Mixture:
     """What `--shards`, once or more, asks for; weights are given to all or to none (then: by number of samples)."""
     shards = [str(shards)] if isinstance(shards, str | Path) else shards
     asked = [parse_shards(text) for text in shards]
-    parts = [Split(location, split) for location, _ in asked]
+    parts = [Split(location, split, cache=cache) for location, _ in asked]
     if len(parts) == 1:
         return parts[0]
     given = [weight for _, weight in asked if weight is not None]

@@ -54,11 +54,25 @@ class Order:
             start = end
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
+    def window(self, position: int) -> tuple[int, int]:
+        """The epoch, and which window of shards in it, that holds `position`."""
+        epoch, offset = divmod(position, self.samples)
+        return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
+
+    def upcoming(self, position: int) -> list[int]:
+        """The numbers of the shards of the window at `position`, then of the window after it."""
+        epoch, index = self.window(position)
+        ends = self._shards(epoch)[1]
+        then = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
+        return [shard for each in ((epoch, index), then) for shard in self._shards_of(*each).tolist()]
+
+    def _shards_of(self, epoch: int, index: int) -> np.ndarray:
+        return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
+
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
         """The permuted window that holds `position`, and the positions where it begins and ends."""
-        epoch, offset = divmod(position, self.samples)
+        epoch, index = self.window(position)
         ends = self._shards(epoch)[1]
-        index = int(np.searchsorted(ends, offset, side="right"))
         begin = int(ends[index - 1]) if index else 0
         base = epoch * self.samples
         return self._window(epoch, index), base + begin, base + int(ends[index])
@@ -70,7 +84,7 @@ class Order:
         return shards, np.cumsum(self.counts[shards])[last]
 
     def _make_window(self, epoch: int, index: int) -> np.ndarray:
-        shards = self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
+        shards = self._shards_of(epoch, index)
         samples = np.concatenate([np.arange(self.starts[s], self.starts[s + 1]) for s in shards])
         return samples[permutation(self.seed, (epoch, index + 1), len(samples))]
 
@@ -116,6 +130,10 @@ class MixedOrder:
             pieces.append(self._block(block)[offset : offset + end - start])
             start = end
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def position_of_part(self, part: int, position: int) -> int:
+        """About where part number `part` is in its own stream at `position`: at the begin of the block."""
+        return position // len(self.slots) * self.counts[part]
 
     def _make_block(self, block: int) -> np.ndarray:
         which = self.slots[permutation(self.seed, (block, _MIXTURE), len(self.slots))]

@@ -15,18 +15,31 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from shards.cache import Cache
 from shards.errors import UserError
-from shards.format import MANIFEST, MEMBER, TAR_BLOCK, Manifest, key_name, load_manifest, member_header, split_folder
+from shards.format import (
+    MANIFEST,
+    MEMBER,
+    TAR_BLOCK,
+    Manifest,
+    Shard,
+    key_name,
+    load_manifest,
+    member_header,
+    split_folder,
+)
 from shards.index import INDEX, load_index, rebuild_index, write_index
 from shards.order import Order
 from shards.store import open_store
 from shards.tars import member_stride, tar_bytes
 
+_TRIES = 3  # to open a file that a small cache drops again for others
 _MAX_OPEN = 256  # shards mapped at a time: a training window has 16
 
 
@@ -52,12 +65,13 @@ class Split:
     >>> split = Split("photos-256", "train")
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256): packed Lab
 
-    Several threads may read at once; a copy sent to another process opens everything anew.
+    `root` is a folder or a URL; a URL needs a `cache`. Several threads may read at once; a copy sent to another process
+    opens everything anew.
     """
 
-    def __init__(self, root: str | Path, split: str = "train") -> None:
-        self.root = root
-        self.store = open_store(root)
+    def __init__(self, root: str | Path, split: str = "train", *, cache: Cache | None = None) -> None:
+        self.root, self.cache = root, cache
+        self.store = open_store(root, cache)
         self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
         self.name = self.manifest.choose_split(split, root)
         self.shards = self.manifest.splits[self.name]
@@ -67,12 +81,17 @@ class Split:
         self.index = self._load_index()
         self._open: dict[int, _OpenShard] = {}
         self._opening = threading.Lock()
+        self._prefetched: tuple[int, int] | None = None  # the last window of shards that was asked for
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __reduce__(self) -> tuple[type[Split], tuple[str | Path, str]]:
-        return Split, (self.root, self.name)
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(Split, cache=self.cache), (self.root, self.name)
+
+    def sibling(self, split: str) -> Split:
+        """Another split of the same set."""
+        return Split(self.root, split, cache=self.cache)
 
     @property
     def dataset_id(self) -> str:
@@ -94,6 +113,13 @@ class Split:
     def order(self, seed: int) -> Order:
         """The endless stream of this split's samples that training with `seed` sees."""
         return Order(self.counts, seed)
+
+    def prefetch(self, order: Order, position: int) -> None:
+        """Have the shards that training will soon need brought here, if they are elsewhere."""
+        window = order.window(position)
+        if window != self._prefetched:
+            self._prefetched = window
+            self.store.prefetch(self.shards[number] for number in order.upcoming(position))
 
     def empty(self, count: int) -> np.ndarray:
         """Room for `count` samples: (count, 3, size, size) of the stored type."""
@@ -150,9 +176,8 @@ class Split:
 
     def _map(self, number: int, row: int) -> _OpenShard:
         record = self.shards[number]
-        path = self.store.path(record.path, bytes=record.bytes, sha256=record.sha256)
         try:
-            with open(path, "rb") as stream:
+            with self._file(record) as stream:
                 found = os.fstat(stream.fileno()).st_size
                 if not found == record.bytes == tar_bytes(record.samples, self.size, self.manifest.dtype):
                     self._refuse(number, f"{found} bytes instead of {record.bytes}", row)
@@ -160,6 +185,12 @@ class Split:
         except (FileNotFoundError, IsADirectoryError):
             self._refuse(number, "is missing, the manifest names it", row)
         return self._arrays(mapped, record.samples, int(self.starts[number]))
+
+    def _file(self, record: Shard) -> BinaryIO:
+        for _ in range(_TRIES - 1):
+            with suppress(FileNotFoundError):
+                return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
+        return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
 
     def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
         side, item, before = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
@@ -181,6 +212,7 @@ class Split:
         return table
 
 
-def open_held_out(root: str | Path) -> Split:
+def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
     """The split to score on: `val`, `validation` or `test`, else the only one there is."""
-    return Split(root, load_manifest(root).held_out() or "val")
+    manifest = load_manifest(open_store(root, cache).path(MANIFEST).parent)
+    return Split(root, manifest.held_out() or "val", cache=cache)

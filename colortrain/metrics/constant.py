@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -29,18 +28,17 @@ class MedianColour:
         return {**facts, "oracle": self.split == scored.name}
 
 
+@lru_cache(maxsize=8)
 def median_colour(scored: Split) -> MedianColour:
     """The median of the set's train split; where there is none, an oracle: of the split being scored.
 
-    The median is the constant of the least L1. Counted once a process and shard set.
+    The median is the constant of the least L1. Counted once a process and split opened.
     """
     learn = bool(scored.manifest.splits.get(_LEARNT_FROM)) and scored.name != _LEARNT_FROM
-    return _count(scored.root, _LEARNT_FROM if learn else scored.name, scored.manifest.dataset_id)
+    return _count(scored.sibling(_LEARNT_FROM) if learn else scored)
 
 
-@lru_cache(maxsize=8)
-def _count(root: Path, name: str, dataset_id: str) -> MedianColour:
-    split = Split(root, name)
+def _count(split: Split) -> MedianColour:
     chosen = np.unique(np.linspace(0, len(split) - 1, min(_MOST, len(split))).round().astype(int))
     counts = np.zeros((2, 256), np.int64)
     for sample in chosen.tolist():
@@ -48,4 +46,4 @@ def _count(root: Path, name: str, dataset_id: str) -> MedianColour:
         counts += [np.bincount(channel.ravel(), minlength=256) for channel in units]
     below = counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)
     a, b = (float(place - 128) for place in below.argmax(1).tolist())
-    return MedianColour((a, b), name, len(chosen))
+    return MedianColour((a, b), split.name, len(chosen))

@@ -94,6 +94,9 @@ class Numbers:
     def order(self, seed: int) -> Stream:
         return self.samples.order(seed)
 
+    def prefetch(self, order: Stream, position: int) -> None:
+        pass
+
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         return np.broadcast_to(np.asarray(samples, np.uint8)[:, None, None, None], (len(list(samples)), 3, 1, 1)).copy()
 
