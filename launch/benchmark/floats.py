@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -14,7 +15,7 @@ import webdataset
 from torch import Tensor
 
 from colortrain.data import Loader
-from colortrain.lab import SymmetricCodec, stored_to_lab
+from colortrain.lab import SymmetricCodec
 from launch.benchmark.others import NAME, Other
 from launch.benchmark.timing import Contestant, Stream
 from shards.format import MEMBER
@@ -24,8 +25,9 @@ OURS, WEBDATASET = "colortrain", "webdataset + DataLoader"
 
 
 def encoded(stored: Tensor) -> tuple[Tensor, Tensor]:
-    """What networks see of stored samples: L (B, 1, H, W) and ab (B, 2, H, W), float32."""
-    return SymmetricCodec().encode(stored_to_lab(stored))
+    """What networks see of uint8 samples, in place: L (B, 1, H, W) and ab (B, 2, H, W), float32 about [-1, 1]."""
+    L, ab = stored[:, :1].float(), stored[:, 1:].float()
+    return L.div_(127.5).sub_(1), ab.sub_(128).div_(110)
 
 
 def stacked(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
@@ -59,6 +61,7 @@ def with_webdataset(tars: Sequence[Path], batch_size: int, workers: int, floats_
 
 def with_other(other: Other, folder: Path, batch_size: int, workers: int) -> Stream:
     """Another library's data set in its own loader."""
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # theirs are not, and nothing writes
     loader = other.loader(other.open(folder, batch_size), batch_size=batch_size, num_workers=workers)
     while True:
         for batch in loader:

@@ -7,9 +7,7 @@ Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, files
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from launch.benchmark import floats, reading, seek
 from launch.benchmark.others import NAME, Other, write_others
 from launch.benchmark.report import Report
+from launch.benchmark.scratch import scratch_folder
 from launch.benchmark.sets import cached_share, drop_cached, first_shards, synthetic_set, tars_of
 from launch.benchmark.timing import Contestant, Figures, in_turns
 from launch.doors import DoorParser, at_least_one
@@ -203,17 +202,12 @@ def check(asked: argparse.Namespace) -> None:
     for name in asked.sections:
         if name not in (*SECTIONS, "seek"):
             raise unknown("section", name, (*SECTIONS, "seek"))
+    if asked.seconds <= 0:
+        raise UserError(f"--seconds {asked.seconds}: give more than 0")
+    if min(asked.workers) < 0:
+        raise UserError(f"--workers {min(asked.workers)}: give 0 or more")
     if asked.shards is None and set(asked.sections) & set(SECTIONS):
         raise UserError("--shards is missing: give a folder that `python -m shards build` wrote, or --sections seek")
-
-
-@contextmanager
-def scratch_folder(wanted: Path | None) -> Iterator[Path]:
-    """A folder of our own, inside `wanted` if given, that is gone afterwards."""
-    if wanted:
-        wanted.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=wanted) as folder:
-        yield Path(folder)
 
 
 def parser() -> argparse.ArgumentParser:

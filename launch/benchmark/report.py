@@ -54,6 +54,12 @@ class Report:
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        load, cores = self.machine["load_average"][0], self.machine["cores"]
+        if load > cores / 4:
+            busy = f"load {load} on {cores} cores before this began"
+            self.notes.append(f"{busy}: what needs several cores looks worse than it is")
+
     def add(self, section: str, name: str, figures: Figures, unit: str, sample_bytes: float | None = None) -> None:
         """Add a row; with the bytes of a sample it also shows bytes a second."""
         bytes_per_second = None if sample_bytes is None else figures.median * sample_bytes

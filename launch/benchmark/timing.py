@@ -25,6 +25,7 @@ class Contestant:
     start: Callable[[], Stream]
     settle: bool = True
     before: Callable[[], None] = field(default=lambda: None)  # outside the clock
+    clock: Callable[[], float] = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,23 @@ def measure(contestant: Contestant, seconds: float, most: float = float("inf")) 
     A stream that settles is timed from after its first delivery and a fifth of the time; another from its start.
     """
     contestant.before()
-    began = time.perf_counter()
+    clock = contestant.clock
+    began = clock()
     with closing(contestant.start()) as stream:
         if contestant.settle:
-            _settle(stream, seconds * _WARM_UP)
-            began = time.perf_counter()
+            _settle(stream, seconds * _WARM_UP, clock)
+            began = clock()
         done = now = 0.0
         while now < seconds and done < most:
             done += next(stream)
-            now = time.perf_counter() - began
-    return done / now
+            now = clock() - began
+    return done / max(now, 1e-9)
 
 
-def _settle(stream: Stream, seconds: float) -> None:
+def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
     next(stream)
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
+    until = clock() + seconds
+    while clock() < until:
         next(stream)
 
 
