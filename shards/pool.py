@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.sharedctypes import RawArray
+from types import ModuleType
 from typing import Any, TypeVar
 
 from shards.errors import UserError
@@ -61,7 +63,10 @@ def _run_pool(
     done = RawArray("Q", len(tasks) + 1)  # images done of each task; the last cell tells the workers to stop
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin, (done,))
     try:
-        with _single_threaded_forkserver():  # `submit` starts the workers, and one may be dead before the last task
+        with (
+            _single_threaded_forkserver(),
+            _without_main(),
+        ):  # `submit` starts the workers, and one may be dead before the last task
             futures: dict[Future[Result], int] = {
                 pool.submit(_call, task, place): place for place, task in enumerate(tasks)
             }
@@ -96,6 +101,17 @@ def _single_threaded_forkserver() -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         if in_main:
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let no worker run the program's own file first: seconds of imports for a door, and no task is defined there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_forkserver() -> None:

@@ -45,3 +45,24 @@ def test_a_long_tmpdir_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == (
         f"shards: error: the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one\n"
     )
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+print("once")
+from shards.build import Job, build
+from shards.plan import Parameters
+build(sys.argv[1], Parameters(size=16, shard_size=4), Job(out=Path(sys.argv[2]), workers=2, quiet=True))
+"""
+
+
+def test_workers_do_not_run_the_script_that_builds(tmp_path: Path) -> None:
+    """It may import for seconds, and one without `if __name__ == "__main__"` would build again in every worker."""
+    photos = make_folder(tmp_path / "photos", 8)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "script.py", photos, tmp_path / "out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "once\n")
+    assert (tmp_path / "out" / "manifest.json").is_file()
