@@ -94,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not folders:
         print("SLURM knows no job of yours that trains a run")
         return 0
-    console = Console()
-    console.print(table(folders), width=None if console.is_terminal else 160)
+    wide = None if sys.stdout.isatty() else 160
+    Console(width=wide).print(table(folders))
     return 0
 
 
