@@ -113,8 +113,8 @@ def rates(images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time:
         clean()
         next(work(images[:_FEW]))  # outside the clock: imports, and the process that forks the workers
         share = images[::_SHARE] if name == LOOP else images
-        contestants.append(Contestant(name, partial(work, share), settle=False, before=clean, clock=clock))
-    return in_turns("packing", contestants, seconds=float("inf"), rounds=rounds, most=1)
+        contestants.append(Contestant(name, partial(work, share), settle=False, before=clean, clock=clock, most=1))
+    return in_turns("packing", contestants, seconds=float("inf"), rounds=rounds)
 
 
 @contextmanager

@@ -55,9 +55,9 @@ class Bench:
     def sample_bytes(self) -> int:
         return self.split.empty(1).nbytes
 
-    def turns(self, section: str, contestants: Sequence[Contestant], most: float = float("inf")) -> dict[str, Figures]:
+    def turns(self, section: str, contestants: Sequence[Contestant]) -> dict[str, Figures]:
         """Measure in turns and put everyone into the report."""
-        found = in_turns(section, contestants, self.seconds, self.rounds, most)
+        found = in_turns(section, contestants, self.seconds, self.rounds)
         for name, figures in found.items():
             self.report.add(section, name, figures, "samples/s", self.sample_bytes)
         return found
@@ -78,20 +78,25 @@ def readers(bench: Bench, split: Split) -> list[Contestant]:
     return found
 
 
+def warm_up(bench: Bench) -> None:
+    """One pass: each sample has been checked then, and lies in the page cache if that holds them all."""
+    batches = -(-len(bench.split) // bench.batch_size)
+    for _ in zip(range(batches), reading.ours(bench.split, bench.batch_size), strict=False):
+        pass
+
+
 def section_reading(bench: Bench) -> None:
     """Warm, into one reused contiguous uint8 array; ours also with the check that each sample's first reading makes."""
+    warm_up(bench)
     split, size = bench.split, bench.split.manifest.size
-    for _ in zip(reading.ours(split, bench.batch_size), range(-(-len(split) // bench.batch_size)), strict=False):
-        pass  # each sample has been checked now, and lies in the page cache
-    big = reading.big_array(split)
+    big = reading.big_array(split, bench.batch_size)
+    copy = Contestant(MEMCPY, partial(reading.memcpy, big, bench.batch_size))
     anew = partial(reading.opened_anew, split, bench.batch_size)
-    first = Contestant(FIRST_PASS, anew, settle=False)
-    copy = Contestant(MEMCPY, partial(reading.memcpy, big, min(bench.batch_size, len(big))))
+    first = Contestant(FIRST_PASS, anew, settle=False, most=len(split))
     section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, warm"
-    found = bench.turns(section, [copy, *readers(bench, split)])
-    checked = in_turns("first pass", [first], bench.seconds, bench.rounds, len(split))[FIRST_PASS]
-    bench.report.add(section, FIRST_PASS, checked, "samples/s", bench.sample_bytes)
+    found = bench.turns(section, [copy, *readers(bench, split), first])
     ours = found[OURS]
+    bench.report.add(section, "later passes over the first", ours.over(found[FIRST_PASS]), "x")
     many = 10.0 if size >= _BIG_PICTURES else 20.0
     bench.report.judge(f"reading {size} px over {DECODE}", ours.over(found[DECODE]), many)
     if size >= _BIG_PICTURES:
@@ -99,25 +104,23 @@ def section_reading(bench: Bench) -> None:
 
 
 def section_cold(bench: Bench) -> None:
-    """The same from files that the kernel was told to forget, no more than one pass; each opens its files anew."""
-    files = [
-        *tars_of(bench.split),
-        *(path for _, at in bench.others.values() for path in at.rglob("*") if path.is_file()),
-    ]
-    anew = Split(bench.split.root, bench.split.name)
+    """The same from files that the kernel was told to forget, one pass at most; each opens its files anew."""
+    copies = [path for _, folder in bench.others.values() for path in folder.rglob("*") if path.is_file()]
+    files = [*tars_of(bench.split), *copies]
     drop_cached(files)
     left = cached_share(files)
     if left > 0.05:
         bench.report.notes.append(f"{left:.0%} of the files stayed in the page cache: cold figures are not cold")
-    found = [c for c in readers(bench, anew) if c.name != OURS]
     ours = Contestant(FIRST_PASS, partial(reading.opened_anew, bench.split, bench.batch_size))
-    cold = [Contestant(c.name, c.start, settle=False, before=partial(drop_cached, files)) for c in [ours, *found]]
-    section = f"Reading {bench.split.manifest.size} px into uint8 batches of {bench.batch_size}, one process, cold"
-    bench.turns(section, cold, len(bench.split))
+    everyone = [ours, *(each for each in readers(bench, bench.split) if each.name != OURS)]
+    forget, once = partial(drop_cached, files), len(bench.split)
+    cold = [Contestant(each.name, each.start, settle=False, before=forget, most=once) for each in everyone]
+    bench.turns(f"Reading {bench.split.manifest.size} px into uint8 batches, one process, cold", cold)
 
 
 def section_floats(bench: Bench) -> None:
     """Through the training loader to float tensors, everyone with each count of workers."""
+    warm_up(bench)
     counts = reading.workers_worth_trying(bench.workers)
     everyone = floats.contestants(bench.split, tars_of(bench.split), bench.others, bench.batch_size, counts)
     size = bench.split.manifest.size

@@ -35,10 +35,10 @@ def opened_anew(split: Split, batch_size: int) -> Stream:
     return ours(Split(split.root, split.name), batch_size)
 
 
-def big_array(split: Split, most: float = _BEYOND_CACHE) -> np.ndarray:
-    """Stored samples in memory, more than a cache holds: what `memcpy` copies from."""
-    size = split.empty(1).nbytes
-    return np.ones((max(64, int(most // size)), *split.manifest.sample_shape), split.dtype)
+def big_array(split: Split, batch_size: int) -> np.ndarray:
+    """Stored samples in memory, two batches at least and more than a cache holds: what `memcpy` copies from."""
+    samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
+    return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
 def memcpy(big: np.ndarray, batch_size: int) -> Stream:

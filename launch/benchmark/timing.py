@@ -19,13 +19,17 @@ _WARM_UP = 0.2  # share of the measured time that passes before it
 
 @dataclass(frozen=True)
 class Contestant:
-    """A name in the table, and how to start its stream anew; `settle` lets queues fill before the clock starts."""
+    """A name in the table, and how to start its stream anew; `settle` lets queues fill before the clock starts.
+
+    `most` samples end a measurement before its time is over: one pass, where a second would be another thing.
+    """
 
     name: str
     start: Callable[[], Stream]
     settle: bool = True
     before: Callable[[], None] = field(default=lambda: None)  # outside the clock
     clock: Callable[[], float] = time.perf_counter
+    most: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Figures:
         return Figures(tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True)))
 
 
-def measure(contestant: Contestant, seconds: float, most: float = float("inf")) -> float:
-    """Samples a second of a stream started anew, until `seconds` are over or `most` samples came.
+def measure(contestant: Contestant, seconds: float) -> float:
+    """Samples a second of a stream started anew, until `seconds` are over or its `most` samples came.
 
     A stream that settles is timed from after its first delivery and a fifth of the time; another from its start.
     """
@@ -64,7 +68,7 @@ def measure(contestant: Contestant, seconds: float, most: float = float("inf")) 
             _settle(stream, seconds * _WARM_UP, clock)
             began = clock()
         done = now = 0.0
-        while now < seconds and done < most:
+        while now < seconds and done < contestant.most:
             done += next(stream)
             now = clock() - began
     return done / max(now, 1e-9)
@@ -77,14 +81,12 @@ def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
         next(stream)
 
 
-def in_turns(
-    label: str, contestants: Sequence[Contestant], seconds: float, rounds: int, most: float = float("inf")
-) -> dict[str, Figures]:
+def in_turns(label: str, contestants: Sequence[Contestant], seconds: float, rounds: int) -> dict[str, Figures]:
     """Measure every contestant once a round, `seconds` a time; samples a second by name."""
     found: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with ProgressLine(label, rounds * len(contestants), "measurements") as progress:
         for turn in range(rounds):
             for place, contestant in enumerate(contestants, 1):
-                found[contestant.name].append(measure(contestant, seconds, most))
+                found[contestant.name].append(measure(contestant, seconds))
                 progress.advance_to(turn * len(contestants) + place)
     return {name: Figures(tuple(rates)) for name, rates in found.items()}
