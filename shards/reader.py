@@ -35,12 +35,13 @@ from shards.format import (
     split_folder,
 )
 from shards.index import INDEX, load_index, rebuild_index, write_index
-from shards.order import Order
-from shards.store import open_store
+from shards.order import WINDOW_SHARDS, Order
+from shards.store import Folder, open_store
 from shards.tars import member_stride, tar_bytes
 
 _TRIES = 3  # to open a file that a small cache drops again for others
-_MAX_OPEN = 256  # shards mapped at a time: a training window has 16
+_MAX_OPEN = 256  # shards mapped at a time
+_MAX_HELD = 2 * WINDOW_SHARDS  # of a URL: what a cache has dropped keeps its room on the disk while it is mapped
 
 
 class Damaged(UserError):  # noqa: N818  # what it says is the noun
@@ -169,7 +170,7 @@ class Split:
         with self._opening:
             if number not in self._open:
                 shard = self._map(number, row)
-                if len(self._open) >= _MAX_OPEN:
+                if len(self._open) >= (_MAX_OPEN if isinstance(self.store, Folder) else _MAX_HELD):
                     self._open.pop(next(iter(self._open)))
                 self._open[number] = shard
             return self._open[number]
