@@ -99,7 +99,9 @@ def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
 
 def idle_nodes(plan: Plan) -> list[str]:
     """Nodes that could take a job now."""
-    words = [f"{plan.folder}/bin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"]
+    words = inside(
+        plan, plan.head[0], [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"]
+    )
     try:
         done = subprocess.run(words, env=environment(plan), capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired:
