@@ -7,8 +7,9 @@ Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, files
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Bench:
     seconds: float  # of one measurement
     rounds: int
     workers: Sequence[int]
+    cpu_time: bool = False
     others: dict[str, tuple[Other, Path]] = field(default_factory=dict)
 
     @property
@@ -93,8 +95,11 @@ def section_reading(bench: Bench) -> None:
     copy = Contestant(MEMCPY, partial(reading.memcpy, big, bench.batch_size))
     anew = partial(reading.opened_anew, split, bench.batch_size)
     first = Contestant(FIRST_PASS, anew, settle=False, most=len(split))
-    section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, warm"
-    found = bench.turns(section, [copy, *readers(bench, split), first])
+    clock = time.process_time if bench.cpu_time else time.perf_counter
+    everyone = [replace(each, clock=clock) for each in (copy, *readers(bench, split), first)]
+    kind = "CPU time, warm" if bench.cpu_time else "warm"
+    section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, {kind}"
+    found = bench.turns(section, everyone)
     ours = found[OURS]
     bench.report.add(section, "later passes over the first", ours.over(found[FIRST_PASS]), "x")
     many = 10.0 if size >= _BIG_PICTURES else 20.0
@@ -194,7 +199,7 @@ def prepared(asked: argparse.Namespace, report: Report, scratch: Path) -> Bench:
     split = first_shards(whole, scratch / "first", asked.gigabytes * 1e9)
     report.notes.append(f"{len(split):,} of {len(whole):,} samples, dataset {split.manifest.dataset_id}")
     seconds = asked.seconds / asked.rounds
-    bench = Bench(report, scratch, split, asked.batch_size, seconds, asked.rounds, asked.workers)
+    bench = Bench(report, scratch, split, asked.batch_size, seconds, asked.rounds, asked.workers, asked.cpu_time)
     bench.others, notes = write_others(split, scratch)
     report.notes += notes
     return bench
@@ -225,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
     add("--gigabytes", type=float, default=1.0, metavar="G", help="measure on the first shards of G GB (default: 1)")
     add("--sections", nargs="+", default=[*SECTIONS, "seek"], metavar="NAME",
         help=f"which of {', '.join(SECTIONS)}, seek (default: all)")  # fmt: skip
+    add("--cpu-time", action="store_true", help="count CPU seconds in `reading`, for a machine that others use as well")
     add("--scratch", type=Path, metavar="DIR", help="where to write other formats and synthetic sets (default: TMPDIR)")
     add("--json", type=Path, metavar="FILE", help="also write everything there")
     return words

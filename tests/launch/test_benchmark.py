@@ -187,6 +187,18 @@ def test_the_loop_makes_what_the_build_makes(tmp_path: Path) -> None:
     assert error.mean() < 3  # two filters of the same square
 
 
+@pytest.mark.parametrize(("two", "judged"), [({build.TWO: Figures((19.0,))}, [True, True, True]), ({}, [True, True])])
+def test_two_workers_are_judged_where_they_were_measured(
+    two: dict[str, Figures], judged: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cores", lambda: 2)
+    rates = {build.ONE: Figures((10.0,)), build.DECODE: Figures((13.0,)), build.LOOP: Figures((2.0,)), **two}
+    report = Report("build", {})
+    build.judge(report, rates)
+    assert [goal.met for goal in report.goals] == judged
+    assert any("CPU time" in note for note in report.notes) == (not two)
+
+
 def test_one_thread_is_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
