@@ -28,31 +28,15 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 @dataclass(frozen=True)
-class Training:
-    """One process of a training job: `launch.train` with `argv`, as `accelerate launch` would have started it."""
+class Place:
+    """Where a job runs: the folder it was submitted from (paths in its words start there), its code, its TMPDIR."""
 
-    argv: tuple[str, ...]
-    run: Path
-    folder: Path  # where the job was submitted: paths in argv are relative to it
+    folder: Path
     code: Code
     scratch: str = ""
 
-    def __call__(self) -> None:
-        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
-        self.prepare()
-        rendezvous.export()
-        from launch import train  # imports torch, which login nodes may lack
-
-        status = run_door("launch.train", train.main, self.argv)
-        if status == AGAIN:
-            assert callable(requeue)
-            give_back(requeue)
-        if status:
-            leave(status)
-        atexit.register(leave, 0)  # once submitit has noted the success
-
     def prepare(self) -> None:
-        """Check that this is the code that was submitted, and go where the arguments were written."""
+        """Check that this is the code that was submitted, and go where the words were written."""
         try:
             self.code.check()
         except UserError as error:
@@ -66,10 +50,54 @@ class Training:
             folder.mkdir(parents=True, exist_ok=True)
             os.environ["TMPDIR"] = str(folder)
 
+
+@dataclass(frozen=True)
+class Training:
+    """One process of a training job: `launch.train` with `words`, as `accelerate launch` would have started it."""
+
+    words: tuple[str, ...]
+    run: Path
+    place: Place
+
+    def __call__(self) -> None:
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
+        self.place.prepare()
+        rendezvous.export()
+        from launch import train  # imports torch, which login nodes may lack
+
+        status = run_door("launch.train", train.main, self.words)
+        if status == AGAIN:
+            assert callable(requeue)
+            give_back(requeue)
+        if status:
+            leave(status)
+        atexit.register(leave, 0)  # once submitit has noted the success
+
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """The same call again; None, which ends the job, once several starts in a row have made no step."""
         if runs.fruitless_starts(self.run) >= FRUITLESS:
             return None
+        return submitit.helpers.DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """`python -m shards` with each of `calls` in turn. Images left out, its exit status 1, are no failure here."""
+
+    calls: tuple[tuple[str, ...], ...]
+    place: Place
+
+    def __call__(self) -> None:
+        self.place.prepare()
+        from shards.__main__ import main
+
+        for words in self.calls:
+            status = run_door("shards", main, words)
+            if status > 1:
+                leave(status)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """The same call again: a build goes on where it was stopped."""
         return submitit.helpers.DelayedSubmission(self)
 
 

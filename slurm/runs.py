@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _JOBS = "slurm/jobs.jsonl"
+SWEEP = "sweep.json"  # of a sweep's folder: run folder -> what was set
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -37,6 +38,24 @@ def job_of(run: Path) -> str | None:
     """The number of the newest job submitted for a run, None where there was none."""
     lines = _lines(run / _JOBS)
     return str(lines[-1]["job"]) if lines else None
+
+
+def points(sweep: Path) -> list[Path]:
+    """The run folders of a sweep's folder; none for any other folder."""
+    try:
+        return [sweep / name for name in json.loads((sweep / SWEEP).read_text())]
+    except FileNotFoundError:
+        return []
+
+
+def last_scores(run: Path) -> dict[str, float]:
+    """What the last validation measured of the generated pictures, and of grey ones as "grey l1"."""
+    found = [line["metrics"] for line in _lines(run / "metrics.jsonl") if line.get("kind") == "validation"]
+    if not found:
+        return {}
+    scores = {name: values["generated"] for name, values in found[-1].items() if "generated" in values}
+    grey = found[-1].get("l1", {}).get("grey")
+    return scores if grey is None else {**scores, "grey l1": grey}
 
 
 def fruitless_starts(run: Path) -> int:

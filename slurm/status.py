@@ -73,9 +73,10 @@ def table(folders: Sequence[Path]) -> Table:
 
 
 def known_runs() -> list[Path]:
-    """Run folders of this user's jobs, from the jobs' comments."""
-    found = [Path(job.comment.removeprefix(COMMENT)) for job in queue.mine() if job.comment.startswith(COMMENT)]
-    return [run for run in dict.fromkeys(found) if run.is_dir()]
+    """Run folders of this user's jobs, from the jobs' comments: a run folder, or that of a sweep."""
+    named = [Path(job.comment.removeprefix(COMMENT)) for job in queue.mine() if job.comment.startswith(COMMENT)]
+    found = [run for folder in dict.fromkeys(named) for run in runs.points(folder) or [folder]]
+    return [run for run in found if run.is_dir()]
 
 
 def parser() -> argparse.ArgumentParser:

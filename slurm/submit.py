@@ -25,7 +25,7 @@ from shards.errors import UserError, run_door
 from slurm import batch, queue, runs, status
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
 from slurm.code import ROOT, Code, digest_of, snapshot
-from slurm.jobs import Training
+from slurm.jobs import Place, Training
 
 _EVERY = 2.0  # seconds between two looks at the queue
 _EXAMPLE = """\
@@ -97,7 +97,7 @@ def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], 
     (run / "slurm").mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, run / "recipe.json")  # by which the run folder is known as one, before it has begun
     code = snapshot(run / "slurm")
-    job = Training(tuple(words), run, Path.cwd(), code, cluster.scratch)
+    job = Training(tuple(words), run, Place(Path.cwd(), code, cluster.scratch))
     (number,) = batch.submit(cluster, run / "slurm", plan(arguments, cluster, code, words), [job])
     runs.record_job(run, number, {"cluster": str(arguments.cluster), "words": list(words), "code": code.digest})
     return number
