@@ -70,7 +70,7 @@ def save_record(record: Record, root: Path) -> None:
 
 
 def _without_blanks(entry: Entry) -> dict[str, Any]:
-    return {name: value for name, value in asdict(entry).items() if value or name == "key"}
+    return {name: value for name, value in vars(entry).items() if value or name == "key"}
 
 
 def load_record(root: Path, plan: Plan, block: int) -> Record:
