@@ -50,6 +50,7 @@ def ours(split: Split, batch_size: int, workers: int) -> Stream:
 
 def with_webdataset(tars: Sequence[Path], batch_size: int, workers: int, floats_by_workers: bool) -> Stream:
     """webdataset decodes and batches in the workers of a DataLoader; floats are made there, or here."""
+    _hush()
     collate: Callable[..., Any] = stacked_and_encoded if floats_by_workers else stacked
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode().to_tuple(MEMBER)
     batched = dataset.batched(batch_size, collation_fn=collate, partial=False).repeat()
@@ -61,12 +62,18 @@ def with_webdataset(tars: Sequence[Path], batch_size: int, workers: int, floats_
 
 def with_other(other: Other, folder: Path, batch_size: int, workers: int) -> Stream:
     """Another library's data set in its own loader."""
-    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # theirs are not, and nothing writes
+    _hush()
     loader = other.loader(other.open(folder, batch_size), batch_size=batch_size, num_workers=workers)
     while True:
         for batch in loader:
             L, _ = encoded(torch.as_tensor(batch[NAME]))
             yield len(L)
+
+
+def _hush() -> None:
+    """Say nothing of more workers than cores, tried on purpose, and of others' arrays, which nothing writes."""
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
 
 def contestants(
