@@ -85,7 +85,8 @@ def _options(scheme: str) -> dict[str, Any]:
         import aiohttp
 
         # By default aiohttp ends every request after five minutes and knows nothing of proxies.
-        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None), "trust_env": True}}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     if scheme in ("s3", "s3a"):
         # Pieces of 50 MiB, ten at a time, would look like silence on a slow line.
         return {"default_block_size": _PIECE, "max_concurrency": 4}
