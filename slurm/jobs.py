@@ -22,7 +22,7 @@ from slurm.code import Code
 # `colortrain.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks the batch
 # script, which runs outside of any container, for a requeue.
 AGAIN = os.EX_TEMPFAIL
-FRUITLESS = 5  # starts in a row that made no step: the next one would make none either
+FRUITLESS = 5  # starts in a row that saved no step: the next one would save none either
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -63,6 +63,8 @@ class Training:
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
         self.place.prepare()
         rendezvous.export()
+        if os.environ["RANK"] == "0":
+            runs.note_start(self.run, os.environ["SLURM_JOB_ID"])
         from launch import train  # imports torch, which login nodes may lack
 
         status = run_door("launch.train", train.main, self.words)
@@ -74,8 +76,10 @@ class Training:
         atexit.register(leave, 0)  # once submitit has noted the success
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """The same call again; None, which ends the job, once several starts in a row have made no step."""
-        if runs.fruitless_starts(self.run) >= FRUITLESS:
+        """The same call again; None, which ends the job, once several starts in a row have saved no step."""
+        fruitless = runs.fruitless_starts(self.run, os.environ["SLURM_JOB_ID"])
+        if fruitless >= FRUITLESS:
+            print(f"slurm: {fruitless} starts in a row saved no step: give the job more minutes", file=sys.stderr)
             return None
         return submitit.helpers.DelayedSubmission(self)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_JOBS = "slurm/jobs.jsonl"
+_JOBS, _STARTS = "slurm/jobs.jsonl", "slurm/starts.jsonl"
 SWEEP = "sweep.json"  # of a sweep's folder: run folder -> what was set
 
 
@@ -58,18 +58,23 @@ def last_scores(run: Path) -> dict[str, float]:
     return scores if grey is None else {**scores, "grey l1": grey}
 
 
-def fruitless_starts(run: Path) -> int:
-    """How many starts in a row, the last one included, have made no step."""
-    journal = [(str(line["kind"]), int(line["step"])) for line in _lines(run / "metrics.jsonl")]
-    starts = [step for kind, step in journal if kind == "start"]
-    if not starts or journal[-1][1] > starts[-1]:
-        return 0
-    same = 0
-    for step in reversed(starts):
-        if step != starts[-1]:
-            break
-        same += 1
-    return same
+def newest_step(run: Path) -> int:
+    """The step of the newest finished checkpoint, 0 where there is none."""
+    names = [path.parent.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*/MANIFEST.json")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def note_start(run: Path, job: str) -> None:
+    """Note from which step a job starts."""
+    with open(run / _STARTS, "a") as stream:
+        stream.write(json.dumps({"job": job, "step": newest_step(run), "time": round(time.time(), 3)}) + "\n")
+
+
+def fruitless_starts(run: Path, job: str) -> int:
+    """How many starts of a job in a row, the last one included, have saved no step."""
+    steps = [int(line["step"]) for line in _lines(run / _STARTS) if line["job"] == job]
+    newest = newest_step(run)
+    return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
 
 
 @dataclass(frozen=True)

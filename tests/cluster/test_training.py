@@ -70,10 +70,10 @@ def test_term_alone_is_enough(
 
 
 def test_a_time_limit_is_survived_and_a_cancelled_job_stays_dead(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """SLURM may send the signal a minute early: the first run is short. scancel must not be taken for an eviction."""
+    """SLURM may send the signal a minute early, hence three. scancel must not be taken for an eviction."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards, steps=100_000), SITE.replace("minutes = 30", "minutes = 1"))
-    until("the second start", lambda: len(steps_of(run, "start")) == 2, 180)
+    job = tidy.submit(run, training(shards, steps=100_000), SITE.replace("minutes = 30", "minutes = 3"))
+    until("the second start", lambda: len(steps_of(run, "start")) == 2, 360)
     (stopped,) = steps_of(run, "stop")
     assert steps_of(run, "start") == [0, stopped]
     tidy.until_step(run, stopped + 3)
@@ -84,6 +84,17 @@ def test_a_time_limit_is_survived_and_a_cancelled_job_stays_dead(tidy: Lab, shar
     last = steps_of(run, "stop")[-1]
     assert last > stopped  # saved all the same
     assert last in checkpoint_steps(run)
+
+
+def test_a_job_that_never_gets_anywhere_ends(tidy: Lab, shards: Path, tmp_path: Path) -> None:
+    """With its signal due at once, every start is asked to leave before torch is imported: five times, not for ever."""
+    run = tmp_path / "run"
+    site = SITE.replace("minutes = 30", "minutes = 1").replace("warning = 30", "warning = 59")
+    job = tidy.submit(run, training(shards), site)
+    assert tidy.until_ended(job, run) == "FAILED"
+    said = (run / "slurm" / f"{job}_0_log.err").read_text()
+    assert "5 starts in a row saved no step: give the job more minutes" in said
+    assert tidy.restarts(job) == 4
 
 
 def test_a_power_cut_costs_the_steps_since_the_last_checkpoint(

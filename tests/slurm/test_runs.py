@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from slurm import code, runs, status
 from tests.distributed.processes import ROOT
 
@@ -26,20 +24,27 @@ def train(step: int) -> dict[str, Any]:
     return {"kind": "train", "step": step, "images": 4 * step, "epoch": step / 10, "images_per_second": 2.0}
 
 
-@pytest.mark.parametrize(
-    ("lines", "count"),
-    [
-        ([], 0),
-        ([start(0)], 1),
-        ([start(0), train(3), {"kind": "stop", "step": 3}], 0),
-        ([start(0), train(3), {"kind": "stop", "step": 3}, start(3)], 1),
-        ([start(0), train(3), start(3), {"kind": "stop", "step": 3}, start(3), start(3)], 3),
-        ([start(0), {"kind": "stop", "step": 9}], 0),  # no line of losses was due
-    ],
-)
-def test_starts_without_a_step_are_counted(tmp_path: Path, lines: list[dict[str, Any]], count: int) -> None:
-    write(tmp_path, *lines)
-    assert runs.fruitless_starts(tmp_path) == count
+def checkpoint(run: Path, step: int) -> None:
+    (run / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+    (run / "checkpoints" / f"step-{step:09d}" / "MANIFEST.json").touch()
+
+
+def test_starts_that_saved_no_step_are_counted(tmp_path: Path) -> None:
+    """Three in a row, among them one that was killed before it trained; an earlier job's do not count."""
+    (tmp_path / "slurm").mkdir()
+    for _ in range(4):
+        runs.note_start(tmp_path, "11")
+    assert runs.fruitless_starts(tmp_path, "12") == 0
+    runs.note_start(tmp_path, "12")
+    assert runs.fruitless_starts(tmp_path, "12") == 1
+    checkpoint(tmp_path, 9)
+    (tmp_path / "checkpoints" / "step-000000020.tmp-1").mkdir()  # a killed save
+    assert runs.fruitless_starts(tmp_path, "12") == 0
+    for count in (1, 2, 3):
+        runs.note_start(tmp_path, "12")
+        assert runs.fruitless_starts(tmp_path, "12") == count
+    checkpoint(tmp_path, 100)
+    assert runs.fruitless_starts(tmp_path, "12") == 0
 
 
 def test_progress_of_a_running_run(tmp_path: Path) -> None:
