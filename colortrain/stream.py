@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -58,7 +59,8 @@ class Stream:
     @property
     def dataset_id(self) -> str:
         """Sixteen hexadecimal digits that name these tars, whatever is in them."""
-        named = json.dumps(["stream", self.tars, self.size, self.fit, self.epoch_images])
+        tars = [tar.partition("?")[0] for tar in self.tars]  # a signature changes from day to day
+        named = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
         return hashlib.sha256(named.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -72,10 +74,12 @@ class Stream:
         """Nothing: tars are read as they come."""
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """As many samples as are asked for, the first that come; the same at every call."""
-        count = len(list(samples))
-        stored = Part(self, seed=0).samples()
-        return stacked([next(stored) for _ in range(count)])
+        """As many samples as are asked for, the next that come of a stream of its own: for statistics at the start."""
+        return stacked([next(self._own) for _ in samples])
+
+    @cached_property
+    def _own(self) -> Iterator[np.ndarray]:
+        return Part(self, seed=0).samples()
 
 
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> Stream:

@@ -102,6 +102,14 @@ def test_images_are_decoded_fitted_and_converted(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored[number], pack(rgb_to_lab(np.asarray(small))))
 
 
+def test_statistics_see_one_sample_after_the_other_and_all_ranks_the_same(tmp_path: Path) -> None:
+    pattern = write_tars(tmp_path, [7, 5])
+    streams = [Stream(list_tars(pattern), SIZE, 12, buffer=1) for _ in range(2)]
+    one, other = ([int(stream.read([number])[0, 0, 0, 0]) for number in range(12)] for stream in streams)
+    assert one == other
+    assert sorted(one) == list(range(12))
+
+
 def test_mixed_types_become_float16(tmp_path: Path) -> None:
     with TarWriter(str(tmp_path / "0.tar")) as writer:
         writer.write({"__key__": "0", "lab.npy": pack(rgb_to_lab(np.full((SIZE, SIZE, 3), 128, np.uint8)))})

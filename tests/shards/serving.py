@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import fsspec
+import pytest
 
 
 class Server(ThreadingHTTPServer):
@@ -94,6 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(root: Path) -> Iterator[Server]:
     """A server of `root` as long as the block lasts; the client's connections end with it."""
+    pytest.importorskip("aiohttp", reason="colortrain[remote] is not installed")
     server = Server(root)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
