@@ -274,3 +274,8 @@ class StreamLoader:
         self.ahead.start(images)
         with closing(self.ahead):
             yield from self.loader.batches(images)
+
+
+def make_loader(samples: Samples, codec: Codec, **words: Any) -> Loader | StreamLoader:
+    """The loader for what a run learns from."""
+    return StreamLoader(samples, codec, **words) if isinstance(samples, Stream) else Loader(samples, codec, **words)

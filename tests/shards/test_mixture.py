@@ -27,6 +27,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [small_set(tmp_path_factory.mktemp("set"), size=16, count=count) for count in (23, 12)]
 
 
+@settings(deadline=None)
 @given(weights_of, st.data(), st.integers(0, 2**63))
 def test_every_block_holds_the_exact_shares(weights: list[Fraction], data: st.DataObject, seed: int) -> None:
     parts = [Order(data.draw(counts_of), seed) for _ in weights]
@@ -41,6 +42,7 @@ def test_every_block_holds_the_exact_shares(weights: list[Fraction], data: st.Da
     assert np.bincount(which, minlength=len(parts)).tolist() == list(counts)
 
 
+@settings(deadline=None)
 @given(weights_of, st.data(), st.integers(0, 2**63))
 def test_each_part_runs_through_its_own_order(weights: list[Fraction], data: st.DataObject, seed: int) -> None:
     parts = [Order(data.draw(counts_of), seed) for _ in weights]
