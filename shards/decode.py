@@ -167,7 +167,7 @@ def _to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
         return ImageCms.applyTransform(pixels, cmyk) or pixels
     if pixels.mode == "L" and grey:
         return ImageCms.applyTransform(pixels, grey) or pixels
-    pixels = pixels.convert("RGB")
+    pixels = pixels if pixels.mode == "RGB" else pixels.convert("RGB")  # convert copies what is RGB already
     return ImageCms.applyTransform(pixels, rgb) or pixels if rgb else pixels
 
 
