@@ -48,10 +48,13 @@ class Adam:
     lr: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
+    clip: float = 0.0  # largest norm of all gradients together; 0: any
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        if self.clip < 0:
+            raise ValueError(f"clip must not be negative, got {self.clip}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
@@ -127,6 +130,7 @@ class Recipe:
     flip: float = 0.5  # probability of a horizontal flip in training
     crop: float = 1.0  # least side of a random square crop, as a share of the picture; 1: none
     ema: EMA = EMA()
+    sync_batch_norm: bool = False  # BatchNorm over all processes' pictures; else each takes its own share's
     test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
     seed: int = 0
     log_every: int = 20  # steps

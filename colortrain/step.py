@@ -2,109 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from colortrain.engine import Engine
 from colortrain.lab import Batch
+from colortrain.layers import drawing, picture_keys, synchronised, untracked
 from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import Measure
-from colortrain.recipe import Adam, Objective, Recipe
+from colortrain.network import Network
+from colortrain.recipe import Objective, Recipe
 
 Losses = dict[str, Tensor]
 Measures = Sequence[Measure]  # one for each reconstruction term of the objective
 
 
-class Network:
-    """A module with its optimizer, wrapped for data-parallel training.
+@dataclass(frozen=True)
+class Part:
+    """What goes through the networks at once: a slice of this rank's share, what its pictures draw from, its place."""
 
-    Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network,
-    `.exact` its forward without autocast.
-    """
-
-    def __init__(self, module: nn.Module, adam: Adam, accelerator: Accelerator) -> None:
-        optimizer = torch.optim.Adam(module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps)
-        self.adam, self.accelerator = adam, accelerator
-        self.wrapped, self.optimizer = accelerator.prepare(module, optimizer)
-        self.module: nn.Module = accelerator.unwrap_model(self.wrapped)
-        # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
-        self.exact: Callable[..., Tensor] = type(self.module).forward.__get__(self.module)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return self.wrapped(*inputs)
-
-    def update(self, loss: Tensor) -> None:
-        """One backward, one optimizer step: a second backward would break DDP's bookkeeping."""
-        self.accelerator.backward(loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def set_rate(self, factor: float) -> None:
-        """Learning rate = the recipe's times `factor`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.adam.lr * factor
-
-    @contextmanager
-    def frozen(self) -> Iterator[nn.Module]:
-        """The bare module whose parameters take no gradient, so that the other network's step leaves none behind."""
-        self.module.requires_grad_(False)
-        try:
-            yield self.module
-        finally:
-            self.module.requires_grad_(True)
+    batch: Batch
+    keys: Tensor
+    last: bool
 
 
-@torch.no_grad()
-def settle(network: Network, *inputs: Tensor) -> None:
-    """One pass without consequences, before the first step of a process, so that a resumed run adds up as before.
+def make_networks(
+    recipe: Recipe, generator: nn.Module, critic: nn.Module, accelerator: Accelerator, engine: Engine
+) -> tuple[Network, Network]:
+    """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
+    gradient of its gradient goes through neither."""
+    engine.check_share(recipe.batch_size, accelerator.num_processes)
+    penalised = bool(recipe.objective.penalties)
+    if recipe.sync_batch_norm:
+        generator = synchronised(generator, accelerator.device)
+        critic = critic if penalised else synchronised(critic, accelerator.device)
+    engine.arrange(generator, compiles=True, recomputes=True)
+    engine.arrange(critic, compiles=not penalised, recomputes=False)
+    return (
+        Network(generator, recipe.generator_adam, accelerator, engine),
+        Network(critic, recipe.critic_adam, accelerator, engine),
+    )
 
-    DDP lays its gradient buckets out anew after its first backward pass, and among more than two ranks the order of a
-    sum depends on where in a bucket it stands.
-    """
-    before = [buffer.clone() for buffer in network.module.buffers()]
-    with torch.enable_grad():
-        network.accelerator.backward(network(*inputs).sum() * 0)
-    network.optimizer.zero_grad()
-    for buffer, old in zip(network.module.buffers(), before, strict=True):
-        buffer.copy_(old)
+
+def parts_of(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Part]:
+    """This rank's share of a global batch in `count` equal parts, each picture with its draws."""
+    share = len(batch.L)
+    keys = picture_keys(seed, step, rank * share, share, batch.L.device)
+    columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
+    rows = zip(*columns, strict=True)
+    return [Part(Batch(L, colour, mix), key, i == count - 1) for i, (L, colour, mix, key) in enumerate(rows)]
 
 
-def critic_step(critic: Network, objective: Objective, batch: Batch, fake: Tensor, epoch: float) -> Losses:
-    """Teach the critic real from fake; `fake` is detached. Two passes: a critic with BatchNorm must not mix them.
+def generated(generator: Network, part: Part, *, learns: bool, remembers: bool = True) -> Tensor:
+    """What the generator makes of a part: through the wrapper if it learns from it, else without a graph."""
+    tracking = nullcontext() if remembers else untracked(generator.module)
+    with drawing(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
+        return (generator if learns else generator.module)(part.batch.L)
+
+
+def scores_of(critic: Network, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of real and of fake pictures: in one pass, unless the critic would mix them (BatchNorm)."""
+    if critic.mixes_pictures:
+        return critic(batch.L, batch.colour), critic(batch.L, fake)
+    real_scores, fake_scores = critic(batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])).chunk(2)
+    return real_scores, fake_scores
+
+
+def critic_part(critic: Network, objective: Objective, part: Part, fake: Tensor, epoch: float) -> Losses:
+    """What the critic learns from one part, real from fake; `fake` is detached.
 
     Penalties go through the bare critic in full precision, and join the one backward pass.
     """
-    real_scores, fake_scores = critic(batch.L, batch.colour), critic(batch.L, fake)
-    terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
-    terms |= penalty_terms(objective.penalties, critic.exact, batch, fake, epoch)
-    critic.update(torch.stack(list(terms.values())).sum())
+    with critic.sharing(part.last):
+        real_scores, fake_scores = scores_of(critic, part.batch, fake)
+        terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
+        terms |= penalty_terms(objective.penalties, critic.exact, part.batch, fake, epoch)
+        critic.backward(torch.stack(list(terms.values())).sum())
     means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
     return {**{name: value.detach() for name, value in terms.items()}, **means}
 
 
-def generator_step(
+def generator_part(
     generator: Network,
     critic: Network,
     objective: Objective,
     measures: Measures,
-    batch: Batch,
-    fake: Tensor,
+    part: Part,
+    made: Tensor | None,
     epoch: float,
 ) -> Losses:
-    """Move the generator: weighted reconstruction, and the adversarial term through the bare, frozen critic."""
-    terms = {
-        term.name: (term.weight.at(epoch), measure(fake, batch))
-        for term, measure in zip(objective.reconstruction, measures, strict=True)
-    }
-    weight = objective.adversarial_weight.at(epoch)
-    if weight:
-        with critic.frozen() as judge:
-            terms["adversarial"] = (weight, objective.adversarial.generator(judge(batch.L, fake)))
-    loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-    generator.update(loss)
+    """What the generator learns from one part: weighted reconstruction, and the bare, frozen critic's judgement.
+
+    `made`: what it has already made of the part, if it has.
+    """
+    with generator.sharing(part.last):
+        fake = generated(generator, part, learns=True) if made is None else made
+        terms = {
+            term.name: (term.weight.at(epoch), measure(fake, part.batch))
+            for term, measure in zip(objective.reconstruction, measures, strict=True)
+        }
+        weight = objective.adversarial_weight.at(epoch)
+        if weight:
+            with critic.frozen() as judge:
+                terms["adversarial"] = (weight, objective.adversarial.generator(judge(part.batch.L, fake)))
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        generator.backward(loss)
     return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
 
 
@@ -114,15 +121,32 @@ def train_step(
     """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
 
     Of n_critic steps the last is the generator's too; of n_generator steps the first is the critic's too. The critic
-    rests before `objective.critic_from`. One generator forward serves both where both have their turn.
+    rests before `objective.critic_from`. All the critic's parts come before the generator's; where a share is one
+    part, one generator forward serves both.
     """
     critic_turn = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
     generator_turn = (step + 1) % recipe.n_critic == 0
-    with torch.set_grad_enabled(generator_turn):
-        fake = generator(batch.L) if generator_turn else generator.module(batch.L)
+    rank, count = generator.accelerator.process_index, generator.engine.accumulate
+    parts = parts_of(batch, count, rank, recipe.seed, step)
+    made = generated(generator, parts[0], learns=True) if generator_turn and count == 1 else None
     losses: Losses = {}
     if critic_turn:
-        losses |= critic_step(critic, recipe.objective, batch, fake.detach(), epoch)
+        fakes = (
+            generated(generator, part, learns=False, remembers=not generator_turn) if made is None else made.detach()
+            for part in parts
+        )
+        pairs = zip(parts, fakes, strict=True)
+        losses |= averaged(critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs)
+        critic.update()
     if generator_turn:
-        losses |= generator_step(generator, critic, recipe.objective, measures, batch, fake, epoch)
+        losses |= averaged(
+            generator_part(generator, critic, recipe.objective, measures, part, made, epoch) for part in parts
+        )
+        generator.update()
     return losses
+
+
+def averaged(losses: Iterable[Losses]) -> Losses:
+    """The mean over parts of each loss."""
+    rows = list(losses)
+    return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

@@ -27,17 +27,19 @@ from colortrain.checkpoint import (
     save_checkpoint,
 )
 from colortrain.data import Loader, ab_histogram
+from colortrain.engine import Engine
 from colortrain.evaluation import generate, score_split
 from colortrain.journal import Journal
 from colortrain.lab import Batch, stored_to_lab
 from colortrain.losses.reconstruction import Resources
 from colortrain.models.pretrained import Pretrainable
+from colortrain.network import settle
 from colortrain.pictures import sample_grid
 from colortrain.plateau import PlateauWatch
 from colortrain.preemption import StopVote, buffers_of_ranks, take_back_buffers
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.run import Data, check_run_folder, lock
-from colortrain.step import Losses, Network, settle, train_step
+from colortrain.step import Losses, make_networks, train_step
 from shards.errors import UserError
 from shards.order import ORDER_VERSION
 from shards.progress import ProgressLine
@@ -55,7 +57,10 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 class Trainer:
     """One run of a recipe on one shard set, in one folder. `train()` goes on wherever the folder says it stopped."""
 
-    def __init__(self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator, engine: Engine | None = None
+    ) -> None:
+        self.engine = engine or Engine()
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.dataset_id = data.train.dataset_id
         check_run_folder(run, recipe)
@@ -71,8 +76,7 @@ class Trainer:
         self.begins_at = latest_checkpoint(run)
         if self.begins_at is None and isinstance(recipe.generator, Pretrainable):
             recipe.generator.pretrain(generator)  # before anything is written: the weights may not be at hand
-        self.generator = Network(generator, recipe.generator_adam, accelerator)
-        self.critic = Network(critic, recipe.critic_adam, accelerator)
+        self.generator, self.critic = make_networks(recipe, generator, critic, accelerator, self.engine)
         if self.average is not None:
             self.average.load_state_dict(generator.state_dict())
             self.average.to(accelerator.device).eval().requires_grad_(False)
@@ -202,6 +206,7 @@ class Trainer:
             "images": self.images, "epoch": self.epoch, "seconds": seconds,
             "images_per_second": (images_now - images) / seconds, "data_wait": (waited_now - waited) / seconds,
             "lr": self.recipe.generator_adam.lr * self._rate_factor(), "losses": losses, **self._substituted(),
+            "skipped": self._skipped(),
         }  # fmt: skip
         self.journal.write("train", self.step, values)
         shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
@@ -213,6 +218,19 @@ class Trainer:
             return {}
         mine = torch.tensor(self.loader.substituted, device=self.accelerator.device)
         return {"substituted": int(self.accelerator.reduce(mine, reduction="sum").item())}
+
+    def _skipped(self) -> int:
+        """How many updates were left out since the last line; raises `UserError` when it never ends."""
+        total = 0
+        for name, network in (("generator", self.generator), ("critic", self.critic)):
+            count, in_a_row = network.skips.read()
+            total += count
+            if in_a_row >= self.engine.max_skipped:
+                raise UserError(
+                    f"{self.run}: step {self.step}: {in_a_row} updates of the {name} in a row had a loss or gradients "
+                    f"that are not finite and were left out: lower {name}_adam.lr, set {name}_adam.clip, or use bf16"
+                )
+        return total
 
     def _tell(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)

@@ -12,10 +12,10 @@ PACKAGES = ["shards", "colortrain", "launch", "slurm"]
 # Inside colortrain: a room may import rooms of its own row and of rows before it.
 ROOMS = [
     {"schedule", "plain", "lab", "processes", "pictures", "preemption"},
-    {"losses", "models", "metrics"},
+    {"losses", "models", "metrics", "layers"},
     {"recipe"},
-    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau", "thin"},
-    {"step", "journal"},
+    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau", "thin", "engine"},
+    {"network", "step", "journal"},
     {"trainer"},
 ]
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

@@ -1,0 +1,40 @@
+"""One truth: a step on two real processes, with one microbatch or two, is the step of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from colortrain.engine import Engine
+from colortrain.recipe import Recipe
+from tests.distributed.equivalence import DTYPES, cases, outcome
+from tests.distributed.processes import run_door
+
+WITHIN = {"float64": 1e-10, "float32": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every case leaves on two processes, from one launch."""
+    out = tmp_path_factory.mktemp("outcomes")
+    done = run_door("tests.distributed.equivalence", [out], processes=2)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("name", "recipe", "dtype", "accumulate"),
+    cases(),
+    ids=lambda value: str(value) if isinstance(value, str | int) else "",
+)
+def test_two_processes_step_as_one(two_processes: Path, name: str, recipe: Recipe, dtype: str, accumulate: int) -> None:
+    alone = outcome(recipe, DTYPES[dtype], Accelerator(cpu=True), Engine())
+    together = load_file(two_processes / f"{name}-{dtype}-{accumulate}")
+    assert together.keys() == alone.keys()
+    for key, tensor in alone.items():
+        error = (together[key] - tensor).abs().max().item()
+        assert error <= WITHIN[dtype], key
