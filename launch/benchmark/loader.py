@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from launch.benchmark import floats, reading, seek
 from launch.benchmark.others import NAME, Other, write_others
 from launch.benchmark.report import Report
@@ -181,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(asked)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
     report = Report("loader", settings)
+    if asked.torch_threads:
+        torch.set_num_threads(asked.torch_threads)
     with scratch_folder(asked.scratch) as scratch:
         if set(asked.sections) & set(SECTIONS):
             bench = prepared(asked, report, scratch)
@@ -230,6 +234,8 @@ def parser() -> argparse.ArgumentParser:
     add("--gigabytes", type=float, default=1.0, metavar="G", help="measure on the first shards of G GB (default: 1)")
     add("--sections", nargs="+", default=[*SECTIONS, "seek"], metavar="NAME",
         help=f"which of {', '.join(SECTIONS)}, seek (default: all)")  # fmt: skip
+    add("--torch-threads", type=at_least_one, metavar="N",
+        help="torch's threads in `floats`, for all alike (default: its own; 1 if others use the machine)")  # fmt: skip
     add("--cpu-time", action="store_true", help="count CPU seconds in `reading`, for a machine that others use as well")
     add("--scratch", type=Path, metavar="DIR", help="where to write other formats and synthetic sets (default: TMPDIR)")
     add("--json", type=Path, metavar="FILE", help="also write everything there")

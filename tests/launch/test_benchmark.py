@@ -95,7 +95,21 @@ def test_goals_at_least_and_at_most(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_loader_measures_everyone(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", size=16, count=20)
-    words = ["--shards", shards, "--seconds", 0.04, "--rounds", 2, "--batch-size", 4, "--workers", 0, 1]
+    words = [
+        "--shards",
+        shards,
+        "--seconds",
+        0.04,
+        "--rounds",
+        2,
+        "--batch-size",
+        4,
+        "--workers",
+        0,
+        1,
+        "--torch-threads",
+        1,
+    ]
     asked = [*words, "--sections", "cold", "reading", "floats", "--json", tmp_path / "out.json"]
     done = run_door("launch.benchmark", ["loader", *asked])
     assert done.returncode == 0, done.stderr
