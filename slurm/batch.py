@@ -30,7 +30,7 @@ def parameters(cluster: Cluster, code: Code, *, name: str, comment: str, again: 
         "job_name": name, "comment": comment, "time": cluster.minutes, "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks, "cpus_per_task": cluster.cpus, "signal_delay_s": cluster.warning,
         "setup": _setup(cluster, code), "teardown": _teardown(again), "srun_args": _srun_words(cluster, code),
-        "additional_parameters": {"requeue": True, **_options(cluster)},
+        "additional_parameters": _options(cluster),
     }  # fmt: skip
     if cluster.gpus:
         found["gpus_per_node"] = cluster.gpus
@@ -73,7 +73,8 @@ def _srun_words(cluster: Cluster, code: Code) -> list[str]:
 
 def _options(cluster: Cluster) -> dict[str, Any]:
     pairs = [option.removeprefix("--").partition("=") for option in cluster.options]
-    return {name: value if equals else True for name, equals, value in pairs}
+    found: dict[str, Any] = {name: value if equals else True for name, equals, value in pairs}
+    return found if "no-requeue" in found else {"requeue": True, **found}
 
 
 def text(cluster: Cluster, folder: Path, told: dict[str, Any], count: int | None = None) -> str:

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from colortrain.recipe import save_recipe
+from colortrain.recipe import Recipe, save_recipe
 from launch.doors import DoorParser
 from shards.errors import UserError, run_door
 from shards.files import write_whole
@@ -101,17 +101,17 @@ def told(cluster: Cluster, code: Code, out: Path, argv: Sequence[str]) -> dict[s
 
 
 def send(
-    out: Path, cluster: Cluster, points: dict[str, Point], words: dict[str, list[str]], argv: Sequence[str]
+    out: Path, cluster: Cluster, recipes: dict[str, Recipe], words: dict[str, list[str]], argv: Sequence[str]
 ) -> None:
-    """Submit the points as one array."""
+    """Submit points, by name, as one array."""
     (out / "slurm").mkdir(parents=True, exist_ok=True)
     place = Place(Path.cwd(), snapshot(out / "slurm"), cluster.scratch)
-    for name in points:
+    for name in recipes:
         (out / name / "slurm").mkdir(parents=True, exist_ok=True)
-        save_recipe(check_training(words[name], cluster), out / name / "recipe.json")
-    calls = [Training(tuple(words[name]), out / name, place) for name in points]
+        save_recipe(recipes[name], out / name / "recipe.json")
+    calls = [Training(tuple(words[name]), out / name, place) for name in recipes]
     numbers = batch.submit(cluster, out / "slurm", told(cluster, place.code, out, argv), calls)
-    for name, number in zip(points, numbers, strict=True):
+    for name, number in zip(recipes, numbers, strict=True):
         runs.record_job(out / name, number, {"words": words[name], "code": place.code.digest})
     print(f"job {numbers[0].split('_')[0]}: {len(numbers)} points below {out}")
 
@@ -123,17 +123,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cluster, out = load_cluster(arguments.cluster), arguments.out.resolve()
     points = {",".join(point).replace("/", "_"): point for point in grid_points(arguments.grid)}
     words = {name: words_of(point, out / name, common) for name, point in points.items()}
-    for name in points:
-        check_training(words[name], cluster)
+    recipes = {name: check_training(words[name], cluster) for name in points}
     if here() or not arguments.dry_run:
         check_against_site(cluster)
     if arguments.dry_run:
         code = Code(out / "slurm" / f"code-{digest_of(ROOT)}", digest_of(ROOT))
         print(batch.text(cluster, out / "slurm", told(cluster, code, out, argv), len(points)))
         return 0
-    missing = unfinished(out, points)
-    if missing:
-        send(out, cluster, missing, words, argv)
+    if missing := unfinished(out, points):
+        send(out, cluster, {name: recipes[name] for name in missing}, words, argv)
     write_whole(out / runs.SWEEP, json.dumps(points, indent=1).encode())
     return report(out, points, wait=arguments.wait)
 

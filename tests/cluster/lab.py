@@ -63,8 +63,8 @@ class Lab:
 
     def environment(self) -> dict[str, str]:
         """What DIR/env makes of a shell."""
-        inner = {"SLURM_CONF": f"{self.folder}/etc/slurm.conf", "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
-        return {**environment(), **inner}
+        path = f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**environment(), "SLURM_CONF": f"{self.folder}/etc/slurm.conf", "PATH": path}
 
     def ask(self, *words: str, cwd: Path = ROOT) -> str:
         """A command's output; it must succeed."""

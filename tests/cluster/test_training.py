@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
 from tests.cluster.lab import SITE, STEPS, Lab, journal, steps_of, training, until, weights
+from tests.distributed.processes import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -95,6 +97,21 @@ def test_a_job_that_never_gets_anywhere_ends(tidy: Lab, shards: Path, tmp_path: 
     said = (run / "slurm" / f"{job}_0_log.err").read_text()
     assert "5 starts in a row saved no step: give the job more minutes" in said
     assert tidy.restarts(job) == 4
+
+
+def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Sites may forbid requeues: all is saved, the job ends well, its log has the command that goes on from there."""
+    run = tmp_path / "run"
+    job = tidy.submit(run, training(shards), SITE + 'options = ["--no-requeue"]\n')
+    tidy.until_step(run, 7)
+    tidy.ask("scancel", "--signal=USR2", job)
+    assert tidy.until_ended(job, run) == "COMPLETED"
+    said = (run / "slurm" / f"{job}_0_log.out").read_text()
+    assert f"SLURM refuses to requeue this job; all is saved, go on with: cd {ROOT} && python -m slurm.submit" in said
+    command = said.split("go on with: ")[1].splitlines()[0].replace("&& python", f"&& {sys.executable}")
+    tidy.ask("bash", "-c", command)
+    until("the end", lambda: bool(steps_of(run, "end")), 180)
+    assert_came_back(run, undisturbed)
 
 
 def test_a_power_cut_costs_the_steps_since_the_last_checkpoint(
