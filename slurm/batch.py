@@ -77,11 +77,16 @@ def _options(cluster: Cluster) -> dict[str, Any]:
     return found if "no-requeue" in found else {"requeue": True, **found}
 
 
+def _python(cluster: Cluster) -> str:
+    """The interpreter, deaf to what would end it before it has handlers; SLURM itself requeues what it then evicts."""
+    python = cluster.python or shlex.quote(sys.executable)
+    return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""
+
+
 def text(cluster: Cluster, folder: Path, told: dict[str, Any], count: int | None = None) -> str:
     """The sbatch script that `submit` would send; `count` elements of an array."""
     limits: dict[str, Any] = {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
-    python = cluster.python or shlex.quote(sys.executable)
-    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     script: str = _make_sbatch_string(command, folder, **told, **limits)
     return script
 
@@ -90,7 +95,7 @@ def submit(cluster: Cluster, folder: Path, told: dict[str, Any], calls: Sequence
     """Send one job, or an array of several calls; the numbers. Raises `UserError` with what sbatch says."""
     with _outside_of_any_job():
         try:
-            executor = submitit.SlurmExecutor(folder, max_num_timeout=_FOR_EVER, python=cluster.python or None)
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=_FOR_EVER, python=_python(cluster))
             executor.update_parameters(**told)
             if len(calls) == 1:
                 return [str(executor.submit(calls[0]).job_id)]

@@ -88,15 +88,26 @@ def test_a_time_limit_is_survived_and_a_cancelled_job_stays_dead(tidy: Lab, shar
     assert last in checkpoint_steps(run)
 
 
+def until_started(run: Path, count: int) -> None:
+    """Wait until rank 0 has noted its start that many times."""
+    starts = run / "slurm" / "starts.jsonl"
+    until(f"start {count}", lambda: starts.exists() and len(starts.read_text().splitlines()) >= count, 120)
+
+
 def test_a_job_that_never_gets_anywhere_ends(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """With its signal due at once, every start is asked to leave before torch is imported: five times, not for ever."""
+    """Told to leave whenever it imports torch: it comes back, but not for ever. Signals before that are not its end."""
     run = tmp_path / "run"
-    site = SITE.replace("minutes = 30", "minutes = 1").replace("warning = 30", "warning = 59")
-    job = tidy.submit(run, training(shards), site)
+    job = tidy.submit(run, training(shards))
+    for count in range(1, 6):
+        until("the batch script", lambda: tidy.state(job) == "RUNNING", 60)
+        tidy.run(["scancel", "--signal=USR2", job])  # most likely before there is a handler
+        until_started(run, count)
+        tidy.run(["scancel", "--signal=USR2", job])
+        until("the way out", lambda: tidy.state(job) != "RUNNING", 60)
     assert tidy.until_ended(job, run) == "FAILED"
     said = (run / "slurm" / f"{job}_0_log.err").read_text()
     assert "5 starts in a row saved no step: give the job more minutes" in said
-    assert tidy.restarts(job) == 4
+    assert tidy.restarts(job) >= 4
 
 
 def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_containers_come_through_srun() -> None:
     image = Container(image="/images/a b.sqsh", mounts=("/data:/data", "/home:/home"), options=("--no-container-x",))
     (line,) = (line for line in script(Cluster(container=image, python="python3")) if line.startswith("srun"))
     assert "'--container-image=/images/a b.sqsh' --container-mounts=/data:/data,/home:/home" in line
-    assert "--no-container-x python3 -u -m submitit.core._submit" in line
+    assert "--no-container-x sh -c " in line
+    assert " python3 -u -m submitit.core._submit /shared/run/slurm" in line
     assert "--chdir=/shared/run/slurm/code-1" in line
 
 
