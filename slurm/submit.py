@@ -139,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     cluster = load_cluster(arguments.cluster)
     words = training_words(arguments)
-    recipe = check_training(words, cluster)
     if here() or not arguments.dry_run:
         check_against_site(cluster)
+    recipe = check_training(words, cluster)
     if arguments.dry_run:
         folder = arguments.run.resolve() / "slurm"
         code = Code(folder / f"code-{digest_of(ROOT)}", digest_of(ROOT))

@@ -123,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cluster, out = load_cluster(arguments.cluster), arguments.out.resolve()
     points = {",".join(point).replace("/", "_"): point for point in grid_points(arguments.grid)}
     words = {name: words_of(point, out / name, common) for name, point in points.items()}
-    recipes = {name: check_training(words[name], cluster) for name in points}
     if here() or not arguments.dry_run:
         check_against_site(cluster)
+    recipes = {name: check_training(words[name], cluster) for name in points}
     if arguments.dry_run:
         code = Code(out / "slurm" / f"code-{digest_of(ROOT)}", digest_of(ROOT))
         print(batch.text(cluster, out / "slurm", told(cluster, code, out, argv), len(points)))
