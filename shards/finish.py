@@ -59,7 +59,7 @@ def finish(root: Path, plan: Plan, strict: bool = False) -> Outcome:
         size=parameters.size,
         fit=parameters.fit,
         dtype=parameters.dtype,
-        splits=splits,
+        splits={**splits},
         left_out=dict(sorted(Counter(entry.reason for entry in left_out).items())),
     )
     save_manifest(manifest, root)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 
 from shards.errors import UserError, unknown
 from shards.files import write_whole
+from shards.table import Shard, ShardTable, samples_of
 
 _FORMATS = "colortrain-shards-"
 FORMAT = f"{_FORMATS}2"
@@ -37,30 +39,23 @@ TAR_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One tar: its path relative to the manifest, how many samples, how many bytes, and their SHA-256."""
-
-    path: str
-    samples: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a shard set holds; everything a reader believes comes from here."""
 
     size: int  # height and width of every sample, in pixels
     fit: str  # crop, squash or pad
     dtype: str  # uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (L, a, b as they are)
-    splits: dict[str, tuple[Shard, ...]]
+    splits: dict[str, Sequence[Shard]]
     left_out: dict[str, int]  # reason -> how many source images
     format: str = FORMAT
 
     @cached_property
     def dataset_id(self) -> str:
         """Sixteen hexadecimal digits that name exactly these samples in exactly this order."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for piece in _pieces(self):
+            digest.update(piece.encode())
+        return digest.hexdigest()[:16]
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -68,7 +63,7 @@ class Manifest:
 
     def samples(self, split: str) -> int:
         """How many samples a split holds."""
-        return sum(shard.samples for shard in self.splits[split])
+        return int(samples_of(self.splits[split]).sum())
 
     def held_out(self) -> str | None:
         """The split to score on: "val", else "validation", else "test"; None where there is none of them."""
@@ -118,7 +113,8 @@ def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> 
 
 def save_manifest(manifest: Manifest, root: Path) -> None:
     """Write OUT/manifest.json, the last act of building."""
-    document = {"dataset_id": manifest.dataset_id, **asdict(manifest)}
+    splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
+    document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
     write_whole(root / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
 
 
@@ -133,10 +129,10 @@ def load_manifest(root: str | Path) -> Manifest:
     if not path.is_file():
         raise UserError(f"{root} has no {MANIFEST}: not a shard set, or not finished (run the same build again)")
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes(), object_hook=_shard_or_dict)  # each as soon as it is read
         _check_format(path, document.get("format"))
         return _parse_manifest(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or build the shard set again") from None
 
 
@@ -148,9 +144,29 @@ def _check_format(path: Path, found: Any) -> None:
     raise UserError(f"{path} is of format {found!r}, this version reads {FORMAT!r}: build the shard set again")
 
 
+def _shard_or_dict(value: dict[str, Any]) -> Shard | dict[str, Any]:
+    return Shard(**value) if value.keys() == Shard.__dataclass_fields__.keys() else value
+
+
+def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
+    return {each.name: getattr(manifest, each.name) for each in fields(manifest) if each.name != "splits"}
+
+
+def _pieces(manifest: Manifest) -> Iterator[str]:
+    """The manifest as JSON with sorted keys, a shard at a time: a hundred thousand need no second copy in memory."""
+    yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'  # the last of its names
+    for place, name in enumerate(sorted(manifest.splits)):
+        yield (", " if place else "") + json.dumps(name) + ": ["
+        for number, shard in enumerate(manifest.splits[name]):
+            row = f'"path": {json.dumps(shard.path)}, "samples": {shard.samples}, "sha256": "{shard.sha256}"'
+            yield (", " if number else "") + f'{{"bytes": {shard.bytes}, {row}}}'
+        yield "]"
+    yield "}}"
+
+
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
     claimed = document.pop("dataset_id")
-    splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in document.pop("splits").items()}
+    splits: dict[str, Sequence[Shard]] = {name: ShardTable(shards) for name, shards in document.pop("splits").items()}
     manifest = Manifest(splits=splits, **document)
     if manifest.dataset_id != claimed:
         raise ValueError(f"dataset_id is {claimed}, its content gives {manifest.dataset_id}")

@@ -37,6 +37,7 @@ from shards.format import (
 from shards.index import INDEX, load_index, rebuild_index, write_index
 from shards.order import WINDOW_SHARDS, Order
 from shards.store import Folder, open_store
+from shards.table import samples_of
 from shards.tars import member_stride, tar_bytes
 
 _TRIES = 3  # to open a file that a small cache drops again for others
@@ -76,7 +77,7 @@ class Split:
         self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
         self.name = self.manifest.choose_split(split, root)
         self.shards = self.manifest.splits[self.name]
-        self.counts = np.fromiter((shard.samples for shard in self.shards), np.int64, len(self.shards))
+        self.counts = samples_of(self.shards)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.header = member_header(self.manifest.size, self.manifest.dtype)
         self.index = self._load_index()

@@ -98,7 +98,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def shards(server: Server) -> tuple[Shard, ...]:
-    return load_manifest(server.root / "set").splits["train"]
+    return tuple(load_manifest(server.root / "set").splits["train"])
 
 
 @pytest.fixture
