@@ -3,6 +3,7 @@
 RUN/checkpoints/step-000001000/generator.safetensors  critic.safetensors  ema.safetensors
                                generator_adam.safetensors  critic_adam.safetensors
                                recipe.json  trainer.json  MANIFEST.json (size and SHA-256 of each, written last)
+RUN/checkpoints/best.json      which step was best by the metric of `keep_best`
 """
 
 from __future__ import annotations
@@ -13,20 +14,27 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from shards.errors import UserError
-from shards.files import fsync_folder, sha256_of, write_whole
+from shards.files import fsync_folder, sha256_of, whole_file, write_whole
 
+FORMAT = 1  # of the folder: files, their names and the names inside them
+BEST = "best.json"
 _MANIFEST = "MANIFEST.json"
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 Tensors = Mapping[str, Tensor]
+Step = int | Literal["best"] | None  # which checkpoint: of that step, the best, or the newest
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -49,7 +57,8 @@ def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: 
         for name, tensors in parts.items():
             _save_tensors(tensors, temporary / f"{name}.safetensors")
         save_recipe(recipe, temporary / "recipe.json")
-        write_whole(temporary / "trainer.json", json.dumps({"step": step, **state}, indent=1).encode())
+        document = {"format": FORMAT, "step": step, **state}
+        write_whole(temporary / "trainer.json", json.dumps(document, indent=1).encode())
         _seal(temporary)
         shutil.rmtree(final, ignore_errors=True)  # a wreck of the same step
         temporary.rename(final)
@@ -60,8 +69,28 @@ def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: 
 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:
-    # through bytes: save_file hides a full disk in an error of its own
-    write_whole(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    with whole_file(path) as stream:
+        write_tensors(stream, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
+    """Write CPU tensors in the safetensors format, straight from their memory.
+
+    The library would copy each twice while it holds the interpreter, and the training beside this thread with it.
+    """
+    # wide elements first, so that each begins at a multiple of its width
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _DTYPES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    stream.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        stream.write(tensors[name].view(-1).view(torch.uint8).numpy().data)
 
 
 def _seal(folder: Path) -> None:
@@ -103,19 +132,6 @@ def latest_checkpoint(run: Path) -> Path | None:
     return None
 
 
-def keep_newest(run: Path, step: int, count: int) -> None:
-    """After saving `step`: keep it and the `count` - 1 before it, delete older ones and what killed runs left behind.
-
-    Checkpoints of later steps are damaged ones that this run fell back over; they go too.
-    """
-    steps = checkpoint_steps(run)
-    kept = [other for other in steps if other <= step][-count:]
-    for other in set(steps) - set(kept):
-        shutil.rmtree(checkpoint_folder(run, other))
-    for wreck in (run / "checkpoints").glob("step-*.tmp-*"):
-        shutil.rmtree(wreck, ignore_errors=True)
-
-
 def load_part(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint, on the CPU."""
     path = folder / f"{name}.safetensors"
@@ -126,9 +142,14 @@ def load_part(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """What `trainer.json` holds: step, images, dataset_id and the like."""
+    """What `trainer.json` holds: step, images, dataset_id and the like; raises `UserError` for another format."""
     state = json.loads((folder / "trainer.json").read_text())
     assert isinstance(state, dict)
+    found = state.get("format", FORMAT)  # the first ones did not say
+    if found != FORMAT:
+        raise UserError(
+            f"{folder} is of checkpoint format {found}, this version reads {FORMAT}: use the version that wrote it"
+        )
     return state
 
 
@@ -152,19 +173,40 @@ def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tens
             }
 
 
-def load_generator(run: Path, *, step: int | None = None, ema: bool = True) -> tuple[nn.Module, Recipe, int]:
-    """The trained generator of a run (in eval mode, on the CPU), its recipe and its step.
-
-    The newest whole checkpoint, or that of `step`; the averaged weights where there are any and `ema` is true.
-    """
-    run = Path(run)
+def find_checkpoint(run: Path, step: Step = None) -> Path:
+    """The folder of a whole checkpoint: the newest, the best or that of a step; raises `UserError` if there is none."""
+    if step == "best":
+        step = best_step(run)
     folder = latest_checkpoint(run) if step is None else checkpoint_folder(run, step)
     if folder is None or not is_whole(folder):
         steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
         asked = "no checkpoint" if step is None else f"no whole checkpoint of step {step}"
         raise UserError(f"{run}: {asked} (steps found: {steps}); give the folder that launch.train wrote as --run")
+    return folder
+
+
+def best_step(run: Path) -> int:
+    """The step that `best.json` names."""
+    try:
+        return int(json.loads((run / "checkpoints" / BEST).read_text())["step"])
+    except FileNotFoundError:
+        raise UserError(f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step") from None
+
+
+def weights_part(folder: Path, ema: bool = True) -> str:
+    """Which file of a checkpoint holds the generator to use: the averaged one where there is one and `ema` is true."""
+    return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
+
+
+def load_generator(run: Path, *, step: Step = None, ema: bool = True) -> tuple[nn.Module, Recipe, int]:
+    """The trained generator of a run (in eval mode, on the CPU), its recipe and its step.
+
+    The newest whole checkpoint, the best by `keep_best`, or that of `step`; the averaged weights where there are any
+    and `ema` is true.
+    """
+    folder = find_checkpoint(Path(run), step)
+    reached = load_state(folder)["step"]
     recipe = load_recipe(folder / "recipe.json")
     generator = recipe.generator.build()
-    averaged = ema and (folder / "ema.safetensors").is_file()
-    generator.load_state_dict(load_part(folder, "ema" if averaged else "generator"))
-    return generator.eval(), recipe, load_state(folder)["step"]
+    generator.load_state_dict(load_part(folder, weights_part(folder, ema)))
+    return generator.eval(), recipe, reached

@@ -20,15 +20,15 @@ DISTRIBUTED = ("NO", "MULTI_CPU", "MULTI_GPU")
 _ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
 
 
-def make_accelerator(**options: Any) -> Accelerator:
-    """The run's `Accelerator`, on CPU (gloo) where there is no GPU.
+def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
+    """The run's `Accelerator`, on CPU (gloo) where there is no GPU; a collective fails after `timeout` seconds.
 
     BatchNorm buffers are not broadcast before each forward: two forwards of one network in a step would trip over it.
     Raises `UserError` if the processes that were asked for are not the processes that take part.
     """
     handlers = [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-        InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+        InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
     ]
     # accelerate still passes the old name of this option; both names work in every torch we support
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")

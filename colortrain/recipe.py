@@ -38,7 +38,7 @@ Reconstruction = L1 | L2 | RebalancedL1 | Perceptual
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
-PACE = ("images", "epochs", *_EVERY)
+PACE = ("images", "epochs", *_EVERY, "keep_every", "keep_best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +136,17 @@ class Recipe:
     log_every: int = 20  # steps
     evaluate_every: int = 500  # steps
     checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest so many
+    keep_every: int = 0  # steps: of older checkpoints those at its multiples stay as well; 0: none
+    keep_best: str = ""  # a metric (l1, psnr, ...): the best checkpoint by it stays too, made at every new best
     paper: str = ""
 
     def __post_init__(self) -> None:
         for name in ("size", "batch_size", "n_critic", "n_generator", *_EVERY):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.keep_every < 0:
+            raise ValueError(f"keep_every must not be negative, got {self.keep_every}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not 0 <= self.flip <= 1:
@@ -165,6 +169,11 @@ class Recipe:
             raise UserError(
                 f"recipe {self.name}: the critic takes {self.critic.inputs} channels, "
                 f"L and {type(self.codec).__name__}'s colour are {1 + self.codec.channels}: set critic.inputs"
+            )
+        if self.keep_every % self.checkpoint_every:
+            raise UserError(
+                f"recipe {self.name}: keep_every={self.keep_every} is no multiple of checkpoint_every="
+                f"{self.checkpoint_every}: there would be nothing to keep"
             )
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:

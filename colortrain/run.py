@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from colortrain.recipe import Recipe, differences, load_recipe
+from colortrain.stream import open_stream
 from shards.cache import Cache
 from shards.errors import UserError
 from shards.files import lock as lock_file
 from shards.mixture import Mixture, Samples, open_training
+from shards.order import ORDER_VERSION
 from shards.reader import Split
 
 
@@ -53,6 +55,15 @@ def open_data(
     return Data(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
 
 
+def open_streamed(
+    pattern: str, recipe: Recipe, *, epoch_images: int, workers: int = 1, corrupt_limit: float = 0.0,
+    validation: Split | None = None,
+) -> Data:  # fmt: skip
+    """Tars without an index, read front to back: nothing is counted before, and nothing about it is exact."""
+    stream = open_stream(pattern, recipe.size, epoch_images)
+    return Data(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
+
+
 def lock(run: Path) -> IO[bytes]:
     """Hold RUN/.lock as long as the file returned stays open, which ends with the process however it ends.
 
@@ -73,6 +84,24 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
             raise UserError(f"{run} holds a run of another recipe ({changes}): choose another --run")
     elif run.is_dir() and any(not _ours(path) for path in run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: choose another --run")
+
+
+def check_checkpoint(folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str) -> None:
+    """Raise `UserError` if a checkpoint was made with another recipe, other shards or in another order of samples."""
+    run = folder.parent.parent
+    changes = differences(load_recipe(folder / "recipe.json"), recipe)
+    if changes:
+        raise UserError(f"{folder} is of another recipe ({'; '.join(changes)}): choose another --run")
+    if state["dataset_id"] != dataset_id:
+        raise UserError(
+            f"{run} was trained on dataset {state['dataset_id']}, the shards given are {dataset_id}: "
+            f"give the same shards, or another --run"
+        )
+    if state["order"] != ORDER_VERSION:
+        raise UserError(
+            f"{folder} counts positions in order {state['order']}, this version in {ORDER_VERSION}: "
+            "go on with the version that wrote it, or begin anew in another --run with --init-from"
+        )
 
 
 def _ours(path: Path) -> bool:

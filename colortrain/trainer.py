@@ -6,46 +6,37 @@ import hashlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
-from colortrain.checkpoint import (
-    Tensors,
-    adam_tensors,
-    keep_newest,
-    latest_checkpoint,
-    load_adam,
-    load_part,
-    load_state,
-    save_checkpoint,
-)
-from colortrain.data import Loader, ab_histogram
+from colortrain.checkpoint import latest_checkpoint, load_state
+from colortrain.data import ab_histogram
 from colortrain.engine import Engine
-from colortrain.evaluation import generate, score_split
+from colortrain.finetune import InitialWeights
 from colortrain.journal import Journal
-from colortrain.lab import Batch, stored_to_lab
+from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
 from colortrain.models.pretrained import Pretrainable
 from colortrain.network import settle
-from colortrain.pictures import sample_grid
 from colortrain.plateau import PlateauWatch
-from colortrain.preemption import StopVote, buffers_of_ranks, take_back_buffers
+from colortrain.preemption import StopVote
 from colortrain.recipe import Recipe, save_recipe
-from colortrain.run import Data, check_run_folder, lock
+from colortrain.retention import better, check_keep_best, contender, resumed_best, save_best
+from colortrain.run import Data, check_checkpoint, check_run_folder, lock
+from colortrain.saver import Parts, Saver
+from colortrain.state import State
 from colortrain.step import Losses, make_networks, train_step
+from colortrain.stream import make_loader
+from colortrain.validation import Validation
 from shards.errors import UserError
 from shards.order import ORDER_VERSION
 from shards.progress import ProgressLine
-from shards.reader import Split
-
-_SAMPLES = 8  # photographs in a sample grid
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -58,13 +49,15 @@ class Trainer:
     """One run of a recipe on one shard set, in one folder. `train()` goes on wherever the folder says it stopped."""
 
     def __init__(
-        self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator, engine: Engine | None = None
-    ) -> None:
+        self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator, init: InitialWeights | None = None,
+        engine: Engine | None = None,
+    ) -> None:  # fmt: skip
         self.engine = engine or Engine()
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.dataset_id = data.train.dataset_id
         check_run_folder(run, recipe)
-        self.loader = Loader(
+        check_keep_best(recipe, data.validation is not None)
+        self.loader = make_loader(
             data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed,
             flip=recipe.flip, crop=recipe.crop,
             rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device,
@@ -74,7 +67,10 @@ class Trainer:
         generator, critic = recipe.generator.build(), recipe.critic.build()
         self.average = recipe.generator.build() if recipe.ema.half_life else None
         self.begins_at = latest_checkpoint(run)
-        if self.begins_at is None and isinstance(recipe.generator, Pretrainable):
+        self.begun_from = init.facts() if init and self.begins_at is None else None
+        if self.begins_at is None and init:
+            init.load(generator, critic)
+        elif self.begins_at is None and isinstance(recipe.generator, Pretrainable):
             recipe.generator.pretrain(generator)  # before anything is written: the weights may not be at hand
         self.generator, self.critic = make_networks(recipe, generator, critic, accelerator, self.engine)
         if self.average is not None:
@@ -83,7 +79,11 @@ class Trainer:
         resources = Resources(accelerator.device, recipe.codec, lambda: ab_histogram(data.train))
         self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
         self.journal = Journal(run, accelerator)
+        split = data.validation
+        self.validation = Validation(recipe, split, accelerator, self.journal) if split is not None else None
         self.plateau = PlateauWatch(recipe.plateau)
+        self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
+        self.saver = Saver(run, recipe, self.journal)
         self.held = ExitStack()  # the lock on the run folder
         self.step = self.images = self.started_at = 0
         self.total = recipe.total_images(len(data.train))
@@ -100,7 +100,13 @@ class Trainer:
 
         False if it saved and left before that: inside `preemption.listening()`, because of a signal.
         """
-        self._begin()
+        with self.saver:
+            self._begin()
+            finished = self._loop()
+            self._end("end" if finished else "stop")
+        return finished
+
+    def _loop(self) -> bool:
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
         progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
@@ -108,15 +114,15 @@ class Trainer:
         with progress, closing(self.loader.batches(self.images)) as batches:
             while self.images < self.total:
                 if vote.carried():
-                    self._leave_early()
+                    self._save_early()
                     return False
+                self.saver.poll()
                 batch = next(batches)
                 if self.step == self.started_at and self.accelerator.num_processes > 1:
                     settle(self.generator, batch.L)
                     settle(self.critic, batch.L, batch.colour)
                 self._take_step(batch)
                 self._do_what_is_due(progress)
-        self._finish()
         return True
 
     def _begin(self) -> None:
@@ -126,12 +132,15 @@ class Trainer:
         self._agree_on_start()
         if self.accelerator.is_main_process:
             self.held.enter_context(lock(self.run))
-        if self.accelerator.is_main_process:
             save_recipe(self.recipe, self.run / "recipe.json")
+            save_best(self.run, self.saver.best)
         self.journal.begin(self.recipe, self.step)
         world, device = self.accelerator.num_processes, str(self.accelerator.device)
         facts = {"images": self.images, "dataset_id": self.dataset_id, "world": world, "device": device}
-        self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision})
+        more = {"init_from": self.begun_from} if self.begun_from else {}
+        self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision, **more})
+        if self.begun_from and self.begins_at is None:
+            self._save()  # that other run may go on or go away: from here on this one needs it no more
         self.since = (time.monotonic(), self.loader.waited, self.images)
 
     def _agree_on_start(self) -> None:
@@ -177,19 +186,10 @@ class Trainer:
             progress.advance_to(min(self.images, self.total), self._log())
         validate, save = (self.step % every == 0 or last for every in (recipe.evaluate_every, recipe.checkpoint_every))
         if validate or save:
-            self._agree_on_buffers()
-        if validate:
-            self._validate()
-        if save:
+            self.state.agree_on_buffers()
+        is_best = validate and self._validate()
+        if save or is_best:
             self._save()
-
-    def _agree_on_buffers(self) -> None:
-        """BatchNorm's running statistics become their mean over ranks: all ranks score, and save, the same network."""
-        if self.accelerator.num_processes == 1:
-            return
-        buffers = [buffer for module in self._modules().values() for buffer in module.buffers()]
-        for buffer in (buffer for buffer in buffers if buffer.is_floating_point()):
-            buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def _log(self) -> dict[str, str]:
         """Mean losses since the last line, over all ranks: the only place where they leave the device."""
@@ -235,101 +235,61 @@ class Trainer:
     def _tell(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
-    def _evaluated(self) -> nn.Module:
-        return self.average if self.average is not None else self.generator.module
-
-    def _validate(self) -> None:
-        split = self.data.validation
-        if split is None:
-            return
-        began, recipe = time.monotonic(), self.recipe
-        scores = score_split(
-            self._evaluated(), recipe.codec, split, self.accelerator.device,
-            rank=self.accelerator.process_index, world=self.accelerator.num_processes, dropout=recipe.test_dropout,
-            metrics="core",
-        )  # fmt: skip
+    def _validate(self) -> bool:
+        """Score and draw what the held-out split makes; whether the generator is the best so far by `keep_best`."""
+        if self.validation is None:
+            return False
+        began = time.monotonic()
+        generator = self.average if self.average is not None else self.generator.module
+        scores = self.validation.score(generator)
         self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
-        if self.step % recipe.evaluate_every == 0:  # not the one at the end: a longer run would not have had it
+        if self.step % self.recipe.evaluate_every == 0:  # not the one at the end: a longer run would not have had it
             self.plateau.see(scores["metrics"]["l1"]["generated"])
-        self._draw(split)
+        self.validation.draw(generator, self.step)
         then, waited, images = self.since
         self.since = (then + time.monotonic() - began, waited, images)  # rates are of training alone
+        return self._is_best(scores["metrics"])
 
-    def _draw(self, split: Split) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        chosen = np.linspace(0, len(split) - 1, min(_SAMPLES, len(split))).round().astype(int)
-        lab = stored_to_lab(torch.from_numpy(split.read(chosen))).to(self.accelerator.device)
-        generated = generate(self._evaluated(), self.recipe.codec, lab, dropout=self.recipe.test_dropout)
-        self.journal.picture("samples", self.step, sample_grid(lab, generated))
+    def _is_best(self, metrics: dict[str, dict[str, float]]) -> bool:
+        if not self.recipe.keep_best:
+            return False
+        new = contender(self.recipe.keep_best, self.step, metrics)
+        if not better(new, self.saver.best):
+            return False
+        self.saver.best = new
+        return True
 
-    def _save(self, more: Mapping[str, Tensors] | None = None) -> None:
-        """All ranks arrive, rank 0 writes."""
+    def _save(self, more: Parts | None = None) -> None:
+        """All ranks arrive and prove that they hold the same; rank 0 copies it, and its thread writes."""
+        began = time.monotonic()
+        self.state.check_ranks_agree(self.step)
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.step, {**self._parts(), **(more or {})}, self.recipe, self._state())
-            keep_newest(self.run, self.step, self.recipe.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+            self.saver.save(self.step, {**self.state.parts(), **(more or {})}, self._facts(), began)
 
-    def _leave_early(self) -> None:
-        """Save where the recipe asks for no checkpoint, so that going on from it changes nothing; close everything."""
+    def _save_early(self) -> None:
+        """Save where the recipe asks for no checkpoint, so that going on from it changes nothing."""
         if self.step != self.started_at and self.step % self.recipe.checkpoint_every:
-            several = self.accelerator.num_processes > 1
-            own = {name: buffers_of_ranks(module) for name, module in self._modules().items()} if several else {}
-            self._agree_on_buffers()
-            self._save({f"{name}_ranks": buffers for name, buffers in own.items() if buffers})
-        self.journal.write("stop", self.step, {"images": self.images})
-        self.journal.end()
-        self.held.close()
+            own = self.state.own_buffers()
+            self.state.agree_on_buffers()
+            self._save(own)
 
-    def _modules(self) -> dict[str, nn.Module]:
-        modules = {"generator": self.generator.module, "critic": self.critic.module}
-        return modules if self.average is None else {**modules, "ema": self.average}
-
-    def _parts(self) -> dict[str, dict[str, Tensor]]:
-        parts = {"generator": self.generator.module.state_dict(), "critic": self.critic.module.state_dict()}
-        parts["generator_adam"] = adam_tensors(self.generator.optimizer, self.generator.module)
-        parts["critic_adam"] = adam_tensors(self.critic.optimizer, self.critic.module)
-        if self.average is not None:
-            parts["ema"] = self.average.state_dict()
-        return parts
-
-    def _state(self) -> dict[str, object]:
-        scaler = self.accelerator.scaler
+    def _facts(self) -> dict[str, Any]:
         return {
             "images": self.images, "dataset_id": self.dataset_id, "recipe": self.recipe.digest,
-            "order": ORDER_VERSION, "torch": torch.__version__, "scaler": scaler.state_dict() if scaler else None,
-            "plateau": self.plateau.state(),
+            "order": ORDER_VERSION, "torch": torch.__version__, "init_from": self.begun_from, **self.state.plain(),
         }  # fmt: skip
 
     def _load(self, folder: Path) -> None:
         state = load_state(folder)
-        if state["dataset_id"] != self.dataset_id:
-            raise UserError(
-                f"{self.run} was trained on dataset {state['dataset_id']}, the shards given are {self.dataset_id}: "
-                f"give the same shards, or another --run"
-            )
-        if state["order"] != ORDER_VERSION:
-            raise UserError(f"{folder} counts positions in order {state['order']}, this version in {ORDER_VERSION}")
-        self.generator.module.load_state_dict(load_part(folder, "generator"))
-        self.critic.module.load_state_dict(load_part(folder, "critic"))
-        load_adam(self.generator.optimizer, self.generator.module, load_part(folder, "generator_adam"))
-        load_adam(self.critic.optimizer, self.critic.module, load_part(folder, "critic_adam"))
-        if self.average is not None:
-            self.average.load_state_dict(load_part(folder, "ema"))
-        if self.accelerator.scaler and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        for name, module in self._modules().items():
-            self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
-        self.plateau.load(state["plateau"])
-        self.step, self.images = state["step"], state["images"]
+        check_checkpoint(folder, state, self.recipe, self.dataset_id)
+        self.state.load(folder, state)
+        self.step, self.images, self.begun_from = state["step"], state["images"], state.get("init_from")
+        self.saver.best = resumed_best(self.run, self.recipe.keep_best, state.get("best"))
 
-    def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
-        """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
-        of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
-        if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
-            take_back_buffers(module, of_ranks, self.accelerator.process_index)
-
-    def _finish(self) -> None:
-        self.journal.write("end", self.step, {"images": self.images})
+    def _end(self, how: str) -> None:
+        """Leave when all is on disk: no rank ends before the last checkpoint counts."""
+        self.saver.wait()
+        self.accelerator.wait_for_everyone()
+        self.journal.write(how, self.step, {"images": self.images})
         self.journal.end()
         self.held.close()

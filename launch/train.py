@@ -10,25 +10,31 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
+from colortrain.checkpoint import checkpoint_steps
 from colortrain.data import check_divides
+from colortrain.failures import LostRanksError, roll_call
+from colortrain.finetune import InitialWeights, initial_weights
 from colortrain.models.initialise import num_parameters
 from colortrain.plain import to_plain
 from colortrain.preemption import STOPPED, listening
 from colortrain.processes import check_trackers, make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
-from colortrain.run import Data, check_run_folder, open_data
+from colortrain.retention import check_keep_best
+from colortrain.run import Data, check_run_folder, open_data, open_streamed
 from colortrain.trainer import Trainer
-from launch.doors import DoorParser, add_cache, at_least_zero, cache_of, share
+from launch.doors import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
 from launch.processes import check_processes, launcher, leave
-from shards.errors import run_door
+from shards.errors import UserError, run_door
+from shards.reader import open_held_out
 
 _EXAMPLE = """\
 example: thin networks, 64 px, two processes on two cores
@@ -42,15 +48,26 @@ def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
     words.add_argument("--recipe", required=True, help="a recipe's name, or the path of a recipe.json")
-    words.add_argument(
-        "--shards", action="append", required=True, metavar="DIR[:WEIGHT]",
+    source = words.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--shards", action="append", metavar="DIR[:WEIGHT]",
         help="folder or URL that `python -m shards build` wrote; several are mixed (a:0.7, b:0.3)",
     )  # fmt: skip
+    source.add_argument(
+        "--stream", metavar="PATTERN",
+        help="plain WebDataset tars of lab.npy or images, without an index: read front to back, not exact",
+    )  # fmt: skip
+    words.add_argument(
+        "--epoch-images", type=at_least_one, metavar="N", help="with --stream: what an epoch is taken to be"
+    )
+    words.add_argument("--validation", metavar="DIR", help="with --stream: shards to score on while training")
     words.add_argument("--run", required=True, type=Path, help="folder of this run, made or gone on with")
     words.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
     length = words.add_mutually_exclusive_group()
     length.add_argument("--images", type=int, help="train on this many images in all")
     length.add_argument("--epochs", type=float, help="train for this many dataset sizes")
+    words.add_argument("--init-from", type=Path, metavar="RUN", help="begin with the weights of another run")
+    words.add_argument("--only", choices=("generator",), help="with --init-from: the critic begins anew")
     words.add_argument(
         "--tracker", action="append", metavar="NAME",
         help="accelerate's trackers by name (tensorboard, wandb, mlflow, ...; none); default tensorboard",
@@ -58,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--processes", type=int, default=0, metavar="N",
         help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
+    )  # fmt: skip
+    words.add_argument(
+        "--timeout", type=at_least_one, default=1800, metavar="SECONDS",
+        help="end the run when a process lets the others wait for so long (default: 1800)",
     )  # fmt: skip
     add_cache(words)
     words.add_argument(
@@ -105,6 +126,25 @@ def describe(recipe: Recipe, data: Data) -> str:
     )
 
 
+def data_of(arguments: argparse.Namespace, recipe: Recipe) -> Data:
+    """What --shards or --stream says to learn from."""
+    limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
+    workers, cache = arguments.workers, cache_of(arguments)
+    if arguments.shards:
+        if arguments.epoch_images or arguments.validation:
+            raise UserError("--epoch-images and --validation go with --stream: shards know both")
+        return open_data(arguments.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache)
+    if not arguments.epoch_images:
+        raise UserError("--stream needs --epoch-images N: nobody has counted what the tars hold")
+    held_out = open_held_out(arguments.validation, cache) if arguments.validation else None
+    if held_out is not None and held_out.size != recipe.size:
+        raise UserError(f"--validation {arguments.validation} holds {held_out.size} px samples, not {recipe.size}")
+    return open_streamed(
+        arguments.stream, recipe, epoch_images=arguments.epoch_images, workers=workers, corrupt_limit=limit,
+        validation=held_out,
+    )  # fmt: skip
+
+
 def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
     """Become `accelerate launch` of this same door with the same words, less --processes."""
     words = [*launcher(count), "-m", "launch.train", *argv, "--processes", "0"]
@@ -113,15 +153,17 @@ def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status, which is `preemption.STOPPED` if USR2 or TERM ended it early (all is saved)."""
+    """Train; returns the exit status, which is `preemption.STOPPED` if USR2 or TERM ended it early (all is saved).
+
+    It is 69 where another process of the run died or hangs.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
-    limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
-    data = open_data(
-        arguments.shards, recipe, workers=arguments.workers, corrupt_limit=limit, cache=cache_of(arguments)
-    )
+    data = data_of(arguments, recipe)
     check_run_folder(arguments.run, recipe)
+    check_keep_best(recipe, data.validation is not None)
+    init = begins_with(arguments, recipe)
     trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)
     if arguments.dry_run:
@@ -132,15 +174,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
-    accelerator = make_accelerator(log_with=trackers or None, project_config=project)
+    accelerator = make_accelerator(timeout=arguments.timeout, log_with=trackers or None, project_config=project)
+    return train(lambda: Trainer(recipe, data, arguments.run, accelerator, init), accelerator)
+
+
+def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
+    """The weights of --init-from, None where the run has a beginning already: that other run may be gone by now."""
+    if arguments.only and not arguments.init_from:
+        raise UserError("--only says what to take over from another run: give that as --init-from RUN")
+    if arguments.init_from is None or checkpoint_steps(arguments.run):
+        return None
+    return initial_weights(arguments.init_from, recipe, arguments.only)
+
+
+def train(make: Callable[[], Trainer], accelerator: Accelerator) -> int:
+    """Make the trainer and run it, as one of several processes perhaps; returns the exit status."""
     try:
-        with listening():
-            finished = Trainer(recipe, data, arguments.run, accelerator).train()
+        with roll_call(accelerator), listening():
+            trainer = make()
+            finished = trainer.train()
+    except LostRanksError as lost:
+        if lost.line:
+            print(f"launch.train: error: {lost.line}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:
-        print(f"{arguments.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
+        print(f"{trainer.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
     return 0 if finished else STOPPED
 
 

@@ -11,11 +11,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["shards", "colortrain", "launch", "slurm"]
 # Inside colortrain: a room may import rooms of its own row and of rows before it.
 ROOMS = [
-    {"schedule", "plain", "lab", "processes", "pictures", "preemption"},
+    {"schedule", "plain", "lab", "processes", "pictures", "preemption", "failures"},
     {"losses", "models", "metrics", "layers"},
     {"recipe"},
-    {"recipes", "data", "evaluation", "checkpoint", "run", "plateau", "thin", "engine"},
-    {"network", "step", "journal"},
+    {"recipes", "data", "evaluation", "checkpoint", "retention", "finetune", "run", "stream", "plateau", "thin", "engine"},
+    {"network", "step", "journal", "state", "saver", "validation"},
     {"trainer"},
 ]
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

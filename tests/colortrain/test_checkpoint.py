@@ -12,7 +12,6 @@ from colortrain.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
     is_whole,
-    keep_newest,
     latest_checkpoint,
     load_adam,
     load_generator,
@@ -20,6 +19,7 @@ from colortrain.checkpoint import (
 )
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import get_recipe
+from colortrain.retention import prune
 from shards.errors import UserError
 
 RECIPE: Recipe = override(
@@ -85,7 +85,7 @@ def test_retention_keeps_the_newest_and_clears_wrecks(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / "step-000000011.tmp-99").mkdir()
-    keep_newest(tmp_path, 10, 2)
+    prune(tmp_path, 10, 2)
     assert checkpoint_steps(tmp_path) == [2, 10]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
@@ -96,7 +96,7 @@ def test_retention_never_prefers_wrecks_to_what_was_just_saved(tmp_path: Path) -
     for step in (20, 30):
         (checkpoint_folder(tmp_path, step) / "generator.safetensors").write_bytes(b"")
     save(tmp_path, 10)
-    keep_newest(tmp_path, 10, 1)
+    prune(tmp_path, 10, 1)
     assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
     assert checkpoint_steps(tmp_path) == [10]
 

@@ -1,0 +1,95 @@
+"""When a process of a run dies or hangs: the others ask around, say its name and end, each within the timeout.
+
+A collective that fails says only that some connection broke, or that time ran out. So whoever sees one fail answers to
+a roll call in the launcher's store; who is missing there after a few seconds is who died or hangs.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from shards.errors import describe
+
+_SECONDS = 5.0  # to answer in
+_BROKEN = re.compile(r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out", re.IGNORECASE)
+
+
+class LostRanksError(Exception):
+    """Other processes of the run died, hang or failed; `line` says which, "" where they have said it themselves."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+@contextmanager
+def roll_call(accelerator: Accelerator) -> Iterator[None]:
+    """Inside the block a collective that fails becomes a `LostRanksError`; other errors are told to the other ranks."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    faulthandler.enable()  # a crash in compiled code leaves a traceback too
+    rank = accelerator.process_index
+    names = gather_object([f"rank {rank} ({socket.gethostname()}, process {os.getpid()})"])
+    try:
+        yield
+    except Exception as error:
+        if is_broken(error):
+            raise LostRanksError(missing(names, rank)) from error
+        if describe(error) is None:
+            print(f"{names[rank]} failed:", file=sys.stderr)  # the traceback follows
+        _answer(rank, "failed")
+        raise
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error came from a collective that another rank did not take part in."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_BROKEN.search(str(error)))
+
+
+def missing(names: Sequence[str], rank: int) -> str:
+    """Answer to the roll call; who did not in time, in one line, or "" if one has failed and said so."""
+    store = _answer(rank, "here")
+    if store is None:
+        return f"{names[rank]} lost the others, and the process that kept the list of them is gone as well"
+    keys = [_key(other) for other in range(len(names))]
+    until = time.monotonic() + _SECONDS
+    while time.monotonic() < until and not store.check(keys):
+        time.sleep(0.1)
+    answered = [store.check([key]) for key in keys]
+    if any(store.get(key) == b"failed" for key, here in zip(keys, answered, strict=True) if here):
+        return ""
+    gone = [name for name, here in zip(names, answered, strict=True) if not here]
+    who = ", ".join(gone) or "a connection between processes"
+    return f"{who} died or hangs: see what it said above; the same command goes on from the last checkpoint"
+
+
+def _answer(rank: int, what: str) -> torch.distributed.TCPStore | None:
+    """Note what became of this rank in the store that the ranks met in, None where that is gone."""
+    try:
+        store = torch.distributed.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=_SECONDS)
+        )
+        store.set(_key(rank), what)
+    except (RuntimeError, KeyError):
+        return None
+    return store
+
+
+def _key(rank: int) -> str:
+    # the store outlives a restart by the launcher
+    return f"colortrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{rank}"

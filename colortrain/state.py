@@ -1,0 +1,122 @@
+"""What a run carries from one step to the next, as tensors by name and back; and the proof that all ranks carry it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from colortrain.checkpoint import adam_tensors, load_adam, load_part
+from colortrain.plateau import PlateauWatch
+from colortrain.preemption import buffers_of_ranks, take_back_buffers
+from colortrain.step import Network
+from shards.errors import UserError
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_ODD = 0x1E3779B97F4A7C15  # spreads every bit of a value over the upper ones
+
+
+class State:
+    """Both networks with their optimizers, the average, and what follows the scores."""
+
+    def __init__(
+        self, generator: Network, critic: Network, average: nn.Module | None, plateau: PlateauWatch,
+        accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        self.generator, self.critic, self.average, self.plateau = generator, critic, average, plateau
+        self.accelerator = accelerator
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Generator, critic, and the average where there is one."""
+        modules = {"generator": self.generator.module, "critic": self.critic.module}
+        return modules if self.average is None else {**modules, "ema": self.average}
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of a checkpoint by file and name: the run's own, not copies."""
+        parts: dict[str, dict[str, Tensor]] = {name: module.state_dict() for name, module in self.modules().items()}
+        parts["generator_adam"] = adam_tensors(self.generator.optimizer, self.generator.module)
+        parts["critic_adam"] = adam_tensors(self.critic.optimizer, self.critic.module)
+        return parts
+
+    def plain(self) -> dict[str, Any]:
+        """What of it JSON can hold."""
+        scaler = self.accelerator.scaler
+        return {"scaler": scaler.state_dict() if scaler else None, "plateau": self.plateau.state()}
+
+    def load(self, folder: Path, plain: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, module in self.modules().items():
+            module.load_state_dict(load_part(folder, name))
+            self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
+        load_adam(self.generator.optimizer, self.generator.module, load_part(folder, "generator_adam"))
+        load_adam(self.critic.optimizer, self.critic.module, load_part(folder, "critic_adam"))
+        if self.accelerator.scaler and plain["scaler"]:
+            self.accelerator.scaler.load_state_dict(plain["scaler"])
+        self.plateau.load(plain["plateau"])
+
+    def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
+        """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
+        of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
+        if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
+            take_back_buffers(module, of_ranks, self.accelerator.process_index)
+
+    def own_buffers(self) -> dict[str, dict[str, Tensor]]:
+        """Every rank's running statistics, as files of a checkpoint; all ranks call it."""
+        if self.accelerator.num_processes == 1:
+            return {}
+        found = {f"{name}_ranks": buffers_of_ranks(module) for name, module in self.modules().items()}
+        return {name: buffers for name, buffers in found.items() if buffers}
+
+    def agree_on_buffers(self) -> None:
+        """BatchNorm's running statistics become their mean over ranks: all ranks score, and save, the same network."""
+        if self.accelerator.num_processes == 1:
+            return
+        buffers = [buffer for module in self.modules().values() for buffer in module.buffers()]
+        for buffer in (buffer for buffer in buffers if buffer.is_floating_point()):
+            buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
+
+    def check_ranks_agree(self, step: int) -> None:
+        """Raise `UserError` on all ranks unless both networks and the average are the same on each, bit for bit.
+
+        Buffers must have been agreed on.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        named = dict(_tensors(self.modules()))
+        prints = torch.stack([fingerprint(tensor) for tensor in named.values()])
+        of_ranks = self.accelerator.gather(prints[None])
+        assert isinstance(of_ranks, Tensor)
+        if not bool((of_ranks == of_ranks[0]).all()):
+            raise UserError(disagreement(of_ranks.tolist(), list(named), gather_object([socket.gethostname()]), step))
+
+
+def _tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    for part, module in modules.items():
+        yield from ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
+
+
+@torch.no_grad()
+def fingerprint(tensor: Tensor) -> Tensor:
+    """One int64 that any changed bit changes, on the tensor's device: a sum of scrambled elements."""
+    bits = tensor.detach().contiguous().view(-1).view(_INTEGERS[tensor.element_size()]).long()
+    bits = bits * _ODD
+    return (bits ^ (bits >> 31)).sum()
+
+
+def disagreement(prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int) -> str:
+    """The line naming the ranks whose fingerprints are not those of most, and the first tensor that differs."""
+    rows = [tuple(row) for row in prints]
+    usual = max(rows, key=rows.count)  # of equally many, that of the lowest rank
+    odd = [rank for rank, row in enumerate(rows) if row != usual]
+    first = next(name for index, name in enumerate(names) if len({row[index] for row in rows}) > 1)
+    ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in odd)
+    return (
+        f"step {step}: rank {ranks} of {len(rows)} no longer holds what the others hold, from {first} on: "
+        "nothing was saved; check that machine, then run the same command again (it goes on from the last checkpoint)"
+    )

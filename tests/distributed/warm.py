@@ -1,0 +1,87 @@
+"""A launcher that has imported everything already: `accelerate launch` costs seconds a start, this costs a fork.
+
+    python -m tests.distributed.warm
+
+Reads one JSON request a line ({"argv", "processes", "log", "slow_fsync", "max_restarts"}) and answers with the process
+number of a launcher: torch's elastic agent, which `accelerate launch` runs too, with one forked process a rank that
+each call `launch.train.main`. Once that launcher has ended, the next line is its exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+import torch.distributed.run  # noqa: F401 - imported here, so that no fork has to
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from launch import train
+from shards.errors import run_door
+
+
+def serve() -> None:
+    """Fork a launcher for every request, and tell what became of it."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become_launcher(request)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _become_launcher(request: dict[str, Any]) -> None:
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.setsid()
+    _slow_down_fsync(request.get("slow_fsync", 0))
+    if request["processes"] == 1:
+        os._exit(run_door("launch.train", train.main, request["argv"]))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=request["processes"], start_method="fork", monitor_interval=0.05,
+        rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{_free_port()}", rdzv_configs={"rank": 0}, run_id="warm",
+        max_restarts=request.get("max_restarts", 0),
+    )  # fmt: skip
+    try:
+        elastic_launch(config, _rank)(request["argv"])
+    except ChildFailedError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _rank(argv: list[str]) -> None:
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    status = run_door("launch.train", train.main, argv)
+    if status:  # the agent expects success as a value returned
+        os._exit(status)
+
+
+def _slow_down_fsync(seconds: float) -> None:
+    """A slow disk: kills then fall into saves far more often."""
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(seconds)
+        real(descriptor)
+
+    if seconds:
+        os.fsync = slow
+
+
+if __name__ == "__main__":
+    serve()
