@@ -119,7 +119,8 @@ def ask(*words: str) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"SLURM does not answer ({words[0]}, 60 s): try again later") from None
     if done.returncode:
-        raise UserError(f"{words[0]}: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise UserError(said or f"{words[0]} failed with status {done.returncode}")
     return done.stdout
 
 
