@@ -93,15 +93,19 @@ def drawing(module: nn.Module, keys: Tensor) -> Iterator[None]:
 
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """Inside the block, BatchNorms of `module` normalise as ever but leave their running statistics as they are."""
-    norms = [child for child in module.modules() if isinstance(child, _BatchNorm) and child.track_running_stats]
+    """Inside the block, BatchNorms of `module` normalise as ever but leave their running statistics as they are.
+
+    Autograd must keep what it keeps otherwise, or a block could not be computed again: so momentum 0 it is.
+    """
+    norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class _MeanOverRanks(torch.autograd.Function):
@@ -133,9 +137,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         mean = mean_over_ranks(wide.mean((0, 2, 3)))
         centred = wide - mean.view(-1, 1, 1)
         variance = mean_over_ranks(centred.square().mean((0, 2, 3)))
-        if self.track_running_stats:
-            count = torch.distributed.get_world_size() * x.numel() // x.shape[1]
-            self._remember(mean, variance * (count / max(count - 1, 1)))
+        count = torch.distributed.get_world_size() * x.numel() // x.shape[1]
+        self._remember(mean, variance * (count / max(count - 1, 1)))
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centred * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
 
@@ -145,8 +148,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         for buffer, now in ((self.running_mean, mean), (self.running_var, variance)):
             assert buffer is not None
             buffer.lerp_(now.to(buffer.dtype), self.momentum)
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
 
 
 def synchronised(module: nn.Module, device: torch.device) -> nn.Module:

@@ -44,10 +44,8 @@ def check_plugins(accelerator: Accelerator) -> None:
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED:
         raise UserError(f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED)}")
-    if accelerator.gradient_accumulation_steps != 1:
-        raise UserError("gradient_accumulation_steps must be 1: set a larger batch_size instead")
     if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
-        raise UserError("dynamo_backend must be 'no': compiled networks could not be loaded again")
+        raise UserError("dynamo_backend must be 'no': give launch.train --compile instead")
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -32,6 +32,7 @@ from colortrain.retention import check_keep_best
 from colortrain.run import Data, check_run_folder, open_data, open_streamed
 from colortrain.trainer import Trainer
 from launch.doors import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
+from launch.engine import add_engine, engine_of
 from launch.processes import check_processes, launcher, leave
 from shards.errors import UserError, run_door
 from shards.reader import open_held_out
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="end the run when a process lets the others wait for so long (default: 1800)",
     )  # fmt: skip
     add_cache(words)
+    add_engine(words)
     words.add_argument(
         "--workers", type=at_least_zero, default=1, metavar="N", help="threads that read shards (default: 1)"
     )
@@ -160,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
+    engine_of(arguments)  # a mistake in it is found before anything starts
     data = data_of(arguments, recipe)
     check_run_folder(arguments.run, recipe)
     check_keep_best(recipe, data.validation is not None)
@@ -175,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_processes(arguments.processes, argv)
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
     accelerator = make_accelerator(timeout=arguments.timeout, log_with=trackers or None, project_config=project)
-    return train(lambda: Trainer(recipe, data, arguments.run, accelerator, init), accelerator)
+    engine = engine_of(arguments, accelerator.gradient_accumulation_steps)
+    return train(lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine), accelerator)
 
 
 def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:

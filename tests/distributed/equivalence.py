@@ -79,6 +79,7 @@ SYNCED = {
         generator_adam=Adam(lr=1e-3, eps=1e-4),
     ),
 }
+_RESOURCES = Resources(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)))
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -128,6 +129,25 @@ def outcome(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine
     return found
 
 
+def after_one_rank_failed(accelerator: Accelerator) -> dict[str, Tensor]:
+    """What each rank holds and counts after three steps; in the second the last rank's pictures are not finite."""
+    recipe = RECIPES["bce"]
+    torch.manual_seed(0)
+    networks = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), accelerator, Engine(accumulate=2))
+    for step in range(3):
+        batch = share(pictures(2, step), accelerator.process_index, accelerator.num_processes)
+        if step == 1 and accelerator.is_last_process:
+            batch.colour[0, 0, 0, 0] = torch.inf
+        train_step(*networks, recipe, [L1().build(_RESOURCES)], _single(batch), step, epoch=0)
+    values = [parameter.detach().flatten() for network in networks for parameter in network.module.parameters()]
+    counts = [torch.tensor([float(n) for n in network.skips.read()]) for network in networks]
+    return {"parameters": torch.cat(values), "skipped": torch.cat(counts)}
+
+
+def _single(batch: Batch) -> Batch:
+    return Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
+
+
 def main() -> None:
     """Every recipe in both precisions, with one microbatch a process and with two."""
     out, accelerator = Path(sys.argv[1]), make_accelerator()
@@ -135,6 +155,7 @@ def main() -> None:
         found = outcome(recipe, DTYPES[dtype], accelerator, Engine(accumulate=accumulate))
         if accelerator.is_main_process:
             save_file({key: tensor.contiguous() for key, tensor in found.items()}, out / f"{name}-{dtype}-{accumulate}")
+    save_file(after_one_rank_failed(accelerator), out / f"failed-{accelerator.process_index}")
 
 
 def cases() -> list[tuple[str, Recipe, str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
@@ -38,3 +39,12 @@ def test_two_processes_step_as_one(two_processes: Path, name: str, recipe: Recip
     for key, tensor in alone.items():
         error = (together[key] - tensor).abs().max().item()
         assert error <= WITHIN[dtype], key
+
+
+@pytest.mark.distributed
+def test_ranks_leave_out_the_same_updates(two_processes: Path) -> None:
+    """An infinite pixel on one rank costs both of them both updates of that step, and no more."""
+    first, second = (load_file(two_processes / f"failed-{rank}") for rank in range(2))
+    assert first["skipped"].tolist() == second["skipped"].tolist() == [1, 1, 1, 1]
+    assert first["parameters"].isfinite().all()
+    assert torch.equal(first["parameters"], second["parameters"])
