@@ -9,6 +9,7 @@ each call `launch.train.main`. Once that launcher has ended, the next line is it
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-import torch.distributed.run  # noqa: F401 - imported here, so that no fork has to
+# what a training imports on the way, so that no fork has to
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -26,6 +27,7 @@ from shards.errors import run_door
 
 def serve() -> None:
     """Fork a launcher for every request, and tell what became of it."""
+    gc.freeze()  # collections in a fork would copy every page that holds an object
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

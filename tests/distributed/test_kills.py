@@ -1,0 +1,127 @@
+"""SIGKILL to the launcher and both ranks at any instant, again and again: the run ends byte for byte as undisturbed."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
+from tests.colortrain.small_set import small_set
+from tests.distributed.warm_launcher import Launch, WarmLauncher, warm_launcher
+
+SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them
+THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+PACE = ["log_every=1", "checkpoint_every=3", "evaluate_every=10", "keep_checkpoints=2", "keep_every=30", "keep_best=l1"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmLauncher]:
+    with warm_launcher(tmp_path_factory.mktemp("log")) as launcher:
+        yield launcher
+
+
+def words(shards: Path, run: Path, steps: int) -> list[object]:
+    changes = [*THIN, *PACE, f"images={4 * steps}", "ema.half_life=20", "plateau.patience=2"]
+    sets = [word for change in changes for word in ("--set", change)]
+    return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, "--tracker", "none", *sets]
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    try:
+        text = (run / "metrics.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def trained(run: Path, starts: int) -> int:
+    """Steps journalled since one more start than `starts`."""
+    kinds = [line["kind"] for line in journal(run)]
+    return kinds[::-1].index("start") if kinds.count("start") > starts else 0
+
+
+def unfinished(run: Path) -> set[str]:
+    """The folders of saves that are under way, or that were when their process was killed."""
+    return {path.name for path in (run / "checkpoints").glob("step-*.tmp-*")}
+
+
+def wait_for_the_instant(launch: Launch, run: Path, draw: random.Random, kind: str) -> bool:
+    """Until it is time to kill: while it starts up, some steps later, or in one of the next saves."""
+    starts, old = [line["kind"] for line in journal(run)].count("start"), unfinished(run)
+    if kind == "start":
+        until = time.monotonic() + draw.uniform(0, 1.5)
+        return launch.wait_until(lambda: time.monotonic() > until or trained(run, starts))
+    if kind == "steps":
+        some = draw.randint(1, 8)
+        alive = launch.wait_until(lambda: trained(run, starts) >= some)
+        time.sleep(draw.uniform(0, 0.03))
+        return alive
+    saves, seen = draw.randint(1, 3), set(old)
+    alive = launch.wait_until(lambda: len(seen.update(unfinished(run)) or seen) >= saves + len(old))
+    time.sleep(draw.uniform(0, 10 * SLOW_DISK))
+    return alive
+
+
+def kill_often(warm: WarmLauncher, asked: list[object], run: Path, kills: int) -> int:
+    """Start and kill `kills` times; how many kills fell into a save."""
+    draw, in_saves = random.Random(kills), 0
+    for number in range(kills):
+        launch = warm.start(asked, slow_fsync=SLOW_DISK)
+        before = unfinished(run)
+        kind = ("start", "steps", "save")[number % 3]
+        assert wait_for_the_instant(launch, run, draw, kind), f"ended before kill {number}: {launch.log.read_text()}"
+        launch.kill()
+        in_saves += bool(unfinished(run) - before)
+        assert all(is_whole(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), f"kill {number}"
+    return in_saves
+
+
+def everything(run: Path) -> dict[str, bytes]:
+    """Every byte of the checkpoints kept: networks, optimizers, average, state, manifests; and which is best."""
+    paths = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def told(run: Path, kind: str) -> list[tuple[int, Any]]:
+    return [(line["step"], line.get("losses", line.get("metrics"))) for line in journal(run) if line["kind"] == kind]
+
+
+def check_kills(warm: WarmLauncher, shards: Path, folder: Path, kills: int, steps: int) -> None:
+    began = time.monotonic()
+    warm.run(words(shards, folder / "undisturbed", steps))
+    run = folder / "killed"
+    in_saves = kill_often(warm, words(shards, run, steps), run, kills)
+    warm.run(words(shards, run, steps))
+    resumed_at = [line["step"] for line in journal(run) if line["kind"] == "start"]
+    minutes = (time.monotonic() - began) / 60
+    print(f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, {minutes:.1f} minutes")
+    assert everything(run) == everything(folder / "undisturbed")
+    assert [step for step, _ in told(run, "train")] == list(range(1, steps + 1))  # none lost, none told twice
+    for kind in ("train", "validation"):
+        assert told(run, kind) == told(folder / "undisturbed", kind)
+    assert in_saves >= kills // 8
+    assert len(set(resumed_at)) >= kills // 4  # it went on, not always from the same place
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(900)
+def test_thirty_kills_change_no_byte(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+    check_kills(warm, shards, tmp_path, kills=30, steps=150)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_change_no_byte(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+    check_kills(warm, shards, tmp_path, kills=100, steps=500)
