@@ -163,14 +163,15 @@ def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[st
 
 
 def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Put back what `adam_tensors` took."""
+    """Put back what `adam_tensors` took, on each parameter's device and in its memory layout."""
+    fused = bool(optimizer.defaults.get("fused"))  # it counts steps beside the parameters, the others on the CPU
     for name, parameter in module.named_parameters():
-        kinds = ("step", "exp_avg", "exp_avg_sq")
-        found = {kind: tensors[f"{kind}.{name}"] for kind in kinds if f"{kind}.{name}" in tensors}
-        if found:
-            optimizer.state[parameter] = {
-                kind: value if kind == "step" else value.to(parameter.device) for kind, value in found.items()
-            }
+        for kind in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"{kind}.{name}")
+            if value is not None and kind == "step":
+                optimizer.state[parameter][kind] = value.to(parameter.device if fused else "cpu")
+            elif value is not None:
+                optimizer.state[parameter][kind] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def find_checkpoint(run: Path, step: Step = None) -> Path:

@@ -46,8 +46,8 @@ class State:
 
     def plain(self) -> dict[str, Any]:
         """What of it JSON can hold."""
-        scaler = self.accelerator.scaler
-        return {"scaler": scaler.state_dict() if scaler else None, "plateau": self.plateau.state()}
+        scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
+        return {"scalers": scalers, "plateau": self.plateau.state()}
 
     def load(self, folder: Path, plain: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -56,9 +56,15 @@ class State:
             self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
         load_adam(self.generator.optimizer, self.generator.module, load_part(folder, "generator_adam"))
         load_adam(self.critic.optimizer, self.critic.module, load_part(folder, "critic_adam"))
-        if self.accelerator.scaler and plain["scaler"]:
-            self.accelerator.scaler.load_state_dict(plain["scaler"])
+        for name, scaler in self._scalers().items():
+            if name in plain.get("scalers", {}):
+                scaler.load_state_dict(plain["scalers"][name])
         self.plateau.load(plain["plateau"])
+
+    def _scalers(self) -> dict[str, torch.amp.GradScaler]:
+        """What losses are multiplied by under fp16, network by network."""
+        networks = {"generator": self.generator, "critic": self.critic}
+        return {name: network.scaler for name, network in networks.items() if network.scaler is not None}
 
     def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
         """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
