@@ -184,6 +184,7 @@ def test_mistakes_are_one_line_before_anything_is_sent(tidy: Lab, shards: Path, 
         done = tidy.door("slurm.submit", "--cluster", site, "--run", run, "--", *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert said in done.stderr
+    site.write_text(SITE)
     done = tidy.door("slurm.submit", "--cluster", site, "--run", run, "--", *words, "--set", "bach_size=4")
     assert "unknown field 'bach_size'" in done.stderr
     assert not run.exists()
