@@ -1,4 +1,4 @@
-# make setup | demo | test | check        (`make` alone lists them)
+# make setup | demo | test | cluster | check        (`make` alone lists them)
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -9,6 +9,7 @@ help:
 	@echo "make setup   make $(VENV) and install colortrain with pinned dependencies"
 	@echo "make demo    photographs to shards to a trained network to colours, in runs/demo (a few minutes)"
 	@echo "make test    the whole test-suite"
+	@echo "make cluster training on a real SLURM, started on this machine (its Debian packages must be here)"
 	@echo "make check   ruff (lint, format) and mypy"
 
 setup: $(READY)
@@ -27,9 +28,12 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
+cluster: $(READY)
+	REQUIRE_SLURM=1 $(BIN)/pytest -m cluster
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: help setup demo test check
+.PHONY: help setup demo test cluster check

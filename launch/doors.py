@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from shards.cache import Cache
 from shards.errors import UserError
@@ -18,6 +18,11 @@ DOORS: dict[str, tuple[str, str]] = {
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
     "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
+    "submit": ("slurm.submit", "train on a SLURM cluster: evicted, out of time or requeued, it saves and goes on"),
+    "build_shards": ("slurm.build_shards", "pack shards as a SLURM job array"),
+    "sweep": ("slurm.sweep", "many runs of a recipe as a SLURM job array, and their table"),
+    "status": ("slurm.status", "what SLURM and the run folders say of runs"),
+    "devcluster": ("slurm.devcluster.__main__", "a real SLURM of several nodes on this machine, to develop on"),
     "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
 }
 
@@ -49,6 +54,15 @@ def at_least_zero(text: str) -> int:
     """The type of a count that may be none."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"needs a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def step_or_best(text: str) -> int | Literal["best"]:
+    """The type of `--checkpoint`."""
+    if text == "best":
+        return "best"
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"needs a step or the word best, got {text!r}")
     return int(text)
 
 

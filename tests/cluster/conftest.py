@@ -18,10 +18,6 @@ from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, environment, run_door
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cluster: starts a real SLURM of several nodes on this machine")
-
-
 def lacking(reason: str) -> None:
     """Skip, or fail where a skip would hide that nothing was tested."""
     (pytest.fail if os.environ.get("REQUIRE_SLURM") else pytest.skip)(reason)
