@@ -54,6 +54,22 @@ def roll_call(accelerator: Accelerator) -> Iterator[None]:
         raise
 
 
+def join_again(timeout: float) -> None:
+    """After a restart by the launcher: let the ranks meet under names of their own.
+
+    The launcher's store is still the one of the attempt before (torch 2.13, static rendezvous): in it the new processes
+    would find the addresses of the dead.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or torch.distributed.is_initialized():
+        return
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=torch.distributed.PrefixStore(f"colortrain/attempt/{attempt}", _store(timeout)),
+        rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=timeout),
+    )  # fmt: skip
+
+
 def is_broken(error: BaseException) -> bool:
     """Whether an error came from a collective that another rank did not take part in."""
     if isinstance(error, torch.distributed.DistError):
@@ -81,15 +97,18 @@ def missing(names: Sequence[str], rank: int) -> str:
 def _answer(rank: int, what: str) -> torch.distributed.TCPStore | None:
     """Note what became of this rank in the store that the ranks met in, None where that is gone."""
     try:
-        store = torch.distributed.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=_SECONDS)
-        )
+        store = _store(_SECONDS)
         store.set(_key(rank), what)
     except (RuntimeError, KeyError):
         return None
     return store
 
 
+def _store(timeout: float) -> torch.distributed.TCPStore:
+    """The store that the launcher, or rank 0, keeps for the ranks to meet in."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return torch.distributed.TCPStore(address, port, timeout=timedelta(seconds=timeout))
+
+
 def _key(rank: int) -> str:
-    # the store outlives a restart by the launcher
     return f"colortrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{rank}"

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, InitProcessGroupKwargs, LoggerType
 
+from colortrain.failures import join_again
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -32,6 +33,7 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     ]
     # accelerate still passes the old name of this option; both names work in every torch we support
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+    join_again(timeout)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
     check_world(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from colortrain.checkpoint import latest_checkpoint, load_state
@@ -30,7 +29,7 @@ from colortrain.recipe import Recipe, save_recipe
 from colortrain.retention import better, check_keep_best, contender, resumed_best, save_best
 from colortrain.run import Data, check_checkpoint, check_run_folder, lock
 from colortrain.saver import Parts, Saver
-from colortrain.state import State
+from colortrain.state import State, agree_on_start, move_average
 from colortrain.step import Losses, make_networks, train_step
 from colortrain.stream import make_loader
 from colortrain.validation import Validation
@@ -100,7 +99,7 @@ class Trainer:
 
         False if it saved and left before that: inside `preemption.listening()`, because of a signal.
         """
-        with self.saver:
+        with self.held, self.saver:
             self._begin()
             finished = self._loop()
             self._end("end" if finished else "stop")
@@ -129,7 +128,7 @@ class Trainer:
         if self.begins_at is not None:
             self._load(self.begins_at)
         self.started_at = self.step
-        self._agree_on_start()
+        agree_on_start(self.step, self.run)
         if self.accelerator.is_main_process:
             self.held.enter_context(lock(self.run))
             save_recipe(self.recipe, self.run / "recipe.json")
@@ -143,15 +142,6 @@ class Trainer:
             self._save()  # that other run may go on or go away: from here on this one needs it no more
         self.since = (time.monotonic(), self.loader.waited, self.images)
 
-    def _agree_on_start(self) -> None:
-        """Raise `UserError` if ranks would begin at different steps: a run folder that is not shared, say."""
-        steps = gather_object([self.step])
-        if len(set(steps)) > 1:
-            raise UserError(
-                f"{self.run}: processes found different checkpoints, of steps {sorted(set(steps))}; --run must be a "
-                "folder that all machines share"
-            )
-
     def _take_step(self, batch: Batch) -> None:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         self.generator.set_rate(self._rate_factor())
@@ -159,22 +149,12 @@ class Trainer:
         losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.epoch)
         self.step += 1
         self.images = self.step * self.recipe.batch_size
-        self._average(self.recipe.batch_size)
+        if self.average is not None:
+            move_average(self.average, self.generator.module, self.recipe.ema.decay(self.recipe.batch_size))
         self._remember(losses)
 
     def _rate_factor(self) -> float:
         return self.recipe.learning_rate.at(self.epoch) * self.plateau.factor
-
-    @torch.no_grad()
-    def _average(self, images: int) -> None:
-        """Move the average towards the generator; outside autograd, or every step would hang on to the one before."""
-        if self.average is None:
-            return
-        keep = self.recipe.ema.decay(images)
-        module = self.generator.module
-        torch._foreach_lerp_(list(self.average.parameters()), list(module.parameters()), 1 - keep)
-        for mine, its in zip(self.average.buffers(), module.buffers(), strict=True):
-            mine.copy_(its)
 
     def _remember(self, losses: Losses) -> None:
         for name, value in losses.items():
@@ -292,4 +272,3 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.journal.write(how, self.step, {"images": self.images})
         self.journal.end()
-        self.held.close()

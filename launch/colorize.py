@@ -20,7 +20,7 @@ from colortrain.checkpoint import load_generator
 from colortrain.evaluation import generate
 from colortrain.pictures import grey, recolour, save_png, titled_grid
 from colortrain.recipe import Recipe
-from launch.doors import DoorParser, at_least_one
+from launch.doors import DoorParser, at_least_one, step_or_best
 from shards.decode import MAX_PIXELS, Undecodable, decode_image, fit_image
 from shards.errors import UserError, run_door
 from shards.lab import lab_to_rgb, rgb_to_lab
@@ -65,7 +65,10 @@ def parser() -> argparse.ArgumentParser:
     existing = words.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="overwrite pictures that are there already")
     existing.add_argument("--skip-existing", action="store_true", help="leave out pictures that are there already")
-    words.add_argument("--checkpoint", type=int, metavar="STEP", help="use this step's checkpoint, not the newest")
+    words.add_argument(
+        "--checkpoint", type=step_or_best, metavar="STEP",
+        help="use this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
+    )  # fmt: skip
     words.add_argument("--batch-size", type=at_least_one, default=8, metavar="N", help="pictures at once; default 8")
     words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
     words.add_argument(

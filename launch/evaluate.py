@@ -24,7 +24,7 @@ from colortrain.evaluation import score_split, text_table
 from colortrain.plain import finite
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
-from launch.doors import DoorParser, add_cache, at_least_one, cache_of
+from launch.doors import DoorParser, add_cache, at_least_one, cache_of, step_or_best
 from launch.processes import leave
 from shards.cache import Cache
 from shards.errors import UserError, run_door, unknown
@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
     add_cache(words)
     words.add_argument("--split", help="which split; default val, validation or test, else the only one")
     words.add_argument("--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json")
-    words.add_argument("--checkpoint", type=int, metavar="STEP", help="score this step's checkpoint, not the newest")
+    words.add_argument(
+        "--checkpoint", type=step_or_best, metavar="STEP",
+        help="score this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
+    )  # fmt: skip
     words.add_argument(
         "--dropout", choices=("on", "off", "both"), help="whether dropout stays on; default what the recipe says"
     )

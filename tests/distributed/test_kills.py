@@ -68,7 +68,12 @@ def wait_for_the_instant(launch: Launch, run: Path, draw: random.Random, kind: s
         time.sleep(draw.uniform(0, 0.03))
         return alive
     saves, seen = draw.randint(1, 3), set(old)
-    alive = launch.wait_until(lambda: len(seen.update(unfinished(run)) or seen) >= saves + len(old))
+
+    def look() -> bool:
+        seen.update(unfinished(run))
+        return len(seen) >= saves + len(old)
+
+    alive = launch.wait_until(look)
     time.sleep(draw.uniform(0, 10 * SLOW_DISK))
     return alive
 
