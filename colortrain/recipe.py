@@ -188,7 +188,8 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Names the recipe but for its pace: runs with equal digests compute the same things."""
-        plain = {name: value for name, value in to_plain(self).items() if name not in PACE}
+        as_read = to_plain(parse_recipe(to_plain(self), self.name))  # 19 in a recipe's code is 19.0 in its file
+        plain = {name: value for name, value in as_read.items() if name not in PACE}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

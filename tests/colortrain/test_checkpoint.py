@@ -17,8 +17,8 @@ from colortrain.checkpoint import (
     load_generator,
     save_checkpoint,
 )
-from colortrain.recipe import Recipe, override
-from colortrain.recipes import get_recipe
+from colortrain.recipe import Recipe, load_recipe, override, save_recipe
+from colortrain.recipes import RECIPES, get_recipe
 from colortrain.retention import prune
 from shards.errors import UserError
 
@@ -136,3 +136,10 @@ def test_a_run_without_the_checkpoint_says_what_there_is(tmp_path: Path, step: i
         save(tmp_path, 3)
     with pytest.raises(UserError, match="steps found: 3" if step else "steps found: none"):
         load_generator(tmp_path, step=step)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_read_back_from_its_run_is_the_same_recipe(name: str, tmp_path: Path) -> None:
+    """Whole numbers in code where the file has 19.0: the run could not have been gone on with."""
+    save_recipe(RECIPES[name](), tmp_path / "recipe.json")
+    assert load_recipe(tmp_path / "recipe.json").digest == RECIPES[name]().digest
