@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from colortrain.checkpoint import Tensors, adam_tensors, load_adam
 from colortrain.engine import Engine
 from colortrain.layers import mixes_pictures
 from colortrain.recipe import Adam
@@ -40,20 +42,25 @@ class Network:
     `.exact` its forward without autocast. An update takes one backward pass for each of `engine.accumulate` parts.
     """
 
+    settles = True  # see `settle`
+
     def __init__(self, module: nn.Module, adam: Adam, accelerator: Accelerator, engine: Engine | None = None) -> None:
         self.adam, self.accelerator, self.engine = adam, accelerator, engine or Engine()
-        self.wrapped = accelerator.prepare(module)
-        self.module: nn.Module = accelerator.unwrap_model(self.wrapped)
-        # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
-        self.exact: Callable[..., Tensor] = type(self.module).forward.__get__(self.module)
+        self.module = module.to(accelerator.device)
         self.fused = self.engine.fused_adam or accelerator.device.type == "cuda"
-        self.optimizer = torch.optim.Adam(
-            self.module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=self.fused or None
+        optimizer = torch.optim.Adam(
+            module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=self.fused or None
         )
+        self.wrapped, self.optimizer = self._wrap(module, optimizer)
+        # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
+        self.exact: Callable[..., Tensor] = type(module).forward.__get__(module)
         # one of its own: what overflows in one network is no reason to scale the other's loss
         self.scaler = torch.amp.GradScaler(accelerator.device.type) if accelerator.mixed_precision == "fp16" else None
         self.skips = Skips(accelerator.device)
         self.mixes_pictures = mixes_pictures(self.module)
+
+    def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        return self.accelerator.prepare(module), optimizer
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self.wrapped(*inputs)
@@ -75,7 +82,7 @@ class Network:
         norm = self._norm()
         failed = 1 - norm.isfinite().float()
         if self.fused:  # decides on the device
-            self.optimizer.found_inf = failed  # type: ignore[attr-defined]
+            self.optimizer.found_inf = failed
             self.optimizer.step()
         elif not failed.item():
             self.optimizer.step()
@@ -86,10 +93,20 @@ class Network:
 
     def _norm(self) -> Tensor:
         """The norm of all gradients together, which are clipped to the norm the recipe allows."""
-        if self.adam.clip:
-            return nn.utils.clip_grad_norm_(self.module.parameters(), self.adam.clip)
+        clip = self.adam.clip
+        return nn.utils.clip_grad_norm_(self.module.parameters(), clip) if clip else self._raw_norm()
+
+    def _raw_norm(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    def adam_tensors(self) -> dict[str, Tensor]:
+        """Adam's state by parameter name; all ranks call it, for where each holds a share of it."""
+        return adam_tensors(self.optimizer, self.module)
+
+    def load_adam(self, tensors: Tensors) -> None:
+        """Put back what `adam_tensors` gave."""
+        load_adam(self.optimizer, self.module, tensors)
 
     def set_rate(self, factor: float) -> None:
         """Learning rate = the recipe's times `factor`."""
@@ -113,6 +130,8 @@ def settle(network: Network, *inputs: Tensor) -> None:
     DDP lays its gradient buckets out anew after its first backward pass, and among more than two ranks the order of a
     sum depends on where in a bucket it stands.
     """
+    if not network.settles:
+        return
     part = len(inputs[0]) // network.engine.accumulate
     before = [buffer.clone() for buffer in network.module.buffers()]
     with torch.enable_grad():

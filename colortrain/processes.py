@@ -17,7 +17,7 @@ from colortrain.failures import join_again
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
-DISTRIBUTED = ("NO", "MULTI_CPU", "MULTI_GPU")
+DISTRIBUTED = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
 _ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
 
 

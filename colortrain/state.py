@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from colortrain.checkpoint import adam_tensors, load_adam, load_part
+from colortrain.checkpoint import load_part
+from colortrain.network import Network
 from colortrain.plateau import PlateauWatch
 from colortrain.preemption import buffers_of_ranks, take_back_buffers
-from colortrain.step import Network
 from shards.errors import UserError
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -39,10 +39,10 @@ class State:
         return modules if self.average is None else {**modules, "ema": self.average}
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors of a checkpoint by file and name: the run's own, not copies."""
+        """The tensors of a checkpoint by file and name: the run's own, not copies; all ranks call it."""
         parts: dict[str, dict[str, Tensor]] = {name: module.state_dict() for name, module in self.modules().items()}
-        parts["generator_adam"] = adam_tensors(self.generator.optimizer, self.generator.module)
-        parts["critic_adam"] = adam_tensors(self.critic.optimizer, self.critic.module)
+        parts["generator_adam"] = self.generator.adam_tensors()
+        parts["critic_adam"] = self.critic.adam_tensors()
         return parts
 
     def plain(self) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class State:
         for name, module in self.modules().items():
             module.load_state_dict(load_part(folder, name))
             self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
-        load_adam(self.generator.optimizer, self.generator.module, load_part(folder, "generator_adam"))
-        load_adam(self.critic.optimizer, self.critic.module, load_part(folder, "critic_adam"))
+        self.generator.load_adam(load_part(folder, "generator_adam"))
+        self.critic.load_adam(load_part(folder, "critic_adam"))
         for name, scaler in self._scalers().items():
             if name in plain.get("scalers", {}):
                 scaler.load_state_dict(plain["scalers"][name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import Measure
 from colortrain.network import Network
 from colortrain.recipe import Objective, Recipe
+from colortrain.zero import ZeroNetwork, zero_stage
 
 Losses = dict[str, Tensor]
 Measures = Sequence[Measure]  # one for each reconstruction term of the objective
@@ -43,9 +45,11 @@ def make_networks(
         critic = critic if penalised else synchronised(critic, accelerator.device)
     engine.arrange(generator, compiles=True, recomputes=True)
     engine.arrange(critic, compiles=not penalised, recomputes=False)
+    stage = zero_stage()
+    make = Network if stage is None else partial(ZeroNetwork, stage=stage)
     return (
-        Network(generator, recipe.generator_adam, accelerator, engine),
-        Network(critic, recipe.critic_adam, accelerator, engine),
+        make(generator, recipe.generator_adam, accelerator, engine),
+        make(critic, recipe.critic_adam, accelerator, engine),
     )
 
 

@@ -243,8 +243,9 @@ class Trainer:
         """All ranks arrive and prove that they hold the same; rank 0 copies it, and its thread writes."""
         began = time.monotonic()
         self.state.check_ranks_agree(self.step)
+        parts = {**self.state.parts(), **(more or {})}
         if self.accelerator.is_main_process:
-            self.saver.save(self.step, {**self.state.parts(), **(more or {})}, self._facts(), began)
+            self.saver.save(self.step, parts, self._facts(), began)
 
     def _save_early(self) -> None:
         """Save where the recipe asks for no checkpoint, so that going on from it changes nothing."""

@@ -15,7 +15,7 @@ ROOMS = [
     {"losses", "models", "metrics", "layers"},
     {"recipe"},
     {"recipes", "data", "evaluation", "checkpoint", "retention", "finetune", "run", "stream", "plateau", "thin", "engine"},
-    {"network", "step", "journal", "state", "saver", "validation"},
+    {"network", "zero", "step", "journal", "state", "saver", "validation"},
     {"trainer"},
 ]
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

@@ -1,6 +1,6 @@
 """One step of every kind of game, on however many processes take part: what `test_equivalence` compares.
 
-    accelerate launch --config_file launch/accelerate/cpu.yaml -m tests.distributed.equivalence OUT
+    accelerate launch --config_file launch/accelerate/cpu.yaml -m tests.distributed.equivalence OUT [DTYPE...]
 
 Networks, pictures and draws are the same in every process of every launch; each takes its share of the pictures.
 """
@@ -149,9 +149,11 @@ def _single(batch: Batch) -> Batch:
 
 
 def main() -> None:
-    """Every recipe in both precisions, with one microbatch a process and with two."""
-    out, accelerator = Path(sys.argv[1]), make_accelerator()
+    """Every recipe in the precisions asked for, or all, with one microbatch a process and with two."""
+    out, asked, accelerator = Path(sys.argv[1]), sys.argv[2:] or list(DTYPES), make_accelerator()
     for name, recipe, dtype, accumulate in cases():
+        if dtype not in asked:
+            continue
         found = outcome(recipe, DTYPES[dtype], accelerator, Engine(accumulate=accumulate))
         if accelerator.is_main_process:
             save_file({key: tensor.contiguous() for key, tensor in found.items()}, out / f"{name}-{dtype}-{accumulate}")

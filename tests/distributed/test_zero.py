@@ -1,0 +1,136 @@
+"""DeepSpeed ZeRO on two real CPU processes: the steps of one process, and checkpoints that know nothing of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor
+
+from colortrain.checkpoint import checkpoint_folder, load_part
+from colortrain.engine import Engine
+from colortrain.zero import zero_stage
+from shards.errors import UserError
+from tests.colortrain.small_set import small_set
+from tests.distributed.equivalence import cases, outcome
+from tests.distributed.processes import ROOT, environment, run_door
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
+)
+GPUS = torch.cuda.device_count()
+SINGLE = [case for case in cases() if case[2] == "float32"]  # an engine's own copies of weights are float32
+
+
+def run_zero(stage: int, folder: Path, module: str, arguments: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """A door on two processes under ZeRO, on CPU cores where there are no two GPUs."""
+    text = (ROOT / "launch" / "accelerate" / f"zero{stage or 1}.yaml").read_text()
+    text = text.replace("zero_stage: 1", f"zero_stage: {stage}").replace(
+        "mixed_precision: bf16", "mixed_precision: 'no'"
+    )
+    config = folder / f"zero{stage}.yaml"
+    config.write_text(text if GPUS >= 2 else text.replace("use_cpu: false", "use_cpu: true"))
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "-m", module]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [sys.executable, *launch, *map(str, arguments)],
+        env={**environment(), "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@needs_deepspeed
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_zero_steps_as_one_process(tmp_path: Path, stage: int) -> None:
+    """Every game, penalties too, with one microbatch and two; what is not finite is left out by both ranks."""
+    done = run_zero(stage, tmp_path, "tests.distributed.equivalence", [tmp_path, "float32"])
+    assert done.returncode == 0, done.stderr
+    accelerator = Accelerator(cpu=True)
+    for name, recipe, dtype, accumulate in SINGLE:
+        alone = outcome(recipe, torch.float32, accelerator, Engine())
+        together = load_file(tmp_path / f"{name}-{dtype}-{accumulate}")
+        assert together.keys() == alone.keys()
+        worst = max((together[key] - tensor).abs().max().item() for key, tensor in alone.items())
+        assert worst <= 1e-5, (name, accumulate)
+    for rank in range(2):
+        assert load_file(tmp_path / f"failed-{rank}")["skipped"].tolist() == [1, 1, 1, 1]
+
+
+def words(shards: Path, run: Path, steps: int) -> list[object]:
+    """A game with a penalty whose networks do not mix pictures: world sizes agree."""
+    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4"]
+    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
+    pace = ["evaluate_every=10", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
+    sets = [word for change in [*exact, *thin, *pace] for word in ("--set", change)]
+    return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
+
+
+def tensors(run: Path, step: int) -> dict[str, Tensor]:
+    """Both networks and both optimizers."""
+    parts = ("generator", "critic", "generator_adam", "critic_adam")
+    loaded = {part: load_part(checkpoint_folder(run, step), part) for part in parts}
+    return {f"{part} {name}": tensor for part, named in loaded.items() for name, tensor in named.items()}
+
+
+@needs_deepspeed
+@pytest.mark.distributed
+def test_a_run_goes_on_with_zero_and_without(tmp_path: Path) -> None:
+    """ZeRO 2 to step 10, ZeRO 1 to 20, one plain process to 30: as one plain process all along, Adam's state too."""
+    shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
+    plain, mixed = tmp_path / "plain", tmp_path / "mixed"
+    assert run_door("launch.train", words(shards, plain, 30)).returncode == 0
+    for stage, steps in ((2, 10), (1, 20)):
+        done = run_zero(stage, tmp_path, "launch.train", words(shards, mixed, steps))
+        assert done.returncode == 0, done.stderr
+    assert run_door("launch.train", words(shards, mixed, 30)).returncode == 0
+    for step in (10, 20, 30):
+        found, expected = tensors(mixed, step), tensors(plain, step)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.gpu
+@needs_deepspeed
+@pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, there are {GPUS}")
+def test_zero_trains_in_bfloat16_on_gpus(tmp_path: Path) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
+    config = ROOT / "launch" / "accelerate" / "zero2.yaml"
+    line = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "launch.train"]
+    done = subprocess.run(
+        [*map(str, line), *map(str, words(shards, tmp_path / "run", 10))],
+        env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "run", 10).values())
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero_stage 3 is not supported: use one of 0, 1, 2"),
+        ({}, "zero_stage none given is not supported"),
+        (
+            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            "offload_optimizer_device is not supported",
+        ),
+    ],
+)
+def test_what_the_step_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    for name in ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    assert zero_stage() is None
+    for name, value in {"ACCELERATE_USE_DEEPSPEED": "true", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        zero_stage()
