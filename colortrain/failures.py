@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from accelerate.utils import gather_object
 from shards.errors import describe
 
 _SECONDS = 5.0  # to answer in
+_GRACE = 2.0  # seconds after which who waited in vain has given up
 _BROKEN = re.compile(r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out", re.IGNORECASE)
 
 
@@ -34,9 +36,52 @@ class LostRanksError(Exception):
         self.line = line
 
 
+class Watchdog:
+    """Prints where this process stands once it has not been `alive` for some seconds: it hangs, and is killed soon.
+
+    Processes that merely wait for it fail before that and stop their own watchdog.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self.seconds = name, seconds
+        self.seen = time.monotonic()
+        self.stopped = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(0.5):
+            if time.monotonic() - self.seen > self.seconds:
+                print(f"{self.name} has taken no step for {self.seconds:.0f} s, it stands here:", file=sys.stderr)
+                faulthandler.dump_traceback(sys.stderr)
+                return
+
+
+_watchdog: Watchdog | None = None  # of this process, inside `roll_call`
+
+
+def alive() -> None:
+    """Called at every step boundary."""
+    if _watchdog is not None:
+        _watchdog.seen = time.monotonic()
+
+
 @contextmanager
-def roll_call(accelerator: Accelerator) -> Iterator[None]:
-    """Inside the block a collective that fails becomes a `LostRanksError`; other errors are told to the other ranks."""
+def _watched(name: str, seconds: float) -> Iterator[None]:
+    global _watchdog
+    _watchdog = Watchdog(name, seconds)
+    try:
+        yield
+    finally:
+        _watchdog.stopped.set()
+        _watchdog = None
+
+
+@contextmanager
+def roll_call(accelerator: Accelerator, timeout: float) -> Iterator[None]:
+    """Inside the block a collective that fails becomes a `LostRanksError`; other errors are told to the other ranks.
+
+    `timeout` is that of collectives, in seconds.
+    """
     if accelerator.num_processes == 1:
         yield
         return
@@ -44,7 +89,8 @@ def roll_call(accelerator: Accelerator) -> Iterator[None]:
     rank = accelerator.process_index
     names = gather_object([f"rank {rank} ({socket.gethostname()}, process {os.getpid()})"])
     try:
-        yield
+        with _watched(names[rank], timeout + _GRACE):
+            yield
     except Exception as error:
         if is_broken(error):
             raise LostRanksError(missing(names, rank)) from error

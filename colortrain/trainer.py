@@ -17,6 +17,7 @@ from torch import Tensor
 from colortrain.checkpoint import latest_checkpoint, load_state
 from colortrain.data import ab_histogram
 from colortrain.engine import Engine
+from colortrain.failures import alive
 from colortrain.finetune import InitialWeights
 from colortrain.journal import Journal
 from colortrain.lab import Batch
@@ -115,6 +116,7 @@ class Trainer:
                 if vote.carried():
                     self._save_early()
                     return False
+                alive()
                 self.saver.poll()
                 batch = next(batches)
                 if self.step == self.started_at and self.accelerator.num_processes > 1:

@@ -179,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
     accelerator = make_accelerator(timeout=arguments.timeout, log_with=trackers or None, project_config=project)
     engine = engine_of(arguments, accelerator.gradient_accumulation_steps)
-    return train(lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine), accelerator)
+    return train(
+        lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine), accelerator, arguments.timeout
+    )
 
 
 def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
@@ -191,10 +193,10 @@ def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights
     return initial_weights(arguments.init_from, recipe, arguments.only)
 
 
-def train(make: Callable[[], Trainer], accelerator: Accelerator) -> int:
+def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float) -> int:
     """Make the trainer and run it, as one of several processes perhaps; returns the exit status."""
     try:
-        with roll_call(accelerator), listening():
+        with roll_call(accelerator, timeout), listening():
             trainer = make()
             finished = trainer.train()
     except LostRanksError as lost:

@@ -33,7 +33,7 @@ from shards.errors import run_door
 
 
 class Trouble(TypedDict):
-    """What befalls one rank once, after one of its steps: "kill" or "stop" by signal, "raise", or "spoil" a weight."""
+    """What befalls one rank once, after a step: "kill" or "stop" by signal, "hang", "raise", or "spoil" a weight."""
 
     rank: int
     step: int
@@ -119,6 +119,8 @@ def _await(trouble: Trouble) -> None:
 
 
 def _suffer(what: str, trainer: Trainer) -> None:
+    if what == "hang":
+        time.sleep(3600)
     if what == "raise":
         raise ZeroDivisionError("trouble")
     if what == "spoil":
