@@ -32,6 +32,7 @@ from colortrain.lab import Batch, Codec
 from shards.decode import Undecodable
 from shards.errors import UserError
 from shards.lab import pack, unpack
+from shards.mixture import Samples
 from shards.order import permutation
 from shards.stream import IMAGES, TarStream, list_tars, stored_sample
 

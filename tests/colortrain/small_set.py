@@ -48,7 +48,7 @@ def small_set(
     shards = {}
     for split, keys in zip(splits, np.array_split(np.arange(count), len(splits)), strict=True):
         shards[split] = _write_split(folder, split, keys, stored)
-    save_manifest(Manifest(size=size, fit="crop", dtype=dtype, splits=shards, left_out={}), folder)
+    save_manifest(Manifest(size=size, fit="crop", dtype=dtype, splits={**shards}, left_out={}), folder)
     return folder
 
 
