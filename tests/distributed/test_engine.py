@@ -1,0 +1,153 @@
+"""How steps are computed, through the real door: in microbatches, compiled, and ended when nothing is finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from colortrain.checkpoint import checkpoint_folder, load_generator, load_part
+from colortrain.engine import Engine
+from colortrain.models.deep_unet import DeepUNetConfig
+from colortrain.step import make_networks, train_step
+from tests.colortrain.small_set import small_set
+from tests.distributed.equivalence import RECIPES, pictures
+from tests.distributed.processes import command, environment, run_door
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
+
+
+def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
+    """A game with a penalty, whose networks do not mix pictures."""
+    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4"]
+    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
+    pace = ["evaluate_every=20", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
+    sets = [word for change in [*exact, *thin, *pace, *changes] for word in ("--set", change)]
+    return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
+
+
+def tensors(run: Path, step: int = STEPS) -> dict[str, Tensor]:
+    return {
+        f"{part} {name}": tensor
+        for part in ("generator", "critic", "generator_adam", "critic_adam")
+        for name, tensor in load_part(checkpoint_folder(run, step), part).items()
+    }
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.distributed
+def test_a_run_goes_on_with_other_microbatches(shards: Path, tmp_path: Path) -> None:
+    """Two processes with two microbatches, then one with four by accelerate's own setting: as one with none."""
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    assert run_door("launch.train", words(shards, plain)).returncode == 0
+    done = run_door("launch.train", [*words(shards, parts, steps=10), "--accumulate", 2], processes=2)
+    assert done.returncode == 0, done.stderr
+    done = run_door("launch.train", [*words(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"])
+    assert done.returncode == 0, done.stderr
+    found, expected = tensors(parts), tensors(plain)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+    assert [line["skipped"] for line in journal(parts) if line["kind"] == "train"] == [0] * 4
+
+
+def test_a_run_in_which_nothing_is_finite_ends_in_one_line(shards: Path, tmp_path: Path) -> None:
+    """A rate of 1e30 drives the weights beyond all numbers at the first update."""
+    run = tmp_path / "run"
+    asked = [*words(shards, run, "critic_adam.lr=1e30", "generator_adam.lr=1e30"), "--max-skipped", 3]
+    done = run_door("launch.train", asked)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "updates of the critic in a row had a loss or gradients that are not finite and were left out" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(["--accumulate", "3"], "use one of [1, 2, 4]"), (["--accumulate", "0"], "at least 1")]
+)
+def test_microbatches_that_cannot_be_are_refused(shards: Path, tmp_path: Path, wrong: list[str], said: str) -> None:
+    done = run_door("launch.train", [*words(shards, tmp_path / "run"), *wrong])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:torch")  # of the compiler's own imports
+def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
+    """To rounding; the critic's penalty is the gradient of the uncompiled one."""
+    recipe = dataclasses.replace(RECIPES["bce_gp"], generator=DeepUNetConfig(base_channels=4, levels=1, norm="pixel"))
+    found = []
+    for engine in (Engine(), Engine(compile=True)):
+        torch.manual_seed(0)
+        pair = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), engine)
+        batch = pictures(2, 0)
+        batch = dataclasses.replace(batch, L=batch.L.float(), colour=batch.colour.float(), mix=batch.mix.float())
+        losses = train_step(*pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, 0, 0.0)
+        found.append((losses, [network.module.state_dict() for network in pair]))
+    (losses, states), (compiled_losses, compiled_states) = found
+    for name, value in losses.items():
+        assert compiled_losses[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    for state, compiled in zip(states, compiled_states, strict=True):
+        assert list(state) == list(compiled)
+        for name, tensor in state.items():
+            torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=1e-4)
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, there is none")
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+@pytest.mark.parametrize("word", [None, "--channels-last", "--compile", "--recompute"])
+def test_engines_train_on_a_gpu(shards: Path, tmp_path: Path, precision: str, word: str | None) -> None:
+    """fp16 scales each network's loss by itself, and a resumed run takes the scales along."""
+    for steps in (10, STEPS):
+        asked = [*words(shards, tmp_path / "run", steps=steps), *([word] if word else [])]
+        line = command("launch.train", asked)
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
+        line = [*launch, "--mixed_precision", precision, *line[1:]]
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+    assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "run").values())
+    load_generator(tmp_path / "run")
+    state = json.loads((checkpoint_folder(tmp_path / "run", STEPS) / "trainer.json").read_text())
+    assert set(state["scalers"]) == ({"generator", "critic"} if precision == "fp16" else set())
+
+
+@GPU
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_gpu() -> None:
+    """After warming up, a step with a penalty, clipping and two microbatches asks nothing of the device."""
+    recipe = dataclasses.replace(RECIPES["clipped"], objective=RECIPES["bce_gp"].objective)
+    pair = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(), Engine(accumulate=2))
+    batch = pictures(2, 0)
+    batch = type(batch)(*(tensor.float().cuda() for tensor in (batch.L, batch.colour, batch.mix)))
+    measures = [lambda fake, batch: (fake - batch.colour).abs().mean()]
+    for step in range(2):
+        train_step(*pair, recipe, measures, batch, step, 0.0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(*pair, recipe, measures, batch, 2, 0.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
