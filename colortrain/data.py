@@ -6,6 +6,8 @@ Threads read, not processes: copying from a mapped file holds no Python lock wor
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -22,6 +24,7 @@ from shards.mixture import Samples, Substitute
 from shards.statistics import sums_of
 
 _AHEAD = 3  # batches read before they are asked for, more than there are threads
+_ROOMS = 32  # tensors that are kept to be used again
 _FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
 
 
@@ -88,6 +91,35 @@ def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
     return counts / np.sum(counts)
 
 
+def _holders(arrays: list[np.ndarray], place: int) -> int:
+    return sys.getrefcount(arrays[place])
+
+
+_NOBODY = _holders(
+    [np.empty(0)], 0
+)  # measured, since Python's versions count their own way; a tensor makes it one more
+
+
+class Room:
+    """Float32 tensors to write batches into, used again once nobody holds them: called with a shape.
+
+    Fresh memory of this size costs a page fault for every 4 KB, which takes as long as the arithmetic.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
+        self.taking = threading.Lock()
+
+    def __call__(self, *shape: int) -> Tensor:
+        with self.taking:
+            for place in range(len(self.arrays)):  # a name for an array would count as one who holds it
+                if self.arrays[place].shape == shape and _holders(self.arrays, place) == _NOBODY:
+                    return torch.from_numpy(self.arrays[place])
+            array = np.empty(shape, np.float32)
+            self.arrays = [*self.arrays, array][-_ROOMS:]
+            return torch.from_numpy(array)
+
+
 class Loader:
     """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
 
@@ -108,6 +140,7 @@ class Loader:
         self.order = samples.order(seed)
         self.substitute = Substitute(samples, self.order, max_damaged, tell) if max_damaged else None
         self.waited = 0.0
+        self._room = Room()
 
     @property
     def substituted(self) -> int:
@@ -122,18 +155,18 @@ class Loader:
                 began = time.perf_counter()
                 item = next(items)
                 self.waited += time.perf_counter() - began
-                yield self._to_device(*item)
+                yield item if isinstance(item, Batch) else self._to_device(*item)
         finally:
             items.close()
 
-    def _read_when_asked(self, start: int) -> Generator[_Item, None, None]:
+    def _read_when_asked(self, start: int) -> Generator[_Item | Batch, None, None]:
         while True:
             yield self._read(start)
             start += self.batch_size
 
-    def _read_ahead(self, start: int) -> Generator[_Item, None, None]:
+    def _read_ahead(self, start: int) -> Generator[_Item | Batch, None, None]:
         pool = ThreadPoolExecutor(self.workers, "loader")
-        ahead: deque[Future[_Item]] = deque()
+        ahead: deque[Future[_Item | Batch]] = deque()
         try:
             while True:
                 while len(ahead) < self.workers + _AHEAD:
@@ -143,8 +176,8 @@ class Loader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, start: int) -> _Item:
-        """This rank's share of the global batch that begins at position `start`."""
+    def _read(self, start: int) -> _Item | Batch:
+        """This rank's share of the global batch that begins at position `start`; ready for use on a CPU."""
         first = start + self.rank * self.share
         positions = np.arange(first, first + self.share)
         stored = torch.from_numpy(self._pixels(first, first + self.share))
@@ -154,7 +187,8 @@ class Loader:
         if self.device.type == "cuda":
             stored = stored.pin_memory()
         maps = affine_maps(self.seed, positions, self.flip, self.crop)
-        return stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX))
+        item = (stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX)))
+        return self._to_device(*item) if self.device.type == "cpu" else item
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:
         self.samples.prefetch(self.order, start)
@@ -167,5 +201,5 @@ class Loader:
         if self.crop < 1:
             L, colour = self.codec.encode(cropped(stored_to_lab(stored), maps))
         else:
-            L, colour = encode_stored(self.codec, stored)
+            L, colour = encode_stored(self.codec, stored, self._room)
         return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))

@@ -168,6 +168,21 @@ def test_crops_follow_the_position_not_the_rank(split: Split, world: int) -> Non
     assert not torch.equal(whole, stream(loader(split), 4))
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_batch_that_is_held_is_not_written_over(split: Split, workers: int) -> None:
+    loading = Loader(split, SymmetricCodec(), batch_size=12, seed=5, flip=0.5, workers=workers)
+    with closing(loading.batches()) as batches:
+        held = [batch.colour[2:5, :1] for batch in islice(batches, 20)]  # views hold as well
+    assert len(loading._room.arrays) >= len(held)
+    assert torch.equal(torch.stack(held), stream(loader(split), 20)[:, 2:5, 1:2])
+
+
+def test_room_that_nobody_holds_is_used_again(split: Split) -> None:
+    loading = loader(split)
+    stream(loading, 30)
+    assert len(loading._room.arrays) <= 2 * (1 + 3 + 2)  # L and colour of what is read ahead, and of what is looked at
+
+
 def test_a_world_that_does_not_divide_is_refused(split: Split) -> None:
     with pytest.raises(UserError, match=r"does not divide among 5 processes; use one of \[1, 2, 3, 4, 6, 12\]"):
         loader(split, world=5)
