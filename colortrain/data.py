@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from colortrain.lab import Batch, Codec, encode_stored, stored_to_lab
 from shards.errors import UserError
-from shards.mixture import Samples, Substitute
+from shards.mixture import Samples, Substitute, evenly_spaced
 from shards.statistics import sums_of
 
 _AHEAD = 3  # batches read before they are asked for, more than there are threads
@@ -86,8 +86,7 @@ def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
 
     Counts the split's samples, at most `most` of them, evenly spaced.
     """
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(int))
-    counts = sum(sums_of(stored).counts for sample in chosen for stored in split.read([int(sample)]))
+    counts = sum(sums_of(stored).counts for stored in evenly_spaced(split, most))
     return counts / np.sum(counts)
 
 

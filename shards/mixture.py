@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,17 @@ class Samples(Protocol):
     def prefetch(self, order: Any, position: int) -> None: ...
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray: ...
+
+
+def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
+    """At most `most` samples, one by one, for counting colours; damaged ones are left out with a warning."""
+    for number in np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)).tolist():
+        try:
+            pixels = samples.read([number])[0]
+        except Damaged as damage:
+            warnings.warn(f"not counted: {damage}", stacklevel=2)
+        else:
+            yield pixels
 
 
 class Mixture:

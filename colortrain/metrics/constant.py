@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from shards.lab import unpack
+from shards.mixture import evenly_spaced
 from shards.reader import Split
 
 _MOST = 2000  # samples that are counted, evenly spaced
@@ -39,11 +40,10 @@ def median_colour(scored: Split) -> MedianColour:
 
 
 def _count(split: Split) -> MedianColour:
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(_MOST, len(split))).round().astype(int))
-    counts = np.zeros((2, 256), np.int64)
-    for sample in chosen.tolist():
-        units = np.clip(np.rint(unpack(split.read([sample])[0])[1:]) + 128, 0, 255).astype(np.intp)
+    counts, samples = np.zeros((2, 256), np.int64), 0
+    for samples, stored in enumerate(evenly_spaced(split, _MOST), 1):  # noqa: B007  # counted
+        units = np.clip(np.rint(unpack(stored)[1:]) + 128, 0, 255).astype(np.intp)
         counts += [np.bincount(channel.ravel(), minlength=256) for channel in units]
     below = counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)
     a, b = (float(place - 128) for place in below.argmax(1).tolist())
-    return MedianColour((a, b), split.name, len(chosen))
+    return MedianColour((a, b), split.name, samples)

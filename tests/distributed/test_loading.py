@@ -12,6 +12,7 @@ from shards.format import Manifest, save_manifest
 from shards.index import INDEX, rebuild_index, write_index
 from shards.reader import Split
 from shards.tars import TarOfSamples
+from tests.colortrain.small_set import small_set
 from tests.distributed.processes import run_door
 
 SHARDS = (7, 1, 13, 0, 5, 11, 2)  # 39 samples, odd everywhere
@@ -49,3 +50,30 @@ def test_two_processes_share_odd_shards(tmp_path: Path) -> None:
     for epoch in seen.reshape(EPOCHS, samples):
         assert sorted(epoch.tolist()) == list(range(samples))
     np.testing.assert_array_equal(seen, Split(shards).order(1)(0, len(seen)))
+
+
+@pytest.mark.distributed
+def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
+    tar = sorted((shards / "train").glob("*.tar"))[0]
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1  # a pixel of the first sample
+    tar.write_bytes(bytes(data))
+    thin = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+    sets = [word for change in [*thin, "log_every=1"] for word in ("--set", change)]
+    words = ["--recipe", "nampouri_unet", "--shards", shards, "--images", 24, "--tracker", "none", *sets]
+    stopped = run_door("launch.train", [*words, "--run", tmp_path / "stopped"])
+    assert stopped.returncode == 2
+    assert stopped.stderr.splitlines()[-1].count(f"{tar}: the member at byte 512") == 1
+    went_on = run_door(
+        "launch.train",
+        [*words, "--run", tmp_path / "on", "--on-corrupt", "substitute", "--corrupt-limit", 0.1],
+        processes=2,
+    )
+    assert went_on.returncode == 0, went_on.stderr
+    told = [line for line in went_on.stderr.splitlines() if "another sample stands in" in line]
+    assert 1 <= len({line.split(":")[0] for line in told}) == len(told) <= 2  # each rank that meets it says so, once
+    lines = [json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()]
+    counts = [line["substituted"] for line in lines if line["kind"] == "train"]
+    assert counts == sorted(counts)
+    assert counts[-1] >= 2  # 24 images are two epochs and more
