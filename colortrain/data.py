@@ -1,4 +1,4 @@
-"""Training batches: the global order sliced by rank, read ahead by a thread, scaled and flipped on the device.
+"""Training batches: the global order sliced by rank, read ahead by threads, scaled and cropped on the device.
 
 The whole state is one integer, the images consumed so far; what is prefetched but not consumed does not count.
 Threads read, not processes: copying from a mapped file holds no Python lock worth the name, and nothing is pickled.
@@ -61,11 +61,6 @@ def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> n
     maps[:, 1, 1] = side
     maps[:, 0, 2], maps[:, 1, 2] = left, top
     return maps
-
-
-def mirrored(lab: Tensor, maps: Tensor) -> Tensor:
-    """Lab (B, 3, H, W), mirrored where the map says so: pixels move, none changes."""
-    return torch.where((maps[:, 0, 0] < 0).view(-1, 1, 1, 1), lab.flip(-1), lab)
 
 
 def cropped(lab: Tensor, maps: Tensor) -> Tensor:
