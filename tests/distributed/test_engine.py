@@ -19,16 +19,10 @@ from colortrain.checkpoint import checkpoint_folder, load_generator, load_part
 from colortrain.engine import Engine
 from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.step import make_networks, train_step
-from tests.colortrain.small_set import small_set
 from tests.distributed.equivalence import RECIPES, pictures
 from tests.distributed.processes import command, environment, run_door
 
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
 
 
 def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:

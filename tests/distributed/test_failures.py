@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,7 @@ import pytest
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, command, environment
-from tests.distributed.warm_launcher import WarmLauncher, warm_launcher
+from tests.distributed.warm_launcher import WarmLauncher
 
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=2", "critic.base_channels=2", "batch_size=4"]
 STEPS = 12
@@ -24,12 +23,6 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_set(tmp_path_factory.mktemp("set"), size=32, count=8)
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmLauncher]:
-    with warm_launcher(tmp_path_factory.mktemp("log")) as launcher:
-        yield launcher
 
 
 def words(shards: Path, run: Path, *more: object, steps: int = STEPS) -> list[object]:

@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
-from tests.colortrain.small_set import small_set
-from tests.distributed.warm_launcher import Launch, WarmLauncher, warm_launcher
+from tests.distributed.warm_launcher import Launch, WarmLauncher
 
 SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
 PACE = ["log_every=1", "checkpoint_every=3", "evaluate_every=10", "keep_checkpoints=2", "keep_every=30", "keep_best=l1"]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmLauncher]:
-    with warm_launcher(tmp_path_factory.mktemp("log")) as launcher:
-        yield launcher
 
 
 def words(shards: Path, run: Path, steps: int) -> list[object]:

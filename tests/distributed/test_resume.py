@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,13 @@ import torch
 from torch import Tensor
 
 from colortrain.checkpoint import checkpoint_folder, load_part
-from tests.colortrain.small_set import small_set
-from tests.distributed.warm_launcher import WarmLauncher, warm_launcher
+from tests.distributed.warm_launcher import WarmLauncher
 
 # No BatchNorm: statistics of a rank's own part of a batch are another computation, not another rounding.
 NETWORKS = ["generator.levels=3", "generator.base_channels=4", "generator.norm=pixel", "critic.base_channels=4"]
 STEP = ["size=32", "critic.depth=2", "n_critic=2", "batch_size=4", "flip=0.5", "crop=0.7", "ema.half_life=20"]
 PACE = ["log_every=1", "checkpoint_every=4", "evaluate_every=4", "keep_checkpoints=9", "keep_best=l1"]
 PARTS = ("generator", "critic", "ema", "generator_adam", "critic_adam")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmLauncher]:
-    with warm_launcher(tmp_path_factory.mktemp("log")) as launcher:
-        yield launcher
 
 
 def words(shards: Path, run: Path, steps: int) -> list[object]:

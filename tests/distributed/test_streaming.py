@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.colortrain.small_set import small_set
 from tests.distributed.processes import run_door
 
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
 
 
 def words(*more: object) -> list[object]:

@@ -24,11 +24,6 @@ THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.ba
 STEPS = 40
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
-
-
 def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
     pace = [f"images={4 * steps}", "log_every=5", "checkpoint_every=10", "evaluate_every=20", "keep_checkpoints=9"]
     sets = [word for change in [*THIN, *pace, "ema.half_life=20", *changes] for word in ("--set", change)]

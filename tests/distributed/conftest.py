@@ -1,0 +1,22 @@
+"""What several of these tests stand on: one tiny shard set, one launcher that has its imports behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.colortrain.small_set import small_set
+from tests.distributed.warm_launcher import WarmLauncher, warm_launcher
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=22, splits=("train", "val"))
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmLauncher]:
+    with warm_launcher(tmp_path_factory.mktemp("log")) as launcher:
+        yield launcher
