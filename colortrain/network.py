@@ -57,6 +57,7 @@ class Network:
         # one of its own: what overflows in one network is no reason to scale the other's loss
         self.scaler = torch.amp.GradScaler(accelerator.device.type) if accelerator.mixed_precision == "fp16" else None
         self.skips = Skips(accelerator.device)
+        self.norms: list[Tensor] = []  # of the gradients of each update since `mean_norm` was asked
         self.mixes_pictures = mixes_pictures(self.module)
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -80,6 +81,7 @@ class Network:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = self._norm()
+        self.norms.append(norm.detach())
         failed = 1 - norm.isfinite().float()
         if self.fused:  # decides on the device
             self.optimizer.found_inf = failed
@@ -99,6 +101,11 @@ class Network:
     def _raw_norm(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    def mean_norm(self) -> float | None:
+        """The mean norm of the gradients, before clipping, of the updates since the last call; None without any."""
+        norms, self.norms = self.norms, []
+        return float(torch.stack(norms).mean()) if norms else None
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's state by parameter name; all ranks call it, for where each holds a share of it."""

@@ -4,62 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from colortrain.engine import Engine
 from colortrain.lab import Batch
-from colortrain.layers import drawing, picture_keys, synchronised, untracked
+from colortrain.layers import drawing, untracked
 from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import Measure
+from colortrain.microbatches import Part, parts_of
 from colortrain.network import Network
 from colortrain.recipe import Objective, Recipe
-from colortrain.zero import ZeroNetwork, zero_stage
 
 Losses = dict[str, Tensor]
 Measures = Sequence[Measure]  # one for each reconstruction term of the objective
-
-
-@dataclass(frozen=True)
-class Part:
-    """What goes through the networks at once: a slice of this rank's share, what its pictures draw from, its place."""
-
-    batch: Batch
-    keys: Tensor
-    last: bool
-
-
-def make_networks(
-    recipe: Recipe, generator: nn.Module, critic: nn.Module, accelerator: Accelerator, engine: Engine
-) -> tuple[Network, Network]:
-    """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
-    gradient of its gradient goes through neither."""
-    engine.check_share(recipe.batch_size, accelerator.num_processes)
-    penalised = bool(recipe.objective.penalties)
-    if recipe.sync_batch_norm:
-        generator = synchronised(generator, accelerator.device)
-        critic = critic if penalised else synchronised(critic, accelerator.device)
-    engine.arrange(generator, compiles=True, recomputes=True)
-    engine.arrange(critic, compiles=not penalised, recomputes=False)
-    stage = zero_stage()
-    make = Network if stage is None else partial(ZeroNetwork, stage=stage)
-    return (
-        make(generator, recipe.generator_adam, accelerator, engine),
-        make(critic, recipe.critic_adam, accelerator, engine),
-    )
-
-
-def parts_of(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Part]:
-    """This rank's share of a global batch in `count` equal parts, each picture with its draws."""
-    share = len(batch.L)
-    keys = picture_keys(seed, step, rank * share, share, batch.L.device)
-    columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
-    rows = zip(*columns, strict=True)
-    return [Part(Batch(L, colour, mix), key, i == count - 1) for i, (L, colour, mix, key) in enumerate(rows)]
 
 
 def generated(generator: Network, part: Part, *, learns: bool, remembers: bool = True) -> Tensor:

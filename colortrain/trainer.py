@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections import defaultdict
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
+from colortrain.assembly import make_networks
 from colortrain.checkpoint import latest_checkpoint, load_state
 from colortrain.data import ab_histogram
 from colortrain.engine import Engine
@@ -22,6 +21,7 @@ from colortrain.finetune import InitialWeights
 from colortrain.journal import Journal
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
+from colortrain.meter import Meter
 from colortrain.models.pretrained import Pretrainable
 from colortrain.network import settle
 from colortrain.plateau import PlateauWatch
@@ -31,10 +31,9 @@ from colortrain.retention import better, check_keep_best, contender, resumed_bes
 from colortrain.run import Data, check_checkpoint, check_run_folder, lock
 from colortrain.saver import Parts, Saver
 from colortrain.state import State, agree_on_start, move_average
-from colortrain.step import Losses, make_networks, train_step
+from colortrain.step import train_step
 from colortrain.stream import make_loader
 from colortrain.validation import Validation
-from shards.errors import UserError
 from shards.order import ORDER_VERSION
 from shards.progress import ProgressLine
 
@@ -84,11 +83,11 @@ class Trainer:
         self.plateau = PlateauWatch(recipe.plateau)
         self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
         self.saver = Saver(run, recipe, self.journal)
+        networks = {"generator": self.generator, "critic": self.critic}
+        self.meter = Meter(networks, self.loader, accelerator, self.engine.max_skipped)
         self.held = ExitStack()  # the lock on the run folder
         self.step = self.images = self.started_at = 0
         self.total = recipe.total_images(len(data.train))
-        self.recent: dict[str, list[Tensor]] = defaultdict(list)
-        self.since = (time.monotonic(), 0.0, 0)  # of the last log line: clock, seconds waited, images
 
     @property
     def epoch(self) -> float:
@@ -122,7 +121,7 @@ class Trainer:
                 if self.step == self.started_at and self.accelerator.num_processes > 1:
                     settle(self.generator, batch.L)
                     settle(self.critic, batch.L, batch.colour)
-                self._take_step(batch)
+                self.take_step(batch)
                 self._do_what_is_due(progress)
         return True
 
@@ -142,9 +141,10 @@ class Trainer:
         self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision, **more})
         if self.begun_from and self.begins_at is None:
             self._save()  # that other run may go on or go away: from here on this one needs it no more
-        self.since = (time.monotonic(), self.loader.waited, self.images)
+        self.meter.begin(self.images)
 
-    def _take_step(self, batch: Batch) -> None:
+    def take_step(self, batch: Batch) -> None:
+        """One step on one global batch, of which `batch` is this rank's share."""
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         self.generator.set_rate(self._rate_factor())
         self.critic.set_rate(self._rate_factor())
@@ -153,14 +153,10 @@ class Trainer:
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
             move_average(self.average, self.generator.module, self.recipe.ema.decay(self.recipe.batch_size))
-        self._remember(losses)
+        self.meter.add(losses)
 
     def _rate_factor(self) -> float:
         return self.recipe.learning_rate.at(self.epoch) * self.plateau.factor
-
-    def _remember(self, losses: Losses) -> None:
-        for name, value in losses.items():
-            self.recent[name].append(value)
 
     def _do_what_is_due(self, progress: ProgressLine) -> None:
         recipe, last = self.recipe, self.images >= self.total
@@ -174,45 +170,17 @@ class Trainer:
             self._save()
 
     def _log(self) -> dict[str, str]:
-        """Mean losses since the last line, over all ranks: the only place where they leave the device."""
-        names = sorted(self.recent)
-        if not names:  # neither network has had its turn yet
+        """Write the line of the last few steps down; what of it the progress bar shows."""
+        values = self.meter.read(self.images, f"{self.run}: step {self.step}")
+        if not values:
             return {}
-        means = torch.stack([torch.stack(self.recent[name]).mean() for name in names])
-        losses = dict(zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True))
-        self.recent.clear()
-        then, waited, images = self.since
-        self.since = now, waited_now, images_now = (time.monotonic(), self.loader.waited, self.images)
-        seconds = max(now - then, 1e-9)
-        values = {
-            "images": self.images, "epoch": self.epoch, "seconds": seconds,
-            "images_per_second": (images_now - images) / seconds, "data_wait": (waited_now - waited) / seconds,
-            "lr": self.recipe.generator_adam.lr * self._rate_factor(), "losses": losses, **self._substituted(),
-            "skipped": self._skipped(),
-        }  # fmt: skip
-        self.journal.write("train", self.step, values)
+        if self.data.max_damaged:
+            values["substituted"] = self.meter.substituted()
+        where = {"images": self.images, "epoch": self.epoch, "lr": self.recipe.generator_adam.lr * self._rate_factor()}
+        self.journal.write("train", self.step, {**where, **values})
+        losses = values["losses"]
         shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
         return {**shown, "data wait": f"{values['data_wait']:.1%}"}
-
-    def _substituted(self) -> dict[str, int]:
-        """How many positions got another sample since this start, over all ranks, where that is allowed."""
-        if not self.data.max_damaged:
-            return {}
-        mine = torch.tensor(self.loader.substituted, device=self.accelerator.device)
-        return {"substituted": int(self.accelerator.reduce(mine, reduction="sum").item())}
-
-    def _skipped(self) -> int:
-        """How many updates were left out since the last line; raises `UserError` when it never ends."""
-        total = 0
-        for name, network in (("generator", self.generator), ("critic", self.critic)):
-            count, in_a_row = network.skips.read()
-            total += count
-            if in_a_row >= self.engine.max_skipped:
-                raise UserError(
-                    f"{self.run}: step {self.step}: {in_a_row} updates of the {name} in a row had a loss or gradients "
-                    f"that are not finite and were left out: lower {name}_adam.lr, set {name}_adam.clip, or use bf16"
-                )
-        return total
 
     def _tell(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
@@ -228,8 +196,7 @@ class Trainer:
         if self.step % self.recipe.evaluate_every == 0:  # not the one at the end: a longer run would not have had it
             self.plateau.see(scores["metrics"]["l1"]["generated"])
         self.validation.draw(generator, self.step)
-        then, waited, images = self.since
-        self.since = (then + time.monotonic() - began, waited, images)  # rates are of training alone
+        self.meter.pause(time.monotonic() - began)
         return self._is_best(scores["metrics"])
 
     def _is_best(self, metrics: dict[str, dict[str, float]]) -> bool:

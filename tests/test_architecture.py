@@ -27,7 +27,7 @@ ROOMS = [
         "thin",
         "engine",
     },
-    {"network", "zero", "step", "journal", "state", "saver", "validation"},
+    {"microbatches", "network", "zero", "assembly", "step", "meter", "journal", "state", "saver", "validation"},
     {"trainer"},
 ]
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

@@ -13,9 +13,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colortrain.assembly import make_networks
 from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.layers import PlacedDropout, drawing, mixes_pictures, picture_keys, place_dropout, untracked
+from colortrain.microbatches import parts_of
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
@@ -23,7 +25,7 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.network import Network, Skips
 from colortrain.recipe import Adam, Recipe
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.step import make_networks, parts_of, scores_of, train_step
+from colortrain.step import scores_of, train_step
 from shards.errors import UserError
 from tests.colortrain.thin import thin
 from tests.distributed.equivalence import RECIPES as GAMES
@@ -295,3 +297,13 @@ def test_engines_take_the_same_steps(change: dict[str, bool]) -> None:
         found.append(losses)
     for name, value in found[0].items():
         assert found[1][name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_norms_are_of_gradients_before_clipping() -> None:
+    """The gradient of sum(W x) is x, whatever W."""
+    network = Network(nn.Linear(2, 1, bias=False), Adam(clip=0.1), Accelerator(cpu=True))
+    for x in ([3.0, 4.0], [0.0, 7.0]):
+        network.backward(network(torch.tensor([x])).sum())
+        network.update()
+    assert network.mean_norm() == pytest.approx((5 + 7) / 2)
+    assert network.mean_norm() is None

@@ -34,7 +34,7 @@ def test_average_is_the_sum_of_halvings_and_keeps_no_graph(shards: Path, tmp_pat
     expected = {name: tensor.clone() for name, tensor in training.average.named_parameters()}
     batches = training.loader.batches()
     for _ in range(3):
-        training._take_step(next(batches))
+        training.take_step(next(batches))
         for name, tensor in training.generator.module.named_parameters():
             expected[name] = (expected[name] + tensor.detach()) / 2
     batches.close()
@@ -50,7 +50,7 @@ def test_rates_follow_the_schedule(shards: Path, tmp_path: Path) -> None:
     rates = []
     batches = training.loader.batches()
     for _ in range(6):
-        training._take_step(next(batches))
+        training.take_step(next(batches))
         rates.append([network.optimizer.param_groups[0]["lr"] for network in (training.generator, training.critic)])
     batches.close()
     assert rates == [[2e-4] * 2] * 2 + [[1e-4] * 2] * 2 + [[0.0] * 2] * 2

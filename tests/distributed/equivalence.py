@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
+from colortrain.assembly import make_networks
 from colortrain.engine import Engine
 from colortrain.lab import Batch, LabCodec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, LSGAN, Hinge, Wasserstein
@@ -35,7 +36,7 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
-from colortrain.step import make_networks, train_step
+from colortrain.step import train_step
 
 PICTURES, SIZE = 8, 32
 _GP, _R1 = GradientPenalty(target=1.0), GradientPenalty(points="real", target=0.0)

@@ -108,14 +108,14 @@ def _rank(request: Request) -> None:
 
 def _await(trouble: Trouble) -> None:
     """Let the trouble befall this rank, if it is the one, after the step."""
-    real = Trainer._take_step
+    real = Trainer.take_step
 
     def step_and_suffer(trainer: Trainer, batch: Batch) -> None:
         real(trainer, batch)
         if trainer.step == trouble["step"] and int(os.environ["RANK"]) == trouble["rank"]:
             _suffer(trouble["what"], trainer)
 
-    setattr(Trainer, "_take_step", step_and_suffer)  # noqa: B010
+    setattr(Trainer, "take_step", step_and_suffer)  # noqa: B010
 
 
 def _suffer(what: str, trainer: Trainer) -> None:
