@@ -14,6 +14,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "shards": ("shards.__main__", "photographs to Lab shards: build, merge, verify, info, statistics"),
     "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
+    "report": ("launch.report.__main__", "what became of runs, in one HTML file that opens from disk"),
     "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
     "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),

@@ -1,0 +1,110 @@
+"""What a reader wants first: how a run stands, its scores against grey's in words, and what to worry about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from colortrain.evaluation import LABELS
+from launch.report.papers import HEADLINES
+from launch.report.story import Session, Story
+
+_CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "ssim", "sepia")
+_SEPIA, _WAIT = 0.6, 0.05
+
+
+def summary(story: Story) -> dict[str, Any]:
+    """Facts, cards and sentences of one run."""
+    return {"facts": facts(story), "cards": cards(story), "sentences": sentences(story), "warnings": warnings(story)}
+
+
+def facts(story: Story) -> list[tuple[str, str]]:
+    """What was run, on what, for how long, and how it ended."""
+    last = story.sessions[-1] if story.sessions else None
+    found = [
+        ("recipe", f"{story.recipe.name}, {story.recipe.size} px, batch {story.recipe.batch_size}"),
+        ("images seen", f"{story.images:,}"),
+        ("training", duration(story.seconds)),
+        ("images a second", f"{_rate(story):,.1f}" if story.seconds else "–"),
+    ]
+    if last:
+        found += [("processes", f"{last.world} on {last.device}"), ("state", _state(story.sessions))]
+    return found
+
+
+def _rate(story: Story) -> float:
+    return sum(line["images_per_second"] * line["seconds"] for line in story.train) / story.seconds
+
+
+def _state(sessions: Sequence[Session]) -> str:
+    last, early = sessions[-1], [session.how for session in sessions[:-1]]
+    words = {"open": "running, or killed", "stopped": "stopped by a signal"}.get(last.how, last.how)
+    told = [f"{words} {time.strftime('%Y-%m-%d %H:%M', time.gmtime(last.ended))} UTC"]
+    counts = {"stopped": "stopped by a signal", "killed": "killed", "finished": "gone on with after its end"}
+    told += [f"{early.count(how)} times {phrase}" for how, phrase in counts.items() if how in early]
+    return "; ".join(told).replace("1 times", "once")
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def cards(story: Story) -> list[dict[str, Any]]:
+    """The few numbers to look at, each beside grey, median and the paper's."""
+    paper = HEADLINES.get(story.recipe.name, {})
+    made = []
+    for name in _CARDS:
+        values = story.metrics.get(name, {})
+        if values.get("generated") is None:
+            continue
+        label, better, decimals = LABELS[name]
+        beside = {**{v: values.get(v) for v in ("grey", "median", "truth")}, "paper": paper.get(name)}
+        shown = [f"{v} {value:.{decimals}f}" for v, value in beside.items() if value is not None]
+        made.append(
+            {
+                "label": label,
+                "better": better,
+                "value": f"{values['generated']:.{decimals}f}",
+                "beside": " · ".join(shown),
+            }
+        )
+    return made
+
+
+def sentences(story: Story) -> list[str]:
+    """How the run compares with a grey picture and with one constant colour."""
+    values = story.metrics.get("l1", {})
+    mine, grey, median = (values.get(version) for version in ("generated", "grey", "median"))
+    if mine is None or grey is None:
+        return ["No held-out scores yet."]
+    beside_median = f", {_beside(mine, median)} a constant median colour's" if median else ""
+    told = [f"L1 is {_beside(mine, grey)} a grey picture's{beside_median}."]
+    ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
+    if ratio is not None:
+        told.append(f"Pictures are {ratio:.2f} times as colourful as the photographs.")
+    return told
+
+
+def _beside(mine: float, other: float) -> str:
+    share = mine / other - 1
+    return "level with" if abs(share) < 0.002 else f"{abs(share):.1%} {'above' if share > 0 else 'below'}"
+
+
+def warnings(story: Story) -> list[str]:
+    """What to worry about."""
+    found = []
+    ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
+    if ratio is not None and ratio < _SEPIA:
+        found.append(f"Colourfulness is {ratio:.2f} of the truth's: below {_SEPIA}, colours are on their way to sepia.")
+    l1 = story.metrics.get("l1", {})
+    if {"generated", "median"} <= l1.keys() and l1["generated"] > l1["median"]:
+        found.append("One constant colour has a lower L1: look at the pictures, not at L1.")
+    waited = sum(line["data_wait"] * line["seconds"] for line in story.train)
+    if story.seconds and waited / story.seconds > _WAIT:
+        found.append(f"{waited / story.seconds:.0%} of the time went into waiting for data.")
+    return found

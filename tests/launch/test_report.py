@@ -1,0 +1,156 @@
+"""The report: what it says of a run is what the run folder says, and the page works in a real browser."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from colortrain.recipes import RECIPES
+from launch.report.__main__ import main
+from launch.report.papers import HEADLINES
+from launch.report.story import read_story, sessions_of
+from launch.train import main as train
+from shards.errors import UserError
+from tests.browser import PHONE
+from tests.colortrain.small_set import small_set
+from tests.launch.small_run import SETTINGS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, and two runs of six steps with three validations; the first went on once."""
+    folder = tmp_path_factory.mktemp("report")
+    small_set(folder / "shards", count=24, splits=("train", "val"))
+    sets = [*SETTINGS, "batch_size=4", "log_every=1", "evaluate_every=2", "checkpoint_every=2"]
+    for run, images, seed in (("one", 12, 0), ("one", 24, 0), ("two", 24, 1)):
+        words = ["--recipe", "nampouri_unet", "--shards", str(folder / "shards"), "--run", str(folder / run)]
+        given = [word for setting in (*sets, f"seed={seed}") for word in ("--set", setting)]
+        assert train([*words, "--images", str(images), "--tracker", "none", *given]) == 0
+    assert main([str(folder / "one"), "--out", str(folder)]) == 0
+    assert main([str(folder / "one"), str(folder / "two"), "--out", str(folder / "both")]) == 0
+    return folder
+
+
+def numbers(page: Page, table: str, column: int) -> list[float]:
+    cells = page.locator(f"{table} tbody tr td:nth-of-type({column})").all_inner_texts()
+    return [float(text.replace(",", "")) for text in cells if text]
+
+
+def opened(page: Page, path: Path) -> Page:
+    """The page from disk; anything else it asks for fails the test."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_timeout(200)
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    return page
+
+
+def test_story_is_the_folders(place: Path) -> None:
+    story = read_story(place / "one", "one")
+    assert (len(story.train), len(story.validation), story.images) == (6, 4, 24)
+    assert [(s.first, s.last, s.how) for s in story.sessions] == [(0, 12, "finished"), (12, 24, "finished")]
+    assert story.metrics == story.validation[-1]["metrics"]
+    assert [step for step, _ in story.samples] == [2, 3, 4, 6]
+
+
+def test_sessions_tell_how_they_ended() -> None:
+    def line(kind: str, images: int) -> dict[str, object]:
+        return {"kind": kind, "step": images, "images": images, "time": 100.0 + images}
+
+    lines = [line("start", 0), line("train", 4), line("stop", 4), line("start", 4), line("train", 8)]
+    lines += [line("start", 6), line("end", 9), line("start", 9)]
+    assert [session.how for session in sessions_of(lines)] == ["stopped", "killed", "finished", "open"]
+
+
+def test_papers_figures_are_those_of_the_docstrings() -> None:
+    for name, figures in HEADLINES.items():
+        text = inspect.getdoc(RECIPES[name]) or ""
+        told = {float(number) for number in re.findall(r"\d+\.\d+", text)}
+        assert set(figures.values()) <= told, name
+
+
+def test_slider_goes_through_training(page: Page, place: Path) -> None:
+    opened(page, place / "report.html")
+    film = page.locator(".film").first
+    assert film.locator("img:visible").count() == 1
+    assert "step 6" in film.locator("output").inner_text()
+    film.locator("input").focus()
+    page.keyboard.press("Home")
+    assert "step 2, 8 images" in film.locator("output").inner_text()
+    assert film.locator("img").nth(0).is_visible()
+    assert film.locator("img:visible").count() == 1
+
+
+def test_table_sorts_by_its_heads(page: Page, place: Path) -> None:
+    opened(page, place / "both" / "report.html")
+    table = "#runs table"
+    head = page.locator(f"{table} th button", has_text="PSNR, pooled")
+    column = 5
+    head.focus()
+    page.keyboard.press("Enter")
+    rising = numbers(page, table, column)
+    assert len(rising) == 4  # two runs, grey and median; truth has none
+    assert rising == sorted(rising)
+    head.click()
+    assert numbers(page, table, column) == rising[::-1]
+    assert page.locator(f"{table} th[aria-sort=descending]").count() == 1
+
+
+def test_curves_are_drawn_and_read_without_a_mouse(page: Page, place: Path) -> None:
+    opened(page, place / "report.html")
+    chart = page.locator(".chart", has_text="Reconstruction losses").first
+    chart.locator("svg").focus()
+    page.keyboard.press("ArrowLeft")
+    last = read_story(place / "one", "one").train[-1]
+    assert chart.locator(".reading").inner_text() == f"24 images: l1 {last['losses']['l1']:.4g}"
+
+
+def test_legend_hides_a_line(page: Page, place: Path) -> None:
+    opened(page, place / "both" / "report.html")
+    chart = page.locator(".chart", has_text="Loss: l1").first
+    assert chart.locator("path.curve").count() == 2
+    chart.get_by_role("button", name="two").click()
+    assert chart.locator("path.curve").count() == 1
+
+
+@pytest.mark.parametrize("report", ["report.html", "both/report.html"])
+def test_a_phone_shows_it_without_sideways_scrolling(page: Page, place: Path, report: str) -> None:
+    page.set_viewport_size(PHONE)
+    opened(page, place / report)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_dark_and_light_differ(page: Page, place: Path) -> None:
+    opened(page, place / "report.html")
+    colours = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours == ["rgb(253, 252, 250)", "rgb(22, 21, 19)"]
+
+
+def test_a_run_named_like_a_script_stays_text(page: Page, place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "<img src=x onerror=alert(1)><!-- &lt;script>"
+    run.symlink_to(place / "one")
+    assert main([str(run), str(place / "two"), "--out", str(tmp_path / "out")]) == 0
+    opened(page, tmp_path / "out" / "report.html")
+    assert page.locator("#runs tbody th", has_text="<img src=x").count() == 1
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no run \(no recipe.json\)"):
+        main([str(tmp_path), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_lines_is_told(page: Page, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_bytes((place / "one" / "recipe.json").read_bytes())
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path)]) == 0
+    opened(page, tmp_path / "report.html")
+    assert page.locator("#summary").get_by_text("No held-out scores yet.").count() == 1
