@@ -127,7 +127,7 @@ class Trainer:
 
     def _begin(self) -> None:
         if self.begins_at is not None:
-            self._load(self.begins_at)
+            self.load(self.begins_at)
         self.started_at = self.step
         agree_on_start(self.step, self.run)
         if self.accelerator.is_main_process:
@@ -140,7 +140,7 @@ class Trainer:
         more = {"init_from": self.begun_from} if self.begun_from else {}
         self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision, **more})
         if self.begun_from and self.begins_at is None:
-            self._save()  # that other run may go on or go away: from here on this one needs it no more
+            self.save()  # that other run may go on or go away: from here on this one needs it no more
         self.meter.begin(self.images)
 
     def take_step(self, batch: Batch) -> None:
@@ -167,7 +167,7 @@ class Trainer:
             self.state.agree_on_buffers()
         is_best = validate and self._validate()
         if save or is_best:
-            self._save()
+            self.save()
 
     def _log(self) -> dict[str, str]:
         """Write the line of the last few steps down; what of it the progress bar shows."""
@@ -208,7 +208,7 @@ class Trainer:
         self.saver.best = new
         return True
 
-    def _save(self, more: Parts | None = None) -> None:
+    def save(self, more: Parts | None = None) -> None:
         """All ranks arrive and prove that they hold the same; rank 0 copies it, and its thread writes."""
         began = time.monotonic()
         self.state.check_ranks_agree(self.step)
@@ -221,7 +221,7 @@ class Trainer:
         if self.step != self.started_at and self.step % self.recipe.checkpoint_every:
             own = self.state.own_buffers()
             self.state.agree_on_buffers()
-            self._save(own)
+            self.save(own)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -229,7 +229,8 @@ class Trainer:
             "order": ORDER_VERSION, "torch": torch.__version__, "init_from": self.begun_from, **self.state.plain(),
         }  # fmt: skip
 
-    def _load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint; raises `UserError` if it is of another run."""
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
         self.state.load(folder, state)

@@ -18,6 +18,9 @@ from shards.errors import UserError, unknown
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "loader": ("launch.benchmark.loader", "reading shards and making batches of them, and finding any position"),
     "build": ("launch.benchmark.build", "packing photographs into shards"),
+    "step": ("launch.benchmark.step", "a training step, beside a loop in plain PyTorch and with each flag"),
+    "scaling": ("launch.benchmark.scaling", "more processes, with a share each or with the same batch together"),
+    "checkpoint": ("launch.benchmark.checkpoint", "saving and going on: seconds, and how long training stands still"),
 }
 _EXAMPLE = """\
 `python -m launch.benchmark NAME --help` says more. example:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launch.benchmark.chart import draw
 from launch.benchmark.machine import describe, machine
 from launch.benchmark.timing import Figures
 from shards.files import write_whole
@@ -90,9 +91,11 @@ class Report:
             plain["met"] = goal.met
         return json.dumps(document, indent=1).encode() + b"\n"
 
-    def publish(self, path: Path | None) -> None:
-        """Print the table, and write the JSON if a path is given."""
+    def publish(self, path: Path | None, plot: Path | None = None) -> None:
+        """Print the table, and write the JSON and the picture where paths are given."""
         print(self.text())
+        if plot:
+            draw(self, plot)
         if path:
             write_whole(path, self.json())
             print(f"\nwritten to {path}")

@@ -50,6 +50,10 @@ class Figures:
     def high(self) -> float:
         return max(self.rounds)
 
+    def times(self, factor: float) -> Figures:
+        """Every round's figure times `factor`."""
+        return Figures(tuple(factor * each for each in self.rounds))
+
     def over(self, other: Figures) -> Figures:
         """The ratio to `other`, round by round."""
         return Figures(tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True)))

@@ -1,0 +1,46 @@
+"""A benchmark's report as a picture: bars for every row, section by section, with the least and the greatest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from shards.files import whole_file
+
+if TYPE_CHECKING:
+    from launch.benchmark.report import Report, Row
+
+_BAR, _GAP = 0.3, 1.0  # inches
+
+
+def draw(report: Report, path: Path) -> None:
+    """Write the bars of all rows as a PNG; a section's units have axes of their own."""
+    groups = list(dict.fromkeys((row.section, row.unit) for row in report.rows))
+    rows = [[row for row in report.rows if (row.section, row.unit) == group] for group in groups]
+    heights = [_GAP + _BAR * len(some) for some in rows]
+    figure = Figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
+    for axes, (section, unit), some in zip(
+        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat, groups, rows, strict=True
+    ):
+        _bars(axes, some)
+        axes.set_title(section, fontsize=10, loc="left")
+        axes.set_xlabel(unit, fontsize=9)
+    with whole_file(path) as stream:
+        figure.savefig(stream, format="png")
+
+
+def _bars(axes: Axes, rows: list[Row]) -> None:
+    values = [row.value for row in rows]
+    spread = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
+    axes.barh(range(len(rows)), values, xerr=spread, color="#4a7ba6", ecolor="#333", capsize=2)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    for place, row in enumerate(rows):
+        axes.annotate(
+            f"{row.value:,.4g}", (row.high, place), (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.spines[["top", "right"]].set_visible(False)

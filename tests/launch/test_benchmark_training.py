@@ -1,0 +1,175 @@
+"""Benchmarks of training: the loop by hand computes what ours computes, each second counts once, rows are there."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from colortrain.assembly import make_networks
+from colortrain.engine import Engine
+from colortrain.lab import Batch
+from colortrain.losses.reconstruction import Resources
+from colortrain.models.initialise import num_parameters
+from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.recipe import Recipe, override
+from colortrain.recipes import RECIPES, get_recipe
+from colortrain.step import train_step
+from launch.benchmark import main
+from launch.benchmark.costs import operations
+from launch.benchmark.plain_loop import PlainLoop, is_writable
+from launch.benchmark.shares import PARTS, Stopwatch, train_for
+from launch.benchmark.training import Course
+from shards.errors import UserError
+from tests.colortrain.small_set import small_set
+from tests.distributed.equivalence import pictures
+from tests.launch.test_benchmark import check_agrees
+
+THIN = ["size=32", "generator.levels=4", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+PENALISED = ["size=32", "generator.depth=2", "generator.base_channels=4", "critic.base_channels=4", "n_critic=2"]
+QUICK = ["--seconds", "0.05", "--rounds", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=16)
+
+
+@pytest.fixture
+def float64() -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("nampouri_unet", [*THIN, "generator.dropout=0"]),
+        ("valentini_wgan", PENALISED),
+        ("valentini_wgan_literal", PENALISED),
+    ],
+)
+def test_the_loop_by_hand_computes_what_ours_computes(name: str, changes: list[str], float64: None) -> None:
+    recipe = override(get_recipe(name), changes)
+    assert is_writable(recipe)
+    accelerator, ends = Accelerator(cpu=True), []
+    for by_hand in (False, True):
+        torch.manual_seed(0)
+        built = recipe.generator.build(), recipe.critic.build()
+        if by_hand:
+            loop = PlainLoop(recipe, *built, accelerator.device)
+        networks = None if by_hand else make_networks(recipe, *built, accelerator, Engine())
+        resources = Resources(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
+        measures = [term.build(resources) for term in recipe.objective.reconstruction]
+        for step in range(4):
+            batch = pictures(2, step)
+            loop.step(batch) if networks is None else train_step(*networks, recipe, measures, batch, step, 0.0)
+        ends.append([value for module in built for value in module.state_dict().values()])
+    for ours, plain in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
+
+
+def test_no_loop_is_claimed_for_other_objectives() -> None:
+    """Rebalanced, perceptual and squared losses, clipped gradients, penalties at other points."""
+    known = {name for name in RECIPES if is_writable(get_recipe(name))}
+    assert known >= {"nampouri_unet", "nampouri_resnet18", "valentini_cgan", "valentini_wgan", "valentini_wgan_literal"}
+    assert not known & {"drouilhet_gan", "drouilhet_wgan_gp", "drouilhet_progan", "arun_wgan_gp", "nazeri_unet_l2"}
+    assert not is_writable(override(get_recipe("nampouri_unet"), ["critic_adam.clip=1"]))
+
+
+def test_each_second_belongs_to_the_innermost_part() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    with watch.part("critic"):
+        time.sleep(0.02)
+        with watch.part("generator"):
+            time.sleep(0.04)
+    watch.change()
+    assert 0.02 <= watch.seconds["critic"] < 0.04 <= watch.seconds["generator"]
+
+
+def course(shards: Path, scratch: Path, *changes: str) -> Course:
+    recipe: Recipe = override(get_recipe("nampouri_unet"), [*THIN, "log_every=2", *changes])
+    return Course(recipe, (str(shards),), scratch)
+
+
+def test_shares_are_of_all_the_time_and_leave_no_patch(shards: Path, tmp_path: Path) -> None:
+    trainer = course(shards, tmp_path).trainer("run")
+    found = train_for(trainer, 0.3)
+    assert set(found) == set(PARTS)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["critic"] > 0.05 < found["generator"]
+    assert "update" not in vars(trainer.critic)
+
+
+def test_operations_are_those_of_the_convolutions(shards: Path, tmp_path: Path) -> None:
+    """Twice the multiplications, forward once and backward twice, less the first layers' gradients by their inputs."""
+    on = course(shards, tmp_path, "batch_size=2")
+    counted = operations(on.trainer("run"), on.batches())
+    critic = PatchCriticConfig(base_channels=4).build()
+    shapes: list[int] = []
+    for layer in critic.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _, out: shapes.append(2 * layer.weight.numel() * out.shape[-2] * out.shape[-1])
+            )
+    critic(torch.zeros(1, 1, 32, 32), torch.zeros(1, 2, 32, 32))
+    single = [Batch(batch.L[:1], batch.colour[:1], batch.mix[:1]) for batch in on.batches()]
+    alone = operations(on.trainer("alone"), single)
+    assert alone == pytest.approx(counted, rel=1e-6)  # an image's worth, whatever the batch
+    forward, first = sum(shapes), shapes[0]
+    of_critic = 2 * (3 * forward - first) + 2 * forward  # real and fake learn; the judge passes gradients to colours
+    assert counted > of_critic
+
+
+def words(shards: Path, *more: str) -> list[str]:
+    sets = [word for change in THIN for word in ("--set", change)]
+    return ["--shards", str(shards), *sets, *QUICK, *more]
+
+
+def test_step_prints_every_row_and_draws(shards: Path, tmp_path: Path) -> None:
+    out, plot = tmp_path / "step.json", tmp_path / "step.png"
+    assert main(["step", *words(shards, "--json", str(out), "--plot", str(plot))]) == 0
+    document = json.loads(out.read_text())
+    names = {row["name"] for row in document["rows"]}
+    assert names >= {"plain PyTorch", "colortrain", "bf16", "channels_last", "recompute", "matrix product", *PARTS}
+    assert [goal["what"] for goal in document["goals"]] == ["time of a step over plain PyTorch", "waiting for data"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_processes_are_set_beside_one(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scaling.json"
+    assert main(["scaling", *words(shards, "--rounds", "1", "--json", str(out))]) == 0
+    document = json.loads(out.read_text())
+    check_agrees({**document, "rows": [row for row in document["rows"] if row["unit"] == "images/s"]})
+    rates = {row["name"]: row["value"] for row in document["rows"] if row["unit"] == "images/s"}
+    (goal,) = document["goals"]
+    assert goal["value"] == pytest.approx(50 * rates["2 processes, a whole batch each"] / rates["1 process"])
+
+
+def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "checkpoint.json"
+    assert main(["checkpoint", *words(shards, "--every", "50", "--json", str(out))]) == 0
+    document = json.loads(out.read_text())
+    values = {row["name"]: row for row in document["rows"]}
+    stall, step = values["standing still for a save"]["low"], values["a step"]["high"]
+    assert 0 < 100 * stall / (50 * step + stall) <= document["goals"][0]["high"]
+    recipe = course(shards, tmp_path).recipe
+    weights = sum(num_parameters(config.build()) for config in (recipe.generator, recipe.critic))
+    assert 1 < values["both networks and their Adam"]["value"] / (3 * 4 * weights / 1e6) < 1.5  # with two moments each
+
+
+def test_mistakes_are_one_line(shards: Path) -> None:
+    with pytest.raises(UserError, match="--seconds 0"):
+        main(["step", *words(shards, "--seconds", "0")])
+    with pytest.raises(UserError, match="batch"):
+        main(["scaling", *words(shards, "--ranks", "3")])
+    with pytest.raises(UserError, match="holds 32 px samples"):
+        main(["step", "--shards", str(shards)])
