@@ -16,6 +16,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
     "report": ("launch.report.__main__", "what became of runs, in one HTML file that opens from disk"),
     "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
+    "export": ("launch.export", "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
     "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),

@@ -1,0 +1,169 @@
+"""The door that takes a network out of its run: a folder, ONNX, the Hub, and nothing overwritten or sent unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import colortrain
+from colortrain.recipe import load_recipe
+from launch.export import main
+from shards.errors import UserError
+from tests.colortrain.small_set import photograph
+from tests.distributed.processes import ROOT
+from tests.launch.fake_hub import fake_hub
+from tests.launch.small_run import small_run
+
+SCORES = {"generated": 0.1234567, "grey": 0.2, "median": 0.3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints with averaged weights, and what a run and an evaluation leave beside them."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    small_run(folder, settings=("ema.half_life=100",))
+    small_run(folder, step=5, seed=1, settings=("ema.half_life=100",))
+    start = {"kind": "start", "step": 0, "world": 2, "device": "cuda:0", "mixed_precision": "bf16"}
+    steps: list[dict[str, object]] = [
+        {"kind": "train", "step": step, "seconds": 300.0, "losses": {}} for step in (1, 2)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [start, *steps])))
+    protocol = {"split": "val", "size": 32, "dataset_id": "feed"}
+    document = {"step": 5, "ema": True, "samples": 74, "protocol": protocol, "metrics": {"l1": SCORES}}
+    (folder / "evaluation.json").write_text(json.dumps(document))
+    return folder
+
+
+def export(run: Path, *words: object) -> int:
+    return main(["--run", str(run), *map(str, words)])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_for_two_lines_of_python_and_onnx(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "exported"
+    assert export(run, "--out", out, "--onnx", out / "net.onnx", "--checkpoint", 3) == 0
+    assert names(out) == ["README.md", "config.json", "model.safetensors", "net.onnx", "recipe.json"]
+    network = colortrain.load(out)
+    assert (network.description.step, network.description.weights) == (3, "ema")
+    cat = photograph("chelsea")
+    expected = colortrain.load(run, checkpoint=3).colorize(cat)
+    assert np.array_equal(network.colorize(cat), expected)
+    assert load_recipe(out / "recipe.json") == load_recipe(run / "checkpoints" / "step-000000003" / "recipe.json")
+    assert "opset 18, off PyTorch by" in capsys.readouterr().out
+
+
+def test_weights_of_the_last_step_if_told(run: Path, tmp_path: Path) -> None:
+    assert export(run, "--out", tmp_path / "exported", "--no-ema") == 0
+    assert colortrain.load(tmp_path / "exported").description.weights == "generator"
+
+
+def test_the_card_is_filled_from_the_run(run: Path, tmp_path: Path) -> None:
+    export(run, "--out", tmp_path / "old-photos")
+    card = (tmp_path / "old-photos" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: colortrain\n")
+    assert "\n# old-photos\n" in card
+    assert "10 minutes on 2 x cuda, precision bf16" in card
+    assert "| L1 (ab / 110), lower is better | 0.1235 | 0.2 | 0.3 |" in card
+    assert "On 74 photographs of split `val`, 32 px, data set `feed`" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "old-photos"))
+    space = {"photograph": photograph("chelsea")}
+    exec(code, space)
+    assert space["coloured"].shape == photograph("chelsea").shape
+
+
+def test_scores_of_another_checkpoint_are_not_told(run: Path, tmp_path: Path) -> None:
+    for name, words in (("earlier", ["--checkpoint", 3]), ("last", ["--no-ema"])):
+        export(run, "--out", tmp_path / name, *words)
+        assert "This checkpoint has not been scored" in (tmp_path / name / "README.md").read_text()
+
+
+def test_nothing_is_overwritten_unless_told(run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("my own")
+    for words in ([], ["--force"]):
+        with pytest.raises(UserError, match="holds something else than an export"):
+            export(run, "--out", mine, *words)
+    assert names(mine) == ["README.md"]
+    export(run, "--out", tmp_path / "exported", "--checkpoint", 3)
+    with pytest.raises(UserError, match=r"holds an export already: .*--force"):
+        export(run, "--out", tmp_path / "exported")
+    export(run, "--out", tmp_path / "exported", "--force")
+    assert colortrain.load(tmp_path / "exported").description.step == 5
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(UserError, match=r"net\.onnx exists"):
+        export(run, "--onnx", tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to write: give --out DIR or --onnx FILE.onnx"),
+        (["--onnx", "net.pt"], "ends in .onnx"),
+        (["--onnx", "n.onnx", "--push", "me/x"], "give that too"),
+        (["--out", "o", "--push", "a/b/c"], "--push a/b/c"),
+        (["--out", "o", "--push", "me/x"], "needs a token"),
+        (["--out", "o", "--checkpoint", "4"], "no whole checkpoint of step 4"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(
+    words: list[str], message: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("launch.export.get_token", lambda: None)
+    with pytest.raises(UserError) as raised:
+        export(run, *words)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert names(tmp_path) == []
+
+
+def push(run: Path, out: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the library reads the hub's address when it is imported."""
+    line = [sys.executable, "-m", "launch.export", "--run", str(run), "--out", str(out), *words]
+    space = {**os.environ, "HF_ENDPOINT": address, "HF_TOKEN": "hf_secret", "HF_HOME": str(out.parent / "home")}
+    space = {name: value for name, value in space.items() if not name.lower().endswith("_proxy")}
+    return subprocess.run(line, env=space, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "exported"
+    export(run, "--out", out, "--checkpoint", 3)
+    (out / "diary.txt").write_text("private")
+    with fake_hub() as hub:
+        words = ("--force", "--push", "me/old-photos", "--private", "--onnx", str(out / "model.onnx"))
+        done = push(run, out, hub.address, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == f"{hub.address}/me/old-photos"
+    assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors", "recipe.json"]
+    assert all(hub.files[name] == (out / name).read_bytes() for name in hub.files)
+    assert 'colortrain.load(snapshot_download("me/old-photos"))' in hub.files["README.md"].decode()
+    (created,) = hub.created
+    assert created["name"] == "old-photos"
+    assert created.get("visibility") == "private" or created["private"] is True  # newer and older clients
+    assert hub.tokens == {"Bearer hf_secret"}
+    received = tmp_path / "received"
+    received.mkdir()
+    for name, data in hub.files.items():
+        (received / name).write_bytes(data)
+    assert colortrain.load(received).description.step == 5
+
+
+def test_a_hub_that_refuses_is_one_line(run: Path, tmp_path: Path) -> None:
+    with fake_hub() as hub:
+        done = push(run, tmp_path / "exported", f"{hub.address}/nowhere", "--push", "me/old-photos")
+    assert done.returncode == 2
+    assert "the Hub did not take me/old-photos" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "model.safetensors" in names(tmp_path / "exported")
