@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics.constant import median_colour
-from colortrain.metrics.images import Depth, per_image, psnr
+from colortrain.metrics.images import Depth, per_image, psnr, versions
+from colortrain.metrics.sets import LAB_FIELDS, Album
+from colortrain.tables import LABELS, Scores
 from shards.errors import UserError
 from shards.reader import Split
 
-Scores = dict[str, Any]
+T = TypeVar("T")
 Rows = dict[str, np.ndarray]
+Metrics = dict[str, dict[str, float]]  # metric -> version -> value
 
 
 def make(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
@@ -90,22 +93,28 @@ def score_split(
         raise UserError(f"{split.root}: split {split.name} is empty, there is nothing to score")
     constant = median_colour(split)
     mine: list[tuple[int, Rows]] = []
+    album = Album([LAB_FIELDS])
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
-            shown = with_lightness(truth, made)
-            mine.append((start, _to_numpy(per_image(shown, truth, made=made, constant=constant.ab, metrics=metrics))))
+            shown = versions(with_lightness(truth, made), truth, constant.ab)
+            mine.append((start, _to_numpy(per_image(shown, made=made, metrics=metrics))))
+            album.add(shown, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
+    parts = gathered((mine, album.seen), world)
+    rows = _in_order(chunk for chunks, _ in parts for chunk in chunks)
+    album = album.join(seen for _, seen in parts)
     manifest = split.manifest
     protocol = {
         "dataset_id": manifest.dataset_id, "split": split.name, "size": manifest.size, "fit": manifest.fit,
         "dtype": manifest.dtype, "dropout": dropout, "seed": seed, "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given", "median": constant.protocol(split),
     }  # fmt: skip
-    return {"samples": count, "protocol": protocol, "metrics": summarise(_gather(mine, world))}
+    found = summarise(rows) | album.metrics()
+    return {"samples": count, "protocol": protocol, "metrics": {name: found[name] for name in LABELS if name in found}}
 
 
 def _to_numpy(rows: dict[str, Tensor]) -> Rows:
@@ -128,95 +137,36 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _gather(mine: list[tuple[int, Rows]], world: int) -> Rows:
-    """All ranks' chunks, as one array a metric in the order of samples."""
-    everyone = [mine]
+def gathered(mine: T, world: int) -> list[T]:
+    """What every rank has, in the order of ranks; each must call it."""
+    everyone = [mine] * world
     if world > 1:
-        everyone = [[] for _ in range(world)]
         torch.distributed.all_gather_object(everyone, mine)
-    chunks = sorted((chunk for part in everyone for chunk in part), key=lambda chunk: chunk[0])
-    return {name: np.concatenate([rows[name] for _, rows in chunks]) for name in chunks[0][1]}
+    return everyone
 
 
-def summarise(rows: Rows) -> dict[str, dict[str, float]]:
+def _in_order(chunks: Iterable[tuple[int, Rows]]) -> Rows:
+    """All ranks' chunks, as one array a metric in the order of samples."""
+    ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
+    return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
+
+
+def summarise(rows: Rows) -> Metrics:
     """Metrics of a split from those of its pictures ("l1.grey": (N,) float64): means, and what only exists pooled.
 
     `psnr` is the mean over pictures, `psnr_pooled` that of the mean squared error over all pixels of all pictures.
     """
-    metrics: dict[str, dict[str, float]] = {}
+    metrics: Metrics = {}
     for name, values in rows.items():
         metric, version = name.split(".")
         metrics.setdefault(metric, {})[version] = float(values.mean())
     pooled = metrics.pop("mse")
     metrics["psnr_pooled"] = {v: float(psnr(torch.tensor(x, dtype=torch.float64))) for v, x in pooled.items()}
-    colours = metrics["colourfulness"]
-    ratios = {version: _ratio(value, colours["truth"]) for version, value in colours.items() if version != "truth"}
-    metrics["colourfulness_ratio"] = ratios
-    return {name: metrics[name] for name in LABELS if name in metrics}
+    for name in ("colourfulness", "colourfulness_absolute"):
+        truth = metrics[name]["truth"]
+        metrics[f"{name}_ratio"] = {v: _ratio(value, truth) for v, value in metrics[name].items() if v != "truth"}
+    return metrics
 
 
 def _ratio(value: float, truth: float) -> float:
     return value / truth if truth else math.nan
-
-
-# What each metric is called, which way is better, and how many decimals are worth printing.
-LABELS = {
-    "l1": ("L1 of ab / 110", "↓", 4),
-    "psnr": ("PSNR, mean of pictures, dB", "↑", 2),
-    "psnr_pooled": ("PSNR, pooled, dB", "↑", 2),
-    "ssim": ("SSIM", "↑", 4),
-    "accuracy_2": ("accuracy at 2 %, L too, %", "↑", 1),
-    "accuracy_5": ("accuracy at 5 %, L too, %", "↑", 1),
-    "accuracy_ab_2": ("accuracy at 2 %, ab alone, %", "↑", 1),
-    "accuracy_ab_5": ("accuracy at 5 %, ab alone, %", "↑", 1),
-    "mae": ("MAE x 100, L too", "↓", 2),
-    "mae_lab": ("MAE in Lab units, L too", "↓", 2),
-    "colourfulness": ("colourfulness (M3)", "→ truth", 2),
-    "colourfulness_ratio": ("colourfulness / truth", "→ 1", 3),
-    "bright_spots": ("bright spots, % of pixels", "↓", 3),
-    "sepia": ("sepia (one hue = 1)", "→ truth", 3),
-}
-COLUMNS = ("generated", "grey", "median", "truth")
-
-
-def table_rows(scores: Scores) -> list[list[str]]:
-    """The scores as text, a row a metric: name, which way is better, then `COLUMNS`."""
-    rows = []
-    for name, values in scores["metrics"].items():
-        label, better, decimals = LABELS.get(name, (name, "", 4))
-        shown = [f"{values[column]:.{decimals}f}" if column in values else "" for column in COLUMNS]
-        rows.append([label, better, *shown])
-    return rows
-
-
-def caption(scores: Scores) -> str:
-    """What the numbers were measured on, in one line."""
-    protocol = scores["protocol"]
-    median = protocol["median"]
-    learnt = f"{median['split']}, the split scored (an oracle)" if median["oracle"] else median["split"]
-    return (
-        f"{scores['samples']:,} samples of {protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
-        f"({protocol['fit']}), dropout {'on' if protocol['dropout'] else 'off'}, "
-        f"L {'of its own' if protocol['lightness'] == 'made' else 'given'}; "
-        f"median a, b = {median['ab'][0]:g}, {median['ab'][1]:g} of {learnt}"
-    )
-
-
-def markdown_table(scores: Scores) -> str:
-    """The scores as a Markdown table under a caption."""
-    head = ["metric", "better", *COLUMNS]
-    lines = [head, ["---", ":-:", *["--:"] * len(COLUMNS)], *table_rows(scores)]
-    return "\n".join([caption(scores), "", *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
-
-
-def text_table(scores: Scores) -> str:
-    """The scores as aligned columns under a caption, for a terminal or a log."""
-    lines = [["metric", "better", *COLUMNS], *table_rows(scores)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join([caption(scores), *(line.rstrip() for line in text)]) + "\n"

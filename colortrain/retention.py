@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from colortrain.checkpoint import BEST, checkpoint_folder, checkpoint_steps
-from colortrain.evaluation import LABELS
 from colortrain.metrics.images import PAIRED_SLOW
 from colortrain.recipe import Recipe
+from colortrain.tables import LABELS
 from shards.errors import UserError, unknown
 from shards.files import write_whole
 

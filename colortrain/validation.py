@@ -7,11 +7,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from colortrain.evaluation import Scores, generate, score_split
+from colortrain.evaluation import generate, score_split
 from colortrain.journal import Journal
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import sample_grid
 from colortrain.recipe import Recipe
+from colortrain.tables import Scores
 from shards.reader import Split
 
 _SAMPLES = 8  # photographs in a sample grid

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from colortrain.checkpoint import latest_checkpoint, load_generator, load_state
-from colortrain.evaluation import LABELS, generate
+from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import grey, save_png, titled_grid
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
+from colortrain.tables import LABELS
 from colortrain.thin import thinned, without_downloads
 from launch.doors import DoorParser, at_least_one
 from launch.processes import launcher

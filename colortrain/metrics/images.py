@@ -6,7 +6,7 @@ the truth), `WITH_OWN_L` (and sees the L the network made), `PAIRED_SLOW` (not w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -78,7 +78,16 @@ def colourfulness(rgb: Tensor) -> Tensor:
     For RGB in 0..255, as the paper's scale is.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
-    opponent = torch.stack([red - green, (red + green) / 2 - blue])
+    return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]))
+
+
+def colourfulness_absolute(rgb: Tensor) -> Tensor:
+    """The variant that colorization benchmarks print as colourfulness: spreads and means of |R - G| and |Y - B|."""
+    red, green, blue = (255 * rgb).flatten(2).unbind(1)
+    return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
+
+
+def _colourfulness(opponent: Tensor) -> Tensor:
     spread = opponent.std(dim=-1, correction=0).square().sum(0).sqrt()
     return spread + 0.3 * opponent.mean(dim=-1).square().sum(0).sqrt()
 
@@ -100,6 +109,7 @@ WITH_OWN_L: dict[str, Callable[[Pictures, Pictures], Tensor]] = {
 }
 SINGLE: dict[str, Callable[[Pictures], Tensor]] = {
     "colourfulness": lambda found: colourfulness(found.rgb),
+    "colourfulness_absolute": lambda found: colourfulness_absolute(found.rgb),
     "sepia": lambda found: sepia(found.lab),
 }
 PAIRED_SLOW: dict[str, Callable[[Pictures, Pictures], Tensor]] = {  # 44 ms a 256 px picture on a core, others 5 in all
@@ -109,23 +119,30 @@ PAIRED_SLOW: dict[str, Callable[[Pictures, Pictures], Tensor]] = {  # 44 ms a 25
 Depth = Literal["core", "all"]  # without the slow metrics, or with them
 
 
-def per_image(
-    generated: Tensor, truth: Tensor, *, made: Tensor | None = None, constant: Sequence[float] | None = None,
-    metrics: Depth = "all",
-) -> dict[str, Tensor]:  # fmt: skip
-    """Every metric of each picture: "l1.generated", "l1.grey", "colourfulness.truth", ... to (B,).
+def versions(generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None) -> dict[str, Pictures]:
+    """The pictures that are scored: generated, grey (ab = 0), median (where `constant` gives a and b) and truth.
 
-    `generated`, `truth` and `made` are (B, 3, H, W) in CIELAB units: `generated` has the true L, `made` is the same
-    picture with the L the network made (`generated` itself if not given), which `WITH_OWN_L` sees. Grey is ab = 0
-    under the true L, median (where `constant` gives a and b) that constant under it.
+    `generated` and `truth` are (B, 3, H, W) in CIELAB units; all have the true L.
     """
     true = Pictures(truth.float())
-    versions = {"generated": Pictures(generated.float()), "grey": true.with_ab(0)}
+    found = {"generated": Pictures(generated.float()), "grey": true.with_ab(0)}
     if constant is not None:
-        versions["median"] = true.with_ab(torch.tensor(constant).view(2, 1, 1))
-    own = versions if made is None else versions | {"generated": Pictures(made.float())}
+        found["median"] = true.with_ab(torch.tensor(constant).view(2, 1, 1))
+    return {**found, "truth": true}
+
+
+def per_image(
+    shown: Mapping[str, Pictures], *, made: Tensor | None = None, metrics: Depth = "all"
+) -> dict[str, Tensor]:
+    """Every metric of each picture: "l1.generated", "l1.grey", "colourfulness.truth", ... to (B,).
+
+    `shown` is what `versions` gives. `made` is the generated pictures with the L the network made, (B, 3, H, W) in
+    CIELAB units, which `WITH_OWN_L` sees; not given, it is the true L.
+    """
+    true = shown["truth"]
+    others = {name: pictures for name, pictures in shown.items() if name != "truth"}
+    own = others if made is None else others | {"generated": Pictures(made.float())}
     paired = PAIRED | (PAIRED_SLOW if metrics == "all" else {})
-    rows = {f"{m}.{v}": measure(shown, true) for m, measure in paired.items() for v, shown in versions.items()}
-    rows |= {f"{m}.{v}": measure(shown, true) for m, measure in WITH_OWN_L.items() for v, shown in own.items()}
-    versions["truth"] = true
-    return rows | {f"{m}.{v}": single(shown) for m, single in SINGLE.items() for v, shown in versions.items()}
+    rows = {f"{m}.{v}": measure(found, true) for m, measure in paired.items() for v, found in others.items()}
+    rows |= {f"{m}.{v}": measure(found, true) for m, measure in WITH_OWN_L.items() for v, found in own.items()}
+    return rows | {f"{m}.{v}": single(found) for m, single in SINGLE.items() for v, found in shown.items()}

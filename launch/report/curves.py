@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from colortrain.evaluation import LABELS
+from colortrain.tables import LABELS
 from launch.report.story import Line, Story
 
 Chart = dict[str, Any]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.evaluation import LABELS
+from colortrain.tables import LABELS
 from launch.report.papers import HEADLINES
 from launch.report.story import Session, Story
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.evaluation import COLUMNS, LABELS, caption
 from colortrain.plain import to_plain
 from colortrain.recipes import RECIPES
+from colortrain.tables import COLUMNS, LABELS, caption
 from launch.report.papers import HEADLINES
 from launch.report.story import Story
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from colortrain.metrics.accuracy import accuracy, mae, mae_lab
-from colortrain.metrics.images import per_image
+from colortrain.metrics.images import per_image, versions
 
 AB = slice(1, 3)
 
@@ -57,13 +57,13 @@ def test_the_networks_own_lightness_counts_where_it_has_one() -> None:
     truth = plane(50, 10, -20, size=16)
     made = truth + torch.tensor([20.0, 3, 0]).view(3, 1, 1)
     shown = torch.cat([truth[:, :1], made[:, 1:]], dim=1)
-    rows = per_image(shown, truth, made=made, constant=(10, -20))
+    rows = per_image(versions(shown, truth, (10, -20)), made=made)
     assert rows["accuracy_2.generated"].tolist() == [0]
     assert rows["accuracy_ab_2.generated"].tolist() == [100]
     torch.testing.assert_close(rows["mae.generated"], torch.tensor([100 * (0.4 + 3 / 110) / 3]))
     assert rows["accuracy_2.median"].tolist() == [100]
     assert rows["accuracy_2.grey"].tolist() == [0]
-    given = per_image(shown, truth)
+    given = per_image(versions(shown, truth))
     assert given["accuracy_2.generated"].tolist() == [100]
     assert "l1.median" not in given
     torch.testing.assert_close(rows["l1.generated"], given["l1.generated"])

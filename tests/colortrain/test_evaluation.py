@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from colortrain.evaluation import generate, make, markdown_table, score_split, text_table
+from colortrain.evaluation import generate, make, score_split
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
 from colortrain.metrics.constant import median_colour
-from colortrain.metrics.images import Pictures, l1, per_image
+from colortrain.metrics.images import Pictures, l1, per_image, versions
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from colortrain.models.pix2pix import UNetConfig
+from colortrain.tables import markdown_table, text_table
 from shards.reader import Split
 from tests.colortrain.small_set import small_set
 
@@ -97,7 +98,7 @@ def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) 
     scores = score_split(generator, CODEC, split, "cpu", batch_size=4)
     lab = read(split)
     generated = generate(generator, CODEC, lab)
-    rows = per_image(generated, lab)
+    rows = per_image(versions(generated, lab))
     metrics = scores["metrics"]
     assert scores["samples"] == 13
     assert metrics["l1"]["generated"] == pytest.approx(float(l1(generated, lab).mean()), rel=1e-5)

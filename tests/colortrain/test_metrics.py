@@ -8,7 +8,17 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from colortrain.metrics.images import Pictures, colourfulness, l1, mse, per_image, psnr, ssim
+from colortrain.metrics.images import (
+    Pictures,
+    colourfulness,
+    colourfulness_absolute,
+    l1,
+    mse,
+    per_image,
+    psnr,
+    ssim,
+    versions,
+)
 from shards.lab import rgb_to_lab
 from tests.colortrain.small_set import cut_outs
 
@@ -69,7 +79,7 @@ def test_l1_is_in_units_of_110_and_blind_to_lightness() -> None:
 
 
 def test_equal_pictures_score_the_ends_of_the_scales(truth: Tensor) -> None:
-    rows = per_image(truth, truth)
+    rows = per_image(versions(truth, truth))
     np.testing.assert_array_equal(rows["l1.generated"], np.zeros(8))
     np.testing.assert_array_equal(rows["psnr.generated"], np.full(8, 100))  # the floor of 1e-10
     np.testing.assert_allclose(rows["ssim.generated"], 1, atol=1e-6)
@@ -96,8 +106,15 @@ def test_colourfulness_follows_its_formula_on_photographs(truth: Tensor) -> None
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_absolute_variant_follows_its_formula_on_photographs(truth: Tensor) -> None:
+    for found, rgb in zip(colourfulness_absolute(Pictures(truth).rgb), as_numpy(truth) * 255, strict=True):
+        rg, yb = np.abs(rgb[..., 0] - rgb[..., 1]), np.abs(0.5 * (rgb[..., 0] + rgb[..., 1]) - rgb[..., 2])
+        expected = np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
 def test_grey_has_the_true_lightness_and_no_colour(truth: Tensor, other: Tensor) -> None:
-    rows = per_image(other, truth)
+    rows = per_image(versions(other, truth))
     np.testing.assert_allclose(rows["colourfulness.grey"], 0, atol=0.1)
     np.testing.assert_allclose(rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5)
     grey = as_numpy(Pictures(truth).with_ab(0).lab)
