@@ -95,10 +95,11 @@ def pictures(channels: int, step: int) -> Batch:
     return Batch(*(torch.from_numpy(array).to(torch.get_default_dtype()) for array in (L, colour, mix)))
 
 
-def share(batch: Batch, rank: int, world: int) -> Batch:
-    """The slice of a global batch that `rank` sees."""
+def share(batch: Batch, accelerator: Accelerator) -> Batch:
+    """The slice of a global batch that this process sees, on its device."""
+    rank, world = accelerator.process_index, accelerator.num_processes
     mine = slice(rank * PICTURES // world, (rank + 1) * PICTURES // world)
-    return Batch(batch.L[mine], batch.colour[mine], batch.mix[mine])
+    return Batch(*(tensor[mine].to(accelerator.device) for tensor in (batch.L, batch.colour, batch.mix)))
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def outcome(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
         found: dict[str, Tensor] = {}
         for step in range(steps):
-            batch = share(pictures(recipe.codec.channels, step), accelerator.process_index, accelerator.num_processes)
+            batch = share(pictures(recipe.codec.channels, step), accelerator)
             losses = train_step(*networks, recipe, measures, batch, step, epoch=0)
             found |= {f"step {step} {name}": accelerator.reduce(value, "mean") for name, value in losses.items()}
     for network in networks:
@@ -136,7 +137,7 @@ def after_one_rank_failed(accelerator: Accelerator) -> dict[str, Tensor]:
     torch.manual_seed(0)
     networks = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), accelerator, Engine(accumulate=2))
     for step in range(3):
-        batch = share(pictures(2, step), accelerator.process_index, accelerator.num_processes)
+        batch = share(pictures(2, step), accelerator)
         if step == 1 and accelerator.is_last_process:
             batch.colour[0, 0, 0, 0] = torch.inf
         train_step(*networks, recipe, [L1().build(_RESOURCES)], _single(batch), step, epoch=0)

@@ -101,16 +101,25 @@ def test_a_run_goes_on_with_zero_and_without(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @needs_deepspeed
 @pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, there are {GPUS}")
-def test_zero_trains_in_bfloat16_on_gpus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_zero_trains_on_gpus_as_one_process(tmp_path: Path, precision: str) -> None:
+    """Through our own configuration: to rounding in float32, and finite in bfloat16."""
     shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
-    config = ROOT / "launch" / "accelerate" / "zero2.yaml"
-    line = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "launch.train"]
-    done = subprocess.run(
-        [*map(str, line), *map(str, words(shards, tmp_path / "run", 10))],
-        env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "run", 10).values())
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    zero = ["--config_file", str(ROOT / "launch" / "accelerate" / "zero2.yaml")]
+    for folder, words_of_launch in ((run, zero), (alone, ["--num_processes", "1"])):
+        line = [*launch, *words_of_launch, "--mixed_precision", precision, "-m", "launch.train"]
+        done = subprocess.run(
+            [*line, *map(str, words(shards, folder, 10))],
+            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    found, expected = tensors(run, 10), tensors(alone, 10)
+    for name, tensor in expected.items():
+        assert found[name].isfinite().all()
+        if precision == "no":
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""What only GPUs can show: NCCL, BatchNorm under DDP, prefetching through pinned memory, the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from colortrain.data import Loader
+from colortrain.engine import Engine
+from colortrain.lab import SymmetricCodec
+from launch.benchmark import main
+from shards.reader import Split
+from tests.distributed.equivalence import RECIPES, SYNCED, outcome
+from tests.distributed.processes import ROOT, environment
+from tests.launch.test_benchmark import check_agrees
+
+GPUS = torch.cuda.device_count()
+pytestmark = pytest.mark.gpu
+one_gpu = pytest.mark.skipif(GPUS < 1, reason="needs a GPU, there is none")
+two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, there are {GPUS}")
+THIN = ["size=32", "generator.levels=4", "generator.base_channels=8", "critic.base_channels=8", "batch_size=8"]
+
+
+@pytest.fixture
+def exact_products() -> None:
+    """TF32 rounds to 10 bits: it is off for all convolutions and products of these comparisons."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+@two_gpus
+def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
+    """Every game through NCCL, and BatchNorm synchronised over both ranks, in float64."""
+    config = str(ROOT / "launch" / "accelerate" / "ddp.yaml")
+    launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
+    line = [sys.executable, *launch, "--mixed_precision", "no", "-m", "tests.distributed.equivalence", str(tmp_path)]
+    done = subprocess.run(
+        [*line, "float64"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name, recipe in {**RECIPES, **SYNCED}.items():
+        alone = outcome(recipe, torch.float64, Accelerator(), Engine())
+        together = load_file(tmp_path / f"{name}-float64-1")
+        for key, tensor in alone.items():
+            torch.testing.assert_close(together[key], tensor.cpu(), rtol=0, atol=1e-9, msg=f"{name}: {key}")
+
+
+@one_gpu
+def test_batches_arrive_without_waiting_for_the_gpu(shards: Path) -> None:
+    """Read ahead into pinned memory and copied asynchronously: as on the CPU, and nothing asks the device."""
+    words = {"batch_size": 4, "seed": 0, "flip": 0.5, "workers": 2}
+    on_cpu = Loader(Split(shards), SymmetricCodec(), **words)  # type: ignore[arg-type]
+    on_gpu = Loader(Split(shards), SymmetricCodec(), device="cuda", **words)  # type: ignore[arg-type]
+    with closing(on_cpu.batches()) as some:
+        expected = [(batch.L.clone(), batch.colour.clone()) for batch in islice(some, 6)]
+    with closing(on_gpu.batches()) as others:
+        next(others)  # the first makes the codec's constants
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = list(islice(others, 5))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for batch, (L, colour) in zip(found, expected[1:], strict=True):
+        torch.testing.assert_close(batch.L.cpu(), L, rtol=0, atol=1e-6)
+        torch.testing.assert_close(batch.colour.cpu(), colour, rtol=0, atol=1e-6)
+
+
+@one_gpu
+@pytest.mark.parametrize("name", ["step", "checkpoint", "scaling"])
+def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "report.json"
+    sets = [word for change in THIN for word in ("--set", change)]
+    assert main([name, "--shards", str(shards), *sets, "--seconds", "0.2", "--rounds", "2", "--json", str(out)]) == 0
+    document = json.loads(out.read_text())
+    check_agrees({**document, "rows": []})
+    if name == "step":
+        assert "bf16, channels_last, compile, over plain PyTorch" in {goal["what"] for goal in document["goals"]}
