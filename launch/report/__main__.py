@@ -5,19 +5,23 @@ python -m launch.report runs/first --out report
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from launch.doors import DoorParser
+from launch.doors import DoorParser, add_cache, at_least_one, cache_of
+from launch.report.photos import look, photographs
 from launch.report.story import read_stories
 from launch.report.write import page
 from shards.errors import UserError, run_door
 from shards.files import write_whole
+from shards.progress import ProgressLine
 
 _EXAMPLE = """\
-example: two runs beside each other
-  python -m launch.report runs/first runs/second --out report
+example: two runs beside each other, with what they make of held-out photographs
+  python -m launch.report runs/first runs/second --out report --shards photos-256
 """
 
 
@@ -26,14 +30,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = DoorParser("launch.report", "Show what became of runs in one HTML file that opens from disk.", _EXAMPLE)
     words.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that launch.train wrote")
     words.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for report.html")
+    words.add_argument("--shards", metavar="DIR", help="the shards, for what needs them: photographs, best and worst")
+    add_cache(words)
+    words.add_argument(
+        "--photos", type=at_least_one, default=200, metavar="N", help="look at so many held-out ones; default 200"
+    )
     asked = words.parse_args(argv)
     if asked.out.is_file():
         raise UserError(f"--out {asked.out} is a file: give a folder")
     path = asked.out / "report.html"
-    text = page(read_stories(asked.runs)).encode()
+    stories = read_stories(asked.runs)
+    text = page(stories, _photographs(asked) if asked.shards else None).encode()
     write_whole(path, text)
     print(f"{path} ({len(text) / 1e6:.1f} MB): open it in a browser")
     return 0
+
+
+def _photographs(asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Of each run what it makes of the same photographs; more runs show fewer."""
+    each = max(2, 8 // len(asked.runs))
+    cache, shown = cache_of(asked), []
+    with ProgressLine("looking at photographs", len(asked.runs), "runs") as progress:
+        for done, run in enumerate(asked.runs, 1):
+            shown.append(photographs(look(run, asked.shards, asked.photos, cache), each))
+            progress.advance_to(done)
+    return shown
 
 
 if __name__ == "__main__":

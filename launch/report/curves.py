@@ -63,7 +63,8 @@ def _loss_points(lines: Sequence[Line], name: str) -> list[tuple[float, float | 
 
 
 def _field_points(lines: Sequence[Line], name: str) -> list[tuple[float, float | None]]:
-    return [(each["images"], each.get(name)) for each in lines]
+    group, _, field = name.rpartition("/")
+    return [(each["images"], (each.get(group, {}) if group else each).get(field)) for each in lines]
 
 
 def _loss_names(stories: Sequence[Story]) -> list[str]:
@@ -133,6 +134,8 @@ def _machine(stories: Sequence[Story]) -> list[Chart]:
     fields: dict[str, tuple[str, dict[str, Any]]] = {
         "images_per_second": ("Images a second", {}),
         "data_wait": ("Waiting for data, share of time", {"rules": [{"y": _WAIT, "name": "too slow"}], "log": False}),
+        "gradient_norms/generator": ("Norm of the generator's gradients", {}),
+        "gradient_norms/critic": ("Norm of the critic's gradients", {}),
         "lr": ("Learning rate of the generator", {}),
     }
     single = len(stories) == 1

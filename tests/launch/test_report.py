@@ -6,12 +6,15 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from playwright.sync_api import Page
 
 from colortrain.recipes import RECIPES
 from launch.report.__main__ import main
 from launch.report.papers import HEADLINES
+from launch.report.photos import Looked, _counts, look, photographs
 from launch.report.story import read_story, sessions_of
 from launch.train import main as train
 from shards.errors import UserError
@@ -154,3 +157,53 @@ def test_a_run_without_lines_is_told(page: Page, place: Path, tmp_path: Path) ->
     assert main([str(tmp_path / "run"), "--out", str(tmp_path)]) == 0
     opened(page, tmp_path / "report.html")
     assert page.locator("#summary").get_by_text("No held-out scores yet.").count() == 1
+
+
+@pytest.fixture(scope="module")
+def looked(place: Path) -> Looked:
+    return look(place / "one", str(place / "shards"), 8)
+
+
+def test_best_and_worst_are_ranked_by_their_gain_on_grey(looked: Looked) -> None:
+    shown = photographs(looked, 3)
+    gains = dict(zip(looked.numbers.tolist(), looked.gain.tolist(), strict=True))
+    ranked = sorted(gains, key=lambda number: -gains[number])
+    assert [photo["number"] for photo in shown["best"]] == ranked[:3]
+    assert [photo["number"] for photo in shown["worst"]] == ranked[::-1][:3]
+    assert shown["better"] == sum(gain > 0 for gain in gains.values())
+    truth = torch.from_numpy(looked.truth)
+    np.testing.assert_allclose(looked.rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5)
+
+
+def test_histograms_count_every_pixel_where_its_colour_lies() -> None:
+    lab = np.zeros((1, 3, 2, 2), np.float32)
+    lab[0, 1] = [[20, 20], [-110, 500]]  # beyond the reach: in the outermost cell
+    lab[0, 2] = [[-40, -40], [0, 0]]
+    counts = _counts(lab)
+    middle = len(counts) // 2
+    assert counts.sum() == 4
+    assert counts[middle - 20, middle + 10] == 2
+    assert counts[middle, 0] == counts[middle, -1] == 1
+
+
+def test_before_and_after_slide(page: Page, place: Path) -> None:
+    words = ["--shards", str(place / "shards"), "--photos", "8"]
+    assert main([str(place / "one"), "--out", str(place / "photos"), *words]) == 0
+    opened(page, place / "photos" / "report.html")
+    stack = page.locator(".stack").first
+    box = stack.bounding_box()
+    assert box is not None
+
+    def cut() -> float:
+        return float(stack.evaluate("stack => getComputedStyle(stack).getPropertyValue('--cut')"))
+
+    assert cut() == 0.5
+    assert "inset" in stack.locator(".over.grey").evaluate("image => getComputedStyle(image).clipPath")
+    stack.locator("input").focus()
+    page.keyboard.press("End")
+    assert cut() == 1
+    stack.locator("input").click(position={"x": 0.25 * box["width"], "y": 0.5 * box["height"]})
+    assert cut() == pytest.approx(0.25, abs=0.05)  # the line's own width is no part of the way
+    page.get_by_label("as it is").check()
+    assert stack.locator(".over.truth").is_visible()
+    assert not stack.locator(".over.grey").is_visible()

@@ -10,6 +10,21 @@ for (const film of document.querySelectorAll(".film")) {
   show();
 }
 
+for (const stack of document.querySelectorAll(".stack")) {
+  const input = stack.querySelector("input");
+  const show = () => {
+    stack.style.setProperty("--cut", String(input.value / 100));
+    input.setAttribute("aria-valuetext", `${100 - input.value} % generated`);
+  };
+  input.addEventListener("input", show);
+  show();
+}
+
+for (const radio of document.querySelectorAll(".sides input"))
+  radio.addEventListener("change", () => {
+    for (const image of document.querySelectorAll(".stack .over")) image.hidden = !image.classList.contains(radio.value);
+  });
+
 function value(row, column) {
   const cell = row.children[column];
   if (cell.dataset.value === undefined) return cell.textContent.trim();
