@@ -17,6 +17,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "report": ("launch.report.__main__", "what became of runs, in one HTML file that opens from disk"),
     "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
     "export": ("launch.export", "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub"),
+    "serve": ("launch.serve", "a page on this machine: drop a photograph, see it coloured by one run or several"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
     "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
