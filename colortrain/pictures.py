@@ -97,6 +97,12 @@ def save_png(picture: np.ndarray, path: Path) -> None:
         Image.fromarray(picture).save(stream, "PNG", compress_level=3)
 
 
+def save_jpeg(picture: np.ndarray, path: Path, quality: int = 88) -> None:
+    """Write (H, W, 3) uint8 as JPEG, whole or not at all."""
+    with whole_file(path) as stream:
+        Image.fromarray(picture).save(stream, "JPEG", quality=quality, optimize=True)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; half a line, which a killed run leaves, is passed over."""
     lines = []

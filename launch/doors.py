@@ -15,7 +15,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
     "report": ("launch.report.__main__", "what became of runs, in one HTML file that opens from disk"),
-    "colorize": ("launch.colorize", "colour photographs of any size with a trained run"),
+    "colorize": ("launch.colorize", "colour photographs of any size, and films, with trained runs"),
     "export": ("launch.export", "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub"),
     "serve": ("launch.serve", "a page on this machine: drop a photograph, see it coloured by one run or several"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),

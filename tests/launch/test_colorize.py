@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import colortrain
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import generate
 from colortrain.lab import lab_to_rgb
@@ -159,6 +160,27 @@ def test_a_large_picture_is_coloured_in_blocks(run: Path, tmp_path: Path) -> Non
     assert found.shape == picture.shape
     difference = np.abs(rgb_to_lab(found)[0] - rgb_to_lab(picture)[0])
     assert np.median(difference, axis=1).max() < 1  # clipped colours lose lightness, most pixels do not
+
+
+def test_several_networks_at_once_share_a_sheet(run: Path, album: Path, tmp_path: Path) -> None:
+    small_run(tmp_path / "other", seed=1, settings=("test_dropout=false",))
+    colortrain.load(tmp_path / "other").save(tmp_path / "exported")
+    both, sheet = ["--run", tmp_path / "exported"], tmp_path / "sheet.jpg"
+    assert colour(run, tmp_path / "out", album, *both, "--sheet", sheet) == 0
+    names = ["cat.png", "deep/cup.of.coffee.png", "deep/er/old.png"]
+    assert files(tmp_path / "out") == sorted(f"{folder}/{name}" for folder in ("exported", "run") for name in names)
+    for folder, network in (("run", run), ("exported", tmp_path / "other")):
+        alone = tmp_path / "alone" / folder
+        assert colour(network, alone, album) == 0
+        for name in names:
+            assert np.array_equal(read(alone / name), read(tmp_path / "out" / folder / name))
+    with Image.open(sheet) as drawn:
+        assert (drawn.format, drawn.size) == ("JPEG", (3 * 100 + 4, 18 + 3 * 100 + 4))
+    with pytest.raises(UserError, match=r"out/exported/cat\.png exists \(and 6 more\)"):
+        colour(run, tmp_path / "out", album, *both, "--sheet", sheet)
+    (tmp_path / "out" / "run" / "cat.png").unlink()
+    assert colour(run, tmp_path / "out", album, *both, "--skip-existing") == 0
+    assert (tmp_path / "out" / "run" / "cat.png").is_file()
 
 
 def test_a_device_that_is_not_there_is_one_line(run: Path, album: Path, tmp_path: Path) -> None:

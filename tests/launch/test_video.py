@@ -1,0 +1,125 @@
+"""Films through the door that colours: frames, times, sound and the measure of flicker."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import colortrain
+from launch.colorize import main
+from launch.video import Flicker, check_video
+from shards.errors import UserError
+from shards.lab import rgb_to_lab
+from tests.colortrain.small_set import photograph
+from tests.launch.small_run import small_run
+
+av: Any = pytest.importorskip("av", reason="films need colortrain[video]")
+
+FRAMES, RATE = 12, 10
+
+
+def write_film(path: Path, sound: str | None = "aac") -> Path:
+    """A window that moves over the cat, 1.2 s, with a tone."""
+    cat = photograph("chelsea")
+    with av.open(str(path), "w") as film:
+        pictures = film.add_stream("libx264", rate=RATE, options={"crf": "10"})
+        pictures.width, pictures.height, pictures.pix_fmt = 160, 120, "yuv420p"
+        tones = film.add_stream(sound, rate=44100, layout="mono") if sound else None
+        for number in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(cat[40:160, 60 + 4 * number : 220 + 4 * number], format="rgb24")
+            film.mux(pictures.encode(frame))
+        film.mux(pictures.encode(None))
+        if tones:
+            wave = (np.sin(np.arange(44100) / 10)[None] * 0.3).astype(np.float32)
+            made = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            made.sample_rate, made.pts, made.time_base = 44100, 0, Fraction(1, 44100)
+            resampler = av.AudioResampler(format=tones.format, layout="mono", rate=44100)
+            for piece in resampler.resample(made):
+                film.mux(tones.encode(piece))
+            film.mux(tones.encode(None))
+    return path
+
+
+def read_film(path: Path) -> tuple[list[np.ndarray], list[float], list[bytes]]:
+    """Frames, their times in seconds, and the sound's packets."""
+    with av.open(str(path)) as film:
+        frames = list(film.decode(video=0))
+        pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
+    with av.open(str(path)) as film:
+        sound = [bytes(packet) for packet in film.demux(audio=0) if packet.size] if film.streams.audio else []
+    return pictures, [frame.time for frame in frames], sound
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("video") / "run"
+    small_run(folder)
+    return folder
+
+
+def test_a_film_keeps_its_frames_times_and_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = write_film(tmp_path / "cat.mp4")
+    out = tmp_path / "out"
+    assert main(["--run", str(run), "--out", str(out), str(film), "--batch-size", "5"]) == 0
+    assert [path.name for path in out.iterdir()] == ["cat.mp4"]
+    before, times, sound = read_film(film)
+    after, same_times, same_sound = read_film(out / "cat.mp4")
+    assert (len(after), same_times) == (FRAMES, times)
+    assert same_sound == sound
+    assert len(sound) > 10
+    network = colortrain.load(run)
+    for one, other in zip(before, after, strict=True):
+        expected = network.colorize(one, dropout=False).astype(int)
+        assert np.abs(expected - other).mean() < 6, "but for H.264's own loss"
+        assert np.abs(rgb_to_lab(one)[0] - rgb_to_lab(other)[0]).mean() < 3
+    said = capsys.readouterr().out
+    assert "cat.mp4 by run: 12 frames, flicker " in said
+    with pytest.raises(UserError, match=r"cat\.mp4 exists"):
+        main(["--run", str(run), "--out", str(out), str(film)])
+
+
+def test_a_film_without_sound_or_with_one_that_mp4_cannot_hold(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent, raw = write_film(tmp_path / "silent.mp4", sound=None), write_film(tmp_path / "raw.mkv", sound="pcm_s16le")
+    assert main(["--run", str(run), "--out", str(tmp_path / "out"), str(silent), str(raw)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith("without its sound, which MP4 cannot hold") for line in lines[:2]] == [False, True]
+    assert [len(read_film(tmp_path / "out" / name)[0]) for name in ("silent.mp4", "raw.mp4")] == [FRAMES, FRAMES]
+
+
+def test_what_is_no_film_is_listed_and_leaves_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no film at all")
+    assert main(["--run", str(run), "--out", str(tmp_path / "out"), str(tmp_path / "broken.mp4")]) == 1
+    assert f"not coloured: {tmp_path / 'broken.mp4'}: " in capsys.readouterr().err
+    assert list(tmp_path.rglob("*.mp4*")) == [tmp_path / "broken.mp4"]
+
+
+def test_films_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path) -> None:
+    film = write_film(tmp_path / "cat.mp4", sound=None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'colortrain\[video\]'"):
+        main(["--run", str(run), "--out", str(tmp_path / "out"), str(film)])
+    check_video([])
+
+
+def test_flicker_is_the_mean_step_of_colours_where_nothing_moves() -> None:
+    flicker = Flicker()
+    assert math.isnan(flicker.mean)
+    L, ab = np.full((4, 4), 50.0), np.zeros((2, 4, 4))
+    flicker.add(L, ab)
+    moved = L.copy()
+    moved[:2] += 10  # here something moved: not counted, whatever its colours do
+    other = np.stack([np.full((4, 4), 3.0), np.full((4, 4), 4.0)])
+    other[:, :2] = 90
+    flicker.add(moved, other)
+    assert flicker.mean == pytest.approx(5.0)
+    flicker.add(moved, other)
+    assert flicker.mean == pytest.approx(5 * 8 / (8 + 16)), "a frame that repeats the one before brings zeros"
