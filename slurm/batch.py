@@ -23,13 +23,19 @@ _OUTER = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")  # of a job that
 _FOR_EVER = 1_000_000  # of submitit's requeues after time-outs: whether a start was fruitless is judged by its steps
 
 
-def parameters(cluster: Cluster, code: Code, *, name: str, comment: str, again: str) -> dict[str, Any]:
-    """What submitit is told; `again` is the command with which a person goes on, if SLURM refuses a requeue."""
+def parameters(
+    cluster: Cluster, code: Code, *, name: str, comment: str, again: str, runs: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """What submitit is told; `again` is the command with which a person goes on, if SLURM refuses a requeue.
+
+    `runs` are the run folders, one for each element of an array: a failed start that saved a step there is tried again.
+    """
     found: dict[str, Any] = {field: getattr(cluster, field) for field in _PASSED if getattr(cluster, field)}
     found |= {
         "job_name": name, "comment": comment, "time": cluster.minutes, "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks, "cpus_per_task": cluster.cpus, "signal_delay_s": cluster.warning,
-        "setup": _setup(cluster, code), "teardown": _teardown(again), "srun_args": _srun_words(cluster, code),
+        "setup": _setup(cluster, code), "teardown": _teardown(cluster, code, again, runs),
+        "srun_args": _srun_words(cluster, code),
         "additional_parameters": _options(cluster),
     }  # fmt: skip
     if cluster.gpus:
@@ -48,15 +54,15 @@ def _setup(cluster: Cluster, code: Code) -> list[str]:
     ]
 
 
-def _teardown(again: str) -> list[str]:
-    """Exit status 75 of a task: saved, and could not ask for the requeue itself (a container without SLURM, say)."""
-    refused = shlex.quote(f"SLURM refuses to requeue this job; all is saved, go on with: {again}")
+def _teardown(cluster: Cluster, code: Code, again: str, runs: Sequence[Path]) -> list[str]:
+    """Send the job back to the queue, if that is what it needs: the rules are in requeue.sh."""
+    notes = f"{code.folder.parent}/failures-"
     return [
         "status=$?",
-        'if [ $status = 75 ] && [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then',
-        f'    scontrol requeue "$SLURM_JOB_ID" || {{ echo {refused}; status=0; }}',
-        "fi",
-        "exit $status",
+        f"runs=({shlex.join(map(str, runs))})",
+        f". {shlex.quote(str(code.folder / 'slurm' / 'requeue.sh'))}",
+        f'requeue "$status" "${{runs[${{SLURM_ARRAY_TASK_ID:-0}}]}}" {shlex.quote(notes)}"$SLURM_JOB_ID" '
+        f"{cluster.max_restarts} {shlex.quote(again)}",
     ]
 
 

@@ -35,7 +35,8 @@ class Cluster:
     """How a job of this site is asked for. Empty words and zeros are left to the site's own defaults.
 
     There is one process a GPU; without GPUs, `processes` a node with `cpus` each. `memory` is GB a node, `warning` the
-    seconds between the signal to save and the time limit, `parallel` the elements of an array that run at a time.
+    seconds between the signal to save and the time limit, `parallel` the elements of an array that run at a time,
+    `max_restarts` the starts in a row that may end without having saved a step: the last of them ends the job.
     `setup` are shell lines before the processes start, `scratch` a folder of each node that becomes TMPDIR, `options`
     more words for sbatch ("--reservation=maintenance").
     """
@@ -52,6 +53,7 @@ class Cluster:
     minutes: int = 60
     warning: int = 120
     parallel: int = 64
+    max_restarts: int = 5
     setup: tuple[str, ...] = ()
     scratch: str = ""
     python: str = ""
@@ -83,7 +85,7 @@ def load_cluster(path: Path) -> Cluster:
 
 
 def _check_numbers(cluster: Cluster, where: str) -> None:
-    for name in ("nodes", "processes", "cpus", "minutes", "parallel"):
+    for name in ("nodes", "processes", "cpus", "minutes", "parallel", "max_restarts"):
         if getattr(cluster, name) < 1:
             raise UserError(f"{where}: {name} = {getattr(cluster, name)}: needs at least 1")
     for name in ("gpus", "memory", "warning"):

@@ -12,7 +12,7 @@ from shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("shards", "colortrain", "launch", "slurm")
-_KINDS = (".py", ".yaml", ".toml", ".sbatch")
+_KINDS = (".py", ".yaml", ".toml", ".sbatch", ".sh")
 
 
 @dataclass(frozen=True)

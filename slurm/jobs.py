@@ -22,7 +22,7 @@ from slurm.code import Code
 # `colortrain.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks the batch
 # script, which runs outside of any container, for a requeue.
 AGAIN = os.EX_TEMPFAIL
-FRUITLESS = 5  # starts in a row that saved no step: the next one would save none either
+HOPELESS = 2  # a mistake, or starts that get nowhere: the batch script does not try again
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -41,7 +41,7 @@ class Place:
             self.code.check()
         except UserError as error:
             print(f"slurm: error: {error}", file=sys.stderr)
-            leave(2)
+            leave(HOPELESS)
         os.chdir(self.folder)
         # what a killed start of this job said of itself is not true any more
         submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
@@ -53,11 +53,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Training:
-    """One process of a training job: `launch.train` with `words`, as `accelerate launch` would have started it."""
+    """One process of a training job: `launch.train` with `words`, as `accelerate launch` would have started it.
+
+    `max_restarts` starts in a row that are told to leave before they have saved a step end the job.
+    """
 
     words: tuple[str, ...]
     run: Path
     place: Place
+    max_restarts: int
 
     def __call__(self) -> None:
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
@@ -75,12 +79,12 @@ class Training:
             leave(status)
         atexit.register(leave, 0)  # once submitit has noted the success
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
-        """The same call again; None, which ends the job, once several starts in a row have saved no step."""
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """The same call again; does not come back, and ends the job, once several starts in a row saved no step."""
         fruitless = runs.fruitless_starts(self.run, os.environ["SLURM_JOB_ID"])
-        if fruitless >= FRUITLESS:
+        if fruitless >= self.max_restarts:
             print(f"slurm: {fruitless} starts in a row saved no step: give the job more minutes", file=sys.stderr)
-            return None
+            leave(HOPELESS)
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -128,7 +132,8 @@ def give_back(requeue: Handler) -> NoReturn:
 
 def _is_running() -> bool:
     """Whether SLURM means this job to go on; a cancelled or requeued one is COMPLETING by now."""
-    words = ["squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%T"]
+    number = submitit.JobEnvironment().job_id  # SLURM_JOB_ID of an array's last element means the whole array to squeue
+    words = ["squeue", "-h", "-j", number, "-o", "%T"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip() == "RUNNING"
 

@@ -30,10 +30,11 @@ from slurm.jobs import Place, Training
 _EVERY = 2.0  # seconds between two looks at the queue
 _EXAMPLE = """\
 After -- stand the words of launch.train, less --run. A signal before a time limit or an eviction makes all processes
-save between two steps and the job requeue; a lost node does so from the last checkpoint. Logs are in RUN/slurm.
+save between two steps and the job requeue; a lost node or process does so from the last checkpoint, until max_restarts
+starts in a row have saved no step. Logs are in RUN/slurm.
 A site file (TOML) has: partition, account, qos, constraint, nodes, gpus and cpus (per node, per process), processes
-(per node, without GPUs), memory (GB per node), minutes, warning (seconds), setup (shell lines), scratch, python,
-options (of sbatch), [container] image, mounts, options; examples in slurm/examples. example:
+(per node, without GPUs), memory (GB per node), minutes, warning (seconds), max_restarts, setup (shell lines), scratch,
+python, options (of sbatch), [container] image, mounts, options; examples in slurm/examples. example:
   python -m slurm.submit --cluster slurm/examples/plain.toml --run runs/first -- \\
     --recipe nampouri_unet --shards photos-256 --set batch_size=256
 """
@@ -86,7 +87,7 @@ def plan(arguments: argparse.Namespace, cluster: Cluster, code: Code, words: Seq
     again = ["python", "-m", "slurm.submit", "--cluster", str(arguments.cluster), "--run", str(arguments.run), "--"]
     return batch.parameters(
         cluster, code, name=arguments.name or run.name, comment=f"{status.COMMENT}{run}",
-        again=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*again, *words[:-2]])}",
+        again=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*again, *words[:-2]])}", runs=[run],
     )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], 
     (run / "slurm").mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, run / "recipe.json")  # by which the run folder is known as one, before it has begun
     code = snapshot(run / "slurm")
-    job = Training(tuple(words), run, Place(Path.cwd(), code, cluster.scratch))
+    job = Training(tuple(words), run, Place(Path.cwd(), code, cluster.scratch), cluster.max_restarts)
     (number,) = batch.submit(cluster, run / "slurm", plan(arguments, cluster, code, words), [job])
     runs.record_job(run, number, {"cluster": str(arguments.cluster), "words": list(words), "code": code.digest})
     return number

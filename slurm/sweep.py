@@ -10,7 +10,7 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,11 @@ def unfinished(out: Path, points: dict[str, Point]) -> dict[str, Point]:
     return {name: point for name, point in points.items() if name not in alive and not runs.progress(out / name).ended}
 
 
-def told(cluster: Cluster, code: Code, out: Path, argv: Sequence[str]) -> dict[str, Any]:
+def told(cluster: Cluster, code: Code, out: Path, names: Iterable[str], argv: Sequence[str]) -> dict[str, Any]:
     """submitit's parameters of the array."""
-    again = shlex.join(["python", "-m", "slurm.sweep", *argv])
-    return batch.parameters(cluster, code, name=out.name, comment=f"{status.COMMENT}{out}", again=again)
+    again = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', '-m', 'slurm.sweep', *argv])}"
+    comment, folders = f"{status.COMMENT}{out}", [out / name for name in names]
+    return batch.parameters(cluster, code, name=out.name, comment=comment, again=again, runs=folders)
 
 
 def send(
@@ -109,8 +110,8 @@ def send(
     for name in recipes:
         (out / name / "slurm").mkdir(parents=True, exist_ok=True)
         save_recipe(recipes[name], out / name / "recipe.json")
-    calls = [Training(tuple(words[name]), out / name, place) for name in recipes]
-    numbers = batch.submit(cluster, out / "slurm", told(cluster, place.code, out, argv), calls)
+    calls = [Training(tuple(words[name]), out / name, place, cluster.max_restarts) for name in recipes]
+    numbers = batch.submit(cluster, out / "slurm", told(cluster, place.code, out, recipes, argv), calls)
     for name, number in zip(recipes, numbers, strict=True):
         runs.record_job(out / name, number, {"words": words[name], "code": place.code.digest})
     print(f"job {numbers[0].split('_')[0]}: {len(numbers)} points below {out}")
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipes = {name: check_training(words[name], cluster) for name in points}
     if arguments.dry_run:
         code = Code(out / "slurm" / f"code-{digest_of(ROOT)}", digest_of(ROOT))
-        print(batch.text(cluster, out / "slurm", told(cluster, code, out, argv), len(points)))
+        print(batch.text(cluster, out / "slurm", told(cluster, code, out, points, argv), len(points)))
         return 0
     if missing := unfinished(out, points):
         send(out, cluster, {name: recipes[name] for name in missing}, words, argv)

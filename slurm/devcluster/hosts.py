@@ -34,10 +34,11 @@ trap 'exit 0' TERM
 while :; do sleep 3600 & wait $! || true; done
 """
 
-# A node's cable to the head's switch.
+# A node's cable to the head's switch. A node keeps its hardware address when it is booted again, as a real one does:
+# the others remember it, and would send to a new one's old address for eight seconds, longer than a job's credential.
 _CABLE = """
 ip link del "$1" 2>/dev/null || true
-ip link add "$1" type veth peer name eth0 netns "$2"
+ip link add "$1" type veth peer name eth0 address "$3" netns "$2"
 ip link set "$1" master switch up
 """
 
@@ -126,14 +127,20 @@ def power_on(plan: Plan, host: str) -> None:
 def make_switch(plan: Plan) -> None:
     """The bridge in the head's network that all cables end in."""
     address = plan.head[1]
-    text = f"ip link add switch type bridge forward_delay 0; ip addr add {address}/24 dev switch; ip link set switch up"
-    _shell(plan, plan.head[0], text)
+    add = f"ip link add switch address {hardware_address(address)} type bridge forward_delay 0"  # or it takes a cable's
+    _shell(plan, plan.head[0], f"{add}; ip addr add {address}/24 dev switch; ip link set switch up")
 
 
 def connect(plan: Plan, node: str) -> None:
     """Lay a node's cable and give it its address."""
-    _shell(plan, plan.head[0], _CABLE, cable(node), str(process_1(plan, node)))
-    _shell(plan, node, f"ip addr add {plan.node_address(node)}/24 dev eth0; ip link set eth0 up")
+    address = plan.node_address(node)
+    _shell(plan, plan.head[0], _CABLE, cable(node), str(process_1(plan, node)), hardware_address(address))
+    _shell(plan, node, f"ip addr add {address}/24 dev eth0; ip link set eth0 up")
+
+
+def hardware_address(address: str) -> str:
+    """The Ethernet address that goes with an IPv4 address: always the same, locally administered."""
+    return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
 
 
 def cable(node: str) -> str:

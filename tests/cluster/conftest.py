@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from colortrain.checkpoint import checkpoint_folder
 from slurm.devcluster import programs
-from tests.cluster.lab import Lab, training
+from tests.cluster import figures
+from tests.cluster.lab import STEPS, Lab, training
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, environment, run_door
 
@@ -73,7 +76,30 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that all others must equal: four processes of accelerate launch, no cluster."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run_door("launch.train", [*training(shards), "--run", run], processes=4)
-    assert done.returncode == 0, done.stderr
+    return reference(shards, tmp_path_factory, 4)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_pair(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of two processes."""
+    return reference(shards, tmp_path_factory, 2)
+
+
+def reference(shards: Path, factory: pytest.TempPathFactory, processes: int) -> Path:
+    """A run that all of xdist's workers share: whoever needs it first makes it."""
+    folder = factory.getbasetemp()
+    run = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"undisturbed-{processes}"
+    with open(run.with_suffix(".lock"), "w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        if not checkpoint_folder(run, STEPS).is_dir():
+            done = run_door("launch.train", [*training(shards), "--run", run], processes=processes)
+            assert done.returncode == 0, done.stderr
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Below the tests: what each kind of disturbance cost."""
+    reports = terminalreporter.stats.get("passed", [])
+    lines = figures.table(note for report in reports for note in getattr(report, "user_properties", ()))
+    if lines:
+        terminalreporter.write_line("\n".join(["", *lines, ""]))

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from colortrain.checkpoint import checkpoint_folder
+from slurm import submit
 from tests.distributed.processes import ROOT, environment
 
 STEPS = 60
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
 PACE = ["log_every=1", "checkpoint_every=20", "evaluate_every=30", "keep_checkpoints=9", "ema.half_life=20"]
 SITE = "partition = 'low'\nnodes = 2\nprocesses = 2\nminutes = 30\nwarning = 30\n"
+PAIR = SITE.replace("processes = 2", "processes = 1")  # where four would show nothing more
 
 
-def until(what: str, done: Callable[[], bool], seconds: float = 120) -> None:
+def until(what: str, done: Callable[[], bool], seconds: float = 120, every: float = 0.05) -> None:
     """Wait for `done()`, and fail after `seconds`: a job that dies early must not hang the tests."""
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def training(shards: Path, *changes: str, steps: int = STEPS) -> list[str]:
@@ -86,9 +92,21 @@ class Lab:
         """Send a training job; its number."""
         file = run.with_suffix(".toml")
         file.write_text(site)
-        done = self.door("slurm.submit", "--cluster", file, "--run", run, "--", *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()[1].rstrip(":")
+        with redirect_stdout(io.StringIO()) as said, self.at_login_node():
+            assert submit.main(["--cluster", str(file), "--run", str(run), "--", *words]) == 0
+        return said.getvalue().split()[1].rstrip(":")
+
+    @contextmanager
+    def at_login_node(self) -> Iterator[None]:
+        """This process in the cluster's environment: a door called here need not import torch once more."""
+        before, inside = dict(os.environ), self.environment()
+        os.environ.clear()
+        os.environ.update(inside)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def state(self, job: str) -> str:
         """RUNNING, PENDING, COMPLETED, ..."""
@@ -111,8 +129,19 @@ class Lab:
             print("".join(path.read_text()[-2000:] for path in sorted((run / "slurm").glob("*_log.err"))))
         return state
 
-    def befall(self, event: str, node: str) -> None:
-        """A power cut and the like."""
+    def ranks(self, run: Path) -> dict[int, psutil.Process]:
+        """The processes that train a run, by rank."""
+        found = {}
+        for one in psutil.process_iter(["name", "cmdline", "environ"]):
+            if str(run / "slurm") in (one.info["cmdline"] or []) and one.info["name"].startswith("python"):
+                found[int((one.info["environ"] or {})["SLURM_PROCID"])] = one
+        return found
+
+    def strike(self, event: str, node: str) -> None:
+        """A power cut, a pulled cable, or an administrator who calls the node down."""
+        if event == "state=down":
+            self.ask("scontrol", "update", f"nodename={node}", event, "reason=test")
+            return
         done = self.door("slurm.devcluster", event, node, "--dir", self.folder)
         assert done.returncode == 0, done.stderr
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from slurm import code
 from slurm.devcluster import programs
 from slurm.devcluster.configuration import MARK
 from tests.cluster.conftest import short_folder
@@ -94,6 +95,47 @@ def test_a_killed_start_is_cleared_away(folder: Path) -> None:
     assert not folder.exists()
 
 
+NOBODY = 65534
+
+
+def python_for_all() -> str | None:
+    """An interpreter that another user may run: root's own often lies below /root."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            text = "import sys; sys.exit(sys.version_info < (3, 11))"  # tomllib; older ones lack tomli here
+            if subprocess.run([python, "-c", text], user=NOBODY, group=NOBODY, extra_groups=[], check=False).returncode:
+                continue
+        except OSError:
+            continue
+        return python
+    return None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="not root: every test here is one of another user's cluster")
+def test_another_user_has_the_same_in_a_user_namespace(folder: Path) -> None:
+    """Nodes are hosts of their own for everybody whom the kernel allows user namespaces; they too lose power."""
+    python, who = python_for_all(), {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    words = ["unshare", "--user", "--map-current-user", "true"]
+    if python is None or subprocess.run(words, **who, capture_output=True, check=False).returncode:  # type: ignore[call-overload]
+        pytest.skip("no Python 3.11 that user nobody may run" if python is None else "no user namespaces here")
+    clone, cluster = code.snapshot(folder).folder, folder / "c"
+    shutil.chown(folder, NOBODY, NOBODY)
+    door = f"{python} -m slurm.devcluster"
+    text = f"""
+        cd {clone} && {door} up --dir {cluster} --nodes 2 --no-accounting && . {cluster}/env && srun -N2 hostname &&
+        {door} power-off node2 --dir {cluster} && {door} boot node2 --dir {cluster}; status=$?
+        {door} down --dir {cluster}; exit $status
+    """
+    env = {**environment(), "PYTHONPATH": str(clone), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["sh", "-c", text], **who, env=env, capture_output=True, text=True, timeout=180, check=False)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *hosts, last = done.stdout.splitlines()
+    assert first.startswith("2 nodes (hosts in namespaces) are up")
+    assert sorted(hosts) == ["node1", "node2"]
+    assert last == f"{cluster} is down"
+    assert alive(cluster) == []
+
+
 def test_mistakes_are_one_line(lab: Lab, folder: Path) -> None:
     (folder / "photograph.png").touch()
     long = folder / ("x" * 80)
@@ -124,11 +166,21 @@ def test_the_line_that_installs_what_is_missing(monkeypatch: pytest.MonkeyPatch)
     assert programs.missing(accounting=True) == sorted([*line.split()[3:], "mariadb-server", "slurmdbd"])
 
 
-def test_a_cut_node_goes_down_and_comes_back(hosts: Lab) -> None:
-    """Power first, then the cable; the controller sees both, and has the node again afterwards."""
+def test_a_cut_node_goes_down_and_comes_back(hosts: Lab, tmp_path: Path) -> None:
+    """The controller sees both ends; afterwards node3, which knew it before, starts a step there at once."""
     state = ("sinfo", "-h", "-N", "-p", "high", "-n", "node4", "-o", "%t")
+    before = addresses(hosts, tmp_path / "before")
+    assert len(before) == 2
     for off, on in (("power-off", "boot"), ("unplug", "plug")):
-        hosts.befall(off, "node4")
+        hosts.strike(off, "node4")
         until(f"node4 down after {off}", lambda: hosts.ask(*state).startswith("down"), 60)
-        hosts.befall(on, "node4")
+        hosts.strike(on, "node4")
         until(f"node4 idle after {on}", lambda: hosts.ask(*state) == "idle", 90)
+        assert addresses(hosts, tmp_path / on) == before
+
+
+def addresses(lab: Lab, log: Path) -> list[str]:
+    """Hardware addresses of node3 and node4, asked by a step from one to the other: credentials live 5 s."""
+    show = "srun -N2 -n2 ip -brief link show eth0"
+    lab.ask("sbatch", "--wait", "-N2", "-w", "node[3-4]", "-o", str(log), "--wrap", show)
+    return sorted(line.split()[2] for line in log.read_text().splitlines())

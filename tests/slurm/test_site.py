@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,14 @@ def test_containers_come_through_srun() -> None:
 def test_what_is_left_out_is_left_to_the_site() -> None:
     text = "\n".join(script(Cluster()))
     assert not any(f"--{word}" in text for word in ("partition", "account", "qos", "constraint", "mem", "gpus"))
+
+
+def test_each_element_of_an_array_is_judged_by_its_own_run_folder() -> None:
+    folders = [Path("/shared/a b"), Path("/shared/c")]
+    told = batch.parameters(Cluster(max_restarts=7), CODE, name="sweep", comment="", again="cd / && it's", runs=folders)
+    lines = batch.text(Cluster(), Path("/shared/run/slurm"), told, 2).splitlines()
+    assert "runs=('/shared/a b' /shared/c)" in lines
+    assert ". /shared/run/slurm/code-1/slurm/requeue.sh" in lines
+    words = shlex.split(lines[-1])
+    assert words[:3] == ["requeue", "$status", "${runs[${SLURM_ARRAY_TASK_ID:-0}]}"]
+    assert words[3:] == ["/shared/run/slurm/failures-$SLURM_JOB_ID", "7", "cd / && it's"]
