@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from colortrain.lab import Codec, stored_to_lab
+from colortrain.metrics import bootstrap
 from colortrain.metrics.constant import median_colour
-from colortrain.metrics.images import Depth, per_image, psnr, versions
-from colortrain.metrics.sets import LAB_FIELDS, Album
+from colortrain.metrics.extractors import Judges
+from colortrain.metrics.images import MSE_FLOOR, Depth, per_image, versions
+from colortrain.metrics.sets import Album
 from colortrain.tables import LABELS, Scores
 from shards.errors import UserError
 from shards.reader import Split
@@ -77,7 +78,7 @@ def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 def score_split(
     generator: nn.Module, codec: Codec, split: Split, device: torch.device | str, *,
     rank: int = 0, world: int = 1, dropout: bool = False, batch_size: int = 16, limit: int | None = None, seed: int = 0,
-    metrics: Depth = "all", progress: Callable[[int], None] | None = None,
+    metrics: Depth = "all", judges: Judges | None = None, progress: Callable[[int], None] | None = None,
 ) -> Scores:  # fmt: skip
     """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures, of one constant
     colour (`median_colour`) and of the truth.
@@ -85,22 +86,26 @@ def score_split(
     Returns {"samples", "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every rank. Every
     rank must call it. Samples go through the network in fixed chunks of `batch_size`, chunk i on rank i % world, on
     one thread where the device is a CPU: sums depend on both in their last bits, so neither may follow the world.
-    `metrics="core"` leaves out the slow ones, for scores along a training. `progress` is told how many samples are
-    done, over all ranks by this rank's count.
+    `metrics="core"` leaves out the slow ones and the intervals, for scores along a training. `judges` are the networks
+    to judge with. "intervals" is shaped as "metrics", with "generated - grey" beside the versions; metrics of whole
+    sets have none, for drawing pictures twice moves them. `progress` is told how many samples are done, over all ranks
+    by this rank's count.
     """
     device, count = torch.device(device), min(len(split), limit or len(split))
     if count == 0:
         raise UserError(f"{split.root}: split {split.name} is empty, there is nothing to score")
     constant = median_colour(split)
     mine: list[tuple[int, Rows]] = []
-    album = Album([LAB_FIELDS])
+    judges = judges or Judges()
+    album = Album(judges.eyes)
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
             shown = versions(with_lightness(truth, made), truth, constant.ab)
-            mine.append((start, _to_numpy(per_image(shown, made=made, metrics=metrics))))
+            by_networks = judges.pairs(shown) if judges.pairs else {}
+            mine.append((start, _to_numpy(per_image(shown, made=made, metrics=metrics) | by_networks)))
             album.add(shown, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
@@ -112,9 +117,12 @@ def score_split(
         "dataset_id": manifest.dataset_id, "split": split.name, "size": manifest.size, "fit": manifest.fit,
         "dtype": manifest.dtype, "dropout": dropout, "seed": seed, "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given", "median": constant.protocol(split),
+        "extractors": dict(judges.extractors), "left_out": dict(judges.left_out),
     }  # fmt: skip
     found = summarise(rows) | album.metrics()
-    return {"samples": count, "protocol": protocol, "metrics": {name: found[name] for name in LABELS if name in found}}
+    ordered = {name: found[name] for name in LABELS if name in found}
+    scores = {"samples": count, "protocol": protocol, "metrics": ordered}
+    return scores if metrics == "core" else {**scores, "intervals": intervals(rows)}
 
 
 def _to_numpy(rows: dict[str, Tensor]) -> Rows:
@@ -156,17 +164,30 @@ def summarise(rows: Rows) -> Metrics:
 
     `psnr` is the mean over pictures, `psnr_pooled` that of the mean squared error over all pixels of all pictures.
     """
-    metrics: Metrics = {}
-    for name, values in rows.items():
+    means = combined({name: values.mean() for name, values in rows.items()})
+    return {metric: {version: float(x) for version, x in values.items()} for metric, values in means.items()}
+
+
+def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
+    """95 % bootstrap intervals of every metric of `summarise`, and of "generated - grey" on the same draws."""
+    means = combined(bootstrap.resampled_means(rows))
+    found: dict[str, dict[str, list[float]]] = {}
+    for metric, values in means.items():
+        beside = {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
+        found[metric] = {version: bootstrap.interval(drawn) for version, drawn in {**values, **beside}.items()}
+    return found
+
+
+def combined(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Metric -> version -> value from means over pictures ("l1.grey"), of any shape."""
+    metrics: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in means.items():
         metric, version = name.split(".")
-        metrics.setdefault(metric, {})[version] = float(values.mean())
-    pooled = metrics.pop("mse")
-    metrics["psnr_pooled"] = {v: float(psnr(torch.tensor(x, dtype=torch.float64))) for v, x in pooled.items()}
+        metrics.setdefault(metric, {})[version] = values
+    metrics["psnr_pooled"] = {v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()}
     for name in ("colourfulness", "colourfulness_absolute"):
         truth = metrics[name]["truth"]
-        metrics[f"{name}_ratio"] = {v: _ratio(value, truth) for v, value in metrics[name].items() if v != "truth"}
+        with np.errstate(divide="ignore", invalid="ignore"):  # photographs without any colour
+            ratios = {v: np.where(truth > 0, x / truth, np.nan) for v, x in metrics[name].items() if v != "truth"}
+        metrics[f"{name}_ratio"] = ratios
     return metrics
-
-
-def _ratio(value: float, truth: float) -> float:
-    return value / truth if truth else math.nan

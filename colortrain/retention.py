@@ -14,12 +14,12 @@ from typing import Any
 from colortrain.checkpoint import BEST, checkpoint_folder, checkpoint_steps
 from colortrain.metrics.images import PAIRED_SLOW
 from colortrain.recipe import Recipe
-from colortrain.tables import LABELS
+from colortrain.tables import LABELS, NEEDS_WEIGHTS
 from shards.errors import UserError, unknown
 from shards.files import write_whole
 
 # What a validation along a training can be best by.
-METRICS = [name for name in LABELS if name not in PAIRED_SLOW]
+METRICS = [name for name in LABELS if name not in (*PAIRED_SLOW, *NEEDS_WEIGHTS)]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ LABELS = {
     "colourfulness_ratio": ("colourfulness / truth", "→ 1", 3),
     "colourfulness_absolute": ("colourfulness, absolute variant", "→ truth", 2),
     "colourfulness_absolute_ratio": ("absolute variant / truth", "→ 1", 3),
+    "fid": ("FID", "↓", 2),
+    "fid_diagonal": ("arun's FID, of the diagonal alone", "↓", 2),
+    "kid": ("KID", "↓", 5),
+    "inception_score": ("inception score", "↑", 3),
+    "lpips": ("LPIPS (VGG-16)", "↓", 4),
+    "vgg_distance": ("VGG distance", "↓", 4),
     "frechet_lab": ("Fréchet distance of 4 x 4 Lab fields (not FID)", "↓", 1),
     "bright_spots": ("bright spots, % of pixels", "↓", 3),
     "sepia": ("sepia (one hue = 1)", "→ truth", 3),
@@ -29,14 +35,31 @@ LABELS = {
 COLUMNS = ("generated", "grey", "median", "truth")
 
 
+HEAD = ("metric", "better", "generated", "95 %", "than grey", *COLUMNS[1:])
+NEEDS_WEIGHTS = ("fid", "fid_diagonal", "kid", "inception_score", "lpips", "vgg_distance")
+
+
 def table_rows(scores: Scores) -> list[list[str]]:
-    """The scores as text, a row a metric: name, which way is better, then `COLUMNS`."""
+    """The scores as text, a row a metric, a cell for each of `HEAD`."""
     rows = []
     for name, values in scores["metrics"].items():
         label, better, decimals = LABELS.get(name, (name, "", 4))
-        shown = [f"{values[column]:.{decimals}f}" if column in values else "" for column in COLUMNS]
-        rows.append([label, better, *shown])
+        made, *others = [f"{values[column]:.{decimals}f}" if column in values else "" for column in COLUMNS]
+        low_high = scores.get("intervals", {}).get(name, {}).get("generated", ())
+        between = " to ".join(f"{end:.{decimals}f}" for end in low_high)
+        rows.append([label, better, made, between, than_grey(scores, name), *others])
     return rows
+
+
+def than_grey(scores: Scores, name: str) -> str:
+    """Whether generated pictures are "better" or "worse" than grey ones beyond chance, "level" if not; empty where
+    neither can be said."""
+    wanted = LABELS.get(name, ("", "", 0))[1]
+    ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
+    if not ends or wanted not in ("↓", "↑"):
+        return ""
+    low, high = ends if wanted == "↑" else (-ends[1], -ends[0])
+    return "better" if low > 0 else "worse" if high < 0 else "level"
 
 
 def caption(scores: Scores) -> str:
@@ -52,16 +75,31 @@ def caption(scores: Scores) -> str:
     )
 
 
+def notes(scores: Scores) -> list[str]:
+    """What intervals are, what networks judged with which weights, and what was left out, a line each."""
+    protocol = scores["protocol"]
+    lines = []
+    if "intervals" in scores:
+        lines.append(
+            "95 %: bootstrap over pictures; than grey: by differences of the same ones; metrics of whole sets have none"
+        )
+    by_facts: dict[tuple[str, ...], list[str]] = {}
+    for name, facts in protocol.get("extractors", {}).items():
+        by_facts.setdefault((facts["extractor"], facts["weights"], f"resize {facts['resize']}"), []).append(name)
+    lines += [f"{', '.join(names)}: {', '.join(facts)}; n = {scores['samples']:,}" for facts, names in by_facts.items()]
+    return lines + [f"left out: {names}; give {how}" for names, how in protocol.get("left_out", {}).items()]
+
+
 def markdown_table(scores: Scores) -> str:
-    """The scores as a Markdown table under a caption."""
-    head = ["metric", "better", *COLUMNS]
-    lines = [head, ["---", ":-:", *["--:"] * len(COLUMNS)], *table_rows(scores)]
-    return "\n".join([caption(scores), "", *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+    """The scores as a Markdown table under a caption, notes below."""
+    lines = [HEAD, ["---", ":-:", *["--:"] * (len(HEAD) - 2)], *table_rows(scores)]
+    table = ("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join([caption(scores), "", *table, *("\n" + note for note in notes(scores))]) + "\n"
 
 
 def text_table(scores: Scores) -> str:
-    """The scores as aligned columns under a caption, for a terminal or a log."""
-    lines = [["metric", "better", *COLUMNS], *table_rows(scores)]
+    """The scores as aligned columns under a caption, for a terminal or a log, notes below."""
+    lines = [list(HEAD), *table_rows(scores)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "  ".join(
@@ -69,4 +107,4 @@ def text_table(scores: Scores) -> str:
         )
         for line in lines
     ]
-    return "\n".join([caption(scores), *(line.rstrip() for line in text)]) + "\n"
+    return "\n".join([caption(scores), *(line.rstrip() for line in text), *notes(scores)]) + "\n"

@@ -21,6 +21,7 @@ from torch import nn
 
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import score_split
+from colortrain.metrics.extractors import Judges, judges
 from colortrain.plain import finite
 from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
@@ -54,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--dropout", choices=("on", "off", "both"), help="whether dropout stays on; default what the recipe says"
     )
+    for name, phrase in (("inception", "FID, KID and the inception score"), ("vgg16", "VGG distance and LPIPS")):
+        words.add_argument(
+            f"--{name}", metavar="FILE", help=f"weights for {phrase}: a file, imagenet (downloads them once) or random"
+        )
     words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N samples only")
     words.add_argument("--batch-size", type=at_least_one, default=16, metavar="N", help="samples a chunk; default 16")
     words.add_argument(
@@ -94,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_same_step(step, accelerator)
         modes = dropout_modes(arguments.dropout, recipe)
-        scores = [score(generator, recipe, split, accelerator, mode, arguments) for mode in modes]
+        by = judges(arguments.inception, arguments.vgg16, accelerator.device)
+        scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
         if accelerator.is_main_process:
             facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
             document = {**facts, "ema": arguments.ema and bool(recipe.ema.half_life), **scores[0]}
@@ -107,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score(
-    generator: nn.Module, recipe: Recipe, split: Split, accelerator: Accelerator, dropout: bool,
+    generator: nn.Module, recipe: Recipe, split: Split, accelerator: Accelerator, dropout: bool, by: Judges,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     """One pass over the split, with progress on rank 0."""
@@ -117,7 +123,7 @@ def score(
         return score_split(
             generator.to(accelerator.device), recipe.codec, split, accelerator.device,
             rank=accelerator.process_index, world=accelerator.num_processes, dropout=dropout,
-            batch_size=arguments.batch_size, limit=arguments.limit, progress=progress.advance_to,
+            batch_size=arguments.batch_size, limit=arguments.limit, judges=by, progress=progress.advance_to,
         )  # fmt: skip
 
 

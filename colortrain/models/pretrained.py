@@ -48,6 +48,9 @@ class Published:
 
 
 RESNET18 = Published("https://download.pytorch.org/models/resnet18-f37072fd.pth")  # IMAGENET1K_V1
+INCEPTION = Published(  # TensorFlow's of 2015-12-05, as torch-fidelity converted them
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
 VGG16 = Published("https://download.pytorch.org/models/vgg16-397923af.pth")  # IMAGENET1K_V1
 
 

@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from colortrain.evaluation import generate, make, score_split
+from colortrain.evaluation import generate, intervals, make, score_split
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
 from colortrain.metrics.constant import median_colour
+from colortrain.metrics.extractors import Judges, inception_eye
 from colortrain.metrics.images import Pictures, l1, per_image, versions
+from colortrain.metrics.sets import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from colortrain.models.pix2pix import UNetConfig
-from colortrain.tables import markdown_table, text_table
+from colortrain.tables import markdown_table, text_table, than_grey
 from shards.reader import Split
 from tests.colortrain.small_set import small_set
+from tests.colortrain.test_extractors import Small
 
 CODEC = SymmetricCodec()
 
@@ -181,7 +184,9 @@ def test_any_world_gives_the_same_bits(
 
     The ranks run in turn: a first round learns what each would send, in the second each receives everyone's.
     """
-    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True)
+    by = Judges(eyes=(LAB_FIELDS, inception_eye(Small(), splits=2)))
+    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True, judges=by)
+    assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
     sent: list[object] = []
     received: list[object] = []
 
@@ -190,7 +195,9 @@ def test_any_world_gives_the_same_bits(
         everyone[:] = received or [sent[0]]
 
     def one(rank: int) -> dict[str, object]:
-        return score_split(generator, CODEC, split, "cpu", rank=rank, world=world, batch_size=3, dropout=True)
+        return score_split(
+            generator, CODEC, split, "cpu", rank=rank, world=world, batch_size=3, dropout=True, judges=by
+        )
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for rank in range(world):
@@ -219,10 +226,42 @@ def test_progress_counts_up_to_all(split: Split, generator: nn.Module) -> None:
 def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module) -> None:
     scores = score_split(generator, CODEC, split, "cpu", limit=4)
     values = scores["metrics"]["l1"]
-    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {values['grey']:.4f} | {values['median']:.4f} |  |"
+    low, high = scores["intervals"]["l1"]["generated"]
+    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {low:.4f} to {high:.4f} | "
     assert row in markdown_table(scores)
+    assert f" | {values['grey']:.4f} | {values['median']:.4f} |  |" in markdown_table(scores)
     text = text_table(scores)
     assert f"{values['grey']:.4f}" in text
     assert scores["protocol"]["dataset_id"] in text
     assert "4 samples" in text
-    assert len(text.splitlines()) == 2 + len(scores["metrics"])
+    assert len(text.splitlines()) == 3 + len(scores["metrics"])  # caption, head, what intervals are
+
+
+def test_intervals_are_those_of_means_of_resampled_pictures() -> None:
+    """Of many pictures with spread s, the mean's 95 % interval is +-1.96 s / sqrt(N); pairs cancel what they share."""
+    draw = np.random.default_rng(3)
+    shared, own = draw.normal(5, 2, 400), draw.normal(0, 0.1, 400)
+    rows = {"l1.generated": shared + own - 0.05, "l1.grey": shared, "mse.generated": np.full(400, 0.01)}
+    rows |= {f"{name}.{v}": np.full(400, 8.0) for name in COLOURS for v in ("generated", "truth")}
+    found = intervals(rows)
+    half = 1.96 * shared.std() / 20
+    np.testing.assert_allclose(found["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half)
+    half = 1.96 * own.std() / 20
+    middle = own.mean() - 0.05
+    np.testing.assert_allclose(found["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half)
+    assert found["psnr_pooled"]["generated"] == pytest.approx([20, 20])
+    assert found["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
+
+
+COLOURS = ("colourfulness", "colourfulness_absolute")
+
+
+@pytest.mark.parametrize(
+    ("metric", "ends", "word"),
+    [
+        ("l1", [-0.2, -0.1], "better"), ("l1", [0.1, 0.2], "worse"), ("l1", [-0.1, 0.1], "level"),
+        ("psnr", [0.1, 0.2], "better"), ("sepia", [0.1, 0.2], ""), ("frechet_lab", None, ""),
+    ],
+)  # fmt: skip
+def test_a_difference_counts_beyond_chance_alone(metric: str, ends: list[float] | None, word: str) -> None:
+    assert than_grey({"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric) == word

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
 from colortrain.losses.perceptual import Perceptual
 from colortrain.losses.reconstruction import Measure, Resources
-from colortrain.metrics.extractors import feature_extractor, vgg_distance
+from colortrain.metrics.extractors import vgg_distance
 from colortrain.models.pretrained import Published
 from colortrain.models.vgg16 import VGG16Features, feature_distance, load_vgg16
 from shards.errors import UserError
@@ -150,13 +150,3 @@ def test_without_a_network_the_line_names_the_options(tmp_path: Path, monkeypatc
     assert "\n" not in words
     cache, option = str(tmp_path / "hub" / "checkpoints"), "--set objective.reconstruction.0.weights=random"
     assert all(word in words for word in ("vgg16-397923af.pth", cache, option))
-
-
-def test_extractor_gives_a_vector_a_picture() -> None:
-    extract = feature_extractor("vgg16", "random")
-    rgb = torch.rand(3, 3, 20, 20)
-    found = extract(rgb)
-    assert found.shape == (3, 256)
-    torch.testing.assert_close(found[1:2], extract(rgb[1:2]))
-    with pytest.raises(UserError, match="unknown feature extractor 'vgg'; valid, nearest first: vgg16"):
-        feature_extractor("vgg")

@@ -10,6 +10,7 @@ import pytest
 
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import score_split
+from colortrain.metrics.extractors import judges
 from launch.evaluate import main, write_json
 from shards.errors import UserError
 from shards.reader import Split
@@ -50,7 +51,9 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
     document = evaluated(place, tmp_path / "scores.json", *words)
     generator, recipe, _ = load_generator(place / "run", step=3)
     split = Split(place / "shards", "train")
-    on, off = (score_split(generator, recipe.codec, split, "cpu", dropout=d, limit=5) for d in (True, False))
+    on, off = (
+        score_split(generator, recipe.codec, split, "cpu", dropout=d, limit=5, judges=judges()) for d in (True, False)
+    )
     assert document["samples"] == 5
     assert document["metrics"] == on["metrics"]
     assert document["other_dropout"] == off
@@ -83,6 +86,8 @@ def test_two_processes_write_the_same_file_as_one(place: Path, tmp_path: Path) -
             3,
             "--dropout",
             "both",
+            "--vgg16",
+            "random",
         ]
         done = run_door("launch.evaluate", words, processes)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,201 @@
+"""Inception-v3 as FID counts with: the network of 2015-12-05 with TensorFlow's habits, in torch-fidelity's layer names.
+
+Szegedy et al. 2016 for the blocks; Heusel et al. 2017 took these weights, and every FID since is of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from colortrain.models.pretrained import INCEPTION, fill, load_weights
+
+SIZE = 299  # pixels that pictures are scaled to
+
+# A branch: its layers' names with (channels, kernel, stride, padding); lists side by side split the branch at its end.
+Layer = tuple[str, int, int | tuple[int, int], int, int | tuple[int, int]]
+_WIDE, _HIGH = ((1, 7), (0, 3)), ((7, 1), (3, 0))
+
+
+def _conv(name: str, channels: int, kernel: int = 1, padding: int = 0, stride: int = 1) -> Layer:
+    return name, channels, kernel, stride, padding
+
+
+def _seven(name: str, channels: int, shape: tuple[tuple[int, int], tuple[int, int]]) -> Layer:
+    return name, channels, shape[0], 1, shape[1]
+
+
+def _double(channels: int, stride: int = 1) -> list[Layer]:
+    last = _conv("branch3x3dbl_3", 96, 3, 1 if stride == 1 else 0, stride)
+    return [_conv("branch3x3dbl_1", channels), _conv("branch3x3dbl_2", 96, 3, 1), last]
+
+
+def _block_a(pool: int) -> list[list[Layer]]:
+    five = [_conv("branch5x5_1", 48), _conv("branch5x5_2", 64, 5, 2)]
+    return [[_conv("branch1x1", 64)], five, _double(64), [_conv("branch_pool", pool)]]
+
+
+_BLOCK_B = [[_conv("branch3x3", 384, 3, 0, 2)], _double(64, 2)]
+
+
+def _block_c(middle: int) -> list[list[Layer]]:
+    once = [_conv("branch7x7_1", middle), _seven("branch7x7_2", middle, _WIDE), _seven("branch7x7_3", 192, _HIGH)]
+    shapes = (_HIGH, _WIDE, _HIGH, _WIDE)
+    widths = (middle, middle, middle, 192)
+    twice = [_seven(f"branch7x7dbl_{i}", w, s) for i, (w, s) in enumerate(zip(widths, shapes, strict=True), 2)]
+    return [[_conv("branch1x1", 192)], once, [_conv("branch7x7dbl_1", middle), *twice], [_conv("branch_pool", 192)]]
+
+
+_BLOCK_D = [
+    [_conv("branch3x3_1", 192), _conv("branch3x3_2", 320, 3, 0, 2)],
+    [
+        _conv("branch7x7x3_1", 192), _seven("branch7x7x3_2", 192, _WIDE), _seven("branch7x7x3_3", 192, _HIGH),
+        _conv("branch7x7x3_4", 192, 3, 0, 2),
+    ],
+]  # fmt: skip
+
+
+class Conv(nn.Module):
+    """Convolution without bias, BatchNorm with TensorFlow's epsilon, ReLU."""
+
+    def __init__(self, inputs: int, layer: Layer) -> None:
+        super().__init__()
+        _, channels, kernel, stride, padding = layer
+        self.conv = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(channels, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class Block(nn.Module):
+    """Branches side by side. The one named branch_pool averages its 3 x 3 surroundings first, without the padding
+    ("mean"); a block that halves the picture ("halve") has none, and joins the greatest of the surroundings instead."""
+
+    def __init__(self, inputs: int, branches: list[list[Layer]], pool: str) -> None:
+        super().__init__()
+        self.pool, self.names = pool, [[layer[0] for layer in branch] for branch in branches]
+        for branch in branches:
+            width = inputs
+            for layer in branch:
+                self.add_module(layer[0], Conv(width, layer))
+                width = layer[1]
+        self.outputs = sum(branch[-1][1] for branch in branches) + (inputs if pool == "halve" else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for names in self.names:
+            y = _mean_around(x) if names[0] == "branch_pool" else x
+            for name in names:
+                y = self.get_submodule(name)(y)
+            found.append(y)
+        return torch.cat([*found, F.max_pool2d(x, 3, 2)] if self.pool == "halve" else found, dim=1)
+
+
+def _mean_around(x: Tensor) -> Tensor:
+    """The mean of each 3 x 3, without the padding."""
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+class BlockE(nn.Module):
+    """The last two blocks: branches that split once more into a wide and a high half."""
+
+    def __init__(self, inputs: int, pool: str) -> None:
+        super().__init__()
+        wide, high = ((1, 3), (0, 1)), ((3, 1), (1, 0))
+        layers: list[tuple[int, Layer]] = [
+            (inputs, _conv("branch1x1", 320)), (inputs, _conv("branch3x3_1", 384)),
+            (384, _seven("branch3x3_2a", 384, wide)), (384, _seven("branch3x3_2b", 384, high)),
+            (inputs, _conv("branch3x3dbl_1", 448)), (448, _conv("branch3x3dbl_2", 384, 3, 1)),
+            (384, _seven("branch3x3dbl_3a", 384, wide)), (384, _seven("branch3x3dbl_3b", 384, high)),
+            (inputs, _conv("branch_pool", 192)),
+        ]  # fmt: skip
+        for width, layer in layers:
+            self.add_module(layer[0], Conv(width, layer))
+        self.pool, self.outputs = pool, 2048
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the greatest is a slip of the original that the weights were trained with
+        pooled = F.max_pool2d(x, 3, 1, 1) if self.pool == "max" else _mean_around(x)
+        run = self.get_submodule
+        three = run("branch3x3_1")(x)
+        twice = run("branch3x3dbl_2")(run("branch3x3dbl_1")(x))
+        halves = [run(f"branch3x3_2{half}")(three) for half in "ab"]
+        halves += [run(f"branch3x3dbl_3{half}")(twice) for half in "ab"]
+        return torch.cat([run("branch1x1")(x), *halves, run("branch_pool")(pooled)], dim=1)
+
+
+_STEM = [
+    _conv("Conv2d_1a_3x3", 32, 3, 0, 2), _conv("Conv2d_2a_3x3", 32, 3), _conv("Conv2d_2b_3x3", 64, 3, 1),
+    _conv("Conv2d_3b_1x1", 80), _conv("Conv2d_4a_3x3", 192, 3),
+]  # fmt: skip
+_POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
+
+
+class Inception(nn.Module):
+    """RGB of whole numbers 0 to 255, (B, 3, H, W) of any size, to pooled features (B, 2048) and logits (B, 1008).
+
+    The logits are without the last layer's bias, as the inception score takes them. 23,885,392 parameters with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, self.order = 3, [layer[0] for layer in _STEM]
+        for layer in _STEM:
+            self.add_module(layer[0], Conv(width, layer))
+            width = layer[1]
+        plan = [("5b", _block_a(32), "mean"), ("5c", _block_a(64), "mean"), ("5d", _block_a(64), "mean")]
+        plan.append(("6a", _BLOCK_B, "halve"))
+        for letter, middle in zip("bcde", (128, 160, 160, 192), strict=True):
+            plan.append((f"6{letter}", _block_c(middle), "mean"))
+        plan.append(("7a", _BLOCK_D, "halve"))
+        blocks: list[tuple[str, Block | BlockE]] = []
+        for name, branches, pool in plan:
+            blocks.append((name, Block(width, branches, pool)))
+            width = blocks[-1][1].outputs
+        blocks += [("7b", BlockE(width, "mean")), ("7c", BlockE(2048, "max"))]
+        for name, block in blocks:
+            self.add_module(f"Mixed_{name}", block)
+            self.order.append(f"Mixed_{name}")
+        self.fc = nn.Linear(2048, 1008)
+        self.eval().requires_grad_(False)
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        x = (resized(rgb.float(), SIZE) - 128) / 128
+        for name in self.order:
+            x = self.get_submodule(name)(x)
+            x = F.max_pool2d(x, 3, 2) if name in _POOLED_AFTER else x
+        features = x.mean(dim=(2, 3))
+        return features, features @ self.fc.weight.T
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """TensorFlow 1's bilinear scaling, which takes pixel i of the result from i x (input / size), without a half-pixel
+    shift and without smoothing: FID's numbers hang on it."""
+    for dim in (2, 3):
+        length = x.shape[dim]
+        place = torch.arange(size, dtype=torch.float32, device=x.device) * (length / size)
+        low = place.long()
+        high, share = (low + 1).clamp(max=length - 1), place - low
+        shape = [1, 1, size, 1] if dim == 2 else [1, 1, 1, size]
+        first, second = x.index_select(dim, low), x.index_select(dim, high)
+        x = first + (second - first) * share.view(shape)
+    return x
+
+
+def load_inception(weights: str, without: str) -> Inception:
+    """FID's network with `weights`: "imagenet" (torch-fidelity's file, downloaded once), a file's path, or "random".
+
+    `without`: what an error tells to do in order to go without. Raises `UserError` if the weights cannot be had.
+    """
+    tensors = None if weights == "random" else load_weights(weights, INCEPTION, without)
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(0)
+        network = Inception()
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if tensors is not None:
+        fill(network, tensors, f"Inception from {weights}")
+    return network
