@@ -11,6 +11,8 @@ from pathlib import Path
 
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
+from colortrain.losses.appearance import ColourfulnessGap, LogError
+from colortrain.losses.colour_bins import ColourBins
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.perceptual import Perceptual
 from colortrain.losses.rebalanced import RebalancedL1
@@ -21,6 +23,7 @@ from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.res_unet import ResUNetConfig
+from colortrain.models.residual_unet import ResidualUNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.shallow_unet import ShallowUNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
@@ -31,10 +34,16 @@ from shards.files import write_whole
 
 # The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
 Generator = (
-    UNetConfig | ResUNetConfig | ShallowUNetConfig | FullyConvolutionalConfig | DeepUNetConfig | ResNet18UNetConfig
+    UNetConfig
+    | ResUNetConfig
+    | ShallowUNetConfig
+    | FullyConvolutionalConfig
+    | DeepUNetConfig
+    | ResNet18UNetConfig
+    | ResidualUNetConfig
 )
 Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
-Reconstruction = L1 | L2 | RebalancedL1 | Perceptual
+Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
@@ -117,6 +126,7 @@ class Recipe:
     batch_size: int  # global: over all processes
     epochs: float
     images: int | None = None  # if given, overrides epochs
+    stretched: bool = False  # schedules span a run of any length: its whole is `epochs` of theirs
     generator: Generator
     critic: Critic
     generator_adam: Adam = Adam()

@@ -75,7 +75,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(generator.state_dict())
             self.average.to(accelerator.device).eval().requires_grad_(False)
-        resources = Resources(accelerator.device, recipe.codec, lambda: ab_histogram(data.train))
+        resources = Resources(accelerator.device, recipe.codec, lambda: ab_histogram(data.train), self.generator.module)
         self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
         self.journal = Journal(run, accelerator)
         split = data.validation
@@ -93,6 +93,11 @@ class Trainer:
     def epoch(self) -> float:
         """Images seen, in dataset sizes."""
         return self.images / len(self.data.train)
+
+    @property
+    def clock(self) -> float:
+        """What schedules go by: the epoch, or where the recipe is stretched, its share of the recipe's epochs."""
+        return self.recipe.epochs * self.images / self.total if self.recipe.stretched else self.epoch
 
     def train(self) -> bool:
         """Train to the recipe's length, saving on the way; evaluate and save at the end.
@@ -148,7 +153,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         self.generator.set_rate(self._rate_factor())
         self.critic.set_rate(self._rate_factor())
-        losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.epoch)
+        losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.clock)
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
@@ -156,7 +161,7 @@ class Trainer:
         self.meter.add(losses)
 
     def _rate_factor(self) -> float:
-        return self.recipe.learning_rate.at(self.epoch) * self.plateau.factor
+        return self.recipe.learning_rate.at(self.clock) * self.plateau.factor
 
     def _do_what_is_due(self, progress: ProgressLine) -> None:
         recipe, last = self.recipe, self.images >= self.total

@@ -19,6 +19,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "export": ("launch.export", "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub"),
     "serve": ("launch.serve", "a page on this machine: drop a photograph, see it coloured by one run or several"),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
+    "reproduce": ("launch.reproduce", "the papers' tables, each from one command: shards, training, scores, picture"),
     "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
     "submit": ("slurm.submit", "train on a SLURM cluster: evicted, out of time or requeued, it saves and goes on"),

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from colortrain.lab import Batch, Codec
 from colortrain.schedule import Schedule, constant
@@ -24,12 +24,14 @@ Measure = Callable[[Tensor, Batch], Tensor]
 class Resources:
     """What a run offers to its losses: its device and codec, and the training split's ab histogram when asked for.
 
+    `generator`: the bare network that learns, for terms that ask more of it than colours.
     `histogram()`: float64 (23, 23), share of pixels in bins of 10 units of a (rows) and b, centres -110 ... 110.
     """
 
     device: torch.device
     codec: Codec
     histogram: Callable[[], np.ndarray]
+    generator: nn.Module | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""What a picture looks like as a whole: how colourful a batch is, and how far each picture is off in decibels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from colortrain.lab import Batch, lab_to_rgb
+from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.schedule import Schedule, constant
+
+_SMALL = 1e-2  # squared levels of 255: the root has no slope at 0
+_FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
+
+
+@dataclass(frozen=True)
+class ColourfulnessGap:
+    """((mean M3 of what was made - mean M3 of the truth) / 100)^2 over the pictures that a process holds.
+
+    M3 is Hasler and Süsstrunk's colourfulness (`colortrain.metrics.images`). DDColor (Kang et al. 2023, section 3.4)
+    rewards M3 without end; the gap ends at the truth. Alone it is met by a neon line along an edge of each picture
+    (docs/LOG.md): give it `LogError` as a companion.
+    """
+
+    weight: Schedule = constant(1.0)
+    name: ClassVar[str] = "colourfulness_gap"
+
+    def build(self, resources: Resources) -> Measure:
+        """The function of (fake, batch)."""
+
+        def mean_m3(batch: Batch, colour: Tensor) -> Tensor:
+            return m3(lab_to_rgb(_shown(resources, batch, colour))).mean()
+
+        def measure(fake: Tensor, batch: Batch) -> Tensor:
+            return ((mean_m3(batch, fake) - mean_m3(batch, batch.colour)) / 100).square()
+
+        return measure
+
+
+@dataclass(frozen=True)
+class LogError:
+    """Mean over pictures of ln(mean squared difference of RGB + 1e-4): 4.34 dB of PSNR, less, for every 1 of it.
+
+    As PSNR it asks most of pictures that are nearly right, so colour goes where a picture is off anyway.
+    """
+
+    weight: Schedule = constant(0.01)
+    name: ClassVar[str] = "log_error"
+
+    def build(self, resources: Resources) -> Measure:
+        """The function of (fake, batch)."""
+
+        def measure(fake: Tensor, batch: Batch) -> Tensor:
+            made, truth = (lab_to_rgb(_shown(resources, batch, colour)) for colour in (fake, batch.colour))
+            return ((made - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
+
+        return measure
+
+
+def m3(rgb: Tensor) -> Tensor:
+    """Colourfulness of RGB (B, 3, H, W) in [0, 1], (B,): `metrics.images.colourfulness` with a slope at grey."""
+    red, green, blue = (255 * rgb).flatten(2).unbind(1)
+    opponent = torch.stack([red - green, (red + green) / 2 - blue])
+    spread = (opponent.var(dim=-1, correction=0).sum(0) + _SMALL).sqrt()
+    return spread + 0.3 * (opponent.mean(dim=-1).square().sum(0) + _SMALL).sqrt()
+
+
+def _shown(resources: Resources, batch: Batch, colour: Tensor) -> Tensor:
+    """The pictures that people would see, in CIELAB units and float32: generated colours under the true L."""
+    truth = resources.codec.decode(batch.L, batch.colour).float()
+    return torch.cat([truth[:, :1], resources.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)

@@ -1,0 +1,61 @@
+"""flagship: no paper's; what was found by measured steps (docs/LOG.md) from the papers' parts and the field's."""
+
+from __future__ import annotations
+
+import math
+
+from colortrain.losses.adversarial import BCE
+from colortrain.losses.appearance import ColourfulnessGap, LogError
+from colortrain.losses.colour_bins import ColourBins
+from colortrain.losses.reconstruction import L1
+from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.models.residual_unet import ResidualUNetConfig
+from colortrain.recipe import EMA, Adam, Objective, Recipe
+from colortrain.recipes.nazeri import NEVER
+from colortrain.schedule import Schedule, constant
+
+
+def cosine(epochs: int) -> Schedule:
+    """From 1 % to 1 in the first epoch, then half a cosine down to 0, in straight lines of an epoch (SGDR, 2017)."""
+    falling = [(1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)]
+    return Schedule(((0, 0.01), *((epoch, round(value, 3)) for epoch, value in enumerate(falling, 1))), linear=True)
+
+
+def flagship() -> Recipe:
+    """A residual U-Net that weighs colours, and a game against dullness without a critic.
+
+    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `drouilhet_gan`.
+
+        accelerate launch -m launch.train --recipe flagship --shards SHARDS --run runs/flagship --images 10000
+
+    The critic never learns (as `nazeri_unet_l2`'s). All schedules span the run, whatever its length: the rate rises in
+    its first tenth and falls to 0; colourfulness counts from three tenths on.
+    """
+    adam = Adam(lr=2e-3, betas=(0.9, 0.99), clip=1.0)
+    return Recipe(
+        name="flagship",
+        size=32,
+        batch_size=8,
+        epochs=10,
+        stretched=True,
+        generator=ResidualUNetConfig(base_channels=16, levels=3, temperature=0.4),
+        critic=PatchCriticConfig(base_channels=16),
+        generator_adam=adam,
+        critic_adam=adam,
+        learning_rate=cosine(10),
+        objective=Objective(
+            adversarial=BCE(),
+            adversarial_weight=constant(0.0),
+            critic_from=NEVER,
+            reconstruction=(
+                ColourBins(weight=constant(0.05)),
+                L1(weight=constant(1.0)),
+                ColourfulnessGap(weight=Schedule(((0, 0.0), (3, 1.3)))),
+                LogError(weight=constant(0.015)),
+            ),
+        ),
+        ema=EMA(half_life=400),
+        log_every=50,
+        evaluate_every=2500,
+        checkpoint_every=2500,
+    )

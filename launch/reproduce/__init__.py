@@ -1,0 +1,102 @@
+"""The papers' tables, each from one command: shards, training, scores, a table, a picture and the conditions.
+
+    python -m launch.reproduce cifar10 --source cifar-10-batches-bin --out runs/cifar10 --budget images:10000
+
+tables
+  nazeri   nazeri's CIFAR-10 table: both networks at their published size, on all colour pictures of the training
+           split (grey ones left out and counted), scored on all 10,000 test pictures
+  cifar10  every recipe and ours on CIFAR-10, the same number of images each
+  photos   the same on a folder of photographs
+
+The same command goes on where it stopped, and makes nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from colortrain.recipes import RECIPES
+from launch.compare import draw
+from launch.doors import DoorParser, at_least_one
+from launch.reproduce import judge, sets, table
+from launch.reproduce.asked import Asked, Plan
+from launch.reproduce.budget import Budget, budget, make_plan
+from launch.reproduce.conditions import conditions
+from launch.reproduce.runs import Entry, entries, score, train
+from shards.errors import UserError, unknown
+from shards.files import write_whole
+
+_EXAMPLE = """\
+example: ten minutes, from the archive to the table
+  python -m launch.reproduce cifar10 --source cifar-10-batches-bin --out runs/cifar10 --budget minutes:10
+"""
+
+
+def parser() -> DoorParser:
+    """The words this door understands."""
+    words = DoorParser("launch.reproduce", __doc__ or "", _EXAMPLE)
+    words.add_argument("table", choices=sets.TABLES, help="which table")
+    words.add_argument("--source", type=Path, required=True, metavar="DIR", help="CIFAR-10's folder, or photographs")
+    words.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything goes")
+    words.add_argument(
+        "--budget", type=budget, required=True, metavar="minutes:N|images:N|full",
+        help="images each network sees: so many, what N minutes allow on this device, or the table's full number",
+    )  # fmt: skip
+    words.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of the table's")
+    words.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="train each with these; default 0"
+    )
+    words.add_argument(
+        "--base-channels", type=at_least_one, default=16, metavar="N",
+        help="width of all networks but nazeri's table's, which are as published (default: 16)",
+    )  # fmt: skip
+    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N held-out pictures only")
+    words.add_argument("--photos", type=Path, metavar="DIR", help="draw the picture from this shard set instead")
+    return words
+
+
+def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
+    """What was asked for; raises `UserError` for a recipe that there is not, before any work."""
+    found = parser().parse_args(words)
+    names = found.recipes or (sets.NAZERI if found.table == "nazeri" else list(RECIPES))
+    for name in names:
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES)
+    if not found.source.exists():
+        raise UserError(f"--source {found.source}: there is nothing of that name")
+    asked = Asked(
+        table=found.table, source=found.source, out=found.out, recipes=tuple(names), seeds=tuple(found.seeds),
+        base_channels=None if found.table == "nazeri" else found.base_channels, limit=found.limit,
+    )  # fmt: skip
+    return asked, found.budget, found.photos
+
+
+def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str:
+    """Train and score what is left to do; the table's text, written after every network."""
+    weights = asked.out / "judge.safetensors"
+    eyes = judge.judge_for(asked.source, weights, plan.judge_images) if built.labelled else None
+    done: list[tuple[Entry, dict[str, object]]] = []
+    for place, entry in enumerate(entries(asked, plan, built.size), 1):
+        print(f"\n== {entry.name} ({place} of {len(asked.recipes) * len(asked.seeds)})", flush=True)
+        seconds = train(entry, built.train)
+        done.append((entry, {**score(entry, built.held_out, plan.limit, eyes), **seconds}))
+        facts = conditions(asked, plan, built, eyes)
+        text = table.markdown(asked.table, [result for _, result in done], facts)
+        document = {"conditions": facts, "results": [result for _, result in done]}
+        write_whole(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
+        write_whole(asked.out / "table.md", text.encode())
+    first = {entry.recipe.name: entry.folder for entry, _ in done if entry.recipe.seed == asked.seeds[0]}
+    draw(first, photos or built.held_out, built.size, asked.out / "picture.png")
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build, train, score, tell."""
+    asked, wanted, photos = asked_of(argv)
+    built = sets.build(asked.table, asked.source, asked.out / "shards")
+    plan = make_plan(asked, wanted, built)
+    print(f"\n{make(asked, plan, built, photos)}\n{asked.out}/table.md, table.json, picture.png", file=sys.stdout)
+    return 0

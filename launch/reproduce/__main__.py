@@ -1,0 +1,11 @@
+"""`python -m launch.reproduce TABLE ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from launch.reproduce import main
+from shards.errors import run_door
+
+if __name__ == "__main__":
+    sys.exit(run_door("launch.reproduce", main))

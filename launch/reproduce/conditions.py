@@ -1,0 +1,47 @@
+"""Under what conditions a table was made: device, code, data, numbers."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from launch.benchmark.machine import machine
+from launch.reproduce.asked import Asked, Plan
+from launch.reproduce.judge import Judge
+from launch.reproduce.sets import Sets
+from shards.reader import Split, open_held_out
+
+
+def conditions(asked: Asked, plan: Plan, built: Sets, judge: Judge | None) -> dict[str, Any]:
+    """Everything that a figure of the table depends on, ready for JSON."""
+    held_out = open_held_out(built.held_out)
+    return {
+        **asked.plain(), **asdict(plan), "judge": judge.describe() if judge else None, "commit": commit(),
+        "machine": machine(), "training_pictures": len(Split(built.train, "train")),
+        "left_out": left_out(built.train), "held_out": f"{held_out.name} of {held_out.dataset_id}",
+        "held_out_pictures": min(len(held_out), plan.limit or len(held_out)), "size": built.size,
+    }  # fmt: skip
+
+
+def left_out(shards: Path) -> dict[str, int]:
+    """How many pictures of the source a build left out, by reason."""
+    path = shards / "left_out.tsv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as stream:
+        return dict(Counter(reason for _, reason, *_ in csv.reader(stream, delimiter="\t")))
+
+
+def commit() -> str | None:
+    """The commit of this code, "-dirty" after it where files differ; None where it lies in no repository."""
+    here = Path(__file__).resolve().parent
+    line = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match", ""]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

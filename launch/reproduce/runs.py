@@ -1,0 +1,146 @@
+"""One network of a table: its recipe for this budget, its training and its scores, each made once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colortrain.checkpoint import latest_checkpoint, load_state
+from colortrain.models.initialise import num_parameters
+from colortrain.recipe import Recipe, load_recipe, save_recipe
+from colortrain.recipes import get_recipe
+from launch.compare import prepared
+from launch.processes import launcher
+from launch.reproduce.asked import Asked, Plan
+from launch.reproduce.judge import Judge
+from shards.errors import UserError
+from shards.files import write_whole
+
+_SCORES = "scores.json"  # in a run's folder, beside what launch.evaluate wrote
+_COST = "cost.json"
+_NEVER_VALIDATED = 10**9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the table: what it is trained by, and where."""
+
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The recipe's name and seed."""
+        return f"{self.recipe.name}, seed {self.recipe.seed}"
+
+
+def entries(asked: Asked, plan: Plan, size: int) -> list[Entry]:
+    """All networks of the table: every recipe with the first seed, then every recipe with the next."""
+    return [
+        Entry(dataclasses.replace(resolved(name, asked, size, plan.images), seed=seed), asked.out / f"{name}-{seed}")
+        for seed in asked.seeds
+        for name in asked.recipes
+    ]
+
+
+def resolved(name: str, asked: Asked, size: int, images: int) -> Recipe:
+    """A recipe as this table trains it: thin unless it is to have its published size, saved four times on its way."""
+    if asked.base_channels is not None:
+        return prepared(name, size, asked.base_channels, images)
+    recipe = get_recipe(name)
+    steps = -(-images // recipe.batch_size)
+    every = max(1, steps // 4)
+    return dataclasses.replace(
+        recipe, images=images, log_every=max(1, steps // 50), evaluate_every=_NEVER_VALIDATED, checkpoint_every=every,
+        keep_checkpoints=5,
+    )  # fmt: skip
+
+
+def train(entry: Entry, shards: Path) -> dict[str, Any]:
+    """Train a network, or go on with it; what it cost. One that is at its end stays as it is."""
+    cost = entry.folder / _COST
+    if finished(entry) and cost.is_file():
+        return dict(json.loads(cost.read_text()))
+    written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
+    save_recipe(entry.recipe, written)
+    processes = math.gcd(entry.recipe.batch_size, torch.cuda.device_count() or 2)
+    words: list[str | Path] = ["-m", "launch.train", "--recipe", written, "--shards", shards, "--run", entry.folder]
+    peak = run(entry.name, [*launcher(processes), *words, "--tracker", "none"])
+    found = {"seconds": trained_seconds(entry.folder), "peak_mb": peak, "parameters": parameters(entry.recipe)}
+    write_whole(cost, json.dumps(found).encode())
+    return found
+
+
+def finished(entry: Entry) -> bool:
+    """Whether the run folder holds exactly this network, trained to its end; raises `UserError` if it saw more."""
+    latest = latest_checkpoint(entry.folder)
+    if latest is None:
+        return False
+    seen, whole = load_state(latest)["images"], entry.recipe.total_images(1)
+    if seen >= whole + entry.recipe.batch_size:
+        raise UserError(f"{entry.folder} saw {seen:,} images, more than the {whole:,} of this budget: another --out")
+    return seen >= whole and load_recipe(latest / "recipe.json").digest == entry.recipe.digest
+
+
+def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None) -> dict[str, Any]:
+    """Everything `launch.evaluate` prints and the distance in the judge's eyes; made once for each checkpoint."""
+    latest = latest_checkpoint(entry.folder)
+    assert latest is not None
+    asked = {"checkpoint": latest.name, "limit": limit, "judge": judge.digest if judge else None}
+    kept = entry.folder / _SCORES
+    if kept.is_file() and (known := json.loads(kept.read_text()))["asked"] == asked:
+        return dict(known["result"])
+    found = entry.folder / "evaluation.json"
+    line: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "launch.evaluate",
+        "--run",
+        entry.folder,
+        "--shards",
+        shards,
+        "--json",
+        found,
+    ]
+    run(entry.name, [*line, *(["--limit", str(limit)] if limit else [])])
+    document = json.loads(found.read_text())
+    if judge:
+        document["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
+    state = load_state(latest)
+    result = {"recipe": entry.recipe.name, "seed": entry.recipe.seed, "images": state["images"], **document}
+    write_whole(kept, json.dumps({"asked": asked, "result": result}).encode())
+    return result
+
+
+def run(name: str, line: Sequence[str | Path]) -> float:
+    """Run a command to its end; the peak memory, in MB, of the largest of its processes. Stops with one line."""
+    words = [str(word) for word in line]
+    with subprocess.Popen(words) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        shown = " ".join(words[1:])
+        raise UserError(f"{name}: `{shown}` ended with status {process.returncode}; what it printed above says why")
+    return used.ru_maxrss / 1000  # Linux counts in KB
+
+
+def trained_seconds(folder: Path) -> float:
+    """Seconds of training in all starts of a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return float(sum(line["seconds"] for line in lines if line["kind"] == "train"))
+
+
+def parameters(recipe: Recipe) -> int:
+    """What the generator learns."""
+    with torch.device("meta"):
+        return num_parameters(recipe.generator.build())

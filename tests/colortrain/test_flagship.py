@@ -1,0 +1,34 @@
+"""Our own recipe: its schedules span a run of any length, and its terms come in when they should."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from colortrain.processes import make_accelerator
+from colortrain.recipes.flagship import cosine, flagship
+from colortrain.run import open_data
+from colortrain.trainer import Trainer
+from tests.colortrain.small_set import small_set
+from tests.colortrain.thin import thin
+
+
+def test_the_rate_rises_in_a_tenth_and_falls_as_a_cosine() -> None:
+    rate = cosine(10)
+    assert [rate.at(epoch) for epoch in (0, 0.5, 1, 10, 11)] == pytest.approx([0.01, 0.505, 1, 0, 0])
+    assert rate.at(5.5) == pytest.approx((1 + math.cos(math.pi / 2)) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("stretched", [True, False])
+def test_a_stretched_recipe_goes_through_all_its_epochs(stretched: bool, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(thin(flagship(), steps=4), stretched=stretched)
+    data = open_data(small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe)
+    Trainer(recipe, data, tmp_path / "run", make_accelerator()).train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["kind"] == "train"]
+    clock = [2.5, 5, 7.5, 10] if stretched else [4 * step / len(data.train) for step in (1, 2, 3, 4)]
+    assert rates == pytest.approx([recipe.generator_adam.lr * recipe.learning_rate.at(epoch) for epoch in clock])

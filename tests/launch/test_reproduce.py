@@ -1,0 +1,137 @@
+"""The tables: from budgets to plans, from a small CIFAR-10 to a table, made once, and going on after a start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from colortrain.tables import LABELS
+from launch.reproduce import asked_of, table
+from launch.reproduce.asked import Asked, Plan
+from launch.reproduce.budget import FULL, Budget, budget, make_plan, seconds_an_image
+from launch.reproduce.judge import judge_for, labelled, load_judge, moved
+from launch.reproduce.runs import entries
+from launch.reproduce.sets import TABLES, Sets
+from shards.errors import UserError
+from tests.distributed.processes import run_door
+from tests.shards.pictures import pieces
+
+
+def small_cifar(folder: Path, count: int = 12) -> Path:
+    """CIFAR-10's binary layout with `count` pictures in each of two batches; the first of each is grey."""
+    folder.mkdir(parents=True)
+    squares = list(pieces(2 * count, side=32))
+    for number, name in enumerate(("data_batch_1.bin", "test_batch.bin")):
+        mine = [square.copy() for square in squares[number * count : (number + 1) * count]]
+        mine[0][:] = mine[0][..., :1]
+        records = [bytes([place % 10]) + square.transpose(2, 0, 1).tobytes() for place, square in enumerate(mine)]
+        (folder / name).write_bytes(b"".join(records))
+    return folder
+
+
+def asked(out: Path, **changes: object) -> Asked:
+    words = {"table": "cifar10", "source": out, "out": out, "recipes": ("flagship",), "seeds": (0, 1)}
+    return Asked(**{**words, "base_channels": 4, "limit": None, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.distributed
+def test_one_command_makes_the_table_and_makes_nothing_twice(tmp_path: Path) -> None:
+    source, out = small_cifar(tmp_path / "cifar-10-batches-bin"), tmp_path / "out"
+    words = ["cifar10", "--source", source, "--out", out, "--budget", "images:8", "--base-channels", 4]
+    words += ["--recipes", "flagship", "nazeri_unet_l2", "--limit", 5]
+    done = run_door("launch.reproduce", words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (out / "table.md").read_text()
+    assert text in done.stdout
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")] == [
+        "`flagship`", "`nazeri_unet_l2`",
+    ]  # fmt: skip
+    assert "of 11 (left out: 1 grey)" in text  # the grey picture of the training batch
+    document = json.loads((out / "table.json").read_text())
+    assert [result["samples"] for result in document["results"]] == [5, 5]
+    assert all(result["metrics"]["fid"]["generated"] > 0 for result in document["results"])
+    assert {"seconds", "peak_mb", "parameters"} <= set(document["results"][0])
+    with Image.open(out / "picture.png") as picture:
+        assert picture.width > 4 * 32
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    again = run_door("launch.reproduce", words)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "scoring" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == kept
+    other = run_door("launch.reproduce", [*words, "--seeds", 1])
+    assert other.returncode == 2
+    assert "begun with other words" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("minutes:10", Budget("minutes", 10)), ("images:500", Budget("images", 500)), ("full", Budget("full"))],
+)
+def test_budgets(text: str, expected: Budget) -> None:
+    assert budget(text) == expected
+
+
+@pytest.mark.parametrize("text", ["minutes", "images:0", "images:-3", "hours:2", "full:1"])
+def test_words_that_are_no_budget(text: str, tmp_path: Path) -> None:
+    words = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", text]
+    with pytest.raises((UserError, SystemExit)):
+        assert asked_of(words)[1].kind == "full:1"
+
+
+def test_a_plan_is_kept_and_other_words_are_refused(tmp_path: Path) -> None:
+    built = Sets(tmp_path, tmp_path, 32, labelled=True)
+    assert make_plan(asked(tmp_path), Budget("images", 700), built) == Plan(700, None, 7000)
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace("7000", "123"))
+    assert make_plan(asked(tmp_path), Budget("images", 700), built) == Plan(700, None, 123)
+    with pytest.raises(UserError, match="begun with other words"):
+        make_plan(asked(tmp_path), Budget("images", 701), built)
+
+
+def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
+    built, words = Sets(tmp_path, tmp_path, 32, labelled=True), asked(tmp_path, recipes=("flagship", "drouilhet_gan"))
+    plan = make_plan(words, Budget("minutes", 60), built)
+    assert plan.images > 16
+    assert (plan.limit, plan.judge_images) == (3000, 100_000)
+
+
+def test_speed_is_measured_over_whole_turns() -> None:
+    recipe = entries(asked(Path(), recipes=("drouilhet_wgan_gp",)), Plan(100, None, 1), 32)[0].recipe
+    assert 0 < seconds_an_image(recipe) < 10
+
+
+def test_nazeris_table_keeps_the_published_size_and_every_table_has_a_full_number(tmp_path: Path) -> None:
+    words = asked(tmp_path, table="nazeri", recipes=("nazeri_gan",), base_channels=None)
+    made = entries(words, Plan(FULL["nazeri"], None, 1), 32)
+    assert [(entry.recipe.seed, entry.folder.name) for entry in made] == [(0, "nazeri_gan-0"), (1, "nazeri_gan-1")]
+    recipe = made[0].recipe
+    assert (recipe.generator.base_channels, recipe.batch_size) == (64, 128)
+    assert recipe.total_images(1) == 200 * 50_000
+    assert set(FULL) == set(TABLES)
+
+
+def test_a_judge_learns_keeps_its_weights_and_refuses_others(tmp_path: Path) -> None:
+    source = small_cifar(tmp_path / "cifar-10-batches-bin")
+    pictures, labels = labelled(source, "data_batch")
+    assert pictures.shape == (12, 3, 32, 32)
+    assert labels.tolist() == [place % 10 for place in range(12)]
+    path = tmp_path / "judge.safetensors"
+    judge = judge_for(source, path, 256)
+    assert 0 <= judge.accuracy <= 1
+    lab = torch.rand(3, 3, 32, 32) * 50
+    assert np.array_equal(load_judge(path).features(lab), judge.features(lab))
+    path.write_bytes(path.read_bytes()[:-4] + b"oops")
+    with pytest.raises(UserError, match="remove both"):
+        load_judge(path)
+
+
+def test_moved_pictures_keep_their_size() -> None:
+    assert moved(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
+
+
+def test_columns_are_metrics_that_there_are() -> None:
+    assert {name for name, *_ in table.COLUMNS} - set(LABELS) <= {"fid", "frechet_lab"}
