@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from colortrain.alarms import Alarms
 from colortrain.pictures import save_png
 from colortrain.plain import finite, to_plain
-from colortrain.recipe import Recipe
+from colortrain.recipe import PACE, Recipe
+from colortrain.trackers import remember, show, start_words
 from shards.files import write_whole
 
 
@@ -23,14 +26,21 @@ class Journal:
         self.run, self.accelerator = run, accelerator
         self.path = run / "metrics.jsonl"
         self.writes = accelerator.is_main_process
+        self.alarms: Alarms | None = None
 
     def begin(self, recipe: Recipe, step: int) -> None:
         """Open the trackers, and forget lines beyond `step`: a resumed run writes them again."""
-        again = {"tensorboard": {"purge_step": step + 1}}  # TensorBoard forgets steps that a resumed run repeats
-        self.accelerator.init_trackers("colortrain", config=_flat(to_plain(recipe)), init_kwargs=again)
-        if self.writes and self.path.exists():
+        config = {name: value for name, value in _flat(to_plain(recipe)).items() if step == 0 or name not in PACE}
+        self.accelerator.init_trackers("colortrain", config=config, init_kwargs=start_words(self.run, step))
+        self.alarms = Alarms(recipe.objective.adversarial)
+        if not self.writes:
+            return
+        remember(self.run, self.accelerator.trackers)
+        if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines(keepends=True) if _step(line) <= step]
             write_whole(self.path, "".join(lines).encode())
+            for line in map(json.loads, lines):
+                self.alarms.see(line.get("kind", ""), line)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl ("train", "validation", "start", ...), and its numbers to the trackers."""
@@ -39,6 +49,9 @@ class Journal:
         line = json.dumps(finite({"kind": kind, "step": step, "time": round(time.time(), 3), **values}))
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
+        for about, text in self.alarms.see(kind, values).items() if self.alarms else ():
+            print(f"warning: step {step:,}: {text}", file=sys.stderr, flush=True)
+            self.write("warning", step, {"about": about, "text": text})
         if kind in ("train", "validation"):
             self.accelerator.log({f"{kind}/{name}": number for name, number in _numbers(values).items()}, step=step)
 
@@ -46,10 +59,9 @@ class Journal:
         """Save a picture (H, W, 3) uint8 under RUN/samples and show it to TensorBoard."""
         if not self.writes:
             return
-        save_png(picture, self.run / "samples" / f"step-{step:09d}.png")
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.writer.add_image(name, picture, step, dataformats="HWC")
+        path = self.run / "samples" / f"step-{step:09d}.png"
+        save_png(picture, path)
+        show(self.accelerator.trackers, name, picture, path, step)
 
     def end(self) -> None:
         """Close the trackers."""

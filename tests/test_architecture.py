@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["shards", "colortrain", "launch", "slurm"]
 # Inside colortrain: a room may import rooms of its own row and of rows before it.
 ROOMS = [
-    {"schedule", "plain", "lab", "processes", "pictures", "preemption", "failures", "tables"},
-    {"losses", "models", "metrics", "layers"},
+    {"schedule", "plain", "lab", "processes", "pictures", "preemption", "failures", "tables", "trackers"},
+    {"losses", "models", "metrics", "layers", "alarms"},
     {"recipe"},
     {
         "recipes",
