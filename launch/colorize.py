@@ -31,7 +31,7 @@ example: a folder and a file, and a sheet to look at
   python -m launch.colorize --run runs/first --out coloured --sheet sheet.png holiday/ grandmother.jpg
 """
 _SHEET_ROWS = 64
-_SHEET_SIDE = 256  # pixels of a picture on the sheet, at most
+_SHEET_SIDE = 192  # pixels of a picture on the sheet
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,16 +70,12 @@ def colour_all(jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments
             colours = [network.ab(images, dropout=dropout, seed=seed) for network in networks.values()]
             del images
             for ab in zip(*colours, strict=True):
-                _write(*_take_first(batch), ab, outcome, _thumbnail(networks) if arguments.sheet else 0)
+                _write(*_take_first(batch), ab, outcome, bool(arguments.sheet))
                 progress.advance_to(outcome.num_written + len(outcome.failures))
     for job in jobs:
         if job.is_film:
             colour_film(job, networks, arguments.batch_size, bool(dropout), outcome)
     return outcome
-
-
-def _thumbnail(networks: Mapping[str, Colorizer]) -> int:
-    return min(_SHEET_SIDE, max(network.description.size for network in networks.values()))
 
 
 def _take_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
@@ -88,17 +84,18 @@ def _take_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
     return job, np.array(image)
 
 
-def _write(job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, thumbnail: int) -> None:
+def _write(job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, shown: bool) -> None:
     """One picture by every network; the last one colours the array itself, for a copy may be 300 MB."""
     row = []
     for target, ab in zip(job.targets, colours, strict=True):
         own = rgb if ab is colours[-1] else rgb.copy()
         recolour(own, ab)
         save_png(own, target)
-        if thumbnail:
-            row.append(np.asarray(ImageOps.pad(Image.fromarray(own), (thumbnail, thumbnail), color="white")))
+        if shown and len(outcome.rows) < _SHEET_ROWS:
+            small = ImageOps.pad(Image.fromarray(own), (_SHEET_SIDE, _SHEET_SIDE), color="white")
+            row.append(np.asarray(small))
     outcome.num_written += 1
-    if row and len(outcome.rows) < _SHEET_ROWS:
+    if row:
         outcome.rows.append([lab_to_rgb(grey(rgb_to_lab(row[0]))), *row])
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launch.doors import DOORS
 from shards.errors import UserError
+from tests.colortrain.small_set import small_set
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -46,9 +48,15 @@ def test_tree_names_every_file(package: str) -> None:
     assert (files | folders) - tree() == set()
 
 
-def test_python_runs() -> None:
+def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_set(tmp_path / "photos-64", size=64, count=16, splits=("train", "val"))
+    space: dict[str, Any] = {}
     for block in blocks("python"):
-        exec(block, {})
+        exec(block, space)
+    assert space["stored"].shape == (3, 3, 64, 64)
+    assert space["trainer"].images == 12
+    assert (space["coloured"].shape, str(space["coloured"].dtype)) == ((300, 451, 3), "uint8")
 
 
 def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,8 +143,8 @@ def test_a_sheet_shows_grey_beside_coloured(run: Path, album: Path, tmp_path: Pa
     sheet = tmp_path / "sheet.png"
     assert colour(run, tmp_path / "out", album, "--sheet", sheet) == 0
     pixels = read(sheet).astype(int)
-    assert pixels.shape == (18 + 3 * 100 + 4, 2 * 100 + 4, 3)
-    grey, coloured = pixels[18:, 4:100], pixels[18:, 104:200]
+    assert pixels.shape == (18 + 3 * 196 + 4, 2 * 196 + 4, 3)
+    grey, coloured = pixels[18:, 4:196], pixels[18:, 200:392]
     assert np.ptp(grey, axis=2).max() <= 1
     assert np.ptp(coloured, axis=2).mean() > 5
     with pytest.raises(UserError, match=r"sheet\.png exists"):
@@ -175,7 +175,7 @@ def test_several_networks_at_once_share_a_sheet(run: Path, album: Path, tmp_path
         for name in names:
             assert np.array_equal(read(alone / name), read(tmp_path / "out" / folder / name))
     with Image.open(sheet) as drawn:
-        assert (drawn.format, drawn.size) == ("JPEG", (3 * 100 + 4, 18 + 3 * 100 + 4))
+        assert (drawn.format, drawn.size) == ("JPEG", (3 * 196 + 4, 18 + 3 * 196 + 4))
     with pytest.raises(UserError, match=r"out/exported/cat\.png exists \(and 6 more\)"):
         colour(run, tmp_path / "out", album, *both, "--sheet", sheet)
     (tmp_path / "out" / "run" / "cat.png").unlink()
