@@ -6,10 +6,12 @@ One run: its losses share charts. Several: a chart a loss, a line a run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from colortrain.alarms import SEPIA, WAIT
 from colortrain.tables import LABELS
 from launch.report.story import Line, Story
 
@@ -19,15 +21,25 @@ Series = dict[str, Any]
 _FIRST = ("l1", "psnr", "colourfulness_ratio", "fid", "bright_spots", "sepia")  # metrics that are shown at once
 _POINTS = 300  # a line: more are averaged in so many stretches, with the least and the greatest as a pale band
 _GAME = ("critic", "generator", "adversarial")
-_SEPIA = 0.6  # of the true colourfulness: below, colours are on their way to one brown
-_WAIT = 0.05  # of the time: above, the data are too slow for the network
 
 
 def charts_of(stories: Sequence[Story]) -> list[Chart]:
     """All charts in the order of the page; those without a point are left out."""
     losses = _losses_of_one(stories[0]) if len(stories) == 1 else _losses_of_many(stories)
     charts = [*losses, *_metrics(stories), *_machine(stories)]
+    marks = _marks(stories[0]) if len(stories) == 1 else []
+    charts = [{**each, "marks": marks} for each in charts]
     return [chart for chart in charts if any(len(series["x"]) for series in chart["series"])]
+
+
+def _marks(story: Story) -> list[dict[str, Any]]:
+    """Where a run went on, by how the start before had ended."""
+    words = {"killed": "killed", "stopped": "stopped", "finished": "went on", "open": "killed"}
+    return [
+        {"x": after.first, "name": words[before.how]}
+        for before, after in pairwise(story.sessions)
+        if after.last > after.first
+    ]
 
 
 def chart(title: str, series: Iterable[Series], group: str, **more: Any) -> Chart:
@@ -116,7 +128,7 @@ def _metric(stories: Sequence[Story], name: str) -> Chart:
     references = ("truth", "median") if name == "colourfulness_ratio" else ("grey", "median", "truth")
     rules = [{"y": value, "name": v} for v in references if (value := _reference(stories, name, v)) is not None]
     if name == "colourfulness_ratio":
-        rules += [{"y": 1.0, "name": "truth"}, {"y": _SEPIA, "name": "sepia below"}]
+        rules += [{"y": 1.0, "name": "truth"}, {"y": SEPIA, "name": "sepia below"}]
     return chart(label, series, "metrics" if name in _FIRST else "more", note=better, rules=rules)
 
 
@@ -133,7 +145,7 @@ def _reference(stories: Sequence[Story], name: str, version: str) -> float | Non
 def _machine(stories: Sequence[Story]) -> list[Chart]:
     fields: dict[str, tuple[str, dict[str, Any]]] = {
         "images_per_second": ("Images a second", {}),
-        "data_wait": ("Waiting for data, share of time", {"rules": [{"y": _WAIT, "name": "too slow"}], "log": False}),
+        "data_wait": ("Waiting for data, share of time", {"rules": [{"y": WAIT, "name": "too slow"}], "log": False}),
         "gradient_norms/generator": ("Norm of the generator's gradients", {}),
         "gradient_norms/critic": ("Norm of the critic's gradients", {}),
         "lr": ("Learning rate of the generator", {}),

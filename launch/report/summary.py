@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.tables import LABELS
+from colortrain.alarms import SEPIA
+from colortrain.tables import LABELS, than_grey
 from launch.report.papers import HEADLINES
 from launch.report.story import Session, Story
 
-_CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "ssim", "sepia")
-_SEPIA, _WAIT = 0.6, 0.05
+_CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "frechet_lab", "ssim", "sepia")
+_NOW = ("sepia",)  # told of the last scores instead
 
 
 def summary(story: Story) -> dict[str, Any]:
@@ -83,7 +84,8 @@ def sentences(story: Story) -> list[str]:
     if mine is None or grey is None:
         return ["No held-out scores yet."]
     beside_median = f", {_beside(mine, median)} a constant median colour's" if median else ""
-    told = [f"L1 is {_beside(mine, grey)} a grey picture's{beside_median}."]
+    chance = ", which may be chance" if than_grey(story.scores, "l1") == "level" else ""
+    told = [f"L1 is {_beside(mine, grey)} a grey picture's{chance}{beside_median}."]
     ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None:
         told.append(f"Pictures are {ratio:.2f} times as colourful as the photographs.")
@@ -92,19 +94,17 @@ def sentences(story: Story) -> list[str]:
 
 def _beside(mine: float, other: float) -> str:
     share = mine / other - 1
-    return "level with" if abs(share) < 0.002 else f"{abs(share):.1%} {'above' if share > 0 else 'below'}"
+    return "level with" if abs(share) < 0.002 else f"{abs(share) * 100:.1f} % {'above' if share > 0 else 'below'}"
 
 
 def warnings(story: Story) -> list[str]:
     """What to worry about."""
     found = []
     ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
-    if ratio is not None and ratio < _SEPIA:
-        found.append(f"Colourfulness is {ratio:.2f} of the truth's: below {_SEPIA}, colours are on their way to sepia.")
+    if ratio is not None and ratio < SEPIA:
+        found.append(f"Colourfulness is {ratio:.2f} of the truth's: below {SEPIA}, colours are on their way to sepia.")
     l1 = story.metrics.get("l1", {})
     if {"generated", "median"} <= l1.keys() and l1["generated"] > l1["median"]:
         found.append("One constant colour has a lower L1: look at the pictures, not at L1.")
-    waited = sum(line["data_wait"] * line["seconds"] for line in story.train)
-    if story.seconds and waited / story.seconds > _WAIT:
-        found.append(f"{waited / story.seconds:.0%} of the time went into waiting for data.")
-    return found
+    newest = {line["about"]: line for line in story.others if line["kind"] == "warning" and line["about"] not in _NOW}
+    return found + [f"At step {line['step']:,}: {line['text']}." for line in newest.values()]

@@ -7,10 +7,11 @@ from typing import Any
 
 from colortrain.plain import to_plain
 from colortrain.recipes import RECIPES
-from colortrain.tables import COLUMNS, LABELS, caption
+from colortrain.tables import COLUMNS, HEAD, LABELS, caption, notes, than_grey
 from launch.report.papers import HEADLINES
 from launch.report.story import Story
 
+METRIC_COLUMNS = (*HEAD[2:], "paper")
 Cell = dict[str, Any]  # "text", and "value" where the column can be sorted by it
 
 
@@ -20,14 +21,26 @@ def cell(value: float | None, decimals: int) -> Cell:
 
 
 def metric_rows(story: Story) -> list[dict[str, Any]]:
-    """A row a metric: name, which way is better, then generated, grey, median, truth and the paper's figure."""
+    """A row a metric: name, which way is better, and a cell for each of `METRIC_COLUMNS`."""
     paper = HEADLINES.get(story.recipe.name, {})
     rows = []
     for name, values in story.metrics.items():
         label, better, decimals = LABELS.get(name, (name, "", 4))
         cells = [cell(values.get(column), decimals) for column in COLUMNS]
+        cells[1:1] = [_interval(story, name, decimals), {"text": than_grey(story.scores, name), "value": None}]
         rows.append({"name": label, "better": better, "cells": [*cells, cell(paper.get(name), decimals)]})
     return rows
+
+
+def _interval(story: Story, name: str, decimals: int) -> Cell:
+    ends = story.scores.get("intervals", {}).get(name, {}).get("generated")
+    text = " to ".join(f"{end:,.{decimals}f}" for end in ends) if ends else ""
+    return {"text": text, "value": ends[1] - ends[0] if ends else None}
+
+
+def below_metrics(story: Story) -> list[str]:
+    """What intervals are, which networks judged, what was left out; a line each."""
+    return notes(story.scores) if "protocol" in story.scores else []
 
 
 def protocol(story: Story) -> str:

@@ -21,7 +21,7 @@ from launch.report.curves import charts_of
 from launch.report.pictures import frames
 from launch.report.story import Story
 from launch.report.summary import duration, summary
-from launch.report.tables import comparison, metric_rows, protocol, recipe_rows
+from launch.report.tables import METRIC_COLUMNS, below_metrics, comparison, metric_rows, protocol, recipe_rows
 
 _SCRIPTS = ("charts.js", "controls.js")
 _HOW = {"finished": "finished", "stopped": "stopped by a signal", "killed": "killed", "open": "running, or killed"}
@@ -36,16 +36,16 @@ def page(stories: Sequence[Story], photos: Sequence[Any] | None = None) -> str:
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
         style=Markup(style), script=Markup(script),
-        runs=runs, comparison=comparison(stories) if len(stories) > 1 else None,
+        runs=runs, columns=METRIC_COLUMNS, comparison=comparison(stories) if len(stories) > 1 else None,
         data=_inert({"charts": charts_of(stories), "timeline": timeline(stories)}),
     )  # fmt: skip
 
 
 def _run(story: Story, runs: int, photos: Any) -> dict[str, Any]:
     return {
-        "name": story.name, "summary": summary(story), "metrics": metric_rows(story), "protocol": protocol(story),
-        "frames": frames(story, runs), "recipe": recipe_rows(story), "photos": photos,
-        "sessions": [_session(session) for session in story.sessions],
+        "name": story.name, "summary": summary(story), "photos": photos, "frames": frames(story, runs),
+        "metrics": metric_rows(story), "protocol": protocol(story), "notes": below_metrics(story),
+        "recipe": recipe_rows(story), "sessions": [_session(session) for session in story.sessions],
     }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ import torch
 from playwright.sync_api import Page
 
 from colortrain.recipes import RECIPES
+from launch.evaluate import main as evaluate
 from launch.report.__main__ import main
 from launch.report.papers import HEADLINES
 from launch.report.photos import Looked, _counts, look, photographs
 from launch.report.story import read_story, sessions_of
+from launch.report.summary import warnings
 from launch.train import main as train
 from shards.errors import UserError
 from tests.browser import PHONE
@@ -207,3 +211,40 @@ def test_before_and_after_slide(page: Page, place: Path) -> None:
     page.get_by_label("as it is").check()
     assert stack.locator(".over.truth").is_visible()
     assert not stack.locator(".over.grey").is_visible()
+
+
+def test_curves_mark_where_a_run_went_on(page: Page, place: Path) -> None:
+    opened(page, place / "report.html")
+    chart = page.locator(".chart", has_text="Reconstruction losses").first
+    assert chart.locator("line.mark").count() == 1
+    assert chart.locator("text", has_text="went on").count() == 1
+
+
+def test_scores_of_the_evaluation_stand_with_their_intervals(page: Page, place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "one", run)
+    assert evaluate(["--run", str(run), "--shards", str(place / "shards"), "--vgg16", "random"]) == 0
+    scores = json.loads((run / "evaluation.json").read_text())
+    assert main([str(run), "--out", str(tmp_path)]) == 0
+    opened(page, tmp_path / "report.html")
+    row = page.locator("table.metrics tbody tr", has_text="L1 of ab").first
+    low, high = scores["intervals"]["l1"]["generated"]
+    assert f"{low:.4f} to {high:.4f}" in row.inner_text()
+    assert page.get_by_text("VGG-16, random: comparable with nothing published").count() == 1
+    assert page.get_by_text("left out: fid").count() == 1
+    page.locator("table.metrics th button", has_text="than grey").click()
+    words = page.locator("table.metrics tbody tr td:nth-of-type(4)").all_inner_texts()
+    said = [word for word in words if word]
+    assert said == sorted(said)
+    assert words[: len(said)] == said  # where nothing can be said is last, whichever way
+
+
+def test_warnings_of_the_journal_are_shown(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "one", run)
+    with open(run / "metrics.jsonl", "a") as stream:
+        for step in (4, 5):
+            line = {"kind": "warning", "step": step, "images": 4, "about": "critic", "text": f"it wins {step}"}
+            stream.write(json.dumps(line) + "\n")
+    assert "At step 5: it wins 5." in warnings(read_story(run, "run"))
+    assert "At step 4: it wins 4." not in warnings(read_story(run, "run"))

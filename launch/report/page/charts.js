@@ -104,6 +104,11 @@ class Chart {
     for (const value of ticks(0, x1, Math.max(2, this.width / 110)))
       make("text", { x: this.x(value), y: bottom + 16, "text-anchor": value ? "middle" : "start" }, this.svg, short(value));
     this.rules(left, right, top, bottom);
+    for (const mark of this.spec.marks) {
+      const x = this.x(mark.x);
+      make("line", { class: "mark", x1: x, x2: x, y1: top, y2: bottom }, this.svg);
+      make("text", { x: x + 3, y: top + 9 }, this.svg, mark.name);
+    }
     for (const series of this.shown()) this.line(series);
     this.top = make("g", {}, this.svg);
     this.svg.setAttribute("aria-label", this.spec.title + " by images seen: " + this.shown().map((s) => s.name + " ends at " + short(s.y.at(-1))).join(", "));

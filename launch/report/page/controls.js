@@ -69,6 +69,7 @@ function drawTimeline(place) {
   runs.forEach((run, number) => {
     const y = number * row;
     make("text", { class: "name", x: 6, y: y + 12 }, svg, run.name);
+    make("line", { class: "grid", x1: 6, x2: width - 6, y1: y + 23, y2: y + 23 }, svg);
     for (const session of run.sessions) {
       const bar = make("rect", { class: "session " + session.how, x: x(session.began), y: y + 18, height: 10, width: Math.max(2, x(session.ended) - x(session.began)), rx: 2 }, svg);
       make("title", {}, bar, clock(session.began) + " to " + clock(session.ended) + " UTC: " + session.told);
