@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from colortrain.lab import Batch, lab_to_rgb
 from colortrain.losses.reconstruction import Measure, Resources
@@ -20,19 +21,24 @@ _FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
 class ColourfulnessGap:
     """((mean M3 of what was made - mean M3 of the truth) / 100)^2 over the pictures that a process holds.
 
-    M3 is Hasler and Süsstrunk's colourfulness (`colortrain.metrics.images`). DDColor (Kang et al. 2023, section 3.4)
-    rewards M3 without end; the gap ends at the truth. Alone it is met by a neon line along an edge of each picture
-    (docs/LOG.md): give it `LogError` as a companion.
+    M3 is Hasler and Süsstrunk's colourfulness (`colortrain.metrics.images`), here of pictures whose `cell` x `cell`
+    pixels are averaged first: of single pixels it is met by a neon line along an edge of every picture (docs/LOG.md).
+    DDColor (Kang et al. 2023) rewards M3 without end; the gap ends at the truth.
     """
 
     weight: Schedule = constant(1.0)
+    cell: int = 4  # pixels
     name: ClassVar[str] = "colourfulness_gap"
+
+    def __post_init__(self) -> None:
+        if self.cell < 1:
+            raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
 
     def build(self, resources: Resources) -> Measure:
         """The function of (fake, batch)."""
 
         def mean_m3(batch: Batch, colour: Tensor) -> Tensor:
-            return m3(lab_to_rgb(_shown(resources, batch, colour))).mean()
+            return m3(lab_to_rgb(F.avg_pool2d(_shown(resources, batch, colour), self.cell))).mean()
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
             return ((mean_m3(batch, fake) - mean_m3(batch, batch.colour)) / 100).square()

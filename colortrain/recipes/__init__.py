@@ -7,7 +7,7 @@ from collections.abc import Callable
 from colortrain.recipe import Recipe
 from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
 from colortrain.recipes.drouilhet import drouilhet_gan, drouilhet_progan, drouilhet_wgan_gp
-from colortrain.recipes.flagship import flagship
+from colortrain.recipes.flagship import flagship, flagship_calm
 from colortrain.recipes.nampouri import nampouri_resnet18, nampouri_unet
 from colortrain.recipes.nazeri import nazeri_gan, nazeri_gan_places, nazeri_unet_l2
 from colortrain.recipes.valentini import valentini_cgan, valentini_wgan, valentini_wgan_literal
@@ -28,6 +28,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "valentini_wgan": valentini_wgan,
     "valentini_wgan_literal": valentini_wgan_literal,
     "flagship": flagship,
+    "flagship_calm": flagship_calm,
 }
 
 

@@ -30,9 +30,9 @@ from shards.statistics import CENTRES
 
 FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}  # nazeri: 200 epochs; about 10; about 100
 _JUDGE_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % of the test pictures named rightly
-_START = 30.0  # seconds to start a training and a scoring, and to end them, on two slow cores
+_START = 25.0  # seconds to start a training and a scoring, and to end them, on two slow cores
 _PROBE = 1.0  # seconds of steps that tell how fast a recipe is
-_SHARE = 0.7  # of the time left that is planned for: steps are slower when two processes share what one measured
+_SHARE = 0.8  # of the time left that is planned for: reading, saving and others' work come on top
 
 
 @dataclass(frozen=True)

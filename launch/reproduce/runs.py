@@ -73,12 +73,21 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
         return dict(json.loads(cost.read_text()))
     written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
     save_recipe(entry.recipe, written)
-    processes = math.gcd(entry.recipe.batch_size, torch.cuda.device_count() or 2)
     words: list[str | Path] = ["-m", "launch.train", "--recipe", written, "--shards", shards, "--run", entry.folder]
-    peak = run(entry.name, [*launcher(processes), *words, "--tracker", "none"])
+    peak = run(entry.name, [*starter(entry.recipe), *words, "--tracker", "none"])
     found = {"seconds": trained_seconds(entry.folder), "peak_mb": peak, "parameters": parameters(entry.recipe)}
     write_whole(cost, json.dumps(found).encode())
     return found
+
+
+def starter(recipe: Recipe) -> list[str]:
+    """What starts a training: a process for each GPU that its batch can be shared by; one where there is none.
+
+    On CPUs one process has all cores, as when the plan measured how fast the recipe is: small pictures in small
+    batches leave two processes waiting for each other.
+    """
+    processes = math.gcd(recipe.batch_size, torch.cuda.device_count())
+    return launcher(processes) if torch.cuda.device_count() > 1 else [sys.executable]
 
 
 def finished(entry: Entry) -> bool:
