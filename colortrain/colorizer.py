@@ -98,12 +98,13 @@ class Colorizer:
         draws follow from `seed`. Raises `ValueError` for other arrays.
         """
         if isinstance(photograph, Image.Image):
-            return Image.fromarray(self._colorize(to_rgb(photograph), dropout, seed))
-        return self._colorize(_image_of(photograph), dropout, seed)
-
-    def _colorize(self, image: Image.Image, dropout: bool | None, seed: int) -> np.ndarray:
-        (ab,) = self.ab([image], dropout=dropout, seed=seed)
-        rgb = np.array(image)
+            image = to_rgb(photograph)
+            (ab,) = self.ab([image], dropout=dropout, seed=seed)
+            rgb = np.array(image)
+            recolour(rgb, ab)
+            return Image.fromarray(rgb)
+        (ab,) = self.ab([_image_of(photograph)], dropout=dropout, seed=seed)  # Pillow's copy, 4 bytes a pixel, goes
+        rgb = np.array(photograph) if photograph.ndim == 3 else np.stack([photograph] * 3, axis=2)
         recolour(rgb, ab)
         return rgb
 
@@ -133,7 +134,8 @@ def _image_of(picture: np.ndarray) -> Image.Image:
         raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), or a PIL image; got {found}")
     if picture.size == 0 or (picture.ndim == 3 and picture.shape[2] != 3):
         raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {picture.shape}")
-    return Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def load(

@@ -26,7 +26,8 @@ from shards.progress import ProgressLine
 
 _EXAMPLE = """\
 A folder's pictures keep their places below OUT; everything becomes PNG. Transparent parts become white. Films are named
-one by one, become MP4 and keep their sound. Several runs write below OUT/RUN and share the sheet.
+one by one, become MP4 and keep their sound; their flicker is how far ab goes from a frame to the next, in CIELAB units,
+where L changes by less than 1. Several runs write below OUT/RUN and share the sheet.
 example: a folder and a file, and a sheet to look at
   python -m launch.colorize --run runs/first --out coloured --sheet sheet.png holiday/ grandmother.jpg
 """
@@ -63,7 +64,7 @@ def colour_all(jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments
     outcome = Outcome()
     dropout = None if arguments.dropout is None else arguments.dropout == "on"
     stills = [job for job in jobs if not job.is_film]
-    with ProgressLine("colouring", len(stills), "images") as progress:
+    with ProgressLine("colouring", len(stills), "images", shown=bool(stills)) as progress:
         for batch in read_batches(stills, arguments.batch_size, arguments.max_pixels, outcome):
             images = [image for _, image in batch]
             seed = outcome.num_written

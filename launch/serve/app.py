@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
@@ -125,7 +123,7 @@ def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
             raise HTTPException(413, f"This picture has more than {most}, the most taken here.") from None
         raise HTTPException(422, "This file is no picture that can be read here, or it is damaged.") from None
     stream = io.BytesIO()
-    Image.fromarray(network.colorize(np.asarray(picture))).save(stream, "PNG", compress_level=1)
+    network.colorize(picture).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
+import signal
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -22,6 +26,7 @@ from launch.serve import LOOPBACK, listen, main
 from shards.errors import UserError
 from tests.browser import PHONE
 from tests.colortrain.small_set import photograph
+from tests.distributed.processes import ROOT
 from tests.launch.small_run import small_run
 from tests.shards.pictures import encode
 
@@ -216,6 +221,21 @@ def test_the_doors_mistakes_are_one_line(site: Site, tmp_path: Path) -> None:
         main([*run, *run])
     with pytest.raises(UserError, match="holds no network"):
         main(["--run", str(tmp_path)])
+
+
+def test_the_door_says_where_it_is_and_ends_when_interrupted(tmp_path: Path) -> None:
+    small_run(tmp_path / "run")
+    line = [sys.executable, "-m", "launch.serve", "--run", str(tmp_path / "run"), "--port", "0"]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as door:
+        try:
+            assert door.stdout
+            found = re.match(r"http://127\.0\.0\.1:(\d+)  ", door.stdout.readline())
+            assert found
+            assert ask(Site(int(found[1]), {}), "/")[0] == 200
+            door.send_signal(signal.SIGINT)
+            assert door.wait(30) == 0
+        finally:
+            door.kill()
 
 
 # In Chromium
