@@ -57,7 +57,7 @@ class Chart {
     const list = make("ul", { class: "legend" }, this.figure);
     this.spec.series.forEach((series, number) => {
       const button = make("button", { type: "button", "aria-pressed": "true" }, make("li", {}, list));
-      make("i", { class: "k" + (series.colour % COLOURS) }, button);
+      make("i", { class: "k" + (series.colour % COLOURS) + (series.colour >= COLOURS ? " second" : "") }, button);
       button.append(series.name);
       button.addEventListener("click", () => {
         if (!this.hidden.delete(number)) this.hidden.add(number);
