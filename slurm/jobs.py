@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 import submitit
 
 from shards.errors import UserError, run_door
+from shards.files import lock
 from slurm import rendezvous, runs
 from slurm.code import Code
 
@@ -23,6 +25,8 @@ from slurm.code import Code
 # script, which runs outside of any container, for a requeue.
 AGAIN = os.EX_TEMPFAIL
 HOPELESS = 2  # a mistake, or starts that get nowhere: the batch script does not try again
+
+_PATIENCE = 900.0  # seconds; collectives wait for 1800
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -69,6 +73,7 @@ class Training:
         rendezvous.export()
         if os.environ["RANK"] == "0":
             runs.note_start(self.run, os.environ["SLURM_JOB_ID"])
+            outlive_earlier_start(self.run)
         from launch import train  # imports torch, which login nodes may lack
 
         status = run_door("launch.train", train.main, self.words)
@@ -86,6 +91,23 @@ class Training:
             print(f"slurm: {fruitless} starts in a row saved no step: give the job more minutes", file=sys.stderr)
             leave(HOPELESS)
         return submitit.helpers.DelayedSubmission(self)
+
+
+def outlive_earlier_start(run: Path) -> None:
+    """Wait while an earlier start still holds the run folder; without end it is `launch.train` that refuses.
+
+    On a node that SLURM has lost sight of, processes live until it sees them again, and two must not write here.
+    """
+    end, told = time.monotonic() + _PATIENCE, False
+    while time.monotonic() < end:
+        try:
+            lock(run / ".lock", "").close()
+            return
+        except UserError:
+            if not told:
+                print(f"slurm: a process of an earlier start still holds {run}: waiting for its end", file=sys.stderr)
+            told = True
+            time.sleep(1)
 
 
 @dataclass(frozen=True)

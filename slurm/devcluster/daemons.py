@@ -48,14 +48,30 @@ def start_accounting(plan: Plan) -> None:
         "innodb-buffer-pool-size": "16M", "innodb-log-file-size": "8M", "innodb-lock-wait-timeout": 900,
         "innodb-flush-log-at-trx-commit": 0, "key-buffer-size": "1M", "aria-pagecache-buffer-size": "8M",
     }  # fmt: skip
-    words = [program("mariadbd"), "--no-defaults", *_as_root(), "--skip-name-resolve", "--performance-schema=off"]
+    words = [
+        *_own_tmpdir(plan),
+        program("mariadbd"),
+        "--no-defaults",
+        *_as_root(),
+        "--skip-name-resolve",
+        "--performance-schema=off",
+    ]
     words += [f"--{name}={value}" for name, value in options.items()]
     # it stays in the foreground: the inner & leaves it to the host's process 1
     _start(plan, plan.head[0], "mariadbd", ["sh", "-c", 'setsid "$@" &', "sh", *words])
-    _wait_for_port(plan, "mariadbd", "127.0.0.1")
+    # its port answers before it has read its init file, which makes slurmdbd's user
+    log = plan.folder / "log/mariadbd.log"
+    ready = "ready for connections"
+    wait_until("mariadbd", lambda: log.exists() and ready in log.read_text(errors="replace"), 120, log)
     configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
     _start(plan, plan.head[0], "slurmdbd", ["env", configuration, program("slurmdbd")])
     _wait_for_port(plan, "slurmdbd", plan.head[1])
+
+
+def _own_tmpdir(plan: Plan) -> list[str]:
+    """A mariadbd that starts clears away the temporary tables in its TMPDIR, those of other clusters in /tmp too."""
+    (plan.folder / "tmp").mkdir(exist_ok=True)
+    return ["env", f"TMPDIR={plan.folder}/tmp"]
 
 
 def _as_root() -> list[str]:
@@ -63,7 +79,13 @@ def _as_root() -> list[str]:
 
 
 def _make_database(plan: Plan) -> None:
-    words = [program("mariadb-install-db"), "--no-defaults", *_as_root(), f"--datadir={plan.folder}/mysql"]
+    words = [
+        *_own_tmpdir(plan),
+        program("mariadb-install-db"),
+        "--no-defaults",
+        *_as_root(),
+        f"--datadir={plan.folder}/mysql",
+    ]
     words += ["--skip-test-db", "--auth-root-authentication-method=normal"]
     if run(plan, words, "mariadb-install.log"):
         raise UserError(f"the accounting database could not be made, see {plan.folder}/log/mariadb-install.log")
@@ -80,7 +102,7 @@ def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
         line = inside(plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True)
         return subprocess.run(line, capture_output=True, check=False).returncode == 0
 
-    wait_until(daemon, answers, 60, plan.folder / "log" / f"{daemon}.log")
+    wait_until(daemon, answers, 120, plan.folder / "log" / f"{daemon}.log")
 
 
 def start_controller(plan: Plan) -> None:
@@ -112,4 +134,4 @@ def idle_nodes(plan: Plan) -> list[str]:
 def wait_for_nodes(plan: Plan) -> None:
     """Wait until every node is idle."""
     log = Path(plan.folder / "log" / "slurmctld.log")
-    wait_until(f"{plan.nodes} idle nodes", lambda: len(idle_nodes(plan)) == plan.nodes, 60, log)
+    wait_until(f"{plan.nodes} idle nodes", lambda: len(idle_nodes(plan)) == plan.nodes, 120, log)

@@ -45,7 +45,7 @@ def lab(needs_slurm: None) -> Iterator[Lab]:
     folder = short_folder()
     door = [sys.executable, "-m", "slurm.devcluster"]
     words = [*door, "up", "--dir", str(folder), "--owner", str(os.getpid())]
-    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr  # never a skip: it is installed
     yield Lab(folder)
     if keep := os.environ.get("KEEP_SLURM_LOGS"):
