@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, phrase in (("inception", "FID, KID and the inception score"), ("vgg16", "VGG distance and LPIPS")):
         words.add_argument(
-            f"--{name}", metavar="FILE", help=f"weights for {phrase}: a file, imagenet (downloads them once) or random"
+            f"--{name}",
+            metavar="FILE",
+            help=f"weights for {phrase}: a file, imagenet (downloads once) or random; default what torch's cache has",
         )
     words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N samples only")
     words.add_argument("--batch-size", type=at_least_one, default=16, metavar="N", help="samples a chunk; default 16")
