@@ -99,7 +99,7 @@ def closing_words(run: Path, seconds: float) -> str:
             *(f"  {picture}" for picture in pictures),
             f"Scores beside grey: {run / 'metrics.json'}",
             "\nTry next:",
-            f"  colortrain colorize --run {run} --out runs/mine PHOTO.jpg",
+            f"  colortrain serve --run {run}      # a page to drop photographs on",
             f"  tensorboard --logdir {run / 'tensorboard'}",
             "  colortrain shards build ~/Pictures photos-64 --size 64 --splits train=.95,val=.05",
             "(in .venv/bin, or after `source .venv/bin/activate`)",
