@@ -29,7 +29,7 @@ test: $(READY)
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 cluster: $(READY)
-	REQUIRE_SLURM=1 $(BIN)/pytest -m cluster --numprocesses=2 --dist=worksteal
+	REQUIRE_SLURM=1 $(BIN)/pytest tests/cluster -m cluster --numprocesses=2 --dist=worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -71,6 +71,9 @@ class Training:
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
         self.place.prepare()
         rendezvous.export()
+        # one CPU for all processes of a node is what srun's forgotten --cpus-per-task looks like (SLURM 22.05 to 23.02)
+        where, cpus = os.uname().nodename, len(os.sched_getaffinity(0))
+        print(f"slurm: rank {os.environ['RANK']} on {where}, may use {cpus} CPUs", file=sys.stderr)
         if os.environ["RANK"] == "0":
             runs.note_start(self.run, os.environ["SLURM_JOB_ID"])
             outlive_earlier_start(self.run)

@@ -15,7 +15,7 @@ from tests.cluster.lab import STEPS, Lab, steps_of, training, until, weights
 from tests.colortrain.small_set import cut_outs
 from tests.distributed.processes import ROOT, run_door
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,11 +18,12 @@ from shards.errors import UserError
 from slurm import batch
 from slurm.cluster import EXAMPLES, load_cluster
 from slurm.code import Code
+from slurm.runs import job_of
 from tests.cluster.figures import Disturbance, Note
 from tests.cluster.lab import PAIR, SITE, STEPS, Lab, journal, steps_of, training, until, weights
 from tests.distributed.processes import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def test_two_nodes_train_what_accelerate_launch_trains(
@@ -35,12 +36,15 @@ def test_two_nodes_train_what_accelerate_launch_trains(
     assert done.returncode == 0, done.stdout + done.stderr
     assert weights(run) == weights(undisturbed)
     assert [line["world"] for line in journal(run, "start")] == [4]
+    (log,) = (run / "slurm").glob("*_3_log.err")
+    assert f"slurm: rank 3 on node2, may use {len(os.sched_getaffinity(0))} CPUs" in log.read_text()
     assert "running" in done.stdout
     assert f"{4 * STEPS} of {4 * STEPS}" in done.stdout
     seen = tidy.door("slurm.status", run).stdout
     assert "completed" in seen
     assert f"{STEPS}   {4 * STEPS} of {4 * STEPS}" in seen
-    assert str(run) in tidy.door("slurm.status").stdout  # found through the queue
+    everything = tidy.door("slurm.status").stdout.splitlines()  # found through the queue
+    assert f" {job_of(run)} " in " ".join(line for line in everything if f"{4 * STEPS} of {4 * STEPS}" in line)
 
 
 def test_an_evicted_job_loses_no_step(
@@ -50,8 +54,10 @@ def test_an_evicted_job_loses_no_step(
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards))
     tidy.until_step(run, 7)
-    eviction = Disturbance(run, "evicted by a job of a higher partition", record_property)
-    tidy.ask("sbatch", "-p", "high", "-N4", "--exclusive", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 2")
+    with tidy.held(run) as ranks:
+        eviction = Disturbance(run, "evicted by a job of a higher partition", record_property)
+        tidy.ask("sbatch", "-p", "high", "-N4", "--exclusive", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 2")
+        until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 30)
     assert tidy.until_ended(job, run) == "COMPLETED"
     assert_came_back(run, undisturbed)
     assert tidy.restarts(job) == 1
@@ -75,8 +81,9 @@ def test_term_alone_is_enough(
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards), PAIR)
     tidy.until_step(run, 7)
-    order = Disturbance(run, " ".join(words), record_property)
-    tidy.ask(*words, job)
+    with tidy.held(run):
+        order = Disturbance(run, " ".join(words), record_property)
+        tidy.ask(*words, job)
     until("a second start", lambda: len(steps_of(run, "start")) == 2, 120)
     assert tidy.until_ended(job, run) == "COMPLETED"
     assert_came_back(run, undisturbed_pair)
@@ -90,15 +97,9 @@ def test_a_time_limit_is_survived(
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards), PAIR.replace("minutes = 30", "minutes = 2"))
     tidy.until_step(run, 7)
-    ranks = tidy.ranks(run).values()
-    for one in ranks:
-        one.suspend()
-    until("all held still", lambda: all(one.status() == psutil.STATUS_STOPPED for one in ranks), 10)
-    until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 150)
-    limit = Disturbance(run, "out of time", record_property)
-    for one in ranks:
-        with suppress(psutil.NoSuchProcess):
-            one.resume()
+    with tidy.held(run) as ranks:
+        until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 150)
+        limit = Disturbance(run, "out of time", record_property)
     assert tidy.until_ended(job, run) == "COMPLETED"
     assert tidy.restarts(job) == 1
     assert_came_back(run, undisturbed_pair)
@@ -151,7 +152,8 @@ def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbe
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards), PAIR + 'options = ["--no-requeue"]\n')
     tidy.until_step(run, 7)
-    tidy.ask("scancel", "--signal=USR2", job)
+    with tidy.held(run):
+        tidy.ask("scancel", "--signal=USR2", job)
     assert tidy.until_ended(job, run) == "COMPLETED"
     said = (run / "slurm" / f"{job}_0_log.out").read_text()
     assert f"its last checkpoint is safe, go on with: cd {ROOT} && python -m slurm.submit" in said
@@ -182,10 +184,11 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards))
     until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
-    node = tidy.ask("scontrol", "show", "hostnames", tidy.ask("squeue", "-h", "-j", job, "-o", "%N")).split()[which]
-    alone = event == "unplug" and which == 0
-    loss = Disturbance(run, f"a node's {event}{', that of rank 0' if alone else ''}", record_property)
-    tidy.strike(event, node)
+    with tidy.held(run):
+        node = tidy.ask("scontrol", "show", "hostnames", tidy.ask("squeue", "-h", "-j", job, "-o", "%N")).split()[which]
+        alone = event == "unplug" and which == 0
+        loss = Disturbance(run, f"a node's {event}{', that of rank 0' if alone else ''}", record_property)
+        tidy.strike(event, node)
     assert STEPS not in checkpoint_steps(run), "it came too late to prove anything"
     until("a second start", lambda: begun(run) == 2 if alone else len(steps_of(run, "start")) > 1, 180)
     if EVENTS[event]:
