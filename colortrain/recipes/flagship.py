@@ -43,7 +43,7 @@ def flagship() -> Recipe:
             reconstruction=(
                 *calm.objective.reconstruction,
                 L1(weight=Schedule(late)),
-                ColourfulnessGap(weight=scaled(late, 1.3)),
+                ColourfulnessGap(weight=scaled(late, 2.6)),
                 LogError(weight=scaled(late, 0.0075)),
             ),
         ),

@@ -81,8 +81,9 @@ def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str
     done: list[tuple[Entry, dict[str, object]]] = []
     for place, entry in enumerate(entries(asked, plan, built.size), 1):
         print(f"\n== {entry.name} ({place} of {len(asked.recipes) * len(asked.seeds)})", flush=True)
-        seconds = train(entry, built.train)
-        done.append((entry, {**score(entry, built.held_out, plan.limit, eyes), **seconds}))
+        cost = train(entry, built.train)
+        found = score(entry, built.held_out, plan.limit, eyes, curve=asked.table == "nazeri")
+        done.append((entry, {**found, **cost}))
         facts = conditions(asked, plan, built, eyes)
         text = table.markdown(asked.table, [result for _, result in done], facts)
         document = {"conditions": facts, "results": [result for _, result in done]}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from colortrain.checkpoint import latest_checkpoint, load_state
+from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, latest_checkpoint, load_state
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import get_recipe
@@ -101,34 +101,42 @@ def finished(entry: Entry) -> bool:
     return seen >= whole and load_recipe(latest / "recipe.json").digest == entry.recipe.digest
 
 
-def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None) -> dict[str, Any]:
-    """Everything `launch.evaluate` prints and the distance in the judge's eyes; made once for each checkpoint."""
+def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None, curve: bool = False) -> dict[str, Any]:
+    """Everything `launch.evaluate` prints and the distance in the judge's eyes; made once for each checkpoint.
+
+    `curve` scores the kept checkpoints before it as well: {"curve": [{"images": ..., a metric: ...}, ...]}.
+    """
     latest = latest_checkpoint(entry.folder)
     assert latest is not None
     asked = {"checkpoint": latest.name, "limit": limit, "judge": judge.digest if judge else None}
     kept = entry.folder / _SCORES
     if kept.is_file() and (known := json.loads(kept.read_text()))["asked"] == asked:
         return dict(known["result"])
-    found = entry.folder / "evaluation.json"
-    line: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "launch.evaluate",
-        "--run",
-        entry.folder,
-        "--shards",
-        shards,
-        "--json",
-        found,
-    ]
-    run(entry.name, [*line, *(["--limit", str(limit)] if limit else [])])
-    document = json.loads(found.read_text())
+    steps = checkpoint_steps(entry.folder)
+    earlier = [evaluated(entry, shards, limit, step) for step in steps[:-1]] if curve else []
+    document = evaluated(entry, shards, limit, steps[-1])
+    result = {"recipe": entry.recipe.name, "seed": entry.recipe.seed, **document}
+    if curve:
+        result["curve"] = [point(found) for found in (*earlier, document)]
     if judge:
-        document["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
-    state = load_state(latest)
-    result = {"recipe": entry.recipe.name, "seed": entry.recipe.seed, "images": state["images"], **document}
+        result["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
     write_whole(kept, json.dumps({"asked": asked, "result": result}).encode())
     return result
+
+
+def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
+    """What `launch.evaluate` says of a step's checkpoint, and how many images the network had seen."""
+    found = entry.folder / f"evaluation-{step}.json"
+    line = [sys.executable, "-m", "launch.evaluate", "--run", str(entry.folder), "--shards", str(shards)]
+    limited = ["--limit", str(limit)] if limit else []
+    run(entry.name, [*line, "--checkpoint", str(step), "--json", str(found), *limited])
+    return {"images": load_state(checkpoint_folder(entry.folder, step))["images"], **json.loads(found.read_text())}
+
+
+def point(document: dict[str, Any]) -> dict[str, float]:
+    """A place on a training's curve: images seen, and nazeri's three figures."""
+    figures = {name: document["metrics"][name]["generated"] for name in ("mae", "accuracy_2", "accuracy_5")}
+    return {"images": document["images"], **figures}
 
 
 def run(name: str, line: Sequence[str | Path]) -> float:

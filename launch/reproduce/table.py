@@ -30,7 +30,7 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
         lines += [published(name, shown) for name in PUBLISHED if name in {result["recipe"] for result in results}]
     lines += [line(result, shown) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
-    return "\n".join([*caption(facts), "", *rows, "", *notes(facts)]) + "\n"
+    return "\n".join([*caption(facts), "", *rows, *curves(results), "", *notes(facts)]) + "\n"
 
 
 def line(result: dict[str, Any], shown: Sequence[tuple[str, str, int, int]]) -> list[str]:
@@ -50,6 +50,18 @@ def published(name: str, shown: Sequence[tuple[str, str, int, int]]) -> list[str
     """What the paper says of a network."""
     cells = [_number(PUBLISHED[name].get(metric), decimals) for metric, _, decimals, _ in shown]
     return [f"{name}, the paper", "", *cells, "", "", ""]
+
+
+def curves(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Nazeri's figures along the trainings that were scored on their way."""
+    points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
+    if not points:
+        return []
+    head = ["", "| on the way | images | MAE | acc. 2 % | acc. 5 % |", "| --- | --: | --: | --: | --: |"]
+    return head + [
+        f"| `{name}` | {at['images']:,} | {at['mae']:.2f} | {at['accuracy_2']:.1f} | {at['accuracy_5']:.1f} |"
+        for name, at in points
+    ]
 
 
 def caption(facts: dict[str, Any]) -> list[str]:

@@ -133,5 +133,12 @@ def test_moved_pictures_keep_their_size() -> None:
     assert moved(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
 
 
+def test_a_curve_stands_below_the_table_and_only_where_there_is_one() -> None:
+    at = {"images": 2560, "mae": 6.123, "accuracy_2": 10.04, "accuracy_5": 30.06}
+    lines = table.curves([{"recipe": "nazeri_gan", "curve": [at]}, {"recipe": "flagship"}])
+    assert lines[-1] == "| `nazeri_gan` | 2,560 | 6.12 | 10.0 | 30.1 |"
+    assert table.curves([{"recipe": "flagship"}]) == []
+
+
 def test_columns_are_metrics_that_there_are() -> None:
     assert {name for name, *_ in table.COLUMNS} - set(LABELS) <= {"fid", "frechet_lab"}
