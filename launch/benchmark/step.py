@@ -106,7 +106,8 @@ def section_steps(on: Course, report: Report, asked: argparse.Namespace) -> dict
         takes[PLAIN] = plain(on, device).step
     else:
         report.notes.append(f"no loop in plain PyTorch has been written for the objective of {on.recipe.name}")
-    for variant in variants(asked.compile or device.type == "cuda"):
+    flags = variants(asked.compile or device.type == "cuda")
+    for variant in flags[:1] if asked.no_flags else flags:
         takes[variant.name] = partial(and_logs, ours(on, variant))
     clock = time.process_time if asked.cpu_time else time.perf_counter
     everyone = [
@@ -200,5 +201,6 @@ def parser() -> DoorParser:
     """The words this benchmark understands."""
     found = words("step", __doc__ or "", _EXAMPLE)
     found.add_argument("--compile", action="store_true", help="try --compile on a CPU too (minutes)")
+    found.add_argument("--no-flags", action="store_true", help="only ours and the loop by hand: the fairest ratio")
     found.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use")
     return found
