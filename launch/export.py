@@ -21,7 +21,8 @@ from colortrain.colorizer import CONFIG, MODEL, Colorizer, load
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.recipe import Recipe, load_recipe, save_recipe
-from launch.doors import DoorParser, step_or_best
+from launch.doors import DoorParser
+from launch.networks import add_weights
 from shards.errors import UserError, run_door
 from shards.files import write_whole
 
@@ -41,13 +42,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
     words.add_argument("--out", type=Path, metavar="DIR", help="folder for safetensors, config and model card")
     words.add_argument("--onnx", type=Path, metavar="FILE.onnx", help=f"also as ONNX, opset {OPSET}, any size")
-    words.add_argument(
-        "--checkpoint", type=step_or_best, metavar="STEP",
-        help="take this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
-    )  # fmt: skip
-    words.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, default=True, help="averaged weights where there are any"
-    )
+    add_weights(words)
     words.add_argument("--push", metavar="NAME", help="also to the Hugging Face Hub, for instance me/old-photos")
     words.add_argument("--private", action="store_true", help="with --push: a repository that only you see")
     words.add_argument("--force", action="store_true", help="overwrite an earlier export")

@@ -20,6 +20,12 @@ def add_networks(words: argparse.ArgumentParser) -> None:
         "--run", required=True, action="append", type=Path, metavar="DIR",
         help="what launch.train or launch.export wrote; several times: side by side",
     )  # fmt: skip
+    add_weights(words)
+    words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
+
+
+def add_weights(words: argparse.ArgumentParser) -> None:
+    """--checkpoint and --ema: which of a run's weights."""
     words.add_argument(
         "--checkpoint", type=step_or_best, metavar="STEP",
         help="use this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
@@ -27,7 +33,6 @@ def add_networks(words: argparse.ArgumentParser) -> None:
     words.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, default=True, help="averaged weights where there are any"
     )
-    words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
 
 
 def load_networks(arguments: argparse.Namespace) -> dict[str, Colorizer]:
