@@ -8,7 +8,9 @@ tables
   cifar10  every recipe and ours on CIFAR-10, the same number of images each
   photos   the same on a folder of photographs
 
-The same command goes on where it stopped, and makes nothing twice.
+The same command goes on where it stopped, and makes nothing twice. Other --recipes and --seeds add rows to the table:
+
+    python -m launch.reproduce cifar10 ... --recipes flagship --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from launch.reproduce import judge, sets, table
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.budget import Budget, budget, make_plan
 from launch.reproduce.conditions import conditions
-from launch.reproduce.runs import Entry, entries, score, train
+from launch.reproduce.runs import entries, finished_rows, score, train
 from shards.errors import UserError, unknown
 from shards.files import write_whole
 
@@ -78,19 +80,20 @@ def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str
     """Train and score what is left to do; the table's text, written after every network."""
     weights = asked.out / "judge.safetensors"
     eyes = judge.judge_for(asked.source, weights, plan.judge_images) if built.labelled else None
-    done: list[tuple[Entry, dict[str, object]]] = []
-    for place, entry in enumerate(entries(asked, plan, built.size), 1):
-        print(f"\n== {entry.name} ({place} of {len(asked.recipes) * len(asked.seeds)})", flush=True)
-        cost = train(entry, built.train)
-        found = score(entry, built.held_out, plan.limit, eyes, curve=asked.table == "nazeri")
-        done.append((entry, {**found, **cost}))
-        facts = conditions(asked, plan, built, eyes)
-        text = table.markdown(asked.table, [result for _, result in done], facts)
-        document = {"conditions": facts, "results": [result for _, result in done]}
+    chosen = entries(asked, plan, built.size)
+    for place, entry in enumerate(chosen, 1):
+        print(f"\n== {entry.name} ({place} of {len(chosen)})", flush=True)
+        train(entry, built.train)
+        score(entry, built.held_out, plan.limit, eyes, curve=asked.table == "nazeri")
+        results = finished_rows(asked.out)
+        facts = conditions(asked, plan, built, eyes, results)
+        text = table.markdown(asked.table, results, facts)
+        document = {"conditions": facts, "results": results}
         write_whole(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
         write_whole(asked.out / "table.md", text.encode())
-    first = {entry.recipe.name: entry.folder for entry, _ in done if entry.recipe.seed == asked.seeds[0]}
-    draw(first, photos or built.held_out, built.size, asked.out / "picture.png")
+    shown = {result["recipe"]: asked.out / f"{result['recipe']}-{result['seed']}" for result in reversed(results)}
+    ordered = {name: shown[name] for name in RECIPES if name in shown}
+    draw(ordered, photos or built.held_out, built.size, asked.out / "picture.png")
     return text
 
 

@@ -20,11 +20,8 @@ class Asked:
     limit: int | None
 
     def plain(self) -> dict[str, Any]:
-        """What decides the figures, for JSON."""
-        return {
-            "table": self.table, "recipes": list(self.recipes), "seeds": list(self.seeds),
-            "base_channels": self.base_channels, "limit": self.limit,
-        }  # fmt: skip
+        """What all rows of a table have in common, for JSON; recipes and seeds only say which rows."""
+        return {"table": self.table, "base_channels": self.base_channels, "limit": self.limit}
 
 
 @dataclass(frozen=True)

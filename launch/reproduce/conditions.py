@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from launch.reproduce.sets import Sets
 from shards.reader import Split, open_held_out
 
 
-def conditions(asked: Asked, plan: Plan, built: Sets, judge: Judge | None) -> dict[str, Any]:
-    """Everything that a figure of the table depends on, ready for JSON."""
+def conditions(
+    asked: Asked, plan: Plan, built: Sets, judge: Judge | None, results: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything that a figure of the table depends on, ready for JSON; `commit` scored, `trained_at` trained."""
     held_out = open_held_out(built.held_out)
     return {
         **asked.plain(), **asdict(plan), "judge": judge.describe() if judge else None, "commit": commit(),
+        "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "machine": machine(), "training_pictures": len(Split(built.train, "train")),
         "left_out": left_out(built.train), "held_out": f"{held_out.name} of {held_out.dataset_id}",
         "held_out_pictures": min(len(held_out), plan.limit or len(held_out)), "size": built.size,

@@ -18,10 +18,11 @@ import torch
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, latest_checkpoint, load_state
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
-from colortrain.recipes import get_recipe
+from colortrain.recipes import RECIPES, get_recipe
 from launch.compare import prepared
 from launch.processes import launcher
 from launch.reproduce.asked import Asked, Plan
+from launch.reproduce.conditions import commit
 from launch.reproduce.judge import Judge
 from shards.errors import UserError
 from shards.files import write_whole
@@ -75,7 +76,8 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
     save_recipe(entry.recipe, written)
     words: list[str | Path] = ["-m", "launch.train", "--recipe", written, "--shards", shards, "--run", entry.folder]
     peak = run(entry.name, [*starter(entry.recipe), *words, "--tracker", "none"])
-    found = {"seconds": trained_seconds(entry.folder), "peak_mb": peak, "parameters": parameters(entry.recipe)}
+    seconds = trained_seconds(entry.folder)
+    found = {"seconds": seconds, "peak_mb": peak, "parameters": parameters(entry.recipe), "commit": commit()}
     write_whole(cost, json.dumps(found).encode())
     return found
 
@@ -122,6 +124,17 @@ def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None, cu
         result["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
     write_whole(kept, json.dumps({"asked": asked, "result": result}).encode())
     return result
+
+
+def finished_rows(out: Path) -> list[dict[str, Any]]:
+    """What `score` and `train` found of every network that `out` holds, in the order of the recipes, then of seeds."""
+    place = {name: number for number, name in enumerate(RECIPES)}
+    rows = [
+        {**json.loads(path.read_text())["result"], **json.loads((path.parent / _COST).read_text())}
+        for path in out.glob(f"*/{_SCORES}")
+        if (path.parent / _COST).is_file()
+    ]
+    return sorted(rows, key=lambda row: (place.get(row["recipe"], len(place)), row["seed"]))
 
 
 def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from colortrain.checkpoint import latest_checkpoint
 from colortrain.tables import LABELS
 from launch.reproduce import asked_of, table
 from launch.reproduce.asked import Asked, Plan
@@ -18,7 +23,7 @@ from launch.reproduce.judge import judge_for, labelled, load_judge, moved
 from launch.reproduce.runs import entries
 from launch.reproduce.sets import TABLES, Sets
 from shards.errors import UserError
-from tests.distributed.processes import run_door
+from tests.distributed.processes import ROOT, command, environment, run_door
 from tests.shards.pictures import pieces
 
 
@@ -49,7 +54,7 @@ def test_one_command_makes_the_table_and_makes_nothing_twice(tmp_path: Path) -> 
     text = (out / "table.md").read_text()
     assert text in done.stdout
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")] == [
-        "`flagship`", "`nazeri_unet_l2`",
+        "`nazeri_unet_l2`", "`flagship`",
     ]  # fmt: skip
     assert "of 11 (left out: 1 grey)" in text  # the grey picture of the training batch
     document = json.loads((out / "table.json").read_text())
@@ -63,9 +68,42 @@ def test_one_command_makes_the_table_and_makes_nothing_twice(tmp_path: Path) -> 
     assert again.returncode == 0, again.stderr[-3000:]
     assert "scoring" not in again.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == kept
-    other = run_door("launch.reproduce", [*words, "--seeds", 1])
+    more = run_door("launch.reproduce", [*words, "--recipes", "flagship", "--seeds", 1])
+    assert more.returncode == 0, more.stderr[-3000:]
+    rows = [(row["recipe"], row["seed"]) for row in json.loads((out / "table.json").read_text())["results"]]
+    assert rows == [("nazeri_unet_l2", 0), ("flagship", 0), ("flagship", 1)]  # those that were there stay
+    other = run_door("launch.reproduce", [*words, "--limit", 4])
     assert other.returncode == 2
     assert "begun with other words" in other.stderr
+
+
+@pytest.mark.distributed
+def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(tmp_path: Path) -> None:
+    source = small_cifar(tmp_path / "cifar-10-batches-bin")
+
+    def words(out: Path) -> list[object]:
+        line = ["cifar10", "--source", source, "--out", out, "--budget", "images:240", "--base-channels", 4]
+        return [*line, "--recipes", "flagship", "--limit", 5]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run_door("launch.reproduce", words(whole))
+    assert done.returncode == 0, done.stderr[-3000:]
+    with subprocess.Popen(
+        command("launch.reproduce", words(killed)),
+        env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        while latest_checkpoint(killed / "flagship-0") is None:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (killed / "flagship-0" / "cost.json").exists()
+    again = run_door("launch.reproduce", words(killed))
+    assert again.returncode == 0, again.stderr[-3000:]
+
+    def metrics(out: Path) -> list[object]:
+        return [row["metrics"] for row in json.loads((out / "table.json").read_text())["results"]]
+
+    assert metrics(killed) == metrics(whole)
 
 
 @pytest.mark.parametrize(
