@@ -70,17 +70,23 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Exponential moving average of the generator; `half_life` in images, 0 switches it off."""
+    """Exponential moving average of the generator: `half_life` in images, or as a `share` of the run; 0: none."""
 
     half_life: float = 0.0
+    share: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.half_life < 0:
-            raise ValueError(f"half_life must not be negative, got {self.half_life}")
+        if min(self.half_life, self.share) < 0:
+            raise ValueError(f"half_life and share must not be negative, got {self.half_life} and {self.share}")
+        if self.half_life and self.share:
+            raise ValueError("half_life is in images, share of the run: give one of them")
 
-    def decay(self, images: int) -> float:
-        """How much of the average stays after a step over `images`."""
-        return 0.5 ** (images / self.half_life)
+    def __bool__(self) -> bool:
+        return bool(self.half_life or self.share)
+
+    def decay(self, images: int, total: int) -> float:
+        """How much of the average stays after a step over `images`, in a run over `total`."""
+        return 0.5 ** (images / (self.half_life or self.share * total))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,19 +60,20 @@ def generator_part(
 ) -> Losses:
     """What the generator learns from one part: weighted reconstruction, and the bare, frozen critic's judgement.
 
-    `made`: what it has already made of the part, if it has.
+    `made`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
     """
     with generator.sharing(part.last):
         fake = generated(generator, part, learns=True) if made is None else made
         terms = {
-            term.name: (term.weight.at(epoch), measure(fake, part.batch))
+            term.name: (at, measure(fake, part.batch))
             for term, measure in zip(objective.reconstruction, measures, strict=True)
+            if (at := term.weight.at(epoch))
         }
         weight = objective.adversarial_weight.at(epoch)
         if weight:
             with critic.frozen() as judge:
                 terms["adversarial"] = (weight, objective.adversarial.generator(judge(part.batch.L, fake)))
-        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else 0 * fake.sum()
         generator.backward(loss)
     return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
 

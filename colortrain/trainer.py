@@ -64,7 +64,7 @@ class Trainer:
         )  # fmt: skip
         torch.manual_seed(recipe.seed)
         generator, critic = recipe.generator.build(), recipe.critic.build()
-        self.average = recipe.generator.build() if recipe.ema.half_life else None
+        self.average = recipe.generator.build() if recipe.ema else None
         self.begins_at = latest_checkpoint(run)
         self.begun_from = init.facts() if init and self.begins_at is None else None
         if self.begins_at is None and init:
@@ -157,7 +157,8 @@ class Trainer:
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
-            move_average(self.average, self.generator.module, self.recipe.ema.decay(self.recipe.batch_size))
+            decay = self.recipe.ema.decay(self.recipe.batch_size, self.total)
+            move_average(self.average, self.generator.module, decay)
         self.meter.add(losses)
 
     def _rate_factor(self) -> float:

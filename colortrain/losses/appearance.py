@@ -19,7 +19,7 @@ _FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
 
 @dataclass(frozen=True)
 class ColourfulnessGap:
-    """((mean M3 of what was made - mean M3 of the truth) / 100)^2 over the pictures that a process holds.
+    """((mean M3 of what was made - share * mean M3 of the truth) / 100)^2 over the pictures that a process holds.
 
     M3 is Hasler and Süsstrunk's colourfulness (`colortrain.metrics.images`), here of pictures whose `cell` x `cell`
     pixels are averaged first: of single pixels it is met by a neon line along an edge of every picture (docs/LOG.md).
@@ -28,11 +28,14 @@ class ColourfulnessGap:
 
     weight: Schedule = constant(1.0)
     cell: int = 4  # pixels
+    share: float = 1.0  # of the truth's colourfulness that is asked for
     name: ClassVar[str] = "colourfulness_gap"
 
     def __post_init__(self) -> None:
         if self.cell < 1:
             raise ValueError(f"cell must be at least 1 pixel, got {self.cell}")
+        if self.share < 0:
+            raise ValueError(f"share must not be negative, got {self.share}")
 
     def build(self, resources: Resources) -> Measure:
         """The function of (fake, batch)."""
@@ -41,7 +44,7 @@ class ColourfulnessGap:
             return m3(lab_to_rgb(F.avg_pool2d(_shown(resources, batch, colour), self.cell))).mean()
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
-            return ((mean_m3(batch, fake) - mean_m3(batch, batch.colour)) / 100).square()
+            return ((mean_m3(batch, fake) - self.share * mean_m3(batch, batch.colour)) / 100).square()
 
         return measure
 

@@ -57,11 +57,11 @@ def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     place = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING
     low = place.floor().clamp(max=side - 2)
     share, low = place - low, low.long()
-    logs = logits.float().log_softmax(dim=1)
-    total = logs.new_zeros(())
+    chosen, weights = [], []
     for da in (0, 1):
         for db in (0, 1):
-            chosen = lookup[(low[:, 0] + da) * side + low[:, 1] + db]
-            weight = (share[:, 0] if da else 1 - share[:, 0]) * (share[:, 1] if db else 1 - share[:, 1])
-            total = total - (weight * logs.gather(1, chosen[:, None])[:, 0]).mean()
-    return total
+            chosen.append(lookup[(low[:, 0] + da) * side + low[:, 1] + db])
+            weights.append((share[:, 0] if da else 1 - share[:, 0]) * (share[:, 1] if db else 1 - share[:, 1]))
+    logits = logits.float()  # one gather, and its four weights add up to 1: half the time of four from a log_softmax
+    likely = (logits.gather(1, torch.stack(chosen, dim=1)) * torch.stack(weights, dim=1)).sum(dim=1)
+    return (logits.logsumexp(dim=1) - likely).mean()

@@ -46,12 +46,13 @@ class ResidualUNetConfig:
     levels: int = 3
     widest: int = 8  # times base_channels, at most
     blocks: int = 1  # residual blocks at each size, on the way down and on the way up
+    deep_blocks: int = 2  # at each of the two smallest sizes on the way down, where a pixel sees most for least
     attention: bool = False  # among the pixels of the smallest map
     temperature: float = 0.4
 
     def __post_init__(self) -> None:
-        if min(self.base_channels, self.levels, self.widest, self.blocks) < 1:
-            raise ValueError("base_channels, levels, widest and blocks must be at least 1")
+        if min(self.base_channels, self.levels, self.widest, self.blocks, self.deep_blocks) < 1:
+            raise ValueError("base_channels, levels, widest, blocks and deep_blocks must be at least 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
@@ -107,10 +108,11 @@ class Attention(nn.Module):
         return x + self.out(seen.transpose(-1, -2).reshape(batch, channels, height, width))
 
 
-def zero(module: nn.Module) -> None:
-    """Start a layer as nothing."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
+def zero(*modules: nn.Module) -> None:
+    """Start layers as nothing."""
+    for module in modules:
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -131,16 +133,18 @@ class ResidualUNet(nn.Module):
         self.register_buffer("colours", torch.from_numpy(colours_in_gamut() / 110), persistent=False)
         widths = config.channels()
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(stack(width, config.blocks) for width in widths)
+        blocks = [config.blocks] * (len(widths) - 2) + [config.deep_blocks] * 2
+        self.encoder = nn.ModuleList(stack(width, count) for width, count in zip(widths, blocks, strict=True))
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(wide, deep, 3, stride=2, padding=1) for wide, deep in pairs)
         self.middle = Attention(widths[-1]) if config.attention else nn.Identity()
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
         self.decoder = nn.ModuleList(stack(wide, config.blocks) for wide, _ in reversed(pairs))
         self.norm = group_norm(widths[0])
-        self.head = nn.Conv2d(widths[0], len(self.colours) + 2, 3, padding=1)
-        zero(self.head)
-        nn.init.normal_(self.head.weight[:-2], 0.0, 0.02)  # no correction yet
+        self.head = nn.Conv2d(widths[0], len(self.colours), 1)
+        self.correction = nn.Conv2d(widths[0], 2, 1)
+        zero(self.head, self.correction)
+        nn.init.normal_(self.head.weight, 0.0, 0.02)
 
     def forward(self, L: Tensor) -> Tensor:
         x = self.stem(torch.cat([L, places(L)], dim=1))
@@ -151,12 +155,13 @@ class ResidualUNet(nn.Module):
         x = self.middle(self.encoder[-1](x))
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        made = self.head(self.norm(x).relu())
-        logits, correction = made[:, :-2], made[:, -2:]
+        seen = self.norm(x).relu()
+        logits = self.head(seen)
         if self.training:
             self.logits = logits
         likely = (logits / self.temperature).softmax(dim=1)
-        return torch.einsum("bqhw,qc->bchw", likely, self.colours.to(likely.dtype)) + correction
+        mean = self.colours.T.to(likely.dtype) @ likely.flatten(2)
+        return mean.unflatten(2, L.shape[2:]) + self.correction(seen)
 
 
 def stack(channels: int, blocks: int) -> nn.Sequential:

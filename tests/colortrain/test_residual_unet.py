@@ -40,9 +40,9 @@ def test_starts_as_the_mean_of_its_colours_and_keeps_the_size(attention: bool) -
 def test_a_low_temperature_takes_the_likeliest_colour() -> None:
     network = small(temperature=1e-3)
     torch.nn.init.zeros_(network.head.weight)
-    bias = dict(network.named_parameters())["head.bias"].data
-    bias[7] = 1.0
-    bias[-2:] = torch.tensor([0.25, -0.5])  # the correction is added to it
+    named = dict(network.named_parameters())
+    named["head.bias"].data[7] = 1.0
+    named["correction.bias"].data[:] = torch.tensor([0.25, -0.5])  # the correction is added to it
     expected = torch.from_numpy(colours_in_gamut()[7]) / 110 + torch.tensor([0.25, -0.5])
     assert torch.allclose(network(torch.zeros(1, 1, 8, 8))[0, :, 3, 4], expected, atol=1e-5)
 

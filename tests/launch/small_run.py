@@ -22,7 +22,7 @@ def small_run(run: Path, step: int = 3, seed: int = 0, settings: tuple[str, ...]
         generator(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1
         generator.head.weight.mul_(150)  # colours worth looking at
     parts = {"generator": generator.state_dict(), "critic": critic.state_dict()}
-    if recipe.ema.half_life:
+    if recipe.ema:
         parts["ema"] = {name: value * 0.5 for name, value in generator.state_dict().items()}
     save_checkpoint(run, step, parts, recipe, {"images": recipe.batch_size * step})
     return recipe
