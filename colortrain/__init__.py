@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from colortrain.colorizer import Colorizer, load
+    from colortrain.inference.colorizer import Colorizer, load
 
 __all__ = ["Colorizer", "load"]
 
@@ -18,5 +18,5 @@ __all__ = ["Colorizer", "load"]
 def __getattr__(name: str) -> Any:
     """Torch is imported when a network is first asked for, not with the package's name."""
     if name in __all__:
-        return getattr(importlib.import_module("colortrain.colorizer"), name)
+        return getattr(importlib.import_module("colortrain.inference.colorizer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

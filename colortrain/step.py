@@ -12,8 +12,8 @@ from colortrain.lab import Batch
 from colortrain.layers import drawing, untracked
 from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import Measure
-from colortrain.microbatches import Part, parts_of
-from colortrain.network import Network
+from colortrain.parallel.microbatches import Part, parts_of
+from colortrain.parallel.network import Network
 from colortrain.recipe import Objective, Recipe
 
 Losses = dict[str, Tensor]

@@ -12,28 +12,28 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from colortrain.assembly import make_networks
 from colortrain.checkpoint import latest_checkpoint, load_state
 from colortrain.data import ab_histogram
-from colortrain.engine import Engine
-from colortrain.failures import alive
-from colortrain.finetune import InitialWeights
-from colortrain.journal import Journal
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
-from colortrain.meter import Meter
 from colortrain.models.pretrained import Pretrainable
-from colortrain.network import settle
-from colortrain.plateau import PlateauWatch
-from colortrain.preemption import StopVote
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.failures import alive
+from colortrain.parallel.network import settle
 from colortrain.recipe import Recipe, save_recipe
-from colortrain.retention import better, check_keep_best, contender, resumed_best, save_best
 from colortrain.run import Data, check_checkpoint, check_run_folder, lock
-from colortrain.saver import Parts, Saver
-from colortrain.state import State, agree_on_start, move_average
+from colortrain.running.finetune import InitialWeights
+from colortrain.running.journal import Journal
+from colortrain.running.meter import Meter
+from colortrain.running.plateau import PlateauWatch
+from colortrain.running.preemption import StopVote
+from colortrain.running.retention import better, check_keep_best, contender, resumed_best, save_best
+from colortrain.running.saver import Parts, Saver
+from colortrain.running.state import State, agree_on_start, move_average
+from colortrain.running.validation import Validation
 from colortrain.step import train_step
 from colortrain.stream import make_loader
-from colortrain.validation import Validation
 from shards.order import ORDER_VERSION
 from shards.progress import ProgressLine
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from colortrain.pictures import grey, recolour, save_jpeg, save_png, titled_grid
 from launch.album import Job, Outcome, plan, read_batches, without_existing
 from launch.doors import DoorParser, at_least_one

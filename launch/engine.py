@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from colortrain.engine import Engine
+from colortrain.parallel.engine import Engine
 
 
 def add_engine(words: argparse.ArgumentParser) -> None:

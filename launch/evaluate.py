@@ -22,8 +22,8 @@ from torch import nn
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import score_split
 from colortrain.metrics.extractors import Judges, judges
+from colortrain.parallel.processes import make_accelerator
 from colortrain.plain import finite
-from colortrain.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.tables import text_table
 from launch.doors import DoorParser, add_cache, at_least_one, cache_of, step_or_best

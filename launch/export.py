@@ -15,11 +15,11 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from colortrain.card import model_card, read_json
 from colortrain.checkpoint import find_checkpoint
-from colortrain.colorizer import CONFIG, MODEL, Colorizer, load
+from colortrain.inference.card import model_card, read_json
+from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
+from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from launch.doors import DoorParser
 from launch.networks import add_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from colortrain.colorizer import Colorizer, load
+from colortrain.inference.colorizer import Colorizer, load
 from launch.doors import step_or_best
 from shards.errors import UserError
 

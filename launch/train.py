@@ -20,16 +20,16 @@ from accelerate.utils import ProjectConfiguration
 
 from colortrain.checkpoint import checkpoint_steps
 from colortrain.data import check_divides
-from colortrain.failures import LostRanksError, roll_call
-from colortrain.finetune import InitialWeights, initial_weights
 from colortrain.models.initialise import num_parameters
+from colortrain.parallel.failures import LostRanksError, roll_call
+from colortrain.parallel.processes import check_trackers, make_accelerator
 from colortrain.plain import to_plain
-from colortrain.preemption import STOPPED, listening
-from colortrain.processes import check_trackers, make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
-from colortrain.retention import check_keep_best
 from colortrain.run import Data, check_run_folder, open_data, open_streamed
+from colortrain.running.finetune import InitialWeights, initial_weights
+from colortrain.running.preemption import STOPPED, listening
+from colortrain.running.retention import check_keep_best
 from colortrain.trainer import Trainer
 from launch.doors import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
 from launch.engine import add_engine, engine_of

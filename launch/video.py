@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from colortrain.pictures import recolour
 from launch.album import Job, Outcome
 from shards.decode import fit_image

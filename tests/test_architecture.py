@@ -11,26 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["shards", "colortrain", "launch", "slurm"]
 # Inside colortrain: a room may import rooms of its own row and of rows before it.
 ROOMS = [
-    {"schedule", "plain", "lab", "processes", "pictures", "preemption", "failures", "tables", "trackers"},
-    {"losses", "models", "metrics", "layers", "alarms"},
+    {"schedule", "plain", "lab", "pictures", "tables"},
+    {"losses", "models", "metrics", "layers"},
     {"recipe"},
-    {
-        "recipes",
-        "data",
-        "evaluation",
-        "checkpoint",
-        "retention",
-        "finetune",
-        "run",
-        "stream",
-        "plateau",
-        "thin",
-        "engine",
-        "colorizer",
-        "onnx",
-        "card",
-    },
-    {"microbatches", "network", "zero", "assembly", "step", "meter", "journal", "state", "saver", "validation"},
+    {"recipes", "thin", "data", "stream", "checkpoint", "evaluation", "inference", "run"},
+    {"parallel"},
+    {"step"},
+    {"running"},
     {"trainer"},
 ]
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

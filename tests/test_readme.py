@@ -26,14 +26,13 @@ def blocks(language: str) -> list[str]:
 def tree() -> set[str]:
     """Paths that the tree under "The house" names: words before the first run of two spaces, below their folder."""
     found: set[str] = set()
-    folder = ""
+    folders: list[str] = []  # around the line, one for every two spaces before it
     for line in blocks("")[-1].splitlines():
         words = re.split(r"\s{2,}", line.strip())[0].split()
-        if not line.startswith(" "):
-            folder = words[0] if words[0].endswith("/") and len(words) == 1 else ""
-            found |= set(words)
-        else:
-            found |= {folder + word for word in words}
+        del folders[(len(line) - len(line.lstrip())) // 2 :]
+        inside = "".join(folders)
+        found |= {inside + word for word in words}
+        folders.append(words[0] if words[0].endswith("/") and len(words) == 1 else "")
     return found
 
 
@@ -41,7 +40,7 @@ def test_tree_names_what_exists() -> None:
     assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("package", ["shards", "colortrain"])
+@pytest.mark.parametrize("package", ["shards", *(f"colortrain{room}" for room in ("", "/parallel", "/running"))])
 def test_tree_names_every_file(package: str) -> None:
     files = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
     folders = {f"{package}/{path.name}/" for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}

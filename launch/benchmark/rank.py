@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from colortrain.assembly import make_networks
 from colortrain.data import ab_histogram
-from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
-from colortrain.processes import make_accelerator
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import load_recipe
 from colortrain.run import open_data
 from colortrain.step import train_step

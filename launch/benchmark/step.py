@@ -14,9 +14,9 @@ from functools import partial
 
 import torch
 
-from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.models.initialise import num_parameters
+from colortrain.parallel.engine import Engine
 from colortrain.trainer import Trainer
 from launch.benchmark import costs, shares
 from launch.benchmark.plain_loop import PlainLoop, is_writable

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 
-from colortrain.engine import Engine
 from colortrain.lab import Batch
-from colortrain.processes import make_accelerator
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.run import open_data

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colortrain.alarms import SEPIA, WAIT
+from colortrain.running.alarms import SEPIA, WAIT
 from colortrain.tables import LABELS
 from launch.report.story import Line, Story
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.alarms import SEPIA
+from colortrain.running.alarms import SEPIA
 from colortrain.tables import LABELS, than_grey
 from launch.report.papers import HEADLINES
 from launch.report.story import Session, Story

@@ -14,11 +14,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from colortrain.assembly import make_networks
-from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
-from colortrain.processes import make_accelerator
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.step import train_step
 from launch.reproduce.asked import Asked, Plan

@@ -10,7 +10,7 @@ import importlib.util
 import socket
 from collections.abc import Sequence
 
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from launch.doors import DoorParser, at_least_one, at_least_zero
 from launch.networks import add_networks, load_networks
 from shards.errors import UserError

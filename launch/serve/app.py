@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from shards.decode import BOMB, Undecodable, decode_image
 
 PAGE = Path(__file__).parent / "page"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from colortrain.processes import make_accelerator
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.recipes import get_recipe
 from colortrain.run import open_data

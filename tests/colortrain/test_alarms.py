@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colortrain.alarms import Alarms
-from colortrain.journal import Journal
 from colortrain.losses.adversarial import BCE, LSGAN, Adversarial, Wasserstein
 from colortrain.recipes import get_recipe
-from colortrain.trackers import known_names
+from colortrain.running.alarms import Alarms
+from colortrain.running.journal import Journal
+from colortrain.running.trackers import known_names
 
 
 def scores(ratio: float = 0.9, spots: float = 0.0) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from PIL import Image
 from colortrain.checkpoint import load_generator
 from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
-from colortrain.processes import make_accelerator
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.run import Data, open_data

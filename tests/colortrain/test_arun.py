@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.initialise import num_parameters
 from colortrain.models.res_unet import ResBlock, ResUNet, ResUNetConfig
-from colortrain.processes import make_accelerator
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipes import get_recipe
 from colortrain.run import open_data
 from colortrain.trainer import Trainer

@@ -19,7 +19,7 @@ from colortrain.checkpoint import (
 )
 from colortrain.recipe import Recipe, load_recipe, override, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.retention import prune
+from colortrain.running.retention import prune
 from shards.errors import UserError
 
 RECIPE: Recipe = override(

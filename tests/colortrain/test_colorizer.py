@@ -14,7 +14,7 @@ from PIL import Image
 
 import colortrain
 from colortrain.checkpoint import load_generator, save_checkpoint
-from colortrain.colorizer import Colorizer, describe
+from colortrain.inference.colorizer import Colorizer, describe
 from colortrain.plain import to_plain
 from colortrain.recipe import Recipe
 from colortrain.recipes import RECIPES, get_recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colortrain.processes import make_accelerator
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipes.flagship import cosine, flagship
 from colortrain.run import open_data
 from colortrain.trainer import Trainer

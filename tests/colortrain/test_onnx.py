@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from colortrain import onnx
-from colortrain.colorizer import Colorizer, describe
+from colortrain.inference import onnx
+from colortrain.inference.colorizer import Colorizer, describe
 from colortrain.recipes import RECIPES, get_recipe
 from shards.decode import fit_image
 from shards.errors import UserError

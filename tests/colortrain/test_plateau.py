@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from colortrain.plateau import PlateauWatch
 from colortrain.recipe import Plateau
+from colortrain.running.plateau import PlateauWatch
 
 SCORES = [5.0, 4, 4, 4, 3, 3, 3, 3, 3, 9]
 

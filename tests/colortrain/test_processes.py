@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colortrain.processes import check_precision, check_world
+from colortrain.parallel.processes import check_precision, check_world
 from shards.errors import UserError
 
 

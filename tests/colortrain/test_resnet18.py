@@ -13,7 +13,7 @@ from torch import Tensor
 from colortrain.models.initialise import num_parameters
 from colortrain.models.pretrained import Published, load_weights
 from colortrain.models.resnet18 import BasicBlock, ResNet18, ResNet18UNet, ResNet18UNetConfig
-from colortrain.processes import make_accelerator
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from colortrain.run import open_data

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, load_generator, load_state
-from colortrain.retention import METRICS, Best, better, contender, kept, prune, resumed_best, save_best
+from colortrain.running.retention import METRICS, Best, better, contender, kept, prune, resumed_best, save_best
 from launch.evaluate import main as evaluate
 from launch.train import main
 from shards.errors import UserError, run_door

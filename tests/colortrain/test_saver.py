@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator
 
-from colortrain import saver as saver_module
 from colortrain.checkpoint import checkpoint_steps, load_part, load_state, write_tensors
-from colortrain.journal import Journal
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
-from colortrain.saver import Copies, Saver
+from colortrain.running import saver as saver_module
+from colortrain.running.journal import Journal
+from colortrain.running.saver import Copies, Saver
 from launch.train import main
 from shards.errors import run_door
 from tests.colortrain.small_set import small_set

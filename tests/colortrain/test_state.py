@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colortrain.state import disagreement, fingerprint, scrambled_sum
+from colortrain.running.state import disagreement, fingerprint, scrambled_sum
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool])

@@ -13,16 +13,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colortrain.assembly import make_networks
-from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.layers import PlacedDropout, drawing, mixes_pictures, picture_keys, place_dropout, untracked
-from colortrain.microbatches import parts_of
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.network import Network, Skips
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.microbatches import parts_of
+from colortrain.parallel.network import Network, Skips
 from colortrain.recipe import Adam, Recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.step import scores_of, train_step

@@ -19,8 +19,6 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from colortrain.assembly import make_networks
-from colortrain.engine import Engine
 from colortrain.lab import Batch, LabCodec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, LSGAN, Hinge, Wasserstein
 from colortrain.losses.penalty import GradientPenalty
@@ -33,7 +31,9 @@ from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.res_unet import ResUNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.processes import make_accelerator
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 from colortrain.step import train_step

@@ -15,10 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from colortrain.assembly import make_networks
 from colortrain.checkpoint import checkpoint_folder, load_generator, load_part
-from colortrain.engine import Engine
 from colortrain.models.deep_unet import DeepUNetConfig
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
 from colortrain.step import train_step
 from tests.distributed.equivalence import RECIPES, pictures
 from tests.distributed.processes import command, environment, run_door

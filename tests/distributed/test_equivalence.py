@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.engine import Engine
+from colortrain.parallel.engine import Engine
 from colortrain.recipe import Recipe
 from tests.distributed.equivalence import DTYPES, cases, outcome
 from tests.distributed.processes import run_door

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from colortrain.data import Loader
-from colortrain.engine import Engine
 from colortrain.lab import SymmetricCodec
+from colortrain.parallel.engine import Engine
 from launch.benchmark import main
 from shards.reader import Split
 from tests.distributed.equivalence import RECIPES, SYNCED, outcome

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from colortrain.checkpoint import checkpoint_folder, load_part
-from colortrain.engine import Engine
-from colortrain.zero import zero_stage
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.zero import zero_stage
 from shards.errors import UserError
 from tests.colortrain.small_set import small_set
 from tests.distributed.equivalence import cases, outcome

@@ -12,12 +12,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from colortrain.assembly import make_networks
-from colortrain.engine import Engine
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
 from colortrain.models.initialise import num_parameters
 from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.engine import Engine
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.step import train_step

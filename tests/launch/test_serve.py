@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import colortrain
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from launch.serve import LOOPBACK, listen, main
 from shards.errors import UserError
 from tests.browser import PHONE

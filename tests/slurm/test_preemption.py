@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from colortrain import preemption
 from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.running import preemption
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, environment
 

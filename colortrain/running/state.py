@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from colortrain.checkpoint import load_part
-from colortrain.network import Network
-from colortrain.plateau import PlateauWatch
-from colortrain.preemption import buffers_of_ranks, take_back_buffers
+from colortrain.parallel.network import Network
+from colortrain.running.plateau import PlateauWatch
+from colortrain.running.preemption import buffers_of_ranks, take_back_buffers
 from shards.errors import UserError
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

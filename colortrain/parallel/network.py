@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from colortrain.checkpoint import Tensors, adam_tensors, load_adam
-from colortrain.engine import Engine
 from colortrain.layers import mixes_pictures
+from colortrain.parallel.engine import Engine
 from colortrain.recipe import Adam
 
 

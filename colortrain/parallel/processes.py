@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, InitProcessGroupKwargs, LoggerType
 
-from colortrain.failures import join_again
+from colortrain.parallel.failures import join_again
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")

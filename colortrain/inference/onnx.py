@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from colortrain.colorizer import Colorizer
+from colortrain.inference.colorizer import Colorizer
 from colortrain.recipe import Generator
 from shards.errors import UserError
 from shards.files import write_whole

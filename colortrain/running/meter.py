@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from colortrain.data import Loader
-from colortrain.network import Network
+from colortrain.parallel.network import Network
 from colortrain.step import Losses
 from colortrain.stream import StreamLoader
 from shards.errors import UserError

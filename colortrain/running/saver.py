@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from colortrain.checkpoint import Tensors, save_checkpoint
-from colortrain.journal import Journal
 from colortrain.recipe import Recipe
-from colortrain.retention import Best, prune, save_best
+from colortrain.running.journal import Journal
+from colortrain.running.retention import Best, prune, save_best
 
 Parts = Mapping[str, Tensors]
 

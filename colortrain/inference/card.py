@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from colortrain.colorizer import Colorizer, Description
+from colortrain.inference.colorizer import Colorizer, Description
 from colortrain.models.initialise import num_parameters
 from colortrain.pictures import read_metrics
 from colortrain.recipe import Recipe

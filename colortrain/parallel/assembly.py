@@ -7,11 +7,11 @@ from functools import partial
 from accelerate import Accelerator
 from torch import nn
 
-from colortrain.engine import Engine
 from colortrain.layers import synchronised
-from colortrain.network import Network
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.network import Network
+from colortrain.parallel.zero import ZeroNetwork, zero_stage
 from colortrain.recipe import Recipe
-from colortrain.zero import ZeroNetwork, zero_stage
 
 
 def make_networks(

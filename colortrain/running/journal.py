@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from colortrain.alarms import Alarms
 from colortrain.pictures import save_png
 from colortrain.plain import finite, to_plain
 from colortrain.recipe import PACE, Recipe
-from colortrain.trackers import remember, show, start_words
+from colortrain.running.alarms import Alarms
+from colortrain.running.trackers import remember, show, start_words
 from shards.files import write_whole
 
 

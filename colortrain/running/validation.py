@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.evaluation import generate, score_split
-from colortrain.journal import Journal
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import sample_grid
 from colortrain.recipe import Recipe
+from colortrain.running.journal import Journal
 from colortrain.tables import Scores
 from shards.reader import Split
 

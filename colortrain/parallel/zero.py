@@ -17,8 +17,8 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 
 from colortrain.checkpoint import Tensors
-from colortrain.engine import Engine
-from colortrain.network import Network
+from colortrain.parallel.engine import Engine
+from colortrain.parallel.network import Network
 from colortrain.recipe import Adam
 from shards.errors import UserError
 

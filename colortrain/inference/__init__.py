@@ -1,0 +1,1 @@
+"""A trained network in use: loaded, saved, colouring photographs; as ONNX; its model card."""
