@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from launch.benchmark.rows import Row
 from shards.files import whole_file
-
-if TYPE_CHECKING:
-    from launch.benchmark.report import Report, Row
 
 _BAR, _GAP = 0.3, 1.0  # inches
 
 
-def draw(report: Report, path: Path) -> None:
+def draw(rows: Sequence[Row], path: Path) -> None:
     """Write the bars of all rows as a PNG; a section's units have axes of their own."""
-    groups = list(dict.fromkeys((row.section, row.unit) for row in report.rows))
-    rows = [[row for row in report.rows if (row.section, row.unit) == group] for group in groups]
-    heights = [_GAP + _BAR * len(some) for some in rows]
+    groups = list(dict.fromkeys((row.section, row.unit) for row in rows))
+    grouped = [[row for row in rows if (row.section, row.unit) == group] for group in groups]
+    heights = [_GAP + _BAR * len(some) for some in grouped]
     figure = Figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
     for axes, (section, unit), some in zip(
-        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat, groups, rows, strict=True
+        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat, groups, grouped, strict=True
     ):
         _bars(axes, some)
         axes.set_title(section, fontsize=10, loc="left")

@@ -10,38 +10,9 @@ from typing import Any
 
 from launch.benchmark.chart import draw
 from launch.benchmark.machine import describe, machine
+from launch.benchmark.rows import Goal, Row
 from launch.benchmark.timing import Figures
 from shards.files import write_whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of a section: the median over the rounds, the least and the greatest, in `unit`."""
-
-    section: str
-    name: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    bytes_per_second: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What was to be reached: at least `goal`, or at most; `low` and `high` are of single rounds."""
-
-    what: str
-    value: float
-    low: float
-    high: float
-    goal: float
-    at_most: bool = False
-    unit: str = "x"
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
 
 
 @dataclass
@@ -95,7 +66,7 @@ class Report:
         """Print the table, and write the JSON and the picture where paths are given."""
         print(self.text())
         if plot:
-            draw(self, plot)
+            draw(self.rows, plot)
         if path:
             write_whole(path, self.json())
             print(f"\nwritten to {path}")
