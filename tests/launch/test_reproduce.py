@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,52 +46,51 @@ def asked(out: Path, **changes: object) -> Asked:
     return Asked(**{**words, "base_channels": 4, "limit": None, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.distributed
-def test_one_command_makes_the_table_and_makes_nothing_twice(tmp_path: Path) -> None:
-    source, out = small_cifar(tmp_path / "cifar-10-batches-bin"), tmp_path / "out"
-    words = ["cifar10", "--source", source, "--out", out, "--budget", "images:8", "--base-channels", 4]
-    words += ["--recipes", "flagship", "nazeri_unet_l2", "--limit", 5]
-    done = run_door("launch.reproduce", words)
+def words(source: Path, out: Path, *changes: object) -> list[object]:
+    line = ["cifar10", "--source", source, "--out", out, "--budget", "images:240", "--base-channels", 4, "--limit", 5]
+    return [*line, *(changes or ("--recipes", "flagship"))]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """The source, the folder of a table of two networks, and what the command printed."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    source = small_cifar(folder / "cifar-10-batches-bin")
+    done = run_door("launch.reproduce", words(source, folder / "out", "--recipes", "flagship", "nazeri_unet_l2"))
     assert done.returncode == 0, done.stderr[-3000:]
+    return source, folder / "out", done.stdout
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "table.json").read_text())["results"]
+    return found
+
+
+@pytest.mark.distributed
+def test_one_command_makes_the_table(made: tuple[Path, Path, str]) -> None:
+    _, out, printed = made
     text = (out / "table.md").read_text()
-    assert text in done.stdout
+    assert text in printed
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")] == [
         "`nazeri_unet_l2`", "`flagship`",
     ]  # fmt: skip
     assert "of 11 (left out: 1 grey)" in text  # the grey picture of the training batch
-    document = json.loads((out / "table.json").read_text())
-    assert [result["samples"] for result in document["results"]] == [5, 5]
-    assert all(result["metrics"]["fid"]["generated"] > 0 for result in document["results"])
-    assert {"seconds", "peak_mb", "parameters"} <= set(document["results"][0])
+    assert [row["samples"] for row in rows(out)] == [5, 5]
+    assert all(row["metrics"]["fid"]["generated"] > 0 for row in rows(out))
+    assert {"seconds", "peak_mb", "parameters", "commit"} <= set(rows(out)[0])
     with Image.open(out / "picture.png") as picture:
         assert picture.width > 4 * 32
-    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    again = run_door("launch.reproduce", words)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "scoring" not in again.stderr
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == kept
-    more = run_door("launch.reproduce", [*words, "--recipes", "flagship", "--seeds", 1])
-    assert more.returncode == 0, more.stderr[-3000:]
-    rows = [(row["recipe"], row["seed"]) for row in json.loads((out / "table.json").read_text())["results"]]
-    assert rows == [("nazeri_unet_l2", 0), ("flagship", 0), ("flagship", 1)]  # those that were there stay
-    other = run_door("launch.reproduce", [*words, "--limit", 4])
-    assert other.returncode == 2
-    assert "begun with other words" in other.stderr
 
 
 @pytest.mark.distributed
-def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(tmp_path: Path) -> None:
-    source = small_cifar(tmp_path / "cifar-10-batches-bin")
-
-    def words(out: Path) -> list[object]:
-        line = ["cifar10", "--source", source, "--out", out, "--budget", "images:240", "--base-channels", 4]
-        return [*line, "--recipes", "flagship", "--limit", 5]
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = run_door("launch.reproduce", words(whole))
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(
+    made: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    source, whole, _ = made
+    killed = tmp_path / "killed"
+    shutil.copytree(whole / "shards", killed / "shards")
     with subprocess.Popen(
-        command("launch.reproduce", words(killed)),
+        command("launch.reproduce", words(source, killed)),
         env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     ) as process:  # fmt: skip
         while latest_checkpoint(killed / "flagship-0") is None:
@@ -97,13 +98,25 @@ def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(tmp_pa
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
     assert not (killed / "flagship-0" / "cost.json").exists()
-    again = run_door("launch.reproduce", words(killed))
+    again = run_door("launch.reproduce", words(source, killed))
     assert again.returncode == 0, again.stderr[-3000:]
+    assert [row["metrics"] for row in rows(killed)] == [rows(whole)[1]["metrics"]]
 
-    def metrics(out: Path) -> list[object]:
-        return [row["metrics"] for row in json.loads((out / "table.json").read_text())["results"]]
 
-    assert metrics(killed) == metrics(whole)
+@pytest.mark.distributed
+def test_nothing_is_made_twice_and_a_table_grows(made: tuple[Path, Path, str]) -> None:
+    source, out, _ = made
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    more = run_door("launch.reproduce", words(source, out, "--recipes", "flagship", "--seeds", 0, 1))
+    assert more.returncode == 0, more.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert more.stderr.count("written to") + more.stdout.count("written to") == 1  # one evaluation
+    assert [(row["recipe"], row["seed"]) for row in rows(out)] == [
+        ("nazeri_unet_l2", 0), ("flagship", 0), ("flagship", 1),
+    ]  # fmt: skip
+    other = run_door("launch.reproduce", words(source, out, "--limit", 4))
+    assert other.returncode == 2
+    assert "begun with other words" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -116,9 +129,9 @@ def test_budgets(text: str, expected: Budget) -> None:
 
 @pytest.mark.parametrize("text", ["minutes", "images:0", "images:-3", "hours:2", "full:1"])
 def test_words_that_are_no_budget(text: str, tmp_path: Path) -> None:
-    words = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", text]
+    line = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", text]
     with pytest.raises((UserError, SystemExit)):
-        assert asked_of(words)[1].kind == "full:1"
+        assert asked_of(line)[1].kind == "full:1"
 
 
 def test_a_plan_is_kept_and_other_words_are_refused(tmp_path: Path) -> None:
