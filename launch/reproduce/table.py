@@ -14,6 +14,7 @@ COLUMNS = (
     ("colourfulness_ratio", "colourfulness / truth", 3, 0), ("bright_spots", "bright spots, %", 3, -1),
     ("sepia", "sepia", 3, 0),
 )  # fmt: skip
+_ARROWS = {1: "↑", -1: "↓", 0: "→ truth"}
 PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
     "nazeri_gan": {"mae": 5.1, "accuracy_2": 24.1, "accuracy_5": 65.5},
     "nazeri_unet_l2": {"mae": 7.9, "accuracy_2": 13.7, "accuracy_5": 37.2},
@@ -25,17 +26,31 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
     shown = [column for column in COLUMNS if column[0] in results[0]["metrics"]]
     head = ["network", "seed", *(title for _, title, _, _ in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    lines.append(["better", "", *(_ARROWS[better] for *_, better in shown), "", "", ""])
     lines += [baseline(version, results[0], shown) for version in ("grey", "median", "truth")]
     if table == "nazeri":
         lines += [published(name, shown) for name in PUBLISHED if name in {result["recipe"] for result in results}]
-    lines += [line(result, shown) for result in results]
+    best = {name: closest(name, better, results) for name, _, _, better in shown}
+    lines += [line(result, shown, best) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
     return "\n".join([*caption(facts), "", *rows, *curves(results), "", *notes(facts)]) + "\n"
 
 
-def line(result: dict[str, Any], shown: Sequence[tuple[str, str, int, int]]) -> list[str]:
-    """One network's figures and what they cost."""
-    cells = [_number(result["metrics"][name].get("generated"), decimals) for name, _, decimals, _ in shown]
+def closest(metric: str, better: int, results: Sequence[dict[str, Any]]) -> float | None:
+    """The best that any network reached: the highest, the lowest, or the nearest to what the truth has."""
+    values = [value for row in results if (value := row["metrics"][metric].get("generated")) is not None]
+    truth = results[0]["metrics"][metric].get("truth", 1.0)
+    return min(values, key=lambda value: -better * value if better else abs(value - truth), default=None)
+
+
+def line(
+    result: dict[str, Any], shown: Sequence[tuple[str, str, int, int]], best: dict[str, float | None]
+) -> list[str]:
+    """One network's figures, the best of their columns in bold, and what they cost."""
+    cells = []
+    for name, _, decimals, _ in shown:
+        value = result["metrics"][name].get("generated")
+        cells.append(f"**{_number(value, decimals)}**" if value == best[name] else _number(value, decimals))
     cost = [_number(result["seconds"], 0), _number(result["peak_mb"], 0), f"{result['parameters']:,}"]
     return [f"`{result['recipe']}`", str(result["seed"]), *cells, *cost]
 
