@@ -46,13 +46,16 @@ class ResidualUNetConfig:
     levels: int = 3
     widest: int = 8  # times base_channels, at most
     blocks: int = 1  # residual blocks at each size, on the way down and on the way up
-    deep_blocks: int = 2  # at each of the two smallest sizes on the way down, where a pixel sees most for least
+    deep_blocks: int = 1  # at each of the two smallest sizes on the way down, where a pixel sees most for least
+    head: int = 3  # pixels, the side of the last convolution, odd: half of all time goes into 3, and it is worth it
     attention: bool = False  # among the pixels of the smallest map
     temperature: float = 0.4
 
     def __post_init__(self) -> None:
         if min(self.base_channels, self.levels, self.widest, self.blocks, self.deep_blocks) < 1:
             raise ValueError("base_channels, levels, widest, blocks and deep_blocks must be at least 1")
+        if self.head % 2 == 0 or self.head < 0:
+            raise ValueError(f"head must be odd, got {self.head}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
@@ -141,8 +144,9 @@ class ResidualUNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
         self.decoder = nn.ModuleList(stack(wide, config.blocks) for wide, _ in reversed(pairs))
         self.norm = group_norm(widths[0])
-        self.head = nn.Conv2d(widths[0], len(self.colours), 1)
-        self.correction = nn.Conv2d(widths[0], 2, 1)
+        side = config.head
+        self.head = nn.Conv2d(widths[0], len(self.colours), side, padding=side // 2)
+        self.correction = nn.Conv2d(widths[0], 2, side, padding=side // 2)
         zero(self.head, self.correction)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
 
