@@ -38,8 +38,9 @@ class ResidualUNetConfig:
     """L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110: `levels` halvings, and back, sums for skips.
 
     At every pixel the network weighs the grid's colours (logits over Q of them); ab is their mean under the softmax at
-    `temperature` (Zhang et al. 2016, equation 5: 1 is the mean, towards 0 the likeliest), and a correction without
-    bounds. In training mode `logits` holds the last pass's, for `ColourBins`.
+    `temperature` (Zhang et al. 2016, equation 5: 1 is the mean, towards 0 the likeliest), and where `corrects` a
+    correction without bounds, which `ColourBins` alone does not teach. In training mode `logits` holds the last
+    pass's, for `ColourBins`.
     """
 
     base_channels: int = 64
@@ -50,6 +51,7 @@ class ResidualUNetConfig:
     head: int = 3  # pixels, the side of the last convolution, odd: half of all time goes into 3, and it is worth it
     attention: bool = False  # among the pixels of the smallest map
     temperature: float = 0.4
+    corrects: bool = False
 
     def __post_init__(self) -> None:
         if min(self.base_channels, self.levels, self.widest, self.blocks, self.deep_blocks) < 1:
@@ -146,8 +148,8 @@ class ResidualUNet(nn.Module):
         self.norm = group_norm(widths[0])
         side = config.head
         self.head = nn.Conv2d(widths[0], len(self.colours), side, padding=side // 2)
-        self.correction = nn.Conv2d(widths[0], 2, side, padding=side // 2)
-        zero(self.head, self.correction)
+        self.correction = nn.Conv2d(widths[0], 2, side, padding=side // 2) if config.corrects else None
+        zero(*(layer for layer in (self.head, self.correction) if layer))
         nn.init.normal_(self.head.weight, 0.0, 0.02)
 
     def forward(self, L: Tensor) -> Tensor:
@@ -164,8 +166,8 @@ class ResidualUNet(nn.Module):
         if self.training:
             self.logits = logits
         likely = (logits / self.temperature).softmax(dim=1)
-        mean = self.colours.T.to(likely.dtype) @ likely.flatten(2)
-        return mean.unflatten(2, L.shape[2:]) + self.correction(seen)
+        mean = (self.colours.T.to(likely.dtype) @ likely.flatten(2)).unflatten(2, L.shape[2:])
+        return mean if self.correction is None else mean + self.correction(seen)
 
 
 def stack(channels: int, blocks: int) -> nn.Sequential:

@@ -40,7 +40,7 @@ def flagship() -> Recipe:
         name="flagship",
         batch_size=16,
         generator=ResidualUNetConfig(
-            base_channels=16, levels=3, deep_blocks=2, attention=True, head=1, temperature=0.4
+            base_channels=16, levels=3, deep_blocks=2, attention=True, head=1, temperature=0.4, corrects=True
         ),
         critic=PatchCriticConfig(base_channels=24, strided_layers=2, norm="instance"),
         generator_adam=Adam(lr=2e-3, betas=(0.9, 0.99)),

@@ -59,7 +59,9 @@ def moved(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[bool
 def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
     """Whether the critic learns in this run, and whether the generator hears of it, by the recipe's own words."""
     steps = range(recipe.total_images(len(data.train)) // recipe.batch_size)
-    epochs = [step * recipe.batch_size / len(data.train) for step in steps]
+    whole = recipe.total_images(len(data.train))
+    span = recipe.epochs / whole if recipe.stretched else 1 / len(data.train)
+    epochs = [step * recipe.batch_size * span for step in steps]
     objective = recipe.objective
     return (
         any(epoch >= objective.critic_from for epoch in epochs),
@@ -69,7 +71,8 @@ def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_trains_what_it_should_and_colours_the_same_after_loading(name: str, sets: Sets, tmp_path: Path) -> None:
-    recipe = thin(get_recipe(name))
+    recipe = get_recipe(name)
+    recipe = thin(recipe, steps=10) if recipe.stretched else thin(recipe)  # to what comes in late
     recipe.check()
     data = open_data(sets(recipe.size), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())

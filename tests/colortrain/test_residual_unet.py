@@ -38,7 +38,7 @@ def test_starts_as_the_mean_of_its_colours_and_keeps_the_size(attention: bool) -
 
 
 def test_a_low_temperature_takes_the_likeliest_colour() -> None:
-    network = small(temperature=1e-3)
+    network = small(temperature=1e-3, corrects=True)
     torch.nn.init.zeros_(network.head.weight)
     named = dict(network.named_parameters())
     named["head.bias"].data[7] = 1.0
@@ -48,7 +48,7 @@ def test_a_low_temperature_takes_the_likeliest_colour() -> None:
 
 
 def test_every_weight_hears_of_ab_alone_and_logits_are_of_training() -> None:
-    network = small(attention=True).train()
+    network = small(attention=True, corrects=True).train()
     for block in network.modules():  # blocks begin as nothing: give them something
         if isinstance(block, torch.nn.Conv2d):
             torch.nn.init.normal_(block.weight, std=0.1)
