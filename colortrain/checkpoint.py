@@ -209,5 +209,17 @@ def load_generator(run: Path, *, step: Step = None, ema: bool = True) -> tuple[n
     reached = load_state(folder)["step"]
     recipe = load_recipe(folder / "recipe.json")
     generator = recipe.generator.build()
-    generator.load_state_dict(load_part(folder, weights_part(folder, ema)))
+    load_weights(generator, folder, weights_part(folder, ema))
     return generator.eval(), recipe, reached
+
+
+def load_weights(network: nn.Module, folder: Path, part: str) -> None:
+    """Give a network the weights of a checkpoint's part; raises `UserError` if it is another network's."""
+    try:
+        network.load_state_dict(load_part(folder, part))
+    except RuntimeError as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise UserError(
+            f"{folder}: the weights do not fit its recipe ({reason}); if an earlier version of colortrain wrote them, "
+            "use that one, or train again"
+        ) from None

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from colortrain.checkpoint import Step, find_checkpoint, load_part, load_state, weights_part, write_tensors
+from colortrain.checkpoint import Step, find_checkpoint, load_state, load_weights, weights_part, write_tensors
 from colortrain.evaluation import generate
 from colortrain.lab import Codec
 from colortrain.models.resnet18 import ResNet18UNetConfig
@@ -184,9 +184,5 @@ def _load_exported(folder: Path) -> Colorizer:
 
 def _filled(about: Description, folder: Path, part: str) -> Colorizer:
     generator = about.generator.build()
-    try:
-        generator.load_state_dict(load_part(folder, part))
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise UserError(f"{folder}: the weights do not fit its recipe ({' '.join(lines[:2])})") from None
+    load_weights(generator, folder, part)
     return Colorizer(generator, about)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from colortrain.checkpoint import load_part
+from colortrain.checkpoint import load_part, load_weights
 from colortrain.parallel.network import Network
 from colortrain.running.plateau import PlateauWatch
 from colortrain.running.preemption import buffers_of_ranks, take_back_buffers
@@ -53,7 +53,7 @@ class State:
     def load(self, folder: Path, plain: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         for name, module in self.modules().items():
-            module.load_state_dict(load_part(folder, name))
+            load_weights(module, folder, name)
             self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
         self.generator.load_adam(load_part(folder, "generator_adam"))
         self.critic.load_adam(load_part(folder, "critic_adam"))

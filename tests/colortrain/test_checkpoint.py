@@ -15,6 +15,7 @@ from colortrain.checkpoint import (
     latest_checkpoint,
     load_adam,
     load_generator,
+    load_weights,
     save_checkpoint,
 )
 from colortrain.recipe import Recipe, load_recipe, override, save_recipe
@@ -143,3 +144,10 @@ def test_a_recipe_read_back_from_its_run_is_the_same_recipe(name: str, tmp_path:
     """Whole numbers in code where the file has 19.0: the run could not have been gone on with."""
     save_recipe(RECIPES[name](), tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json").digest == RECIPES[name]().digest
+
+
+def test_weights_of_another_network_are_told_in_one_line(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(UserError, match=r"weights do not fit its recipe .* earlier version") as raised:
+        load_weights(torch.nn.Linear(2, 2), checkpoint_folder(tmp_path, 1), "generator")
+    assert "\n" not in str(raised.value)
