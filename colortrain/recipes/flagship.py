@@ -26,7 +26,7 @@ def cosine(epochs: int) -> Schedule:
 def flagship() -> Recipe:
     """Likely colours for four fifths of the run, then a game: colours that a critic takes for true, as many as true.
 
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `drouilhet_gan`.
+    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: two to three times `drouilhet_gan`'s.
 
         accelerate launch -m launch.train --recipe flagship --shards SHARDS --run runs/flagship --images 100000
 
@@ -70,7 +70,7 @@ def late(weight: float) -> Schedule:
 def flagship_calm() -> Recipe:
     """A residual U-Net that learns which of a grid's colours are likely, and shows their mean at a low temperature.
 
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `drouilhet_gan`.
+    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: two to three times `drouilhet_gan`'s.
 
         accelerate launch -m launch.train --recipe flagship_calm --shards SHARDS --run runs/calm --images 100000
 
