@@ -58,12 +58,13 @@ class Adam:
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
     clip: float = 0.0  # largest norm of all gradients together; 0: any
+    muon: float = 0.0  # rate of hidden weights' steps, which are Muon's (Jordan et al. 2024) then; 0: Adam's for all
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.clip < 0:
-            raise ValueError(f"clip must not be negative, got {self.clip}")
+        if min(self.clip, self.muon) < 0:
+            raise ValueError(f"clip and muon must not be negative, got {self.clip} and {self.muon}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 

@@ -51,10 +51,11 @@ def losses_text(objective: Objective) -> str:
 
 
 def optimisers_text(recipe: Recipe) -> str:
-    """Adam of both networks, and how often each has its turn."""
+    """Adam of both networks, Muon's rate where it steps hidden weights, and how often each has its turn."""
 
     def short(adam: Adam) -> str:
-        return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g})"
+        muon = f", Muon {adam.muon:g}" if adam.muon else ""
+        return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g}){muon}"
 
     same = recipe.generator_adam == recipe.critic_adam
     rates = short(recipe.generator_adam) if same else f"G {short(recipe.generator_adam)}\nD {short(recipe.critic_adam)}"

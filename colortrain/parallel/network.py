@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from colortrain.checkpoint import Tensors, adam_tensors, load_adam
 from colortrain.layers import mixes_pictures
 from colortrain.parallel.engine import Engine
+from colortrain.parallel.muon import Muon
 from colortrain.recipe import Adam
 
 
@@ -48,10 +49,8 @@ class Network:
         self.adam, self.accelerator, self.engine = adam, accelerator, engine or Engine()
         self.module = module.to(accelerator.device)
         self.fused = self.engine.fused_adam or accelerator.device.type == "cuda"
-        optimizer = torch.optim.Adam(
-            module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=self.fused or None
-        )
-        self.wrapped, self.optimizer = self._wrap(module, optimizer)
+        self.wrapped, self.optimizer = self._wrap(module, self._make_optimizer(module))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
         self.exact: Callable[..., Tensor] = type(module).forward.__get__(module)
         # one of its own: what overflows in one network is no reason to scale the other's loss
@@ -62,6 +61,14 @@ class Network:
         self.used = False
         self.norms: list[Tensor] = []  # of the gradients of each update since `mean_norm` was asked
         self.mixes_pictures = mixes_pictures(self.module)
+
+    def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        adam = self.adam
+        if adam.muon:
+            return Muon(module, adam, fused=self.fused)
+        return torch.optim.Adam(
+            module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=self.fused or None
+        )
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         return self.accelerator.prepare(module), optimizer
@@ -122,9 +129,9 @@ class Network:
         load_adam(self.optimizer, self.module, tensors)
 
     def set_rate(self, factor: float) -> None:
-        """Learning rate = the recipe's times `factor`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.adam.lr * factor
+        """Learning rates = the recipe's times `factor`."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

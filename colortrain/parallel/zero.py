@@ -69,6 +69,11 @@ class ZeroNetwork(Network):
             raise UserError("deepspeed goes with --mixed_precision no or bf16 here, not with fp16")
         if engine is not None and (engine.channels_last or engine.compile):
             raise UserError("deepspeed lays weights out by itself: leave out --channels-last and --compile")
+        if stage and adam.muon:
+            raise UserError(
+                "deepspeed above zero_stage 0 lays weights out flat, and Muon's steps need them whole: train with DDP, "
+                "or --set generator_adam.muon=0"
+            )
         super().__init__(module, adam, accelerator, engine)
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from colortrain.recipe import Adam, Recipe
 
 def is_writable(recipe: Recipe) -> bool:
     """Whether `PlainLoop` has been written for such a recipe."""
-    objective = recipe.objective
+    objective, adams = recipe.objective, (recipe.generator_adam, recipe.critic_adam)
     known = GradientPenalty(weight=objective.penalties[0].weight) if objective.penalties else None
     return (
         isinstance(objective.adversarial, BCE | Wasserstein)
@@ -26,7 +26,7 @@ def is_writable(recipe: Recipe) -> bool:
         and list(objective.penalties) == [known] * len(objective.penalties)
         and len(objective.penalties) <= 1
         and recipe.n_generator == 1
-        and not (objective.critic_from or recipe.generator_adam.clip or recipe.critic_adam.clip)
+        and not (objective.critic_from or any(adam.clip or adam.muon for adam in adams))
     )
 
 

@@ -34,6 +34,7 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.parallel.assembly import make_networks
 from colortrain.parallel.engine import Engine
 from colortrain.parallel.processes import make_accelerator
+from colortrain.parallel.zero import zero_stage
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 from colortrain.step import train_step
@@ -66,6 +67,7 @@ RECIPES = {
     "l1_alone": _plays(Objective(adversarial_weight=constant(0.0))),
     "clipped": _plays(Objective(), generator_adam=Adam(lr=1e-3, clip=0.05), critic_adam=Adam(lr=1e-3, clip=0.01)),
 }
+MUON = {"muon": _plays(Objective(), generator_adam=Adam(lr=1e-3, muon=2e-3), critic_adam=Adam(lr=1e-3, muon=1e-3))}
 # networks with BatchNorm: the statistics are those of a microbatch, so the number of those must not change
 SYNCED = {
     "unet": _plays(Objective(), generator=UNetConfig(base_channels=4, levels=4), **_SYNCED),
@@ -163,8 +165,9 @@ def main() -> None:
 
 
 def cases() -> list[tuple[str, Recipe, str, int]]:
-    """Name, recipe, precision and microbatches of every row of the matrix."""
-    exact = [(n, r, dtype, k) for n, r in RECIPES.items() for dtype in DTYPES for k in (1, 2)]
+    """Name, recipe, precision and microbatches of every row of the matrix; Muon's where weights stay whole."""
+    games = RECIPES if zero_stage() else {**RECIPES, **MUON}
+    exact = [(n, r, dtype, k) for n, r in games.items() for dtype in DTYPES for k in (1, 2)]
     return exact + [(n, r, dtype, 1) for n, r in SYNCED.items() for dtype in DTYPES]
 
 

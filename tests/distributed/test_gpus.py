@@ -19,7 +19,7 @@ from colortrain.lab import SymmetricCodec
 from colortrain.parallel.engine import Engine
 from launch.benchmark import main
 from shards.reader import Split
-from tests.distributed.equivalence import RECIPES, SYNCED, outcome
+from tests.distributed.equivalence import MUON, RECIPES, SYNCED, outcome
 from tests.distributed.processes import ROOT, environment
 from tests.launch.test_benchmark import check_agrees
 
@@ -46,7 +46,7 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
         [*line, "float64"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name, recipe in {**RECIPES, **SYNCED}.items():
+    for name, recipe in {**RECIPES, **MUON, **SYNCED}.items():
         alone = outcome(recipe, torch.float64, Accelerator(), Engine())
         together = load_file(tmp_path / f"{name}-float64-1")
         for key, tensor in alone.items():
