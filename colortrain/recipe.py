@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
-from colortrain.losses.appearance import ColourfulnessGap, LogError
+from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy
 from colortrain.losses.colour_bins import ColourBins
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.perceptual import Perceptual
@@ -43,7 +43,7 @@ Generator = (
     | ResidualUNetConfig
 )
 Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
-Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError
+Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
 
 # How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")

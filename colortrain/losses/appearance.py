@@ -1,4 +1,4 @@
-"""What a picture looks like as a whole: how colourful a batch is, and how far each picture is off in decibels."""
+"""What metrics see of whole pictures: how colourful a batch is, how far off in decibels, how many pixels are right."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from colortrain.losses.reconstruction import Measure, Resources
 from colortrain.schedule import Schedule, constant
 
 _SMALL = 1e-2  # squared levels of 255: the root has no slope at 0
+_AB_RANGE = 220.0  # of a, and of b
 _FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
 
 
@@ -65,6 +66,35 @@ class LogError:
         def measure(fake: Tensor, batch: Batch) -> Tensor:
             made, truth = (lab_to_rgb(_shown(resources, batch, colour)) for colour in (fake, batch.colour))
             return ((made - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
+
+        return measure
+
+
+@dataclass(frozen=True)
+class SoftAccuracy:
+    """1 - a share of pixels that are nearly right, in [0, 1]; mean over the `percents`, nazeri's two.
+
+    A pixel counts by the product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)), where allowed is
+    `percent` of a channel's range of 220 (`colortrain.metrics.accuracy`). It gathers colour where the network is sure.
+    """
+
+    weight: Schedule = constant(1.0)
+    percents: tuple[float, ...] = (2.0, 5.0)
+    name: ClassVar[str] = "soft_accuracy"
+
+    def __post_init__(self) -> None:
+        if not self.percents or min(self.percents) <= 0:
+            raise ValueError(f"percents must be one or more above 0, got {self.percents}")
+
+    def build(self, resources: Resources) -> Measure:
+        """The function of (fake, batch)."""
+
+        def measure(fake: Tensor, batch: Batch) -> Tensor:
+            made, truth = (_shown(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour))
+            off = (made - truth).abs()
+            allowed = [_AB_RANGE * percent / 100 for percent in self.percents]
+            right = [torch.sigmoid(4 - 4 * off / most).prod(dim=1).mean() for most in allowed]
+            return 1 - torch.stack(right).mean()
 
         return measure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -38,26 +37,19 @@ class ResidualUNetConfig:
     """L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110: `levels` halvings, and back, sums for skips.
 
     At every pixel the network weighs the grid's colours (logits over Q of them); ab is their mean under the softmax at
-    `temperature` (Zhang et al. 2016, equation 5: 1 is the mean, towards 0 the likeliest), and where `corrects` a
-    correction without bounds, which `ColourBins` alone does not teach. In training mode `logits` holds the last
-    pass's, for `ColourBins`.
+    `temperature` (Zhang et al. 2016, equation 5: 1 is the mean, towards 0 the likeliest). In training mode `logits`
+    holds the last pass's, for `ColourBins`. Half the time goes into the last convolution's 3 x 3, and it is worth it.
     """
 
     base_channels: int = 64
     levels: int = 3
     widest: int = 8  # times base_channels, at most
     blocks: int = 1  # residual blocks at each size, on the way down and on the way up
-    deep_blocks: int = 1  # at each of the two smallest sizes on the way down, where a pixel sees most for least
-    head: int = 3  # pixels, the side of the last convolution, odd: half of all time goes into 3, and it is worth it
-    attention: bool = False  # among the pixels of the smallest map
     temperature: float = 0.4
-    corrects: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.base_channels, self.levels, self.widest, self.blocks, self.deep_blocks) < 1:
-            raise ValueError("base_channels, levels, widest, blocks and deep_blocks must be at least 1")
-        if self.head % 2 == 0 or self.head < 0:
-            raise ValueError(f"head must be odd, got {self.head}")
+        if min(self.base_channels, self.levels, self.widest, self.blocks) < 1:
+            raise ValueError("base_channels, levels, widest and blocks must be at least 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
@@ -89,35 +81,11 @@ class ResidualBlock(nn.Module):
             group_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1),
             group_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1),
         )  # fmt: skip
-        zero(self.body[-1])
+        for begun in self.body[-1].parameters():
+            nn.init.zeros_(begun)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
-
-
-class Attention(nn.Module):
-    """Every pixel looks at every other, one head for 32 channels, added to the input; begins as 0."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.heads = math.gcd(channels, max(1, channels // 32))
-        self.norm, self.qkv = group_norm(channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
-        zero(self.out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        heads = self.qkv(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
-        query, key, value = heads.transpose(-1, -2).unbind(1)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(seen.transpose(-1, -2).reshape(batch, channels, height, width))
-
-
-def zero(*modules: nn.Module) -> None:
-    """Start layers as nothing."""
-    for module in modules:
-        for parameter in module.parameters():
-            nn.init.zeros_(parameter)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -138,19 +106,15 @@ class ResidualUNet(nn.Module):
         self.register_buffer("colours", torch.from_numpy(colours_in_gamut() / 110), persistent=False)
         widths = config.channels()
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        blocks = [config.blocks] * (len(widths) - 2) + [config.deep_blocks] * 2
-        self.encoder = nn.ModuleList(stack(width, count) for width, count in zip(widths, blocks, strict=True))
+        self.encoder = nn.ModuleList(stack(width, config.blocks) for width in widths)
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(wide, deep, 3, stride=2, padding=1) for wide, deep in pairs)
-        self.middle = Attention(widths[-1]) if config.attention else nn.Identity()
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
         self.decoder = nn.ModuleList(stack(wide, config.blocks) for wide, _ in reversed(pairs))
         self.norm = group_norm(widths[0])
-        side = config.head
-        self.head = nn.Conv2d(widths[0], len(self.colours), side, padding=side // 2)
-        self.correction = nn.Conv2d(widths[0], 2, side, padding=side // 2) if config.corrects else None
-        zero(*(layer for layer in (self.head, self.correction) if layer))
+        self.head = nn.Conv2d(widths[0], len(self.colours), 3, padding=1)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, L: Tensor) -> Tensor:
         x = self.stem(torch.cat([L, places(L)], dim=1))
@@ -158,16 +122,14 @@ class ResidualUNet(nn.Module):
         for block, down in zip(self.encoder, self.down, strict=False):
             skips.append(block(x))
             x = down(skips[-1])
-        x = self.middle(self.encoder[-1](x))
+        x = self.encoder[-1](x)
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
-        seen = self.norm(x).relu()
-        logits = self.head(seen)
+        logits = self.head(self.norm(x).relu())
         if self.training:
             self.logits = logits
         likely = (logits / self.temperature).softmax(dim=1)
-        mean = (self.colours.T.to(likely.dtype) @ likely.flatten(2)).unflatten(2, L.shape[2:])
-        return mean if self.correction is None else mean + self.correction(seen)
+        return (self.colours.T.to(likely.dtype) @ likely.flatten(2)).unflatten(2, L.shape[2:])
 
 
 def stack(channels: int, blocks: int) -> nn.Sequential:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from colortrain.lab import Batch, SymmetricCodec, lab_to_rgb
-from colortrain.losses.appearance import ColourfulnessGap, LogError, m3
+from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy, m3
 from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.metrics.accuracy import accuracy
 from colortrain.metrics.images import colourfulness, mse
 from shards.lab import rgb_to_lab
 from tests.shards.pictures import pieces
 
 CODEC = SymmetricCodec()
+Term = ColourfulnessGap | LogError | SoftAccuracy
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def batch() -> Batch:
     return Batch(L, colour, torch.zeros(2, 1, 1, 1))
 
 
-def built(term: ColourfulnessGap | LogError) -> Measure:
+def built(term: Term) -> Measure:
     return term.build(Resources(torch.device("cpu"), CODEC, lambda: np.zeros((23, 23))))
 
 
@@ -60,8 +64,29 @@ def test_log_error_is_psnr(batch: Batch) -> None:
     assert float(built(LogError())(grey, batch)) == pytest.approx(float(-decibels.mean() / 4.3429), rel=1e-4)
 
 
-@pytest.mark.parametrize("term", [ColourfulnessGap(), LogError()])
-def test_grey_has_a_finite_slope_towards_colour(term: ColourfulnessGap | LogError, batch: Batch) -> None:
+def test_soft_accuracy_at_the_truth_and_at_a_limit(batch: Batch) -> None:
+    """A pixel that is off by all that 2 % allow (4.4) in a counts half there, and most of one at 5 % (11)."""
+    measure = built(SoftAccuracy())
+    limit = torch.tensor([4.4 / 110, 0.0]).view(2, 1, 1)
+    sure, wide = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-4 + 4 * 4.4 / 11))
+    assert float(measure(batch.colour, batch)) == pytest.approx(1 - sure**2, abs=1e-4)
+    assert float(measure(batch.colour + limit, batch)) == pytest.approx(1 - (0.5 + wide) / 2 * sure, abs=1e-3)
+    assert float(measure(batch.colour + 1, batch)) == pytest.approx(1, abs=1e-6)
+
+
+def test_soft_accuracy_ranks_as_the_metric(batch: Batch) -> None:
+    torch.manual_seed(0)
+    made = [batch.colour + spread / 110 * torch.randn_like(batch.colour) for spread in (2.0, 4.0, 8.0, 16.0)]
+    for percent in (2.0, 5.0):
+        soft = [float(built(SoftAccuracy(percents=(percent,)))(colour, batch)) for colour in made]
+        truth = CODEC.decode(batch.L, batch.colour)
+        hard = [float(accuracy(CODEC.decode(batch.L, colour), truth, percent).mean()) for colour in made]
+        assert soft == sorted(soft)
+        assert hard == sorted(hard, reverse=True)
+
+
+@pytest.mark.parametrize("term", [ColourfulnessGap(), LogError(), SoftAccuracy()])
+def test_grey_has_a_finite_slope_towards_colour(term: Term, batch: Batch) -> None:
     colour = torch.zeros_like(batch.colour).requires_grad_()
     built(term)(colour, batch).backward()
     assert colour.grad is not None

@@ -28,9 +28,8 @@ def test_colours_are_those_that_screens_show() -> None:
     assert 200 < len(colours) < 313  # Zhang et al. also count some that clipping moves
 
 
-@pytest.mark.parametrize("attention", [False, True])
-def test_starts_as_the_mean_of_its_colours_and_keeps_the_size(attention: bool) -> None:
-    network = small(attention=attention)
+def test_starts_as_the_mean_of_its_colours_and_keeps_the_size() -> None:
+    network = small(blocks=2)
     torch.nn.init.zeros_(network.head.weight)
     made = network(torch.randn(3, 1, 16, 24))
     mean = torch.from_numpy(colours_in_gamut()).mean(0) / 110
@@ -38,17 +37,16 @@ def test_starts_as_the_mean_of_its_colours_and_keeps_the_size(attention: bool) -
 
 
 def test_a_low_temperature_takes_the_likeliest_colour() -> None:
-    network = small(temperature=1e-3, corrects=True)
+    network = small(temperature=1e-3)
     torch.nn.init.zeros_(network.head.weight)
     named = dict(network.named_parameters())
     named["head.bias"].data[7] = 1.0
-    named["correction.bias"].data[:] = torch.tensor([0.25, -0.5])  # the correction is added to it
-    expected = torch.from_numpy(colours_in_gamut()[7]) / 110 + torch.tensor([0.25, -0.5])
+    expected = torch.from_numpy(colours_in_gamut()[7]) / 110
     assert torch.allclose(network(torch.zeros(1, 1, 8, 8))[0, :, 3, 4], expected, atol=1e-5)
 
 
 def test_every_weight_hears_of_ab_alone_and_logits_are_of_training() -> None:
-    network = small(attention=True, corrects=True).train()
+    network = small(blocks=2).train()
     for block in network.modules():  # blocks begin as nothing: give them something
         if isinstance(block, torch.nn.Conv2d):
             torch.nn.init.normal_(block.weight, std=0.1)
