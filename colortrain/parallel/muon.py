@@ -68,11 +68,19 @@ def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of a matrix (N, M): Newton and Schulz's iteration drives all singular values towards 1."""
+    """Nearly U V^T of a matrix (N, M): Newton and Schulz's iteration drives all singular values towards 1.
+
+    Every step multiplies by a polynomial of the small square x x^T, so the steps are gathered there and the matrix is
+    touched twice: half the time for a convolution's 128 x 1152.
+    """
     a, b, c = _QUINTIC
-    x = matrix / (torch.linalg.vector_norm(matrix) + 1e-7)
-    wide = x if x.shape[0] <= x.shape[1] else x.T
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / (torch.linalg.vector_norm(x) + 1e-7)
+    square = x @ x.T
+    gathered = torch.eye(len(square), dtype=x.dtype, device=x.device)
     for _ in range(_ITERATIONS):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+        step = b * square + c * square @ square
+        step.diagonal().add_(a)
+        gathered, square = step @ gathered, step @ square @ step
+    x = gathered @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
