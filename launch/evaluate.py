@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
         if accelerator.is_main_process:
             facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
-            document = {**facts, "ema": arguments.ema and bool(recipe.ema.half_life), **scores[0]}
+            document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
             write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
             print("\n".join(text_table(each) for each in scores) + f"\nwritten to {out}")
     finally:

@@ -60,8 +60,9 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
     assert on["metrics"]["l1"]["generated"] != off["metrics"]["l1"]["generated"]
 
 
-def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
-    small_run(tmp_path / "run", settings=("ema.half_life=100",))
+@pytest.mark.parametrize("setting", ["ema.half_life=100", "ema.share=0.1"])
+def test_averaged_weights_are_preferred(setting: str, tmp_path: Path) -> None:
+    small_run(tmp_path / "run", settings=(setting,))
     small_set(tmp_path / "shards", count=4)
     averaged, plain = (evaluated(tmp_path, tmp_path / "s.json", f"--{word}") for word in ("ema", "no-ema"))
     assert (averaged["ema"], plain["ema"]) == (True, False)
