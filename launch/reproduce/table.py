@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-# What is printed: metric, head, decimals, and which way is better: 1 up, -1 down, 0 towards 1 or the truth.
-COLUMNS = (
-    ("mae", "MAE", 2, -1), ("accuracy_2", "acc. 2 %", 1, 1), ("accuracy_5", "acc. 5 %", 1, 1),
-    ("accuracy_ab_2", "acc. 2 %, ab", 1, 1), ("accuracy_ab_5", "acc. 5 %, ab", 1, 1), ("l1", "L1", 4, -1),
-    ("psnr", "PSNR", 2, 1), ("psnr_pooled", "PSNR, pooled", 2, 1), ("ssim", "SSIM", 4, 1),
-    ("fid", "Fréchet distance, classifier", 3, -1), ("frechet_lab", "Fréchet distance, Lab fields", 1, -1),
-    ("colourfulness_ratio", "colourfulness / truth", 3, 0), ("bright_spots", "bright spots, %", 3, -1),
-    ("sepia", "sepia", 3, 0),
-)  # fmt: skip
-_ARROWS = {1: "↑", -1: "↓", 0: "→ truth"}
+from colortrain.tables import LABELS
+
+# What is printed, and under which head; decimals and which way is better stand in `colortrain.tables.LABELS`.
+HEADS = {
+    "mae": "MAE", "accuracy_2": "acc. 2 %", "accuracy_5": "acc. 5 %",
+    "accuracy_ab_2": "acc. 2 %, ab", "accuracy_ab_5": "acc. 5 %, ab", "l1": "L1",
+    "psnr": "PSNR", "psnr_pooled": "PSNR, pooled", "ssim": "SSIM",
+    "fid": "Fréchet distance, classifier", "frechet_lab": "Fréchet distance, Lab fields",
+    "colourfulness_ratio": "colourfulness / truth", "bright_spots": "bright spots, %", "sepia": "sepia",
+}  # fmt: skip
+_DECIMALS = {"fid": 3}  # a small classifier's distances are below 1
 PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
     "nazeri_gan": {"mae": 5.1, "accuracy_2": 24.1, "accuracy_5": 65.5},
     "nazeri_unet_l2": {"mae": 7.9, "accuracy_2": 13.7, "accuracy_5": 37.2},
@@ -23,48 +24,45 @@ PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The whole text."""
-    shown = [column for column in COLUMNS if column[0] in results[0]["metrics"]]
-    head = ["network", "seed", *(title for _, title, _, _ in shown), "seconds", "peak MB", "parameters"]
+    shown = [name for name in HEADS if name in results[0]["metrics"]]
+    head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
-    lines.append(["better", "", *(_ARROWS[better] for *_, better in shown), "", "", ""])
+    lines.append(["better", "", *(LABELS[name][1] for name in shown), "", "", ""])
     lines += [baseline(version, results[0], shown) for version in ("grey", "median", "truth")]
     if table == "nazeri":
         lines += [published(name, shown) for name in PUBLISHED if name in {result["recipe"] for result in results}]
-    best = {name: closest(name, better, results) for name, _, _, better in shown}
+    best = {name: closest(name, results) for name in shown}
     lines += [line(result, shown, best) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
     return "\n".join([*caption(facts), "", *rows, *curves(results), "", *notes(facts)]) + "\n"
 
 
-def closest(metric: str, better: int, results: Sequence[dict[str, Any]]) -> float | None:
+def closest(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     """The best that any network reached: the highest, the lowest, or the nearest to what the truth has."""
     values = [value for row in results if (value := row["metrics"][metric].get("generated")) is not None]
     truth = results[0]["metrics"][metric].get("truth", 1.0)
-    return min(values, key=lambda value: -better * value if better else abs(value - truth), default=None)
+    better = {"↑": -1, "↓": 1}.get(LABELS[metric][1])
+    return min(values, key=lambda value: better * value if better else abs(value - truth), default=None)
 
 
-def line(
-    result: dict[str, Any], shown: Sequence[tuple[str, str, int, int]], best: dict[str, float | None]
-) -> list[str]:
+def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]) -> list[str]:
     """One network's figures, the best of their columns in bold, and what they cost."""
     cells = []
-    for name, _, decimals, _ in shown:
+    for name in shown:
         value = result["metrics"][name].get("generated")
-        cells.append(f"**{_number(value, decimals)}**" if value == best[name] else _number(value, decimals))
-    cost = [_number(result["seconds"], 0), _number(result["peak_mb"], 0), f"{result['parameters']:,}"]
+        cells.append(f"**{_number(value, name)}**" if value == best[name] else _number(value, name))
+    cost = [f"{result['seconds']:.0f}", f"{result['peak_mb']:.0f}", f"{result['parameters']:,}"]
     return [f"`{result['recipe']}`", str(result["seed"]), *cells, *cost]
 
 
-def baseline(version: str, result: dict[str, Any], shown: Sequence[tuple[str, str, int, int]]) -> list[str]:
+def baseline(version: str, result: dict[str, Any], shown: Sequence[str]) -> list[str]:
     """Grey, the median colour, or the truth."""
-    cells = [_number(result["metrics"][name].get(version), decimals) for name, _, decimals, _ in shown]
-    return [f"*{version}*", "", *cells, "", "", ""]
+    return [f"*{version}*", "", *(_number(result["metrics"][name].get(version), name) for name in shown), "", "", ""]
 
 
-def published(name: str, shown: Sequence[tuple[str, str, int, int]]) -> list[str]:
+def published(name: str, shown: Sequence[str]) -> list[str]:
     """What the paper says of a network."""
-    cells = [_number(PUBLISHED[name].get(metric), decimals) for metric, _, decimals, _ in shown]
-    return [f"{name}, the paper", "", *cells, "", "", ""]
+    return [f"{name}, the paper", "", *(_number(PUBLISHED[name].get(metric), metric) for metric in shown), "", "", ""]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -105,5 +103,5 @@ def notes(facts: dict[str, Any]) -> list[str]:
     return found
 
 
-def _number(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
+def _number(value: float | None, metric: str) -> str:
+    return "" if value is None else f"{value:.{_DECIMALS.get(metric, LABELS[metric][2])}f}"
