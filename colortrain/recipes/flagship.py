@@ -30,7 +30,7 @@ def late(weight: float) -> Schedule:
 def flagship(share: float = 0.95) -> Recipe:
     """Likely colours for four fifths of the run, then a game: colours that a critic takes for true, many, where sure.
 
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: three to four times `drouilhet_gan`'s.
+    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: five times `drouilhet_gan`'s.
 
         accelerate launch -m launch.train --recipe flagship --shards SHARDS --run runs/flagship --images 100000
 
