@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 from colortrain.losses.adversarial import BCE
@@ -27,7 +26,7 @@ def late(weight: float) -> Schedule:
     return Schedule(((0, 0.0), (8, weight)))
 
 
-def flagship(share: float = 0.95) -> Recipe:
+def flagship() -> Recipe:
     """Likely colours for four fifths of the run, then a game: colours that a critic takes for true, many, where sure.
 
     Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: five times `drouilhet_gan`'s.
@@ -36,12 +35,27 @@ def flagship(share: float = 0.95) -> Recipe:
 
     A residual U-Net learns which of a grid's colours are likely at each pixel, hidden weights by Muon. In the last
     fifth the rate begins once more, at a fifth, and what is shown counts: the critic and its penalty are valentini's,
-    the gap to `share` of the truth's colourfulness pushes towards colour, and L1, a soft accuracy and the logarithm of
-    the squared error say where it costs least. What is kept is an average over the last steps. All schedules span the
-    run, whatever its length.
+    the gap to the truth's colourfulness pushes towards colour, and L1, a soft accuracy and the logarithm of the squared
+    error say where it costs least; they pull back, so four fifths of the colour come of it. What is kept is an average
+    over the last steps. All schedules span the run, whatever its length.
     """
+    return _recipe("flagship", critic=1.0, accuracy=64.0, error=8.0, gap=ColourfulnessGap(late(350.0), cell=1))
+
+
+def flagship_calm() -> Recipe:
+    """`flagship` that asks for three fifths of the truth's colour: nearer to the truth, pixel by pixel and as a set.
+
+    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `flagship`.
+
+        accelerate launch -m launch.train --recipe flagship_calm --shards SHARDS --run runs/calm --images 100000
+    """
+    return _recipe("flagship_calm", critic=2.0, accuracy=16.0, error=2.0, gap=ColourfulnessGap(late(300.0), share=0.6))
+
+
+def _recipe(name: str, *, critic: float, accuracy: float, error: float, gap: ColourfulnessGap) -> Recipe:
+    """What both share; the weights are the game's."""
     return Recipe(
-        name="flagship",
+        name=name,
         size=32,
         batch_size=8,
         epochs=10,
@@ -54,14 +68,14 @@ def flagship(share: float = 0.95) -> Recipe:
         learning_rate=Schedule((*cosine(8).points, (8.1, 0.2), (10, 0.0)), linear=True),
         objective=Objective(
             adversarial=BCE(),
-            adversarial_weight=Schedule(((0, 0.0), (8.3, 2.0))),
+            adversarial_weight=Schedule(((0, 0.0), (8.3, critic))),
             critic_from=8.0,
             reconstruction=(
                 ColourBins(weight=constant(2.0)),
                 L1(weight=late(100.0)),
-                SoftAccuracy(weight=late(16.0)),
-                ColourfulnessGap(weight=late(300.0), share=share),
-                LogError(weight=late(2.0)),
+                SoftAccuracy(weight=late(accuracy)),
+                gap,
+                LogError(weight=late(error)),
             ),
             penalties=(GradientPenalty(weight=constant(0.3), points="interpolated", wrt="colour", target=1.0),),
         ),
@@ -69,13 +83,3 @@ def flagship(share: float = 0.95) -> Recipe:
         evaluate_every=2500,
         checkpoint_every=2500,
     )
-
-
-def flagship_calm() -> Recipe:
-    """`flagship` that asks for three fifths of the truth's colour: nearer to the truth, pixel by pixel and as a set.
-
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `flagship`.
-
-        accelerate launch -m launch.train --recipe flagship_calm --shards SHARDS --run runs/calm --images 100000
-    """
-    return dataclasses.replace(flagship(share=0.6), name="flagship_calm")
