@@ -39,7 +39,7 @@ def flagship() -> Recipe:
     error say where it costs least; they pull back, so four fifths of the colour come of it. What is kept is an average
     over the last steps. All schedules span the run, whatever its length.
     """
-    return _recipe("flagship", critic=1.0, accuracy=64.0, error=8.0, gap=ColourfulnessGap(late(350.0), cell=1))
+    return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.97))
 
 
 def flagship_calm() -> Recipe:
@@ -49,11 +49,11 @@ def flagship_calm() -> Recipe:
 
         accelerate launch -m launch.train --recipe flagship_calm --shards SHARDS --run runs/calm --images 100000
     """
-    return _recipe("flagship_calm", critic=2.0, accuracy=16.0, error=2.0, gap=ColourfulnessGap(late(300.0), share=0.6))
+    return _recipe("flagship_calm", near=1.0, gap=ColourfulnessGap(late(300.0), cell=4, share=0.6))
 
 
-def _recipe(name: str, *, critic: float, accuracy: float, error: float, gap: ColourfulnessGap) -> Recipe:
-    """What both share; the weights are the game's."""
+def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
+    """What both share; `near` is the weight of nearness, pixel by pixel and picture by picture, in the game."""
     return Recipe(
         name=name,
         size=32,
@@ -68,14 +68,14 @@ def _recipe(name: str, *, critic: float, accuracy: float, error: float, gap: Col
         learning_rate=Schedule((*cosine(8).points, (8.1, 0.2), (10, 0.0)), linear=True),
         objective=Objective(
             adversarial=BCE(),
-            adversarial_weight=Schedule(((0, 0.0), (8.3, critic))),
+            adversarial_weight=Schedule(((0, 0.0), (8.3, 2.0))),
             critic_from=8.0,
             reconstruction=(
                 ColourBins(weight=constant(2.0)),
                 L1(weight=late(100.0)),
-                SoftAccuracy(weight=late(accuracy)),
+                SoftAccuracy(weight=late(16.0 * near)),
                 gap,
-                LogError(weight=late(error)),
+                LogError(weight=late(2.0 * near)),
             ),
             penalties=(GradientPenalty(weight=constant(0.3), points="interpolated", wrt="colour", target=1.0),),
         ),
