@@ -39,7 +39,7 @@ def flagship() -> Recipe:
     error say where it costs least; they pull back, so four fifths of the colour come of it. What is kept is an average
     over the last steps. All schedules span the run, whatever its length.
     """
-    return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.97))
+    return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.985))
 
 
 def flagship_calm() -> Recipe:
