@@ -43,7 +43,7 @@ def flagship() -> Recipe:
 
 
 def flagship_calm() -> Recipe:
-    """`flagship` that asks for three fifths of the truth's colour: nearer to the truth, pixel by pixel and as a set.
+    """`flagship` whose game asks for three fifths of the truth's colour: nearer to it pixel by pixel and as a set.
 
     Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `flagship`.
 
