@@ -117,7 +117,7 @@ def score_split(
         "dataset_id": manifest.dataset_id, "split": split.name, "size": manifest.size, "fit": manifest.fit,
         "dtype": manifest.dtype, "dropout": dropout, "seed": seed, "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given", "median": constant.protocol(split),
-        "extractors": dict(judges.extractors), "left_out": dict(judges.left_out),
+        "extractors": dict(judges.extractors), "left_out": dict(judges.left_out) | album.left_out,
     }  # fmt: skip
     found = summarise(rows) | album.metrics()
     ordered = {name: found[name] for name in LABELS if name in found}

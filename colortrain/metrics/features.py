@@ -15,6 +15,10 @@ _ROWS = 2**11  # products of so many rows add up in float64 without rounding: 2 
 _LARGEST_SET = 2**21  # and of so many in int64
 
 
+class OutOfRangeError(ValueError):
+    """Features that are no numbers, or so large that their moments would not be exact."""
+
+
 @dataclass(frozen=True)
 class Moments:
     """Number, sums (D,) and sums of products (D, D) of feature vectors, in whole steps of 2^-12 and 2^-24: int64.
@@ -29,10 +33,10 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
-        """Those of (N, D) features; raises `ValueError` for one that is not below 512."""
+        """Those of (N, D) features; raises `OutOfRangeError` for one that is not below 512."""
         steps = np.rint(np.asarray(features, np.float64) / _STEP)
         if not (np.abs(steps) < _MOST / _STEP).all():
-            raise ValueError(f"features must be finite and below {_MOST:.0f} in magnitude: scale them")
+            raise OutOfRangeError(f"features must be finite and below {_MOST:.0f} in magnitude: scale them")
         products = np.zeros((steps.shape[1],) * 2, np.int64)
         for start in range(0, len(steps), _ROWS):
             part = steps[start : start + _ROWS]

@@ -6,6 +6,7 @@ number of processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from colortrain.metrics.features import Moments, Rows, fid
+from colortrain.metrics.features import Moments, OutOfRangeError, Rows, fid
 from colortrain.metrics.images import Pictures
 
 _CELLS = 4
+_LEAST = 2  # pictures that have a covariance
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,31 @@ class Eye:
 
 
 class Album:
-    """Everything that some eyes have seen so far of each version."""
+    """Everything that some eyes have seen so far of each version; None where its pictures are no numbers any more."""
 
     def __init__(self, eyes: Sequence[Eye]) -> None:
         self.eyes = eyes
-        self.seen: dict[tuple[str, str], Seen] = {}
+        self.seen: dict[tuple[str, str], Seen | None] = {}
 
     def add(self, versions: Mapping[str, Pictures], start: int) -> None:
         """Look at one batch in every version; `start` is the number of its first picture."""
         for eye in self.eyes:
             for version, pictures in versions.items():
-                self._join((eye.name, version), eye.look(pictures, start))
+                try:
+                    seen = eye.look(pictures, start)
+                except (
+                    OutOfRangeError
+                ):  # a network that has diverged: whoever trains it is to hear that from its losses
+                    seen = None
+                self._join((eye.name, version), seen)
 
-    def _join(self, key: tuple[str, str], seen: Seen) -> None:
-        self.seen[key] = self.seen[key] + seen if key in self.seen else seen
+    def _join(self, key: tuple[str, str], seen: Seen | None) -> None:
+        before = self.seen.get(key)
+        if key in self.seen:
+            seen = None if before is None or seen is None else before + seen
+        self.seen[key] = seen
 
-    def join(self, parts: Iterable[Mapping[tuple[str, str], Seen]]) -> Album:
+    def join(self, parts: Iterable[Mapping[tuple[str, str], Seen | None]]) -> Album:
         """The album of what several processes saw."""
         together = Album(self.eyes)
         for part in parts:
@@ -66,17 +77,28 @@ class Album:
                 together._join(key, seen)
         return together
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What `metrics` cannot say of so few pictures, and what it would take."""
+        few = any(seen is not None and seen.moments.num < _LEAST for seen in self.seen.values())
+        return {"distances between sets": "a split of two pictures or more"} if few else {}
+
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metric -> version -> value."""
-        found: dict[str, dict[str, float]] = {}
-        for eye in self.eyes:
-            truth = self.seen[eye.name, "truth"]
-            for version in (version for name, version in self.seen if name == eye.name):
-                seen = self.seen[eye.name, version]
-                values = eye.alone(seen) | (eye.compare(truth, seen) if version != "truth" else {})
+        """Metric -> version -> value: no distances of a set of one picture, NaN for a version without numbers."""
+        return {metric: values for eye in self.eyes for metric, values in self._metrics_of(eye).items()}
+
+    def _metrics_of(self, eye: Eye) -> dict[str, dict[str, float]]:
+        versions = {version: seen for (name, version), seen in self.seen.items() if name == eye.name}
+        truth, found = versions["truth"], dict[str, dict[str, float]]()
+        assert truth is not None  # photographs are numbers
+        for version, seen in versions.items():
+            if seen is not None:
+                compared = version != "truth" and seen.moments.num >= _LEAST
+                values = eye.alone(seen) | (eye.compare(truth, seen) if compared else {})
                 for metric, value in values.items():
                     found.setdefault(metric, {})[version] = steady(value)
-        return found
+        spoiled = {version: math.nan for version, seen in versions.items() if seen is None}
+        return {metric: values | spoiled for metric, values in found.items()}
 
 
 def steady(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,21 @@ def generator() -> nn.Module:
 
 def read(split: Split) -> Tensor:
     return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
+
+
+def test_one_picture_is_scored_but_for_distances_between_sets(split: Split, generator: nn.Module) -> None:
+    one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
+    assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
+    assert one["protocol"]["left_out"] == {"distances between sets": "a split of two pictures or more"}
+    assert two["protocol"]["left_out"] == {}
+
+
+def test_a_network_that_has_diverged_is_scored_as_no_number(split: Split, generator: nn.Module) -> None:
+    with torch.no_grad():
+        generator.head.weight.fill_(math.nan)  # type: ignore[union-attr, operator]
+    found = score_split(generator, CODEC, split, "cpu", metrics="core")["metrics"]
+    assert all(math.isnan(found[name]["generated"]) for name in ("l1", "frechet_lab"))
+    assert found["frechet_lab"]["grey"] > 0
 
 
 def test_generated_pictures_keep_lightness_and_flags(split: Split, generator: nn.Module) -> None:
