@@ -14,6 +14,7 @@ from colortrain.schedule import Schedule
 from shards.errors import UserError, unknown
 
 T = TypeVar("T")
+_LARGEST = 1e300  # number: what is beyond, NaN too, is none that anything could be computed from
 
 
 def to_plain(value: Any) -> Any:
@@ -110,7 +111,7 @@ def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
     value = dict(value)
     name = value.pop("type", kinds[0].__name__ if len(kinds) == 1 else "none given")
     found = {kind.__name__: kind for kind in kinds}
-    if name not in found:
+    if str(name) not in found:
         raise UserError(f"{where}: {unknown('type', str(name), found)}")
     hints = typing.get_type_hints(found[name])
     for field in value:
@@ -158,8 +159,8 @@ def _schedule(value: Any, where: str) -> Schedule:
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number and math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    if kind is float and number:
         return float(value)
     if kind is int and number and float(value).is_integer():
         return int(value)

@@ -45,9 +45,11 @@ Generator = (
 Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
 Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
 
-# How long a run is and how often it tells and saves: these may change when a run goes on, nothing else may.
+# How long a run is and how often it tells and saves: these may change when a run goes on (but see `Recipe.pace`).
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
-PACE = ("images", "epochs", *_EVERY, "keep_every", "keep_best")
+_LENGTH = ("images", "epochs")
+_LONGEST = 10**12  # images or epochs
+PACE = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +65,8 @@ class Adam:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if min(self.clip, self.muon) < 0:
-            raise ValueError(f"clip and muon must not be negative, got {self.clip} and {self.muon}")
+        if min(self.eps, self.clip, self.muon) < 0:
+            raise ValueError(f"eps, clip and muon must not be negative, got {self.eps}, {self.clip} and {self.muon}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
@@ -133,7 +135,7 @@ class Recipe:
     batch_size: int  # global: over all processes
     epochs: float
     images: int | None = None  # if given, overrides epochs
-    stretched: bool = False  # schedules span a run of any length: its whole is `epochs` of theirs
+    span: float = 0.0  # epochs of the schedules that a run of any length goes through; 0: they go by the data's own
     generator: Generator
     critic: Critic
     generator_adam: Adam = Adam()
@@ -162,8 +164,8 @@ class Recipe:
         for name in ("size", "batch_size", "n_critic", "n_generator", *_EVERY):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.keep_every < 0:
-            raise ValueError(f"keep_every must not be negative, got {self.keep_every}")
+        if min(self.keep_every, self.span) < 0:
+            raise ValueError(f"keep_every and span must not be negative, got {self.keep_every} and {self.span}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not 0 <= self.flip <= 1:
@@ -172,8 +174,10 @@ class Recipe:
             raise ValueError(f"crop is a share of the picture's side, above 0 and at most 1, got {self.crop}")
         if min(self.n_critic, self.n_generator) > 1:
             raise ValueError("n_critic and n_generator cannot both be above 1")
-        if (self.epochs if self.images is None else self.images) <= 0:
-            raise ValueError("nothing to train on: images and epochs must be above 0")
+        if min(value for _, value in self.learning_rate.points) < 0:
+            raise ValueError("learning_rate must not be negative: steps would lead uphill")
+        if not 0 < (length := self.epochs if self.images is None else self.images) <= _LONGEST:
+            raise ValueError(f"images and epochs must be above 0 and at most {_LONGEST:,}, got {length}")
 
     def check(self) -> None:
         """Raise `UserError` if the parts do not fit together; apart, so that `--set` may go in any order."""
@@ -192,6 +196,11 @@ class Recipe:
                 f"recipe {self.name}: keep_every={self.keep_every} is no multiple of checkpoint_every="
                 f"{self.checkpoint_every}: there would be nothing to keep"
             )
+        for term in self.objective.reconstruction:
+            if isinstance(term, ColourfulnessGap) and term.cell > self.size:
+                raise UserError(
+                    f"recipe {self.name}: {term.name}: cell={term.cell} is more than size={self.size} pixels"
+                )
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)
@@ -203,10 +212,15 @@ class Recipe:
         return self.images if self.images is not None else max(1, round(self.epochs * dataset_size))
 
     @property
+    def pace(self) -> tuple[str, ...]:
+        """Fields that may change when a run goes on; not its length, where schedules or averages are shares of it."""
+        return tuple(name for name in PACE if name not in _LENGTH) if self.span or self.ema.share else PACE
+
+    @property
     def digest(self) -> str:
         """Names the recipe but for its pace: runs with equal digests compute the same things."""
         as_read = to_plain(parse_recipe(to_plain(self), self.name))  # 19 in a recipe's code is 19.0 in its file
-        plain = {name: value for name, value in as_read.items() if name not in PACE}
+        plain = {name: value for name, value in as_read.items() if name not in self.pace}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -220,7 +234,7 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """The fields in which two recipes compute different things, as "field: one -> other"."""
     first, second = to_plain(one), to_plain(other)
-    names = [name for name in first if name not in PACE and first[name] != second[name]]
+    names = [name for name in first if name not in one.pace and first[name] != second[name]]
     return [f"{name}: {first[name]} -> {second[name]}" for name in names]
 
 

@@ -96,8 +96,8 @@ class Trainer:
 
     @property
     def clock(self) -> float:
-        """What schedules go by: the epoch, or where the recipe is stretched, its share of the recipe's epochs."""
-        return self.recipe.epochs * self.images / self.total if self.recipe.stretched else self.epoch
+        """What schedules go by: the epoch, or the share of the run that is over, of a recipe with a span."""
+        return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
         """Train to the recipe's length, saving on the way; evaluate and save at the end.

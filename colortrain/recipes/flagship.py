@@ -59,7 +59,7 @@ def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
         size=32,
         batch_size=8,
         epochs=10,
-        stretched=True,
+        span=10,
         generator=ResidualUNetConfig(base_channels=16, levels=3, blocks=2, temperature=0.4),
         critic=PatchCriticConfig(base_channels=24, strided_layers=2, norm="instance"),
         generator_adam=Adam(lr=2e-3, betas=(0.9, 0.99), muon=7e-3),

@@ -99,7 +99,7 @@ def seconds_an_image(recipe: Recipe) -> float:
     while steps < 1 or time.monotonic() - began < _PROBE or steps % few.n_critic:
         if steps == 0:  # the first one only warms up
             began = time.monotonic()
-        train_step(*networks, few, measures, batch, max(steps, 0), few.epochs / 2)
+        train_step(*networks, few, measures, batch, max(steps, 0), (few.span or few.epochs) / 2)
         steps += 1
     if accelerator.device.type == "cuda":
         torch.cuda.synchronize()

@@ -60,8 +60,8 @@ def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
     """Whether the critic learns in this run, and whether the generator hears of it, by the recipe's own words."""
     steps = range(recipe.total_images(len(data.train)) // recipe.batch_size)
     whole = recipe.total_images(len(data.train))
-    span = recipe.epochs / whole if recipe.stretched else 1 / len(data.train)
-    epochs = [step * recipe.batch_size * span for step in steps]
+    an_image = recipe.span / whole if recipe.span else 1 / len(data.train)
+    epochs = [step * recipe.batch_size * an_image for step in steps]
     objective = recipe.objective
     return (
         any(epoch >= objective.critic_from for epoch in epochs),
@@ -72,7 +72,7 @@ def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_trains_what_it_should_and_colours_the_same_after_loading(name: str, sets: Sets, tmp_path: Path) -> None:
     recipe = get_recipe(name)
-    recipe = thin(recipe, steps=10) if recipe.stretched else thin(recipe)  # to what comes in late
+    recipe = thin(recipe, steps=10) if recipe.span else thin(recipe)  # to what comes in late
     recipe.check()
     data = open_data(sets(recipe.size), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())

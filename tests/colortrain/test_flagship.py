@@ -23,12 +23,17 @@ def test_the_rate_rises_in_a_tenth_and_falls_as_a_cosine() -> None:
     assert rate.at(5.5) == pytest.approx((1 + math.cos(math.pi / 2)) / 2, abs=1e-3)
 
 
-@pytest.mark.parametrize("stretched", [True, False])
-def test_a_stretched_recipe_goes_through_all_its_epochs(stretched: bool, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(thin(flagship(), steps=4), stretched=stretched)
+@pytest.mark.parametrize("in_epochs", [False, True])
+@pytest.mark.parametrize("span", [10, 5, 0])
+def test_a_recipe_with_a_span_goes_through_it_however_long_it_runs(
+    span: float, in_epochs: bool, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(thin(flagship(), steps=4), span=span)
     data = open_data(small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe)
+    if in_epochs:
+        recipe = dataclasses.replace(recipe, images=None, epochs=16 / len(data.train))
     Trainer(recipe, data, tmp_path / "run", make_accelerator()).train()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if line["kind"] == "train"]
-    clock = [2.5, 5, 7.5, 10] if stretched else [4 * step / len(data.train) for step in (1, 2, 3, 4)]
+    clock = [step * (span / 4 if span else 4 / len(data.train)) for step in (1, 2, 3, 4)]
     assert rates == pytest.approx([recipe.generator_adam.lr * recipe.learning_rate.at(epoch) for epoch in clock])

@@ -70,6 +70,13 @@ def test_none_is_a_word_where_a_word_is_meant() -> None:
         ("generator.base_channels=1.5", "needs a whole number"),
         ("critic_adam.lr=0", "lr must be above 0"),
         ("critic_adam.lr=nan", "needs a number"),
+        ("critic_adam.eps=-1", "eps, clip and muon must not be negative"),
+        ("learning_rate=-1", "learning_rate must not be negative"),
+        ("epochs=1e13", "images and epochs must be above 0 and at most 1,000,000,000,000"),
+        ("seed=1" + 400 * "0", "seed: needs a whole number"),
+        ("span=1" + 400 * "0", "span: needs a number"),
+        ("span=-1", "must not be negative"),
+        ('generator={"type": []}', "unknown type '[]'"),
         ("batch_size=0", "batch_size must be at least 1"),
         ("flip=true", "needs a number"),
         ("objective.reconstruction.2.weight=1", "unknown item '2'; valid, nearest first: 0"),
@@ -85,6 +92,11 @@ def test_wrong_overrides_name_the_field(assignment: str, words: str) -> None:
         override(get_recipe("nampouri_unet"), [assignment])
     assert words in str(error.value) or words.split(",")[0] in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_gap_over_cells_larger_than_the_picture_is_refused() -> None:
+    with pytest.raises(UserError, match="colourfulness_gap: cell=64 is more than size=32 pixels"):
+        override(get_recipe("flagship"), ["objective.reconstruction.3.cell=64"]).check()
 
 
 def test_a_size_the_network_cannot_take_says_what_fits() -> None:
@@ -104,6 +116,14 @@ def test_digest_ignores_pace_alone() -> None:
     assert longer.digest == recipe.digest != other.digest
     assert differences(recipe, longer) == []
     assert [line.split(":")[0] for line in differences(recipe, other)] == ["critic_adam"]
+
+
+@pytest.mark.parametrize("change", ["span=10", "ema.share=.1"])
+def test_length_is_no_pace_where_a_share_of_it_decides_what_a_step_computes(change: str) -> None:
+    recipe = override(get_recipe("nampouri_unet"), [change, "images=8"])
+    longer, told_oftener = override(recipe, ["images=16"]), override(recipe, ["log_every=3"])
+    assert longer.digest != recipe.digest == told_oftener.digest
+    assert differences(recipe, longer) == ["images: 8 -> 16"]
 
 
 @pytest.mark.parametrize("damage", [{"sizes": 3}, {"size": "x"}, {"generator": {"type": "Nothing"}}, {"critic": []}])
