@@ -100,12 +100,32 @@ def untracked(module: nn.Module) -> Iterator[None]:
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:
         for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+@contextmanager
+def mended(*modules: nn.Module) -> Iterator[None]:
+    """After the block, BatchNorms' running statistics that hold no number any more are again what they were before it.
+
+    An update that is left out would else spoil them for good: they never forget an infinity.
+    """
+    norms = [child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)]
+    statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    if not statistics:
+        yield
+        return
+    before = torch.cat(statistics)
+    yield
+    with torch.no_grad():
+        now = torch.cat(statistics)
+        kept = torch.where(now.isfinite(), now, before).split([len(each) for each in statistics])
+        torch._foreach_copy_(statistics, kept)
 
 
 class _MeanOverRanks(torch.autograd.Function):

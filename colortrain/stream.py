@@ -9,12 +9,14 @@ of processes. Shards from `python -m shards build` do.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import queue
 import random
 import tarfile
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,7 +82,11 @@ class Stream:
 
     @cached_property
     def _own(self) -> Iterator[np.ndarray]:
-        return Part(self, seed=0).samples()
+        return Part(dataclasses.replace(self, buffer=1), seed=0, damaged=_not_counted).samples()
+
+
+def _not_counted(what: str) -> None:
+    warnings.warn(f"not counted: {what}", stacklevel=2)
 
 
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> Stream:

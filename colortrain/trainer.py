@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from colortrain.checkpoint import latest_checkpoint, load_state
 from colortrain.data import ab_histogram
 from colortrain.lab import Batch
+from colortrain.layers import mended
 from colortrain.losses.reconstruction import Resources
 from colortrain.models.pretrained import Pretrainable
 from colortrain.parallel.assembly import make_networks
@@ -153,7 +154,8 @@ class Trainer:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         self.generator.set_rate(self._rate_factor())
         self.critic.set_rate(self._rate_factor())
-        losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.clock)
+        with mended(self.generator.module, self.critic.module):
+            losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.clock)
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -12,6 +13,7 @@ from colortrain.parallel.engine import Engine
 from colortrain.parallel.network import Network
 from colortrain.parallel.zero import ZeroNetwork, zero_stage
 from colortrain.recipe import Recipe
+from shards.errors import UserError
 
 
 def make_networks(
@@ -20,6 +22,8 @@ def make_networks(
     """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
     gradient of its gradient goes through neither."""
     engine.check_share(recipe.batch_size, accelerator.num_processes)
+    if recipe.batch_size == accelerator.num_processes * engine.accumulate:
+        check_single_pictures(recipe)
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
         generator = synchronised(generator, accelerator.device)
@@ -32,3 +36,18 @@ def make_networks(
         make(generator, recipe.generator_adam, accelerator, engine),
         make(critic, recipe.critic_adam, accelerator, engine),
     )
+
+
+def check_single_pictures(recipe: Recipe) -> None:
+    """Raise `UserError` if a BatchNorm, given one picture at a time, would take statistics of a single value."""
+    size, colours = recipe.size, recipe.codec.channels
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone
+        L, colour = torch.empty(1, 1, size, size), torch.empty(1, colours, size, size)
+        try:
+            recipe.generator.build()(L)
+            recipe.critic.build()(L, colour)
+        except ValueError as error:
+            raise UserError(
+                f"recipe {recipe.name} cannot learn from one picture at a time at {size} px ({error}): "
+                "give each process (and microbatch) two or more of a batch, or larger pictures"
+            ) from None

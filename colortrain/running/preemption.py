@@ -73,7 +73,7 @@ class StopVote:
         return bool(answer.item())
 
     def _vote(self) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-        vote = torch.tensor([int(stop_requested())], device=self.device)
+        vote = torch.full((1,), int(stop_requested()), device=self.device)  # torch.tensor would wait for the device
         all_reduce(vote, ReduceOp.MAX)
         if self.device.type != "cuda":
             return vote, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from colortrain.lab import Batch
-from colortrain.layers import PlacedDropout, drawing, mixes_pictures, picture_keys, place_dropout, untracked
+from colortrain.layers import PlacedDropout, drawing, mended, mixes_pictures, picture_keys, place_dropout, untracked
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
@@ -23,9 +23,10 @@ from colortrain.parallel.assembly import make_networks
 from colortrain.parallel.engine import Engine
 from colortrain.parallel.microbatches import parts_of
 from colortrain.parallel.network import Network, Skips
-from colortrain.recipe import Adam, Recipe
+from colortrain.recipe import Adam, Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.step import scores_of, train_step
+from colortrain.thin import thinned, without_downloads
 from shards.errors import UserError
 from tests.colortrain.thin import thin
 from tests.distributed.equivalence import RECIPES as GAMES
@@ -272,10 +273,47 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
     assert found[1][1] < (1 if isinstance(generator, ResNet18UNetConfig) else 0.8) * found[0][1]
 
 
-def test_untracked_statistics_stay() -> None:
-    module = nn.BatchNorm2d(2)
+@pytest.mark.parametrize(
+    ("name", "batch_size", "accumulate", "passes"),
+    [("drouilhet_gan", 1, 1, False), ("drouilhet_gan", 2, 2, False), ("drouilhet_gan", 2, 1, True),
+     ("nampouri_resnet18", 1, 1, False), ("arun_wgan_gp", 1, 1, True)],
+)  # fmt: skip
+def test_one_value_a_channel_is_refused_at_the_door(name: str, batch_size: int, accumulate: int, passes: bool) -> None:
+    """Five halvings of 32 px leave one pixel, of which BatchNorm has no variance; arun's own batch is one picture."""
+    recipe = thinned(without_downloads(get_recipe(name)), 32, 4)
+    deeper = ["generator.levels=5"] if name == "drouilhet_gan" else []
+    recipe = override(recipe, [*deeper, f"batch_size={batch_size}"])
+    layer, drawn = nn.Conv2d(1, 1, 1), torch.get_rng_state()
+    with (
+        nullcontext() if passes else pytest.raises(UserError, match="cannot learn from one picture at a time at 32 px")
+    ):
+        make_networks(recipe, layer, layer, Accelerator(cpu=True), Engine(accumulate=accumulate))
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_an_infinity_does_not_stay_in_running_statistics() -> None:
+    recipe = recipe_with_dropout()
+    pair = networks(recipe)
+    for step, bad in enumerate((0.0, math.inf)):
+        before = [state(network) for network in pair]
+        batch = pictures(2, step)
+        batch.L[0, 0, 0, 0] += bad
+        batch = Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
+        with mended(*(network.module for network in pair)):
+            train_step(*pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, step, 0.0)
+    for network, good in zip(pair, before, strict=True):
+        assert any("running_mean" in name for name in good)
+        assert_same({name: value for name, value in state(network).items() if "num_batches" not in name},
+                    {name: value for name, value in good.items() if "num_batches" not in name})  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_untracked_statistics_stay(make: type[nn.BatchNorm2d]) -> None:
+    module = make(2)
     with untracked(module):
         y = module(torch.randn(4, 2, 3, 3))
+    assert module.num_batches_tracked is not None
+    assert module.num_batches_tracked.item() == 0
     assert y.mean().item() == pytest.approx(0, abs=1e-6)
     assert module.running_mean is not None
     assert module.running_mean.tolist() == [0, 0]
