@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _enter(words: Sequence[str] | None) -> int | None:
     assert words is not None
     if not words:
-        raise UserError(f"no door named; valid: {', '.join(DOORS)} (`colortrain --help` says more)")
+        raise UserError(f"no command named; valid: {', '.join(DOORS)} (`colortrain --help` says more)")
     name, *rest = words
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
     if name not in DOORS:
-        raise unknown("door", name, DOORS)
+        raise unknown("command", name, DOORS)
     status: int | None = importlib.import_module(DOORS[name][0]).main(rest)
     return status
 

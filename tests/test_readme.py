@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 
 def tree() -> set[str]:
-    """Paths that the tree under "The house" names: words before the first run of two spaces, below their folder."""
+    """Paths that the tree under "Layout" names: words before the first run of two spaces, below their folder."""
     found: set[str] = set()
     folders: list[str] = []  # around the line, one for every two spaces before it
     for line in blocks("")[-1].splitlines():

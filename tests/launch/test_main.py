@@ -34,7 +34,7 @@ def test_an_unknown_door_lists_the_valid_ones_nearest_first(capsys: pytest.Captu
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert "unknown door 'colourise'; valid, nearest first: colorize," in captured.err
+    assert "unknown command 'colourise'; valid, nearest first: colorize," in captured.err
     assert all(name in captured.err for name in DOORS)
 
 
