@@ -83,7 +83,9 @@ class Recoding:
             raise UserError("there are no pictures in it")
         self.source, self.result, self.network, self.dropout = source, result, network, dropout
         self.pictures = source.streams.video[0]
-        self.out = result.add_stream("libx264", rate=self.pictures.average_rate or 25, options={"crf": "18"})
+        # In the film's own ticks: in ticks of its mean rate, pictures at a rate that varies would fall on one another.
+        rate, tick = self.pictures.average_rate or 25, self.pictures.time_base
+        self.out = result.add_stream("libx264", rate=rate, time_base=tick, options={"crf": "18"})
         sounds = [each for each in source.streams.audio if each.codec_context.name in _SOUNDS][:1]
         self.sounds = {each.index: result.add_stream_from_template(each) for each in sounds}
         self.own, self.made, self.num_frames = Flicker(), Flicker(), 0

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import colortrain
+from launch.album import Job, Outcome
 from launch.colorize import main
-from launch.video import Flicker, check_video
+from launch.video import Flicker, check_video, colour_film
+from shards.decode import fit_image
 from shards.errors import UserError
 from shards.lab import rgb_to_lab
 from tests.colortrain.small_set import photograph
@@ -55,6 +59,34 @@ def read_film(path: Path) -> tuple[list[np.ndarray], list[float], list[bytes]]:
     return pictures, [frame.time for frame in frames], sound
 
 
+def write_plain(path: Path, times: Sequence[int] = (0, 40), rgb: Sequence[int] = (30, 160, 60)) -> Path:
+    """A picture of one colour, at these milliseconds."""
+    tick = Fraction(1, 1000)
+    with av.open(str(path), "w") as film:
+        pictures = film.add_stream("libx264", rate=30, options={"crf": "1"}, time_base=tick)
+        pictures.width, pictures.height = 64, 48
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), rgb, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, tick
+            film.mux(pictures.encode(frame))
+        film.mux(pictures.encode(None))
+    return path
+
+
+class Own:
+    """In a network's place: gives pictures their own colours back."""
+
+    def ab(self, images: Sequence[Image.Image], dropout: bool | None = None) -> np.ndarray:
+        return np.stack([rgb_to_lab(np.asarray(fit_image(image, 16, "squash")))[1:] for image in images])
+
+
+def recoded(film: Path, target: Path) -> Outcome:
+    """What comes of a film that gets its own colours back."""
+    network: Any = Own()
+    colour_film(Job(film, (target,)), {"own": network}, 8, False, outcome := Outcome())
+    return outcome
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("video") / "run"
@@ -91,6 +123,16 @@ def test_a_film_without_sound_or_with_one_that_mp4_cannot_hold(
     lines = capsys.readouterr().out.splitlines()
     assert [line.endswith("without its sound, which MP4 cannot hold") for line in lines[:2]] == [False, True]
     assert [len(read_film(tmp_path / "out" / name)[0]) for name in ("silent.mp4", "raw.mp4")] == [FRAMES, FRAMES]
+
+
+def test_a_variable_rate_is_kept(tmp_path: Path) -> None:
+    steady = [round(number * 1000 / 30) for number in range(30)]
+    times = [*steady[:11], *steady[12:], 1600, 1637, 2500]  # one picture dropped, then pauses
+    film = write_plain(tmp_path / "phone.mkv", times)
+    assert recoded(film, tmp_path / "phone.mp4").failures == []
+    for path in (film, tmp_path / "phone.mp4"):
+        with av.open(str(path)) as opened:
+            assert [frame.pts * frame.time_base * 1000 for frame in opened.decode(video=0)] == times
 
 
 def test_what_is_no_film_is_listed_and_leaves_nothing(
