@@ -19,6 +19,8 @@ from shards.lab import rgb_to_lab
 from shards.progress import ProgressLine
 
 _SOUNDS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # that MP4 holds as they are
+_MATRICES = {1: "ITU709", 6: "ITU601"}  # BT.709 and BT.601 by H.273's numbers: of matrix, primaries and transfer alike
+_UNSAID = 2
 STILL = 1.0  # L: a pixel whose lightness changes less between two frames is taken to be one where nothing moved
 
 
@@ -86,9 +88,17 @@ class Recoding:
         # In the film's own ticks: in ticks of its mean rate, pictures at a rate that varies would fall on one another.
         rate, tick = self.pictures.average_rate or 25, self.pictures.time_base
         self.out = result.add_stream("libx264", rate=rate, time_base=tick, options={"crf": "18"})
+        self.standard = _standard(self.pictures)
+        self._tag()
         sounds = [each for each in source.streams.audio if each.codec_context.name in _SOUNDS][:1]
         self.sounds = {each.index: result.add_stream_from_template(each) for each in sounds}
         self.own, self.made, self.num_frames = Flicker(), Flicker(), 0
+
+    def _tag(self) -> None:
+        """Say how colours are coded, for players guess otherwise: primaries and transfer as they are in the film."""
+        said = (self.pictures.color_primaries, self.pictures.color_trc)
+        self.out.colorspace, self.out.color_range = self.standard, 1  # black is 16, white 235
+        self.out.color_primaries, self.out.color_trc = (self.standard if tag == _UNSAID else tag for tag in said)
 
     def run(self, batch_size: int) -> None:
         """From the first packet to the last."""
@@ -118,7 +128,7 @@ class Recoding:
     def _write(self, frames: Sequence[Any]) -> None:
         import av
 
-        pictures = [_upright(frame) for frame in frames]
+        pictures = [_upright(frame, self.standard) for frame in frames]
         if not pictures:
             return
         images = [Image.fromarray(rgb) for rgb in pictures]
@@ -128,6 +138,9 @@ class Recoding:
         for frame, rgb, ab in zip(frames, pictures, colours, strict=True):
             recolour(rgb, ab)
             coloured = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            coloured = coloured.reformat(
+                format="yuv420p", dst_colorspace=_MATRICES[self.standard], dst_color_range="MPEG"
+            )
             coloured.pts, coloured.time_base = frame.pts, frame.time_base
             self.result.mux(self.out.encode(coloured))
         self.num_frames += len(frames)
@@ -145,7 +158,15 @@ class Recoding:
         return f"{self.num_frames} frames, {figures}{silent}"
 
 
-def _upright(frame: Any) -> np.ndarray:
+def _standard(pictures: Any) -> int:
+    """What turns a film's colours into RGB, BT.709 or BT.601: as it says, or else what players take for its size."""
+    said = {1: 1, 5: 6, 6: 6}  # 5 is BT.601 with the primaries of PAL
+    return said.get(pictures.colorspace, 1 if pictures.height >= 720 else 6)
+
+
+def _upright(frame: Any, standard: int) -> np.ndarray:
     """uint8 (H, W, 3), turned as the film says, both sides even, as H.264's colours need."""
+    if frame.colorspace == _UNSAID:
+        frame.colorspace = standard
     rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
     return np.ascontiguousarray(rgb[: len(rgb) // 2 * 2, : rgb.shape[1] // 2 * 2])

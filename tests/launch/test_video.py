@@ -59,15 +59,25 @@ def read_film(path: Path) -> tuple[list[np.ndarray], list[float], list[bytes]]:
     return pictures, [frame.time for frame in frames], sound
 
 
-def write_plain(path: Path, times: Sequence[int] = (0, 40), rgb: Sequence[int] = (30, 160, 60)) -> Path:
-    """A picture of one colour, at these milliseconds."""
-    tick = Fraction(1, 1000)
+def write_plain(
+    path: Path,
+    times: Sequence[int] = (0, 40),
+    size: tuple[int, int] = (64, 48),
+    matrix: str = "ITU601",
+    levels: str = "MPEG",
+    tags: Sequence[int] = (),
+) -> Path:
+    """A green picture, at these milliseconds, coded by `matrix`, which `tags` may tell or not."""
+    width, height = size
+    green = av.VideoFrame.from_ndarray(np.full((height, width, 3), (30, 160, 60), np.uint8), format="rgb24")
     with av.open(str(path), "w") as film:
-        pictures = film.add_stream("libx264", rate=30, options={"crf": "1"}, time_base=tick)
-        pictures.width, pictures.height = 64, 48
+        pictures = film.add_stream("libx264", rate=30, options={"crf": "1"}, time_base=Fraction(1, 1000))
+        pictures.width, pictures.height, pictures.color_range = width, height, 2 if levels == "JPEG" else 1
+        if tags:
+            pictures.colorspace, pictures.color_primaries, pictures.color_trc = tags
         for time in times:
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), rgb, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time, tick
+            frame = green.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=levels)
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
             film.mux(pictures.encode(frame))
         film.mux(pictures.encode(None))
     return path
@@ -133,6 +143,31 @@ def test_a_variable_rate_is_kept(tmp_path: Path) -> None:
     for path in (film, tmp_path / "phone.mp4"):
         with av.open(str(path)) as opened:
             assert [frame.pts * frame.time_base * 1000 for frame in opened.decode(video=0)] == times
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "levels", "tags", "told"),
+    [
+        ((1280, 720), "ITU709", "MPEG", (1, 1, 1), (1, 1, 1, 1)),
+        ((1280, 720), "ITU709", "MPEG", (), (1, 1, 1, 1)),
+        ((1280, 720), "ITU601", "MPEG", (5, 5, 6), (6, 1, 5, 6)),
+        ((64, 48), "ITU601", "MPEG", (), (6, 1, 6, 6)),
+        ((64, 48), "ITU709", "JPEG", (1, 1, 13), (1, 1, 1, 13)),  # a telephone's full range
+    ],
+    ids=["HD", "untagged HD", "HD of PAL", "untagged SD", "full range"],
+)
+def test_colours_that_go_in_come_out(
+    tmp_path: Path, size: tuple[int, int], matrix: str, levels: str, tags: Sequence[int], told: Sequence[int]
+) -> None:
+    film = write_plain(tmp_path / "film.mkv", size=size, matrix=matrix, levels=levels, tags=tags)
+    assert recoded(film, tmp_path / "film.mp4").failures == []
+    with av.open(str(film)) as before, av.open(str(tmp_path / "film.mp4")) as after:
+        out = after.streams.video[0]
+        assert (out.colorspace, out.color_range, out.color_primaries, out.color_trc) == told
+        first = [next(opened.decode(video=0)) for opened in (before, after)]
+    one, other = (each.to_ndarray(format="rgb24", src_colorspace=matrix).astype(int) for each in first)
+    assert np.abs(one - (30, 160, 60)).max() <= 3, "the film itself, rounded and coded"
+    assert np.abs(one - other).max() <= 2
 
 
 def test_what_is_no_film_is_listed_and_leaves_nothing(
