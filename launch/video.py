@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ class Recoding:
             return
         images = [Image.fromarray(rgb) for rgb in pictures]
         if self.num_frames == 0:
-            self.out.height, self.out.width, self.out.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+            self._shape(frames[0], *images[0].size)
         self._measure(images, colours := self.network.ab(images, dropout=self.dropout))
         for frame, rgb, ab in zip(frames, pictures, colours, strict=True):
             recolour(rgb, ab)
@@ -144,6 +145,12 @@ class Recoding:
             coloured.pts, coloured.time_base = frame.pts, frame.time_base
             self.result.mux(self.out.encode(coloured))
         self.num_frames += len(frames)
+
+    def _shape(self, frame: Any, width: int, height: int) -> None:
+        """Say how large pictures are, and how wide their pixels: those of DV and DVD are not square."""
+        self.out.width, self.out.height, self.out.pix_fmt = width, height, "yuv420p"
+        wide = self.pictures.sample_aspect_ratio or Fraction(1)
+        self.out.sample_aspect_ratio = 1 / wide if _quarters(frame) % 2 else wide
 
     def _measure(self, images: Sequence[Image.Image], colours: np.ndarray) -> None:
         for image, ab in zip(images, colours, strict=True):
@@ -168,5 +175,10 @@ def _upright(frame: Any, standard: int) -> np.ndarray:
     """uint8 (H, W, 3), turned as the film says, both sides even, as H.264's colours need."""
     if frame.colorspace == _UNSAID:
         frame.colorspace = standard
-    rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90))
+    rgb = np.rot90(frame.to_ndarray(format="rgb24"), _quarters(frame))
     return np.ascontiguousarray(rgb[: len(rgb) // 2 * 2, : rgb.shape[1] // 2 * 2])
+
+
+def _quarters(frame: Any) -> int:
+    """How often a film wants to be turned by 90 degrees, anticlockwise."""
+    return round(frame.rotation / 90)

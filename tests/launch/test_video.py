@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -66,13 +67,15 @@ def write_plain(
     matrix: str = "ITU601",
     levels: str = "MPEG",
     tags: Sequence[int] = (),
+    wide: Fraction = Fraction(1),
 ) -> Path:
-    """A green picture, at these milliseconds, coded by `matrix`, which `tags` may tell or not."""
+    """A green picture, at these milliseconds, coded by `matrix`, which `tags` may tell or not; its pixels so `wide`."""
     width, height = size
     green = av.VideoFrame.from_ndarray(np.full((height, width, 3), (30, 160, 60), np.uint8), format="rgb24")
     with av.open(str(path), "w") as film:
         pictures = film.add_stream("libx264", rate=30, options={"crf": "1"}, time_base=Fraction(1, 1000))
         pictures.width, pictures.height, pictures.color_range = width, height, 2 if levels == "JPEG" else 1
+        pictures.sample_aspect_ratio = wide
         if tags:
             pictures.colorspace, pictures.color_primaries, pictures.color_trc = tags
         for time in times:
@@ -168,6 +171,26 @@ def test_colours_that_go_in_come_out(
     one, other = (each.to_ndarray(format="rgb24", src_colorspace=matrix).astype(int) for each in first)
     assert np.abs(one - (30, 160, 60)).max() <= 3, "the film itself, rounded and coded"
     assert np.abs(one - other).max() <= 2
+
+
+def turn(film: Path) -> None:
+    """Turn an MP4 by 90 degrees, in the matrix of its track's header (ISO/IEC 14496-12, 8.3.2)."""
+    data = film.read_bytes()
+    start = data.index(b"tkhd") + 44
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    film.write_bytes(data[:start] + matrix + data[start + len(matrix) :])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path, turned: bool) -> None:
+    film = write_plain(tmp_path / "dvd.mp4", wide=Fraction(64, 45))
+    if turned:
+        turn(film)
+    assert recoded(film, tmp_path / "out.mp4").failures == []
+    with av.open(str(tmp_path / "out.mp4")) as opened:
+        out = opened.streams.video[0]
+        shape = (out.width, out.height, out.sample_aspect_ratio)
+    assert shape == ((48, 64, Fraction(45, 64)) if turned else (64, 48, Fraction(64, 45)))
 
 
 def test_what_is_no_film_is_listed_and_leaves_nothing(
