@@ -117,6 +117,8 @@ class Recoding:
                     self._copy(sound)
                     waiting, sound = [], []
                     progress.advance_to(self.num_frames)
+        if self.num_frames == 0:
+            raise UserError("no picture in it could be read")
         self._copy(sound)
         self.result.mux(self.out.encode(None))
 

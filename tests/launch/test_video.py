@@ -202,6 +202,19 @@ def test_what_is_no_film_is_listed_and_leaves_nothing(
     assert list(tmp_path.rglob("*.mp4*")) == [tmp_path / "broken.mp4"]
 
 
+def test_a_film_without_a_picture_leaves_what_is_there(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = write_plain(tmp_path / "head.mkv").read_bytes()
+    cluster = whole.index(b"\x1f\x43\xb6\x75")  # its identifier: RFC 9559, 5.1.3
+    (tmp_path / "head.mkv").write_bytes(whole[: cluster + 20])
+    (tmp_path / "head.mp4").write_bytes(b"good")
+    assert main(["--run", str(run), "--out", str(tmp_path), "--force", str(tmp_path / "head.mkv")]) == 1
+    assert "head.mkv: no picture in it could be read" in capsys.readouterr().err
+    assert (tmp_path / "head.mp4").read_bytes() == b"good"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_films_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path) -> None:
     film = write_film(tmp_path / "cat.mp4", sound=None)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
