@@ -94,6 +94,7 @@ class Recoding:
         sounds = [each for each in source.streams.audio if each.codec_context.name in _SOUNDS][:1]
         self.sounds = {each.index: result.add_stream_from_template(each) for each in sounds}
         self.own, self.made, self.num_frames = Flicker(), Flicker(), 0
+        self.end = 0.0  # of what could be read, in seconds
 
     def _tag(self) -> None:
         """Say how colours are coded, for players guess otherwise: primaries and transfer as they are in the film."""
@@ -108,6 +109,8 @@ class Recoding:
         streams = [self.pictures, *(self.source.streams[index] for index in self.sounds)]
         with ProgressLine("colouring", max(1, self.pictures.frames), "frames") as progress:
             for packet in self.source.demux(*streams):
+                if packet.pts is not None:
+                    self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index in self.sounds:
                     sound.append(packet)  # held until the encoder has seen a frame: muxing opens it
                     continue
@@ -164,7 +167,15 @@ class Recoding:
         """One line about what came of it."""
         silent = "" if self.sounds or not self.source.streams.audio else ", without its sound, which MP4 cannot hold"
         figures = f"flicker {self.made.mean:.2f} (the film's own colours: {self.own.mean:.2f})"
-        return f"{self.num_frames} frames, {figures}{silent}"
+        return f"{self.num_frames} frames, {figures}{silent}{self._cut()}"
+
+    def _cut(self) -> str:
+        """What to say where the film ends more than a second before its container says: not all of it is there."""
+        length = (self.source.duration or 0) / 1e6
+        guessed = self.source.format.name.startswith("mpeg")  # from the rate of bits: nothing in it tells
+        if guessed or length - self.end < 1:
+            return ""
+        return f"; what could be read ends at {self.end:.1f} s of {length:.1f} s"
 
 
 def _standard(pictures: Any) -> int:

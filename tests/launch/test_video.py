@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
@@ -213,6 +214,29 @@ def test_a_film_without_a_picture_leaves_what_is_there(
     assert "head.mkv: no picture in it could be read" in capsys.readouterr().err
     assert (tmp_path / "head.mp4").read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_film_that_was_cut_is_said_to_be(tmp_path: Path) -> None:
+    film = write_plain(tmp_path / "film.mkv", range(0, 4000, 40))
+    assert "could be read" not in recoded(film, tmp_path / "film.mp4").lines[0]
+    whole = film.read_bytes()
+    film.write_bytes(whole[: len(whole) // 2])
+    said = recoded(film, tmp_path / "film.mp4").lines[0]
+    assert re.search(r"; what could be read ends at [012]\.\d s of 4\.0 s$", said)
+
+
+def test_a_length_that_is_guessed_is_held_against_no_film(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.mpg"), "w", format="mpeg1video") as film:
+        options = {"qmax": "4", "maxrate": "10000", "bufsize": "400000"}
+        pictures = film.add_stream("mpeg1video", rate=25, options=options)
+        pictures.width, pictures.height, pictures.bit_rate = 160, 120, 10_000  # far below what it will need
+        for number in range(5):
+            noise = np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
+            film.mux(pictures.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        film.mux(pictures.encode(None))
+    with av.open(str(tmp_path / "film.mpg")) as film:
+        assert film.duration > 5_000_000, "guessed by the size, for a fifth of a second"
+    assert "could be read" not in recoded(tmp_path / "film.mpg", tmp_path / "film.mp4").lines[0]
 
 
 def test_films_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Path) -> None:
