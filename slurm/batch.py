@@ -34,7 +34,7 @@ def parameters(
     found |= {
         "job_name": name, "comment": comment, "time": cluster.minutes, "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks, "cpus_per_task": cluster.cpus, "signal_delay_s": cluster.warning,
-        "setup": _setup(cluster, code), "teardown": _teardown(cluster, code, again, runs),
+        "setup": _setup(cluster, code, runs), "teardown": _teardown(cluster, again),
         "srun_args": _srun_words(cluster, code),
         "additional_parameters": _options(cluster),
     }  # fmt: skip
@@ -45,24 +45,26 @@ def parameters(
     return found
 
 
-def _setup(cluster: Cluster, code: Code) -> list[str]:
+def _setup(cluster: Cluster, code: Code, runs: Sequence[Path]) -> list[str]:
+    notes = f"{code.folder.parent}/starts-"
     return [
         *cluster.setup,
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",  # srun of SLURM 22.05 and 23.02 does not look at sbatch's
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}",
         f"export PYTHONPATH={shlex.quote(str(code.folder))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"runs=({shlex.join(map(str, runs))})",
+        "run=${runs[${SLURM_ARRAY_TASK_ID:-0}]}",
+        f'notes={shlex.quote(notes)}"$SLURM_JOB_ID"',
+        f". {shlex.quote(str(code.folder / 'slurm' / 'requeue.sh'))}",
+        'note_start "$run" "$notes"',
     ]
 
 
-def _teardown(cluster: Cluster, code: Code, again: str, runs: Sequence[Path]) -> list[str]:
+def _teardown(cluster: Cluster, again: str) -> list[str]:
     """Send the job back to the queue, if that is what it needs: the rules are in requeue.sh."""
-    notes = f"{code.folder.parent}/failures-"
     return [
         "status=$?",
-        f"runs=({shlex.join(map(str, runs))})",
-        f". {shlex.quote(str(code.folder / 'slurm' / 'requeue.sh'))}",
-        f'requeue "$status" "${{runs[${{SLURM_ARRAY_TASK_ID:-0}}]}}" {shlex.quote(notes)}"$SLURM_JOB_ID" '
-        f"{cluster.max_restarts} {shlex.quote(again)}",
+        f'requeue "$status" "$run" "$notes" {cluster.max_restarts} {shlex.quote(again)}',
     ]
 
 

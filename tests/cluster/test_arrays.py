@@ -139,6 +139,7 @@ def test_the_plain_script_trains_and_comes_back(tidy: Lab, shards: Path, undistu
     assert steps_of(run, "start")[-1] == steps_of(run, "stop")[-1] > 0
     assert steps_of(run, "train") == list(range(1, STEPS + 1))
     assert weights(run) == weights(undisturbed)
+    (ROOT / f"slurm-{job}.starts").unlink()
 
 
 def launched(run: Path, rank: int) -> psutil.Process:

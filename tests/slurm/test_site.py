@@ -79,8 +79,7 @@ def test_each_element_of_an_array_is_judged_by_its_own_run_folder() -> None:
     folders = [Path("/shared/a b"), Path("/shared/c")]
     told = batch.parameters(Cluster(max_restarts=7), CODE, name="sweep", comment="", again="cd / && it's", runs=folders)
     lines = batch.text(Cluster(), Path("/shared/run/slurm"), told, 2).splitlines()
-    assert "runs=('/shared/a b' /shared/c)" in lines
+    assert lines.index("run=${runs[${SLURM_ARRAY_TASK_ID:-0}]}") > lines.index("runs=('/shared/a b' /shared/c)")
+    assert 'notes=/shared/run/slurm/starts-"$SLURM_JOB_ID"' in lines
     assert ". /shared/run/slurm/code-1/slurm/requeue.sh" in lines
-    words = shlex.split(lines[-1])
-    assert words[:3] == ["requeue", "$status", "${runs[${SLURM_ARRAY_TASK_ID:-0}]}"]
-    assert words[3:] == ["/shared/run/slurm/failures-$SLURM_JOB_ID", "7", "cd / && it's"]
+    assert shlex.split(lines[-1]) == ["requeue", "$status", "$run", "$notes", "7", "cd / && it's"]
