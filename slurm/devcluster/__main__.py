@@ -99,7 +99,7 @@ def start(arguments: argparse.Namespace, argv: Sequence[str], folder: Path) -> N
 def show(folder: Path) -> int:
     """`status`; 1 if the cluster does not answer."""
     cluster = plan.load(folder)
-    tables = (["sinfo", "-N", "-o", "%8N %9P %6T %4c %8G %E"], ["squeue", "-o", "%8i %9P %20j %10T %8M %3D %R"])
+    tables = (["sinfo", "-N", "-o", "%10N %9P %6T %4c %8G %E"], ["squeue", "-o", "%8i %9P %20j %10T %8M %3D %R"])
     for name, *words in tables:
         try:
             line = [f"{cluster.folder}/bin/{name}", *words]

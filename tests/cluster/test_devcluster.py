@@ -64,7 +64,9 @@ def jobs_run(folder: Path, hosts: str) -> None:
 @pytest.mark.parametrize("hosts", ["auto", "loopback"])
 def test_down_leaves_nothing(folder: Path, hosts: str) -> None:
     jobs_run(folder, hosts)
-    assert "2 nodes" not in door("status", "--dir", folder).stderr
+    shown = door("status", "--dir", folder)
+    nodes = set(re.findall(r"^(\S+) +low\* ", shown.stdout, re.MULTILINE))
+    assert (shown.returncode, len(nodes), shown.stdout.count(" RUNNING ")) == (0, 2, 2), shown.stdout
     done = door("down", "--dir", folder)
     assert (done.returncode, done.stdout) == (0, f"{folder} is down\n")
     assert alive(folder) == []
