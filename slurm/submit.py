@@ -56,10 +56,15 @@ def parser() -> argparse.ArgumentParser:
 def training_words(arguments: argparse.Namespace) -> list[str]:
     """What launch.train will be given."""
     words = [word for number, word in enumerate(arguments.training) if (number, word) != (0, "--")]
-    for taken in ("--run", "--processes", "--dry-run"):
-        if any(word == taken or word.startswith(f"{taken}=") for word in words):
-            raise UserError(f"{taken} after --: leave it out, slurm.submit says it itself")
+    refuse(words, ("--run", "--processes", "--dry-run"), "after --: leave it out, slurm.submit says it itself")
     return [*words, "--run", str(arguments.run)]
+
+
+def refuse(words: Sequence[str], taken: Sequence[str], why: str) -> None:
+    """Raise `UserError` for a word that launch.train is given from here, as `--word value` or `--word=value`."""
+    for name in taken:
+        if any(word == name or word.startswith(f"{name}=") for word in words):
+            raise UserError(f"{name} {why}")
 
 
 def check_training(words: Sequence[str], cluster: Cluster) -> Recipe:

@@ -26,7 +26,7 @@ from slurm import batch, queue, runs, status
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
 from slurm.code import ROOT, Code, digest_of, snapshot
 from slurm.jobs import Place, Training
-from slurm.submit import check_training
+from slurm.submit import check_training, refuse
 
 _SHOWN = ("l1", "psnr", "colourfulness", "grey l1")  # of the last validation
 _EXAMPLE = """\
@@ -66,9 +66,7 @@ def grid_points(grids: Sequence[str]) -> list[Point]:
 
 def words_of(point: Point, run: Path, common: Sequence[str]) -> list[str]:
     """What launch.train is given for a point."""
-    for taken in ("--run", "--processes"):
-        if taken in common:
-            raise UserError(f"{taken}: leave it out, slurm.sweep gives each point a run folder below --out")
+    refuse(common, ("--run", "--processes"), "of launch.train: leave it out, slurm.sweep says it for each point")
     return [*common, *(word for change in point for word in ("--set", change)), "--run", str(run)]
 
 
