@@ -80,7 +80,7 @@ def cores() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one door; returns the exit status, raises `UserError`."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     status: int = arguments.door(arguments)
     return status
 
@@ -92,17 +92,18 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see `python -m {self.prog} --help`)")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The words this door understands."""
+    words = _Parser(
         prog="shards",
         description="Photographs to shards of CIELAB arrays.",
         epilog="example: python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05",
     )
-    doors = parser.add_subparsers(required=True, metavar="build|merge|verify|info|statistics")
+    doors = words.add_subparsers(required=True, metavar="build|merge|verify|info|statistics")
     _add_build(doors)
     _add_merge(doors)
     _add_readers(doors)
-    return parser
+    return words
 
 
 Doors = argparse._SubParsersAction

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.doors import DoorParser, at_least_one
+from shards.__main__ import parser as shards_parser
 from shards.errors import UserError, run_door
 from slurm import batch, queue
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
@@ -39,14 +40,13 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def build_words(given: Sequence[str]) -> list[str]:
-    """The words of `shards build`: SOURCE, OUT and options."""
+def build_words(given: Sequence[str]) -> tuple[list[str], Path]:
+    """The words of `shards build`, checked by its own parser, and its OUT."""
     words = [word for number, word in enumerate(given) if (number, word) != (0, "--")]
-    if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
-        raise UserError("after -- come SOURCE and OUT first, then the other words of `python -m shards build`")
-    if any(word == "--part" or word.startswith("--part=") for word in words):
+    asked = shards_parser().parse_args(["build", *words])
+    if asked.part is not None:
         raise UserError("--part after --: leave it out, and give the number of parts as --parts")
-    return words
+    return words, asked.out
 
 
 def told(cluster: Cluster, code: Code, name: str, again: str, **more: Any) -> dict[str, Any]:
@@ -64,33 +64,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     again = shlex.join(["python", "-m", "slurm.build_shards", *argv])
     cluster = dataclasses.replace(load_cluster(arguments.cluster), nodes=1, gpus=0, processes=1)
-    words = build_words(arguments.build)
+    words, out = build_words(arguments.build)
     if here() or not arguments.dry_run:
         check_against_site(cluster)
-    logs = logs_of(words[1])
+    logs = logs_of(out)
     if arguments.dry_run:
         code = Code(logs / f"code-{digest_of(ROOT)}", digest_of(ROOT))
         print(batch.text(cluster, logs, told(cluster, code, "pack", again), arguments.parts))
         print(batch.text(cluster, logs, told(cluster, code, "merge", again, dependency="afterok:ARRAY")))
         return 0
-    return send(arguments, cluster, words, again)
+    return send(arguments, cluster, words, out, again)
 
 
-def logs_of(out: str) -> Path:
+def logs_of(out: Path) -> Path:
     """Where the jobs' files go: beside the shard set, which holds nothing but itself."""
-    return Path(f"{Path(out).resolve()}-slurm")
+    return Path(f"{out.resolve()}-slurm")
 
 
-def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], again: str) -> int:
+def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], out: Path, again: str) -> int:
     """Submit both; with --wait, come back at the end of the second."""
-    out = words[1]
     logs = logs_of(out)
     logs.mkdir(parents=True, exist_ok=True)
     place = Place(Path.cwd(), snapshot(logs), cluster.scratch)
-    workers = () if "--workers" in words else ("--workers", str(cluster.cpus))
+    workers = ("--workers", str(cluster.cpus))
     parts = [f"{number}/{arguments.parts}" for number in range(1, arguments.parts + 1)]
-    packing = [Shards((("build", *words, *workers, "--part", part),), place) for part in parts]
-    merging = Shards((("merge", out, "--workers", str(cluster.cpus)), ("verify", out)), place)
+    # the user's own --workers comes after ours, and the last one counts
+    packing = [Shards((("build", *workers, *words, "--part", part),), place) for part in parts]
+    merging = Shards((("merge", str(out), *workers), ("verify", str(out))), place)
     numbers = batch.submit(cluster, logs, told(cluster, place.code, "pack", again), packing)
     after = f"afterok:{numbers[0].split('_')[0]}"
     (last,) = batch.submit(cluster, logs, told(cluster, place.code, "merge", again, dependency=after), [merging])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shards.__main__ import parser as shards_parser
 from shards.errors import UserError
-from slurm import submit, sweep
+from slurm import batch, build_shards, jobs, submit, sweep
 
 
 @pytest.mark.parametrize("given", [["--processes", "2"], ["--processes=2"], ["--run=other"]])
@@ -18,3 +19,44 @@ def test_words_that_the_doors_say_themselves(given: list[str]) -> None:
         submit.training_words(arguments)
     with pytest.raises(UserError, match=f"^{name} of launch.train: leave it out"):
         sweep.words_of(("n_critic=1",), Path("run"), given)
+
+
+BUILD = ["photos", "set", "--size", "32"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["photos", "set", "--size", "banana"], "argument --size: invalid int value: 'banana'"),
+        ([*BUILD, "--foo"], "unrecognized arguments: --foo"),
+        (["photos", "--size", "32"], "the following arguments are required: OUT"),
+        ([*BUILD, "--part=1/2"], "--part after --: leave it out"),
+    ],
+)
+def test_words_of_packing_are_checked_before_anything_is_sent(tmp_path: Path, given: list[str], said: str) -> None:
+    (tmp_path / "site.toml").touch()
+    with pytest.raises(UserError) as error:
+        build_shards.main(["--cluster", str(tmp_path / "site.toml"), "--parts", "2", "--dry-run", "--", *given])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "workers"), [([], 3), (["--workers", "5"], 5), (["--workers=5"], 5)])
+def test_a_part_has_the_workers_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], workers: int
+) -> None:
+    """Else one a CPU."""
+    sent: list[jobs.Shards] = []
+
+    def submit(cluster: object, folder: Path, told: object, calls: list[jobs.Shards]) -> list[str]:
+        sent.extend(calls)
+        return ["1"]
+
+    monkeypatch.setattr(build_shards, "check_against_site", lambda cluster: None)
+    monkeypatch.setattr(batch, "submit", submit)
+    monkeypatch.chdir(tmp_path)
+    Path("site.toml").write_text("cpus = 3")
+    assert build_shards.main(["--cluster", "site.toml", "--parts", "2", "--", *BUILD, *given]) == 0
+    *parts, merge = [call.calls for call in sent]
+    asked = [shards_parser().parse_args(words) for ((*words,),) in parts]
+    assert [(one.part, one.workers) for one in asked] == [("1/2", workers), ("2/2", workers)]
+    assert merge == (("merge", "set", "--workers", "3"), ("verify", "set"))
