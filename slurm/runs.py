@@ -49,11 +49,11 @@ def points(sweep: Path) -> list[Path]:
 
 
 def last_scores(run: Path) -> dict[str, float]:
-    """What the last validation measured of the generated pictures, and of grey ones as "grey l1"."""
+    """What the last validation measured of the generated pictures, and of grey ones as "grey l1"; no NaN (null)."""
     found = [line["metrics"] for line in _lines(run / "metrics.jsonl") if line.get("kind") == "validation"]
     if not found:
         return {}
-    scores = {name: values["generated"] for name, values in found[-1].items() if "generated" in values}
+    scores = {name: values["generated"] for name, values in found[-1].items() if values.get("generated") is not None}
     grey = found[-1].get("l1", {}).get("grey")
     return scores if grey is None else {**scores, "grey l1": grey}
 

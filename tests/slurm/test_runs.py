@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slurm import code, runs, status
+from slurm import code, runs, status, sweep
 from tests.distributed.processes import ROOT
 
 
@@ -54,6 +54,16 @@ def test_progress_of_a_running_run(tmp_path: Path) -> None:
     assert (found.step, found.seen, found.images, found.starts, found.ended) == (10, 40, 100, 2, False)
     assert found.left == 30.0
     assert found.saved is None
+
+
+def test_scores_of_a_diverged_run_are_left_out(tmp_path: Path) -> None:
+    """The journal has null for NaN; the sweep's table stands, with the scores that are numbers."""
+    (tmp_path / "a=1").mkdir()
+    metrics = {"l1": {"generated": None, "grey": 0.25}, "psnr": {"generated": 19.5, "grey": 20.0}, "best": {}}
+    write(tmp_path / "a=1", {"kind": "validation", "step": 5, "images": 20, "metrics": metrics})
+    assert runs.last_scores(tmp_path / "a=1") == {"psnr": 19.5, "grey l1": 0.25}
+    table = sweep.table(tmp_path, {"a=1": ("a=1",)})
+    assert [next(iter(column.cells)) for column in table.columns] == ["1", "no job", "5", "", "19.5", "", "0.25"]
 
 
 def test_length_in_epochs_and_the_end(tmp_path: Path) -> None:
