@@ -33,8 +33,9 @@ After -- stand the words of launch.train, less --run. A signal before a time lim
 save between two steps and the job requeue; a lost node or process does so from the last checkpoint, until max_restarts
 starts in a row have saved no step. Logs are in RUN/slurm.
 A site file (TOML) has: partition, account, qos, constraint, nodes, gpus and cpus (per node, per process), processes
-(per node, without GPUs), memory (GB per node), minutes, warning (seconds), max_restarts, setup (shell lines), scratch,
-python, options (of sbatch), [container] image, mounts, options; examples in slurm/examples. example:
+(per node, without GPUs), memory (GB per node), minutes, warning (seconds), max_restarts, parallel (elements of an array
+at a time), setup (shell lines), scratch, python, options (of sbatch), [container] image, mounts, options; examples in
+slurm/examples. example:
   python -m slurm.submit --cluster slurm/examples/plain.toml --run runs/first -- \\
     --recipe nampouri_unet --shards photos-256 --set batch_size=256
 """

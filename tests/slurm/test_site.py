@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from shards.errors import UserError
-from slurm import batch
+from slurm import batch, submit
 from slurm.cluster import EXAMPLES, Cluster, Container, load_cluster
 from slurm.code import Code
 
@@ -47,6 +49,12 @@ def test_mistakes_name_the_field(tmp_path: Path, text: str, said: str) -> None:
         load_cluster(path)
     assert said in str(error.value)
     assert "site.toml" in str(error.value)
+
+
+def test_the_help_names_every_field() -> None:
+    said = submit.parser().format_help().partition("A site file (TOML) has:")[2].partition("example:")[0]
+    fields = [field.name for kind in (Cluster, Container) for field in dataclasses.fields(kind)]
+    assert [name for name in fields if not re.search(rf"\b{name}\b", said)] == []
 
 
 def test_a_missing_file_names_the_examples(tmp_path: Path) -> None:
