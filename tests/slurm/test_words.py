@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from launch import train
 from shards.__main__ import parser as shards_parser
 from shards.errors import UserError
 from slurm import batch, build_shards, jobs, submit, sweep
+from tests.distributed.processes import ROOT
 
 
 @pytest.mark.parametrize("given", [["--processes", "2"], ["--processes=2"], ["--run=other"]])
@@ -60,3 +65,24 @@ def test_a_part_has_the_workers_that_were_asked_for(
     asked = [shards_parser().parse_args(words) for ((*words,),) in parts]
     assert [(one.part, one.workers) for one in asked] == [("1/2", workers), ("2/2", workers)]
     assert merge == (("merge", "set", "--workers", "3"), ("verify", "set"))
+
+
+def commands_of_the_docs() -> dict[str, list[str]]:
+    """What a shell makes of docs/SLURM.md's commands: the words of each door, those of the last command with it."""
+    text = (ROOT / "docs" / "SLURM.md").read_text()
+    lines = re.findall(r"^    ((?:WORDS=|python -m slurm\.)(?:.*\\\n)*.*)$", text, re.MULTILINE)
+    script = "\n".join(["python() { printf '%q ' \"$@\"; echo; }", *lines])
+    said = subprocess.run(["bash", "-uc", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    return {words[1]: words[2:] for words in map(shlex.split, said.splitlines())}
+
+
+def test_commands_of_the_docs_run_as_they_stand() -> None:
+    found = commands_of_the_docs()
+    assert list(found) == ["slurm.build_shards", "slurm.submit", "slurm.status", "slurm.sweep"]
+    _, out = build_shards.build_words(build_shards.parser().parse_args(found["slurm.build_shards"]).build)
+    asked = train.parser().parse_args(submit.training_words(submit.parser().parse_args(found["slurm.submit"])))
+    assert asked.shards == [str(out)]
+    assert train.resolve(asked).size == 32
+    arguments, common = sweep.parser().parse_known_args(found["slurm.sweep"])
+    points = sweep.grid_points(arguments.grid)
+    assert train.parser().parse_args(sweep.words_of(points[0], out, common)).set == list(points[0])
