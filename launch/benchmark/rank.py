@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from colortrain.run import open_data
 from colortrain.step import train_step
 from launch.benchmark.training import Course, endless, wait_for
 from launch.processes import leave
+from shards.errors import run_door
 from shards.files import write_whole
 
+DOOR = "launch.benchmark.rank"
 WEAK, SILENT, STRONG = "a whole batch each", "a whole batch each, nothing averaged", "one batch together"
 
 
@@ -40,7 +43,8 @@ class Rank:
         networks = on.recipe.generator.build(), on.recipe.critic.build()
         self.generator, self.critic = make_networks(on.recipe, *networks, accelerator, Engine())
         samples = open_data(on.shards, on.recipe).train
-        resources = Resources(accelerator.device, on.recipe.codec, lambda: ab_histogram(samples))
+        bare = self.generator.module
+        resources = Resources(accelerator.device, on.recipe.codec, lambda: ab_histogram(samples), bare)
         self.measures = [term.build(resources) for term in on.recipe.objective.reconstruction]
         batches = on.batches()
         share = on.recipe.batch_size // accelerator.num_processes
@@ -89,9 +93,10 @@ def rates(rank: Rank, ways: list[str], seconds: float, rounds: int) -> dict[str,
     return found
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and write what came out on the first process."""
-    asked: dict[str, Any] = json.loads(Path(argv[0]).read_text())
+    (words,) = sys.argv[1:] if argv is None else argv
+    asked: dict[str, Any] = json.loads(Path(words).read_text())
     torch.set_num_threads(asked["threads"])
     accelerator = make_accelerator()
     on = Course(load_recipe(Path(asked["recipe"])), tuple(asked["shards"]), Path(asked["scratch"]))
@@ -104,4 +109,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    leave(run_door(DOOR, main))

@@ -15,7 +15,7 @@ import torch
 
 from colortrain.data import check_divides
 from colortrain.recipe import save_recipe
-from launch.benchmark.rank import SILENT, STRONG, WEAK
+from launch.benchmark.rank import DOOR, SILENT, STRONG, WEAK
 from launch.benchmark.report import Report
 from launch.benchmark.scratch import scratch_folder
 from launch.benchmark.timing import Figures
@@ -34,7 +34,7 @@ Rates = dict[tuple[int, str], list[float]]  # by count of processes and way: a f
 
 
 def launched(on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namespace) -> dict[str, list[float]]:
-    """What so many processes, started now, reach; raises `UserError` with the end of what they said if they fail."""
+    """What so many processes, started now, reach; raises `UserError` with what they said if they fail."""
     recipe, request, out = (on.scratch / name for name in ("recipe.json", "request.json", "rates.json"))
     save_recipe(on.recipe, recipe)
     said = {
@@ -42,13 +42,19 @@ def launched(on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namesp
         "ways": list(ways), "seconds": asked.seconds, "rounds": 1, "out": str(out),
     }  # fmt: skip
     write_whole(request, json.dumps(said).encode())
-    command = [*launcher(ranks), "-m", "launch.benchmark.rank", str(request)]
+    command = [*launcher(ranks), "-m", DOOR, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{ranks} processes failed:\n{done.stderr[-2000:]}")
+        raise UserError(f"--ranks {ranks}: {reason(done.stderr)}")
     found: dict[str, list[float]] = json.loads(out.read_text())
     out.unlink()
     return found
+
+
+def reason(said: str) -> str:
+    """The line in which a process told of a user's mistake, without what the launcher adds; else the end of it all."""
+    told = [line.removeprefix(f"{DOOR}: error: ") for line in said.splitlines() if line.startswith(f"{DOOR}: error: ")]
+    return told[0] if told else said[-2000:]
 
 
 def ways_of(ranks: int) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,18 @@ from colortrain.models.initialise import num_parameters
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.parallel.assembly import make_networks
 from colortrain.parallel.engine import Engine
+from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.step import train_step
 from launch.benchmark import main
 from launch.benchmark.costs import operations
 from launch.benchmark.plain_loop import PlainLoop, is_writable
+from launch.benchmark.rank import WEAK, Rank
+from launch.benchmark.scaling import launched
 from launch.benchmark.shares import PARTS, Stopwatch, train_for
 from launch.benchmark.training import Course
+from launch.compare import prepared
 from shards.errors import UserError
 from tests.colortrain.small_set import small_set
 from tests.distributed.equivalence import pictures
@@ -152,6 +158,22 @@ def test_two_processes_are_set_beside_one(shards: Path, tmp_path: Path) -> None:
     rates = {row["name"]: row["value"] for row in document["rows"] if row["unit"] == "images/s"}
     (goal,) = document["goals"]
     assert goal["value"] == pytest.approx(50 * rates["2 processes, a whole batch each"] / rates["1 process"])
+
+
+def test_a_process_takes_steps_of_recipes_that_weigh_colours(shards: Path, tmp_path: Path) -> None:
+    recipe = replace(prepared("flagship", 32, 4, 100), batch_size=4)
+    rank = Rank(Course(recipe, (str(shards),), tmp_path), make_accelerator())
+    rank.take(WEAK, 1)
+    assert rank.step == 1
+
+
+def test_what_a_process_says_is_one_line(tmp_path: Path) -> None:
+    asked = argparse.Namespace(threads=1, seconds=0.1)
+    on = Course(course(tmp_path, tmp_path).recipe, (str(tmp_path / "none"),), tmp_path)
+    with pytest.raises(UserError) as raised:
+        launched(on, 2, [WEAK], asked)
+    assert str(raised.value).startswith(f"--ranks 2: no folder {tmp_path / 'none'}")
+    assert "\n" not in str(raised.value)
 
 
 def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
