@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from colortrain.recipes import RECIPES, get_recipe
 from colortrain.tables import LABELS
 from colortrain.thin import thinned, without_downloads
 from launch.doors import DoorParser, at_least_one
-from launch.processes import launcher
+from launch.processes import launcher, sharing
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.lab import lab_to_rgb
@@ -59,9 +58,8 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
     """Train and score one recipe in processes of their own; what it scored, and the seconds its training took."""
     written = folder.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, written)
-    processes = math.gcd(recipe.batch_size, torch.cuda.device_count() or 2)
     words = ["-m", "launch.train", "--recipe", str(written), "--shards", str(shards), "--run", str(folder)]
-    run(recipe.name, [*launcher(processes), *words, "--tracker", "none"])
+    run(recipe.name, [*launcher(sharing(recipe.batch_size)), *words, "--tracker", "none"])
     check_images(recipe, folder)
     scores = folder / "evaluation.json"
     evaluate = ["-m", "launch.evaluate", "--run", str(folder), "--shards", str(shards), "--json", str(scores)]

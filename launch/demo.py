@@ -23,8 +23,9 @@ from colortrain.checkpoint import load_generator
 from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
 from colortrain.pictures import loss_curves, sample_grid, save_png
+from colortrain.recipes import get_recipe
 from launch.doors import DoorParser
-from launch.processes import launcher
+from launch.processes import launcher, sharing
 from shards.errors import UserError, run_door
 from shards.reader import Split
 
@@ -33,6 +34,7 @@ LEARNT_FROM = ("astronaut", "coffee", "motorcycle", "rocket")
 HELD_OUT = ("chelsea", "grace_hopper")
 CROPS = {"train": 200, "val": 12}  # of each photograph
 IMAGES = 16_000
+RECIPE = "nampouri_unet"
 SETTINGS = (
     f"size={SIZE}", "generator.levels=6", "generator.base_channels=16", "critic.base_channels=16",
     "objective.adversarial_weight=[[0, 0], [3, 0.3]]", "objective.critic_from=2", "test_dropout=false",
@@ -119,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
     step("Pack the photographs into shards of Lab", [*python, *build])
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    train = ["-m", "launch.train", "--recipe", "nampouri_unet", "--shards", shards, "--run", run]
-    step("Train", [*launcher(), *train, "--images", str(images), *sets])
+    train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
+    step("Train", [*launcher(sharing(get_recipe(RECIPE).batch_size)), *train, "--images", str(images), *sets])
     evaluate = ["launch.evaluate", "--run", run, "--shards", shards, "--json", run / "metrics.json"]
     step("Score photographs that were held out", [*python, *evaluate])
     colorize = ["launch.colorize", "--run", run, "--out", run / "colorized", "--force", photos.with_name("grey")]

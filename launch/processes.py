@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,11 +15,11 @@ from shards.errors import UserError
 CONFIGS = Path(__file__).parent / "accelerate"
 
 
-def check_processes(count: int) -> None:
-    """Raise `UserError` unless there can be `count` processes: one a GPU where there are GPUs."""
+def check_processes(count: int, word: str = "--processes") -> None:
+    """Raise `UserError`, about `word`, unless there can be `count` processes: one a GPU where there are GPUs."""
     gpus = torch.cuda.device_count()
     if count < 1 or (gpus and count > gpus):
-        raise UserError(f"--processes {count}: give a number from 1 to {gpus or 'the number of cores'}")
+        raise UserError(f"{word} {count}: give a number from 1 to {gpus or 'the number of cores'}")
 
 
 def leave(status: int) -> NoReturn:
@@ -32,6 +33,11 @@ def leave(status: int) -> NoReturn:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os._exit(status)
     sys.exit(status)
+
+
+def sharing(batch_size: int) -> int:
+    """How many processes share a batch: as many as there are GPUs (two on CPU cores), or the most that divide both."""
+    return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
 
 def launcher(processes: int | None = None) -> list[str]:

@@ -92,15 +92,21 @@ def tell(report: Report, rates: Rates, threads: int) -> None:
                 report.add("Share of the time", f"{ranks} processes, averaging gradients (not hidden)", averaging, "%")
 
 
+def counts(batch_size: int) -> list[int]:
+    """How many processes there can be here that share a batch equally."""
+    most = torch.cuda.device_count() or 2
+    return [ranks for ranks in range(1, most + 1) if batch_size % ranks == 0]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what the words ask for."""
     asked = parser().parse_args(argv)
-    asked.ranks = sorted({1, *asked.ranks})
     with scratch_folder(asked.scratch) as scratch:
         on = course(asked, scratch)
+        asked.ranks = sorted({1, *(asked.ranks or counts(on.recipe.batch_size))})
         for ranks in asked.ranks:
-            check_processes(ranks)
             check_divides(on.recipe.batch_size, ranks)
+            check_processes(ranks, "--ranks")
         report = Report("scaling", settings(asked))
         tell(report, measure(on, asked), asked.threads or 1)
     report.publish(asked.json, asked.plot)
@@ -110,9 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> DoorParser:
     """The words this benchmark understands."""
     found = words("scaling", __doc__ or "", _EXAMPLE)
-    most = torch.cuda.device_count() or 2
     found.add_argument(
-        "--ranks", type=at_least_one, nargs="+", default=list(range(1, most + 1)), metavar="N",
-        help="how many processes (default: up to the GPUs, or 2)",
+        "--ranks", type=at_least_one, nargs="+", metavar="N",
+        help="how many processes (default: up to the GPUs, or 2, where they divide the batch)",
     )  # fmt: skip
     return found

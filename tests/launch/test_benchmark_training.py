@@ -24,11 +24,10 @@ from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.step import train_step
-from launch.benchmark import main
+from launch.benchmark import main, scaling
 from launch.benchmark.costs import operations
 from launch.benchmark.plain_loop import PlainLoop, is_writable
 from launch.benchmark.rank import WEAK, Rank
-from launch.benchmark.scaling import launched
 from launch.benchmark.shares import PARTS, Stopwatch, train_for
 from launch.benchmark.training import Course
 from launch.compare import prepared
@@ -171,9 +170,25 @@ def test_what_a_process_says_is_one_line(tmp_path: Path) -> None:
     asked = argparse.Namespace(threads=1, seconds=0.1)
     on = Course(course(tmp_path, tmp_path).recipe, (str(tmp_path / "none"),), tmp_path)
     with pytest.raises(UserError) as raised:
-        launched(on, 2, [WEAK], asked)
+        scaling.launched(on, 2, [WEAK], asked)
     assert str(raised.value).startswith(f"--ranks 2: no folder {tmp_path / 'none'}")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("gpus", "counts"), [(0, [1, 2]), (1, [1]), (3, [1, 2]), (8, [1, 2, 4])])
+def test_a_batch_is_shared_by_counts_that_divide_it(
+    gpus: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert scaling.counts(4) == counts
+
+
+def test_more_processes_than_gpus_are_refused(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="--ranks 2: give a number from 1 to 1"):
+        main(["scaling", *words(shards, "--ranks", "2")])
+    with pytest.raises(UserError, match="batch_size=4 does not divide"):
+        main(["scaling", *words(shards, "--ranks", "3")])
 
 
 def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
@@ -191,7 +206,7 @@ def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_line(shards: Path) -> None:
     with pytest.raises(UserError, match="--seconds 0"):
         main(["step", *words(shards, "--seconds", "0")])
-    with pytest.raises(UserError, match="batch"):
+    with pytest.raises(UserError, match="batch_size=4 does not divide"):
         main(["scaling", *words(shards, "--ranks", "3")])
     with pytest.raises(UserError, match="holds 32 px samples"):
         main(["step", "--shards", str(shards)])
