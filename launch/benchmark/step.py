@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -86,13 +87,26 @@ def and_logs(trainer: Trainer, batch: Batch) -> None:
         trainer.meter.read(trainer.images, "benchmark")
 
 
+@contextmanager
+def as_convolutions(device: torch.device) -> Iterator[None]:
+    """Products in TF32 on a GPU if convolutions are, as by default: a share of another arithmetic says nothing."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def products(device: torch.device, dtype: torch.dtype) -> Stream:
     """Floating-point operations of products of two square matrices, the most a processor does."""
     side = 8192 if device.type == "cuda" else 1024
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     while True:
-        for _ in range(_ASYNCHRONOUS if device.type == "cuda" else 1):
-            one @ other
+        with as_convolutions(device):
+            for _ in range(_ASYNCHRONOUS if device.type == "cuda" else 1):
+                one @ other
         wait_for(device)
         yield 2.0 * side**3 * (_ASYNCHRONOUS if device.type == "cuda" else 1)
 
@@ -149,7 +163,7 @@ def section_arithmetic(on: Course, report: Report, found: dict[str, Figures]) ->
     trainer = ours(on, Variant("operations"))
     each = costs.operations(trainer, on.batches())
     report.notes.append(f"{each / 1e9:.3g} GFLOP an image: matrix products and convolutions, both networks' steps")
-    section = "Arithmetic, float32"
+    section = "Arithmetic, float32, in TF32 on a GPU"
     report.add(section, f"steps of {OURS}", found[OURS].times(each / 1e9), "GFLOP/s")
     report.add(section, MATMUL, found[MATMUL].times(1e-9), "GFLOP/s")
     share = found[OURS].times(each).over(found[MATMUL]).times(100)

@@ -29,6 +29,7 @@ from launch.benchmark.costs import operations
 from launch.benchmark.plain_loop import PlainLoop, is_writable
 from launch.benchmark.rank import WEAK, Rank
 from launch.benchmark.shares import PARTS, Stopwatch, train_for
+from launch.benchmark.step import as_convolutions
 from launch.benchmark.training import Course
 from launch.compare import prepared
 from shards.errors import UserError
@@ -132,6 +133,18 @@ def test_operations_are_those_of_the_convolutions(shards: Path, tmp_path: Path) 
     forward, first = sum(shapes), shapes[0]
     of_critic = 2 * (3 * forward - first) + 2 * forward  # real and fake learn; the judge passes gradients to colours
     assert counted > of_critic
+
+
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_on_a_gpu_products_are_computed_as_convolutions(convolutions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", convolutions)
+    before = torch.backends.cuda.matmul.allow_tf32
+    assert not before
+    with as_convolutions(torch.device("cuda")):
+        assert torch.backends.cuda.matmul.allow_tf32 == convolutions
+    with as_convolutions(torch.device("cpu")):
+        assert torch.backends.cuda.matmul.allow_tf32 == before
+    assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
 def words(shards: Path, *more: str) -> list[str]:
