@@ -21,6 +21,7 @@ from colortrain.parallel.engine import Engine
 from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.step import train_step
+from launch.benchmark.training import wait_for
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.runs import resolved
 from launch.reproduce.sets import Sets
@@ -98,11 +99,11 @@ def seconds_an_image(recipe: Recipe) -> float:
     steps, began = -1, time.monotonic()
     while steps < 1 or time.monotonic() - began < _PROBE or steps % few.n_critic:
         if steps == 0:  # the first one only warms up
+            wait_for(accelerator.device)
             began = time.monotonic()
         train_step(*networks, few, measures, batch, max(steps, 0), (few.span or few.epochs) / 2)
         steps += 1
-    if accelerator.device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(accelerator.device)
     return (time.monotonic() - began) / (steps * few.batch_size)
 
 

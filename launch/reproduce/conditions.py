@@ -25,6 +25,8 @@ def conditions(
     return {
         **asked.plain(), **asdict(plan), "judge": judge.describe() if judge else None, "commit": commit(),
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
+        "mixed_precision": sorted({each for row in results for each in row.get("mixed_precision", ["unknown"])}),
+        "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
         "machine": machine(), "training_pictures": len(Split(built.train, "train")),
         "left_out": left_out(built.train), "held_out": f"{held_out.name} of {held_out.dataset_id}",
         "held_out_pictures": min(len(held_out), plan.limit or len(held_out)), "size": built.size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -20,10 +19,11 @@ from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from launch.compare import prepared
-from launch.processes import launcher
+from launch.processes import launcher, sharing
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.conditions import commit
 from launch.reproduce.judge import Judge
+from launch.reproduce.training import PEAK
 from shards.errors import UserError
 from shards.files import write_whole
 
@@ -74,10 +74,13 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
         return dict(json.loads(cost.read_text()))
     written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
     save_recipe(entry.recipe, written)
-    words: list[str | Path] = ["-m", "launch.train", "--recipe", written, "--shards", shards, "--run", entry.folder]
-    peak = run(entry.name, [*starter(entry.recipe), *words, "--tracker", "none"])
-    seconds = trained_seconds(entry.folder)
-    found = {"seconds": seconds, "peak_mb": peak, "parameters": parameters(entry.recipe), "commit": commit()}
+    (entry.folder / PEAK).unlink(missing_ok=True)
+    words: list[str | Path] = ["--recipe", written, "--shards", shards, "--run", entry.folder, "--tracker", "none"]
+    peak = run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.training", *words])
+    found = {
+        "peak_mb": peak, "peak_of": "resident memory", **told(entry.folder), "parameters": parameters(entry.recipe),
+        "commit": commit(),
+    }  # fmt: skip
     write_whole(cost, json.dumps(found).encode())
     return found
 
@@ -85,11 +88,10 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
 def starter(recipe: Recipe) -> list[str]:
     """What starts a training: a process for each GPU that its batch can be shared by; one where there is none.
 
-    On CPUs one process has all cores, as when the plan measured how fast the recipe is: small pictures in small
-    batches leave two processes waiting for each other.
+    One GPU has a launcher too: precision must not depend on how many there are. On CPUs one process has all cores, as
+    when the plan measured how fast the recipe is: small pictures in small batches leave two waiting for each other.
     """
-    processes = math.gcd(recipe.batch_size, torch.cuda.device_count())
-    return launcher(processes) if torch.cuda.device_count() > 1 else [sys.executable]
+    return launcher(sharing(recipe.batch_size)) if torch.cuda.device_count() else [sys.executable]
 
 
 def finished(entry: Entry) -> bool:
@@ -164,10 +166,16 @@ def run(name: str, line: Sequence[str | Path]) -> float:
     return used.ru_maxrss / 1000  # Linux counts in KB
 
 
-def trained_seconds(folder: Path) -> float:
-    """Seconds of training in all starts of a run."""
+def told(folder: Path) -> dict[str, Any]:
+    """What a run says of itself: seconds of training and precision of all its starts, on a GPU its peak memory."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return float(sum(line["seconds"] for line in lines if line["kind"] == "train"))
+    starts = [line for line in lines if line["kind"] == "start"]
+    found = {
+        "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),
+        "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
+    }
+    peak = folder / PEAK
+    return {**found, **json.loads(peak.read_text())} if peak.is_file() else found
 
 
 def parameters(recipe: Recipe) -> int:

@@ -95,7 +95,8 @@ def notes(facts: dict[str, Any]) -> list[str]:
     load = ", ".join(f"{value:.1f}" for value in machine["load_average"])
     found = [
         f"{machine['cpu']}, {machine['cores']} cores, {gpus}, load average {load} at the end; {machine['date']}; "
-        f"commit {facts['commit'] or 'unknown'}, networks trained at {', '.join(facts['trained_at'])}. "
+        f"commit {facts['commit'] or 'unknown'}, networks trained at {', '.join(facts['trained_at'])}, "
+        f"mixed precision {', '.join(facts['mixed_precision'])}; peak MB of {' or '.join(facts['peak_of'])}. "
         "Accuracy and MAE count L; a network that is given L has it right.",
     ]
     if facts["judge"]:

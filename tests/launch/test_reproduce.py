@@ -7,22 +7,26 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from colortrain.checkpoint import latest_checkpoint
+from colortrain.recipes import get_recipe
 from colortrain.tables import LABELS
-from launch.reproduce import asked_of, table
+from launch.reproduce import asked_of, table, training
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.budget import FULL, Budget, budget, make_plan, seconds_an_image
 from launch.reproduce.judge import judge_for, labelled, load_judge, moved
-from launch.reproduce.runs import entries
+from launch.reproduce.runs import entries, starter, told
 from launch.reproduce.sets import TABLES, Sets
 from shards.errors import UserError
 from tests.distributed.processes import ROOT, command, environment, run_door
@@ -78,6 +82,7 @@ def test_one_command_makes_the_table(made: tuple[Path, Path, str]) -> None:
     assert [row["samples"] for row in rows(out)] == [5, 5]
     assert all(row["metrics"]["fid"]["generated"] > 0 for row in rows(out))
     assert {"seconds", "peak_mb", "parameters", "commit"} <= set(rows(out)[0])
+    assert "mixed precision no; peak MB of resident memory." in text
     with Image.open(out / "picture.png") as picture:
         assert picture.width > 4 * 32
 
@@ -150,9 +155,54 @@ def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
     assert (plan.limit, plan.judge_images) == (3000, 100_000)
 
 
-def test_speed_is_measured_over_whole_turns() -> None:
+def test_speed_is_measured_over_whole_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step warms up and does not count; the last of a turn costs the most, and belongs to it."""
     recipe = entries(asked(Path(), recipes=("drouilhet_wgan_gp",)), Plan(100, None, 1), 32)[0].recipe
-    assert 0 < seconds_an_image(recipe) < 10
+    cycle, costs, clock = recipe.n_critic, [100.0], SimpleNamespace(now=0.0, waits=[])
+    costs += 3 * [*(cycle - 1) * [0.3], 0.6]
+    clock.monotonic = lambda: clock.now
+
+    def step(*_: object) -> None:
+        clock.now += costs.pop(0)
+
+    budgets = sys.modules[seconds_an_image.__module__]
+    monkeypatch.setattr(budgets, "time", clock)
+    monkeypatch.setattr(budgets, "train_step", step)
+    monkeypatch.setattr(budgets, "wait_for", lambda _: clock.waits.append(clock.now))
+    assert cycle > 1
+    found = seconds_an_image(recipe)
+    turns = (clock.now - 100) / (0.3 * (cycle - 1) + 0.6)
+    assert turns == pytest.approx(round(turns))
+    assert found == pytest.approx((0.3 * (cycle - 1) + 0.6) / (cycle * min(recipe.batch_size, 16)))
+    assert clock.waits == [100, clock.now]  # a GPU's clock is read when it has done what it was asked for
+
+
+@pytest.mark.parametrize(("gpus", "config"), [(1, "one_gpu.yaml"), (2, "ddp.yaml"), (3, "one_gpu.yaml")])
+def test_precision_does_not_follow_the_number_of_gpus(gpus: int, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    line = starter(get_recipe("nampouri_unet"))
+    (path,) = [Path(word) for word in line if word.endswith(".yaml")]
+    assert path.name == config
+    assert yaml.safe_load(path.read_text())["mixed_precision"] == "bf16"
+
+
+def test_a_training_on_a_gpu_tells_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = {"kind": "start", "mixed_precision": "no"}
+    again = {**start, "mixed_precision": "bf16"}
+    lines = [start, {"kind": "train", "seconds": 2}, again, {"kind": "train", "seconds": 3}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = {"seconds": 5, "mixed_precision": ["bf16", "no"]}
+    assert told(tmp_path) == before
+    monkeypatch.setattr(training.train, "main", lambda argv: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7_000_000)
+    words = ["--recipe", "flagship", "--shards", "none", "--run", str(tmp_path)]
+    monkeypatch.setenv("RANK", "1")
+    assert training.main(words) == 0
+    assert told(tmp_path) == before
+    monkeypatch.setenv("RANK", "0")
+    assert training.main(words) == 0
+    assert told(tmp_path) == {**before, "peak_mb": 7, "peak_of": "GPU memory"}
 
 
 def test_nazeris_table_keeps_the_published_size_and_every_table_has_a_full_number(tmp_path: Path) -> None:
