@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from colortrain.inference.card import read_json
 from colortrain.pictures import read_metrics
 from colortrain.recipe import Recipe, load_recipe
 from shards.errors import UserError
@@ -38,7 +38,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Story:
-    """All that is known of a run from its folder. `scores` is evaluation.json, else the last validation, else empty."""
+    """All that is known of a run from its folder.
+
+    `scores` is evaluation.json unless the last validation is of a later step, else that validation, else empty.
+    """
 
     run: Path
     name: str
@@ -96,11 +99,8 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
-    try:
-        found = json.loads((run / "evaluation.json").read_text())
-    except (OSError, ValueError):
-        found = validation[-1] if validation else {}
-    return found if isinstance(found, dict) else {}
+    found, last = read_json(run / "evaluation.json"), validation[-1] if validation else {}
+    return found if found.get("step", -1) >= last.get("step", -1) else last
 
 
 def _samples(run: Path) -> tuple[tuple[int, Path], ...]:

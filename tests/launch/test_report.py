@@ -239,6 +239,18 @@ def test_scores_of_the_evaluation_stand_with_their_intervals(page: Page, place: 
     assert words[: len(said)] == said  # where nothing can be said is last, whichever way
 
 
+@pytest.mark.parametrize(("step", "stands"), [(5, False), (6, True), (8, True)])
+def test_scores_from_before_the_last_validation_are_not_the_runs(
+    step: int, stands: bool, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "one", tmp_path / "run")
+    evaluated = {"step": step, "metrics": {"l1": {"generated": 0.5}}}
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluated))
+    story = read_story(tmp_path / "run", "run")
+    assert story.validation[-1]["step"] == 6
+    assert story.scores == (evaluated if stands else story.validation[-1])
+
+
 def test_warnings_of_the_journal_are_shown(place: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(place / "one", run)
