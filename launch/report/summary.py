@@ -104,7 +104,8 @@ def warnings(story: Story) -> list[str]:
     if ratio is not None and ratio < SEPIA:
         found.append(f"Colourfulness is {ratio:.2f} of the truth's: below {SEPIA}, colours are on their way to sepia.")
     l1 = story.metrics.get("l1", {})
-    if {"generated", "median"} <= l1.keys() and l1["generated"] > l1["median"]:
+    mine, median = l1.get("generated"), l1.get("median")
+    if mine is not None and median is not None and mine > median:
         found.append("One constant colour has a lower L1: look at the pictures, not at L1.")
     newest = {line["about"]: line for line in story.others if line["kind"] == "warning" and line["about"] not in _NOW}
     return found + [f"At step {line['step']:,}: {line['text']}." for line in newest.values()]

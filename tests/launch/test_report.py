@@ -251,6 +251,17 @@ def test_scores_from_before_the_last_validation_are_not_the_runs(
     assert story.scores == (evaluated if stands else story.validation[-1])
 
 
+def test_a_run_that_diverged_has_a_page(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "one", run)
+    last = read_story(run, "run").validation[-1]
+    none = {name: dict.fromkeys(values) | {"grey": 0.1} for name, values in last["metrics"].items()}
+    with open(run / "metrics.jsonl", "a") as stream:
+        stream.write(json.dumps({**last, "step": 7, "metrics": none}) + "\n")
+    assert main([str(run), str(place / "two"), "--out", str(tmp_path)]) == 0
+    assert "No held-out scores yet." in (tmp_path / "report.html").read_text()
+
+
 def test_warnings_of_the_journal_are_shown(place: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(place / "one", run)
