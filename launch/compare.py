@@ -32,7 +32,7 @@ from launch.processes import launcher, sharing
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.lab import lab_to_rgb
-from shards.reader import open_held_out
+from shards.reader import Split, open_held_out
 
 _EXAMPLE = """\
 example: two recipes on your own shards
@@ -111,11 +111,17 @@ def number(metric: str, value: float | None) -> str:
     return "" if value is None else f"{value:.{LABELS[metric][2]}f}"
 
 
-def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
-    """One picture: photographs in rows; grey, every recipe and the truth in columns."""
+def open_photos(shards: Path, size: int) -> Split:
+    """The held-out split to draw from; raises `UserError` unless it holds pictures of the networks' size."""
     split = open_held_out(shards)
     if split.manifest.size != size:
-        raise UserError(f"--photos {shards} holds {split.manifest.size} px, the networks were trained on {size}")
+        raise UserError(f"--photos {shards} holds {split.manifest.size} px, the networks are trained on {size}")
+    return split
+
+
+def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
+    """One picture: photographs in rows; grey, every recipe and the truth in columns."""
+    split = open_photos(shards, size)
     lab = stored_to_lab(
         torch.from_numpy(split.read(np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
     )
@@ -145,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
     size = open_held_out(asked.shards).manifest.size
+    open_photos(asked.photos or asked.shards, size)
     recipes = [prepared(name, size, asked.base_channels, asked.images) for name in asked.recipes]
     results = []
     for place, recipe in enumerate(recipes, 1):

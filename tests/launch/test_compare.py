@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from colortrain.recipes import RECIPES
+from launch import compare
 from launch.compare import check_images, prepared
 from shards.errors import UserError
 from tests.colortrain.small_set import small_set
@@ -52,6 +53,19 @@ def test_unknown_recipes_are_named_before_any_work(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "valid, nearest first: nazeri_gan," in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("size", "said"), [(16, "holds 16 px, the networks are trained on 32"), (None, "no folder")])
+def test_other_photos_are_looked_at_before_any_work(
+    size: int | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=4, splits=("train", "val"))
+    photos = small_set(tmp_path / "photos", size=size, count=4) if size else tmp_path / "none"
+    monkeypatch.setattr(compare, "run_one", lambda *_: pytest.fail("trains"))
+    with pytest.raises(UserError, match=said):
+        compare.main(
+            ["--shards", str(shards), "--out", str(tmp_path / "out"), "--images", "8", "--photos", str(photos)]
+        )
 
 
 def test_networks_that_saw_more_images_are_not_compared(tmp_path: Path) -> None:
