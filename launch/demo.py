@@ -115,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")
     words.add_argument("--images", type=int, default=IMAGES, help="how many images to train on")
     run, images = (lambda a: (a.out, a.images))(words.parse_args(argv))
+    if run.name in ("", ".."):
+        raise UserError(f"--out {run}: give a folder by its name, as in --out runs/demo")
     began, python = time.monotonic(), [sys.executable, "-m"]
     photos, shards = run.with_name(run.name + "-data") / "photos", run.with_name(run.name + "-data") / "shards"
     write_photographs(photos)

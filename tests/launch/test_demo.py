@@ -9,6 +9,17 @@ import pytest
 import torch
 
 from launch import demo
+from shards.errors import UserError
+
+
+@pytest.mark.parametrize("out", ["", ".", "..", "/", "runs/.."])
+def test_a_folder_without_a_name_is_refused_before_any_work(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "write_photographs", lambda folder: pytest.fail(f"writes {folder}"))
+    with pytest.raises(UserError, match="give a folder by its name"):
+        demo.main(["--out", out])
 
 
 @pytest.mark.parametrize(("gpus", "processes"), [(0, "2"), (1, "1"), (3, "1"), (4, "4"), (6, "2")])
