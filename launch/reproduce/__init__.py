@@ -85,8 +85,8 @@ def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str
         print(f"\n== {entry.name} ({place} of {len(chosen)})", flush=True)
         train(entry, built.train)
         score(entry, built.held_out, plan.limit, eyes, curve=asked.table == "nazeri")
-        results = finished_rows(asked.out)
-        facts = conditions(asked, plan, built, eyes, results)
+        results, others = finished_rows(asked.out, eyes)
+        facts = {**conditions(asked, plan, built, eyes, results), "another_judges": others}
         text = table.markdown(asked.table, results, facts)
         document = {"conditions": facts, "results": results}
         write_whole(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")

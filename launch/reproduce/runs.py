@@ -128,15 +128,20 @@ def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None, cu
     return result
 
 
-def finished_rows(out: Path) -> list[dict[str, Any]]:
-    """What `score` and `train` found of every network that `out` holds, in the order of the recipes, then of seeds."""
+def finished_rows(out: Path, judge: Judge | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """What `score` and `train` found of every network that `out` holds, in the order of the recipes, then of seeds.
+
+    Their distances are this judge's; then the folders of those that another one scored: a table has one judge.
+    """
     place = {name: number for number, name in enumerate(RECIPES)}
-    rows = [
-        {**json.loads(path.read_text())["result"], **json.loads((path.parent / _COST).read_text())}
-        for path in out.glob(f"*/{_SCORES}")
-        if (path.parent / _COST).is_file()
-    ]
-    return sorted(rows, key=lambda row: (place.get(row["recipe"], len(place)), row["seed"]))
+    rows, others = [], []
+    for path in sorted(out.glob(f"*/{_SCORES}")):
+        known, cost = json.loads(path.read_text()), path.parent / _COST
+        if known["asked"]["judge"] != (judge.digest if judge else None):
+            others.append(path.parent.name)
+        elif cost.is_file():
+            rows.append({**known["result"], **json.loads(cost.read_text())})
+    return sorted(rows, key=lambda row: (place.get(row["recipe"], len(place)), row["seed"])), others
 
 
 def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:

@@ -24,11 +24,11 @@ PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The whole text."""
-    shown = [name for name in HEADS if name in results[0]["metrics"]]
+    shown = [name for name in HEADS if reference(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     lines.append(["better", "", *(LABELS[name][1] for name in shown), "", "", ""])
-    lines += [baseline(version, results[0], shown) for version in ("grey", "median", "truth")]
+    lines += [baseline(version, results, shown) for version in ("grey", "median", "truth")]
     if table == "nazeri":
         lines += [published(name, shown) for name in PUBLISHED if name in {result["recipe"] for result in results}]
     best = {name: closest(name, results) for name in shown}
@@ -39,8 +39,8 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
 
 def closest(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     """The best that any network reached: the highest, the lowest, or the nearest to what the truth has."""
-    values = [value for row in results if (value := row["metrics"][metric].get("generated")) is not None]
-    truth = results[0]["metrics"][metric].get("truth", 1.0)
+    values = [value for row in results if (value := generated(metric, row)) is not None]
+    truth = reference(metric, results).get("truth", 1.0)
     better = {"↑": -1, "↓": 1}.get(LABELS[metric][1])
     return min(values, key=lambda value: better * value if better else abs(value - truth), default=None)
 
@@ -49,15 +49,26 @@ def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | N
     """One network's figures, the best of their columns in bold, and what they cost."""
     cells = []
     for name in shown:
-        value = result["metrics"][name].get("generated")
-        cells.append(f"**{_number(value, name)}**" if value == best[name] else _number(value, name))
+        value, text = generated(name, result), _number(generated(name, result), name)
+        cells.append(f"**{text}**" if text and value == best[name] else text)
     cost = [f"{result['seconds']:.0f}", f"{result['peak_mb']:.0f}", f"{result['parameters']:,}"]
     return [f"`{result['recipe']}`", str(result["seed"]), *cells, *cost]
 
 
-def baseline(version: str, result: dict[str, Any], shown: Sequence[str]) -> list[str]:
+def generated(metric: str, result: dict[str, Any]) -> float | None:
+    """One network's figure; None if it was scored before there was such a metric."""
+    value: float | None = result["metrics"].get(metric, {}).get("generated")
+    return value
+
+
+def reference(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """A metric of the first network that was scored by it; empty if none was."""
+    return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
+
+
+def baseline(version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]) -> list[str]:
     """Grey, the median colour, or the truth."""
-    return [f"*{version}*", "", *(_number(result["metrics"][name].get(version), name) for name in shown), "", "", ""]
+    return [f"*{version}*", "", *(_number(reference(name, results).get(version), name) for name in shown), "", "", ""]
 
 
 def published(name: str, shown: Sequence[str]) -> list[str]:
@@ -101,6 +112,8 @@ def notes(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["judge"]:
         found.append(f"Fréchet distance: {facts['judge']}.")
+    if facts["another_judges"]:
+        found.append(f"Not in the table, for another judge scored them: {', '.join(facts['another_judges'])}.")
     return found
 
 

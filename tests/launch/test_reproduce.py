@@ -20,13 +20,14 @@ import yaml
 from PIL import Image
 
 from colortrain.checkpoint import latest_checkpoint
+from colortrain.models.classifier import Classifier
 from colortrain.recipes import get_recipe
 from colortrain.tables import LABELS
 from launch.reproduce import asked_of, table, training
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.budget import FULL, Budget, budget, make_plan, seconds_an_image
-from launch.reproduce.judge import judge_for, labelled, load_judge, moved
-from launch.reproduce.runs import entries, starter, told
+from launch.reproduce.judge import Judge, judge_for, labelled, load_judge, moved
+from launch.reproduce.runs import entries, finished_rows, starter, told
 from launch.reproduce.sets import TABLES, Sets
 from shards.errors import UserError
 from tests.distributed.processes import ROOT, command, environment, run_door
@@ -243,6 +244,38 @@ def test_a_curve_stands_below_the_table_and_only_where_there_is_one() -> None:
 
 def test_columns_are_metrics_that_there_are() -> None:
     assert set(table.HEADS) <= set(LABELS)
+
+
+def test_rows_of_another_judge_are_named_and_left_out(tmp_path: Path) -> None:
+    for name, digest in (("flagship-1", "new"), ("flagship-0", "new"), ("nazeri_gan-0", "old")):
+        (tmp_path / name).mkdir()
+        result = {"recipe": name[:-2], "seed": int(name[-1]), "metrics": {}}
+        scores = {"asked": {"judge": digest}, "result": result}
+        (tmp_path / name / "scores.json").write_text(json.dumps(scores))
+        (tmp_path / name / "cost.json").write_text('{"seconds": 1}')
+    judge = Judge(Classifier(), 0.5, "new", torch.device("cpu"))
+    rows, others = finished_rows(tmp_path, judge)
+    assert [(row["recipe"], row["seed"], row["seconds"]) for row in rows] == [("flagship", 0, 1), ("flagship", 1, 1)]
+    assert others == ["nazeri_gan-0"]
+    assert finished_rows(tmp_path, None) == ([], ["flagship-0", "flagship-1", "nazeri_gan-0"])
+
+
+def test_networks_that_were_scored_by_fewer_metrics_have_empty_cells() -> None:
+    def row(name: str, **figures: float) -> dict[str, Any]:
+        metrics = {metric: {"generated": value, "grey": 9.0} for metric, value in figures.items()}
+        return {"recipe": name, "seed": 0, "metrics": metrics, "seconds": 1, "peak_mb": 2, "parameters": 3}
+
+    facts = {
+        "base_channels": 4, "left_out": {}, "images": 1, "training_pictures": 1, "size": 32, "held_out_pictures": 1,
+        "held_out": "val", "machine": {"gpus": [], "load_average": [1.0], "cpu": "c", "cores": 2, "date": "d"},
+        "commit": None, "trained_at": [], "mixed_precision": [], "peak_of": [], "judge": "eyes",
+        "another_judges": ["flagship-7"],
+    }  # fmt: skip
+    lines = table.markdown("cifar10", [row("old", mae=1.0), row("new", mae=2.0, sepia=0.5)], facts).splitlines()
+    assert "| *grey* |  | 9.00 | 9.000 |  |  |  |" in lines
+    assert "| `old` | 0 | **1.00** |  | 1 | 2 | 3 |" in lines
+    assert "| `new` | 0 | 2.00 | **0.500** | 1 | 2 | 3 |" in lines
+    assert lines[-1] == "Not in the table, for another judge scored them: flagship-7."
 
 
 def test_the_best_of_a_column_is_the_highest_the_lowest_or_the_truths() -> None:
