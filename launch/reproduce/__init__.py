@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colortrain.recipes import RECIPES
-from launch.compare import draw
-from launch.doors import DoorParser, at_least_one
+from launch.compare import draw, open_photos
+from launch.doors import DoorParser, at_least_one, at_least_zero
 from launch.reproduce import judge, sets, table
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.budget import Budget, budget, make_plan
@@ -40,7 +40,7 @@ example: ten minutes, from the archive to the table
 def parser() -> DoorParser:
     """The words this door understands."""
     words = DoorParser("launch.reproduce", __doc__ or "", _EXAMPLE)
-    words.add_argument("table", choices=sets.TABLES, help="which table")
+    words.add_argument("table", choices=sets.SIZES, help="which table")
     words.add_argument("--source", type=Path, required=True, metavar="DIR", help="CIFAR-10's folder, or photographs")
     words.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything goes")
     words.add_argument(
@@ -49,7 +49,7 @@ def parser() -> DoorParser:
     )  # fmt: skip
     words.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of the table's")
     words.add_argument(
-        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="train each with these; default 0"
+        "--seeds", nargs="+", type=at_least_zero, default=[0], metavar="N", help="train each with these; default 0"
     )
     words.add_argument(
         "--base-channels", type=at_least_one, default=16, metavar="N",
@@ -61,7 +61,7 @@ def parser() -> DoorParser:
 
 
 def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
-    """What was asked for; raises `UserError` for a recipe that there is not, before any work."""
+    """What was asked for; raises `UserError`, before any work, for what there is not."""
     found = parser().parse_args(words)
     names = found.recipes or (sets.NAZERI if found.table == "nazeri" else list(RECIPES))
     for name in names:
@@ -69,6 +69,8 @@ def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
             raise unknown("recipe", name, RECIPES)
     if not found.source.exists():
         raise UserError(f"--source {found.source}: there is nothing of that name")
+    if found.photos:
+        open_photos(found.photos, sets.SIZES[found.table])
     asked = Asked(
         table=found.table, source=found.source, out=found.out, recipes=tuple(names), seeds=tuple(found.seeds),
         base_channels=None if found.table == "nazeri" else found.base_channels, limit=found.limit,

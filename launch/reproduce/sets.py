@@ -7,12 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.cifar import SIDE
 from shards.errors import UserError
-from shards.reader import open_held_out
 
-TABLES = ("nazeri", "cifar10", "photos")
+SIZES = {"nazeri": SIDE, "cifar10": SIDE, "photos": 64}
 NAZERI = ["nazeri_gan", "nazeri_unet_l2"]
-PHOTO_SIZE = 64
 _SOME_LEFT_OUT = 1  # the build's exit status when it left grey or unreadable pictures out, and listed them
 
 
@@ -34,12 +33,12 @@ def build(table: str, source: Path, folder: Path) -> Sets:
     """
     if table == "photos":
         photos = folder / "photos"
-        _build(source, photos, PHOTO_SIZE, "--splits", "train=.95,val=.05")
-        return Sets(photos, photos, PHOTO_SIZE, labelled=False)
+        _build(source, photos, SIZES[table], "--splits", "train=.95,val=.05")
+        return Sets(photos, photos, SIZES[table], labelled=False)
     train, whole = folder / "train", folder / "all"
-    _build(source, whole, 32, "--splits", "source")
-    _build(_training_batches(source), train, 32, "--splits", "source", "--drop-grey")
-    return Sets(train, whole, open_held_out(whole).manifest.size, labelled=True)
+    _build(source, whole, SIDE, "--splits", "source")
+    _build(_training_batches(source), train, SIDE, "--splits", "source", "--drop-grey")
+    return Sets(train, whole, SIDE, labelled=True)
 
 
 def _training_batches(source: Path) -> str:

@@ -28,8 +28,9 @@ from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.budget import FULL, Budget, budget, make_plan, seconds_an_image
 from launch.reproduce.judge import Judge, judge_for, labelled, load_judge, moved
 from launch.reproduce.runs import entries, finished_rows, starter, told
-from launch.reproduce.sets import TABLES, Sets
+from launch.reproduce.sets import SIZES, Sets
 from shards.errors import UserError
+from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, command, environment, run_door
 from tests.shards.pictures import pieces
 
@@ -140,6 +141,16 @@ def test_words_that_are_no_budget(text: str, tmp_path: Path) -> None:
         assert asked_of(line)[1].kind == "full:1"
 
 
+def test_seeds_and_photos_are_looked_at_before_any_work(tmp_path: Path) -> None:
+    line = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", "full"]
+    with pytest.raises(UserError, match="needs a whole number of at least 0, got '-1'"):
+        asked_of([*line, "--seeds", "0", "-1"])
+    photos = small_set(tmp_path / "photos", size=64, count=4)
+    with pytest.raises(UserError, match="holds 64 px, the networks are trained on 32"):
+        asked_of([*line, "--photos", str(photos)])
+    assert asked_of(["photos", *line[1:], "--photos", str(photos)])[2] == photos
+
+
 def test_a_plan_is_kept_and_other_words_are_refused(tmp_path: Path) -> None:
     built = Sets(tmp_path, tmp_path, 32, labelled=True)
     assert make_plan(asked(tmp_path), Budget("images", 700), built) == Plan(700, None, 7000)
@@ -213,7 +224,7 @@ def test_nazeris_table_keeps_the_published_size_and_every_table_has_a_full_numbe
     recipe = made[0].recipe
     assert (recipe.generator.base_channels, recipe.batch_size) == (64, 128)
     assert recipe.total_images(1) == 200 * 50_000
-    assert set(FULL) == set(TABLES)
+    assert set(FULL) == set(SIZES)
 
 
 def test_a_judge_learns_keeps_its_weights_and_refuses_others(tmp_path: Path) -> None:
