@@ -80,6 +80,8 @@ def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> Non
     sets = [word for change in THIN for word in ("--set", change)]
     assert main([name, "--shards", str(shards), *sets, "--seconds", "0.2", "--rounds", "2", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
-    check_agrees({**document, "rows": []})
+    kept = [row for row in document["rows"] if row["unit"] in ("images/s", "GFLOP/s", "MB")]  # others may be 0
+    assert kept
+    check_agrees({**document, "rows": kept})
     if name == "step":
         assert "bf16, channels_last, compile, over plain PyTorch" in {goal["what"] for goal in document["goals"]}
