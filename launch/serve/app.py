@@ -1,7 +1,7 @@
 """The web application behind the page: three files, and uploads that are decoded, coloured and forgotten.
 
 An upload is not trusted: its bytes are counted as they arrive, its pixels before they are decoded, its name is not
-looked at, and nothing of it is written under a name. Requests that other pages make are refused (Origin, Host).
+looked at, and nothing of it is written to a disk. Requests that other pages make are refused (Origin, Host).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -98,19 +99,29 @@ def check_request(request: Request, limit: int) -> None:
         raise HTTPException(415, "Send one photograph as multipart/form-data, in a field named photo.")
 
 
+class _InMemory(MultiPartParser):
+    """Starlette's parser, without its temporary file for what is above 1 MB; `Guard` bounds what comes."""
+
+    spool_max_size = 0  # never
+
+
 async def read_upload(request: Request) -> bytes:
     """The bytes of the one file in the field `photo`; raises `HTTPException`."""
     try:
         with anyio.fail_after(_UPLOAD_SECONDS):
-            async with request.form(max_files=1, max_fields=1) as form:
-                photo = form.get("photo")
-                if not isinstance(photo, UploadFile):
-                    raise HTTPException(400, "There is no file in the field photo.")
-                return await photo.read()
+            form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=1).parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
     except TimeoutError:
         raise HTTPException(408, f"The upload took longer than {_UPLOAD_SECONDS:.0f} s.") from None
     except ClientDisconnect:
         raise HTTPException(400, "The upload ended before it was whole.") from None
+    photo = form.get("photo")
+    data = await photo.read() if isinstance(photo, UploadFile) else None
+    await form.close()
+    if data is None:
+        raise HTTPException(400, "There is no file in the field photo.")
+    return data
 
 
 def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:

@@ -114,6 +114,13 @@ def test_a_photograph_comes_back_as_each_network_colours_it(site: Site) -> None:
         assert np.array_equal(pixels(png), network.colorize(cat))
 
 
+def test_a_photograph_of_megabytes_never_reaches_the_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", lambda self: pytest.fail("written"))
+    noise = encode(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8))
+    assert 1.4e6 < len(noise) < LIMITS.bytes
+    assert post(site, noise)[0] == 200
+
+
 def test_every_answer_is_locked_up(site: Site) -> None:
     for path, method in (("/", "GET"), ("/page.js", "GET"), ("/nowhere", "GET"), ("/colorize/0", "POST")):
         headers = ask(site, path, method)[2]
