@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from shards.bombs import excess
+
 MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
@@ -51,15 +53,16 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open without decoding pixels; raises `Undecodable` for no image, or one of more than `max_pixels`."""
+    """Open without decoding pixels; raises `Undecodable` for no image, or one whose decoding takes too much."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata is no news here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+            too_much = excess(image, data, max_pixels)
     except Exception as error:  # Pillow's parsers raise anything on damaged files
         raise _undecodable(error) from None
-    if image.width * image.height > max_pixels:
-        raise Undecodable(BOMB, f"{image.width} x {image.height} pixels, more than {max_pixels}")
+    if too_much:
+        raise Undecodable(BOMB, too_much)
     return image
 
 

@@ -131,7 +131,8 @@ def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
     except Undecodable as error:
         if error.reason == BOMB:
             most = f"{max_pixels / 1e6:g} megapixels"
-            raise HTTPException(413, f"This picture has more than {most}, the most taken here.") from None
+            sentence = f"This picture has more than {most}, the most taken here, or is as much to decode."
+            raise HTTPException(413, sentence) from None
         raise HTTPException(422, "This file is no picture that can be read here, or it is damaged.") from None
     stream = io.BytesIO()
     network.colorize(picture).save(stream, "PNG", compress_level=1)
