@@ -28,7 +28,7 @@ from shards.format import (
     member_header,
     split_folder,
 )
-from shards.index import INDEX
+from shards.index import INDEX, load_index
 from shards.pack import Report
 from shards.plan import BUILD, Plan, load_plan
 from shards.pool import Task, run_tasks
@@ -47,7 +47,7 @@ def verify(root: Path, workers: int = 1, quiet: bool = False) -> Manifest:
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
     _check_records(root, manifest, plan, records)
     for split in manifest.splits:
-        _check_index(root, plan, records, split)
+        _check_index(root, manifest, plan, records, split)
     _check_shards(root, plan, records, workers, quiet)
     return manifest
 
@@ -71,13 +71,9 @@ def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence
         raise UserError(f"{root / MANIFEST}: left_out is not what the records say; {MEND}")
 
 
-def _check_index(root: Path, plan: Plan, records: Sequence[Record], split: str) -> None:
+def _check_index(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record], split: str) -> None:
     path = split_folder(root, split) / INDEX
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {MEND}") from None
-    if not np.array_equal(table, index_table(plan, records, split)):
+    if not np.array_equal(load_index(path, manifest.samples(split)), index_table(plan, records, split)):
         raise UserError(f"{path} does not agree with the tars; {MEND}")
 
 

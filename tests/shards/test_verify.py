@@ -155,6 +155,14 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
+def overwrite(name: str, place: int, new: bytes) -> Callable[[Path], None]:
+    def apply(out: Path) -> None:
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[:place] + new + data[place + len(new) :])
+
+    return apply
+
+
 def forge_manifest(out: Path) -> None:
     """Drop a shard from the manifest and give it the dataset_id that then is right."""
     manifest = load_manifest(out)
@@ -174,7 +182,10 @@ def forge_manifest(out: Path) -> None:
         (change_index(3, 1), "train/index.npy does not agree with the tars"),
         (change_index(5, 2), "train/index.npy does not agree with the tars"),
         (change_checksum, f"{SHARD} is broken: member .* pixels have not the CRC-32 recorded"),
-        (drop("val/index.npy"), "val/index.npy cannot be read"),
+        (drop("val/index.npy"), "val/index.npy is missing"),
+        (overwrite("val/index.npy", 0, b"PK\3\4"), "val/index.npy is damaged"),  # numpy would say BadZipFile,
+        (overwrite("val/index.npy", 8, b"\1"), "val/index.npy is damaged"),  # TokenError,
+        (overwrite("val/index.npy", 21, b","), "val/index.npy is damaged"),  # SyntaxError
         (drop("manifest.json"), "has no manifest.json: not a shard set, or not finished"),
         (edit("manifest.json", '"size": 32', '"size": 64'), "manifest.json is damaged .dataset_id"),
         (edit("manifest.json", "{", ""), "manifest.json is damaged"),
