@@ -34,6 +34,7 @@ example: a folder for two lines of Python, and ONNX beside it
   python -c 'import colortrain; print(colortrain.load("exported").description)'
 """
 RECIPE, CARD = "recipe.json", "README.md"
+FILES = (RECIPE, CARD, f"{MODEL}.safetensors", CONFIG)  # in the order in which they are written
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,11 +66,19 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_folder(out: Path, force: bool) -> None:
-    ours = read_json(out / CONFIG).get("library") == "colortrain"
+    ours = read_json(out / CONFIG).get("library") == "colortrain" or _is_unfinished(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not ours):
         raise UserError(f"{out} holds something else than an export: choose another --out")
     if ours and not force:
         raise UserError(f"{out} holds an export already: choose another --out, or give --force")
+
+
+def _is_unfinished(out: Path) -> bool:
+    """Whether a folder holds what a killed export left, which began with its recipe, and nothing else."""
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    temporary = tuple(f".{name}." for name in FILES)
+    own = (name in FILES[:-1] or (name.startswith(temporary) and name.endswith(".tmp")) for name in names)
+    return all(own) and any(RECIPE in name for name in names)
 
 
 def _check_push(arguments: argparse.Namespace) -> None:
@@ -85,8 +94,8 @@ def _check_push(arguments: argparse.Namespace) -> None:
 
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
     """Write an export's files, config.json last."""
-    write_whole(out / CARD, model_card(name, network, recipe, run).encode())
     save_recipe(without_paths(recipe), out / RECIPE)
+    write_whole(out / CARD, model_card(name, network, recipe, run).encode())
     network.save(out)
 
 
@@ -100,7 +109,7 @@ def without_paths(recipe: Recipe) -> Recipe:
 
 def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
     """Send an export's own files, and no others that lie there, to the Hub; returns the address."""
-    files = [CARD, RECIPE, CONFIG, f"{MODEL}.safetensors"]
+    files = [*FILES]
     if onnx is not None and onnx.resolve().parent == out.resolve():
         files.append(onnx.name)
     api = HfApi()

@@ -106,6 +106,38 @@ def test_nothing_is_overwritten_unless_told(run: Path, tmp_path: Path) -> None:
         export(run, "--onnx", tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize("written", range(4))
+def test_a_killed_export_can_be_done_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    out, replace = tmp_path / "exported", Path.replace
+
+    def replace_some(temporary: Path, path: Path) -> Path:
+        if len(names(out)) == written + 1:  # it and its temporary neighbour
+            temporary.with_name(f".{path.name}.node.1.tmp").write_bytes(b"what a process leaves that cannot clear up")
+            raise KeyboardInterrupt
+        return replace(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", replace_some)
+    with pytest.raises(KeyboardInterrupt):
+        export(run, "--out", out)
+    monkeypatch.undo()
+    assert len(names(out)) == written + 1
+    with pytest.raises(UserError, match=r"holds an export already: .*--force"):
+        export(run, "--out", out)
+    assert export(run, "--out", out, "--force") == 0
+    assert colortrain.load(out).description.step == 5
+
+
+def test_a_folder_of_another_library_is_no_export(run: Path, tmp_path: Path) -> None:
+    others = ["README.md", "config.json", "model.safetensors", "recipe.json"]
+    for name in others:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match="holds something else than an export"):
+        export(run, "--out", tmp_path, "--force")
+    assert [(tmp_path / name).read_text() for name in others] == ["{}"] * 4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
