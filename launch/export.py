@@ -33,6 +33,8 @@ example: a folder for two lines of Python, and ONNX beside it
   python -m launch.export --run runs/first --out exported --onnx exported/model.onnx
   python -c 'import colortrain; print(colortrain.load("exported").description)'
 """
+# What an upload fails with; the first are of requests, httpx or httpx2: each version of the library has its own client.
+_FAILURES: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, OSError)
 RECIPE, CARD = "recipe.json", "README.md"
 FILES = (RECIPE, CARD, f"{MODEL}.safetensors", CONFIG)  # in the order in which they are written
 
@@ -116,8 +118,9 @@ def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
     try:
         address = api.create_repo(name, private=private or None, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=out, allow_patterns=files, commit_message="Export from colortrain")
-    except (HfHubHTTPError, ValueError, OSError) as error:
-        raise UserError(f"the Hub did not take {name} ({str(error).splitlines()[0]}); {out} is complete") from None
+    except _FAILURES as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the Hub did not take {name} ({reason}); {out} is complete") from None
     return str(address)
 
 

@@ -192,10 +192,11 @@ def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path
     assert colortrain.load(received).description.step == 5
 
 
-def test_a_hub_that_refuses_is_one_line(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["{hub}/nowhere", "http://127.0.0.1:9"], ids=["refused", "no network"])
+def test_a_hub_that_takes_nothing_is_one_line(run: Path, tmp_path: Path, path: str) -> None:
     with fake_hub() as hub:
-        done = push(run, tmp_path / "exported", f"{hub.address}/nowhere", "--push", "me/old-photos")
+        done = push(run, tmp_path / "exported", path.format(hub=hub.address), "--push", "me/old-photos")
     assert done.returncode == 2
-    assert "the Hub did not take me/old-photos" in done.stderr
+    assert "the Hub did not take me/old-photos (" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "model.safetensors" in names(tmp_path / "exported")
