@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def open_split(shards: str, wanted: str | None, recipe: Recipe, cache: Cache | N
     return split
 
 
+def check_out(out: Path) -> None:
+    """Raise `UserError`, before any work, for a file that could not be written."""
+    if out.is_dir():
+        raise UserError(f"--json {out} is a folder: give a file's name")
+    if out.exists() and not out.is_file():  # a pipe or a device takes what it is given
+        return
+    folder = next(each for each in Path(os.path.realpath(out)).parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--json {out}: {folder} is no folder that you may write to, choose another")
+
+
 def dropout_modes(word: str | None, recipe: Recipe) -> list[bool]:
     """With which settings of dropout to score; the recipe's own comes first."""
     own = recipe.test_dropout
@@ -95,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator, recipe, step = load_generator(arguments.run, step=arguments.checkpoint, ema=arguments.ema)
     split = open_split(arguments.shards, arguments.split, recipe, cache_of(arguments))
     out = arguments.json or arguments.run / "evaluation.json"
-    if out.is_dir():
-        raise UserError(f"--json {out} is a folder: give a file's name")
+    check_out(out)
     accelerator = make_accelerator()
     try:
         check_same_step(step, accelerator)
@@ -106,8 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if accelerator.is_main_process:
             facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
             document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
+            print("\n".join(text_table(each) for each in scores))  # first, lest a full disk take them too
             write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
-            print("\n".join(text_table(each) for each in scores) + f"\nwritten to {out}")
+            print(f"written to {out}")
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

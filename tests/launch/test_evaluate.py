@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_sizes_that_differ_are_named(place: Path, tmp_path: Path) -> None:
         (["--limit", "0"], "at least 1"),
         (["--dropout", "maybe"], "--dropout"),
         (["--json", "."], "--json . is a folder"),
+        (["--json", "/dev/null/new/scores.json"], "--json /dev/null/new/scores.json: /dev/null is no folder"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(place: Path, tmp_path: Path, words: list[str], message: str) -> None:
@@ -120,6 +122,29 @@ def test_mistakes_are_named_and_nothing_is_written(place: Path, tmp_path: Path, 
     with pytest.raises(UserError, match=message):
         main(["--run", str(place / "run"), "--shards", str(place / "shards"), "--json", str(out), *words])
     assert not out.exists()
+
+
+def test_a_folder_that_may_not_be_written_to_is_named_before_any_work(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.evaluate.score", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(UserError, match=f"{tmp_path} is no folder that you may write to"):
+        evaluated(place, tmp_path / "new" / "scores.json")
+
+
+def test_scores_are_shown_even_if_they_cannot_be_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("launch.evaluate.write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluated(place, tmp_path / "scores.json")
+    shown = capsys.readouterr().out
+    assert "L1 of ab / 110" in shown
+    assert "written to" not in shown
 
 
 def test_an_explicit_split_is_never_replaced_by_the_only_one(place: Path, tmp_path: Path) -> None:
