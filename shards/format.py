@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
@@ -36,6 +37,7 @@ ONE_SPLIT = "all"
 HELD_OUT = ("val", "validation", "test")
 DTYPES = ("uint8", "float16")
 TAR_BLOCK = 512
+_SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,11 @@ class Manifest:
 def split_folder(root: Path, split: str) -> Path:
     """The folder of a split's tars: OUT/<split>, or OUT itself where there is only one."""
     return root if split == ONE_SPLIT else root / split
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a split, and so its folder, can have this name."""
+    return bool(_SPLIT_NAME.fullmatch(name))
 
 
 @lru_cache(maxsize=16)
@@ -166,8 +173,19 @@ def _pieces(manifest: Manifest) -> Iterator[str]:
 
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
     claimed = document.pop("dataset_id")
+    _check_names(document["splits"])
     splits: dict[str, Sequence[Shard]] = {name: ShardTable(shards) for name, shards in document.pop("splits").items()}
     manifest = Manifest(splits=splits, **document)
     if manifest.dataset_id != claimed:
         raise ValueError(f"dataset_id is {claimed}, its content gives {manifest.dataset_id}")
     return manifest
+
+
+def _check_names(splits: dict[str, list[Shard]]) -> None:
+    """Raise `ValueError` for what leads out of the set's folder: a set that others made is read, and indexed, in it."""
+    for name in splits:
+        if not is_split_name(name):
+            raise ValueError(f"a split is called {name!r}")
+    for shard in (shard for shards in splits.values() for shard in shards):
+        if shard.path.startswith("/") or ".." in shard.path.split("/"):
+            raise ValueError(f"a shard lies at {shard.path!r}")

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -24,7 +23,7 @@ import numpy as np
 from shards.decode import FITS, MAX_PIXELS
 from shards.errors import UserError, unknown
 from shards.files import fsync_folder
-from shards.format import DTYPES, FORMAT, MANIFEST, ONE_SPLIT
+from shards.format import DTYPES, FORMAT, MANIFEST, ONE_SPLIT, is_split_name
 from shards.sources import Source
 
 BUILD = "build.json"
@@ -32,7 +31,6 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLI
 SOURCES = "sources"
 LOCK = ".lock"  # held by the build at work, or by all parts at work together
 BY_SOURCE = "source"  # `--splits source`
-_SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,7 @@ def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
 
 def check_split_name(name: str) -> None:
     """Raise `UserError` unless `name` can be a split's folder."""
-    if not _SPLIT_NAME.fullmatch(name) or name in (ONE_SPLIT, SOURCES):
+    if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
         raise UserError(f"split name {name!r}: use letters, digits, - and _, and neither {ONE_SPLIT!r} nor {SOURCES!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,7 @@ def test_a_table_is_the_sequence_it_was_made_of(wanted: list[Shard]) -> None:
 
 @given(several)
 def test_saved_and_loaded(tmp_path_factory: pytest.TempPathFactory, wanted: list[Shard]) -> None:
+    wanted = [replace(shard, path=f"train/{shard.path.replace('/', '-')}.tar") for shard in wanted]
     folder = tmp_path_factory.mktemp("set")
     manifest = manifest_of({"train": wanted, "val": wanted[:1]})
     save_manifest(manifest, folder)
@@ -76,6 +77,29 @@ def test_what_cannot_be_a_shard_is_one_line(tmp_path: Path, old: str, new: str) 
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "path"),
+    [
+        ("../../victim", "000000.tar"),
+        ("/victim", "000000.tar"),
+        ("", "000000.tar"),
+        ("train", "/victim/000000.tar"),
+        ("train", "train/../../victim/000000.tar"),
+        ("train", ".."),
+    ],
+)
+def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path, split: str, path: str) -> None:
+    save_manifest(manifest_of({split: [Shard(path=path, samples=7, bytes=1, sha256="ab" * 32)]}), tmp_path)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged \(a (split is called|shard lies at) '"):
+        load_manifest(tmp_path)
+
+
+def test_two_dots_in_a_name_lead_nowhere(tmp_path: Path) -> None:
+    manifest = manifest_of({"all": [Shard(path="a..b/..c.tar", samples=7, bytes=1, sha256="ab" * 32)]})
+    save_manifest(manifest, tmp_path)
+    assert load_manifest(tmp_path) == manifest
 
 
 def test_many_shards_take_little_memory() -> None:
