@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -81,11 +82,22 @@ def share(text: str) -> float:
     return value
 
 
+def gigabytes(text: str) -> float:
+    """The type of a size: above 0, and with an end."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value * 1e9 < math.inf:
+        raise argparse.ArgumentTypeError(f"needs a number of gigabytes above 0, got {text!r}")
+    return value
+
+
 def add_cache(words: argparse.ArgumentParser) -> None:
     """The words for shard sets at a URL."""
     words.add_argument("--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to")
     words.add_argument(
-        "--cache-size", type=float, default=100.0, metavar="GB",
+        "--cache-size", type=gigabytes, default=100.0, metavar="GB",
         help="what --cache may take, the least recently used go; all processes of a machine share it (default: 100)",
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main
-from launch.doors import DOORS, DoorParser, at_least_one
+from launch.doors import DOORS, DoorParser, add_cache, at_least_one, cache_of
 from shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -48,6 +48,20 @@ def test_a_mistake_behind_a_door_is_one_line(capsys: pytest.CaptureFixture[str],
     captured = capsys.readouterr()
     assert captured.err.startswith("colortrain evaluate: error: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e300", "0", "-1", "much"])
+def test_a_cache_of_no_size_is_one_line(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--run", "r", "--shards", "s", "--cache", "c", "--cache-size", size]) == 2
+    assert f"--cache-size: needs a number of gigabytes above 0, got '{size}'" in capsys.readouterr().err
+
+
+def test_a_cache_has_the_gigabytes_that_are_asked_for() -> None:
+    words = DoorParser("some.door", "words", "example")
+    add_cache(words)
+    cache = cache_of(words.parse_args(["--cache", "c", "--cache-size", "1.5"]))
+    assert cache is not None
+    assert cache.max_bytes == 1_500_000_000
 
 
 @pytest.mark.parametrize("words", [["--help"], ["nonsense"]])
