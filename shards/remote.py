@@ -70,7 +70,8 @@ def filesystem(url: str) -> Any:
 
         return fsspec.filesystem(scheme, **_options(scheme or ""))
     except ImportError as error:
-        hint = "pip install 'colortrain[remote]', or what fsspec names for this scheme"
+        extra = "gcs" if scheme in ("gs", "gcs") else "remote"
+        hint = f"pip install 'colortrain[{extra}]', or what fsspec names for this scheme"
         raise UserError(f"{shown(url)}: a package is missing ({error}): {hint}") from None
     except ValueError as error:
         raise UserError(

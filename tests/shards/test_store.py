@@ -342,10 +342,16 @@ def test_an_unknown_scheme_is_one_line(tmp_path: Path) -> None:
         open_store("ssss://bucket/set", Cache(tmp_path, BIG))
 
 
-def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UserError, match=r"^gs://bucket/set: a package is missing \(.*gcsfs.*\): pip install 'colort"):
-        open_store("gs://bucket/set", Cache(tmp_path, BIG))
+@pytest.mark.parametrize(
+    ("scheme", "package", "extra"), [("gs", "gcsfs", "gcs"), ("gcs", "gcsfs", "gcs"), ("abfs", "adlfs", "remote")]
+)
+def test_a_missing_package_is_one_line(
+    scheme: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    said = rf"^{scheme}://bucket/set: a package is missing \(.*{package}.*\): pip install 'colortrain\[{extra}\]'"
+    with pytest.raises(UserError, match=said):
+        open_store(f"{scheme}://bucket/set", Cache(tmp_path, BIG))
 
 
 def test_errors_are_the_users(server: Server, store: Remote) -> None:
