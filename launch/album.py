@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +56,9 @@ def plan(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job
     for source, place in (found for path in inputs for found in _found(path, out)):
         job = Job(source, tuple(folder / place for folder in folders))
         earlier = jobs.setdefault(place, job)
-        if earlier.source.resolve() != source.resolve():
+        if _real(earlier.source) != _real(source):
             raise UserError(f"{earlier.source} and {source} would both become {job.targets[0]}: rename one of them")
-        if source.resolve() in {target.resolve() for target in job.targets}:
+        if _real(source) in map(_real, job.targets):
             raise UserError(f"{source} would be overwritten by its coloured version: choose another --out")
     return list(jobs.values())
 
@@ -65,9 +66,9 @@ def plan(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job
 def _found(path: Path, out: Path) -> list[tuple[Path, Path]]:
     """Pictures and their places below an output folder; films have to be named one by one."""
     if path.is_dir():
-        below = out.resolve()
-        found = [each for each in sorted(path.rglob("*")) if each.suffix[1:].lower() in SUFFIXES and each.is_file()]
-        found = [each for each in found if below not in each.resolve().parents or below == path.resolve()]
+        below = _real(out)
+        found = [each for each in sorted(path.rglob("*")) if each.suffix[1:].lower() in SUFFIXES and not each.is_dir()]
+        found = [each for each in found if below not in _real(each).parents or below == _real(path)]
         if not found:
             raise UserError(f"no pictures in {path}")
         return [(each, each.relative_to(path).with_suffix(".png")) for each in found]
@@ -76,11 +77,16 @@ def _found(path: Path, out: Path) -> list[tuple[Path, Path]]:
     return [(path, Path(f"{path.stem}.{'mp4' if is_film(path) else 'png'}"))]
 
 
+def _real(path: Path) -> Path:
+    """Where a path leads; `resolve` raises for a link to itself, which is listed as unreadable instead."""
+    return Path(os.path.realpath(path))
+
+
 def without_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: bool) -> list[Job]:
     """The jobs to do; raises `UserError` if that would overwrite anything and neither word says what to do."""
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
-    if sheet is not None and sheet.resolve() in {p.resolve() for job in jobs for p in (job.source, *job.targets)}:
+    if sheet is not None and _real(sheet) in {_real(path) for job in jobs for path in (job.source, *job.targets)}:
         raise UserError(f"--sheet {sheet} is also the name of a picture: choose another")
     existing = {target for job in jobs for target in job.targets if target.exists()}
     if skip:

@@ -93,11 +93,14 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(
 ) -> None:
     (album / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (album / "empty.png").touch()
+    (album / "gone.jpg").symlink_to(album / "nowhere.jpg")
+    (album / "itself.jpg").symlink_to(album / "itself.jpg")
     assert colour(run, tmp_path / "out", album) == 1
     captured = capsys.readouterr()
     listed = [line for line in captured.err.splitlines() if line.startswith("not coloured: ")]
-    assert [line.split(": ")[1] for line in listed] == [str(album / "broken.jpg"), str(album / "empty.png")]
-    assert "3 of 5 pictures" in captured.out
+    names = ["broken.jpg", "empty.png", "gone.jpg", "itself.jpg"]
+    assert [line.split(": ")[1] for line in listed] == [str(album / name) for name in names]
+    assert "3 of 7 pictures" in captured.out
     assert files(tmp_path / "out") == ["cat.png", "deep/cup.of.coffee.png", "deep/er/old.png"]
 
 
