@@ -48,6 +48,7 @@ Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | Colourfulnes
 # How long a run is and how often it tells and saves: these may change when a run goes on (but see `Recipe.pace`).
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 _LENGTH = ("images", "epochs")
+_LEAST = {**dict.fromkeys(("size", "batch_size", "n_critic", "n_generator", *_EVERY), 1), "keep_every": 0, "span": 0}
 _LONGEST = 10**12  # images or epochs
 PACE = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
 
@@ -161,11 +162,9 @@ class Recipe:
     paper: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch_size", "n_critic", "n_generator", *_EVERY):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if min(self.keep_every, self.span) < 0:
-            raise ValueError(f"keep_every and span must not be negative, got {self.keep_every} and {self.span}")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not 0 <= self.flip <= 1:

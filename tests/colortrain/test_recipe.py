@@ -75,7 +75,7 @@ def test_none_is_a_word_where_a_word_is_meant() -> None:
         ("epochs=1e13", "images and epochs must be above 0 and at most 1,000,000,000,000"),
         ("seed=1" + 400 * "0", "seed: needs a whole number"),
         ("span=1" + 400 * "0", "span: needs a number"),
-        ("span=-1", "must not be negative"),
+        ("span=-1", "span must be at least 0"),
         ('generator={"type": []}', "unknown type '[]'"),
         ("batch_size=0", "batch_size must be at least 1"),
         ("flip=true", "needs a number"),

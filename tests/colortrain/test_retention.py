@@ -131,7 +131,7 @@ def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(tmp_path: Path, monk
         ("keep_best=l2", "unknown metric of keep_best 'l2'; valid, nearest first: l1"),
         ("keep_best=ssim", "unknown metric of keep_best 'ssim'"),  # too slow to be scored along a training
         ("keep_every=3", "keep_every=3 is no multiple of checkpoint_every=2"),
-        ("keep_every=-2", "keep_every must not be negative"),
+        ("keep_every=-2", "keep_every must be at least 0"),
     ],
 )
 def test_a_wish_that_cannot_come_true_is_one_line(
