@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from colortrain.checkpoint import find_checkpoint
-from colortrain.inference.card import model_card, read_json
+from colortrain.inference.card import is_card, model_card, read_json
 from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
 from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
@@ -80,7 +80,8 @@ def _is_unfinished(out: Path) -> bool:
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)
     own = (name in FILES[:-1] or (name.startswith(temporary) and name.endswith(".tmp")) for name in names)
-    return all(own) and any(RECIPE in name for name in names)
+    card = out / CARD
+    return all(own) and any(RECIPE in name for name in names) and (not card.exists() or is_card(card.read_text()))
 
 
 def _check_push(arguments: argparse.Namespace) -> None:

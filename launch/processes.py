@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+import yaml
 
 from shards.errors import UserError
 
@@ -42,8 +43,17 @@ def sharing(batch_size: int) -> int:
 
 def launcher(processes: int | None = None) -> list[str]:
     """`accelerate launch` for `processes`; by default one for each GPU, or two on CPU cores. Append `-m door words`."""
-    gpus = torch.cuda.device_count()
-    processes = processes or gpus or 2
-    config = "cpu.yaml" if gpus == 0 else "one_gpu.yaml" if processes == 1 else "ddp.yaml"
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    processes = processes or torch.cuda.device_count() or 2
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration(processes))]
     return [*words, "--num_processes", str(processes)]
+
+
+def configuration(processes: int) -> Path:
+    """Which of our configurations `processes` here are started by."""
+    config = "cpu.yaml" if not torch.cuda.device_count() else "one_gpu.yaml" if processes == 1 else "ddp.yaml"
+    return CONFIGS / config
+
+
+def precision(processes: int) -> str:
+    """The mixed precision of that configuration: "no", "bf16", ..."""
+    return str(yaml.safe_load(configuration(processes).read_text())["mixed_precision"])

@@ -173,7 +173,8 @@ class Recoding:
         """What to say where the film ends more than a second before its container says: not all of it is there."""
         length = (self.source.duration or 0) / 1e6
         guessed = self.source.format.name.startswith("mpeg")  # from the rate of bits: nothing in it tells
-        if guessed or length - self.end < 1:
+        all_read = len(self.source.streams) == 1 + len(self.sounds)  # else it may be the length of what is left out
+        if guessed or not all_read or length - self.end < 1:
             return ""
         return f"; what could be read ends at {self.end:.1f} s of {length:.1f} s"
 

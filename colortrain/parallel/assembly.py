@@ -22,7 +22,7 @@ def make_networks(
     """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
     gradient of its gradient goes through neither."""
     engine.check_share(recipe.batch_size, accelerator.num_processes)
-    if recipe.batch_size == accelerator.num_processes * engine.accumulate:
+    if num_normalised(recipe, accelerator.num_processes, engine.accumulate) == 1:
         check_single_pictures(recipe)
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
@@ -36,6 +36,11 @@ def make_networks(
         make(generator, recipe.generator_adam, accelerator, engine),
         make(critic, recipe.critic_adam, accelerator, engine),
     )
+
+
+def num_normalised(recipe: Recipe, world: int, accumulate: int) -> int:
+    """Pictures that a BatchNorm takes its statistics of."""
+    return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world))
 
 
 def check_single_pictures(recipe: Recipe) -> None:

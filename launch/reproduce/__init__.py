@@ -67,6 +67,8 @@ def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
     for name in names:
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
+    if max(found.seeds) >= 2**63:
+        raise UserError(f"--seeds {max(found.seeds)}: give whole numbers below 2^63")
     if not found.source.exists():
         raise UserError(f"--source {found.source}: there is nothing of that name")
     if found.photos:

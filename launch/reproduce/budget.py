@@ -22,6 +22,7 @@ from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe
 from colortrain.step import train_step
 from launch.benchmark.training import wait_for
+from launch.processes import precision, sharing
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.runs import resolved
 from launch.reproduce.sets import Sets
@@ -88,8 +89,8 @@ def _decide(asked: Asked, wanted: Budget, built: Sets) -> Plan:
 
 
 def seconds_an_image(recipe: Recipe) -> float:
-    """How long one image takes here, both networks' turns together, measured on noise in this process."""
-    accelerator = make_accelerator()
+    """How long one image takes, both networks' turns together: on noise, in this process and `starter`'s precision."""
+    accelerator = make_accelerator(mixed_precision=precision(sharing(recipe.batch_size)))
     few = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
     networks = make_networks(few, few.generator.build(), few.critic.build(), accelerator, Engine())
     evenly = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)

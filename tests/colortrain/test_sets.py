@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from colortrain.metrics.features import OutOfRangeError
 from colortrain.metrics.images import Pictures, versions
 from colortrain.metrics.sets import LAB_FIELDS, Album, colour_fields
 from shards.lab import rgb_to_lab
@@ -49,6 +50,18 @@ def test_a_shift_of_all_colours_is_its_square_in_each_cell(truth: Tensor) -> Non
     """Means move by 3 in each of 16 cells, spreads and covariances stay: 16 x 9."""
     moved = truth[:, 1:] + torch.tensor([3.0, 0]).view(2, 1, 1)
     assert distance(truth, moved) == pytest.approx(16 * 9, rel=1e-4)
+
+
+def test_photographs_that_no_exact_moments_are_of_are_not_passed_over(truth: Tensor) -> None:
+    """What is passed over is a network that has diverged; an extractor of too large features is a mistake."""
+    shown = versions(truth, truth)
+    with pytest.raises(OutOfRangeError, match="below 512"):
+        Album([LAB_FIELDS]).add({**shown, "truth": Pictures(truth * 100)}, 0)
+    album = Album([LAB_FIELDS])
+    album.add({**shown, "generated": Pictures(truth * math.nan)}, 0)
+    found = album.metrics()["frechet_lab"]
+    assert math.isnan(found["generated"])
+    assert math.isfinite(found["grey"])
 
 
 def test_batches_in_any_order_give_the_same_bits(truth: Tensor) -> None:

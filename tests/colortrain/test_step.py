@@ -19,7 +19,7 @@ from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.parallel.assembly import make_networks
+from colortrain.parallel.assembly import make_networks, num_normalised
 from colortrain.parallel.engine import Engine
 from colortrain.parallel.microbatches import parts_of
 from colortrain.parallel.network import Network, Skips
@@ -271,6 +271,12 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
         found.append(({**module.state_dict(), **gradients}, sum(sizes)))
     assert_same(found[0][0], found[1][0])
     assert found[1][1] < (1 if isinstance(generator, ResNet18UNetConfig) else 0.8) * found[0][1]
+
+
+def test_synchronised_statistics_are_of_all_processes() -> None:
+    alone, together = (dataclasses.replace(GAMES["bce"], batch_size=8, sync_batch_norm=sync) for sync in (False, True))
+    assert [num_normalised(alone, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))] == [8, 2, 1]
+    assert [num_normalised(together, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))] == [8, 8, 4]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import colortrain
-from colortrain.recipe import load_recipe
+from colortrain.recipe import load_recipe, save_recipe
+from colortrain.recipes import get_recipe
 from launch.export import main
 from shards.errors import UserError
 from tests.colortrain.small_set import photograph
@@ -127,6 +128,14 @@ def test_a_killed_export_can_be_done_again(
         export(run, "--out", out)
     assert export(run, "--out", out, "--force") == 0
     assert colortrain.load(out).description.step == 5
+
+
+def test_a_readme_beside_a_recipe_is_not_taken_for_an_export(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    save_recipe(get_recipe("nampouri_unet"), tmp_path / "recipe.json")
+    with pytest.raises(UserError, match="holds something else than an export"):
+        export(run, "--out", tmp_path, "--force")
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_a_folder_of_another_library_is_no_export(run: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_seeds_and_photos_are_looked_at_before_any_work(tmp_path: Path) -> None:
     line = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", "full"]
     with pytest.raises(UserError, match="needs a whole number of at least 0, got '-1'"):
         asked_of([*line, "--seeds", "0", "-1"])
+    with pytest.raises(UserError, match=r"--seeds 9223372036854775808: give whole numbers below 2\^63"):
+        asked_of([*line, "--seeds", "0", str(2**63)])
     photos = small_set(tmp_path / "photos", size=64, count=4)
     with pytest.raises(UserError, match="holds 64 px, the networks are trained on 32"):
         asked_of([*line, "--photos", str(photos)])
@@ -195,6 +198,11 @@ def test_precision_does_not_follow_the_number_of_gpus(gpus: int, config: str, mo
     line = starter(get_recipe("nampouri_unet"))
     (path,) = [Path(word) for word in line if word.endswith(".yaml")]
     assert path.name == config
+    asked_for = Mock(side_effect=InterruptedError)
+    monkeypatch.setattr(sys.modules[seconds_an_image.__module__], "make_accelerator", asked_for)
+    with pytest.raises(InterruptedError):
+        seconds_an_image(get_recipe("nampouri_unet"))  # the budget is measured as the networks will train
+    asked_for.assert_called_once_with(mixed_precision=yaml.safe_load(path.read_text())["mixed_precision"])
     assert yaml.safe_load(path.read_text())["mixed_precision"] == "bf16"
 
 

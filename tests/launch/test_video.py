@@ -29,8 +29,8 @@ av: Any = pytest.importorskip("av", reason="films need colortrain[video]")
 FRAMES, RATE = 12, 10
 
 
-def write_film(path: Path, sound: str | None = "aac") -> Path:
-    """A window that moves over the cat, 1.2 s, with a tone."""
+def write_film(path: Path, sound: str | None = "aac", seconds: int = 1) -> Path:
+    """A window that moves over the cat, 1.2 s, with a tone of so many seconds."""
     cat = photograph("chelsea")
     with av.open(str(path), "w") as film:
         pictures = film.add_stream("libx264", rate=RATE, options={"crf": "10"})
@@ -41,7 +41,7 @@ def write_film(path: Path, sound: str | None = "aac") -> Path:
             film.mux(pictures.encode(frame))
         film.mux(pictures.encode(None))
         if tones:
-            wave = (np.sin(np.arange(44100) / 10)[None] * 0.3).astype(np.float32)
+            wave = (np.sin(np.arange(44100 * seconds) / 10)[None] * 0.3).astype(np.float32)
             made = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
             made.sample_rate, made.pts, made.time_base = 44100, 0, Fraction(1, 44100)
             resampler = av.AudioResampler(format=tones.format, layout="mono", rate=44100)
@@ -132,7 +132,10 @@ def test_a_film_keeps_its_frames_times_and_sound(run: Path, tmp_path: Path, caps
 def test_a_film_without_sound_or_with_one_that_mp4_cannot_hold(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    silent, raw = write_film(tmp_path / "silent.mp4", sound=None), write_film(tmp_path / "raw.mkv", sound="pcm_s16le")
+    silent, raw = (
+        write_film(tmp_path / "silent.mp4", sound=None),
+        write_film(tmp_path / "raw.mkv", "pcm_s16le", seconds=4),
+    )
     assert main(["--run", str(run), "--out", str(tmp_path / "out"), str(silent), str(raw)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.endswith("without its sound, which MP4 cannot hold") for line in lines[:2]] == [False, True]
