@@ -180,6 +180,15 @@ class Recipe:
 
     def check(self) -> None:
         """Raise `UserError` if the parts do not fit together; apart, so that `--set` may go in any order."""
+        self._check_channels()
+        self._check_size()
+        if self.keep_every % self.checkpoint_every:
+            raise UserError(
+                f"recipe {self.name}: keep_every={self.keep_every} is no multiple of checkpoint_every="
+                f"{self.checkpoint_every}: there would be nothing to keep"
+            )
+
+    def _check_channels(self) -> None:
         if self.generator.outputs != self.codec.channels:
             raise UserError(
                 f"recipe {self.name}: the generator makes {self.generator.outputs} channels, "
@@ -190,16 +199,11 @@ class Recipe:
                 f"recipe {self.name}: the critic takes {self.critic.inputs} channels, "
                 f"L and {type(self.codec).__name__}'s colour are {1 + self.codec.channels}: set critic.inputs"
             )
-        if self.keep_every % self.checkpoint_every:
-            raise UserError(
-                f"recipe {self.name}: keep_every={self.keep_every} is no multiple of checkpoint_every="
-                f"{self.checkpoint_every}: there would be nothing to keep"
-            )
+
+    def _check_size(self) -> None:
         for term in self.objective.reconstruction:
             if isinstance(term, ColourfulnessGap) and term.cell > self.size:
-                raise UserError(
-                    f"recipe {self.name}: {term.name}: cell={term.cell} is more than size={self.size} pixels"
-                )
+                raise UserError(f"recipe {self.name}: {term.name}: cell={term.cell} is more than {self.size} pixels")
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)

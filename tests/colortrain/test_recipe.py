@@ -95,7 +95,7 @@ def test_wrong_overrides_name_the_field(assignment: str, words: str) -> None:
 
 
 def test_a_gap_over_cells_larger_than_the_picture_is_refused() -> None:
-    with pytest.raises(UserError, match="colourfulness_gap: cell=64 is more than size=32 pixels"):
+    with pytest.raises(UserError, match="colourfulness_gap: cell=64 is more than 32 pixels"):
         override(get_recipe("flagship"), ["objective.reconstruction.3.cell=64"]).check()
 
 
