@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from colortrain.losses.adversarial import BCE, LSGAN, Adversarial
+from colortrain.losses.adversarial import BCE, LSGAN
+from colortrain.recipe import Objective
 
 SEPIA = 0.6  # of the truth's colourfulness
 WAIT = 0.05  # of the time
@@ -19,8 +20,10 @@ _MARGIN = 0.05  # of a critic's scores from its labels, as probabilities
 class Alarms:
     """Reads a run's lines as they are written; each trouble is told once, and again only after it was over."""
 
-    def __init__(self, adversarial: Adversarial) -> None:
-        self.adversarial = adversarial
+    def __init__(self, objective: Objective) -> None:
+        weight = objective.adversarial_weight
+        self.adversarial = objective.adversarial
+        self.game_to_come = not weight.at(0) and any(value for _, value in weight.points)
         self.ratios: deque[float] = deque(maxlen=_VALIDATIONS)
         self.spots: deque[float] = deque(maxlen=_VALIDATIONS)
         self.won: deque[bool] = deque(maxlen=_LINES)
@@ -33,6 +36,7 @@ class Alarms:
             self._see_scores(values.get("metrics", {}))
             return self._new(("sepia", "bright_spots"))
         if kind == "train":
+            self.game_to_come = self.game_to_come and "adversarial" not in values.get("losses", {})
             self.won.append(self._has_won(values.get("losses", {})))
             self.waits.append(values.get("data_wait", 0.0))
             return self._new(("critic", "data_wait"))
@@ -40,6 +44,8 @@ class Alarms:
 
     def _see_scores(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         for name, kept in (("colourfulness_ratio", self.ratios), ("bright_spots", self.spots)):
+            if kept is self.ratios and self.game_to_come:
+                continue  # the game is what brings colour: a recipe that begins without it is dull by design
             value = metrics.get(name, {}).get("generated")
             if value is not None and math.isfinite(value):
                 kept.append(value)

@@ -32,7 +32,7 @@ class Journal:
         """Open the trackers, and forget lines beyond `step`: a resumed run writes them again."""
         config = {name: value for name, value in _flat(to_plain(recipe)).items() if step == 0 or name not in PACE}
         self.accelerator.init_trackers("colortrain", config=config, init_kwargs=start_words(self.run, step))
-        self.alarms = Alarms(recipe.objective.adversarial)
+        self.alarms = Alarms(recipe.objective)
         if not self.writes:
             return
         remember(self.run, self.accelerator.trackers)

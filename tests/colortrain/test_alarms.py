@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from colortrain.losses.adversarial import BCE, LSGAN, Adversarial, Wasserstein
+from colortrain.recipe import Objective
 from colortrain.recipes import get_recipe
 from colortrain.running.alarms import Alarms
 from colortrain.running.journal import Journal
 from colortrain.running.trackers import known_names
+from colortrain.schedule import Schedule
 
 
 def scores(ratio: float = 0.9, spots: float = 0.0) -> dict[str, Any]:
@@ -28,13 +30,23 @@ def said(alarms: Alarms, kind: str, lines: list[dict[str, Any]]) -> list[list[st
 
 def test_sepia_is_told_after_three_validations_and_again_after_it_was_over() -> None:
     ratios = [0.2, 0.5, 0.7, 0.5, 0.59, 0.3, 0.2, 0.8, 0.1, 0.1, 0.1]
-    found = said(Alarms(BCE()), "validation", [scores(ratio) for ratio in ratios])
+    found = said(Alarms(Objective()), "validation", [scores(ratio) for ratio in ratios])
     assert found == [[], [], [], [], [], ["sepia"], [], [], [], [], ["sepia"]]
+
+
+def test_a_recipe_is_dull_by_design_until_its_game_begins() -> None:
+    """As flagship's and arun's: nothing is said before the adversarial term counts, or where it always will be 0."""
+    late, never = (Objective(adversarial_weight=Schedule(points)) for points in (((0, 0.0), (8, 2.0)), ((0, 0.0),)))
+    assert said(Alarms(never), "validation", [scores(0.2)] * 4) == [[], [], ["sepia"], []]
+    alarms = Alarms(late)
+    assert said(alarms, "validation", [scores(0.2)] * 4) == [[]] * 4
+    alarms.see("train", {"losses": {"adversarial": 0.7}})
+    assert said(alarms, "validation", [scores(0.2)] * 4) == [[], [], ["sepia"], []]
 
 
 def test_bright_spots_are_told_when_they_double_in_three_validations() -> None:
     spots = [0.01, 0.02, 0.04, 0.3, 0.2, 0.21, 0.22, 0.3, 0.5, 0.7]
-    found = said(Alarms(BCE()), "validation", [scores(spots=share) for share in spots])
+    found = said(Alarms(Objective()), "validation", [scores(spots=share) for share in spots])
     assert [place for place, about in enumerate(found) if about] == [3, 8]
     assert found[3] == ["bright_spots"]
 
@@ -54,18 +66,18 @@ def trained(real: float, fake: float, wait: float = 0.0) -> dict[str, Any]:
 def test_a_critic_has_won_when_its_scores_are_its_labels(
     game: Adversarial, real: float, fake: float, wins: bool
 ) -> None:
-    found = said(Alarms(game), "train", [trained(real, fake)] * 12)
+    found = said(Alarms(Objective(adversarial=game)), "train", [trained(real, fake)] * 12)
     assert found == [[]] * 9 + [["critic"] if wins else []] + [[]] * 2
 
 
 def test_a_critic_that_slips_now_and_then_is_told_of_once() -> None:
     won, lost = trained(4, -4), trained(0, 0)
-    found = said(Alarms(BCE()), "train", [*[won] * 10, lost, *[won] * 12, *[lost] * 10, *[won] * 10])
+    found = said(Alarms(Objective()), "train", [*[won] * 10, lost, *[won] * 12, *[lost] * 10, *[won] * 10])
     assert [place for place, about in enumerate(found) if about] == [9, 42]
 
 
 def test_waiting_for_data_counts_over_ten_lines() -> None:
-    found = said(Alarms(BCE()), "train", [trained(0, 0, wait) for wait in [0.4, *[0.0] * 9, 0.3, 0.3]])
+    found = said(Alarms(Objective()), "train", [trained(0, 0, wait) for wait in [0.4, *[0.0] * 9, 0.3, 0.3]])
     assert found == [[]] * 11 + [["data_wait"]]  # 4 % in the first ten, 3 % after it, 6 % at last
 
 
