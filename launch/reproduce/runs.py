@@ -23,12 +23,12 @@ from launch.processes import launcher, sharing
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.conditions import commit
 from launch.reproduce.judge import Judge
-from launch.reproduce.training import PEAK
 from shards.errors import UserError
 from shards.files import write_whole
 
 _SCORES = "scores.json"  # in a run's folder, beside what launch.evaluate wrote
 _COST = "cost.json"
+PEAK = "peak.json"  # which `launch.reproduce.training` leaves there
 _NEVER_VALIDATED = 10**9
 
 

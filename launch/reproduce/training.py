@@ -14,10 +14,9 @@ import torch
 
 from launch import train
 from launch.processes import leave
+from launch.reproduce.runs import PEAK
 from shards.errors import run_door
 from shards.files import write_whole
-
-PEAK = "peak.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

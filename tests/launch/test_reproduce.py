@@ -192,6 +192,13 @@ def test_speed_is_measured_over_whole_turns(monkeypatch: pytest.MonkeyPatch) -> 
     assert clock.waits == [100, clock.now]  # a GPU's clock is read when it has done what it was asked for
 
 
+def test_a_training_of_a_table_starts_without_a_word_of_its_own() -> None:
+    line = [sys.executable, "-W", "error", "-m", "launch.reproduce.training", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "launch.train" in done.stdout
+
+
 @pytest.mark.parametrize(("gpus", "config"), [(1, "one_gpu.yaml"), (2, "ddp.yaml"), (3, "one_gpu.yaml")])
 def test_precision_does_not_follow_the_number_of_gpus(gpus: int, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
