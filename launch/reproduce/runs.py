@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,13 +73,9 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
         return dict(json.loads(cost.read_text()))
     written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
     save_recipe(entry.recipe, written)
-    (entry.folder / PEAK).unlink(missing_ok=True)
     words: list[str | Path] = ["--recipe", written, "--shards", shards, "--run", entry.folder, "--tracker", "none"]
-    peak = run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.training", *words])
-    found = {
-        "peak_mb": peak, "peak_of": "resident memory", **told(entry.folder), "parameters": parameters(entry.recipe),
-        "commit": commit(),
-    }  # fmt: skip
+    run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.training", *words])
+    found = {**told(entry.folder), "parameters": parameters(entry.recipe), "commit": commit()}
     write_whole(cost, json.dumps(found).encode())
     return found
 
@@ -159,28 +154,23 @@ def point(document: dict[str, Any]) -> dict[str, float]:
     return {"images": document["images"], **figures}
 
 
-def run(name: str, line: Sequence[str | Path]) -> float:
-    """Run a command to its end; the peak memory, in MB, of the largest of its processes. Stops with one line."""
+def run(name: str, line: Sequence[str | Path]) -> None:
+    """Run a command to its end; stops with one line."""
     words = [str(word) for word in line]
-    with subprocess.Popen(words) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if status := subprocess.run(words, check=False).returncode:
         shown = " ".join(words[1:])
-        raise UserError(f"{name}: `{shown}` ended with status {process.returncode}; what it printed above says why")
-    return used.ru_maxrss / 1000  # Linux counts in KB
+        raise UserError(f"{name}: `{shown}` ended with status {status}; what it printed above says why")
 
 
 def told(folder: Path) -> dict[str, Any]:
-    """What a run says of itself: seconds of training and precision of all its starts, on a GPU its peak memory."""
+    """What a run says of itself: seconds of training and precision of all its starts, and its peak memory."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     starts = [line for line in lines if line["kind"] == "start"]
-    found = {
+    return {
         "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),
         "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
+        **json.loads((folder / PEAK).read_text()),
     }
-    peak = folder / PEAK
-    return {**found, **json.loads(peak.read_text())} if peak.is_file() else found
 
 
 def parameters(recipe: Recipe) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ from colortrain.recipes import get_recipe
 from colortrain.run import open_data
 from colortrain.thin import without_downloads
 from colortrain.trainer import Trainer
+from launch.benchmark.seek import memory_mb
 from tests.colortrain.small_set import small_set
 
 
@@ -43,7 +43,7 @@ def measure(name: str, folder: Path) -> dict[str, object]:
     return {
         "recipe": name, "size": recipe.size, "batch_size": recipe.batch_size, "steps": len(steps),
         "seconds": sum(line["seconds"] for line in steps) / len(steps),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": round(memory_mb("VmHWM")),
         "threads": torch.get_num_threads(), "losses": steps[-1]["losses"],
     }  # fmt: skip
 

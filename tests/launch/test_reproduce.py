@@ -213,23 +213,34 @@ def test_precision_does_not_follow_the_number_of_gpus(gpus: int, config: str, mo
     assert yaml.safe_load(path.read_text())["mixed_precision"] == "bf16"
 
 
-def test_a_training_on_a_gpu_tells_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two starts, and a `launch.train` that has nothing to do."""
     start = {"kind": "start", "mixed_precision": "no"}
     again = {**start, "mixed_precision": "bf16"}
     lines = [start, {"kind": "train", "seconds": 2}, again, {"kind": "train", "seconds": 3}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    before = {"seconds": 5, "mixed_precision": ["bf16", "no"]}
-    assert told(tmp_path) == before
     monkeypatch.setattr(training.train, "main", lambda argv: 0)
+    return tmp_path
+
+
+def test_a_training_on_a_gpu_tells_its_memory(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7_000_000)
-    words = ["--recipe", "flagship", "--shards", "none", "--run", str(tmp_path)]
-    monkeypatch.setenv("RANK", "1")
-    assert training.main(words) == 0
-    assert told(tmp_path) == before
-    monkeypatch.setenv("RANK", "0")
-    assert training.main(words) == 0
-    assert told(tmp_path) == {**before, "peak_mb": 7, "peak_of": "GPU memory"}
+    words = ["--recipe", "flagship", "--shards", "none", "--run", str(trained)]
+    for rank, held in (("1", 9_000_000), ("0", 7_000_000), ("0", 5_000_000)):  # the last only loads what is at its end
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda held=held: held)
+        assert training.main(words) == 0
+    expected = {"seconds": 5, "mixed_precision": ["bf16", "no"], "peak_mb": 7, "peak_of": "GPU memory"}
+    assert told(trained) == expected
+
+
+def test_memory_of_a_training_is_not_its_parents() -> None:
+    """What the system adds up for a parent, ru_maxrss, begins with what the parent held."""
+    held = np.ones(2**27)  # 1 GB
+    line = [sys.executable, "-c", "from launch.reproduce.training import peak; print(peak()['peak_mb'])"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment(), cwd=ROOT, check=True)
+    assert 100 < float(done.stdout) < 1000 < held.nbytes / 1e6
 
 
 def test_nazeris_table_keeps_the_published_size_and_every_table_has_a_full_number(tmp_path: Path) -> None:
