@@ -77,11 +77,11 @@ def check_images(recipe: Recipe, folder: Path) -> None:
         raise UserError(f"{folder} was trained on {seen:,} images, more than --images: choose another --out")
 
 
-def run(name: str, line: Sequence[str]) -> None:
+def run(name: str, line: Sequence[str | Path]) -> None:
     """Run a command, and stop with one line if it fails."""
-    status = subprocess.run(line, check=False).returncode
-    if status:
-        raise UserError(f"{name}: `{' '.join(line[1:])}` ended with status {status}; what it printed above says why")
+    words = [str(word) for word in line]
+    if status := subprocess.run(words, check=False).returncode:
+        raise UserError(f"{name}: `{' '.join(words[1:])}` ended with status {status}; what it printed above says why")
 
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, latest_ch
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
-from launch.compare import prepared
+from launch.compare import prepared, run
 from launch.processes import launcher, sharing
 from launch.reproduce.asked import Asked, Plan
 from launch.reproduce.conditions import commit
@@ -152,14 +150,6 @@ def point(document: dict[str, Any]) -> dict[str, float]:
     """A place on a training's curve: images seen, and nazeri's three figures."""
     figures = {name: document["metrics"][name]["generated"] for name in ("mae", "accuracy_2", "accuracy_5")}
     return {"images": document["images"], **figures}
-
-
-def run(name: str, line: Sequence[str | Path]) -> None:
-    """Run a command to its end; stops with one line."""
-    words = [str(word) for word in line]
-    if status := subprocess.run(words, check=False).returncode:
-        shown = " ".join(words[1:])
-        raise UserError(f"{name}: `{shown}` ended with status {status}; what it printed above says why")
 
 
 def told(folder: Path) -> dict[str, Any]:
