@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESK: ViewportSize = {"width": 1280, "height": 800}
+PATIENCE_MS = 15_000  # for a machine that others use
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -43,7 +44,8 @@ def page(browser: Browser, complaints: list[str], tmp_path: Path) -> Iterator[Pa
     """An empty page of a desk's width, without any state of an earlier test."""
     context = browser.new_context(viewport=DESK, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page

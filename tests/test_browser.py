@@ -11,7 +11,7 @@ def test_scripts_run(page: Page) -> None:
 
 
 def test_complaints_are_heard(page: Page, complaints: list[str]) -> None:
-    page.set_content("<script>console.error('said'); setTimeout(() => { throw new Error('thrown') })</script>")
-    page.wait_for_timeout(50)
+    with page.expect_event("pageerror"):
+        page.set_content("<script>console.error('said'); setTimeout(() => { throw new Error('thrown') })</script>")
     assert complaints == ["said", "thrown"]
     complaints.clear()
