@@ -1,4 +1,4 @@
-"""How a door becomes several processes: the command line of `accelerate launch` with one of our configurations."""
+"""How a door becomes several processes, by `accelerate launch` with one of our configurations, and what one holds."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ def configuration(processes: int) -> Path:
 def precision(processes: int) -> str:
     """The mixed precision of that configuration: "no", "bf16", ..."""
     return str(yaml.safe_load(configuration(processes).read_text())["mixed_precision"])
+
+
+def memory_mb(name: str) -> float:
+    """A figure of /proc/self/status: VmHWM (the most resident ever), RssAnon, RssFile."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colortrain.lab import Batch
 from colortrain.trainer import Trainer
-from launch.benchmark.seek import memory_mb
 from launch.benchmark.training import endless
+from launch.processes import memory_mb
 
 
 def operations(trainer: Trainer, batches: list[Batch]) -> float:

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from launch.processes import memory_mb
 from shards.order import Order
 from shards.reader import Split
 
@@ -48,12 +49,6 @@ def alone(job: Callable[_Words, _Result], *words: _Words.args, **more: _Words.kw
     """Run `job` in a fresh interpreter."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(job, *words, **more).result()
-
-
-def memory_mb(name: str) -> float:
-    """A figure of /proc/self/status: VmHWM (the most resident ever), RssAnon, RssFile."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def seeks(num_samples: int) -> Seeks:

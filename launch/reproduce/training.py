@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from launch import train
-from launch.benchmark.seek import memory_mb
-from launch.processes import leave
+from launch.processes import leave, memory_mb
 from launch.reproduce.runs import PEAK
 from shards.errors import run_door
 from shards.files import write_whole

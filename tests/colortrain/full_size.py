@@ -22,7 +22,7 @@ from colortrain.recipes import get_recipe
 from colortrain.run import open_data
 from colortrain.thin import without_downloads
 from colortrain.trainer import Trainer
-from launch.benchmark.seek import memory_mb
+from launch.processes import memory_mb
 from tests.colortrain.small_set import small_set
 
 
