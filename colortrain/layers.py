@@ -80,7 +80,7 @@ def _drops(module: nn.Module) -> bool:
 
 @contextmanager
 def drawing(module: nn.Module, keys: Tensor) -> Iterator[None]:
-    """Inside the block, forward passes of `module` drop what `keys` (B,) say; backward passes belong inside too."""
+    """Inside the block, forward passes of `module` drop what `keys` (B,) say."""
     layers = [layer for layer in module.modules() if isinstance(layer, PlacedDropout)]
     for layer in layers:
         layer.keys = keys

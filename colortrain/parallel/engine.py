@@ -89,9 +89,11 @@ def _as_before(block: nn.Module) -> AbstractContextManager[None]:
         now = [layer.keys for layer, _ in keys]
         for layer, before in keys:
             layer.keys = before
-        with untracked(block):
-            yield
-        for (layer, _), current in zip(keys, now, strict=True):
-            layer.keys = current
+        try:
+            with untracked(block):
+                yield
+        finally:  # torch leaves by an exception once it has all it needs
+            for (layer, _), current in zip(keys, now, strict=True):
+                layer.keys = current
 
     return again()

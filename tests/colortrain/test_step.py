@@ -267,6 +267,8 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
         with counting_saved() as sizes, drawing(module, picture_keys(0, 0, 0, 4, CPU)):
             made = module(torch.rand(4, 1, 64, 64))
         made.square().mean().backward()
+        with torch.no_grad():
+            module(torch.rand(2, 1, 64, 64))  # draws by no keys any more, which were of four pictures
         gradients = {f"{name} gradient": parameter.grad for name, parameter in module.named_parameters()}
         found.append(({**module.state_dict(), **gradients}, sum(sizes)))
     assert_same(found[0][0], found[1][0])
