@@ -109,20 +109,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.json or arguments.run / "evaluation.json"
     check_out(out)
     accelerator = make_accelerator()
-    try:
-        check_same_step(step, accelerator)
-        modes = dropout_modes(arguments.dropout, recipe)
-        by = judges(arguments.inception, arguments.vgg16, accelerator.device)
-        scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
-        if accelerator.is_main_process:
-            facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
-            document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
-            print("\n".join(text_table(each) for each in scores))  # first, lest a full disk take them too
-            write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
-            print(f"written to {out}")
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    check_same_step(step, accelerator)
+    modes = dropout_modes(arguments.dropout, recipe)
+    by = judges(arguments.inception, arguments.vgg16, accelerator.device)
+    scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
+    if accelerator.is_main_process:
+        facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
+        document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
+        print("\n".join(text_table(each) for each in scores))  # first, lest a full disk take them too
+        write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
+        print(f"written to {out}")
+    if torch.distributed.is_initialized():  # after an error not: NCCL would wait here for ranks that do not come
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -203,9 +203,8 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
         if lost.line:
             print(f"launch.train: error: {lost.line}", file=sys.stderr)
         return os.EX_UNAVAILABLE
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():  # after an error not: NCCL would wait here for ranks that do not come
+        torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:
         print(f"{trainer.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
     return 0 if finished else STOPPED

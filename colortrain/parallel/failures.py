@@ -19,7 +19,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 
 from shards.errors import describe
 
@@ -110,7 +110,7 @@ def join_again(timeout: float) -> None:
     if attempt == "0" or torch.distributed.is_initialized():
         return
     torch.distributed.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        "gloo" if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available() else "nccl",
         store=torch.distributed.PrefixStore(f"colortrain/attempt/{attempt}", _store(timeout)),
         rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=timeout),
     )  # fmt: skip
