@@ -22,10 +22,16 @@ def variables(slurm: Mapping[str, str]) -> dict[str, str]:
         "MASTER_ADDR": _parse_node_list(slurm["SLURM_JOB_NODELIST"])[0],
         "MASTER_PORT": str(drawn.randint(*_PORTS)),
         "RANK": slurm["SLURM_PROCID"],
-        "LOCAL_RANK": slurm["SLURM_LOCALID"],
+        "LOCAL_RANK": _device(slurm),
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world // nodes),
     }
+
+
+def _device(slurm: Mapping[str, str]) -> str:
+    """Which of the GPUs that a task sees is its own: all tasks see all, or (`--gpus-per-task`) each sees one alone."""
+    seen = slurm.get("CUDA_VISIBLE_DEVICES", "")
+    return str(int(slurm["SLURM_LOCALID"]) % len(seen.split(","))) if seen else slurm["SLURM_LOCALID"]
 
 
 def export() -> None:

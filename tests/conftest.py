@@ -1,5 +1,17 @@
-"""Fixtures for tests of every package."""
+"""Fixtures for tests of every package, and which devices tests see."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
 
 from tests.browser import browser, complaints, page
 
 __all__ = ["browser", "complaints", "page"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from tests that compare with the CPU's bits: all but those of `pytest -m gpu`."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

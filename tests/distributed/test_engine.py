@@ -21,6 +21,7 @@ from colortrain.parallel.assembly import make_networks
 from colortrain.parallel.engine import Engine
 from colortrain.step import train_step
 from tests.distributed.equivalence import RECIPES, pictures
+from tests.distributed.gpus import never_waiting, one_gpu
 from tests.distributed.processes import command, environment, run_door
 
 STEPS = 20
@@ -107,10 +108,7 @@ def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
             torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=1e-4)
 
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, there is none")
-
-
-@GPU
+@one_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @pytest.mark.parametrize("word", [None, "--channels-last", "--compile", "--recompute"])
@@ -129,7 +127,7 @@ def test_engines_train_on_a_gpu(shards: Path, tmp_path: Path, precision: str, wo
     assert set(state["scalers"]) == ({"generator", "critic"} if precision == "fp16" else set())
 
 
-@GPU
+@one_gpu
 @pytest.mark.gpu
 def test_a_step_does_not_wait_for_the_gpu() -> None:
     """After warming up, a step with a penalty, clipping and two microbatches asks nothing of the device."""
@@ -141,8 +139,5 @@ def test_a_step_does_not_wait_for_the_gpu() -> None:
     for step in range(2):
         train_step(*pair, recipe, measures, batch, step, 0.0)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         train_step(*pair, recipe, measures, batch, 2, 0.0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

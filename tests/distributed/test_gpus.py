@@ -20,20 +20,19 @@ from colortrain.parallel.engine import Engine
 from launch.benchmark import main
 from shards.reader import Split
 from tests.distributed.equivalence import MUON, RECIPES, SYNCED, outcome
+from tests.distributed.gpus import never_waiting, one_gpu, two_gpus
 from tests.distributed.processes import ROOT, environment
 from tests.launch.test_benchmark import check_agrees
 
-GPUS = torch.cuda.device_count()
 pytestmark = pytest.mark.gpu
-one_gpu = pytest.mark.skipif(GPUS < 1, reason="needs a GPU, there is none")
-two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, there are {GPUS}")
 THIN = ["size=32", "generator.levels=4", "generator.base_channels=8", "critic.base_channels=8", "batch_size=8"]
 
 
 @pytest.fixture
-def exact_products() -> None:
+def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 rounds to 10 bits: it is off for all convolutions and products of these comparisons."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        monkeypatch.setattr(products, "allow_tf32", False)
 
 
 @two_gpus
@@ -63,17 +62,16 @@ def test_batches_arrive_without_waiting_for_the_gpu(shards: Path) -> None:
         expected = [(batch.L.clone(), batch.colour.clone()) for batch in islice(some, 6)]
     with closing(on_gpu.batches()) as others:
         next(others)  # the first makes the codec's constants
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with never_waiting():
             found = list(islice(others, 5))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     for batch, (L, colour) in zip(found, expected[1:], strict=True):
         torch.testing.assert_close(batch.L.cpu(), L, rtol=0, atol=1e-6)
         torch.testing.assert_close(batch.colour.cpu(), colour, rtol=0, atol=1e-6)
 
 
 @one_gpu
+@pytest.mark.timeout(900)  # `step` compiles, three times
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:torch")  # of the compiler's own imports
 @pytest.mark.parametrize("name", ["step", "checkpoint", "scaling"])
 def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "report.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from slurm.rendezvous import variables
 
 TASK = {
@@ -17,6 +19,12 @@ def test_ranks_and_the_first_node() -> None:
     assert found == {
         "MASTER_ADDR": "gpu-007", "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "rank"), [("", "3"), ("0,1,2,3", "3"), ("0", "0"), ("GPU-5d2a", "0")])
+def test_a_task_that_sees_one_gpu_takes_it(seen: str, rank: str) -> None:
+    """Torch and accelerate number the GPUs that a process sees."""
+    assert variables({**TASK, "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": seen})["LOCAL_RANK"] == rank
 
 
 def test_all_tasks_agree_on_a_port_and_every_start_has_another() -> None:

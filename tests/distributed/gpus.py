@@ -1,0 +1,25 @@
+"""Tests that need GPUs: `pytest -m gpu` runs them; any other choice of tests sees no GPU (tests/conftest.py)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+one_gpu = pytest.mark.skipif(torch.cuda.device_count() < 1, reason="needs a GPU, and `pytest -m gpu`")
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs, and `pytest -m gpu`")
+
+
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Inside the block, whatever waits for the GPU raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls this a prototype, once a process
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
