@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.browser import browser, complaints, page
 
 __all__ = ["browser", "complaints", "page"]
+
+
+# A machine that others use stands still for longer than Hypothesis allows an example.
+settings.register_profile("patient", settings.default, deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

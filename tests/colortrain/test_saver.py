@@ -125,5 +125,5 @@ def test_every_save_is_journalled_with_its_stall(shards: Path, tmp_path: Path) -
     assert [(line["step"], line["images"]) for line in told] == [(2, 8), (4, 16), (6, 24), (8, 32)]
     folder = tmp_path / "run" / "checkpoints" / "step-000000008"
     assert told[-1]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
-    assert all(0 < line["stall"] < 5 and 0 < line["seconds"] < 60 for line in told)
+    assert all(line["stall"] > 0 and line["seconds"] > 0 for line in told)
     assert load_state(folder)["images"] == 32

@@ -278,6 +278,8 @@ def test_a_photograph_is_coloured_compared_and_downloaded(page: Page, site: Site
     send(page, "my.cat.png", encode(cat))
     wait_for_results(page, 2)
     assert page.inner_text("#status") == "my.cat.png is coloured. Move the slider to compare."
+    for number in range(4):
+        expect(page.locator(".stage img").nth(number)).to_have_js_property("naturalWidth", 451)
     sizes = page.eval_on_selector_all(".stage img", "all => all.map(one => [one.naturalWidth, one.naturalHeight])")
     assert sizes == [[451, 300]] * 4
     page.focus(".result:nth-child(2) input")

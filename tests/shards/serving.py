@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pytest
 
+from shards.store import Remote
+
 
 class Server(ThreadingHTTPServer):
     """Serves `root`; `faults[path]` is what to do with the next requests of a path, one each.
@@ -94,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(root: Path) -> Iterator[Server]:
-    """A server of `root` as long as the block lasts; the client's connections end with it."""
+    """A server of `root` as long as the block lasts and shards are prefetched; the client's connections end with it."""
     pytest.importorskip("aiohttp", reason="colortrain[remote] is not installed")
     server = Server(root)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -103,6 +105,9 @@ def serving(root: Path) -> Iterator[Server]:
         yield server
     finally:
         server.go_on.set()
+        for other in threading.enumerate():
+            if Remote._fetch_ahead.__name__ in other.name:  # else it would complain inside the next test
+                other.join(20)
         fsspec.get_filesystem_class("http").clear_instance_cache()
         server.shutdown()
         server.server_close()

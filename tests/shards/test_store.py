@@ -20,7 +20,8 @@ from shards.remote import Patience
 from shards.store import Folder, Remote, open_store
 from tests.shards.serving import Server, serving
 
-QUICK = Patience(tries=3, wait=0.01, silence=0.4)
+QUICK = Patience(tries=3, wait=0.01, silence=20)
+IMPATIENT = Patience(tries=3, wait=0.01, silence=0.4)
 BIG = 300_000
 ORDERS = ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1])  # in which four processes ask
 
@@ -106,6 +107,11 @@ def store(server: Server, tmp_path: Path) -> Remote:
     return Remote(f"{server.url}/set", Cache(tmp_path / "cache", 10 * BIG), QUICK)
 
 
+def half_a_shard(cache: Path) -> bool:
+    """Whether some of a shard, not of the manifest before it, has come."""
+    return any(path.stat().st_size for path in cache.glob("*/.*.tar*.part"))
+
+
 def left_behind(cache: Path) -> list[str]:
     """Names in a cache that are neither whole files nor the cache's own two."""
     return [path.name for path in cache.glob("*/.*")]
@@ -149,6 +155,7 @@ def test_a_set_that_has_changed_is_not_mixed_with_the_old_one(
 def test_what_passes_is_tried_again(
     fault: str, server: Server, shards: tuple[Shard, ...], store: Remote, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    store.patience = IMPATIENT if fault == "stall" else QUICK
     server.faults[f"set/{shards[0].path}"].extend([fault, fault])
     assert bring(store, shards[0]).read_bytes() == content(0)
     assert server.requests[f"set/{shards[0].path}"] == 3
@@ -169,6 +176,7 @@ def test_what_passes_is_tried_again(
 def test_what_stays_broken_is_one_line(
     fault: str, words: str, server: Server, shards: tuple[Shard, ...], store: Remote
 ) -> None:
+    store.patience = IMPATIENT if fault == "stall" else QUICK
     server.faults[f"set/{shards[0].path}"].extend([fault] * 3)
     with pytest.raises(UserError, match=words) as caught:
         bring(store, shards[0])
@@ -265,7 +273,7 @@ def test_four_processes_share_a_cache_of_two_files(server: Server, shards: tuple
 def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
-    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob("*/.*.part")))
+    wait_for(lambda: half_a_shard(store.cache.folder))
     second = run(BRING, store, 0)
     wait_for(lambda: server.requests[f"set/{MANIFEST}"] == 2)
     time.sleep(0.2)  # until it waits for the lock, or it is a weaker test
@@ -283,7 +291,7 @@ def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tu
 def test_what_a_killed_download_left_is_cleared_away(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
-    wait_for(lambda: any(path.stat().st_size for path in store.cache.folder.glob("*/.*.part")))
+    wait_for(lambda: half_a_shard(store.cache.folder))
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert len(left_behind(store.cache.folder)) == 2  # the part and its lock

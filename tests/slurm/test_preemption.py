@@ -18,9 +18,9 @@ from colortrain.running import preemption
 from tests.colortrain.small_set import small_set
 from tests.distributed.processes import ROOT, environment
 
-STEPS = 40
+STEPS = 120  # some seconds of them are left when the signal comes
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=3"]
-PACE = [f"images={3 * STEPS}", "log_every=1", "checkpoint_every=15", "keep_checkpoints=9", "ema.half_life=20"]
+PACE = [f"images={3 * STEPS}", "log_every=1", "checkpoint_every=45", "keep_checkpoints=9", "ema.half_life=20"]
 
 
 def ranks(shards: Path, run: Path, world: int) -> list[subprocess.Popen[bytes]]:
