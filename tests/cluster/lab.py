@@ -133,8 +133,9 @@ class Lab:
         """The processes that train a run, by rank."""
         found = {}
         for one in psutil.process_iter(["name", "cmdline", "environ"]):
-            if str(run / "slurm") in (one.info["cmdline"] or []) and one.info["name"].startswith("python"):
-                found[int((one.info["environ"] or {})["SLURM_PROCID"])] = one
+            rank = (one.info["environ"] or {}).get("SLURM_PROCID")  # none of one that has just ended
+            if rank and str(run / "slurm") in (one.info["cmdline"] or []) and one.info["name"].startswith("python"):
+                found[int(rank)] = one
         return found
 
     @contextmanager
