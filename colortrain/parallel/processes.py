@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, InitProcessGroupKwargs, LoggerType
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DynamoBackend,
+    InitProcessGroupKwargs,
+    LoggerType,
+    parse_flag_from_env,
+)
 
 from colortrain.parallel.failures import join_again
 from shards.errors import UserError, unknown
@@ -78,7 +84,7 @@ def check_world(num_processes: int, rank: int) -> None:
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if asked > 1 and not num_processes == joined == asked:
         raise UserError(f"{asked} processes were launched, but each would train alone; {_ADVICE}")
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     if asked == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
         raise UserError(f"several processes were asked for, but accelerate started one; {_ADVICE}")
     if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):

@@ -17,6 +17,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 
 from colortrain.checkpoint import Tensors
+from colortrain.models.initialise import num_parameters
 from colortrain.parallel.engine import Engine
 from colortrain.parallel.network import Network
 from colortrain.recipe import Adam
@@ -80,13 +81,12 @@ class ZeroNetwork(Network):
         if self.accelerator.mixed_precision == "bf16":
             autocast = torch.autocast(self.accelerator.device.type, torch.bfloat16)
             module.forward = convert_outputs_to_fp32(autocast(module.forward))
-        # A bucket is allocated whole, and deepspeed's own is of 500 million numbers: 2 GB in each backward pass.
-        count = sum(parameter.numel() for parameter in module.parameters())
         settings = {
             "train_micro_batch_size_per_gpu": 1,  # must be something; we count pictures ourselves
             "gradient_accumulation_steps": self.engine.accumulate,
             "gradient_clipping": self.adam.clip,
-            "zero_optimization": {"stage": self.stage, "reduce_bucket_size": count},
+            # a bucket is allocated whole, and deepspeed's own is of 500 million numbers: 2 GB in each backward pass
+            "zero_optimization": {"stage": self.stage, "reduce_bucket_size": num_parameters(module)},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,

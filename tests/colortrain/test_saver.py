@@ -7,6 +7,7 @@ import io
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,14 @@ def test_a_full_disk_ends_the_training_in_one_line(
 
 
 def test_every_save_is_journalled_with_its_stall(shards: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
     assert run_door("launch.train", main, words(shards, tmp_path / "run")) == 0
+    took = time.monotonic() - began
     told = lines(tmp_path / "run", "checkpoint")
     assert [(line["step"], line["images"]) for line in told] == [(2, 8), (4, 16), (6, 24), (8, 32)]
     folder = tmp_path / "run" / "checkpoints" / "step-000000008"
     assert told[-1]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert all(line["stall"] > 0 and line["seconds"] > 0 for line in told)
+    assert sum(line["stall"] for line in told) < took
+    assert sum(line["seconds"] for line in told) < took  # one save waits for another
     assert load_state(folder)["images"] == 32

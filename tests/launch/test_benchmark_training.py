@@ -110,10 +110,10 @@ def course(shards: Path, scratch: Path, *changes: str) -> Course:
 
 def test_shares_are_of_all_the_time_and_leave_no_patch(shards: Path, tmp_path: Path) -> None:
     trainer = course(shards, tmp_path).trainer("run")
-    found = train_for(trainer, 0.3)
+    found = train_for(trainer, 1.0)
     assert set(found) == set(PARTS)
     assert sum(found.values()) == pytest.approx(1)
-    assert found["critic"] > 0 < found["generator"]
+    assert found["critic"] > 0.05 < found["generator"]
     assert "update" not in vars(trainer.critic)
 
 
