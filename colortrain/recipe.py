@@ -27,8 +27,8 @@ from colortrain.models.residual_unet import ResidualUNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.shallow_unet import ShallowUNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.plain import from_plain, to_plain, with_override
 from colortrain.schedule import Schedule, constant
+from colortrain.serialize import from_plain, to_plain, with_override
 from shards.errors import UserError
 from shards.files import write_whole
 

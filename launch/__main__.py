@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from launch.doors import DOORS
+from launch.cli import DOORS
 from shards.errors import UserError, run_door, unknown
 
 _EXAMPLE = """\

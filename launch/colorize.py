@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.pictures import grey, recolour, save_jpeg, save_png, titled_grid
-from launch.album import Job, Outcome, plan, read_batches, without_existing
-from launch.doors import DoorParser, at_least_one
-from launch.networks import add_networks, load_networks, named
+from colortrain.visualize import grey, recolour, save_jpeg, save_png, titled_grid
+from launch.cli import DoorParser, at_least_one
+from launch.image_jobs import Job, Outcome, plan, read_batches, without_existing
+from launch.network_options import add_networks, load_networks, named
 from launch.video import check_video, colour_film
-from shards.decode import MAX_PIXELS
+from shards.color import lab_to_rgb, rgb_to_lab
 from shards.errors import run_door
-from shards.lab import lab_to_rgb, rgb_to_lab
 from shards.progress import ProgressLine
+from shards.sources.decode import MAX_PIXELS
 
 _EXAMPLE = """\
 A folder's pictures keep their places below OUT; everything becomes PNG. Transparent parts become white. Films are named

@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from colortrain.checkpoint import latest_checkpoint, load_generator, load_state
-from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
-from colortrain.pictures import grey, save_png, titled_grid
+from colortrain.metrics.evaluate import generate
+from colortrain.metrics.registry import LABELS
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.tables import LABELS
-from colortrain.thin import thinned, without_downloads
-from launch.doors import DoorParser, at_least_one
+from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
+from colortrain.scale_down import thinned, without_downloads
+from colortrain.visualize import grey, save_png, titled_grid
+from launch.cli import DoorParser, at_least_one
 from launch.processes import launcher, sharing
+from shards.color import lab_to_rgb
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
-from shards.lab import lab_to_rgb
-from shards.reader import Split, open_held_out
+from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
 example: two recipes on your own shards

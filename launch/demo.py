@@ -19,15 +19,15 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from skimage import data
 
-from colortrain.checkpoint import load_generator
-from colortrain.evaluation import generate
 from colortrain.lab import stored_to_lab
-from colortrain.pictures import loss_curves, sample_grid, save_png
+from colortrain.metrics.evaluate import generate
 from colortrain.recipes import get_recipe
-from launch.doors import DoorParser
+from colortrain.runs.checkpoint import load_generator
+from colortrain.visualize import loss_curves, sample_grid, save_png
+from launch.cli import DoorParser
 from launch.processes import launcher, sharing
 from shards.errors import UserError, run_door
-from shards.reader import Split
+from shards.read.dataset import Split
 
 SIZE = 64
 LEARNT_FROM = ("astronaut", "coffee", "motorcycle", "rocket")

@@ -20,20 +20,20 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from colortrain.checkpoint import load_generator
-from colortrain.evaluation import score_split
+from colortrain.distributed.setup import make_accelerator
+from colortrain.metrics.evaluate import score_split
 from colortrain.metrics.extractors import Judges, judges
-from colortrain.parallel.processes import make_accelerator
-from colortrain.plain import finite
+from colortrain.metrics.registry import text_table
 from colortrain.recipe import Recipe
-from colortrain.tables import text_table
-from launch.doors import DoorParser, add_cache, at_least_one, cache_of, step_or_best
+from colortrain.runs.checkpoint import load_generator
+from colortrain.serialize import finite
+from launch.cli import DoorParser, add_cache, at_least_one, cache_of, step_or_best
 from launch.processes import leave
-from shards.cache import Cache
 from shards.errors import UserError, run_door, unknown
 from shards.files import write_whole
 from shards.progress import ProgressLine
-from shards.reader import Split, open_held_out
+from shards.read.cache import Cache
+from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
 example: the averaged weights with and without dropout, on the test split

@@ -15,14 +15,14 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from colortrain.checkpoint import find_checkpoint
-from colortrain.inference.card import is_card, model_card, read_json
 from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
+from colortrain.inference.model_card import is_card, model_card, read_json
 from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Recipe, load_recipe, save_recipe
-from launch.doors import DoorParser
-from launch.networks import add_weights
+from colortrain.runs.checkpoint import find_checkpoint
+from launch.cli import DoorParser
+from launch.network_options import add_weights
 from shards.errors import UserError, run_door
 from shards.files import write_whole
 

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from colortrain.models.initialise import num_parameters
-from colortrain.plain import to_plain
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.schedule import Schedule
-from launch.doors import DoorParser
+from colortrain.serialize import to_plain
+from launch.cli import DoorParser
 from shards.errors import run_door
 
 _EXAMPLE = "example: every number of one recipe, with its source\n  python -m launch.recipes nampouri_unet\n"

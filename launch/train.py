@@ -18,24 +18,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from colortrain.checkpoint import checkpoint_steps
-from colortrain.data import check_divides
+from colortrain.data.loader import check_divides
+from colortrain.distributed.rank_failures import LostRanksError, roll_call
+from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
-from colortrain.parallel.failures import LostRanksError, roll_call
-from colortrain.parallel.processes import check_trackers, make_accelerator
-from colortrain.plain import to_plain
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
-from colortrain.run import Data, check_run_folder, open_data, open_streamed
-from colortrain.running.finetune import InitialWeights, initial_weights
-from colortrain.running.preemption import STOPPED, listening
-from colortrain.running.retention import check_keep_best
-from colortrain.trainer import Trainer
-from launch.doors import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
-from launch.engine import add_engine, engine_of
+from colortrain.runs.checkpoint import checkpoint_steps
+from colortrain.runs.folder import Data, check_run_folder, open_data, open_streamed
+from colortrain.runs.retention import check_keep_best
+from colortrain.serialize import to_plain
+from colortrain.training.finetune import InitialWeights, initial_weights
+from colortrain.training.preemption import STOPPED, listening
+from colortrain.training.trainer import Trainer
+from launch.cli import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
+from launch.compute_options import add_engine, engine_of
 from launch.processes import check_processes, launcher, leave
 from shards.errors import UserError, run_door
-from shards.reader import open_held_out
+from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
 example: thin networks, 64 px, two processes on two cores

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.pictures import recolour
-from launch.album import Job, Outcome
-from shards.decode import fit_image
+from colortrain.visualize import recolour
+from launch.image_jobs import Job, Outcome
+from shards.color import rgb_to_lab
 from shards.errors import UserError
 from shards.files import whole_file
-from shards.lab import rgb_to_lab
 from shards.progress import ProgressLine
+from shards.sources.decode import fit_image
 
 _SOUNDS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # that MP4 holds as they are
 _MATRICES = {1: "ITU709", 6: "ITU601"}  # BT.709 and BT.601 by H.273's numbers: of matrix, primaries and transfer alike

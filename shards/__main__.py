@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from shards.build import Job, build, build_part, check_workers
-from shards.decode import FITS, MAX_PIXELS
+from shards.builder.build import Job, build, build_part, check_workers
+from shards.builder.merge import merge
+from shards.builder.parts import Part, parse_part
+from shards.builder.plan import Parameters
 from shards.errors import UserError, run_door
-from shards.format import DTYPES, load_manifest
-from shards.info import describe, save_sheet
-from shards.merge import merge
-from shards.parts import Part, parse_part
-from shards.plan import Parameters
-from shards.statistics import merge_statistics, part_path, save_statistics, statistics, statistics_of_part
-from shards.verify import verify
+from shards.format.manifest import DTYPES, load_manifest
+from shards.inspect.info import describe, save_sheet
+from shards.inspect.statistics import merge_statistics, part_path, save_statistics, statistics, statistics_of_part
+from shards.inspect.verify import verify
+from shards.sources.decode import FITS, MAX_PIXELS
 
 BUILD_HELP = """\
 SOURCE is one of

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.doors import DoorParser, at_least_one
+from launch.cli import DoorParser, at_least_one
 from shards.__main__ import parser as shards_parser
 from shards.errors import UserError, run_door
 from slurm import batch, queue

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from colortrain.plain import from_plain
+from colortrain.serialize import from_plain
 from shards.errors import UserError, unknown
 
 if sys.version_info >= (3, 11):

@@ -21,7 +21,7 @@ from shards.files import lock
 from slurm import rendezvous, runs
 from slurm.code import Code
 
-# `colortrain.running.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks
+# `colortrain.training.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks
 # the batch script, which runs outside of any container, for a requeue.
 AGAIN = os.EX_TEMPFAIL
 HOPELESS = 2  # a mistake, or starts that get nowhere: the batch script does not try again

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launch.doors import DoorParser
+from launch.cli import DoorParser
 from shards.errors import UserError, run_door
 from slurm import queue, runs
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from colortrain.data import check_divides
+from colortrain.data.loader import check_divides
 from colortrain.recipe import Recipe, save_recipe
 from launch import train
-from launch.doors import DoorParser
+from launch.cli import DoorParser
 from shards.errors import UserError, run_door
 from slurm import batch, queue, runs, status
 from slurm.cluster import Cluster, check_against_site, here, load_cluster

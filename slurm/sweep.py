@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colortrain.recipe import Recipe, save_recipe
-from launch.doors import DoorParser
+from launch.cli import DoorParser
 from shards.errors import UserError, run_door
 from shards.files import write_whole
 from slurm import batch, queue, runs, status

@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.browser import browser, complaints, page
+from tests.support.browser import browser, complaints, page
 
 __all__ = ["browser", "complaints", "page"]
 

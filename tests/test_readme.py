@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from launch.doors import DOORS
+from launch.cli import DOORS
 from shards.errors import UserError
-from tests.colortrain.small_set import small_set
+from tests.support.small_shard_set import small_set
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def test_tree_names_what_exists() -> None:
     assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("package", ["shards", *(f"colortrain{room}" for room in ("", "/parallel", "/running"))])
+@pytest.mark.parametrize("package", ["shards", "colortrain", "slurm"])
 def test_tree_names_every_file(package: str) -> None:
     files = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
     folders = {f"{package}/{path.name}/" for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}

@@ -20,17 +20,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from colortrain.checkpoint import Step, find_checkpoint, load_state, load_weights, weights_part, write_tensors
-from colortrain.evaluation import generate
 from colortrain.lab import Codec
+from colortrain.metrics.evaluate import generate
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.pictures import recolour
-from colortrain.plain import from_plain, to_plain
 from colortrain.recipe import Generator, Recipe, load_recipe
-from shards.decode import fit_image, to_rgb
+from colortrain.runs.checkpoint import Step, find_checkpoint, load_state, load_weights, weights_part, write_tensors
+from colortrain.serialize import from_plain, to_plain
+from colortrain.visualize import recolour
+from shards.color import rgb_to_lab
 from shards.errors import UserError
 from shards.files import sha256_of, whole_file, write_whole
-from shards.lab import rgb_to_lab
+from shards.sources.decode import fit_image, to_rgb
 
 FORMAT = 1  # of an exported folder: its files and their fields
 CONFIG, MODEL = "config.json", "model"

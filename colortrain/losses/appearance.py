@@ -22,7 +22,7 @@ _FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
 class ColourfulnessGap:
     """((mean M3 of what was made - share * mean M3 of the truth) / 100)^2 over the pictures that a process holds.
 
-    M3 is Hasler and Süsstrunk's colourfulness (`colortrain.metrics.images`), here of pictures whose `cell` x `cell`
+    M3 is Hasler and Süsstrunk's colourfulness (`metrics.image_metrics`), here of pictures whose `cell` x `cell`
     pixels are averaged first: of single pixels, and with nothing else to hold it, it is met by a neon line along an
     edge of every picture (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without end; the gap ends
     at the truth.

@@ -12,7 +12,7 @@ from torch import Tensor
 from colortrain.lab import Batch, Codec
 from colortrain.losses.reconstruction import Measure, Resources
 from colortrain.schedule import Schedule, constant
-from shards.statistics import BIN, CENTRES, EDGES
+from shards.inspect.statistics import BIN, CENTRES, EDGES
 
 _COLOURS = 313  # Q: ab bins that Zhang et al. count in gamut
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from colortrain.metrics.features import Moments, Rows, fid, fid_diagonal, inception_score, kid
-from colortrain.metrics.images import Pictures
-from colortrain.metrics.sets import LAB_FIELDS, Eye, Seen
+from colortrain.metrics.image_metrics import Pictures
+from colortrain.metrics.set_metrics import LAB_FIELDS, Eye, Seen
 from colortrain.models.inception import SIZE, load_inception
 from colortrain.models.pretrained import INCEPTION, VGG16, Published
 from colortrain.models.vgg16 import DEPTH_LPIPS, VGG16Features, feature_distance, load_vgg16

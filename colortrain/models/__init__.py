@@ -1,1 +1,1 @@
-"""The networks. Each module has a frozen config dataclass; `config.build()` is the only way a network is made."""
+"""The networks, a flat list: each module has a frozen config dataclass, and `config.build()` makes the network."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shards.lab import lab_to_rgb, rgb_to_lab
+from shards.color import lab_to_rgb, rgb_to_lab
 
 SPACING = 10.0  # ab units between colours, as Zhang et al. 2016, section 2.1
 _LARGEST = 110  # of |a| and |b| on the grid

@@ -16,11 +16,20 @@ from shards.errors import UserError, unknown
 
 # Name -> (module with a `main(argv)`, one phrase).
 BENCHMARKS: dict[str, tuple[str, str]] = {
-    "loader": ("launch.benchmark.loader", "reading shards and making batches of them, and finding any position"),
-    "build": ("launch.benchmark.build", "packing photographs into shards"),
-    "step": ("launch.benchmark.step", "a training step, beside a loop in plain PyTorch and with each flag"),
-    "scaling": ("launch.benchmark.scaling", "more processes, with a share each or with the same batch together"),
-    "checkpoint": ("launch.benchmark.checkpoint", "saving and going on: seconds, and how long training stands still"),
+    "loader": (
+        "launch.benchmark.loading.loader",
+        "reading shards and making batches of them, and finding any position",
+    ),
+    "build": ("launch.benchmark.loading.build", "packing photographs into shards"),
+    "step": ("launch.benchmark.training.step", "a training step, beside a loop in plain PyTorch and with each flag"),
+    "scaling": (
+        "launch.benchmark.training.scaling",
+        "more processes, each with a batch of its own or with one batch shared",
+    ),
+    "checkpoint": (
+        "launch.benchmark.training.checkpoint",
+        "saving and resuming: seconds, and how long training is blocked",
+    ),
 }
 _EXAMPLE = """\
 `python -m launch.benchmark NAME --help` says more. example:

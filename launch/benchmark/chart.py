@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from launch.benchmark.rows import Row
+from launch.benchmark.results import Row
 from shards.files import whole_file
 
 _BAR, _GAP = 0.3, 1.0  # inches

@@ -10,7 +10,7 @@ from typing import Any
 
 from launch.benchmark.chart import draw
 from launch.benchmark.machine import describe, machine
-from launch.benchmark.rows import Goal, Row
+from launch.benchmark.results import Goal, Row
 from launch.benchmark.timing import Figures
 from shards.files import write_whole
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.doors import DoorParser, add_cache, at_least_one, cache_of
-from launch.report.photos import look, photographs
-from launch.report.story import read_stories
-from launch.report.write import page
+from launch.cli import DoorParser, add_cache, at_least_one, cache_of
+from launch.report.photographs import look, photographs
+from launch.report.render import page
+from launch.report.run_history import read_stories
 from shards.errors import UserError, run_door
 from shards.files import write_whole
 from shards.progress import ProgressLine

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from colortrain.running.alarms import SEPIA, WAIT
-from colortrain.tables import LABELS
-from launch.report.story import Line, Story
+from colortrain.metrics.registry import LABELS
+from colortrain.training.alarms import SEPIA, WAIT
+from launch.report.run_history import Line, Story
 
 Chart = dict[str, Any]
 Series = dict[str, Any]

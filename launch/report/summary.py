@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.running.alarms import SEPIA
-from colortrain.tables import LABELS, than_grey
+from colortrain.metrics.registry import LABELS, than_grey
+from colortrain.training.alarms import SEPIA
 from launch.report.papers import HEADLINES
-from launch.report.story import Session, Story
+from launch.report.run_history import Session, Story
 
 _CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "frechet_lab", "ssim", "sepia")
 _NOW = ("sepia",)  # told of the last scores instead

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.plain import to_plain
+from colortrain.metrics.registry import COLUMNS, HEAD, LABELS, caption, notes, than_grey
 from colortrain.recipes import RECIPES
-from colortrain.tables import COLUMNS, HEAD, LABELS, caption, notes, than_grey
+from colortrain.serialize import to_plain
 from launch.report.papers import HEADLINES
-from launch.report.story import Story
+from launch.report.run_history import Story
 
 METRIC_COLUMNS = (*HEAD[2:], "paper")
 Cell = dict[str, Any]  # "text", and "value" where the column can be sorted by it

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colortrain.recipes import RECIPES
+from launch.cli import DoorParser, at_least_one, at_least_zero
 from launch.compare import draw, open_photos
-from launch.doors import DoorParser, at_least_one, at_least_zero
-from launch.reproduce import judge, sets, table
-from launch.reproduce.asked import Asked, Plan
+from launch.reproduce import datasets, feature_classifier, table
 from launch.reproduce.budget import Budget, budget, make_plan
 from launch.reproduce.conditions import conditions
-from launch.reproduce.runs import entries, finished_rows, score, train
+from launch.reproduce.entries import entries, finished_rows, score, train
+from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError, unknown
 from shards.files import write_whole
 
@@ -40,7 +40,7 @@ example: ten minutes, from the archive to the table
 def parser() -> DoorParser:
     """The words this door understands."""
     words = DoorParser("launch.reproduce", __doc__ or "", _EXAMPLE)
-    words.add_argument("table", choices=sets.SIZES, help="which table")
+    words.add_argument("table", choices=datasets.SIZES, help="which table")
     words.add_argument("--source", type=Path, required=True, metavar="DIR", help="CIFAR-10's folder, or photographs")
     words.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything goes")
     words.add_argument(
@@ -63,7 +63,7 @@ def parser() -> DoorParser:
 def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
     """What was asked for; raises `UserError`, before any work, for what there is not."""
     found = parser().parse_args(words)
-    names = found.recipes or (sets.NAZERI if found.table == "nazeri" else list(RECIPES))
+    names = found.recipes or (datasets.NAZERI if found.table == "nazeri" else list(RECIPES))
     for name in names:
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
@@ -72,7 +72,7 @@ def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
     if not found.source.exists():
         raise UserError(f"--source {found.source}: there is nothing of that name")
     if found.photos:
-        open_photos(found.photos, sets.SIZES[found.table])
+        open_photos(found.photos, datasets.SIZES[found.table])
     asked = Asked(
         table=found.table, source=found.source, out=found.out, recipes=tuple(names), seeds=tuple(found.seeds),
         base_channels=None if found.table == "nazeri" else found.base_channels, limit=found.limit,
@@ -80,10 +80,10 @@ def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
     return asked, found.budget, found.photos
 
 
-def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str:
+def make(asked: Asked, plan: Plan, built: datasets.Sets, photos: Path | None) -> str:
     """Train and score what is left to do; the table's text, written after every network."""
     weights = asked.out / "judge.safetensors"
-    eyes = judge.judge_for(asked.source, weights, plan.judge_images) if built.labelled else None
+    eyes = feature_classifier.judge_for(asked.source, weights, plan.judge_images) if built.labelled else None
     chosen = entries(asked, plan, built.size)
     for place, entry in enumerate(chosen, 1):
         print(f"\n== {entry.name} ({place} of {len(chosen)})", flush=True)
@@ -104,7 +104,7 @@ def make(asked: Asked, plan: Plan, built: sets.Sets, photos: Path | None) -> str
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, train, score, tell."""
     asked, wanted, photos = asked_of(argv)
-    built = sets.build(asked.table, asked.source, asked.out / "shards")
+    built = datasets.build(asked.table, asked.source, asked.out / "shards")
     plan = make_plan(asked, wanted, built)
     print(f"\n{make(asked, plan, built, photos)}\n{asked.out}/table.md, table.json, picture.png", file=sys.stdout)
     return 0

@@ -14,21 +14,21 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from colortrain.distributed.compute import Engine
+from colortrain.distributed.setup import make_accelerator
+from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
-from colortrain.parallel.assembly import make_networks
-from colortrain.parallel.engine import Engine
-from colortrain.parallel.processes import make_accelerator
 from colortrain.recipe import Recipe
-from colortrain.step import train_step
-from launch.benchmark.training import wait_for
+from colortrain.training.step import train_step
+from launch.benchmark.training.setup import wait_for
 from launch.processes import precision, sharing
-from launch.reproduce.asked import Asked, Plan
-from launch.reproduce.runs import resolved
-from launch.reproduce.sets import Sets
+from launch.reproduce.datasets import Sets
+from launch.reproduce.entries import resolved
+from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
 from shards.files import write_whole
-from shards.statistics import CENTRES
+from shards.inspect.statistics import CENTRES
 
 FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}  # nazeri: 200 epochs; about 10; about 100
 _JUDGE_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % of the test pictures named rightly

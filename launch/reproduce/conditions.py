@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.benchmark.machine import machine
-from launch.reproduce.asked import Asked, Plan
-from launch.reproduce.judge import Judge
-from launch.reproduce.sets import Sets
-from shards.reader import Split, open_held_out
+from launch.reproduce.datasets import Sets
+from launch.reproduce.feature_classifier import Judge
+from launch.reproduce.options import Asked, Plan
+from shards.read.dataset import Split, open_held_out
 
 
 def conditions(

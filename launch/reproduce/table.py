@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.tables import LABELS
+from colortrain.metrics.registry import LABELS
 
-# What is printed, and under which head; decimals and which way is better stand in `colortrain.tables.LABELS`.
+# What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.LABELS`.
 HEADS = {
     "mae": "MAE", "accuracy_2": "acc. 2 %", "accuracy_5": "acc. 5 %",
     "accuracy_ab_2": "acc. 2 %, ab", "accuracy_ab_5": "acc. 5 %, ab", "l1": "L1",

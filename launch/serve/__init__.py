@@ -11,8 +11,8 @@ import socket
 from collections.abc import Sequence
 
 from colortrain.inference.colorizer import Colorizer
-from launch.doors import DoorParser, at_least_one, at_least_zero
-from launch.networks import add_networks, load_networks
+from launch.cli import DoorParser, at_least_one, at_least_zero
+from launch.network_options import add_networks, load_networks
 from shards.errors import UserError
 
 _EXAMPLE = """\

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from colortrain.inference.colorizer import Colorizer
-from shards.decode import BOMB, Undecodable, decode_image
+from shards.sources.decode import BOMB, Undecodable, decode_image
 
 PAGE = Path(__file__).parent / "page"
 _UPLOAD_SECONDS = 120.0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from launch.doors import DoorParser, at_least_one
+from launch.cli import DoorParser, at_least_one
 from shards.errors import UserError, run_door
 from slurm.devcluster import hosts, life, plan, programs
 from slurm.devcluster.configuration import MOST_GPUS

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from colortrain.checkpoint import checkpoint_folder
+from colortrain.runs.checkpoint import checkpoint_folder
 from slurm.devcluster import programs
-from tests.cluster import figures
-from tests.cluster.lab import STEPS, Lab, training
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import ROOT, environment, run_door
+from tests.support import cluster_figures
+from tests.support.processes import ROOT, environment, run_door
+from tests.support.slurm_lab import STEPS, Lab, training
+from tests.support.small_shard_set import small_set
 
 
 def lacking(reason: str) -> None:
@@ -100,6 +100,6 @@ def reference(shards: Path, factory: pytest.TempPathFactory, processes: int) -> 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Below the tests: what each kind of disturbance cost."""
     reports = terminalreporter.stats.get("passed", [])
-    lines = figures.table(note for report in reports for note in getattr(report, "user_properties", ()))
+    lines = cluster_figures.table(note for report in reports for note in getattr(report, "user_properties", ()))
     if lines:
         terminalreporter.write_line("\n".join(["", *lines, ""]))

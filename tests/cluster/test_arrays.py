@@ -9,11 +9,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
 from slurm import sweep
-from tests.cluster.lab import STEPS, Lab, steps_of, training, until, weights
-from tests.colortrain.small_set import cut_outs
-from tests.distributed.processes import ROOT, run_door
+from tests.support.processes import ROOT, run_door
+from tests.support.slurm_lab import STEPS, Lab, steps_of, training, until, weights
+from tests.support.small_shard_set import cut_outs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -17,8 +17,8 @@ from slurm import code
 from slurm.devcluster import programs
 from slurm.devcluster.configuration import MARK
 from tests.cluster.conftest import short_folder
-from tests.cluster.lab import Lab, until
-from tests.distributed.processes import ROOT, environment
+from tests.support.processes import ROOT, environment
+from tests.support.slurm_lab import Lab, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 DOOR = [sys.executable, "-m", "slurm.devcluster"]

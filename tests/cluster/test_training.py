@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
 from shards.errors import UserError
 from slurm import batch
 from slurm.cluster import EXAMPLES, load_cluster
 from slurm.code import Code
 from slurm.runs import job_of
-from tests.cluster.figures import Disturbance, Note
-from tests.cluster.lab import PAIR, SITE, STEPS, Lab, journal, steps_of, training, until, weights
-from tests.distributed.processes import ROOT
+from tests.support.cluster_figures import Disturbance, Note
+from tests.support.processes import ROOT
+from tests.support.slurm_lab import PAIR, SITE, STEPS, Lab, journal, steps_of, training, until, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

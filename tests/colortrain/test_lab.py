@@ -9,7 +9,7 @@ import skimage.data
 import torch
 
 from colortrain.lab import Codec, LabCodec, SymmetricCodec, UnitCodec, encode_stored, lab_to_rgb, stored_to_lab
-from shards.lab import pack, unpack
+from shards.color import pack, unpack
 
 
 def photo() -> torch.Tensor:

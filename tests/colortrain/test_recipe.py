@@ -9,10 +9,10 @@ import pytest
 
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.plain import to_plain
 from colortrain.recipe import differences, load_recipe, override, parse_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.schedule import Schedule
+from colortrain.serialize import to_plain
 from shards.errors import UserError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.colortrain.small_set import small_set
-from tests.distributed.warm_launcher import WarmLauncher, warm_launcher
+from tests.support.small_shard_set import small_set
+from tests.support.warm_launcher import WarmLauncher, warm_launcher
 
 
 @pytest.fixture(scope="module")

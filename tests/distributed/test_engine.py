@@ -15,14 +15,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from colortrain.checkpoint import checkpoint_folder, load_generator, load_part
+from colortrain.distributed.compute import Engine
+from colortrain.distributed.wrap import make_networks
 from colortrain.models.deep_unet import DeepUNetConfig
-from colortrain.parallel.assembly import make_networks
-from colortrain.parallel.engine import Engine
-from colortrain.step import train_step
-from tests.distributed.equivalence import RECIPES, pictures
-from tests.distributed.gpus import never_waiting, one_gpu
-from tests.distributed.processes import command, environment, run_door
+from colortrain.runs.checkpoint import checkpoint_folder, load_generator, load_part
+from colortrain.training.step import train_step
+from tests.support.gpus import never_waiting, one_gpu
+from tests.support.processes import command, environment, run_door
+from tests.support.step_equivalence import RECIPES, pictures
 
 STEPS = 20
 

@@ -9,10 +9,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.parallel.engine import Engine
+from colortrain.distributed.compute import Engine
 from colortrain.recipe import Recipe
-from tests.distributed.equivalence import DTYPES, cases, outcome
-from tests.distributed.processes import run_door
+from tests.support.processes import run_door
+from tests.support.step_equivalence import DTYPES, cases, outcome
 
 WITHIN = {"float64": 1e-10, "float32": 1e-5}
 
@@ -21,7 +21,7 @@ WITHIN = {"float64": 1e-10, "float32": 1e-5}
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every case leaves on two processes, from one launch."""
     out = tmp_path_factory.mktemp("outcomes")
-    done = run_door("tests.distributed.equivalence", [out], processes=2)
+    done = run_door("tests.support.step_equivalence", [out], processes=2)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import ROOT, command, environment
-from tests.distributed.warm_launcher import WarmLauncher
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from tests.support.processes import ROOT, command, environment
+from tests.support.small_shard_set import small_set
+from tests.support.warm_launcher import WarmLauncher
 
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=2", "critic.base_channels=2", "batch_size=4"]
 STEPS = 12

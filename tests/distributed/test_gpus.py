@@ -14,15 +14,15 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.data import Loader
+from colortrain.data.loader import Loader
+from colortrain.distributed.compute import Engine
 from colortrain.lab import SymmetricCodec
-from colortrain.parallel.engine import Engine
 from launch.benchmark import main
-from shards.reader import Split
-from tests.distributed.equivalence import MUON, RECIPES, SYNCED, outcome
-from tests.distributed.gpus import never_waiting, one_gpu, two_gpus
-from tests.distributed.processes import ROOT, environment
-from tests.launch.test_benchmark import check_agrees
+from shards.read.dataset import Split
+from tests.launch.benchmark.test_loading import check_agrees
+from tests.support.gpus import never_waiting, one_gpu, two_gpus
+from tests.support.processes import ROOT, environment
+from tests.support.step_equivalence import MUON, RECIPES, SYNCED, outcome
 
 pytestmark = pytest.mark.gpu
 THIN = ["size=32", "generator.levels=4", "generator.base_channels=8", "critic.base_channels=8", "batch_size=8"]
@@ -40,7 +40,7 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
     """Every game through NCCL, and BatchNorm synchronised over both ranks, in float64."""
     config = str(ROOT / "launch" / "accelerate" / "ddp.yaml")
     launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
-    line = [sys.executable, *launch, "--mixed_precision", "no", "-m", "tests.distributed.equivalence", str(tmp_path)]
+    line = [sys.executable, *launch, "--mixed_precision", "no", "-m", "tests.support.step_equivalence", str(tmp_path)]
     done = subprocess.run(
         [*line, "float64"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )

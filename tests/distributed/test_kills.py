@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
-from tests.distributed.warm_launcher import Launch, WarmLauncher
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
+from tests.support.warm_launcher import Launch, WarmLauncher
 
 SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]

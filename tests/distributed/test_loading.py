@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.format import Manifest, save_manifest
-from shards.index import INDEX, rebuild_index, write_index
-from shards.reader import Split
-from shards.tars import TarOfSamples
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import run_door
+from shards.format.index import INDEX, rebuild_index, write_index
+from shards.format.manifest import Manifest, save_manifest
+from shards.format.tar_layout import TarOfSamples
+from shards.read.dataset import Split
+from tests.support.processes import run_door
+from tests.support.small_shard_set import small_set
 
 SHARDS = (7, 1, 13, 0, 5, 11, 2)  # 39 samples, odd everywhere
 BATCH, EPOCHS = 6, 4
@@ -41,7 +41,7 @@ def test_two_processes_share_odd_shards(tmp_path: Path) -> None:
     shards = numbered_set(tmp_path / "set")
     samples = sum(SHARDS)
     steps = samples * EPOCHS // BATCH  # 26 whole batches in four epochs
-    done = run_door("tests.distributed.seen", [shards, tmp_path, BATCH, steps], processes=2)
+    done = run_door("tests.support.seen_samples", [shards, tmp_path, BATCH, steps], processes=2)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [len(rank) for rank in ranks] == [steps, steps]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from colortrain.checkpoint import checkpoint_folder, load_part
-from tests.distributed.warm_launcher import WarmLauncher
+from colortrain.runs.checkpoint import checkpoint_folder, load_part
+from tests.support.warm_launcher import WarmLauncher
 
 # No BatchNorm: statistics of a rank's own part of a batch are another computation, not another rounding.
 NETWORKS = ["generator.levels=3", "generator.base_channels=4", "generator.norm=pixel", "critic.base_channels=4"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.processes import run_door
+from tests.support.processes import run_door
 
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
 

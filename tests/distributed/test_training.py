@@ -14,11 +14,11 @@ import psutil
 import pytest
 import torch
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps, is_whole, load_part
-from colortrain.run import lock
-from colortrain.trainer import step_seed
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import ROOT, command, environment, run_door
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_whole, load_part
+from colortrain.runs.folder import lock
+from colortrain.training.trainer import step_seed
+from tests.support.processes import ROOT, command, environment, run_door
+from tests.support.small_shard_set import small_set
 
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
 STEPS = 40

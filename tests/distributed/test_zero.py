@@ -15,15 +15,15 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from colortrain.checkpoint import checkpoint_folder, load_part
-from colortrain.parallel.engine import Engine
-from colortrain.parallel.zero import ZeroNetwork, zero_stage
+from colortrain.distributed.compute import Engine
+from colortrain.distributed.zero import ZeroNetwork, zero_stage
 from colortrain.recipe import Adam
+from colortrain.runs.checkpoint import checkpoint_folder, load_part
 from shards.errors import UserError
-from tests.colortrain.small_set import small_set
-from tests.distributed.equivalence import MUON, cases, outcome
-from tests.distributed.gpus import two_gpus
-from tests.distributed.processes import ROOT, environment, run_door
+from tests.support.gpus import two_gpus
+from tests.support.processes import ROOT, environment, run_door
+from tests.support.small_shard_set import small_set
+from tests.support.step_equivalence import MUON, cases, outcome
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
@@ -50,7 +50,7 @@ def run_zero(stage: int, folder: Path, module: str, arguments: Sequence[object])
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_zero_steps_as_one_process(tmp_path: Path, stage: int) -> None:
     """Every game, penalties too, with one microbatch and two; what is not finite is left out by both ranks."""
-    done = run_zero(stage, tmp_path, "tests.distributed.equivalence", [tmp_path, "float32"])
+    done = run_zero(stage, tmp_path, "tests.support.step_equivalence", [tmp_path, "float32"])
     assert done.returncode == 0, done.stderr
     accelerator = Accelerator(cpu=True)
     for name, recipe, dtype, accumulate in (case for case in SINGLE if not (stage and case[0] in MUON)):

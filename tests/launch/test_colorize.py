@@ -11,14 +11,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 import colortrain
-from colortrain.checkpoint import load_generator
-from colortrain.evaluation import generate
 from colortrain.lab import lab_to_rgb
+from colortrain.metrics.evaluate import generate
+from colortrain.runs.checkpoint import load_generator
 from launch.colorize import main
+from shards.color import rgb_to_lab
 from shards.errors import UserError
-from shards.lab import rgb_to_lab
-from tests.colortrain.small_set import photograph
-from tests.launch.small_run import small_run
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import photograph
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from colortrain.recipes import RECIPES
 from launch import compare
 from launch.compare import check_images, prepared
 from shards.errors import UserError
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import run_door
-from tests.launch.small_run import small_run
+from tests.support.processes import run_door
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import small_set
 
 
 @pytest.mark.distributed

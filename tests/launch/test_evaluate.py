@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from colortrain.checkpoint import load_generator
-from colortrain.evaluation import score_split
+from colortrain.metrics.evaluate import score_split
 from colortrain.metrics.extractors import judges
+from colortrain.runs.checkpoint import load_generator
 from launch.evaluate import main, write_json
 from shards.errors import UserError
-from shards.reader import Split
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import run_door
-from tests.launch.small_run import small_run
+from shards.read.dataset import Split
+from tests.support.processes import run_door
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import small_set
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from colortrain.recipe import load_recipe, save_recipe
 from colortrain.recipes import get_recipe
 from launch.export import main
 from shards.errors import UserError
-from tests.colortrain.small_set import photograph
-from tests.distributed.processes import ROOT
-from tests.launch.fake_hub import fake_hub
-from tests.launch.small_run import small_run
+from tests.support.fake_hub import fake_hub
+from tests.support.processes import ROOT
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import photograph
 
 SCORES = {"generated": 0.1234567, "grey": 0.2, "median": 0.3}
 

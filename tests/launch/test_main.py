@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main
-from launch.doors import DOORS, DoorParser, add_cache, at_least_one, cache_of
+from launch.cli import DOORS, DoorParser, add_cache, at_least_one, cache_of
 from shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

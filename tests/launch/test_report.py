@@ -17,14 +17,14 @@ from colortrain.recipes import RECIPES
 from launch.evaluate import main as evaluate
 from launch.report.__main__ import main
 from launch.report.papers import HEADLINES
-from launch.report.photos import Looked, _counts, look, photographs
-from launch.report.story import read_story, sessions_of
+from launch.report.photographs import Looked, _counts, look, photographs
+from launch.report.run_history import read_story, sessions_of
 from launch.report.summary import warnings
 from launch.train import main as train
 from shards.errors import UserError
-from tests.browser import PHONE
-from tests.colortrain.small_set import small_set
-from tests.launch.small_run import SETTINGS
+from tests.support.browser import PHONE
+from tests.support.small_run import SETTINGS
+from tests.support.small_shard_set import small_set
 
 
 @pytest.fixture(scope="module")

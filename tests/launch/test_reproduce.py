@@ -20,20 +20,20 @@ import torch
 import yaml
 from PIL import Image
 
-from colortrain.checkpoint import latest_checkpoint
+from colortrain.metrics.registry import LABELS
 from colortrain.models.classifier import Classifier
 from colortrain.recipes import get_recipe
-from colortrain.tables import LABELS
-from launch.reproduce import asked_of, table, training
-from launch.reproduce.asked import Asked, Plan
+from colortrain.runs.checkpoint import latest_checkpoint
+from launch.reproduce import asked_of, table, train_worker
 from launch.reproduce.budget import FULL, Budget, budget, make_plan, seconds_an_image
-from launch.reproduce.judge import Judge, judge_for, labelled, load_judge, moved
-from launch.reproduce.runs import entries, finished_rows, starter, told
-from launch.reproduce.sets import SIZES, Sets
+from launch.reproduce.datasets import SIZES, Sets
+from launch.reproduce.entries import entries, finished_rows, starter, told
+from launch.reproduce.feature_classifier import Judge, judge_for, labelled, load_judge, moved
+from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import ROOT, command, environment, run_door
-from tests.shards.pictures import pieces
+from tests.support.photographs import pieces
+from tests.support.processes import ROOT, command, environment, run_door
+from tests.support.small_shard_set import small_set
 
 
 def small_cifar(folder: Path, count: int = 12) -> Path:
@@ -193,7 +193,7 @@ def test_speed_is_measured_over_whole_turns(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_training_of_a_table_starts_without_a_word_of_its_own() -> None:
-    line = [sys.executable, "-W", "error", "-m", "launch.reproduce.training", "--help"]
+    line = [sys.executable, "-W", "error", "-m", "launch.reproduce.train_worker", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment(), cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert "launch.train" in done.stdout
@@ -220,7 +220,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     again = {**start, "mixed_precision": "bf16"}
     lines = [start, {"kind": "train", "seconds": 2}, again, {"kind": "train", "seconds": 3}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(training.train, "main", lambda argv: 0)
+    monkeypatch.setattr(train_worker.train, "main", lambda argv: 0)
     return tmp_path
 
 
@@ -230,7 +230,7 @@ def test_a_training_on_a_gpu_tells_its_memory(trained: Path, monkeypatch: pytest
     for rank, held in (("1", 9_000_000), ("0", 7_000_000), ("0", 5_000_000)):  # the last only loads what is at its end
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda held=held: held)
-        assert training.main(words) == 0
+        assert train_worker.main(words) == 0
     expected = {"seconds": 5, "mixed_precision": ["bf16", "no"], "peak_mb": 7, "peak_of": "GPU memory"}
     assert told(trained) == expected
 
@@ -238,7 +238,7 @@ def test_a_training_on_a_gpu_tells_its_memory(trained: Path, monkeypatch: pytest
 def test_memory_of_a_training_is_not_its_parents() -> None:
     """What the system adds up for a parent, ru_maxrss, begins with what the parent held."""
     held = np.ones(2**27)  # 1 GB
-    line = [sys.executable, "-c", "from launch.reproduce.training import peak; print(peak()['peak_mb'])"]
+    line = [sys.executable, "-c", "from launch.reproduce.train_worker import peak; print(peak()['peak_mb'])"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment(), cwd=ROOT, check=True)
     assert 100 < float(done.stdout) < 1000 < held.nbytes / 1e6
 

@@ -24,11 +24,11 @@ import colortrain
 from colortrain.inference.colorizer import Colorizer
 from launch.serve import LOOPBACK, listen, main
 from shards.errors import UserError
-from tests.browser import PHONE
-from tests.colortrain.small_set import photograph
-from tests.distributed.processes import ROOT
-from tests.launch.small_run import small_run
-from tests.shards.pictures import encode
+from tests.support.browser import PHONE
+from tests.support.photographs import encode
+from tests.support.processes import ROOT
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import photograph
 
 pytest.importorskip("starlette", reason="the page needs colortrain[serve]")
 from playwright.sync_api import FilePayload, Page, expect

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 import colortrain
-from launch.album import Job, Outcome
 from launch.colorize import main
+from launch.image_jobs import Job, Outcome
 from launch.video import Flicker, check_video, colour_film
-from shards.decode import fit_image
+from shards.color import rgb_to_lab
 from shards.errors import UserError
-from shards.lab import rgb_to_lab
-from tests.colortrain.small_set import photograph
-from tests.launch.small_run import small_run
+from shards.sources.decode import fit_image
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import photograph
 
 av: Any = pytest.importorskip("av", reason="films need colortrain[video]")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shards.build import LOCK
+from shards.builder.build import LOCK
+from shards.builder.finalize import drop_duplicates
+from shards.builder.plan import load_plan
 from shards.errors import UserError
 from shards.files import lock, whole_file, write_whole
-from shards.finish import drop_duplicates
-from shards.plan import load_plan
-from shards.verify import verify
-from tests.shards.pictures import make_folder, pack_folder
+from shards.inspect.verify import verify
+from tests.support.photographs import make_folder, pack_folder
 
 
 def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_duplicates_are_not_dropped_from_a_shard_that_is_not_its_records(tmp_pat
     (folder / "copy.jpg").write_bytes((folder / "class0" / "photo 000.jpg").read_bytes())
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.finish.drop_duplicates", lambda root, plan: None)
+        patch.setattr("shards.builder.finalize.drop_duplicates", lambda root, plan: None)
         pack_folder(folder, out, shard_size=9)
     tar = out / "000000.tar"
     data = bytearray(tar.read_bytes())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from shards.__main__ import main
 from shards.errors import run_door
-from tests.shards.pictures import make_folder, photograph
+from tests.support.photographs import make_folder, photograph
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,6 @@ def test_out_inside_source_builds_and_goes_on(photos: Path, tmp_path: Path) -> N
 
 
 def _png() -> bytes:
-    from tests.shards.pictures import encode
+    from tests.support.photographs import encode
 
     return encode(photograph()[:64, :64])

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from colortrain.checkpoint import checkpoint_folder, checkpoint_steps
-from colortrain.running import preemption
-from tests.colortrain.small_set import small_set
-from tests.distributed.processes import ROOT, environment
+from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.training import preemption
+from tests.support.processes import ROOT, environment
+from tests.support.small_shard_set import small_set
 
 STEPS = 120  # some seconds of them are left when the signal comes
 THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=3"]

@@ -12,7 +12,7 @@ import pytest
 from slurm import batch, jobs, runs
 from slurm.cluster import Cluster
 from slurm.code import Code
-from tests.distributed.processes import ROOT
+from tests.support.processes import ROOT
 
 Script = Callable[[Path, int], list[str]]
 # A letter a start: told to leave or failed, a capital if a step was saved. Then whether each goes back to the queue.

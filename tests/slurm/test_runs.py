@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm import code, runs, status, sweep
-from tests.distributed.processes import ROOT
+from tests.support.processes import ROOT
 
 
 def write(run: Path, *lines: dict[str, Any], torn: str = "") -> None:
@@ -99,5 +99,5 @@ def test_the_copy_of_the_code_is_known_by_its_content(tmp_path: Path) -> None:
     assert one == other
     assert [path.name for path in tmp_path.iterdir()] == [f"code-{one.digest}"]
     assert (one.folder / "launch/accelerate/cpu.yaml").is_file()
-    (one.folder / "colortrain/step.py").write_text("pass\n")
+    (one.folder / "colortrain/training/step.py").write_text("pass\n")
     assert code.digest_of(one.folder) != one.digest

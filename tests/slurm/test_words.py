@@ -13,7 +13,7 @@ from launch import train
 from shards.__main__ import parser as shards_parser
 from shards.errors import UserError
 from slurm import batch, build_shards, jobs, submit, sweep
-from tests.distributed.processes import ROOT
+from tests.support.processes import ROOT
 
 
 @pytest.mark.parametrize("given", [["--processes", "2"], ["--processes=2"], ["--run=other"]])

@@ -1,0 +1,1 @@
+"""One training step across several processes and devices."""

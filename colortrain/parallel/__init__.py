@@ -1,1 +1,0 @@
-"""A step shared out: by processes, and by what one of them can hold."""

@@ -1,0 +1,1 @@
+"""The training loop: steps, saving, validation, logging, stopping and resuming."""

@@ -1,0 +1,115 @@
+"""The order of things inside one training step; the mathematics is the objective's, the loop is the trainer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from colortrain.distributed.microbatches import Part, parts_of
+from colortrain.distributed.trainable import Network
+from colortrain.lab import Batch
+from colortrain.losses.penalty import penalty_terms
+from colortrain.losses.reconstruction import Measure
+from colortrain.models.batch_invariant import drawing, untracked
+from colortrain.recipe import Objective, Recipe
+
+Losses = dict[str, Tensor]
+Measures = Sequence[Measure]  # one for each reconstruction term of the objective
+
+
+def generated(generator: Network, part: Part, *, learns: bool, remembers: bool = True) -> Tensor:
+    """What the generator makes of a part: through the wrapper if it learns from it, else without a graph."""
+    tracking = nullcontext() if remembers else untracked(generator.module)
+    with drawing(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
+        return (generator if learns else generator.module)(part.batch.L)
+
+
+def scores_of(critic: Network, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of real and of fake pictures: in one pass, unless the critic would mix them (BatchNorm)."""
+    if critic.mixes_pictures:
+        return critic(batch.L, batch.colour), critic(batch.L, fake)
+    real_scores, fake_scores = critic(batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])).chunk(2)
+    return real_scores, fake_scores
+
+
+def critic_part(critic: Network, objective: Objective, part: Part, fake: Tensor, epoch: float) -> Losses:
+    """What the critic learns from one part, real from fake; `fake` is detached.
+
+    Penalties go through the bare critic in full precision, and join the one backward pass.
+    """
+    with critic.sharing(part.last):
+        real_scores, fake_scores = scores_of(critic, part.batch, fake)
+        terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
+        terms |= penalty_terms(objective.penalties, critic.exact, part.batch, fake, epoch)
+        critic.backward(torch.stack(list(terms.values())).sum())
+    means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
+    return {**{name: value.detach() for name, value in terms.items()}, **means}
+
+
+def generator_part(
+    generator: Network,
+    critic: Network,
+    objective: Objective,
+    measures: Measures,
+    part: Part,
+    made: Tensor | None,
+    epoch: float,
+) -> Losses:
+    """What the generator learns from one part: weighted reconstruction, and the bare, frozen critic's judgement.
+
+    `made`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
+    """
+    with generator.sharing(part.last):
+        fake = generated(generator, part, learns=True) if made is None else made
+        terms = {
+            term.name: (at, measure(fake, part.batch))
+            for term, measure in zip(objective.reconstruction, measures, strict=True)
+            if (at := term.weight.at(epoch))
+        }
+        weight = objective.adversarial_weight.at(epoch)
+        if weight:
+            with critic.frozen() as judge:
+                terms["adversarial"] = (weight, objective.adversarial.generator(judge(part.batch.L, fake)))
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else 0 * fake.sum()
+        generator.backward(loss)
+    return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
+
+
+def train_step(
+    generator: Network, critic: Network, recipe: Recipe, measures: Measures, batch: Batch, step: int, epoch: float
+) -> Losses:
+    """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
+
+    Of n_critic steps the last is the generator's too; of n_generator steps the first is the critic's too. The critic
+    rests before `objective.critic_from`. All the critic's parts come before the generator's; where a share is one
+    part, one generator forward serves both.
+    """
+    critic_turn = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
+    generator_turn = (step + 1) % recipe.n_critic == 0
+    rank, count = generator.accelerator.process_index, generator.engine.accumulate
+    parts = parts_of(batch, count, rank, recipe.seed, step)
+    made = generated(generator, parts[0], learns=True) if generator_turn and count == 1 else None
+    losses: Losses = {}
+    if critic_turn:
+        fakes = (
+            generated(generator, part, learns=False, remembers=not generator_turn) if made is None else made.detach()
+            for part in parts
+        )
+        pairs = zip(parts, fakes, strict=True)
+        losses |= averaged(critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs)
+        critic.update()
+    if generator_turn:
+        losses |= averaged(
+            generator_part(generator, critic, recipe.objective, measures, part, made, epoch) for part in parts
+        )
+        generator.update()
+    return losses
+
+
+def averaged(losses: Iterable[Losses]) -> Losses:
+    """The mean over parts of each loss."""
+    rows = list(losses)
+    return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

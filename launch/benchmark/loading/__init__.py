@@ -1,0 +1,1 @@
+"""Benchmarks of reading, batching, seeking and building shards."""

@@ -1,0 +1,1 @@
+"""Photographs to a shard set, on one machine or many."""

@@ -1,0 +1,107 @@
+"""The binary index of a split, `index.npy`: which sample lies where in its tar, and the CRC-32 of its pixels.
+
+int64 (samples, 3), a row a sample in shard order: its key, the byte at which its member's content begins, and the
+CRC-32 (as zlib's) of its pixels as stored, the member's content after the .npy header.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from shards.errors import UserError
+from shards.files import sha256_of, whole_file
+from shards.format.manifest import MEMBER, TAR_BLOCK, Shard, member_bytes, member_header
+from shards.format.tar_layout import content_offsets, tar_bytes, tar_header
+
+INDEX = "index.npy"
+COLUMNS = 3  # key, offset, CRC-32
+_KEY_ENDS = b"." + MEMBER.encode() + b"\0"
+
+
+def write_index(path: Path, table: np.ndarray) -> None:
+    """Write the table, whole or not at all."""
+    with whole_file(path) as stream:
+        np.save(stream, table, allow_pickle=False)
+
+
+def load_index(path: Path, samples: int) -> np.ndarray:
+    """Map the table of a split of `samples` samples; raises `UserError` if it is missing, damaged or another's."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: restore it or build the shard set again")
+    header = _header(samples)  # numpy's own parser of headers fails in many ways on a damaged one
+    with open(path, "rb") as stream:
+        if stream.read(len(header)) != header or path.stat().st_size != len(header) + samples * COLUMNS * 8:
+            raise UserError(f"{path} is damaged or not of this manifest: restore it or build the shard set again")
+    if not samples:
+        return np.empty((0, COLUMNS), np.int64)
+    return np.memmap(path, np.int64, "r", len(header), (samples, COLUMNS))
+
+
+def _header(samples: int) -> bytes:
+    """The .npy header that `write_index` writes."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)})
+    return stream.getvalue()
+
+
+def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: str) -> np.ndarray:
+    """The rows of one shard: int64 (samples, 3)."""
+    return np.stack(
+        [np.array(keys, np.int64), content_offsets(len(keys), size, dtype), np.array(checksums, np.int64)], 1
+    )
+
+
+def join_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """The table of a split from the rows of its shards, of which there may be none."""
+    return np.concatenate([np.empty((0, COLUMNS), np.int64), *rows])
+
+
+def rebuild_index(paths: Sequence[Path], shards: Sequence[Shard], size: int, dtype: str) -> np.ndarray:
+    """The table of a split from its tars alone: `paths` are where the manifest's `shards` lie.
+
+    Reads every byte. Raises `UserError` for a tar whose length, SHA-256 or members are not what the manifest implies.
+    """
+    return join_rows([_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)])
+
+
+def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
+    _check_tar(path, shard, tar_bytes(shard.samples, size, dtype))
+    header = member_header(size, dtype)
+    keys, checksums = [], []
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for offset in content_offsets(shard.samples, size, dtype).tolist():
+            key, body = _key_at(data, offset, size, dtype), offset + len(header)
+            if key < 0 or data[offset:body] != header:
+                raise UserError(f"{path}: no sample of {size} pixels at byte {offset}: restore it or build again")
+            keys.append(key)
+            checksums.append(zlib.crc32(data[body : offset + member_bytes(size, dtype)]))
+    return index_rows(keys, checksums, size, dtype)
+
+
+def _check_tar(path: Path, shard: Shard, expected: int) -> None:
+    if shard.bytes != expected:
+        raise UserError(
+            f"{path}: {shard.samples} samples have {expected} bytes, not the manifest's {shard.bytes}: build again"
+        )
+    if not path.is_file():
+        raise UserError(f"{path} is missing, the manifest names it: restore it or build the shard set again")
+    found = path.stat().st_size
+    if found != shard.bytes:
+        raise UserError(f"{path} has {found} bytes, the manifest says {shard.bytes}: restore it or build again")
+    if sha256_of(path) != shard.sha256:
+        raise UserError(f"{path} is broken, its SHA-256 is not the manifest's: restore it or build again")
+
+
+def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
+    """The key in the tar header that ends at `offset`; -1 if it is not the header of a sample."""
+    start = offset - TAR_BLOCK
+    digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
+    if not end or not digits.isdigit():
+        return -1
+    return int(digits) if data[start:offset] == tar_header(int(digits), size, dtype) else -1

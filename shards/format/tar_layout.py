@@ -1,0 +1,106 @@
+"""Tars of Lab members: byte for byte webdataset's, read as one strided view, since all members have the same length."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.errors import UserError
+from shards.files import whole_file, write_whole
+from shards.format.manifest import MEMBER, TAR_BLOCK, Shard, index_text, key_name, member_bytes, member_header
+
+_MODE = 0o644
+
+
+def member_stride(size: int, dtype: str) -> int:
+    """Bytes from one member's content to the next one's: a tar header, the content, and padding to 512."""
+    return TAR_BLOCK + -(-member_bytes(size, dtype) // TAR_BLOCK) * TAR_BLOCK
+
+
+def content_offsets(samples: int, size: int, dtype: str) -> np.ndarray:
+    """Where the content of each member of a shard begins: int64 (samples,)."""
+    return TAR_BLOCK + member_stride(size, dtype) * np.arange(samples, dtype=np.int64)
+
+
+def tar_bytes(samples: int, size: int, dtype: str) -> int:
+    """The length of a shard: its members, two empty blocks, padding to tar's records of 20 blocks."""
+    used = samples * member_stride(size, dtype) + 2 * TAR_BLOCK
+    return -(-used // (20 * TAR_BLOCK)) * 20 * TAR_BLOCK
+
+
+def tar_header(key: int, size: int, dtype: str) -> bytes:
+    """The 512 bytes before a member's content, as webdataset's TarWriter writes them."""
+    info = tarfile.TarInfo(f"{key_name(key)}.{MEMBER}")
+    info.size, info.mode = member_bytes(size, dtype), _MODE
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
+    """All pixels of a shard, mapped, not read: (samples, 3, size, size); raises `UserError` if its length is wrong."""
+    stride = member_stride(size, dtype)
+    start = TAR_BLOCK + len(member_header(size, dtype))
+    if samples == 0:
+        return np.empty((0, 3, size, size), dtype)
+    found, expected = path.stat().st_size, tar_bytes(samples, size, dtype)
+    if found != expected:
+        raise UserError(f"{path} has {found} bytes instead of {expected}: restore it, or run the same build again")
+    mapped = np.memmap(path, np.uint8, "r")
+    item = np.dtype(dtype).itemsize
+    strides = (stride, size * size * item, size * item, item)
+    return np.ndarray((samples, 3, size, size), dtype, mapped, start, strides)
+
+
+class TarOfSamples:
+    """One shard being written; it takes its name, and its .idx beside it, only when the block ends well.
+
+    >>> with TarOfSamples(root, "train/000000.tar", 256, "uint8") as tar:
+    ...     tar.add(42, pixels)
+    >>> tar.shard
+    """
+
+    def __init__(self, root: Path, path: str, size: int, dtype: str) -> None:
+        self.root, self.path, self.size, self.dtype = root, path, size, dtype
+        self.header = member_header(size, dtype)
+        self.padding = bytes(member_stride(size, dtype) - TAR_BLOCK - member_bytes(size, dtype))
+        self.keys: list[int] = []
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+        self.shard: Shard | None = None
+
+    def __enter__(self) -> TarOfSamples:
+        self.stack = ExitStack()
+        self.stream = self.stack.enter_context(whole_file(self.root / self.path))
+        return self
+
+    def add(self, key: int, pixels: bytes) -> None:
+        """Append the sample `key` with its stored pixels (C order)."""
+        header = tar_header(key, self.size, self.dtype)
+        self._write(b"".join((header, self.header, pixels, self.padding)))  # hashed and written in one go
+        self.keys.append(key)
+
+    def _write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.bytes += self.stream.write(data)
+
+    def __exit__(self, *failure: Any) -> bool | None:
+        if failure[0] is None:
+            try:
+                self._finish()
+            except BaseException as error:  # the temporary file must go when its last bytes do not fit
+                self.stack.__exit__(type(error), error, error.__traceback__)
+                raise
+        return self.stack.__exit__(*failure)
+
+    def _finish(self) -> None:
+        samples, expected = len(self.keys), tar_bytes(len(self.keys), self.size, self.dtype)
+        self._write(bytes(expected - samples * member_stride(self.size, self.dtype)))
+        if self.bytes != expected:
+            raise AssertionError(f"{self.path}: {self.bytes} bytes for {samples} samples")
+        text = index_text(np.array(self.keys), content_offsets(samples, self.size, self.dtype), self.size, self.dtype)
+        write_whole((self.root / self.path).with_suffix(".idx"), text.encode())
+        self.shard = Shard(path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest())

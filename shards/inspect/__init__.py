@@ -1,0 +1,1 @@
+"""What a finished shard set holds: verification, summaries and colour statistics."""

@@ -1,0 +1,200 @@
+"""Where images come from: a folder tree, a text list, tars of images, or CIFAR-10; each gives a sorted list.
+
+Listing reads names alone (and the headers of tars); `read_bytes` fetches one image, in whichever process needs it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from shards.errors import UserError
+from shards.sources import archives, cifar10
+
+# HEIC and camera raw files count as images so that they are listed as unreadable, not passed over in silence.
+SUFFIXES = "jpg jpeg jpe jfif mpo png webp tif tiff bmp gif ppm pgm pnm jp2 avif heic heif dng cr2 nef arw".split()  # noqa: SIM905
+FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
+
+
+class Source(NamedTuple):
+    """One image: its name relative to SOURCE, and where its bytes lie."""
+
+    name: str
+    path: str
+    kind: str = FILE
+    offset: int = 0  # of the first byte (tar member, CIFAR binary) or number of the row (CIFAR python)
+    size: int = 0
+    split: str = ""  # the split the source itself puts it in: CIFAR's train or test, else the first folder
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a SOURCE, sorted by name, and the files passed over because their names are not images'."""
+
+    sources: list[Source]
+    ignored: list[str]
+
+
+def open_sources(source: str, out: Path) -> Listing:
+    """List the images of SOURCE, never those under `out`; raises `UserError` where there are none."""
+    sources, ignored = _list_any(source, out)
+    if not sources:
+        hint = _hint(ignored)
+        raise UserError(f"no images in {source}{hint}")
+    return Listing(sorted(sources), sorted(ignored))
+
+
+def _hint(ignored: list[str]) -> str:
+    tars = sum(name.endswith(".tar") for name in ignored)
+    if tars:
+        return f": it holds {tars} tars, give them as a quoted pattern such as 'FOLDER/*.tar'"
+    return ": give a folder, a text list, a quoted pattern of tars, or CIFAR-10's folder"
+
+
+def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
+    path = Path(source)
+    if path.is_dir():
+        batches = cifar10.find_batches(path)
+        return (_list_cifar(batches), []) if batches else _list_folder(path, out)
+    if path.is_file():
+        return _list_file(path)
+    if names := _expand(source, out):
+        batches = [Path(name) for name in names if cifar10.is_batch(Path(name))]
+        return (_list_cifar(batches), []) if len(batches) == len(names) else _list_tars([Path(n) for n in names])
+    raise UserError(
+        f"no such source {source}: give a folder, a text list, a quoted pattern of tars, or CIFAR-10's folder"
+    )
+
+
+def _list_file(path: Path) -> tuple[list[Source], list[str]]:
+    if cifar10.is_batch(path):
+        return _list_cifar([path]), []
+    if path.suffix == ".tar":
+        return _list_tars([path])
+    if _is_image(path.name):
+        raise UserError(f"{path} is one image: give the folder that holds it, or a text list")
+    return _list_text(path)
+
+
+def _expand(pattern: str, out: Path) -> list[str]:
+    """The files that a pattern names, but `out`'s own: `*`, `?`, `[]` as in a shell, WebDataset's `{00..12}`."""
+    import braceexpand  # comes with webdataset
+
+    inside = os.path.realpath(out).rstrip("/") + "/"
+    try:
+        patterns = list(braceexpand.braceexpand(pattern))
+    except ValueError:  # unbalanced braces: a plain name, then
+        patterns = [pattern]
+    found = {name for each in patterns for name in glob.glob(each, recursive=True)}  # noqa: PTH207  # may be absolute
+    files = (name for name in found if Path(name).is_file())
+    return sorted(name for name in files if not os.path.realpath(name).startswith(inside))
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in SUFFIXES  # pathlib takes seconds for a million names
+
+
+def _list_folder(root: Path, out: Path) -> tuple[list[Source], list[str]]:
+    sources, ignored = [], []
+    for path in _walk(root, out):
+        name = path[len(str(root).rstrip("/")) + 1 :]
+        if _is_image(name):
+            sources.append(Source(name, path, split=name.partition("/")[0] if "/" in name else ""))
+        else:
+            ignored.append(name)
+    return sources, ignored
+
+
+def _walk(root: Path, out: Path) -> Iterator[str]:
+    """Every path under `root` that is no folder; a linked folder is entered once, and only if it leads elsewhere."""
+    inside = os.path.realpath(root)
+    seen = {os.path.realpath(out)}
+    folders = [str(root).rstrip("/") or "/"]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if not _is_folder(entry):
+                    yield entry.path
+                    continue
+                real = os.path.realpath(entry.path)
+                if real in seen or (entry.is_symlink() and _is_within(real, inside)):
+                    continue
+                seen.add(real)
+                folders.append(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: listed like a file, then unreadable
+        return False
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/") or folder.startswith(path.rstrip("/") + "/")
+
+
+def _list_text(path: Path) -> tuple[list[Source], list[str]]:
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise UserError(f"{path} is neither a folder, a .tar nor a text list (one path a line)")
+    lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    return [Source(name, str(path.parent / name)) for name in names], []
+
+
+def _list_tars(paths: list[Path]) -> tuple[list[Source], list[str]]:
+    root = os.path.commonpath([path.parent.absolute() for path in paths])
+    sources, ignored = [], []
+    for path in paths:
+        tar_name = os.path.relpath(path.absolute(), root)
+        for member in archives.members(path):
+            name = f"{tar_name}!{member.name}"
+            if _is_image(member.name):
+                sources.append(Source(name, str(path), MEMBER, member.offset, member.size))
+            else:
+                ignored.append(name)
+    return sources, ignored
+
+
+def _list_cifar(batches: list[Path]) -> list[Source]:
+    sources = []
+    for path in batches:
+        split = "test" if path.name.startswith("test") else "train"
+        kind = CIFAR_BINARY if path.suffix == ".bin" else CIFAR_PYTHON
+        for row in range(cifar10.count(path)):
+            offset = row * cifar10.RECORD + 1 if kind == CIFAR_BINARY else row
+            sources.append(Source(f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split))
+    return sources
+
+
+def read_bytes(source: Source, limit: int) -> bytes:
+    """The encoded bytes of an image (CIFAR: its 3072 raw bytes).
+
+    Raises `OSError` where they cannot be read, and also for what is no regular file or longer than `limit` bytes.
+    """
+    if source.kind == CIFAR_PYTHON:
+        return cifar10.load_python(source.path)[source.offset].tobytes()
+    if source.offset == archives.NOWHERE:
+        raise OSError("a link to no file of its tar, or a sparse or special file")
+    with open(source.path, "rb", opener=_open_at_once) as stream:
+        status = os.fstat(stream.fileno())
+        size = source.size if source.kind != FILE else status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        if size > limit:
+            raise OSError(f"{size} bytes are too many")
+        stream.seek(source.offset)
+        data = stream.read(size)
+    if len(data) < size:
+        raise OSError(f"{source.path} ends inside it")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe in a list must not hang the build

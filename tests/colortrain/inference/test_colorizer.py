@@ -1,0 +1,164 @@
+"""A network ready for use: every recipe's survives saving and loading, and what it colours keeps its lightness."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import colortrain
+from colortrain.inference.colorizer import Colorizer, describe
+from colortrain.recipe import Recipe
+from colortrain.recipes import RECIPES, get_recipe
+from colortrain.runs.checkpoint import load_generator, save_checkpoint
+from colortrain.serialize import to_plain
+from shards.color import rgb_to_lab
+from shards.errors import UserError
+from tests.support.small_run import small_run
+from tests.support.small_shard_set import photograph
+from tests.support.thin_recipes import thin
+
+
+def thin_run(name: str, run: Path) -> Recipe:
+    """The checkpoint of a recipe's generator, thin and untrained, with running statistics of its own."""
+    recipe = thin(get_recipe(name))
+    torch.manual_seed(1)
+    generator = recipe.generator.build()
+    with torch.no_grad():
+        generator(torch.randn(4, 1, recipe.size, recipe.size))
+    state = {"images": 24, "dataset_id": "abc"}
+    save_checkpoint(run, 6, {"generator": generator.state_dict()}, recipe, state)
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("colorizer") / "run"
+    small_run(folder, settings=("ema.half_life=100",))
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_saved_and_loaded_in_two_lines(name: str, tmp_path: Path) -> None:
+    recipe = thin_run(name, tmp_path / "run")
+    network = colortrain.load(tmp_path / "run")
+    network.save(tmp_path / "exported")
+    again = colortrain.load(tmp_path / "exported")
+    assert again.description == network.description
+    assert (again.description.recipe, again.description.images, again.description.step) == (name, 24, 6)
+    trained, loaded = load_generator(tmp_path / "run")[0].state_dict(), again.generator.state_dict()
+    assert list(trained) == list(loaded)
+    assert all(torch.equal(trained[key], loaded[key]) for key in trained)
+    cat = photograph("chelsea")
+    coloured = again.colorize(cat)
+    assert np.array_equal(coloured, network.colorize(cat))
+    assert coloured.shape == cat.shape
+    assert np.ptp(coloured.astype(int), axis=2).max() > 0
+    assert again.description.test_dropout == recipe.test_dropout
+
+
+def test_the_photographs_own_lightness_is_kept_and_its_colours_are_not_looked_at(run: Path) -> None:
+    network = colortrain.load(run, ema=False)
+    cat = photograph("chelsea")
+    coloured = network.colorize(cat, dropout=False)
+    change = np.abs(rgb_to_lab(coloured)[0] - rgb_to_lab(cat)[0])
+    assert np.median(change) < 0.5  # clipped colours lose lightness, most pixels do not
+    grey = np.asarray(Image.fromarray(cat).convert("L"))
+    both = [network.colorize(grey, dropout=False), network.colorize(np.stack([grey] * 3, axis=2), dropout=False)]
+    assert np.array_equal(both[0], both[1])
+    assert both[0].shape == cat.shape
+
+
+def test_an_image_of_any_mode_gives_an_image(run: Path) -> None:
+    network = colortrain.load(run)
+    cat = Image.fromarray(photograph("chelsea"))
+    coloured = network.colorize(cat, dropout=False)
+    assert isinstance(coloured, Image.Image)
+    assert (coloured.mode, coloured.size) == ("RGB", cat.size)
+    assert np.array_equal(np.asarray(coloured), network.colorize(np.asarray(cat), dropout=False))
+    clear = cat.convert("RGBA")
+    clear.putalpha(0)
+    white = network.colorize(np.full_like(photograph("chelsea"), 255), dropout=False)
+    assert np.array_equal(np.asarray(network.colorize(clear, dropout=False)), white), "transparent is white"
+    for mode in ("L", "P", "1", "CMYK", "I;16"):
+        assert network.colorize(cat.convert("L").convert(mode)).size == cat.size
+
+
+def test_dropout_follows_the_recipe_and_the_seed(run: Path) -> None:
+    network, cat = colortrain.load(run), photograph("chelsea")
+    assert network.description.test_dropout
+    one, same, other, off = (network.colorize(cat, **how) for how in ({}, {"seed": 0}, {"seed": 1}, {"dropout": False}))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, off)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8), [[1]]],
+    ids=["floats", "four channels", "empty", "a row", "a list"],
+)
+def test_other_arrays_are_refused_with_what_is_wanted(run: Path, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) or \(H, W\)"):
+        colortrain.load(run).colorize(wrong)
+
+
+def test_averaged_weights_are_taken_unless_told(run: Path, tmp_path: Path) -> None:
+    averaged, last = colortrain.load(run), colortrain.load(run, ema=False)
+    assert (averaged.description.weights, last.description.weights) == ("ema", "generator")
+    key = "head.weight"
+    assert torch.equal(averaged.generator.state_dict()[key], last.generator.state_dict()[key] * 0.5)
+    averaged.save(tmp_path / "exported")
+    exported = colortrain.load(tmp_path / "exported")
+    assert torch.equal(exported.generator.state_dict()[key], averaged.generator.state_dict()[key])
+    for wrong in ({"ema": False}, {"checkpoint": 3}, {"checkpoint": "best"}):
+        with pytest.raises(UserError, match="is an export and holds one network"):
+            colortrain.load(tmp_path / "exported", **wrong)
+
+
+def test_damage_is_found_before_anything_is_coloured(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    colortrain.load(run).save(folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, document = weights.read_bytes(), json.loads(config.read_text())
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"model\.safetensors is missing or damaged"):
+        colortrain.load(folder)
+    weights.write_bytes(whole)
+    for change, message in (
+        ({"format": 2}, "format 2, this version reads 1"),
+        ({"library": "diffusers"}, "of diffusers"),
+        ({"size": "large"}, "size: needs a whole number"),
+        ({"generator": {"type": "Transformer"}}, "unknown type 'Transformer'"),
+        ({"generator": {**document["generator"], "base_channels": 5}}, "do not fit"),
+    ):
+        config.write_text(json.dumps({**document, **change}))
+        with pytest.raises(UserError, match=message) as raised:
+            colortrain.load(folder)
+        assert "\n" not in str(raised.value)
+    config.write_text("[]")
+    with pytest.raises(UserError, match=r"none of launch\.export's"):
+        colortrain.load(folder)
+    with pytest.raises(UserError, match="holds no network: give a run"):
+        colortrain.load(tmp_path)
+
+
+def test_where_an_encoder_began_is_forgotten() -> None:
+    recipe = get_recipe("nampouri_resnet18")
+    about = describe(recipe, {"step": 1}, "generator")
+    assert to_plain(recipe.generator)["pretrained"] == "imagenet"
+    assert to_plain(about.generator)["pretrained"] is None
+    assert isinstance(Colorizer(about.generator.build(), about).generator, torch.nn.Module)
+
+
+def test_the_packages_name_alone_imports_no_torch() -> None:
+    code = "import sys, colortrain; assert 'torch' not in sys.modules; colortrain.load; assert 'torch' in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'paint'"):
+        colortrain.paint  # noqa: B018

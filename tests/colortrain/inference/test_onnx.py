@@ -1,0 +1,88 @@
+"""ONNX equals PyTorch for every recipe's generator, on a photograph and at sizes that the export has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from colortrain.inference import onnx
+from colortrain.inference.colorizer import Colorizer, describe
+from colortrain.recipes import RECIPES, get_recipe
+from shards.color import rgb_to_lab
+from shards.errors import UserError
+from shards.sources.decode import fit_image
+from tests.support.small_shard_set import photograph
+from tests.support.thin_recipes import thin
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs colortrain[export]")
+
+
+def network_of(name: str) -> Colorizer:
+    """A recipe's thin generator with running statistics of its own."""
+    recipe = thin(get_recipe(name))
+    torch.manual_seed(2)
+    generator = recipe.generator.build()
+    with torch.no_grad():
+        generator(torch.randn(4, 1, recipe.size, recipe.size))
+    return Colorizer(generator, describe(recipe, {"step": 0}, "generator"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[object, Path]:
+    """Files by what is in them: recipes of one paper often share a generator, and an export takes seconds."""
+    return {"folder": tmp_path_factory.mktemp("onnx")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_onnx_equals_pytorch(name: str, exported: dict[object, Path]) -> None:
+    network = network_of(name)
+    about = network.description
+    key = (about.generator, about.codec)
+    if key not in exported:
+        exported[key] = exported["folder"] / f"{name}.onnx"
+        assert onnx.export_onnx(network, exported[key]) <= 1e-4
+    session = onnxruntime.InferenceSession(exported[key], providers=["CPUExecutionProvider"])
+    cat = Image.fromarray(photograph("chelsea"))
+    lightness = rgb_to_lab(np.asarray(fit_image(cat, about.size, "squash")))[None, :1]
+    (ab,) = session.run(None, {"L": lightness})
+    expected = network.ab([cat], dropout=False)
+    assert np.ptp(expected) > 0.05, "a network that colours nothing would test nothing"
+    assert np.abs(ab - expected).max() <= 1e-4 * 110
+    step = onnx.size_step(about.generator)
+    tall = np.random.default_rng(5).random((3, 1, 5 * step, 2 * step), dtype=np.float32) * 100
+    with torch.no_grad():
+        expected = onnx.LightnessToColours(network)(torch.from_numpy(tall)).numpy()
+    assert np.abs(session.run(None, {"L": tall})[0] - expected).max() <= 1e-4 * 110
+    assert network.generator.training is False
+
+
+def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx as library
+
+    network = network_of("nampouri_unet")
+    onnx.export_onnx(network, tmp_path / "good.onnx")
+    model = library.load(tmp_path / "good.onnx")
+    assert [each.version for each in model.opset_import if each.domain == ""] == [onnx.OPSET]
+    assert {each.key: each.value for each in model.metadata_props}.items() >= {"recipe": "nampouri_unet"}.items()
+    assert [each.name for each in (*model.graph.input, *model.graph.output)] == ["L", "ab"]
+    kinds = {node.op_type for node in model.graph.node}
+    assert "Dropout" not in kinds, "draws could not be compared"
+    data = (tmp_path / "good.onnx").read_bytes()
+    with torch.no_grad():
+        next(network.generator.parameters()).mul_(1.01)
+    assert onnx.largest_difference(network, data) > onnx.TOLERANCE
+    monkeypatch.setattr(onnx, "TOLERANCE", 0.0)
+    with pytest.raises(UserError, match=r"bad\.onnx would differ from PyTorch by"):
+        onnx.export_onnx(network, tmp_path / "bad.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["good.onnx"]
+
+
+@pytest.mark.parametrize(("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)])
+def test_sizes_that_pass_are_multiples_of_the_step(name: str, step: int) -> None:
+    assert onnx.size_step(get_recipe(name).generator) == step

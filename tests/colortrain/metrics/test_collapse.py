@@ -1,0 +1,125 @@
+"""Bright spots and sepia: hand-made pictures, and photographs spoiled in the ways the papers describe."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from colortrain.metrics.collapse import bright_spots, sepia
+from shards.color import rgb_to_lab
+from tests.support.small_shard_set import cut_outs
+
+NEON = torch.tensor([80.0, -70.0])  # a, b
+
+
+SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])  # the photo filter, on sRGB
+
+
+@pytest.fixture(scope="module", params=[64, 256])
+def photographs(request: pytest.FixtureRequest) -> Tensor:
+    """Eight photographs, CIELAB."""
+    return as_lab(cut_outs(request.param, 8))
+
+
+@pytest.fixture(scope="module")
+def toned(photographs: Tensor) -> Tensor:
+    """The same photographs in sepia tone, CIELAB."""
+    rgb = cut_outs(photographs.shape[-1], 8)
+    return as_lab((rgb @ SEPIA.T).clip(0, 255).astype(np.uint8))
+
+
+def as_lab(rgb: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) CIELAB."""
+    return torch.tensor(np.stack([rgb_to_lab(picture) for picture in rgb]))
+
+
+def coloured(lab: Tensor, a: float | Tensor, b: float | Tensor) -> Tensor:
+    """The same lightness in another colour."""
+    colour = torch.as_tensor([a, b], dtype=lab.dtype).view(2, 1, 1).expand_as(lab[:, 1:])
+    return torch.cat([lab[:, :1], colour], dim=1)
+
+
+def with_spots(lab: Tensor, side: int, places: list[tuple[int, int]]) -> Tensor:
+    """Neon squares planted at (top, left)."""
+    spoiled = lab.clone()
+    for top, left in places:
+        spoiled[:, 1:, top : top + side, left : left + side] = NEON.view(2, 1, 1)
+    return spoiled
+
+
+def test_each_fault_shows_in_its_own_measure(photographs: Tensor, toned: Tensor) -> None:
+    size = photographs.shape[-1]
+    side = size // 16
+    spotted = with_spots(photographs, side, [(size // 4, size // 4), (size // 2, size // 8)])
+    planted = 100 * 2 * side**2 / size**2
+    spots = [bright_spots(version, photographs) for version in (photographs, toned, spotted)]
+    assert spots[0].tolist() == [0] * 8
+    assert float(spots[1].mean()) < planted / 10
+    assert float(spots[2].mean()) > planted * 0.9
+    away_from_one_hue = [1 - sepia(version) for version in (photographs, toned, spotted)]
+    assert float(away_from_one_hue[1].mean()) < float(away_from_one_hue[0].mean()) / 5
+    assert float(away_from_one_hue[2].mean()) > float(away_from_one_hue[0].mean()) / 2
+
+
+def test_spots_are_counted_exactly() -> None:
+    truth = torch.zeros(2, 3, 64, 64)
+    found = with_spots(truth, 3, [(10, 10), (40, 50)])
+    found[1] = 0
+    assert bright_spots(found, truth).tolist() == pytest.approx([100 * 18 / 64**2, 0])
+
+
+def test_pixels_that_touch_at_a_corner_are_one_spot() -> None:
+    """1 % of 64 x 64 is 40 pixels: two squares of 25 are spots apart, and together one that is too large."""
+    truth = torch.zeros(1, 3, 64, 64)
+    assert float(bright_spots(with_spots(truth, 5, [(10, 10), (16, 16)]), truth)) == pytest.approx(100 * 50 / 64**2)
+    assert float(bright_spots(with_spots(truth, 5, [(10, 10), (15, 15)]), truth)) == 0
+
+
+def test_a_large_wrong_colour_is_no_spot() -> None:
+    truth = torch.zeros(1, 3, 64, 64)
+    assert float(bright_spots(coloured(truth, 100, 100), truth)) == 0
+    assert float(bright_spots(with_spots(truth, 32, [(0, 0)]), truth)) == 0
+
+
+@pytest.mark.parametrize(("excess", "found"), [(29.9, 0.0), (30.1, 100 / 32**2)])
+def test_the_margin_lies_above_the_true_chroma(excess: float, found: float) -> None:
+    truth = coloured(torch.zeros(1, 3, 32, 32), 30, 40)  # chroma 50
+    spotted = truth.clone()
+    spotted[0, 1:, 5, 5] = torch.tensor([-0.6, 0.8]) * (50 + excess)
+    assert float(bright_spots(spotted, truth)) == pytest.approx(found)
+
+
+def test_a_true_colour_that_bled_a_little_is_no_spot() -> None:
+    """At 64 px the neighbourhood reaches two pixels."""
+    truth = with_spots(torch.zeros(1, 3, 64, 64), 3, [(20, 20)])
+    assert float(bright_spots(truth.roll(2, dims=-1), truth)) == 0
+    assert float(bright_spots(truth.roll(3, dims=-1), truth)) == pytest.approx(100 * 3 / 64**2)
+
+
+def test_sepia_of_known_pictures() -> None:
+    lab = torch.zeros(5, 3, 8, 8)
+    lab[0] = 0  # grey
+    lab[1, 1:] = 25  # one hue
+    lab[2, 1, :4], lab[2, 1, 4:] = 30, -30  # opposite hues
+    lab[3, 1, :4], lab[3, 2, 4:] = 30, 30  # a right angle
+    lab[4, 1] = 0.25  # hardly any colour: not one hue, but grey
+    expected = torch.tensor([0, 1, 0, math.sqrt(0.5), 0.25])
+    torch.testing.assert_close(sepia(lab), expected)
+
+
+def test_sepia_weighs_by_chroma() -> None:
+    lab = torch.zeros(1, 3, 4, 4)
+    lab[0, 1, :2], lab[0, 1, 2:] = 90, -30
+    torch.testing.assert_close(sepia(lab), torch.tensor([0.5]))
+
+
+def test_sepia_does_not_follow_strength(photographs: Tensor) -> None:
+    strong = photographs.clone()
+    strong[:, 1:] *= 20
+    stronger = photographs.clone()
+    stronger[:, 1:] *= 60
+    torch.testing.assert_close(sepia(strong), sepia(stronger), atol=0.02, rtol=0)

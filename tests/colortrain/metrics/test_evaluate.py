@@ -1,0 +1,283 @@
+"""Generating and scoring: modes, random state, exact sums, the same numbers for every world."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
+from colortrain.metrics.accuracy import mae
+from colortrain.metrics.baselines import median_colour
+from colortrain.metrics.evaluate import generate, intervals, make, score_split
+from colortrain.metrics.extractors import Judges, inception_eye
+from colortrain.metrics.image_metrics import Pictures, l1, per_image, versions
+from colortrain.metrics.registry import markdown_table, text_table, than_grey
+from colortrain.metrics.set_metrics import LAB_FIELDS
+from colortrain.models.fully_convolutional import FullyConvolutionalConfig
+from colortrain.models.pix2pix import UNetConfig
+from shards.read.dataset import Split
+from tests.colortrain.metrics.test_extractors import Small
+from tests.support.small_shard_set import small_set
+
+CODEC = SymmetricCodec()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return Split(small_set(tmp_path_factory.mktemp("set"), count=13))
+
+
+@pytest.fixture
+def generator() -> nn.Module:
+    torch.manual_seed(3)
+    network = UNetConfig(base_channels=4, levels=4).build()
+    with torch.no_grad():
+        network(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1
+        network.head.weight.mul_(30)  # colours worth scoring
+    return network
+
+
+def read(split: Split) -> Tensor:
+    return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
+
+
+def test_one_picture_is_scored_but_for_distances_between_sets(split: Split, generator: nn.Module) -> None:
+    one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
+    assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
+    assert one["protocol"]["left_out"] == {"distances between sets": "a split of two pictures or more"}
+    assert two["protocol"]["left_out"] == {}
+
+
+def test_a_network_that_has_diverged_is_scored_as_no_number(split: Split, generator: nn.Module) -> None:
+    with torch.no_grad():
+        generator.head.weight.fill_(math.nan)  # type: ignore[union-attr, operator]
+    found = score_split(generator, CODEC, split, "cpu", metrics="core")["metrics"]
+    assert all(math.isnan(found[name]["generated"]) for name in ("l1", "frechet_lab"))
+    assert found["frechet_lab"]["grey"] > 0
+
+
+def test_generated_pictures_keep_lightness_and_flags(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    generator.train()
+    generator.encoder[1].eval()  # type: ignore[index, union-attr]
+    flags = [module.training for module in generator.modules()]
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    found = generate(generator, CODEC, lab)
+    assert torch.equal(found[:, :1], lab[:, :1])
+    assert not found.requires_grad
+    assert [module.training for module in generator.modules()] == flags
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+    expected = 110 * generator.eval()(lab[:, :1] / 50 - 1)
+    torch.testing.assert_close(found[:, 1:], expected.detach())
+
+
+def test_true_colours_are_not_looked_at(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    assert torch.equal(
+        generate(generator, CODEC, lab), generate(generator, CODEC, lab * torch.tensor([1.0, 0, 0])[:, None, None])
+    )
+
+
+def test_dropout_only_where_asked_and_from_its_own_seed(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    plain = generate(generator, CODEC, lab)
+    assert torch.equal(generate(generator, CODEC, lab, seed=9), plain)
+    torch.manual_seed(1)
+    one = generate(generator, CODEC, lab, dropout=True, seed=9)
+    torch.manual_seed(2)
+    again = generate(generator, CODEC, lab, dropout=True, seed=9)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, plain)
+    assert not torch.equal(one, generate(generator, CODEC, lab, dropout=True, seed=10))
+    # BatchNorm stays in eval mode: a picture alone differs by its dropout at most, and without dropout not at all
+    torch.testing.assert_close(generate(generator, CODEC, lab[:1]), plain[:1])
+
+
+def test_the_random_state_of_the_process_is_untouched(split: Split, generator: nn.Module) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    generate(generator, CODEC, read(split), dropout=True, seed=1)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_flags_come_back_after_an_error(generator: nn.Module) -> None:
+    generator.train()
+    with pytest.raises(RuntimeError):
+        generate(generator, CODEC, torch.zeros(1, 3, 24, 17))
+    assert all(module.training for module in generator.modules())
+
+
+def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", batch_size=4)
+    lab = read(split)
+    generated = generate(generator, CODEC, lab)
+    rows = per_image(versions(generated, lab))
+    metrics = scores["metrics"]
+    assert scores["samples"] == 13
+    assert metrics["l1"]["generated"] == pytest.approx(float(l1(generated, lab).mean()), rel=1e-5)
+    assert metrics["l1"]["grey"] == pytest.approx(float(lab[:, 1:].abs().mean()) / 110, rel=1e-5)
+    assert metrics["psnr"]["generated"] == pytest.approx(float(rows["psnr.generated"].mean()), rel=1e-5)
+    assert metrics["psnr_pooled"]["grey"] == pytest.approx(-10 * np.log10(float(rows["mse.grey"].mean())), rel=1e-5)
+    assert metrics["psnr_pooled"]["grey"] < metrics["psnr"]["grey"]  # Jensen
+    ratio = metrics["colourfulness"]["generated"] / metrics["colourfulness"]["truth"]
+    assert metrics["colourfulness_ratio"]["generated"] == pytest.approx(ratio)
+
+
+def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> None:
+    torch.manual_seed(4)
+    generator = FullyConvolutionalConfig(base_channels=4, levels=2).build()
+    lab = read(split)
+    made = make(generator, LabCodec(), lab)
+    shown = generate(generator, LabCodec(), lab)
+    assert not torch.equal(made[:, :1], lab[:, :1])
+    assert torch.equal(shown, torch.cat([lab[:, :1], made[:, 1:]], dim=1))
+    scores = score_split(generator, LabCodec(), split, "cpu", batch_size=4)
+    metrics = scores["metrics"]
+    assert metrics["mae"]["generated"] == pytest.approx(float(mae(made, lab).mean()), rel=1e-5)
+    assert metrics["mae"]["generated"] > float(mae(shown, lab).mean())
+    assert metrics["accuracy_5"]["generated"] < metrics["accuracy_ab_5"]["generated"]
+    assert metrics["l1"]["generated"] == pytest.approx(float(l1(shown, lab).mean()), rel=1e-5)
+    assert scores["protocol"]["lightness"] == "made"
+    assert "L of its own" in text_table(scores)
+
+
+def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
+    lab = read(split)
+    assert torch.equal(make(generator, CODEC, lab), generate(generator, CODEC, lab))
+    scores = score_split(generator, CODEC, split, "cpu")
+    assert scores["protocol"]["lightness"] == "given"
+    for percent in (2, 5):
+        metrics = scores["metrics"]
+        assert metrics[f"accuracy_{percent}"]["generated"] == metrics[f"accuracy_ab_{percent}"]["generated"]
+
+
+def test_the_constant_is_learnt_from_train_where_there_is_one(tmp_path: Path, generator: nn.Module) -> None:
+    root = small_set(tmp_path, count=12, splits=("train", "val"))
+    train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
+    ab = [float(channel.median()) for channel in train]
+    for name, oracle in (("val", False), ("train", True)):
+        scores = score_split(generator, CODEC, Split(root, name), "cpu")
+        assert scores["protocol"]["median"] == {"ab": ab, "split": "train", "samples": 6, "oracle": oracle}
+        truth = read(Split(root, name))
+        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
+        assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
+        assert ("oracle" in text_table(scores)) is oracle
+
+
+def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
+    median = median_colour(split)
+    assert (median.split, median.samples) == ("all", 13)
+    assert median.protocol(split)["oracle"] is True
+    scores = score_split(generator, CODEC, split, "cpu")["metrics"]["l1"]
+    assert scores["median"] < scores["grey"]
+
+
+def test_core_leaves_out_what_is_slow_and_changes_nothing_else(split: Split, generator: nn.Module) -> None:
+    core, whole = (score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth) for depth in ("core", "all"))
+    assert "ssim" not in core["metrics"]
+    assert core["metrics"] == {name: values for name, values in whole["metrics"].items() if name != "ssim"}
+    assert core["protocol"] == whole["protocol"]
+
+
+def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
+    assert scores["samples"] == 5
+    assert scores["metrics"]["l1"]["grey"] == pytest.approx(float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_any_world_gives_the_same_bits(
+    split: Split, generator: nn.Module, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 3 of 13 samples (the last of 1; of 7 ranks two have none), dropout on.
+
+    The ranks run in turn: a first round learns what each would send, in the second each receives everyone's.
+    """
+    by = Judges(eyes=(LAB_FIELDS, inception_eye(Small(), splits=2)))
+    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True, judges=by)
+    assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
+    sent: list[object] = []
+    received: list[object] = []
+
+    def gather(everyone: list[object], mine: object) -> None:
+        sent.append(mine)
+        everyone[:] = received or [sent[0]]
+
+    def one(rank: int) -> dict[str, object]:
+        return score_split(
+            generator, CODEC, split, "cpu", rank=rank, world=world, batch_size=3, dropout=True, judges=by
+        )
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for rank in range(world):
+        one(rank)
+    received += sent
+    assert [one(rank) for rank in range(world)] == [alone] * world
+
+
+def test_threads_do_not_change_the_bits(split: Split, generator: nn.Module) -> None:
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(score_split(generator, CODEC, split, "cpu", batch_size=3))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+
+
+def test_progress_counts_up_to_all(split: Split, generator: nn.Module) -> None:
+    told: list[int] = []
+    score_split(generator, CODEC, split, "cpu", batch_size=4, progress=told.append)
+    assert told == [4, 8, 12, 13]
+
+
+def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", limit=4)
+    values = scores["metrics"]["l1"]
+    low, high = scores["intervals"]["l1"]["generated"]
+    row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {low:.4f} to {high:.4f} | "
+    assert row in markdown_table(scores)
+    assert f" | {values['grey']:.4f} | {values['median']:.4f} |  |" in markdown_table(scores)
+    text = text_table(scores)
+    assert f"{values['grey']:.4f}" in text
+    assert scores["protocol"]["dataset_id"] in text
+    assert "4 samples" in text
+    assert len(text.splitlines()) == 3 + len(scores["metrics"])  # caption, head, what intervals are
+
+
+def test_intervals_are_those_of_means_of_resampled_pictures() -> None:
+    """Of many pictures with spread s, the mean's 95 % interval is +-1.96 s / sqrt(N); pairs cancel what they share."""
+    draw = np.random.default_rng(3)
+    shared, own = draw.normal(5, 2, 400), draw.normal(0, 0.1, 400)
+    rows = {"l1.generated": shared + own - 0.05, "l1.grey": shared, "mse.generated": np.full(400, 0.01)}
+    rows |= {f"{name}.{v}": np.full(400, 8.0) for name in COLOURS for v in ("generated", "truth")}
+    found = intervals(rows)
+    half = 1.96 * shared.std() / 20
+    np.testing.assert_allclose(found["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half)
+    half = 1.96 * own.std() / 20
+    middle = own.mean() - 0.05
+    np.testing.assert_allclose(found["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half)
+    assert found["psnr_pooled"]["generated"] == pytest.approx([20, 20])
+    assert found["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
+
+
+COLOURS = ("colourfulness", "colourfulness_absolute")
+
+
+@pytest.mark.parametrize(
+    ("metric", "ends", "word"),
+    [
+        ("l1", [-0.2, -0.1], "better"), ("l1", [0.1, 0.2], "worse"), ("l1", [-0.1, 0.1], "level"),
+        ("psnr", [0.1, 0.2], "better"), ("sepia", [0.1, 0.2], ""), ("frechet_lab", None, ""),
+    ],
+)  # fmt: skip
+def test_a_difference_counts_beyond_chance_alone(metric: str, ends: list[float] | None, word: str) -> None:
+    assert than_grey({"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric) == word

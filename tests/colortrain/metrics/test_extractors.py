@@ -1,0 +1,138 @@
+"""Networks of others that judge pictures, against torch-fidelity's and torchmetrics' implementations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import lpips as reference_lpips
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from colortrain.metrics.extractors import _lpips_weights, inception_eye, judges, vgg_pairs
+from colortrain.metrics.image_metrics import Pictures, versions
+from colortrain.metrics.set_metrics import Album
+from colortrain.models.inception import load_inception, resized
+from colortrain.models.pretrained import Published
+from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
+from shards.color import rgb_to_lab
+from shards.errors import UserError
+from tests.support.small_shard_set import cut_outs
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, Pictures]:
+    """Forty photographs of 32 px and the same with fading, noisy colours."""
+    truth = torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(32, 40)]))
+    noise = torch.randn(truth[:, 1:].shape, generator=torch.Generator().manual_seed(0))
+    return versions(torch.cat([truth[:, :1], 0.6 * truth[:, 1:] + 8 * noise], dim=1), truth, (0, 6))
+
+
+class Small(nn.Module):
+    """A network small enough for a test in Inception's place: pictures of 0 to 255 to features and logits."""
+
+    num_features = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Conv2d(3, 24, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.fc = nn.Linear(24, 30, bias=False)
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net(rgb.float() / 32)
+        return features, 3 * self.fc(features)
+
+
+class Part(nn.Module):
+    """One of the two outputs, as torchmetrics takes a network."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.small, self.place, self.num_features = Small(), place, Small.num_features
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        output: Tensor = self.small(rgb)[self.place]
+        return output
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics tells that it keeps features
+def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]) -> None:
+    album = Album([inception_eye(Small(), splits=1)])
+    for start in (16, 0, 32):
+        album.add({name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start)
+    found = album.metrics()
+    eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in shown.items()}
+    for version in ("generated", "grey", "median"):
+        distance = FrechetInceptionDistance(feature=Part(0))
+        kernel = KernelInceptionDistance(feature=Part(0), subsets=1, subset_size=40)
+        score = InceptionScore(feature=Part(1), splits=1)
+        for metric in (distance, kernel):
+            metric.update(eight_bits["truth"], real=True)
+            metric.update(eight_bits[version], real=False)
+        score.update(eight_bits[version])
+        assert found["fid"][version] == pytest.approx(float(distance.compute()), rel=1e-4)
+        assert found["kid"][version] == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
+        assert found["inception_score"][version] == pytest.approx(float(score.compute()[0]), rel=1e-4)
+    assert "truth" in found["inception_score"]
+    assert "truth" not in found["fid"]
+
+
+def test_lpips_is_torchmetrics(shown: dict[str, Pictures], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_vgg16("random", "", DEPTH_LPIPS)
+    monkeypatch.setattr(reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features)
+    reference = reference_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
+    rows = vgg_pairs(network, _lpips_weights())(shown)
+    for version in ("generated", "grey", "median"):
+        expected = reference(shown[version].rgb, shown["truth"].rgb, normalize=True).flatten()
+        torch.testing.assert_close(rows[f"lpips.{version}"], expected, rtol=1e-4, atol=0)
+    assert (rows["vgg_distance.generated"] > 0).all()
+
+
+FEATURES = [0.9937319, 0.9628648, 0.2417384, 0.1599092]
+LOGITS = [0.1494788, 0.3720036, -0.4918069, -0.2361449]
+
+
+def picture() -> Tensor:
+    """(1, 3, 40, 56) of whole numbers, the same everywhere."""
+    place = torch.arange(3 * 40 * 56).reshape(1, 3, 40, 56)
+    return place * place % 251
+
+
+def test_inception_is_torch_fidelitys() -> None:
+    """What torch-fidelity 0.4.0's FeatureExtractorInceptionV3 says with the same weights (docs/LOG.md: how)."""
+    features, logits = load_inception("random", "")(picture())
+    assert (features.shape, logits.shape) == ((1, 2048), (1, 1008))
+    torch.testing.assert_close(features[0, ::512], torch.tensor(FEATURES), rtol=1e-4, atol=0)
+    torch.testing.assert_close(logits[0, ::252], torch.tensor(LOGITS), rtol=1e-4, atol=0)
+
+
+def test_scaling_begins_at_the_first_pixel() -> None:
+    """TensorFlow 1 takes pixel i from i x (input / size): 2 pixels to 4 repeat the last one."""
+    row = resized(torch.tensor([[[[0.0, 10.0]]]]), 4)[0, 0, 0]
+    assert row.tolist() == [0, 5, 10, 10]
+
+
+def test_without_weights_a_line_says_how_to_have_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    by = judges()
+    assert [eye.name for eye in by.eyes] == ["lab_fields"]
+    assert list(by.left_out) == ["fid, fid_diagonal, kid, inception_score", "vgg_distance, lpips"]
+    assert all("--inception FILE" in how or "--vgg16 FILE" in how for how in by.left_out.values())
+    monkeypatch.setattr("colortrain.models.inception.INCEPTION", Published((tmp_path / "w-6726825d.pth").as_uri()))
+    with pytest.raises(UserError, match=r"put the file into .* or leave out --inception"):
+        judges(inception="imagenet")
+
+
+def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
+    file = tmp_path / "vgg.pth"
+    torch.save(load_vgg16("random", "", DEPTH_LPIPS).state_dict(), file)
+    facts = judges(vgg16=str(file)).extractors["lpips"]
+    assert facts["weights"].startswith("sha256 ")
+    assert len(facts["weights"]) == len("sha256 ") + 16
+    assert "random" in judges(vgg16="random").extractors["lpips"]["weights"]

@@ -1,0 +1,153 @@
+"""Grids, full-size colouring and curves: sizes, places, exact pixels, files that are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from colortrain import visualize
+from colortrain.lab import lab_to_rgb
+from colortrain.visualize import loss_curves, read_metrics, recolour, sample_grid, save_png, smooth, titled_grid
+from shards.color import rgb_to_lab
+from tests.support.small_shard_set import cut_outs, photograph
+
+
+@pytest.fixture(scope="module")
+def lab() -> Tensor:
+    return torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(96, 6)]))
+
+
+def read_png(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_grid_shows_grey_generated_and_truth_in_this_order(lab: Tensor) -> None:
+    generated = torch.cat([lab[:, :1], -lab[:, 1:]], dim=1)
+    grid = sample_grid(lab[:2], generated[:2]).astype(int)
+    columns = [(lab * torch.tensor([1.0, 0, 0])[:, None, None])[:2], generated[:2], lab[:2]]
+    for column, expected in enumerate(columns):
+        left = 4 + column * 100
+        for row, rgb in enumerate(lab_to_rgb(expected).permute(0, 2, 3, 1).numpy() * 255):
+            top = 18 + row * 100
+            assert np.abs(grid[top : top + 96, left : left + 96] - rgb).max() <= 1
+    assert (grid[:18, 4:300] < 128).any(), "the titles"
+    assert (grid[114:118] == 255).all(), "the gap"
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (18 + 100 + 4, 300 + 4)), (6, (18 + 300 + 4, 624 - 8))])
+def test_many_photographs_share_rows(lab: Tensor, count: int, shape: tuple[int, int]) -> None:
+    assert sample_grid(lab[:count], lab[:count]).shape == (*shape, 3)
+
+
+def test_small_pictures_are_enlarged_without_smoothing() -> None:
+    picture = cut_outs(32, 1)[0]
+    grid = titled_grid([[picture, picture]], ["one", "two"])
+    np.testing.assert_array_equal(grid[18 : 18 + 96 : 3, 4 : 4 + 96 : 3], picture)
+    np.testing.assert_array_equal(grid[20 : 18 + 96 : 3, 6 : 4 + 96 : 3], picture)
+
+
+def test_a_png_is_exact_and_whole(tmp_path: Path) -> None:
+    picture = cut_outs(40, 1)[0]
+    save_png(picture, tmp_path / "new" / "folder.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "new" / "folder.png"), picture)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder.png"]
+
+
+def test_its_own_colours_give_a_picture_back() -> None:
+    picture = photograph("chelsea")
+    again = picture.copy()
+    recolour(again, rgb_to_lab(picture)[1:])
+    assert np.abs(again.astype(int) - picture).max() <= 1
+
+
+def test_colours_are_scaled_up_as_torch_does_and_lightness_stays() -> None:
+    picture = photograph("coffee").copy()
+    before = rgb_to_lab(picture)
+    small = np.random.default_rng(0).uniform(-12, 12, (2, 16, 16)).astype(np.float32)
+    recolour(picture, small)
+    up = F.interpolate(torch.from_numpy(small)[None], picture.shape[:2], mode="bicubic", antialias=True)[0]
+    expected = lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up]))[:, 20:-20, 20:-20].permute(1, 2, 0) * 255
+    assert np.abs(picture[20:-20, 20:-20] - expected.numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(97, 61), (40, 300), (5, 7)])
+def test_blocks_of_rows_leave_no_seam(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = photograph("rocket")[: shape[0], : shape[1]].copy()
+    blocks = whole.copy()
+    ab = np.random.default_rng(1).uniform(-40, 40, (2, 32, 32))
+    recolour(whole, ab)
+    monkeypatch.setattr(visualize, "_BLOCK", 1000)
+    recolour(blocks, ab)
+    assert np.abs(whole.astype(int) - blocks).max() <= 1
+
+
+def test_smoothing_is_a_centred_mean() -> None:
+    values = np.random.default_rng(0).random(300)
+    smoothed = smooth(values)
+    for place, (low, high) in {0: (0, 4), 150: (147, 154), 299: (296, 300)}.items():
+        assert smoothed[place] == pytest.approx(values[low:high].mean())
+    np.testing.assert_array_equal(smooth(values[:50]), values[:50])
+
+
+def write_metrics(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tra')
+    return path
+
+
+def training(step: int) -> dict[str, Any]:
+    return {
+        "kind": "train",
+        "step": step,
+        "images": 16 * step,
+        "losses": {"critic": 1 / step, "l1": 0.1, "score_real": 1},
+    }
+
+
+def validation(step: int) -> dict[str, Any]:
+    metrics = {"l1": {"generated": 0.1, "grey": 0.12}, "colourfulness_ratio": {"generated": 0.5, "grey": 0.0}}
+    return {"kind": "validation", "step": step, "images": 16 * step, "metrics": metrics}
+
+
+def test_half_a_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
+    assert read_metrics(write_metrics(tmp_path / "metrics.jsonl", [training(1)])) == [training(1)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"kind": "start", "step": 0}],
+        [training(1)],
+        [validation(1)],
+        [*map(training, range(1, 300)), validation(100), {**validation(200), "metrics": {}}],
+        [{**training(step), "losses": {"critic": -step}} for step in (1, 2, 3)],  # a Wasserstein critic
+        [{**training(1), "losses": {"l1": float("nan")}}],
+    ],
+    ids=["nothing", "start", "one step", "one validation", "a run", "negative", "diverged"],
+)
+def test_curves_of_any_run_are_drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    loss_curves(write_metrics(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
+    assert read_png(tmp_path / "curves.png").shape == (750, 1200, 3)
+
+
+def test_curves_show_what_was_measured(tmp_path: Path) -> None:
+    """The same numbers give the same picture; another L1 changes its panel."""
+    panels = []
+    for value in (0.11, 0.11, 0.05):
+        line = validation(10)
+        line["metrics"]["l1"]["generated"] = value
+        path = write_metrics(tmp_path / "metrics.jsonl", [training(5), validation(5), line])
+        loss_curves(path, tmp_path / "curves.png")
+        panels.append(read_png(tmp_path / "curves.png"))
+    np.testing.assert_array_equal(panels[0], panels[1])
+    changed = (panels[0] != panels[2]).any(axis=2)
+    assert changed[390:, :600].any()

@@ -1,0 +1,144 @@
+"""Statistics against numpy on the unpacked arrays."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from shards.__main__ import main
+from shards.builder.parts import Part
+from shards.color import unpack
+from shards.errors import UserError, run_door
+from shards.format.tar_layout import pixels_view
+from shards.inspect.statistics import (
+    CENTRES,
+    EDGES,
+    NOTHING,
+    Sums,
+    merge_statistics,
+    save_statistics,
+    statistics,
+    statistics_of_part,
+    sums_of,
+)
+from tests.support.photographs import make_folder, pack_folder
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_statistics_are_numpys(tmp_path: Path, dtype: str) -> None:
+    outcome = pack_folder(make_folder(tmp_path / "photos", 20), tmp_path / "out", dtype=dtype, splits="train=.6,val=.4")
+    document = statistics(tmp_path / "out", workers=1, quiet=True)
+    for split, shards in outcome.manifest.splits.items():
+        views = [pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards]
+        lab = unpack(np.concatenate(views)).transpose(1, 0, 2, 3).reshape(3, -1).astype(np.float64)
+        each = document["splits"][split]
+        np.testing.assert_allclose([each["mean"][name] for name in "Lab"], lab.mean(1), rtol=1e-6)
+        np.testing.assert_allclose([each["std"][name] for name in "Lab"], lab.std(1), rtol=1e-6)
+        expected, _, _ = np.histogram2d(lab[1], lab[2], bins=[np.array(EDGES)] * 2)
+        assert np.array_equal(each["ab_histogram"], expected)
+        assert each["pixels"] == expected.sum() == outcome.manifest.samples(split) * 32 * 32
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 6), st.integers(1, 6))))
+def test_every_pixel_is_counted(stored: np.ndarray) -> None:
+    assert sums_of(stored).counts.sum() == stored[0].size
+
+
+def test_bins_are_centred_on_multiples_of_ten() -> None:
+    stored = np.array([[[0]], [[128 + 34]], [[128 - 56]]], np.uint8)
+    a, b = np.argwhere(sums_of(stored).counts)[0]
+    assert (CENTRES[a], CENTRES[b]) == (30, -60)
+    assert EDGES[a] <= 34 < EDGES[a + 1]
+
+
+@pytest.fixture(scope="module", params=["uint8", "float16"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    photos = make_folder(tmp_path_factory.mktemp("photos"), 24)
+    out = tmp_path_factory.mktemp("built") / "out"
+    pack_folder(photos, out, size=8, dtype=request.param, splits="train=.6,val=.4", shard_size=3)
+    return out
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 20), st.randoms(use_true_random=False))
+def test_any_number_of_parts_gives_the_document_of_one_run(
+    built: Path, tmp_path: Path, count: int, random: Random
+) -> None:
+    paths = []
+    for number in range(1, count + 1):
+        paths.append(tmp_path / f"{number}.json")
+        save_statistics(statistics_of_part(built, Part(number, count), quiet=True), paths[-1])
+    random.shuffle(paths)
+    merged = merge_statistics(built, paths)
+    assert json.dumps(merged) == json.dumps(statistics(built, quiet=True))
+
+
+SAMPLES = {
+    "uint8": arrays(np.uint8, (12, 3, 2, 2)),
+    "float16": arrays(np.float16, (12, 3, 2, 2), elements=st.floats(-128, 128, width=16)),
+}
+
+
+@pytest.mark.parametrize("dtype", list(SAMPLES))
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(dtype: str, data: st.DataObject) -> None:
+    stored = data.draw(SAMPLES[dtype])
+    order = data.draw(st.permutations(range(12)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, 12), max_size=4)))
+    shares = [order[start:end] for start, end in zip([0, *cuts], [*cuts, 12], strict=True)]
+    added = sum((sums_of(stored[share]) for share in shares), NOTHING)
+    assert same(added, sums_of(stored))
+    unit = Fraction(1, 1 << 24) if dtype == "float16" else Fraction(1)
+    values = [Fraction(float(value)) / unit for value in stored[:, 1].ravel()]
+    values = [value - 128 * (dtype == "uint8") for value in values]
+    assert (added.total[1], added.squares[1]) == (sum(values), sum(value**2 for value in values))
+
+
+def same(one: Sums, other: Sums) -> bool:
+    figures = [(sums.counts.tolist(), sums.total, sums.squares, sums.pixels) for sums in (one, other)]
+    return figures[0] == figures[1]
+
+
+def knock(*argv: object) -> int:
+    return run_door("shards", main, [str(each) for each in argv])
+
+
+def test_parts_and_merge_from_the_door(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert knock("statistics", built, "--workers", 1, "--json", tmp_path / "one.json") == 0
+    for part in ("2/3", "1/3", "3/3"):
+        assert knock("statistics", built, "--workers", 1, "--part", part) == 0
+    assert f"python -m shards statistics {built} --merge" in capsys.readouterr().out
+    assert knock("statistics", built, "--merge", "--json", tmp_path / "merged.json") == 0
+    assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+    for path in built.glob("statistics-*"):
+        path.unlink()
+
+
+def test_parts_that_do_not_go_together_get_one_line(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no statistics-I-of-N.json: run "):
+        merge_statistics(built)
+    document = statistics_of_part(built, Part(1, 2), quiet=True)
+    one, again, third, other, broken = (tmp_path / name for name in ("one", "again", "third", "other", "broken"))
+    save_statistics(document, one)
+    save_statistics(document, again)
+    save_statistics(statistics_of_part(built, Part(3, 3), quiet=True), third)
+    save_statistics({**document, "dataset_id": "0" * 16}, other)
+    broken.write_text("{}")
+    for paths, message in (
+        ([one], r"part 2/2 of the statistics is missing: run it with --part 2/2"),
+        ([one, again], r"again does not go with .*one: give each part of one N once"),
+        ([one, third], r"third does not go with .*one: give each part of one N once"),
+        ([other], r"other counts dataset 0{16}, not .*: write it again with --part 1/2"),
+        ([broken], r"broken is no part of statistics .*: write it again with --part"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            merge_statistics(built, paths)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,190 @@
+"""CIFAR-10's two layouts give the same pictures, and a pickle gets nothing run."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.color import lab_to_rgb, unpack
+from shards.errors import UserError
+from shards.format.manifest import load_manifest
+from shards.format.tar_layout import pixels_view
+from shards.sources.cifar10 import load_python
+from tests.support.photographs import fingerprint, pack_folder, pieces
+
+BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
+
+
+def rows(seed: int, count: int = 20) -> np.ndarray:
+    planes = [piece.transpose(2, 0, 1) for piece in pieces(3 * count, 32)]
+    return np.stack(planes[seed * count : (seed + 1) * count]).reshape(count, -1)
+
+
+def make_binary(folder: Path) -> Path:
+    folder.mkdir()
+    for seed, name in enumerate(BATCHES):
+        np.insert(rows(seed), 0, seed, 1).tofile(folder / f"{name}.bin")
+    return folder
+
+
+def make_python(folder: Path, protocol: int = 2) -> Path:
+    folder.mkdir()
+    for seed, name in enumerate(BATCHES):
+        batch = {b"batch_label": b"x", b"labels": [seed] * 20, b"data": rows(seed), b"filenames": [b"a.png"] * 20}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol))
+    return folder
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+    folder = make_python(tmp_path / "cifar", protocol)
+    assert np.array_equal(load_python(str(folder / "data_batch_1")), rows(0))
+
+
+def test_a_python_2_pickle_as_published_is_read(tmp_path: Path) -> None:
+    # What Python 2's cPickle wrote, opcode by opcode: str keys, ints where numpy now has booleans, pixels as str.
+    pixels = rows(0, 2).tobytes()
+    data = (
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + len(pixels).to_bytes(4, "little")
+        + pixels
+        + b"tbs."
+    )
+    (tmp_path / "data_batch_1").write_bytes(data)
+    assert np.array_equal(load_python(str(tmp_path / "data_batch_1")), rows(0, 2))
+
+
+def test_both_layouts_give_the_same_shards_with_their_own_splits(tmp_path: Path) -> None:
+    make_binary(tmp_path / "bin")
+    make_python(tmp_path / "py")
+    for name in ("bin", "py"):
+        pack_folder(tmp_path / name, tmp_path / f"{name}-shards", splits="source")
+    manifest = load_manifest(tmp_path / "bin-shards")
+    assert {split: manifest.samples(split) for split in manifest.splits} == {"train": 40, "test": 20}
+    tars = [
+        {k: v for k, v in fingerprint(tmp_path / f"{n}-shards").items() if k.endswith("tar")} for n in ("bin", "py")
+    ]
+    assert tars[0] == tars[1]
+    assert {Path(k).parts[0] for k in tars[0]} == {"train", "test"}
+
+
+def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+    make_binary(tmp_path / "bin")
+    pack_folder(str(tmp_path / "bin" / "test_batch.bin"), tmp_path / "out", shard_size=20)
+    shard = load_manifest(tmp_path / "out").splits["all"][0]
+    stored = pixels_view(tmp_path / "out" / shard.path, 20, 32, "uint8")
+    found = sorted(lab_to_rgb(unpack(each)).mean() for each in stored)
+    np.testing.assert_allclose(found, np.sort(rows(2).mean(1)), atol=1)
+
+
+class Reduced:
+    """Pickles as the call and the state it is made of."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.parts
+
+
+def refusal(folder: Path, data: bytes) -> str:
+    """The one line for a pickle that must be refused."""
+    (folder / "data_batch_1").write_bytes(data)
+    with pytest.raises(UserError, match=r"is not CIFAR-10's python layout") as caught:
+        load_python(str(folder / "data_batch_1"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_a_pickle_would_run_is_not_run(tmp_path: Path, protocol: int) -> None:
+    proof = tmp_path / "ran"
+    evil = pickle.dumps({b"data": Reduced(os.system, (f"touch {proof}",))}, protocol)
+    pickle.loads(evil)  # it is as evil as it should be
+    assert proof.exists()
+    proof.unlink()
+    assert "(it asks for posix.system): nothing of it was run" in refusal(tmp_path, evil)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"cnumpy\nload\n(S'x'\ntR.", "numpy.load"),
+        (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"not a pickle", "nothing of it was run"),
+        (b"", "nothing of it was run"),
+        (pickle.dumps([1, 2]), "no uint8 array"),
+        (pickle.dumps({b"data": np.zeros((2, 9), np.uint8)}), "no uint8 array"),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.int64)}), "no uint8 array"),
+        (pickle.dumps({b"data": np.array([os], dtype=object).astype(str)}), "no uint8 array"),
+    ],
+)
+def test_any_other_pickle_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    assert message in refusal(tmp_path, data)
+
+
+U1 = np.dtype("u1")
+RECONSTRUCT = np.zeros(1, np.uint8).__reduce__()[0]
+FROM_BUFFER = np.zeros(1, np.uint8).__reduce_ex__(5)[0]
+
+
+def dtype(*state: object) -> Reduced:
+    """A u1 to which the pickle then gives a state of its own."""
+    return Reduced(np.dtype, ("u1", False, True), state)
+
+
+def array(shape: object, kind: object, data: object) -> Reduced:
+    return Reduced(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, kind, False, data))
+
+
+FOREIGN = dtype(3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0)  # a GiB of whatever lies behind the array
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        array((1, 3072), FOREIGN, b"x"),
+        array((1, 3072), dtype(3, "|", None, ("a", "b"), {"a": 7}, 8, 1, 63), b"x"),
+        array((1, 3072), dtype(-1), b"x" * 3071),
+        array((1, -3072), U1, b"x" * 3072),
+        array((1 << 62, 3072), U1, b""),
+        array(3072, U1, b"x" * 3072),
+        array((1, 3072), U1, ["x"] * 3072),
+        array((1, 3072), np.dtype("O"), [os.getcwd] * 3072),
+        Reduced(FROM_BUFFER, (b"x", FOREIGN, (1, 3072), "C")),
+        Reduced(FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), FOREIGN, False, b"x")),
+        Reduced(FROM_BUFFER, (b"x" * 3072, U1, (2, 3072), "C")),
+        Reduced(np.ndarray, ((1 << 40, 3072), U1)),
+    ],
+)
+def test_no_array_is_made_of_bytes_that_are_not_its_own(tmp_path: Path, payload: Reduced, protocol: int) -> None:
+    refusal(tmp_path, pickle.dumps({b"data": payload}, protocol))
+
+
+def test_a_state_of_the_dtype_is_not_believed(tmp_path: Path) -> None:
+    """The bytes fill the shape, so the array is taken, as the bytes it is: never as what the state says."""
+    for seed, kind in enumerate((FOREIGN, dtype(None), dtype())):
+        path = tmp_path / f"data_batch_{seed}"
+        path.write_bytes(pickle.dumps({b"data": array((1, 3072), kind, b"x" * 3072)}))
+        assert np.array_equal(load_python(str(path)), np.full((1, 3072), ord("x"), np.uint8))
+
+
+@pytest.mark.parametrize("name", [b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"cnumpy\nndarray\n"])
+@pytest.mark.parametrize("state", [b"}S'x'\nI1\ns", b"N}S'__defaults__'\nI1\ns\x86"])
+def test_what_is_admitted_cannot_be_changed(tmp_path: Path, name: bytes, state: bytes) -> None:
+    assert "a state to what has none" in refusal(tmp_path, name + state + b"b.")
+
+
+def test_a_nest_of_tuples_does_not_end_the_process(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02})" + b"\x85" * 3_000_000 + b"K\x01s.")
+    code = "import sys; from shards.sources.cifar10 import load_python; load_python(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "data_batch_1")]  # a process of its own, since it may die
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "it has too many tuples" in done.stderr

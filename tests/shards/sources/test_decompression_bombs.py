@@ -1,0 +1,89 @@
+"""Small files that would take gigabytes or minutes are refused unread; unusual ones that do not are read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile  # a dependency of scikit-image
+
+from shards.sources.decode import Undecodable, decode_image
+from tests.support.photographs import encode, photograph
+
+RGB = photograph("coffee")[:120, :160]
+SIDE, LENGTH = 322, 323  # the tags of a tile's width and height
+LONG, SLONG8 = 4, 17
+TILE = 2000
+
+
+def tiled(*entries: tuple[int, int, int]) -> bytes:
+    """A grey TIFF, 100 pixels square, in one tile of TILE; `entries` (tag, type, value) tell its sides."""
+    pixels = zlib.compress(bytes(TILE * TILE))
+    tags = [(256, LONG, 100), (257, LONG, 100), (258, LONG, 8), (259, LONG, 8), (262, LONG, 1), (277, LONG, 1)]
+    after = 8 + 2 + 12 * (len(tags) + len(entries) + 2) + 4
+    tags += [*entries, (324, LONG, after + 8), (325, LONG, len(pixels))]
+    rows = b"".join(struct.pack("<HHII", tag, kind, 1, after if kind == SLONG8 else value) for tag, kind, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + rows + struct.pack("<IQ", 0, TILE) + pixels
+
+
+@pytest.mark.parametrize(
+    ("entries", "detail"),
+    [
+        ([(SIDE, LONG, TILE), (LENGTH, LONG, TILE)], "2000 x 2000 pixels in tiles, more than 1000000"),
+        ([(SIDE, LONG, 16), (LENGTH, LONG, 1 << 20)], "112 x 1048576 pixels in tiles, more than 1000000"),
+        ([(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)], "tiles of no certain size"),  # which Pillow passes over
+        ([(SIDE, LONG, TILE), (SIDE, LONG, 16), (LENGTH, LONG, TILE), (LENGTH, LONG, 16)], "tiles of no certain size"),
+        ([(SIDE, LONG, 0), (LENGTH, LONG, 16)], "tiles of no certain size"),
+    ],
+    ids=["wide and high", "high", "types that Pillow lacks", "twice", "no width"],
+)
+def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(entries: list[tuple[int, int, int]], detail: str) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode_image(tiled(*entries), max_pixels=1_000_000)
+    assert (caught.value.reason, caught.value.detail) == ("decompression bomb", detail)
+
+
+def test_such_a_tile_is_what_is_decoded() -> None:
+    assert decode_image(tiled((SIDE, LONG, TILE), (LENGTH, LONG, TILE)), max_pixels=TILE * TILE).size == (100, 100)
+
+
+@pytest.mark.parametrize("how", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": "<"}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_of_tiles_is_read(how: dict[str, Any], compression: str | None) -> None:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, RGB, photometric="rgb", tile=(64, 48), compression=compression, **how)
+    rounded = 128 * 192
+    assert np.array_equal(np.asarray(decode_image(stream.getvalue(), max_pixels=rounded)), RGB)
+    with pytest.raises(Undecodable, match="192 x 128 pixels in tiles"):
+        decode_image(stream.getvalue(), max_pixels=rounded - 1)
+
+
+def scanned(times: int, **options: int) -> bytes:
+    """A JPEG whose last scan comes so many times more."""
+    data = encode(RGB, "JPEG", **options)
+    start = data.rfind(b"\xff\xda")
+    return data[:-2] + data[start:-2] * times + data[-2:]
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"progressive": True, "restart_marker_rows": 1}])
+def test_a_jpeg_of_many_scans_is_refused(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = scanned(300, **options)
+    data = data.replace(b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1)  # no marker with a length, for libjpeg
+    with pytest.raises(Undecodable) as caught:
+        decode_image(data)
+    assert (caught.value.reason, caught.value.detail) == ("decompression bomb", "more than 200 scans")
+    monkeypatch.setattr("shards.sources.decompression_bombs.MAX_SCANS", 1000)
+    assert decode_image(data).size == (160, 120), "and it would have been decoded"
+
+
+def test_a_jpeg_of_the_scans_that_optimisers_write_is_read() -> None:
+    assert decode_image(scanned(100, progressive=True)).size == (160, 120)
+
+
+def test_what_looks_like_scans_in_metadata_or_behind_the_picture_does_not_count() -> None:
+    data = encode(RGB, "JPEG", comment=b"\xff\xda" * 300) + b"\xff\xda\x00\x02" * 300
+    assert decode_image(data).tobytes() == decode_image(encode(RGB, "JPEG")).tobytes()

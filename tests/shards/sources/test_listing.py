@@ -1,0 +1,149 @@
+"""Every kind of SOURCE lists the same photographs, and nothing outside of it."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from shards.errors import UserError
+from shards.sources.listing import Listing, Source, open_sources, read_bytes
+from tests.support.photographs import encode, make_folder, pack_folder, photograph
+
+ELSEWHERE = Path("/nonexistent")
+
+
+def names(listing: Listing) -> list[str]:
+    return [source.name for source in listing.sources]
+
+
+def contents(listing: Listing) -> list[bytes]:
+    return [read_bytes(source, 1 << 20) for source in listing.sources]
+
+
+def test_a_folder_is_listed_by_sorted_name(tmp_path: Path) -> None:
+    make_folder(tmp_path, 5)
+    (tmp_path / "notes.txt").write_text("no image")
+    listing = open_sources(str(tmp_path), ELSEWHERE)
+    assert names(listing) == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("photo*"))
+    assert listing.ignored == ["notes.txt"]
+    assert names(open_sources(f"{tmp_path}/", ELSEWHERE)) == names(listing)
+    assert contents(listing) == [(tmp_path / name).read_bytes() for name in names(listing)]
+
+
+def test_out_inside_source_is_not_taken(tmp_path: Path) -> None:
+    make_folder(tmp_path, 3)
+    make_folder(tmp_path / "out" / "deeper", 2)
+    assert len(open_sources(str(tmp_path), tmp_path / "out").sources) == 3
+
+
+def test_linked_files_and_folders_are_followed_but_no_loops(tmp_path: Path) -> None:
+    make_folder(tmp_path / "other", 2)
+    source = make_folder(tmp_path / "source", 3)
+    (source / "one.jpg").symlink_to(tmp_path / "other" / "class0" / "photo 000.jpg")
+    (source / "outside").symlink_to(tmp_path / "other")
+    (source / "again").symlink_to(tmp_path / "other")
+    (source / "loop").symlink_to(source)
+    (source / "above").symlink_to(tmp_path)
+    (source / "inside").symlink_to(source / "class1")
+    found = names(open_sources(str(source), ELSEWHERE))
+    assert len(found) == 3 + 1 + 2
+    assert {name.split("/")[0] for name in found} == {"class0", "class1", "class2", "one.jpg", "again"}
+
+
+def test_a_text_list_is_relative_to_its_folder(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", 4)
+    listed = open_sources(str(folder), ELSEWHERE)
+    for ending in ("\n", "\r\n"):
+        text = ending.join([*(f"photos/{name}" for name in names(listed)), "", ""])
+        (tmp_path / "list.txt").write_bytes(text.encode())
+        assert contents(open_sources(str(tmp_path / "list.txt"), ELSEWHERE)) == contents(listed)
+
+
+def make_tars(folder: Path, out: Path) -> None:
+    out.mkdir()
+    for number, path in enumerate(sorted(folder.rglob("photo*"), key=lambda path: path.name)):
+        with tarfile.open(out / f"{number % 2:05d}.tar", "a") as archive:
+            archive.add(path, f"{number:09d}{path.suffix}")
+            archive.add(__file__, f"{number:09d}.json")
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "{00000..00001}.tar"])
+def test_tars_as_img2dataset_writes_them(tmp_path: Path, pattern: str) -> None:
+    folder = make_folder(tmp_path / "photos", 5)
+    make_tars(folder, tmp_path / "tars")
+    listing = open_sources(str(tmp_path / "tars" / pattern), ELSEWHERE)
+    assert names(listing)[:2] == ["00000.tar!000000000.jpg", "00000.tar!000000002.jpg"]
+    assert sorted(contents(listing)) == sorted(path.read_bytes() for path in folder.rglob("photo*"))
+    assert len(listing.ignored) == 5
+    one = open_sources(str(tmp_path / "tars" / "00001.tar"), ELSEWHERE)
+    assert names(one) == ["00001.tar!000000001.png", "00001.tar!000000003.png"]
+
+
+def test_reading_refuses_pipes_and_the_oversized(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_bytes(Source("pipe.jpg", str(tmp_path / "pipe.jpg")), 100)
+    (tmp_path / "long.jpg").write_bytes(bytes(101))
+    with pytest.raises(OSError, match="101 bytes are too many"):
+        read_bytes(Source("long.jpg", str(tmp_path / "long.jpg")), 100)
+
+
+def test_a_member_cut_off_with_its_tar_is_an_error(tmp_path: Path) -> None:
+    make_tars(make_folder(tmp_path / "photos", 1), tmp_path / "tars")
+    (source,) = open_sources(str(tmp_path / "tars" / "00000.tar"), ELSEWHERE).sources
+    os.truncate(source.path, source.offset + source.size - 1)
+    with pytest.raises(OSError, match="ends inside"):
+        read_bytes(source, 1 << 20)
+
+
+def test_out_is_not_taken_by_a_pattern_either(tmp_path: Path) -> None:
+    make_tars(make_folder(tmp_path / "photos", 4), tmp_path / "tars")
+    make_tars(make_folder(tmp_path / "more", 4), tmp_path / "tars" / "out")
+    (tmp_path / "link").symlink_to("tars")
+    listing = open_sources(str(tmp_path / "tars" / "**" / "*.tar"), tmp_path / "link" / "out")
+    assert {source.path for source in listing.sources} == {str(tmp_path / "tars" / f"0000{n}.tar") for n in (0, 1)}
+
+
+def test_a_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", 3)
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    listing = open_sources(str(folder), ELSEWHERE)
+    assert names(listing)[-1] == "loop.jpg"
+    with pytest.raises(OSError, match="symbolic link"):
+        read_bytes(listing.sources[-1], 100)
+    outcome = pack_folder(folder, tmp_path / "out")
+    assert (outcome.num_packed, outcome.manifest.left_out) == (3, {"unreadable": 1})
+
+
+def test_odd_names_survive(tmp_path: Path) -> None:
+    odd = [b"new\nline.jpg", b"tab\t.jpg", b"not utf-8 \xff.jpg", b'"quoted".jpg', b".jpg", "ü.JPG".encode()]
+    for name in odd:
+        (tmp_path / os.fsdecode(name)).write_bytes(encode(photograph()[:8, :8], "JPEG"))
+    found = [os.fsencode(name) for name in names(open_sources(str(tmp_path), ELSEWHERE))]
+    assert sorted(found) == sorted(odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing", None, "no such source .*missing"),
+        ("empty.txt", b"\n\n", "no images in .*empty.txt"),
+        ("binary.bin", b"\0\1", "neither a folder, a .tar nor a text list"),
+        ("one.jpg", b"x", "is one image: give the folder"),
+        ("bad.tar", b"no tar at all" * 100, "is no plain tar"),
+        ("data_batch_1.bin", b"x" * 3074, "no multiple of 3073"),
+    ],
+)
+def test_what_is_no_source_gets_one_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        open_sources(str(tmp_path / name), ELSEWHERE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_tars_says_how_to_give_them(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").touch()
+    with pytest.raises(UserError, match="it holds 1 tars, give them as a quoted pattern"):
+        open_sources(str(tmp_path), ELSEWHERE)
