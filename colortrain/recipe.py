@@ -43,12 +43,18 @@ Generator = (
     | ResidualUNetConfig
 )
 Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
-Reconstruction = L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
+Reconstruction = (
+    L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
+)
 
 # How long a run is and how often it tells and saves: these may change when a run goes on (but see `Recipe.pace`).
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 _LENGTH = ("images", "epochs")
-_LEAST = {**dict.fromkeys(("size", "batch_size", "n_critic", "n_generator", *_EVERY), 1), "keep_every": 0, "span": 0}
+_LEAST = {
+    **dict.fromkeys(("size", "batch_size", "n_critic", "n_generator", *_EVERY), 1),
+    "keep_every": 0,
+    "span": 0,
+}
 _LONGEST = 10**12  # images or epochs
 PACE = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
 
@@ -67,7 +73,9 @@ class Adam:
         if self.lr <= 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if min(self.eps, self.clip, self.muon) < 0:
-            raise ValueError(f"eps, clip and muon must not be negative, got {self.eps}, {self.clip} and {self.muon}")
+            raise ValueError(
+                f"eps, clip and muon must not be negative, got {self.eps}, {self.clip} and {self.muon}"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
 
@@ -81,7 +89,9 @@ class EMA:
 
     def __post_init__(self) -> None:
         if min(self.half_life, self.share) < 0:
-            raise ValueError(f"half_life and share must not be negative, got {self.half_life} and {self.share}")
+            raise ValueError(
+                f"half_life and share must not be negative, got {self.half_life} and {self.share}"
+            )
         if self.half_life and self.share:
             raise ValueError("half_life is in images, share of the run: give one of them")
 
@@ -105,7 +115,9 @@ class Plateau:
 
     def __post_init__(self) -> None:
         if self.patience < 0 or not 0 < self.factor < 1:
-            raise ValueError(f"patience must be 0 or more and factor in (0, 1), got {self.patience}, {self.factor}")
+            raise ValueError(
+                f"patience must be 0 or more and factor in (0, 1), got {self.patience}, {self.factor}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +135,12 @@ class Objective:
             names = [term.name for term in terms]
             if len(set(names)) < len(names):
                 raise ValueError(f"terms of one name would hide each other: {', '.join(names)}")
-        if not self.reconstruction and not any(value for _, value in self.adversarial_weight.points):
-            raise ValueError("the generator has nothing to minimise: no reconstruction, adversarial_weight 0")
+        if not self.reconstruction and not any(
+            value for _, value in self.adversarial_weight.points
+        ):
+            raise ValueError(
+                "the generator has nothing to minimise: no reconstruction, adversarial_weight 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +166,9 @@ class Recipe:
     flip: float = 0.5  # probability of a horizontal flip in training
     crop: float = 1.0  # least side of a random square crop, as a share of the picture; 1: none
     ema: EMA = EMA()
-    sync_batch_norm: bool = False  # BatchNorm over all processes' pictures; else each takes its own share's
+    sync_batch_norm: bool = (
+        False  # BatchNorm over all processes' pictures; else each takes its own share's
+    )
     test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
     seed: int = 0
     log_every: int = 20  # steps
@@ -158,7 +176,9 @@ class Recipe:
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
     keep_every: int = 0  # steps: of older checkpoints those at its multiples stay as well; 0: none
-    keep_best: str = ""  # a metric (l1, psnr, ...): the best checkpoint by it stays too, made at every new best
+    keep_best: str = (
+        ""  # a metric (l1, psnr, ...): the best checkpoint by it stays too, made at every new best
+    )
     paper: str = ""
 
     def __post_init__(self) -> None:
@@ -170,13 +190,17 @@ class Recipe:
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability, got {self.flip}")
         if not 0 < self.crop <= 1:
-            raise ValueError(f"crop is a share of the picture's side, above 0 and at most 1, got {self.crop}")
+            raise ValueError(
+                f"crop is a share of the picture's side, above 0 and at most 1, got {self.crop}"
+            )
         if min(self.n_critic, self.n_generator) > 1:
             raise ValueError("n_critic and n_generator cannot both be above 1")
         if min(value for _, value in self.learning_rate.points) < 0:
             raise ValueError("learning_rate must not be negative: steps would lead uphill")
         if not 0 < (length := self.epochs if self.images is None else self.images) <= _LONGEST:
-            raise ValueError(f"images and epochs must be above 0 and at most {_LONGEST:,}, got {length}")
+            raise ValueError(
+                f"images and epochs must be above 0 and at most {_LONGEST:,}, got {length}"
+            )
 
     def check(self) -> None:
         """Raise `UserError` if the parts do not fit together; apart, so that `--set` may go in any order."""
@@ -203,7 +227,9 @@ class Recipe:
     def _check_size(self) -> None:
         for term in self.objective.reconstruction:
             if isinstance(term, ColourfulnessGap) and term.cell > self.size:
-                raise UserError(f"recipe {self.name}: {term.name}: cell={term.cell} is more than {self.size} pixels")
+                raise UserError(
+                    f"recipe {self.name}: {term.name}: cell={term.cell} is more than {self.size} pixels"
+                )
         for name, network in (("generator", self.generator), ("critic", self.critic)):
             try:
                 network.check_size(self.size)
@@ -217,12 +243,18 @@ class Recipe:
     @property
     def pace(self) -> tuple[str, ...]:
         """Fields that may change when a run goes on; not its length, where schedules or averages are shares of it."""
-        return tuple(name for name in PACE if name not in _LENGTH) if self.span or self.ema.share else PACE
+        return (
+            tuple(name for name in PACE if name not in _LENGTH)
+            if self.span or self.ema.share
+            else PACE
+        )
 
     @property
     def digest(self) -> str:
         """Names the recipe but for its pace: runs with equal digests compute the same things."""
-        as_read = to_plain(parse_recipe(to_plain(self), self.name))  # 19 in a recipe's code is 19.0 in its file
+        as_read = to_plain(
+            parse_recipe(to_plain(self), self.name)
+        )  # 19 in a recipe's code is 19.0 in its file
         plain = {name: value for name, value in as_read.items() if name not in self.pace}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 

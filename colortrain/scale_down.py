@@ -16,7 +16,10 @@ Part = TypeVar("Part", bound=Generator | Critic)
 
 def thinned(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     """`recipe` at `size` pixels with `base_channels`; raises `ValueError` if its networks cannot be made to fit."""
-    generator, critic = fitted(recipe.generator, size, base_channels), fitted(recipe.critic, size, base_channels)
+    generator, critic = (
+        fitted(recipe.generator, size, base_channels),
+        fitted(recipe.critic, size, base_channels),
+    )
     return dataclasses.replace(recipe, size=size, generator=generator, critic=critic)
 
 

@@ -22,7 +22,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Schedule) and len(value.points) == 1:
         return value.points[0][1]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
@@ -54,7 +56,9 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         value = "none"  # `--set x=none` has been read as null by then
     if origin is typing.Literal:
         if value not in typing.get_args(kind):
-            raise UserError(f"{where}: {unknown('value', str(value), map(str, typing.get_args(kind)))}")
+            raise UserError(
+                f"{where}: {unknown('value', str(value), map(str, typing.get_args(kind)))}"
+            )
         return value
     return _scalar(kind, value, where)
 
@@ -63,7 +67,9 @@ def with_override(recipe: T, assignment: str) -> T:
     """`recipe` with one field changed, as `--set` writes it, for instance "critic_adam.lr=5e-5"."""
     path, equals, text = assignment.partition("=")
     if not equals or not path:
-        raise UserError(f"--set {assignment!r}: write it as field=value, for instance --set critic_adam.lr=5e-5")
+        raise UserError(
+            f"--set {assignment!r}: write it as field=value, for instance --set critic_adam.lr=5e-5"
+        )
     return typing.cast(T, _replace(recipe, type(recipe), path.split("."), _parse(text), path))
 
 
@@ -107,7 +113,9 @@ def _built(make: Any, where: str, *args: Any, **fields: Any) -> Any:
 
 def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: needs an object with the fields of {' or '.join(k.__name__ for k in kinds)}")
+        raise UserError(
+            f"{where}: needs an object with the fields of {' or '.join(k.__name__ for k in kinds)}"
+        )
     value = dict(value)
     name = value.pop("type", kinds[0].__name__ if len(kinds) == 1 else "none given")
     found = {kind.__name__: kind for kind in kinds}
@@ -117,8 +125,14 @@ def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
     for field in value:
         if field not in hints:
             raise UserError(f"{where}: {unknown('field', field, hints)}")
-    fields = {field: from_plain(hints[field], item, f"{where}.{field}") for field, item in value.items()}
-    missing = [field.name for field in dataclasses.fields(found[name]) if _needed(field) and field.name not in fields]
+    fields = {
+        field: from_plain(hints[field], item, f"{where}.{field}") for field, item in value.items()
+    }
+    missing = [
+        field.name
+        for field in dataclasses.fields(found[name])
+        if _needed(field) and field.name not in fields
+    ]
     if missing:
         raise UserError(f"{where}: missing {', '.join(missing)}")
     return _built(found[name], where, **fields)
@@ -145,7 +159,8 @@ def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if len(value) != len(kinds):
         raise UserError(f"{where}: needs {len(kinds)} values, got {len(value)}")
     return tuple(
-        from_plain(kind, item, f"{where}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        from_plain(kind, item, f"{where}.{i}")
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
 
 
@@ -159,7 +174,9 @@ def _schedule(value: Any, where: str) -> Schedule:
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    )
     if kind is float and number:
         return float(value)
     if kind is int and number and float(value).is_integer():

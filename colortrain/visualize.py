@@ -28,9 +28,13 @@ def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
     `truth` and `generated` are (B, 3, H, W) in CIELAB units.
     """
     rows = []
-    for true, made in zip(truth.float().cpu().numpy(), generated.float().cpu().numpy(), strict=True):
+    for true, made in zip(
+        truth.float().cpu().numpy(), generated.float().cpu().numpy(), strict=True
+    ):
         rows.append([lab_to_rgb(grey(true)), lab_to_rgb(made), lab_to_rgb(true)])
-    return titled_grid(rows, ["grey", "generated", "truth"], photos_per_row=1 if len(rows) < 5 else 2)
+    return titled_grid(
+        rows, ["grey", "generated", "truth"], photos_per_row=1 if len(rows) < 5 else 2
+    )
 
 
 def grey(lab: np.ndarray) -> np.ndarray:
@@ -38,18 +42,30 @@ def grey(lab: np.ndarray) -> np.ndarray:
     return np.concatenate([lab[:1], np.zeros_like(lab[1:])])
 
 
-def titled_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], photos_per_row: int = 1) -> np.ndarray:
+def titled_grid(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], photos_per_row: int = 1
+) -> np.ndarray:
     """Pictures of one size, (H, W, 3) uint8, on white: each row's side by side under `titles`, small gaps between."""
     assert rows, "a grid needs at least one row"
     height, width = rows[0][0].shape[:2]
     zoom = max(1, -(-_LEGIBLE // width))
     cell_height, cell_width = height * zoom + _GAP, width * zoom + _GAP
-    block = len(titles) * cell_width + 3 * _GAP  # one photo's pictures, and more air before the next photo's
-    lines, above = -(-len(rows) // photos_per_row), _TITLE * max(title.count("\n") + 1 for title in titles)
+    block = (
+        len(titles) * cell_width + 3 * _GAP
+    )  # one photo's pictures, and more air before the next photo's
+    lines, above = (
+        -(-len(rows) // photos_per_row),
+        _TITLE * max(title.count("\n") + 1 for title in titles),
+    )
     across = min(photos_per_row, len(rows))
-    canvas = Image.new("RGB", (across * block - 2 * _GAP, above + lines * cell_height + _GAP), "white")
+    canvas = Image.new(
+        "RGB", (across * block - 2 * _GAP, above + lines * cell_height + _GAP), "white"
+    )
     for number, row in enumerate(rows):
-        top, left = above + number // photos_per_row * cell_height, number % photos_per_row * block + _GAP
+        top, left = (
+            above + number // photos_per_row * cell_height,
+            number % photos_per_row * block + _GAP,
+        )
         for column, picture in enumerate(row):
             shown = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
             canvas.paste(Image.fromarray(shown), (left + column * cell_width, top))
@@ -129,7 +145,12 @@ def loss_curves(metrics: Path, out: Path) -> None:
     _draw_losses(axes[0, 0], training, rest, "training: reconstruction (unweighted)")
     _draw_losses(axes[0, 1], training, game, "training: the adversarial game")
     _draw_metric(axes[1, 0], validation, "l1", "validation: L1 of ab / 110 (lower is better)")
-    _draw_metric(axes[1, 1], validation, "colourfulness_ratio", "validation: colourfulness / truth (1 is right)")
+    _draw_metric(
+        axes[1, 1],
+        validation,
+        "colourfulness_ratio",
+        "validation: colourfulness / truth (1 is right)",
+    )
     with whole_file(out) as stream:
         figure.savefig(stream, format="png")
 
@@ -139,7 +160,9 @@ _MANY = 200  # points: from here on the curve is a running mean over a pale trac
 
 
 def _points(lines: list[dict[str, Any]], group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    found = [(line["images"], line[group][name]) for line in lines if line[group].get(name) is not None]
+    found = [
+        (line["images"], line[group][name]) for line in lines if line[group].get(name) is not None
+    ]
     images, values = np.array(found, dtype=float).reshape(-1, 2).T
     return images, values
 
@@ -148,7 +171,10 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], 
     smallest, largest = np.inf, -np.inf
     for name in names:
         images, values = _points(lines, "losses", name)
-        smallest, largest = min(smallest, values.min(initial=np.inf)), max(largest, values.max(initial=-np.inf))
+        smallest, largest = (
+            min(smallest, values.min(initial=np.inf)),
+            max(largest, values.max(initial=-np.inf)),
+        )
         (curve,) = axes.plot(images, smooth(values), label=name, linewidth=1.5)
         if len(values) >= _MANY:
             axes.plot(images, values, color=curve.get_color(), alpha=0.2, linewidth=0.6, zorder=1)
@@ -173,9 +199,19 @@ def _draw_metric(axes: Axes, lines: list[dict[str, Any]], metric: str, title: st
     flat = [{**line, "shown": line.get("metrics", {}).get(metric, {})} for line in lines]
     for version, (colour, style) in versions.items():
         images, values = _points(flat, "shown", version)
-        if len(images) and not (metric == "colourfulness_ratio" and version == "grey"):  # that one is always 0
+        if len(images) and not (
+            metric == "colourfulness_ratio" and version == "grey"
+        ):  # that one is always 0
             marker = "o" if version == "generated" else None
-            axes.plot(images, values, color=colour, linestyle=style, marker=marker, markersize=4, label=version)
+            axes.plot(
+                images,
+                values,
+                color=colour,
+                linestyle=style,
+                marker=marker,
+                markersize=4,
+                label=version,
+            )
     if metric == "colourfulness_ratio" and flat:
         axes.axhline(1.0, color="black", linestyle=":", linewidth=1, label="truth")
         axes.set_ylim(bottom=0)

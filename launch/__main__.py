@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _enter(words: Sequence[str] | None) -> int | None:
     assert words is not None
     if not words:
-        raise UserError(f"no command named; valid: {', '.join(DOORS)} (`colortrain --help` says more)")
+        raise UserError(
+            f"no command named; valid: {', '.join(DOORS)} (`colortrain --help` says more)"
+        )
     name, *rest = words
     if name in ("-h", "--help", "help"):
         print(usage())

@@ -12,22 +12,46 @@ from shards.read.cache import Cache
 
 # Name -> (module with a `main(argv)`, one phrase). Listed in the order in which people need them.
 DOORS: dict[str, tuple[str, str]] = {
-    "shards": ("shards.__main__", "photographs to Lab shards: build, merge, verify, info, statistics"),
+    "shards": (
+        "shards.__main__",
+        "photographs to Lab shards: build, merge, verify, info, statistics",
+    ),
     "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
     "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
-    "report": ("launch.report.__main__", "what became of runs, in one HTML file that opens from disk"),
+    "report": (
+        "launch.report.__main__",
+        "what became of runs, in one HTML file that opens from disk",
+    ),
     "colorize": ("launch.colorize", "colour photographs of any size, and films, with trained runs"),
-    "export": ("launch.export", "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub"),
-    "serve": ("launch.serve", "a page on this machine: drop a photograph, see it coloured by one run or several"),
+    "export": (
+        "launch.export",
+        "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub",
+    ),
+    "serve": (
+        "launch.serve",
+        "a page on this machine: drop a photograph, see it coloured by one run or several",
+    ),
     "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
-    "reproduce": ("launch.reproduce", "the papers' tables, each from one command: shards, training, scores, picture"),
-    "benchmark": ("launch.benchmark", "how fast this machine reads and packs, beside other libraries"),
+    "reproduce": (
+        "launch.reproduce",
+        "the papers' tables, each from one command: shards, training, scores, picture",
+    ),
+    "benchmark": (
+        "launch.benchmark",
+        "how fast this machine reads and packs, beside other libraries",
+    ),
     "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
-    "submit": ("slurm.submit", "train on a SLURM cluster: evicted, out of time or requeued, it saves and goes on"),
+    "submit": (
+        "slurm.submit",
+        "train on a SLURM cluster: evicted, out of time or requeued, it saves and goes on",
+    ),
     "build_shards": ("slurm.build_shards", "pack shards as a SLURM job array"),
     "sweep": ("slurm.sweep", "many runs of a recipe as a SLURM job array, and their table"),
     "status": ("slurm.status", "what SLURM and the run folders say of runs"),
-    "devcluster": ("slurm.devcluster.__main__", "a real SLURM of several nodes on this machine, to develop on"),
+    "devcluster": (
+        "slurm.devcluster.__main__",
+        "a real SLURM of several nodes on this machine, to develop on",
+    ),
     "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
 }
 
@@ -95,11 +119,16 @@ def gigabytes(text: str) -> float:
 
 def add_cache(words: argparse.ArgumentParser) -> None:
     """The words for shard sets at a URL."""
-    words.add_argument("--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to")
     words.add_argument(
-        "--cache-size", type=gigabytes, default=100.0, metavar="GB",
+        "--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to"
+    )
+    words.add_argument(
+        "--cache-size",
+        type=gigabytes,
+        default=100.0,
+        metavar="GB",
         help="what --cache may take, the least recently used go; all processes of a machine share it (default: 100)",
-    )  # fmt: skip
+    )
 
 
 def cache_of(asked: argparse.Namespace) -> Cache | None:

@@ -37,29 +37,55 @@ _SHEET_SIDE = 192  # pixels of a picture on the sheet
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("launch.colorize", "Colour photographs with trained runs, at their own resolution.", _EXAMPLE)
+    words = DoorParser(
+        "launch.colorize",
+        "Colour photographs with trained runs, at their own resolution.",
+        _EXAMPLE,
+    )
     words.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="picture, folder of pictures (recursive), or film"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="picture, folder of pictures (recursive), or film",
     )
     add_networks(words)
     words.add_argument("--out", required=True, type=Path, help="folder for the coloured pictures")
-    words.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw grey | coloured side by side")
+    words.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="also draw grey | coloured side by side"
+    )
     existing = words.add_mutually_exclusive_group()
-    existing.add_argument("--force", action="store_true", help="overwrite pictures that are there already")
-    existing.add_argument("--skip-existing", action="store_true", help="leave out pictures that are there already")
-    words.add_argument("--batch-size", type=at_least_one, default=8, metavar="N", help="pictures at once; default 8")
+    existing.add_argument(
+        "--force", action="store_true", help="overwrite pictures that are there already"
+    )
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="leave out pictures that are there already"
+    )
     words.add_argument(
-        "--dropout", choices=("on", "off"),
+        "--batch-size",
+        type=at_least_one,
+        default=8,
+        metavar="N",
+        help="pictures at once; default 8",
+    )
+    words.add_argument(
+        "--dropout",
+        choices=("on", "off"),
         help="whether dropout stays on; default what the recipe says, in films off: its draws would flicker",
-    )  # fmt: skip
+    )
     words.add_argument(
-        "--max-pixels", type=at_least_one, default=MAX_PIXELS, metavar="N",
+        "--max-pixels",
+        type=at_least_one,
+        default=MAX_PIXELS,
+        metavar="N",
         help=f"refuse larger pictures as decompression bombs; default {MAX_PIXELS}",
-    )  # fmt: skip
+    )
     return words
 
 
-def colour_all(jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments: argparse.Namespace) -> Outcome:
+def colour_all(
+    jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments: argparse.Namespace
+) -> Outcome:
     """Colour and write every picture and film that can be read."""
     outcome = Outcome()
     dropout = None if arguments.dropout is None else arguments.dropout == "on"
@@ -68,7 +94,9 @@ def colour_all(jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments
         for batch in read_batches(stills, arguments.batch_size, arguments.max_pixels, outcome):
             images = [image for _, image in batch]
             seed = outcome.num_written
-            colours = [network.ab(images, dropout=dropout, seed=seed) for network in networks.values()]
+            colours = [
+                network.ab(images, dropout=dropout, seed=seed) for network in networks.values()
+            ]
             del images
             for ab in zip(*colours, strict=True):
                 _write(*_take_first(batch), ab, outcome, bool(arguments.sheet))
@@ -85,7 +113,9 @@ def _take_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
     return job, np.array(image)
 
 
-def _write(job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, shown: bool) -> None:
+def _write(
+    job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, shown: bool
+) -> None:
     """One picture by every network; the last one colours the array itself, for a copy may be 300 MB."""
     row = []
     for target, ab in zip(job.targets, colours, strict=True):
@@ -103,7 +133,9 @@ def _write(job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Ou
 def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:
     """Grey beside what each network made of it."""
     titles = ["grey", "coloured"] if len(networks) == 1 else ["grey", *networks]
-    sheet = titled_grid(outcome.rows, titles, 1 if len(outcome.rows) < 5 or len(networks) > 2 else 2)
+    sheet = titled_grid(
+        outcome.rows, titles, 1 if len(outcome.rows) < 5 or len(networks) > 2 else 2
+    )
     (save_png if path.suffix.lower() == ".png" else save_jpeg)(sheet, path)
 
 
@@ -120,7 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in outcome.failures:
         print(f"not coloured: {line}", file=sys.stderr)
     print(
-        "\n".join([*outcome.lines, f"{outcome.num_written:,} of {len(jobs):,} pictures coloured into {arguments.out}"])
+        "\n".join(
+            [
+                *outcome.lines,
+                f"{outcome.num_written:,} of {len(jobs):,} pictures coloured into {arguments.out}",
+            ]
+        )
     )
     return 1 if outcome.failures else 0
 

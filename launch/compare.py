@@ -46,11 +46,17 @@ def prepared(name: str, size: int, base_channels: int, images: int) -> Recipe:
     try:
         recipe = thinned(without_downloads(get_recipe(name)), size, base_channels)
     except ValueError as error:
-        raise UserError(f"{name} cannot be trained at {size} px: {error} (or leave it out: --recipes)") from None
+        raise UserError(
+            f"{name} cannot be trained at {size} px: {error} (or leave it out: --recipes)"
+        ) from None
     steps = -(-images // recipe.batch_size)
     log_every, checkpoint_every = max(1, steps // 50), max(1, steps // 4)
     return dataclasses.replace(
-        recipe, images=images, log_every=log_every, evaluate_every=steps, checkpoint_every=checkpoint_every
+        recipe,
+        images=images,
+        log_every=log_every,
+        evaluate_every=steps,
+        checkpoint_every=checkpoint_every,
     )
 
 
@@ -58,11 +64,29 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
     """Train and score one recipe in processes of their own; what it scored, and the seconds its training took."""
     written = folder.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, written)
-    words = ["-m", "launch.train", "--recipe", str(written), "--shards", str(shards), "--run", str(folder)]
+    words = [
+        "-m",
+        "launch.train",
+        "--recipe",
+        str(written),
+        "--shards",
+        str(shards),
+        "--run",
+        str(folder),
+    ]
     run(recipe.name, [*launcher(sharing(recipe.batch_size)), *words, "--tracker", "none"])
     check_images(recipe, folder)
     scores = folder / "evaluation.json"
-    evaluate = ["-m", "launch.evaluate", "--run", str(folder), "--shards", str(shards), "--json", str(scores)]
+    evaluate = [
+        "-m",
+        "launch.evaluate",
+        "--run",
+        str(folder),
+        "--shards",
+        str(shards),
+        "--json",
+        str(scores),
+    ]
     run(recipe.name, [sys.executable, *evaluate, *(["--limit", str(limit)] if limit else [])])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(line["seconds"] for line in lines if line["kind"] == "train")
@@ -74,14 +98,18 @@ def check_images(recipe: Recipe, folder: Path) -> None:
     latest = latest_checkpoint(folder)
     seen = load_state(latest)["images"] if latest else 0
     if seen >= recipe.total_images(1) + recipe.batch_size:
-        raise UserError(f"{folder} was trained on {seen:,} images, more than --images: choose another --out")
+        raise UserError(
+            f"{folder} was trained on {seen:,} images, more than --images: choose another --out"
+        )
 
 
 def run(name: str, line: Sequence[str | Path]) -> None:
     """Run a command, and stop with one line if it fails."""
     words = [str(word) for word in line]
     if status := subprocess.run(words, check=False).returncode:
-        raise UserError(f"{name}: `{' '.join(words[1:])}` ended with status {status}; what it printed above says why")
+        raise UserError(
+            f"{name}: `{' '.join(words[1:])}` ended with status {status}; what it printed above says why"
+        )
 
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
@@ -92,7 +120,13 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
     for version in ("grey", "median", "truth"):
         values = [results[0]["metrics"][name].get(version) for name in metrics]
         if any(value is not None for value in values):
-            rows.append([f"*{version}*", *(number(name, v) for name, v in zip(metrics, values, strict=True)), ""])
+            rows.append(
+                [
+                    f"*{version}*",
+                    *(number(name, v) for name, v in zip(metrics, values, strict=True)),
+                    "",
+                ]
+            )
     for result in results:
         values = [result["metrics"][name]["generated"] for name in metrics]
         cells = [number(name, value) for name, value in zip(metrics, values, strict=True)]
@@ -115,7 +149,9 @@ def open_photos(shards: Path, size: int) -> Split:
     """The held-out split to draw from; raises `UserError` unless it holds pictures of the networks' size."""
     split = open_held_out(shards)
     if split.manifest.size != size:
-        raise UserError(f"--photos {shards} holds {split.manifest.size} px, the networks are trained on {size}")
+        raise UserError(
+            f"--photos {shards} holds {split.manifest.size} px, the networks are trained on {size}"
+        )
     return split
 
 
@@ -123,29 +159,50 @@ def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
     """One picture: photographs in rows; grey, every recipe and the truth in columns."""
     split = open_photos(shards, size)
     lab = stored_to_lab(
-        torch.from_numpy(split.read(np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))))
+        torch.from_numpy(
+            split.read(np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int)))
+        )
     )
     columns = [[grey(one) for one in lab.numpy()]]
     for folder in runs.values():
         generator, recipe, _ = load_generator(folder)
-        columns.append(list(generate(generator, recipe.codec, lab, dropout=recipe.test_dropout).numpy()))
+        columns.append(
+            list(generate(generator, recipe.codec, lab, dropout=recipe.test_dropout).numpy())
+        )
     columns.append(list(lab.numpy()))
     rows = [[lab_to_rgb(picture) for picture in row] for row in zip(*columns, strict=True)]
-    save_png(titled_grid(rows, ["grey", *(name.replace("_", "\n", 1) for name in runs), "truth"]), out)
+    save_png(
+        titled_grid(rows, ["grey", *(name.replace("_", "\n", 1) for name in runs), "truth"]), out
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, score, draw."""
     words = DoorParser("launch.compare", __doc__ or "", _EXAMPLE)
-    words.add_argument("--shards", type=Path, required=True, help="folder that `python -m shards build` wrote")
-    words.add_argument("--out", type=Path, required=True, help="folder for the runs, table and picture")
-    words.add_argument("--images", type=at_least_one, required=True, help="how many images each recipe trains on")
-    words.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="default: all of them")
-    words.add_argument("--base-channels", type=at_least_one, default=16, help="width of all networks (default: 16)")
     words.add_argument(
-        "--photos", type=Path, metavar="DIR", help="draw the picture from these shards (default: --shards)"
+        "--shards", type=Path, required=True, help="folder that `python -m shards build` wrote"
     )
-    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N held-out samples only")
+    words.add_argument(
+        "--out", type=Path, required=True, help="folder for the runs, table and picture"
+    )
+    words.add_argument(
+        "--images", type=at_least_one, required=True, help="how many images each recipe trains on"
+    )
+    words.add_argument(
+        "--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help="default: all of them"
+    )
+    words.add_argument(
+        "--base-channels", type=at_least_one, default=16, help="width of all networks (default: 16)"
+    )
+    words.add_argument(
+        "--photos",
+        type=Path,
+        metavar="DIR",
+        help="draw the picture from these shards (default: --shards)",
+    )
+    words.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="score the first N held-out samples only"
+    )
     asked = words.parse_args(argv)
     for name in asked.recipes:
         if name not in RECIPES:

@@ -9,24 +9,41 @@ from colortrain.distributed.compute import Engine
 
 def add_engine(words: argparse.ArgumentParser) -> None:
     """--accumulate, --channels-last, --compile, --recompute, --fused-adam and --max-skipped."""
-    group = words.add_argument_group("how steps are computed", "the run stays the same run, but for rounding")
+    group = words.add_argument_group(
+        "how steps are computed", "the run stays the same run, but for rounding"
+    )
     group.add_argument(
-        "--accumulate", type=int, metavar="N",
+        "--accumulate",
+        type=int,
+        metavar="N",
         help="N microbatches a step on each process: less memory, the same global batch "
         "(default: gradient_accumulation_steps of accelerate's configuration, else 1)",
-    )  # fmt: skip
-    group.add_argument("--channels-last", action="store_true", help="lay tensors out as convolutions like them best")
-    group.add_argument("--compile", action="store_true", help="compile the generator, and a critic without a penalty")
+    )
+    group.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="lay tensors out as convolutions like them best",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the generator, and a critic without a penalty",
+    )
     group.add_argument(
         "--recompute",
         action="store_true",
         help="keep no activations inside the generator's blocks: less memory, slower",
     )
-    group.add_argument("--fused-adam", action="store_true", help="one kernel for all of Adam (on GPUs always)")
     group.add_argument(
-        "--max-skipped", type=int, default=Engine.max_skipped, metavar="N",
+        "--fused-adam", action="store_true", help="one kernel for all of Adam (on GPUs always)"
+    )
+    group.add_argument(
+        "--max-skipped",
+        type=int,
+        default=Engine.max_skipped,
+        metavar="N",
         help=f"stop when N updates in a row were not finite and were left out (default: {Engine.max_skipped})",
-    )  # fmt: skip
+    )
 
 
 def engine_of(arguments: argparse.Namespace, configured: int = 1) -> Engine:

@@ -36,10 +36,16 @@ CROPS = {"train": 200, "val": 12}  # of each photograph
 IMAGES = 16_000
 RECIPE = "nampouri_unet"
 SETTINGS = (
-    f"size={SIZE}", "generator.levels=6", "generator.base_channels=16", "critic.base_channels=16",
-    "objective.adversarial_weight=[[0, 0], [3, 0.3]]", "objective.critic_from=2", "test_dropout=false",
-    "evaluate_every=250", "checkpoint_every=250",
-)  # fmt: skip
+    f"size={SIZE}",
+    "generator.levels=6",
+    "generator.base_channels=16",
+    "critic.base_channels=16",
+    "objective.adversarial_weight=[[0, 0], [3, 0.3]]",
+    "objective.critic_from=2",
+    "test_dropout=false",
+    "evaluate_every=250",
+    "checkpoint_every=250",
+)
 
 
 def photograph(name: str) -> Image.Image:
@@ -56,7 +62,9 @@ def crops(picture: Image.Image, count: int, draw: np.random.Generator) -> Iterat
     for _ in range(count):
         side = int(min(picture.size) * draw.uniform(0.33, 1))
         left, top = (int(draw.integers(0, length - side + 1)) for length in picture.size)
-        yield picture.crop((left, top, left + side, top + side)).resize((SIZE * 3 // 2,) * 2, Image.Resampling.LANCZOS)
+        yield picture.crop((left, top, left + side, top + side)).resize(
+            (SIZE * 3 // 2,) * 2, Image.Resampling.LANCZOS
+        )
 
 
 def write_photographs(folder: Path) -> None:
@@ -80,7 +88,9 @@ def step(title: str, words: Sequence[str | Path]) -> None:
     print(f"\n== {title}\n$ {shown}", flush=True)
     status = subprocess.run(line, check=False).returncode
     if status:
-        raise UserError(f"{title}: that command ended with status {status}; what it printed above says why")
+        raise UserError(
+            f"{title}: that command ended with status {status}; what it printed above says why"
+        )
 
 
 def draw_grid(run: Path, shards: Path, out: Path) -> None:
@@ -111,23 +121,41 @@ def closing_words(run: Path, seconds: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Photographs, shards, training, scores, colours."""
-    words = DoorParser("launch.demo", __doc__ or "", "example:\n  python -m launch.demo --out runs/demo\n")
-    words.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")
+    words = DoorParser(
+        "launch.demo", __doc__ or "", "example:\n  python -m launch.demo --out runs/demo\n"
+    )
+    words.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)"
+    )
     words.add_argument("--images", type=int, default=IMAGES, help="how many images to train on")
     run, images = (lambda a: (a.out, a.images))(words.parse_args(argv))
     if run.name in ("", ".."):
         raise UserError(f"--out {run}: give a folder by its name, as in --out runs/demo")
     began, python = time.monotonic(), [sys.executable, "-m"]
-    photos, shards = run.with_name(run.name + "-data") / "photos", run.with_name(run.name + "-data") / "shards"
+    photos, shards = (
+        run.with_name(run.name + "-data") / "photos",
+        run.with_name(run.name + "-data") / "shards",
+    )
     write_photographs(photos)
     build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
     step("Pack the photographs into shards of Lab", [*python, *build])
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
     train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
-    step("Train", [*launcher(sharing(get_recipe(RECIPE).batch_size)), *train, "--images", str(images), *sets])
+    step(
+        "Train",
+        [*launcher(sharing(get_recipe(RECIPE).batch_size)), *train, "--images", str(images), *sets],
+    )
     evaluate = ["launch.evaluate", "--run", run, "--shards", shards, "--json", run / "metrics.json"]
     step("Score photographs that were held out", [*python, *evaluate])
-    colorize = ["launch.colorize", "--run", run, "--out", run / "colorized", "--force", photos.with_name("grey")]
+    colorize = [
+        "launch.colorize",
+        "--run",
+        run,
+        "--out",
+        run / "colorized",
+        "--force",
+        photos.with_name("grey"),
+    ]
     step("Colour black-and-white photographs", [*python, *colorize])
     draw_grid(run, shards, run / "grid.png")
     loss_curves(run / "metrics.jsonl", run / "curves.png")

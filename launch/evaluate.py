@@ -43,34 +43,62 @@ example: the averaged weights with and without dropout, on the test split
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE)
-    words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
-    words.add_argument("--shards", required=True, help="folder or URL that `python -m shards build` wrote")
-    add_cache(words)
-    words.add_argument("--split", help="which split; default val, validation or test, else the only one")
-    words.add_argument("--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json")
-    words.add_argument(
-        "--checkpoint", type=step_or_best, metavar="STEP",
-        help="score this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
-    )  # fmt: skip
-    words.add_argument(
-        "--dropout", choices=("on", "off", "both"), help="whether dropout stays on; default what the recipe says"
+    words = DoorParser(
+        "launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE
     )
-    for name, phrase in (("inception", "FID, KID and the inception score"), ("vgg16", "VGG distance and LPIPS")):
+    words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
+    words.add_argument(
+        "--shards", required=True, help="folder or URL that `python -m shards build` wrote"
+    )
+    add_cache(words)
+    words.add_argument(
+        "--split", help="which split; default val, validation or test, else the only one"
+    )
+    words.add_argument(
+        "--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json"
+    )
+    words.add_argument(
+        "--checkpoint",
+        type=step_or_best,
+        metavar="STEP",
+        help="score this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
+    )
+    words.add_argument(
+        "--dropout",
+        choices=("on", "off", "both"),
+        help="whether dropout stays on; default what the recipe says",
+    )
+    for name, phrase in (
+        ("inception", "FID, KID and the inception score"),
+        ("vgg16", "VGG distance and LPIPS"),
+    ):
         words.add_argument(
             f"--{name}",
             metavar="FILE",
             help=f"weights for {phrase}: a file, imagenet (downloads once) or random; default what torch's cache has",
         )
-    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N samples only")
-    words.add_argument("--batch-size", type=at_least_one, default=16, metavar="N", help="samples a chunk; default 16")
     words.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, default=True, help="averaged weights where there are any"
+        "--limit", type=at_least_one, metavar="N", help="score the first N samples only"
+    )
+    words.add_argument(
+        "--batch-size",
+        type=at_least_one,
+        default=16,
+        metavar="N",
+        help="samples a chunk; default 16",
+    )
+    words.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="averaged weights where there are any",
     )
     return words
 
 
-def open_split(shards: str, wanted: str | None, recipe: Recipe, cache: Cache | None = None) -> Split:
+def open_split(
+    shards: str, wanted: str | None, recipe: Recipe, cache: Cache | None = None
+) -> Split:
     """The split to score; raises `UserError` if there is no such split, or if its size is not the recipe's."""
     split = Split(shards, wanted, cache=cache) if wanted else open_held_out(shards, cache)
     if wanted is not None and split.name != wanted:
@@ -92,7 +120,9 @@ def check_out(out: Path) -> None:
         return
     folder = next(each for each in Path(os.path.realpath(out)).parents if each.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--json {out}: {folder} is no folder that you may write to, choose another")
+        raise UserError(
+            f"--json {out}: {folder} is no folder that you may write to, choose another"
+        )
 
 
 def dropout_modes(word: str | None, recipe: Recipe) -> list[bool]:
@@ -104,7 +134,9 @@ def dropout_modes(word: str | None, recipe: Recipe) -> list[bool]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score; returns the exit status."""
     arguments = parser().parse_args(argv)
-    generator, recipe, step = load_generator(arguments.run, step=arguments.checkpoint, ema=arguments.ema)
+    generator, recipe, step = load_generator(
+        arguments.run, step=arguments.checkpoint, ema=arguments.ema
+    )
     split = open_split(arguments.shards, arguments.split, recipe, cache_of(arguments))
     out = arguments.json or arguments.run / "evaluation.json"
     check_out(out)
@@ -114,29 +146,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     by = judges(arguments.inception, arguments.vgg16, accelerator.device)
     scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
     if accelerator.is_main_process:
-        facts = {"run": str(arguments.run), "recipe": recipe.name, "recipe_digest": recipe.digest, "step": step}
+        facts = {
+            "run": str(arguments.run),
+            "recipe": recipe.name,
+            "recipe_digest": recipe.digest,
+            "step": step,
+        }
         document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
-        print("\n".join(text_table(each) for each in scores))  # first, lest a full disk take them too
+        print(
+            "\n".join(text_table(each) for each in scores)
+        )  # first, lest a full disk take them too
         write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
         print(f"written to {out}")
-    if torch.distributed.is_initialized():  # after an error not: NCCL would wait here for ranks that do not come
+    if (
+        torch.distributed.is_initialized()
+    ):  # after an error not: NCCL would wait here for ranks that do not come
         torch.distributed.destroy_process_group()
     return 0
 
 
 def score(
-    generator: nn.Module, recipe: Recipe, split: Split, accelerator: Accelerator, dropout: bool, by: Judges,
+    generator: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    accelerator: Accelerator,
+    dropout: bool,
+    by: Judges,
     arguments: argparse.Namespace,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One pass over the split, with progress on rank 0."""
     total = min(len(split), arguments.limit or len(split))
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
         return score_split(
-            generator.to(accelerator.device), recipe.codec, split, accelerator.device,
-            rank=accelerator.process_index, world=accelerator.num_processes, dropout=dropout,
-            batch_size=arguments.batch_size, limit=arguments.limit, judges=by, progress=progress.advance_to,
-        )  # fmt: skip
+            generator.to(accelerator.device),
+            recipe.codec,
+            split,
+            accelerator.device,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            dropout=dropout,
+            batch_size=arguments.batch_size,
+            limit=arguments.limit,
+            judges=by,
+            progress=progress.advance_to,
+        )
 
 
 def check_same_step(step: int, accelerator: Accelerator) -> None:

@@ -43,11 +43,19 @@ def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("launch.export", "Take a trained network out of its run.", _EXAMPLE)
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
-    words.add_argument("--out", type=Path, metavar="DIR", help="folder for safetensors, config and model card")
-    words.add_argument("--onnx", type=Path, metavar="FILE.onnx", help=f"also as ONNX, opset {OPSET}, any size")
+    words.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for safetensors, config and model card"
+    )
+    words.add_argument(
+        "--onnx", type=Path, metavar="FILE.onnx", help=f"also as ONNX, opset {OPSET}, any size"
+    )
     add_weights(words)
-    words.add_argument("--push", metavar="NAME", help="also to the Hugging Face Hub, for instance me/old-photos")
-    words.add_argument("--private", action="store_true", help="with --push: a repository that only you see")
+    words.add_argument(
+        "--push", metavar="NAME", help="also to the Hugging Face Hub, for instance me/old-photos"
+    )
+    words.add_argument(
+        "--private", action="store_true", help="with --push: a repository that only you see"
+    )
     words.add_argument("--force", action="store_true", help="overwrite an earlier export")
     return words
 
@@ -79,9 +87,16 @@ def _is_unfinished(out: Path) -> bool:
     """Whether a folder holds what a killed export left, which began with its recipe, and nothing else."""
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)
-    own = (name in FILES[:-1] or (name.startswith(temporary) and name.endswith(".tmp")) for name in names)
+    own = (
+        name in FILES[:-1] or (name.startswith(temporary) and name.endswith(".tmp"))
+        for name in names
+    )
     card = out / CARD
-    return all(own) and any(RECIPE in name for name in names) and (not card.exists() or is_card(card.read_text()))
+    return (
+        all(own)
+        and any(RECIPE in name for name in names)
+        and (not card.exists() or is_card(card.read_text()))
+    )
 
 
 def _check_push(arguments: argparse.Namespace) -> None:
@@ -92,7 +107,9 @@ def _check_push(arguments: argparse.Namespace) -> None:
     except HFValidationError as error:
         raise UserError(f"--push {arguments.push}: {str(error).splitlines()[0]}") from None
     if get_token() is None:
-        raise UserError("--push needs a token of huggingface.co: run `hf auth login`, or set HF_TOKEN")
+        raise UserError(
+            "--push needs a token of huggingface.co: run `hf auth login`, or set HF_TOKEN"
+        )
 
 
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
@@ -118,7 +135,12 @@ def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
     api = HfApi()
     try:
         address = api.create_repo(name, private=private or None, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=out, allow_patterns=files, commit_message="Export from colortrain")
+        api.upload_folder(
+            repo_id=name,
+            folder_path=out,
+            allow_patterns=files,
+            commit_message="Export from colortrain",
+        )
     except _FAILURES as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the Hub did not take {name} ({reason}); {out} is complete") from None
@@ -129,9 +151,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export; returns the exit status."""
     arguments = parser().parse_args(argv)
     check(arguments)
-    folder = find_checkpoint(arguments.run, arguments.checkpoint)  # once: a run that trains on writes new ones
+    folder = find_checkpoint(
+        arguments.run, arguments.checkpoint
+    )  # once: a run that trains on writes new ones
     recipe = load_recipe(folder / RECIPE)
-    network = load(arguments.run, checkpoint=int(folder.name.removeprefix("step-")), ema=arguments.ema)
+    network = load(
+        arguments.run, checkpoint=int(folder.name.removeprefix("step-")), ema=arguments.ema
+    )
     about = network.description
     print(f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}")
     if arguments.out is not None:
@@ -140,7 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.out}: colortrain.load({str(arguments.out)!r})")
     if arguments.onnx is not None:
         found = export_onnx(network, arguments.onnx)
-        print(f"{arguments.onnx}: opset {OPSET}, off PyTorch by {found:.1e} of ab / 110 (allowed: {TOLERANCE:g})")
+        print(
+            f"{arguments.onnx}: opset {OPSET}, off PyTorch by {found:.1e} of ab / 110 (allowed: {TOLERANCE:g})"
+        )
     if arguments.push is not None:
         print(push(arguments.out, arguments.push, arguments.onnx, arguments.private))
     return 0

@@ -57,9 +57,13 @@ def plan(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job
         job = Job(source, tuple(folder / place for folder in folders))
         earlier = jobs.setdefault(place, job)
         if _real(earlier.source) != _real(source):
-            raise UserError(f"{earlier.source} and {source} would both become {job.targets[0]}: rename one of them")
+            raise UserError(
+                f"{earlier.source} and {source} would both become {job.targets[0]}: rename one of them"
+            )
         if _real(source) in map(_real, job.targets):
-            raise UserError(f"{source} would be overwritten by its coloured version: choose another --out")
+            raise UserError(
+                f"{source} would be overwritten by its coloured version: choose another --out"
+            )
     return list(jobs.values())
 
 
@@ -67,7 +71,11 @@ def _found(path: Path, out: Path) -> list[tuple[Path, Path]]:
     """Pictures and their places below an output folder; films have to be named one by one."""
     if path.is_dir():
         below = _real(out)
-        found = [each for each in sorted(path.rglob("*")) if each.suffix[1:].lower() in SUFFIXES and not each.is_dir()]
+        found = [
+            each
+            for each in sorted(path.rglob("*"))
+            if each.suffix[1:].lower() in SUFFIXES and not each.is_dir()
+        ]
         found = [each for each in found if below not in _real(each).parents or below == _real(path)]
         if not found:
             raise UserError(f"no pictures in {path}")
@@ -86,7 +94,9 @@ def without_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: boo
     """The jobs to do; raises `UserError` if that would overwrite anything and neither word says what to do."""
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
-    if sheet is not None and _real(sheet) in {_real(path) for job in jobs for path in (job.source, *job.targets)}:
+    if sheet is not None and _real(sheet) in {
+        _real(path) for job in jobs for path in (job.source, *job.targets)
+    }:
         raise UserError(f"--sheet {sheet} is also the name of a picture: choose another")
     existing = {target for job in jobs for target in job.targets if target.exists()}
     if skip:
@@ -94,7 +104,9 @@ def without_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: boo
     taken = sorted(existing | ({sheet} if sheet is not None and sheet.exists() else set()))
     if taken and not force:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise UserError(f"{taken[0]} exists{more}: choose another --out, or give --force or --skip-existing")
+        raise UserError(
+            f"{taken[0]} exists{more}: choose another --out, or give --force or --skip-existing"
+        )
     return jobs
 
 
@@ -110,7 +122,9 @@ def read_batches(
         except (Undecodable, OSError) as error:
             outcome.failures.append(f"{job.source}: {error}")
             continue
-        pixels += batch[-1][1].width * batch[-1][1].height  # no name of its own: it would keep the picture alive
+        pixels += (
+            batch[-1][1].width * batch[-1][1].height
+        )  # no name of its own: it would keep the picture alive
         if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
@@ -119,4 +133,6 @@ def read_batches(
 
 
 def _read(path: Path, max_pixels: int) -> Image.Image:
-    return decode_image(read_bytes(Source(path.name, str(path)), limit=max(1 << 26, 16 * max_pixels)), max_pixels)
+    return decode_image(
+        read_bytes(Source(path.name, str(path)), limit=max(1 << 26, 16 * max_pixels)), max_pixels
+    )

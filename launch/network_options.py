@@ -17,9 +17,13 @@ from shards.errors import UserError
 def add_networks(words: argparse.ArgumentParser) -> None:
     """--run (any number of times), --checkpoint, --ema and --device."""
     words.add_argument(
-        "--run", required=True, action="append", type=Path, metavar="DIR",
+        "--run",
+        required=True,
+        action="append",
+        type=Path,
+        metavar="DIR",
         help="what launch.train or launch.export wrote; several times: side by side",
-    )  # fmt: skip
+    )
     add_weights(words)
     words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
 
@@ -27,11 +31,16 @@ def add_networks(words: argparse.ArgumentParser) -> None:
 def add_weights(words: argparse.ArgumentParser) -> None:
     """--checkpoint and --ema: which of a run's weights."""
     words.add_argument(
-        "--checkpoint", type=step_or_best, metavar="STEP",
+        "--checkpoint",
+        type=step_or_best,
+        metavar="STEP",
         help="use this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
-    )  # fmt: skip
+    )
     words.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, default=True, help="averaged weights where there are any"
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="averaged weights where there are any",
     )
 
 
@@ -48,11 +57,18 @@ def named(runs: Sequence[Path]) -> dict[str, Path]:
     """Runs by their folders' names, with the folder above where those are the same; raises `UserError` for twins."""
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):
-        raise UserError(f"--run {Counter(map(str, folders)).most_common(1)[0][0]} is given twice: leave one out")
+        raise UserError(
+            f"--run {Counter(map(str, folders)).most_common(1)[0][0]} is given twice: leave one out"
+        )
     counts = Counter(folder.name for folder in folders)
-    names = [folder.name if counts[folder.name] == 1 else f"{folder.parent.name}-{folder.name}" for folder in folders]
+    names = [
+        folder.name if counts[folder.name] == 1 else f"{folder.parent.name}-{folder.name}"
+        for folder in folders
+    ]
     if len(set(names)) < len(names):
-        raise UserError(f"several runs would be called {Counter(names).most_common(1)[0][0]}: rename one's folder")
+        raise UserError(
+            f"several runs would be called {Counter(names).most_common(1)[0][0]}: rename one's folder"
+        )
     return dict(zip(names, runs, strict=True))
 
 

@@ -44,13 +44,25 @@ def sharing(batch_size: int) -> int:
 def launcher(processes: int | None = None) -> list[str]:
     """`accelerate launch` for `processes`; by default one for each GPU, or two on CPU cores. Append `-m door words`."""
     processes = processes or torch.cuda.device_count() or 2
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration(processes))]
+    words = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(configuration(processes)),
+    ]
     return [*words, "--num_processes", str(processes)]
 
 
 def configuration(processes: int) -> Path:
     """Which of our configurations `processes` here are started by."""
-    config = "cpu.yaml" if not torch.cuda.device_count() else "one_gpu.yaml" if processes == 1 else "ddp.yaml"
+    config = (
+        "cpu.yaml"
+        if not torch.cuda.device_count()
+        else "one_gpu.yaml"
+        if processes == 1
+        else "ddp.yaml"
+    )
     return CONFIGS / config
 
 

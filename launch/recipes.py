@@ -37,16 +37,25 @@ def networks_text(recipe: Recipe) -> str:
     """Both networks by class with their parameter counts."""
     with torch.device("meta"):
         generator, critic = recipe.generator.build(), recipe.critic.build()
-    return "\n".join(f"{type(module).__name__} {num_parameters(module):,}" for module in (generator, critic))
+    return "\n".join(
+        f"{type(module).__name__} {num_parameters(module):,}" for module in (generator, critic)
+    )
 
 
 def losses_text(objective: Objective) -> str:
     """What the generator and the critic minimise, with weights."""
-    adversarial = f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
+    adversarial = (
+        f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
+    )
     terms = [f"{schedule_text(term.weight)} x {term.name}" for term in objective.reconstruction]
-    penalties = [f"{schedule_text(p.weight)} x {p.name} ({p.points}, {p.wrt})" for p in objective.penalties]
+    penalties = [
+        f"{schedule_text(p.weight)} x {p.name} ({p.points}, {p.wrt})" for p in objective.penalties
+    ]
     return "\n".join(
-        ["G: " + " + ".join([adversarial, *terms]), *(["D: + " + " + ".join(penalties)] if penalties else [])]
+        [
+            "G: " + " + ".join([adversarial, *terms]),
+            *(["D: + " + " + ".join(penalties)] if penalties else []),
+        ]
     )
 
 
@@ -58,8 +67,16 @@ def optimisers_text(recipe: Recipe) -> str:
         return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g}){muon}"
 
     same = recipe.generator_adam == recipe.critic_adam
-    rates = short(recipe.generator_adam) if same else f"G {short(recipe.generator_adam)}\nD {short(recipe.critic_adam)}"
-    turns = f"\n{recipe.n_critic}:{recipe.n_generator} turns" if (recipe.n_critic, recipe.n_generator) != (1, 1) else ""
+    rates = (
+        short(recipe.generator_adam)
+        if same
+        else f"G {short(recipe.generator_adam)}\nD {short(recipe.critic_adam)}"
+    )
+    turns = (
+        f"\n{recipe.n_critic}:{recipe.n_generator} turns"
+        if (recipe.n_critic, recipe.n_generator) != (1, 1)
+        else ""
+    )
     return rates + turns
 
 
@@ -79,7 +96,14 @@ def headline(name: str) -> str:
 def table() -> Table:
     """All recipes, a row each."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for title in ("recipe", "networks, parameters", "losses", "Adam (betas)", "data", "headline in the paper"):
+    for title in (
+        "recipe",
+        "networks, parameters",
+        "losses",
+        "Adam (betas)",
+        "data",
+        "headline in the paper",
+    ):
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in RECIPES:
         recipe = get_recipe(name)
@@ -92,7 +116,9 @@ def in_full(name: str) -> str:
     """One recipe: what its docstring says, its networks, and every field."""
     recipe = get_recipe(name)
     story = inspect.cleandoc(RECIPES[name].__doc__ or "")
-    return f"{name}\n\n{story}\n\n{networks_text(recipe)}\n\n{json.dumps(to_plain(recipe), indent=1)}"
+    return (
+        f"{name}\n\n{story}\n\n{networks_text(recipe)}\n\n{json.dumps(to_plain(recipe), indent=1)}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

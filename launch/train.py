@@ -48,53 +48,94 @@ example: thin networks, 64 px, two processes on two cores
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
-    words.add_argument("--recipe", required=True, help="a recipe's name, or the path of a recipe.json")
+    words.add_argument(
+        "--recipe", required=True, help="a recipe's name, or the path of a recipe.json"
+    )
     source = words.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--shards", action="append", metavar="DIR[:WEIGHT]",
+        "--shards",
+        action="append",
+        metavar="DIR[:WEIGHT]",
         help="folder or URL that `python -m shards build` wrote; several are mixed (a:0.7, b:0.3)",
-    )  # fmt: skip
-    source.add_argument(
-        "--stream", metavar="PATTERN",
-        help="plain WebDataset tars of lab.npy or images, without an index: read front to back, not exact",
-    )  # fmt: skip
-    words.add_argument(
-        "--epoch-images", type=at_least_one, metavar="N", help="with --stream: what an epoch is taken to be"
     )
-    words.add_argument("--validation", metavar="DIR", help="with --stream: shards to score on while training")
-    words.add_argument("--run", required=True, type=Path, help="folder of this run, made or gone on with")
-    words.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
+    source.add_argument(
+        "--stream",
+        metavar="PATTERN",
+        help="plain WebDataset tars of lab.npy or images, without an index: read front to back, not exact",
+    )
+    words.add_argument(
+        "--epoch-images",
+        type=at_least_one,
+        metavar="N",
+        help="with --stream: what an epoch is taken to be",
+    )
+    words.add_argument(
+        "--validation", metavar="DIR", help="with --stream: shards to score on while training"
+    )
+    words.add_argument(
+        "--run", required=True, type=Path, help="folder of this run, made or gone on with"
+    )
+    words.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe",
+    )
     length = words.add_mutually_exclusive_group()
     length.add_argument("--images", type=int, help="train on this many images in all")
     length.add_argument("--epochs", type=float, help="train for this many dataset sizes")
-    words.add_argument("--init-from", type=Path, metavar="RUN", help="begin with the weights of another run")
-    words.add_argument("--only", choices=("generator",), help="with --init-from: the critic begins anew")
     words.add_argument(
-        "--tracker", action="append", metavar="NAME",
+        "--init-from", type=Path, metavar="RUN", help="begin with the weights of another run"
+    )
+    words.add_argument(
+        "--only", choices=("generator",), help="with --init-from: the critic begins anew"
+    )
+    words.add_argument(
+        "--tracker",
+        action="append",
+        metavar="NAME",
         help="accelerate's trackers by name (tensorboard, wandb, mlflow, ...; none); default tensorboard",
-    )  # fmt: skip
+    )
     words.add_argument(
-        "--processes", type=int, default=0, metavar="N",
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
         help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
-    )  # fmt: skip
+    )
     words.add_argument(
-        "--timeout", type=at_least_one, default=1800, metavar="SECONDS",
+        "--timeout",
+        type=at_least_one,
+        default=1800,
+        metavar="SECONDS",
         help="end the run when a process lets the others wait for so long (default: 1800)",
-    )  # fmt: skip
+    )
     add_cache(words)
     add_engine(words)
     words.add_argument(
-        "--workers", type=at_least_zero, default=1, metavar="N", help="threads that read shards (default: 1)"
+        "--workers",
+        type=at_least_zero,
+        default=1,
+        metavar="N",
+        help="threads that read shards (default: 1)",
     )
     words.add_argument(
-        "--on-corrupt", choices=("stop", "substitute"), default="stop",
+        "--on-corrupt",
+        choices=("stop", "substitute"),
+        default="stop",
         help="a damaged sample stops the run, or the next one stands in for it, counted (default: stop)",
-    )  # fmt: skip
+    )
     words.add_argument(
-        "--corrupt-limit", type=share, default=0.01, metavar="SHARE",
+        "--corrupt-limit",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
         help="with substitute: stop when more than this share of the samples is damaged (default: 0.01)",
-    )  # fmt: skip
-    words.add_argument("--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing")
+    )
+    words.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing"
+    )
     return words
 
 
@@ -135,16 +176,24 @@ def data_of(arguments: argparse.Namespace, recipe: Recipe) -> Data:
     if arguments.shards:
         if arguments.epoch_images or arguments.validation:
             raise UserError("--epoch-images and --validation go with --stream: shards know both")
-        return open_data(arguments.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache)
+        return open_data(
+            arguments.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache
+        )
     if not arguments.epoch_images:
         raise UserError("--stream needs --epoch-images N: nobody has counted what the tars hold")
     held_out = open_held_out(arguments.validation, cache) if arguments.validation else None
     if held_out is not None and held_out.size != recipe.size:
-        raise UserError(f"--validation {arguments.validation} holds {held_out.size} px samples, not {recipe.size}")
+        raise UserError(
+            f"--validation {arguments.validation} holds {held_out.size} px samples, not {recipe.size}"
+        )
     return open_streamed(
-        arguments.stream, recipe, epoch_images=arguments.epoch_images, workers=workers, corrupt_limit=limit,
+        arguments.stream,
+        recipe,
+        epoch_images=arguments.epoch_images,
+        workers=workers,
+        corrupt_limit=limit,
         validation=held_out,
-    )  # fmt: skip
+    )
 
 
 def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
@@ -176,18 +225,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_processes(arguments.processes)
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
-    project = ProjectConfiguration(project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard"))
-    accelerator = make_accelerator(timeout=arguments.timeout, log_with=trackers or None, project_config=project)
+    project = ProjectConfiguration(
+        project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard")
+    )
+    accelerator = make_accelerator(
+        timeout=arguments.timeout, log_with=trackers or None, project_config=project
+    )
     engine = engine_of(arguments, accelerator.gradient_accumulation_steps)
     return train(
-        lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine), accelerator, arguments.timeout
+        lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine),
+        accelerator,
+        arguments.timeout,
     )
 
 
 def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
     """The weights of --init-from, None where the run has a beginning already: that other run may be gone by now."""
     if arguments.only and not arguments.init_from:
-        raise UserError("--only says what to take over from another run: give that as --init-from RUN")
+        raise UserError(
+            "--only says what to take over from another run: give that as --init-from RUN"
+        )
     if arguments.init_from is None or checkpoint_steps(arguments.run):
         return None
     return initial_weights(arguments.init_from, recipe, arguments.only)
@@ -203,7 +260,9 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
         if lost.line:
             print(f"launch.train: error: {lost.line}", file=sys.stderr)
         return os.EX_UNAVAILABLE
-    if torch.distributed.is_initialized():  # after an error not: NCCL would wait here for ranks that do not come
+    if (
+        torch.distributed.is_initialized()
+    ):  # after an error not: NCCL would wait here for ranks that do not come
         torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:
         print(f"{trainer.run}: asked to stop, saved; the same command goes on", file=sys.stderr)

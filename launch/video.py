@@ -20,7 +20,10 @@ from shards.progress import ProgressLine
 from shards.sources.decode import fit_image
 
 _SOUNDS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # that MP4 holds as they are
-_MATRICES = {1: "ITU709", 6: "ITU601"}  # BT.709 and BT.601 by H.273's numbers: of matrix, primaries and transfer alike
+_MATRICES = {
+    1: "ITU709",
+    6: "ITU601",
+}  # BT.709 and BT.601 by H.273's numbers: of matrix, primaries and transfer alike
 _UNSAID = 2
 STILL = 1.0  # L: a pixel whose lightness changes less between two frames is taken to be one where nothing moved
 
@@ -57,7 +60,9 @@ def check_video(jobs: Sequence[Job]) -> None:
         raise UserError(f"{films[0]}: films need PyAV: pip install 'colortrain[video]'")
 
 
-def colour_film(job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome) -> None:
+def colour_film(
+    job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome
+) -> None:
     """Colour one film by every network into MP4 (H.264), with its sound; says how much the colours flicker."""
     import av
 
@@ -100,7 +105,9 @@ class Recoding:
         """Say how colours are coded, for players guess otherwise: primaries and transfer as they are in the film."""
         said = (self.pictures.color_primaries, self.pictures.color_trc)
         self.out.colorspace, self.out.color_range = self.standard, 1  # black is 16, white 235
-        self.out.color_primaries, self.out.color_trc = (self.standard if tag == _UNSAID else tag for tag in said)
+        self.out.color_primaries, self.out.color_trc = (
+            self.standard if tag == _UNSAID else tag for tag in said
+        )
 
     def run(self, batch_size: int) -> None:
         """From the first packet to the last."""
@@ -110,11 +117,15 @@ class Recoding:
         with ProgressLine("colouring", max(1, self.pictures.frames), "frames") as progress:
             for packet in self.source.demux(*streams):
                 if packet.pts is not None:
-                    self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    self.end = max(
+                        self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    )
                 if packet.stream.index in self.sounds:
                     sound.append(packet)  # held until the encoder has seen a frame: muxing opens it
                     continue
-                waiting += packet.decode()  # the last one is empty, and gives the frames still held back
+                waiting += (
+                    packet.decode()
+                )  # the last one is empty, and gives the frames still held back
                 if len(waiting) >= batch_size or packet.size == 0:
                     self._write(waiting)
                     self._copy(sound)
@@ -165,15 +176,23 @@ class Recoding:
 
     def said(self) -> str:
         """One line about what came of it."""
-        silent = "" if self.sounds or not self.source.streams.audio else ", without its sound, which MP4 cannot hold"
+        silent = (
+            ""
+            if self.sounds or not self.source.streams.audio
+            else ", without its sound, which MP4 cannot hold"
+        )
         figures = f"flicker {self.made.mean:.2f} (the film's own colours: {self.own.mean:.2f})"
         return f"{self.num_frames} frames, {figures}{silent}{self._cut()}"
 
     def _cut(self) -> str:
         """What to say where the film ends more than a second before its container says: not all of it is there."""
         length = (self.source.duration or 0) / 1e6
-        guessed = self.source.format.name.startswith("mpeg")  # from the rate of bits: nothing in it tells
-        all_read = len(self.source.streams) == 1 + len(self.sounds)  # else it may be the length of what is left out
+        guessed = self.source.format.name.startswith(
+            "mpeg"
+        )  # from the rate of bits: nothing in it tells
+        all_read = len(self.source.streams) == 1 + len(
+            self.sounds
+        )  # else it may be the length of what is left out
         if guessed or not all_read or length - self.end < 1:
             return ""
         return f"; what could be read ends at {self.end:.1f} s of {length:.1f} s"

@@ -16,7 +16,13 @@ from shards.builder.plan import Parameters
 from shards.errors import UserError, run_door
 from shards.format.manifest import DTYPES, load_manifest
 from shards.inspect.info import describe, save_sheet
-from shards.inspect.statistics import merge_statistics, part_path, save_statistics, statistics, statistics_of_part
+from shards.inspect.statistics import (
+    merge_statistics,
+    part_path,
+    save_statistics,
+    statistics,
+    statistics_of_part,
+)
 from shards.inspect.verify import verify
 from shards.sources.decode import FITS, MAX_PIXELS
 
@@ -121,10 +127,23 @@ def _add_build(doors: Doors) -> None:
     door = _add(doors, "build", "pack photographs into shards", BUILD_HELP)
     door.set_defaults(door=_build)
     door.add_argument("source", metavar="SOURCE", help="where the images are (see below)")
-    door.add_argument("out", metavar="OUT", type=Path, help="a new folder, or one of the same build to go on with")
+    door.add_argument(
+        "out", metavar="OUT", type=Path, help="a new folder, or one of the same build to go on with"
+    )
     add = door.add_argument
-    add("--size", type=int, required=True, metavar="N", help="height and width of every sample, in pixels")
-    add("--fit", choices=FITS, default="crop", help="crop the centre, squash, or pad with black (default: crop)")
+    add(
+        "--size",
+        type=int,
+        required=True,
+        metavar="N",
+        help="height and width of every sample, in pixels",
+    )
+    add(
+        "--fit",
+        choices=FITS,
+        default="crop",
+        help="crop the centre, squash, or pad with black (default: crop)",
+    )
     add(
         "--dtype",
         choices=DTYPES,
@@ -134,8 +153,20 @@ def _add_build(doors: Doors) -> None:
     add("--splits", default="", metavar="NAME=SHARE,...", help=SPLITS_HELP)
     add("--drop-grey", action="store_true", help="leave out pictures without colour")
     add("--min-side", type=int, default=-1, metavar="N", help=MIN_SIDE_HELP)
-    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=f"more is a bomb (default: {MAX_PIXELS:,})")
-    add("--shard-size", type=int, default=0, metavar="N", help="images a shard (default: 1000, fewer for small sets)")
+    add(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"more is a bomb (default: {MAX_PIXELS:,})",
+    )
+    add(
+        "--shard-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images a shard (default: 1000, fewer for small sets)",
+    )
     add(
         "--workers",
         type=int,
@@ -144,7 +175,11 @@ def _add_build(doors: Doors) -> None:
         help="processes (default: the cores); bytes do not depend on it",
     )
     add("--part", metavar="I/N", help="pack the I-th of N parts alone, for `merge` to finish")
-    add("--strict", action="store_true", help="fail, with exit status 2 and no manifest, if an image would be left out")
+    add(
+        "--strict",
+        action="store_true",
+        help="fail, with exit status 2 and no manifest, if an image would be left out",
+    )
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -152,18 +187,32 @@ def _build(arguments: argparse.Namespace) -> int:
     parameters = Parameters(**{name: getattr(arguments, name) for name in names})
     job = Job(out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict)
     if arguments.part is not None:
-        return 1 if build_part(arguments.source, parameters, parse_part(arguments.part), job).left_out else 0
+        return (
+            1
+            if build_part(arguments.source, parameters, parse_part(arguments.part), job).left_out
+            else 0
+        )
     outcome = build(arguments.source, parameters, job)
     return 1 if outcome.manifest.left_out else 0
 
 
 def _add_merge(doors: Doors) -> None:
-    door = _add(doors, "merge", "make a shard set of the parts that `build --part` packed", MERGE_HELP)
+    door = _add(
+        doors, "merge", "make a shard set of the parts that `build --part` packed", MERGE_HELP
+    )
     door.set_defaults(door=_merge)
     door.add_argument("out", metavar="OUT", type=Path, help="the parts' OUT, or a new folder")
-    door.add_argument("parts", metavar="PART_DIR", type=Path, nargs="*", help="other folders with parts of this build")
+    door.add_argument(
+        "parts",
+        metavar="PART_DIR",
+        type=Path,
+        nargs="*",
+        help="other folders with parts of this build",
+    )
     _add_workers(door)
-    door.add_argument("--strict", action="store_true", help="fail if an image was left out, duplicates too")
+    door.add_argument(
+        "--strict", action="store_true", help="fail if an image was left out, duplicates too"
+    )
 
 
 def _merge(arguments: argparse.Namespace) -> int:
@@ -172,33 +221,60 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _add_readers(doors: Doors) -> None:
-    door = _add(doors, "verify", "read a shard set again and say where the first damage is", VERIFY_HELP)
+    door = _add(
+        doors, "verify", "read a shard set again and say where the first damage is", VERIFY_HELP
+    )
     door.set_defaults(door=_verify)
     _add_out(door)
     _add_workers(door)
     door = _add(
-        doors, "info", "print what a shard set holds", "example:\n  python -m shards info photos-256 --sheet sheet.png"
+        doors,
+        "info",
+        "print what a shard set holds",
+        "example:\n  python -m shards info photos-256 --sheet sheet.png",
     )
     door.set_defaults(door=_info)
     _add_out(door)
-    door.add_argument("--sheet", type=Path, metavar="FILE", help="also write the first samples as one PNG")
-    door.add_argument("--count", type=int, default=64, metavar="N", help="how many samples on the sheet (default: 64)")
+    door.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="also write the first samples as one PNG"
+    )
+    door.add_argument(
+        "--count",
+        type=int,
+        default=64,
+        metavar="N",
+        help="how many samples on the sheet (default: 64)",
+    )
     door = _add(doors, "statistics", "count the colours of a shard set", STATISTICS_HELP)
     door.set_defaults(door=_statistics)
     _add_out(door)
     _add_workers(door)
-    door.add_argument("--json", type=Path, metavar="FILE", help="where to write (default: OUT/statistics.json)")
+    door.add_argument(
+        "--json", type=Path, metavar="FILE", help="where to write (default: OUT/statistics.json)"
+    )
     one = door.add_mutually_exclusive_group()
-    one.add_argument("--part", metavar="I/N", help="count a share, into OUT/statistics-I-of-N.json (or --json)")
-    one.add_argument("--merge", type=Path, nargs="*", metavar="FILE", help="merge the parts' files (default: OUT's)")
+    one.add_argument(
+        "--part", metavar="I/N", help="count a share, into OUT/statistics-I-of-N.json (or --json)"
+    )
+    one.add_argument(
+        "--merge",
+        type=Path,
+        nargs="*",
+        metavar="FILE",
+        help="merge the parts' files (default: OUT's)",
+    )
 
 
 def _add_out(door: argparse.ArgumentParser) -> None:
-    door.add_argument("out", metavar="OUT", type=Path, help="a folder that `python -m shards build` wrote")
+    door.add_argument(
+        "out", metavar="OUT", type=Path, help="a folder that `python -m shards build` wrote"
+    )
 
 
 def _add_workers(door: argparse.ArgumentParser) -> None:
-    door.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: the cores)")
+    door.add_argument(
+        "--workers", type=int, default=cores(), metavar="N", help="processes (default: the cores)"
+    )
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -219,13 +295,21 @@ def _info(arguments: argparse.Namespace) -> int:
 def _statistics(arguments: argparse.Namespace) -> int:
     workers = check_workers(arguments.workers)
     if arguments.part is not None:
-        return _statistics_of_part(arguments.out, parse_part(arguments.part), workers, arguments.json)
+        return _statistics_of_part(
+            arguments.out, parse_part(arguments.part), workers, arguments.json
+        )
     path = arguments.json or arguments.out / "statistics.json"
     merging = arguments.merge is not None
-    document = merge_statistics(arguments.out, arguments.merge) if merging else statistics(arguments.out, workers)
+    document = (
+        merge_statistics(arguments.out, arguments.merge)
+        if merging
+        else statistics(arguments.out, workers)
+    )
     save_statistics(document, path)
     for split, each in document["splits"].items():
-        figures = ", ".join(f"{name} {each['mean'][name]:.2f} +- {each['std'][name]:.2f}" for name in "Lab")
+        figures = ", ".join(
+            f"{name} {each['mean'][name]:.2f} +- {each['std'][name]:.2f}" for name in "Lab"
+        )
         print(f"{split}: {each['samples']:,} samples, {figures}")
     print(f"written to {path}")
     return 0
@@ -235,7 +319,9 @@ def _statistics_of_part(out: Path, part: Part, workers: int, path: Path | None) 
     document = statistics_of_part(out, part, workers)
     path = path or part_path(out, part)
     save_statistics(document, path)
-    print(f"{out}: part {part} written to {path}; when all parts are done: python -m shards statistics {out} --merge")
+    print(
+        f"{out}: part {part} written to {path}; when all parts are done: python -m shards statistics {out} --merge"
+    )
     return 0
 
 

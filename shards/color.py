@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-_XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+_XYZ_OF_RGB = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
 _TO_XYZ = (_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)  # white maps to 1, 1, 1
 _FROM_XYZ = np.linalg.inv(_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
 _LINEAR = np.where(
-    np.arange(256) / 255 > 0.04045, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4, np.arange(256) / 255 / 12.92
+    np.arange(256) / 255 > 0.04045,
+    ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
+    np.arange(256) / 255 / 12.92,
 ).astype(np.float32)
 _CHUNK = 8192  # pixels at a time: what they need stays in a core's second cache (256 px: 0.7 ms instead of 2.0)
 _SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 form

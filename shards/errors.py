@@ -17,7 +17,9 @@ class UserError(Exception):
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """An error for a name that does not exist; lists the valid ones, the nearest first."""
-    names = sorted(valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other))
+    names = sorted(
+        valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other)
+    )
     return UserError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(names) or 'none'}")
 
 

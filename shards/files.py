@@ -14,7 +14,11 @@ from typing import IO, BinaryIO
 
 from shards.errors import UserError
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some cluster file systems are mounted without
+_NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+)  # some cluster file systems are mounted without
 
 
 def fsync_folder(folder: Path) -> None:
@@ -76,7 +80,10 @@ def lock(path: Path, message: str) -> IO[bytes]:
         if error.errno not in _NO_LOCKS:
             held.close()
             raise
-        print(f"{path} cannot be locked ({error.strerror}): see that no second process works there", file=sys.stderr)
+        print(
+            f"{path} cannot be locked ({error.strerror}): see that no second process works there",
+            file=sys.stderr,
+        )
     return held
 
 

@@ -20,7 +20,9 @@ class ProgressLine:
     ...     progress.advance_to(12, {"left out": "1"})
     """
 
-    def __init__(self, label: str, total: int, unit: str, start: int = 0, shown: bool = True) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, start: int = 0, shown: bool = True
+    ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.start = self.done = start
         self.began = self.last_line = time.monotonic()
@@ -28,7 +30,11 @@ class ProgressLine:
         self.shown = shown
         console = Console(stderr=True)
         self.bar = _bar(console) if shown and console.is_terminal else None
-        self.task = self.bar.add_task(label, total=total, completed=start, rate="", details="") if self.bar else None
+        self.task = (
+            self.bar.add_task(label, total=total, completed=start, rate="", details="")
+            if self.bar
+            else None
+        )
 
     def __enter__(self) -> ProgressLine:
         if self.bar:
@@ -36,7 +42,10 @@ class ProgressLine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.bar:
             self.bar.stop()
@@ -53,7 +62,9 @@ class ProgressLine:
         self.done = done
         self.details = details or self.details
         if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=done, rate=self._rate_text(), details=self._details_text())
+            self.bar.update(
+                self.task, completed=done, rate=self._rate_text(), details=self._details_text()
+            )
         elif self.shown and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             self._print_line()
 
@@ -67,7 +78,9 @@ class ProgressLine:
         self.last_line = time.monotonic()
         left = (self.total - self.done) / self.rate if self.rate > 0 else float("inf")
         until = f"{left:.0f} s left" if left < 1e8 else "time left unknown"
-        text = f"{self.label} {self.done:,}/{self.total:,} {self.unit}  {self._rate_text()}  {until}"
+        text = (
+            f"{self.label} {self.done:,}/{self.total:,} {self.unit}  {self._rate_text()}  {until}"
+        )
         print(f"{text}  {self._details_text()}".rstrip(), file=sys.stderr, flush=True)
 
 

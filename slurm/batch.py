@@ -30,14 +30,22 @@ def parameters(
 
     `runs` are the run folders, one for each element of an array: a failed start that saved a step there is tried again.
     """
-    found: dict[str, Any] = {field: getattr(cluster, field) for field in _PASSED if getattr(cluster, field)}
+    found: dict[str, Any] = {
+        field: getattr(cluster, field) for field in _PASSED if getattr(cluster, field)
+    }
     found |= {
-        "job_name": name, "comment": comment, "time": cluster.minutes, "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.tasks, "cpus_per_task": cluster.cpus, "signal_delay_s": cluster.warning,
-        "setup": _setup(cluster, code, runs), "teardown": _teardown(cluster, again),
+        "job_name": name,
+        "comment": comment,
+        "time": cluster.minutes,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks,
+        "cpus_per_task": cluster.cpus,
+        "signal_delay_s": cluster.warning,
+        "setup": _setup(cluster, code, runs),
+        "teardown": _teardown(cluster, again),
         "srun_args": _srun_words(cluster, code),
         "additional_parameters": _options(cluster),
-    }  # fmt: skip
+    }
     if cluster.gpus:
         found["gpus_per_node"] = cluster.gpus
     if cluster.memory:
@@ -93,17 +101,23 @@ def _python(cluster: Cluster) -> str:
 
 def text(cluster: Cluster, folder: Path, told: dict[str, Any], count: int | None = None) -> str:
     """The sbatch script that `submit` would send; `count` elements of an array."""
-    limits: dict[str, Any] = {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
+    limits: dict[str, Any] = (
+        {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
+    )
     command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     script: str = _make_sbatch_string(command, folder, **told, **limits)
     return script
 
 
-def submit(cluster: Cluster, folder: Path, told: dict[str, Any], calls: Sequence[Callable[[], Any]]) -> list[str]:
+def submit(
+    cluster: Cluster, folder: Path, told: dict[str, Any], calls: Sequence[Callable[[], Any]]
+) -> list[str]:
     """Send one job, or an array of several calls; the numbers. Raises `UserError` with what sbatch says."""
     with _outside_of_any_job():
         try:
-            executor = submitit.SlurmExecutor(folder, max_num_timeout=_FOR_EVER, python=_python(cluster))
+            executor = submitit.SlurmExecutor(
+                folder, max_num_timeout=_FOR_EVER, python=_python(cluster)
+            )
             executor.update_parameters(**told)
             if len(calls) == 1:
                 return [str(executor.submit(calls[0]).job_id)]
@@ -113,7 +127,9 @@ def submit(cluster: Cluster, folder: Path, told: dict[str, Any], calls: Sequence
         except RuntimeError as error:  # submitit: no srun here
             raise UserError(_first_lines(error)) from None
         except subprocess.CalledProcessError as error:
-            raise UserError(f"sbatch refused the job: {_first_lines(error.stderr or error.output)}") from None
+            raise UserError(
+                f"sbatch refused the job: {_first_lines(error.stderr or error.output)}"
+            ) from None
     return [str(job.job_id) for job in jobs]
 
 
@@ -126,7 +142,9 @@ def _first_lines(error: object) -> str:
 def _outside_of_any_job() -> Iterator[None]:
     """An outer job's variables would be taken for options of the new one."""
     outer = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OUTER)}
-    kept = {name: outer[name] for name in outer if name in ("SLURM_CONF",)}  # which cluster, not which job
+    kept = {
+        name: outer[name] for name in outer if name in ("SLURM_CONF",)
+    }  # which cluster, not which job
     os.environ.update(kept)
     try:
         yield

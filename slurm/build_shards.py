@@ -32,11 +32,21 @@ processes are not asked for: a part is one process on `cpus` CPUs. example:
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("slurm.build_shards", "Pack photographs on many nodes.", _EXAMPLE)
-    words.add_argument("--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file")
-    words.add_argument("--parts", required=True, type=at_least_one, metavar="N", help="elements of the array")
-    words.add_argument("--dry-run", action="store_true", help="print both sbatch scripts, send nothing")
-    words.add_argument("--wait", action="store_true", help="come back when all is over; 0 if it completed, else 1")
-    words.add_argument("build", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of python -m shards build")
+    words.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+    )
+    words.add_argument(
+        "--parts", required=True, type=at_least_one, metavar="N", help="elements of the array"
+    )
+    words.add_argument(
+        "--dry-run", action="store_true", help="print both sbatch scripts, send nothing"
+    )
+    words.add_argument(
+        "--wait", action="store_true", help="come back when all is over; 0 if it completed, else 1"
+    )
+    words.add_argument(
+        "build", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of python -m shards build"
+    )
     return words
 
 
@@ -71,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         code = Code(logs / f"code-{digest_of(ROOT)}", digest_of(ROOT))
         print(batch.text(cluster, logs, told(cluster, code, "pack", again), arguments.parts))
-        print(batch.text(cluster, logs, told(cluster, code, "merge", again, dependency="afterok:ARRAY")))
+        print(
+            batch.text(
+                cluster, logs, told(cluster, code, "merge", again, dependency="afterok:ARRAY")
+            )
+        )
         return 0
     return send(arguments, cluster, words, out, again)
 
@@ -81,7 +95,9 @@ def logs_of(out: Path) -> Path:
     return Path(f"{out.resolve()}-slurm")
 
 
-def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], out: Path, again: str) -> int:
+def send(
+    arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], out: Path, again: str
+) -> int:
     """Submit both; with --wait, come back at the end of the second."""
     logs = logs_of(out)
     logs.mkdir(parents=True, exist_ok=True)
@@ -93,8 +109,12 @@ def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], 
     merging = Shards((("merge", str(out), *workers), ("verify", str(out))), place)
     numbers = batch.submit(cluster, logs, told(cluster, place.code, "pack", again), packing)
     after = f"afterok:{numbers[0].split('_')[0]}"
-    (last,) = batch.submit(cluster, logs, told(cluster, place.code, "merge", again, dependency=after), [merging])
-    print(f"job {numbers[0].split('_')[0]}: {arguments.parts} parts; then job {last}: merge, verify. Logs: {logs}")
+    (last,) = batch.submit(
+        cluster, logs, told(cluster, place.code, "merge", again, dependency=after), [merging]
+    )
+    print(
+        f"job {numbers[0].split('_')[0]}: {arguments.parts} parts; then job {last}: merge, verify. Logs: {logs}"
+    )
     if not arguments.wait:
         return 0
     state = queue.wait([last])[last].state

@@ -92,10 +92,14 @@ def _check_numbers(cluster: Cluster, where: str) -> None:
         if getattr(cluster, name) < 0:
             raise UserError(f"{where}: {name} = {getattr(cluster, name)}: needs at least 0")
     if cluster.warning >= 60 * cluster.minutes:
-        raise UserError(f"{where}: warning = {cluster.warning} s is not shorter than minutes = {cluster.minutes}")
+        raise UserError(
+            f"{where}: warning = {cluster.warning} s is not shorter than minutes = {cluster.minutes}"
+        )
     for option in cluster.options:
         if not option.startswith("--"):
-            raise UserError(f"{where}: options: {option!r} is no option of sbatch, write it as --name=value")
+            raise UserError(
+                f"{where}: options: {option!r} is no option of sbatch, write it as --name=value"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,17 +149,28 @@ def _partition(line: str) -> Partition:
     name, starred, nodes, cpus, megabytes, gres, features, limit = line.split("|")
     counts = [int(count) for count in re.findall(r"\bgpu(?::[\w.-]+)??:(\d+)", gres)]
     return Partition(
-        name=name, default=starred.endswith("*"), nodes=int(nodes), cpus=_number(cpus), megabytes=_number(megabytes),
-        gpus=sum(counts), features=frozenset(features.split(",")) - {"(null)"}, minutes=_minutes(limit),
-    )  # fmt: skip
+        name=name,
+        default=starred.endswith("*"),
+        nodes=int(nodes),
+        cpus=_number(cpus),
+        megabytes=_number(megabytes),
+        gpus=sum(counts),
+        features=frozenset(features.split(",")) - {"(null)"},
+        minutes=_minutes(limit),
+    )
 
 
 def _joined(one: Partition, other: Partition) -> Partition:
     return Partition(
-        name=one.name, default=one.default, nodes=one.nodes + other.nodes, cpus=max(one.cpus, other.cpus),
-        megabytes=max(one.megabytes, other.megabytes), gpus=max(one.gpus, other.gpus),
-        features=one.features | other.features, minutes=one.minutes,
-    )  # fmt: skip
+        name=one.name,
+        default=one.default,
+        nodes=one.nodes + other.nodes,
+        cpus=max(one.cpus, other.cpus),
+        megabytes=max(one.megabytes, other.megabytes),
+        gpus=max(one.gpus, other.gpus),
+        features=one.features | other.features,
+        minutes=one.minutes,
+    )
 
 
 def _number(text: str) -> int:
@@ -196,7 +211,9 @@ def _check_size(cluster: Cluster, partition: Partition) -> None:
     }
     for field, (wanted, most, unit) in asked.items():
         if most is not None and wanted > most:
-            raise UserError(f"{field}: partition {partition.name} has {most} {unit}, the site file asks for {wanted:g}")
+            raise UserError(
+                f"{field}: partition {partition.name} has {most} {unit}, the site file asks for {wanted:g}"
+            )
 
 
 def _check_names(cluster: Cluster) -> None:

@@ -25,14 +25,23 @@ class Code:
     def check(self) -> None:
         """Raise `UserError` unless this process runs that code, unchanged."""
         if self.folder != ROOT:
-            raise UserError(f"this process runs the code in {ROOT}, the job was submitted with {self.folder}")
+            raise UserError(
+                f"this process runs the code in {ROOT}, the job was submitted with {self.folder}"
+            )
         if digest_of(self.folder) != self.digest:
-            raise UserError(f"{self.folder} was changed after the job was submitted: submit again to run other code")
+            raise UserError(
+                f"{self.folder} was changed after the job was submitted: submit again to run other code"
+            )
 
 
 def _files(root: Path) -> list[Path]:
     """Relative paths of all that belongs to the packages."""
-    found = [path for package in _PACKAGES for path in (root / package).rglob("*") if path.suffix in _KINDS]
+    found = [
+        path
+        for package in _PACKAGES
+        for path in (root / package).rglob("*")
+        if path.suffix in _KINDS
+    ]
     return sorted(path.relative_to(root) for path in found)
 
 

@@ -91,7 +91,10 @@ class Training:
         """The same call again; does not come back, and ends the job, once several starts in a row saved no step."""
         fruitless = runs.fruitless_starts(self.run, os.environ["SLURM_JOB_ID"])
         if fruitless >= self.max_restarts:
-            print(f"slurm: {fruitless} starts in a row saved no step: give the job more minutes", file=sys.stderr)
+            print(
+                f"slurm: {fruitless} starts in a row saved no step: give the job more minutes",
+                file=sys.stderr,
+            )
             leave(HOPELESS)
         return submitit.helpers.DelayedSubmission(self)
 
@@ -108,7 +111,10 @@ def outlive_earlier_start(run: Path) -> None:
             return
         except UserError:
             if not told:
-                print(f"slurm: a process of an earlier start still holds {run}: waiting for its end", file=sys.stderr)
+                print(
+                    f"slurm: a process of an earlier start still holds {run}: waiting for its end",
+                    file=sys.stderr,
+                )
             told = True
             time.sleep(1)
 
@@ -150,14 +156,18 @@ def give_back(requeue: Handler) -> NoReturn:
     except SystemExit:
         pass  # submitit's way out, once the job is requeued
     except (FileNotFoundError, subprocess.SubprocessError) as error:
-        print(f"slurm: no requeue from in here ({error}); the batch script tries it", file=sys.stderr)
+        print(
+            f"slurm: no requeue from in here ({error}); the batch script tries it", file=sys.stderr
+        )
         leave(AGAIN)
     leave(0)
 
 
 def _is_running() -> bool:
     """Whether SLURM means this job to go on; a cancelled or requeued one is COMPLETING by now."""
-    number = submitit.JobEnvironment().job_id  # SLURM_JOB_ID of an array's last element means the whole array to squeue
+    number = (
+        submitit.JobEnvironment().job_id
+    )  # SLURM_JOB_ID of an array's last element means the whole array to squeue
     words = ["squeue", "-h", "-j", number, "-o", "%T"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip() == "RUNNING"

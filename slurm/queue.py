@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from shards.errors import UserError
 
 # A job in one of these does not come back by itself.
-_FAILED = ("FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL", "NODE_FAIL", "PREEMPTED")
+_FAILED = (
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "OUT_OF_MEMORY",
+    "DEADLINE",
+    "BOOT_FAIL",
+    "NODE_FAIL",
+    "PREEMPTED",
+)
 ENDED = ("COMPLETED", *_FAILED, "GONE")
 
 

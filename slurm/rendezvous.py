@@ -31,7 +31,9 @@ def variables(slurm: Mapping[str, str]) -> dict[str, str]:
 def _device(slurm: Mapping[str, str]) -> str:
     """Which of the GPUs that a task sees is its own: all tasks see all, or (`--gpus-per-task`) each sees one alone."""
     seen = slurm.get("CUDA_VISIBLE_DEVICES", "")
-    return str(int(slurm["SLURM_LOCALID"]) % len(seen.split(","))) if seen else slurm["SLURM_LOCALID"]
+    return (
+        str(int(slurm["SLURM_LOCALID"]) % len(seen.split(","))) if seen else slurm["SLURM_LOCALID"]
+    )
 
 
 def export() -> None:

@@ -50,24 +50,37 @@ def points(sweep: Path) -> list[Path]:
 
 def last_scores(run: Path) -> dict[str, float]:
     """What the last validation measured of the generated pictures, and of grey ones as "grey l1"; no NaN (null)."""
-    found = [line["metrics"] for line in _lines(run / "metrics.jsonl") if line.get("kind") == "validation"]
+    found = [
+        line["metrics"]
+        for line in _lines(run / "metrics.jsonl")
+        if line.get("kind") == "validation"
+    ]
     if not found:
         return {}
-    scores = {name: values["generated"] for name, values in found[-1].items() if values.get("generated") is not None}
+    scores = {
+        name: values["generated"]
+        for name, values in found[-1].items()
+        if values.get("generated") is not None
+    }
     grey = found[-1].get("l1", {}).get("grey")
     return scores if grey is None else {**scores, "grey l1": grey}
 
 
 def newest_step(run: Path) -> int:
     """The step of the newest finished checkpoint, 0 where there is none."""
-    names = [path.parent.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*/MANIFEST.json")]
+    names = [
+        path.parent.name.removeprefix("step-")
+        for path in (run / "checkpoints").glob("step-*/MANIFEST.json")
+    ]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def note_start(run: Path, job: str) -> None:
     """Note from which step a job starts."""
     with open(run / _STARTS, "a") as stream:
-        stream.write(json.dumps({"job": job, "step": newest_step(run), "time": round(time.time(), 3)}) + "\n")
+        stream.write(
+            json.dumps({"job": job, "step": newest_step(run), "time": round(time.time(), 3)}) + "\n"
+        )
 
 
 def fruitless_starts(run: Path, job: str) -> int:

@@ -66,7 +66,9 @@ def table(folders: Sequence[Path]) -> Table:
     """All of it, for people."""
     shown = Table(box=box.SIMPLE)
     for name in _COLUMNS:
-        shown.add_column(name, justify="left" if name in ("run", "state") else "right", overflow="fold")
+        shown.add_column(
+            name, justify="left" if name in ("run", "state") else "right", overflow="fold"
+        )
     for row in rows(folders):
         shown.add_row(*row)
     return shown
@@ -74,7 +76,11 @@ def table(folders: Sequence[Path]) -> Table:
 
 def known_runs() -> list[Path]:
     """Run folders of this user's jobs, from the jobs' comments: a run folder, or that of a sweep."""
-    named = [Path(job.comment.removeprefix(COMMENT)) for job in queue.mine() if job.comment.startswith(COMMENT)]
+    named = [
+        Path(job.comment.removeprefix(COMMENT))
+        for job in queue.mine()
+        if job.comment.startswith(COMMENT)
+    ]
     found = [run for folder in dict.fromkeys(named) for run in runs.points(folder) or [folder]]
     return [run for run in found if run.is_dir()]
 

@@ -44,20 +44,41 @@ slurm/examples. example:
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("slurm.submit", "Train on a cluster.", _EXAMPLE)
-    words.add_argument("--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file")
-    words.add_argument("--run", required=True, type=Path, help="folder of the run, on a file system all nodes share")
+    words.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+    )
+    words.add_argument(
+        "--run",
+        required=True,
+        type=Path,
+        help="folder of the run, on a file system all nodes share",
+    )
     words.add_argument("--name", help="of the job (default: the run folder's)")
-    words.add_argument("--dry-run", action="store_true", help="check everything, print the sbatch script, send nothing")
-    words.add_argument("--wait", action="store_true", help="come back when the job is over; 0 if it completed, else 1")
+    words.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print the sbatch script, send nothing",
+    )
+    words.add_argument(
+        "--wait",
+        action="store_true",
+        help="come back when the job is over; 0 if it completed, else 1",
+    )
     words.add_argument("--follow", action="store_true", help="the same, with a live table")
-    words.add_argument("training", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of launch.train")
+    words.add_argument(
+        "training", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of launch.train"
+    )
     return words
 
 
 def training_words(arguments: argparse.Namespace) -> list[str]:
     """What launch.train will be given."""
     words = [word for number, word in enumerate(arguments.training) if (number, word) != (0, "--")]
-    refuse(words, ("--run", "--processes", "--dry-run"), "after --: leave it out, slurm.submit says it itself")
+    refuse(
+        words,
+        ("--run", "--processes", "--dry-run"),
+        "after --: leave it out, slurm.submit says it itself",
+    )
     return [*words, "--run", str(arguments.run)]
 
 
@@ -87,26 +108,49 @@ def check_idle(run: Path) -> None:
         )
 
 
-def plan(arguments: argparse.Namespace, cluster: Cluster, code: Code, words: Sequence[str]) -> dict[str, object]:
+def plan(
+    arguments: argparse.Namespace, cluster: Cluster, code: Code, words: Sequence[str]
+) -> dict[str, object]:
     """What the job is called and asks for."""
     run = arguments.run.resolve()
-    again = ["python", "-m", "slurm.submit", "--cluster", str(arguments.cluster), "--run", str(arguments.run), "--"]
+    again = [
+        "python",
+        "-m",
+        "slurm.submit",
+        "--cluster",
+        str(arguments.cluster),
+        "--run",
+        str(arguments.run),
+        "--",
+    ]
     return batch.parameters(
-        cluster, code, name=arguments.name or run.name, comment=f"{status.COMMENT}{run}",
-        again=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*again, *words[:-2]])}", runs=[run],
-    )  # fmt: skip
+        cluster,
+        code,
+        name=arguments.name or run.name,
+        comment=f"{status.COMMENT}{run}",
+        again=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*again, *words[:-2]])}",
+        runs=[run],
+    )
 
 
-def send(arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], recipe: Recipe) -> str:
+def send(
+    arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], recipe: Recipe
+) -> str:
     """Copy the code, submit, note it in the run folder; the job's number."""
     run = arguments.run.resolve()
     check_idle(run)
     (run / "slurm").mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, run / "recipe.json")  # by which the run folder is known as one, before it has begun
+    save_recipe(
+        recipe, run / "recipe.json"
+    )  # by which the run folder is known as one, before it has begun
     code = snapshot(run / "slurm")
-    job = Training(tuple(words), run, Place(Path.cwd(), code, cluster.scratch), cluster.max_restarts)
+    job = Training(
+        tuple(words), run, Place(Path.cwd(), code, cluster.scratch), cluster.max_restarts
+    )
     (number,) = batch.submit(cluster, run / "slurm", plan(arguments, cluster, code, words), [job])
-    runs.record_job(run, number, {"cluster": str(arguments.cluster), "words": list(words), "code": code.digest})
+    runs.record_job(
+        run, number, {"cluster": str(arguments.cluster), "words": list(words), "code": code.digest}
+    )
     return number
 
 
@@ -155,7 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(batch.text(cluster, folder, plan(arguments, cluster, code, words)))
         return 0
     number = send(arguments, cluster, words, recipe)
-    print(f"job {number}: {cluster.nodes} nodes x {cluster.tasks} processes; python -m slurm.status {arguments.run}")
+    print(
+        f"job {number}: {cluster.nodes} nodes x {cluster.tasks} processes; python -m slurm.status {arguments.run}"
+    )
     if arguments.wait or arguments.follow:
         return follow(arguments.run, number, live=arguments.follow)
     return 0

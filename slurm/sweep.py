@@ -42,11 +42,21 @@ Point = tuple[str, ...]  # of "field=value"
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("slurm.sweep", "Many runs of a recipe with other numbers.", _EXAMPLE)
-    words.add_argument("--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file")
+    words.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+    )
     words.add_argument("--out", required=True, type=Path, help="folder of the run folders")
-    words.add_argument("--grid", required=True, action="append", metavar="FIELD=A,B,C", help="values of a field")
-    words.add_argument("--dry-run", action="store_true", help="check all points, print the sbatch script, send nothing")
-    words.add_argument("--wait", action="store_true", help="come back when all is over, with the table")
+    words.add_argument(
+        "--grid", required=True, action="append", metavar="FIELD=A,B,C", help="values of a field"
+    )
+    words.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all points, print the sbatch script, send nothing",
+    )
+    words.add_argument(
+        "--wait", action="store_true", help="come back when all is over, with the table"
+    )
     return words
 
 
@@ -56,17 +66,25 @@ def grid_points(grids: Sequence[str]) -> list[Point]:
     for grid in grids:
         field, equals, values = grid.partition("=")
         if not equals or not all(values.split(",")):
-            raise UserError(f"--grid {grid!r}: write it as field=value,value, for instance --grid n_critic=1,5")
+            raise UserError(
+                f"--grid {grid!r}: write it as field=value,value, for instance --grid n_critic=1,5"
+            )
         axes.append([f"{field}={value}" for value in values.split(",")])
     fields = [axis[0].partition("=")[0] for axis in axes]
     if len(set(fields)) < len(fields):
-        raise UserError(f"--grid: {max(fields, key=fields.count)} has two grids, give all its values in one")
+        raise UserError(
+            f"--grid: {max(fields, key=fields.count)} has two grids, give all its values in one"
+        )
     return list(itertools.product(*axes))
 
 
 def words_of(point: Point, run: Path, common: Sequence[str]) -> list[str]:
     """What launch.train is given for a point."""
-    refuse(common, ("--run", "--processes"), "of launch.train: leave it out, slurm.sweep says it for each point")
+    refuse(
+        common,
+        ("--run", "--processes"),
+        "of launch.train: leave it out, slurm.sweep says it for each point",
+    )
     return [*common, *(word for change in point for word in ("--set", change)), "--run", str(run)]
 
 
@@ -80,7 +98,9 @@ def table(out: Path, points: dict[str, Point]) -> Table:
         job, scores = known.get(runs.job_of(run) or ""), runs.last_scores(run)
         values = [change.partition("=")[2] for change in point]
         figures = [f"{scores[key]:.4g}" if key in scores else "" for key in _SHOWN]
-        shown.add_row(*values, job.shown if job else "no job", f"{runs.progress(run).step:,}", *figures)
+        shown.add_row(
+            *values, job.shown if job else "no job", f"{runs.progress(run).step:,}", *figures
+        )
     return shown
 
 
@@ -89,18 +109,32 @@ def unfinished(out: Path, points: dict[str, Point]) -> dict[str, Point]:
     numbers = {name: runs.job_of(out / name) for name in points}
     known = queue.jobs(number for number in numbers.values() if number)
     alive = {name for name, number in numbers.items() if number and not known[number].ended}
-    return {name: point for name, point in points.items() if name not in alive and not runs.progress(out / name).ended}
+    return {
+        name: point
+        for name, point in points.items()
+        if name not in alive and not runs.progress(out / name).ended
+    }
 
 
-def told(cluster: Cluster, code: Code, out: Path, names: Iterable[str], argv: Sequence[str]) -> dict[str, Any]:
+def told(
+    cluster: Cluster, code: Code, out: Path, names: Iterable[str], argv: Sequence[str]
+) -> dict[str, Any]:
     """submitit's parameters of the array."""
-    again = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', '-m', 'slurm.sweep', *argv])}"
+    again = (
+        f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', '-m', 'slurm.sweep', *argv])}"
+    )
     comment, folders = f"{status.COMMENT}{out}", [out / name for name in names]
-    return batch.parameters(cluster, code, name=out.name, comment=comment, again=again, runs=folders)
+    return batch.parameters(
+        cluster, code, name=out.name, comment=comment, again=again, runs=folders
+    )
 
 
 def send(
-    out: Path, cluster: Cluster, recipes: dict[str, Recipe], words: dict[str, list[str]], argv: Sequence[str]
+    out: Path,
+    cluster: Cluster,
+    recipes: dict[str, Recipe],
+    words: dict[str, list[str]],
+    argv: Sequence[str],
 ) -> None:
     """Submit points, by name, as one array."""
     (out / "slurm").mkdir(parents=True, exist_ok=True)
@@ -108,8 +142,12 @@ def send(
     for name in recipes:
         (out / name / "slurm").mkdir(parents=True, exist_ok=True)
         save_recipe(recipes[name], out / name / "recipe.json")
-    calls = [Training(tuple(words[name]), out / name, place, cluster.max_restarts) for name in recipes]
-    numbers = batch.submit(cluster, out / "slurm", told(cluster, place.code, out, recipes, argv), calls)
+    calls = [
+        Training(tuple(words[name]), out / name, place, cluster.max_restarts) for name in recipes
+    ]
+    numbers = batch.submit(
+        cluster, out / "slurm", told(cluster, place.code, out, recipes, argv), calls
+    )
     for name, number in zip(recipes, numbers, strict=True):
         runs.record_job(out / name, number, {"words": words[name], "code": place.code.digest})
     print(f"job {numbers[0].split('_')[0]}: {len(numbers)} points below {out}")
@@ -127,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipes = {name: check_training(words[name], cluster) for name in points}
     if arguments.dry_run:
         code = Code(out / "slurm" / f"code-{digest_of(ROOT)}", digest_of(ROOT))
-        print(batch.text(cluster, out / "slurm", told(cluster, code, out, points, argv), len(points)))
+        print(
+            batch.text(cluster, out / "slurm", told(cluster, code, out, points, argv), len(points))
+        )
         return 0
     if missing := unfinished(out, points):
         send(out, cluster, {name: recipes[name] for name in missing}, words, argv)

@@ -82,7 +82,11 @@ def test_every_package_has_files() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "shards").rglob("*.py")), ids=names)
 def test_shards_never_imports_torch(path: Path) -> None:
-    assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "accelerate", "torchmetrics")}
+    assert not {
+        name
+        for name in imported(path)
+        if name.split(".")[0] in ("torch", "accelerate", "torchmetrics")
+    }
 
 
 @pytest.mark.parametrize("package", LAYERS)
@@ -99,7 +103,9 @@ def test_layers_import_only_earlier_layers(package: str) -> None:
         assert not found, f"{names(path)} imports {found}"
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "launch.benchmark", "launch.report", "launch.reproduce"])
+@pytest.mark.parametrize(
+    "package", [*PACKAGES, "launch.benchmark", "launch.report", "launch.reproduce"]
+)
 def test_no_cycles_between_the_folders_and_modules_of_a_package(package: str) -> None:
     graph: dict[str, set[str]] = {}
     for path in sorted((ROOT / package.replace(".", "/")).rglob("*.py")):
@@ -108,7 +114,9 @@ def test_no_cycles_between_the_folders_and_modules_of_a_package(package: str) ->
             continue
         found = {child(name, package) for name in imported(path)} - {None, own}
         graph.setdefault(own, set()).update(name for name in found if name)
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
+    list(
+        graphlib.TopologicalSorter(graph).static_order()
+    )  # raises CycleError, which names the cycle
 
 
 def test_no_module_name_occurs_more_than_three_times() -> None:
@@ -119,7 +127,9 @@ def test_no_module_name_occurs_more_than_three_times() -> None:
 def test_folders_are_small_or_say_why_not() -> None:
     for folder in sorted({path.parent for path in FILES}):
         modules = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
-        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+        text = (
+            ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+        )
         assert len(modules) <= MANY or "flat" in text, f"{names(folder)} has {len(modules)} modules"
 
 
@@ -130,7 +140,11 @@ def is_torch_load(call: ast.Call) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_nothing_unpickles(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    loads = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and is_torch_load(node)]
+    loads = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and is_torch_load(node)
+    ]
     assert all("weights_only=True" in ast.unparse(call) for call in loads)
     assert "torch.load" not in text.replace("torch.load(", "")  # no other name for it
     assert "allow_pickle=True" not in text

@@ -42,8 +42,16 @@ def test_tree_names_what_exists() -> None:
 
 @pytest.mark.parametrize("package", ["shards", "colortrain", "slurm"])
 def test_tree_names_every_file(package: str) -> None:
-    files = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")}
-    folders = {f"{package}/{path.name}/" for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}
+    files = {
+        f"{package}/{path.name}"
+        for path in (ROOT / package).glob("*.py")
+        if not path.name.startswith("__")
+    }
+    folders = {
+        f"{package}/{path.name}/"
+        for path in (ROOT / package).iterdir()
+        if (path / "__init__.py").exists()
+    }
     assert (files | folders) - tree() == set()
 
 

@@ -28,16 +28,20 @@ _ROOMS = 32  # tensors that are kept to be used again
 _FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
 
 
-_Item = tuple[Tensor, Tensor, Tensor]  # stored (mirrored already, unless it is to be cropped), affine maps, mix
+_Item = tuple[
+    Tensor, Tensor, Tensor
+]  # stored (mirrored already, unless it is to be cropped), affine maps, mix
 
 
 def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
     """One draw in [0, 1) for each position of the endless stream: float64, a function of its arguments alone."""
     seed = (seed + stream * 0x632BE59BD9B4E019) % 2**64
-    with np.errstate(over="ignore"):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
-        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
-            0xD1342543DE82EF95
-        )
+    with np.errstate(
+        over="ignore"
+    ):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
+        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
+            seed
+        ) * np.uint64(0xD1342543DE82EF95)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -55,7 +59,9 @@ def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> n
     A square of side in [crop, 1] of the picture, anywhere inside it, becomes the whole picture.
     """
     side = 1 - (1 - crop) * uniforms(seed, positions, _SIDE)
-    left, top = ((1 - side) * (2 * uniforms(seed, positions, stream) - 1) for stream in (_LEFT, _TOP))
+    left, top = (
+        (1 - side) * (2 * uniforms(seed, positions, stream) - 1) for stream in (_LEFT, _TOP)
+    )
     maps = np.zeros((len(positions), 2, 3), np.float32)
     maps[:, 0, 0] = np.where(flips(seed, positions, flip), -side, side)
     maps[:, 1, 1] = side
@@ -73,7 +79,9 @@ def check_divides(batch_size: int, world: int) -> None:
     """Raise `UserError` unless every process gets an equal share of a global batch."""
     if batch_size % world:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
-        raise UserError(f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}")
+        raise UserError(
+            f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}"
+        )
 
 
 def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
@@ -106,7 +114,9 @@ class Room:
 
     def __call__(self, *shape: int) -> Tensor:
         with self.taking:
-            for place in range(len(self.arrays)):  # a name for an array would count as one who holds it
+            for place in range(
+                len(self.arrays)
+            ):  # a name for an array would count as one who holds it
                 if self.arrays[place].shape == shape and _holders(self.arrays, place) == _NOBODY:
                     return torch.from_numpy(self.arrays[place])
             array = np.empty(shape, np.float32)
@@ -123,16 +133,29 @@ class Loader:
     """
 
     def __init__(
-        self, samples: Samples, codec: Codec, *, batch_size: int, seed: int, flip: float, crop: float = 1.0,
-        rank: int = 0, world: int = 1, device: torch.device | str = "cpu", workers: int = 1,
-        max_damaged: int = 0, tell: Callable[[str], None] = print,
-    ) -> None:  # fmt: skip
+        self,
+        samples: Samples,
+        codec: Codec,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: float,
+        crop: float = 1.0,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 1,
+        max_damaged: int = 0,
+        tell: Callable[[str], None] = print,
+    ) -> None:
         check_divides(batch_size, world)
         self.samples, self.codec, self.seed, self.flip, self.crop = samples, codec, seed, flip, crop
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
         self.device, self.workers = torch.device(device), workers
         self.order = samples.order(seed)
-        self.substitute = Substitute(samples, self.order, max_damaged, tell) if max_damaged else None
+        self.substitute = (
+            Substitute(samples, self.order, max_damaged, tell) if max_damaged else None
+        )
         self.waited = 0.0
         self._room = Room()
 
@@ -181,7 +204,11 @@ class Loader:
         if self.device.type == "cuda":
             stored = stored.pin_memory()
         maps = affine_maps(self.seed, positions, self.flip, self.crop)
-        item = (stored, torch.from_numpy(maps), torch.from_numpy(uniforms(self.seed, positions, _MIX)))
+        item = (
+            stored,
+            torch.from_numpy(maps),
+            torch.from_numpy(uniforms(self.seed, positions, _MIX)),
+        )
         return self._to_device(*item) if self.device.type == "cpu" else item
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:

@@ -105,7 +105,9 @@ class Part:
     world: int = 1
     worker: int = 0
     workers: int = 1
-    damaged: Callable[[str], None] | None = None  # is told of a sample that cannot be used; None: it ends the run
+    damaged: Callable[[str], None] | None = (
+        None  # is told of a sample that cannot be used; None: it ends the run
+    )
 
     def samples(self) -> Iterator[np.ndarray]:
         """Packed Lab (3, size, size), without end."""
@@ -129,8 +131,12 @@ class Part:
             for stored in self._stored_of(tar):
                 empty = 0
                 yield stored
-            if empty > 50 + 2 * len(self.stream.tars):  # with few tars, an empty one may come many times in a row
-                raise UserError(f"{tar} and the tars before it hold no sample with a lab.npy or {'/'.join(IMAGES)}")
+            if empty > 50 + 2 * len(
+                self.stream.tars
+            ):  # with few tars, an empty one may come many times in a row
+                raise UserError(
+                    f"{tar} and the tars before it hold no sample with a lab.npy or {'/'.join(IMAGES)}"
+                )
 
     def _stored_of(self, tar: str) -> Iterator[np.ndarray]:
         for members in samples_of(tar):
@@ -155,10 +161,14 @@ def samples_of(tar: str) -> Iterator[dict[str, Any]]:
         yield from group_by_keys(tar_file_expander(iter([{"url": stream.name, "stream": stream}])))
         stream.check_whole()
     except UserError as error:
-        raise UserError(error.args[0]) from None  # webdataset adds to the arguments of what passes through it
+        raise UserError(
+            error.args[0]
+        ) from None  # webdataset adds to the arguments of what passes through it
     except (tarfile.TarError, ValueError) as error:
         stream.check_whole()
-        raise UserError(f"{stream.name}: {error.args[0]}: restore it, or leave it out of the pattern") from None
+        raise UserError(
+            f"{stream.name}: {error.args[0]}: restore it, or leave it out of the pattern"
+        ) from None
     finally:
         stream.close()
 
@@ -179,7 +189,11 @@ class _Ahead:
     def __init__(self, parts: list[Part], limit: int, tell: Callable[[str], None]) -> None:
         self.parts, self.limit, self.tell = parts, limit, tell
         self.stream = parts[0].stream
-        self.dataset_id, self.size, self.order = self.stream.dataset_id, self.stream.size, self.stream.order
+        self.dataset_id, self.size, self.order = (
+            self.stream.dataset_id,
+            self.stream.size,
+            self.stream.order,
+        )
         self.prefetch = self.stream.prefetch
         self.damaged = self._taken = 0
         self._counting = threading.Lock()
@@ -191,11 +205,15 @@ class _Ahead:
         """Begin to read, where a run has consumed `images`."""
         self._stop = threading.Event()
         self._failed: BaseException | None = None
-        self._queues: list[queue.Queue[np.ndarray | BaseException]] = [queue.Queue(_AHEAD) for _ in self.parts]
+        self._queues: list[queue.Queue[np.ndarray | BaseException]] = [
+            queue.Queue(_AHEAD) for _ in self.parts
+        ]
         self._threads = []
         for part, ready in zip(self.parts, self._queues, strict=True):
             part.start, part.damaged = images, self._pass_over if self.limit else None
-            self._threads.append(threading.Thread(target=self._work, args=(part, ready), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._work, args=(part, ready), daemon=True)
+            )
             self._threads[-1].start()
 
     def close(self) -> None:
@@ -239,7 +257,9 @@ class _Ahead:
         with self._counting:
             self.damaged += 1
             if self.damaged > self.limit:
-                raise UserError(f"{what}: the {self.damaged}. damaged sample, {self.limit} were allowed")
+                raise UserError(
+                    f"{what}: the {self.damaged}. damaged sample, {self.limit} were allowed"
+                )
         self.tell(what)
 
 
@@ -251,18 +271,37 @@ class StreamLoader:
     """
 
     def __init__(
-        self, stream: Stream, codec: Codec, *, batch_size: int, seed: int, flip: float, crop: float = 1.0,
-        rank: int = 0, world: int = 1, device: torch.device | str = "cpu", workers: int = 1,
-        max_damaged: int = 0, tell: Callable[[str], None] = print,
-    ) -> None:  # fmt: skip
+        self,
+        stream: Stream,
+        codec: Codec,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: float,
+        crop: float = 1.0,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 1,
+        max_damaged: int = 0,
+        tell: Callable[[str], None] = print,
+    ) -> None:
         workers = max(workers, 1)
         parts = [Part(stream, seed, 0, rank, world, worker, workers) for worker in range(workers)]
         self.ahead = _Ahead(parts, max_damaged, tell)
         # One thread asks, so that samples come in the order in which they are taken from the workers.
         self.loader = Loader(
-            self.ahead, codec, batch_size=batch_size, seed=seed, flip=flip, crop=crop, rank=rank, world=world,
-            device=device, workers=1,
-        )  # fmt: skip
+            self.ahead,
+            codec,
+            batch_size=batch_size,
+            seed=seed,
+            flip=flip,
+            crop=crop,
+            rank=rank,
+            world=world,
+            device=device,
+            workers=1,
+        )
 
     @property
     def waited(self) -> float:
@@ -285,4 +324,8 @@ class StreamLoader:
 
 def make_loader(samples: Samples, codec: Codec, **words: Any) -> Loader | StreamLoader:
     """The loader for what a run learns from."""
-    return StreamLoader(samples, codec, **words) if isinstance(samples, Stream) else Loader(samples, codec, **words)
+    return (
+        StreamLoader(samples, codec, **words)
+        if isinstance(samples, Stream)
+        else Loader(samples, codec, **words)
+    )

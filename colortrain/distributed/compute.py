@@ -29,7 +29,9 @@ class Engine:
     channels_last: bool = False  # the memory layout that most convolutions like best
     fused_adam: bool = False  # on CPUs; on GPUs it always is
     compile: bool = False  # the generator, and a critic without a penalty
-    recompute: bool = False  # the generator's activations, block by block in the backward pass, to keep less
+    recompute: bool = (
+        False  # the generator's activations, block by block in the backward pass, to keep less
+    )
     max_skipped: int = 50  # updates in a row that may fail before the run ends
 
     def __post_init__(self) -> None:
@@ -64,7 +66,9 @@ def recompute_blocks(module: nn.Module) -> None:
     """Keep only what goes into each block of a U-Net, the items of its lists, and compute the rest again."""
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
-    blocks += [child for child in module.modules() if isinstance(child, BasicBlock)]  # ResNet-18 has no lists
+    blocks += [
+        child for child in module.modules() if isinstance(child, BasicBlock)
+    ]  # ResNet-18 has no lists
     for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
 
@@ -77,7 +81,9 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
         return nullcontext(), _as_before(block)
 
     # dropout draws by keys, not from the generator's state
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
+    return checkpoint(
+        forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
+    )
 
 
 def _as_before(block: nn.Module) -> AbstractContextManager[None]:

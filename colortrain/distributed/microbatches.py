@@ -25,4 +25,7 @@ def parts_of(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[
     keys = picture_keys(seed, step, rank * share, share, batch.L.device)
     columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
     rows = zip(*columns, strict=True)
-    return [Part(Batch(L, colour, mix), key, i == count - 1) for i, (L, colour, mix, key) in enumerate(rows)]
+    return [
+        Part(Batch(L, colour, mix), key, i == count - 1)
+        for i, (L, colour, mix, key) in enumerate(rows)
+    ]

@@ -11,7 +11,11 @@ from colortrain.recipe import Adam
 
 MOMENTUM = 0.95
 _ITERATIONS = 5
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0: singular values end between .7 and 1.2, and that is near enough
+_QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # steepest at 0: singular values end between .7 and 1.2, and that is near enough
 
 
 class Muon(torch.optim.Optimizer):
@@ -28,8 +32,13 @@ class Muon(torch.optim.Optimizer):
         hidden = hidden_weights(module)
         chosen = {id(weight) for weight in hidden}
         others = [parameter for parameter in module.parameters() if id(parameter) not in chosen]
-        super().__init__([{"params": hidden, "lr": adam.muon}, {"params": others, "lr": adam.lr}], {"fused": fused})
-        self.adam = torch.optim.Adam(others, lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=fused or None)
+        super().__init__(
+            [{"params": hidden, "lr": adam.muon}, {"params": others, "lr": adam.lr}],
+            {"fused": fused},
+        )
+        self.adam = torch.optim.Adam(
+            others, lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=fused or None
+        )
         # one state and one list of rates, whoever looks at them
         self.adam.state = self.state
         self.param_groups[1] = self.adam.param_groups[0]

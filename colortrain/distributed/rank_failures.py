@@ -25,7 +25,10 @@ from shards.errors import describe
 
 _SECONDS = 5.0  # to answer in
 _GRACE = 2.0  # seconds after which who waited in vain has given up
-_BROKEN = re.compile(r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out",
+    re.IGNORECASE,
+)
 
 
 class LostRanksError(Exception):
@@ -51,7 +54,10 @@ class Watchdog:
     def _watch(self) -> None:
         while not self.stopped.wait(0.5):
             if time.monotonic() - self.seen > self.seconds:
-                print(f"{self.name} has taken no step for {self.seconds:.0f} s, it stands here:", file=sys.stderr)
+                print(
+                    f"{self.name} has taken no step for {self.seconds:.0f} s, it stands here:",
+                    file=sys.stderr,
+                )
                 faulthandler.dump_traceback(sys.stderr)
                 return
 
@@ -110,10 +116,14 @@ def join_again(timeout: float) -> None:
     if attempt == "0" or torch.distributed.is_initialized():
         return
     torch.distributed.init_process_group(
-        "gloo" if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available() else "nccl",
+        "gloo"
+        if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+        else "nccl",
         store=torch.distributed.PrefixStore(f"colortrain/attempt/{attempt}", _store(timeout)),
-        rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), timeout=timedelta(seconds=timeout),
-    )  # fmt: skip
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=timeout),
+    )
 
 
 def is_broken(error: BaseException) -> bool:

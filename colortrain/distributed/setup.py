@@ -40,7 +40,9 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     # accelerate still passes the old name of this option; both names work in every torch we support
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     join_again(timeout)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
+    )
     check_world(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
     check_plugins(accelerator)
@@ -51,7 +53,9 @@ def check_plugins(accelerator: Accelerator) -> None:
     """Raise `UserError` for what an accelerate configuration may ask for and the step does not do."""
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED:
-        raise UserError(f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED)}")
+        raise UserError(
+            f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED)}"
+        )
     if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
         raise UserError("dynamo_backend must be 'no': give launch.train --compile instead")
 
@@ -61,7 +65,9 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision not in PRECISIONS:
         raise unknown("mixed precision", precision, PRECISIONS)
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("fp16 needs a GPU (a CPU would train in fp32 and say nothing): --mixed_precision no or bf16")
+        raise UserError(
+            "fp16 needs a GPU (a CPU would train in fp32 and say nothing): --mixed_precision no or bf16"
+        )
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -71,7 +77,9 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in LoggerType.list():
             raise unknown("tracker", name, [*LoggerType.list(), "none"])
         if name not in installed and name != "all":
-            raise UserError(f"tracker {name} is not installed: pip install {name}, or --tracker none")
+            raise UserError(
+                f"tracker {name} is not installed: pip install {name}, or --tracker none"
+            )
 
 
 def check_world(num_processes: int, rank: int) -> None:
@@ -88,4 +96,6 @@ def check_world(num_processes: int, rank: int) -> None:
     if asked == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
         raise UserError(f"several processes were asked for, but accelerate started one; {_ADVICE}")
     if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):
-        raise UserError(f"accelerate counts {num_processes} processes, torch.distributed {joined}; {_ADVICE}")
+        raise UserError(
+            f"accelerate counts {num_processes} processes, torch.distributed {joined}; {_ADVICE}"
+        )

@@ -21,7 +21,9 @@ class Skips:
     """Counts updates that were left out, on the device: reading the counts is the only thing that waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.counts = torch.zeros(3, device=device)  # since the last reading, in a row up to now, most in a row
+        self.counts = torch.zeros(
+            3, device=device
+        )  # since the last reading, in a row up to now, most in a row
 
     def see(self, failed: Tensor) -> None:
         """Count one update; `failed` is 1 or 0."""
@@ -45,7 +47,9 @@ class Network:
 
     settles = True  # see `settle`
 
-    def __init__(self, module: nn.Module, adam: Adam, accelerator: Accelerator, engine: Engine | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, adam: Adam, accelerator: Accelerator, engine: Engine | None = None
+    ) -> None:
         self.adam, self.accelerator, self.engine = adam, accelerator, engine or Engine()
         self.module = module.to(accelerator.device)
         self.fused = self.engine.fused_adam or accelerator.device.type == "cuda"
@@ -54,7 +58,11 @@ class Network:
         # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
         self.exact: Callable[..., Tensor] = type(module).forward.__get__(module)
         # one of its own: what overflows in one network is no reason to scale the other's loss
-        self.scaler = torch.amp.GradScaler(accelerator.device.type) if accelerator.mixed_precision == "fp16" else None
+        self.scaler = (
+            torch.amp.GradScaler(accelerator.device.type)
+            if accelerator.mixed_precision == "fp16"
+            else None
+        )
         self.skips = Skips(accelerator.device)
         # gradients that were stepped on go only when the next ones come, into the same memory: freed before the next
         # forward pass they cost a CPU 6,000 page faults a step, 8 % of its time
@@ -67,7 +75,11 @@ class Network:
         if adam.muon:
             return Muon(module, adam, fused=self.fused)
         return torch.optim.Adam(
-            module.parameters(), lr=adam.lr, betas=adam.betas, eps=adam.eps, fused=self.fused or None
+            module.parameters(),
+            lr=adam.lr,
+            betas=adam.betas,
+            eps=adam.eps,
+            fused=self.fused or None,
         )
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -109,10 +121,14 @@ class Network:
     def _norm(self) -> Tensor:
         """The norm of all gradients together, which are clipped to the norm the recipe allows."""
         clip = self.adam.clip
-        return nn.utils.clip_grad_norm_(self.module.parameters(), clip) if clip else self._raw_norm()
+        return (
+            nn.utils.clip_grad_norm_(self.module.parameters(), clip) if clip else self._raw_norm()
+        )
 
     def _raw_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
+        ]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def mean_norm(self) -> float | None:

@@ -17,7 +17,11 @@ from shards.errors import UserError
 
 
 def make_networks(
-    recipe: Recipe, generator: nn.Module, critic: nn.Module, accelerator: Accelerator, engine: Engine
+    recipe: Recipe,
+    generator: nn.Module,
+    critic: nn.Module,
+    accelerator: Accelerator,
+    engine: Engine,
 ) -> tuple[Network, Network]:
     """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
     gradient of its gradient goes through neither."""

@@ -42,7 +42,9 @@ def zero_stage() -> int | None:
         )
     for part in ("OPTIMIZER", "PARAM"):
         if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none") != "none":
-            raise UserError(f"deepspeed offload_{part.lower()}_device is not supported: set it to none")
+            raise UserError(
+                f"deepspeed offload_{part.lower()}_device is not supported: set it to none"
+            )
     return int(asked)
 
 
@@ -51,7 +53,9 @@ def import_deepspeed() -> Any:
     try:
         import deepspeed
     except ImportError as error:
-        raise UserError(f"deepspeed cannot be imported ({error}): pip install 'colortrain[deepspeed]'") from None
+        raise UserError(
+            f"deepspeed cannot be imported ({error}): pip install 'colortrain[deepspeed]'"
+        ) from None
     if not torch.cuda.is_available():  # else it would compile an extension that gloo does not need
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
@@ -63,13 +67,21 @@ class ZeroNetwork(Network):
     settles = False  # the engine lays nothing out anew
 
     def __init__(
-        self, module: nn.Module, adam: Adam, accelerator: Accelerator, engine: Engine | None = None, *, stage: int = 2
+        self,
+        module: nn.Module,
+        adam: Adam,
+        accelerator: Accelerator,
+        engine: Engine | None = None,
+        *,
+        stage: int = 2,
     ) -> None:
         self.stage = stage
         if accelerator.mixed_precision == "fp16":
             raise UserError("deepspeed goes with --mixed_precision no or bf16 here, not with fp16")
         if engine is not None and (engine.channels_last or engine.compile):
-            raise UserError("deepspeed lays weights out by itself: leave out --channels-last and --compile")
+            raise UserError(
+                "deepspeed lays weights out by itself: leave out --channels-last and --compile"
+            )
         if stage and adam.muon:
             raise UserError(
                 "deepspeed above zero_stage 0 lays weights out flat, and Muon's steps need them whole: train with DDP, "
@@ -86,12 +98,17 @@ class ZeroNetwork(Network):
             "gradient_accumulation_steps": self.engine.accumulate,
             "gradient_clipping": self.adam.clip,
             # a bucket is allocated whole, and deepspeed's own is of 500 million numbers: 2 GB in each backward pass
-            "zero_optimization": {"stage": self.stage, "reduce_bucket_size": num_parameters(module)},
+            "zero_optimization": {
+                "stage": self.stage,
+                "reduce_bucket_size": num_parameters(module),
+            },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
-        wrapped, optimizer, _, _ = import_deepspeed().initialize(model=module, optimizer=optimizer, config=settings)
+        wrapped, optimizer, _, _ = import_deepspeed().initialize(
+            model=module, optimizer=optimizer, config=settings
+        )
         return wrapped, optimizer
 
     @contextmanager
@@ -113,14 +130,19 @@ class ZeroNetwork(Network):
         else:
             self.wrapped.step()
         self.skips.see(
-            torch.tensor(float(failed or self.wrapped.skipped_steps > before), device=self.skips.counts.device)
+            torch.tensor(
+                float(failed or self.wrapped.skipped_steps > before),
+                device=self.skips.counts.device,
+            )
         )
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's state, whole and by parameter name, as without DeepSpeed; all ranks call it."""
         if self.stage == 0:
             return super().adam_tensors()
-        shares = self.optimizer.optimizer.state  # of the flat tensor that holds this rank's share of all parameters
+        shares = (
+            self.optimizer.optimizer.state
+        )  # of the flat tensor that holds this rank's share of all parameters
         if not shares:  # no step yet
             return {}
         (share,) = shares.values()
@@ -137,7 +159,9 @@ class ZeroNetwork(Network):
             return super().load_adam(tensors)
         self.optimizer.refresh_fp32_params()  # the engine steps copies of its own; the weights were loaded just now
         if tensors:
-            self._make_room(next(value for name, value in tensors.items() if name.startswith("step.")))
+            self._make_room(
+                next(value for name, value in tensors.items() if name.startswith("step."))
+            )
             for name, parameter in self.module.named_parameters():
                 for kind in _MOMENTS:
                     value = tensors[f"{kind}.{name}"].to(parameter.device)
@@ -149,5 +173,8 @@ class ZeroNetwork(Network):
         adam = self.optimizer.optimizer
         for flat in (flat for group in adam.param_groups for flat in group["params"]):
             count = step.clone().to(flat.device if self.fused else "cpu")
-            adam.state[flat] = {"step": count, **{kind: torch.zeros_like(flat) for kind in _MOMENTS}}
+            adam.state[flat] = {
+                "step": count,
+                **{kind: torch.zeros_like(flat) for kind in _MOMENTS},
+            }
         self.optimizer._lazy_init_hp_params_optimizer_state()

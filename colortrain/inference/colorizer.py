@@ -24,7 +24,14 @@ from colortrain.lab import Codec
 from colortrain.metrics.evaluate import generate
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Generator, Recipe, load_recipe
-from colortrain.runs.checkpoint import Step, find_checkpoint, load_state, load_weights, weights_part, write_tensors
+from colortrain.runs.checkpoint import (
+    Step,
+    find_checkpoint,
+    load_state,
+    load_weights,
+    weights_part,
+    write_tensors,
+)
 from colortrain.serialize import from_plain, to_plain
 from colortrain.visualize import recolour
 from shards.color import rgb_to_lab
@@ -55,13 +62,21 @@ class Description:
 def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Description:
     """The description of a run's checkpoint, from its recipe and its trainer.json."""
     generator = recipe.generator
-    if isinstance(generator, ResNet18UNetConfig):  # where training began says nothing about what was learned
+    if isinstance(
+        generator, ResNet18UNetConfig
+    ):  # where training began says nothing about what was learned
         generator = dataclasses.replace(generator, pretrained=None)
     return Description(
-        recipe=recipe.name, size=recipe.size, generator=generator, codec=recipe.codec, weights=weights,
-        test_dropout=recipe.test_dropout, step=state["step"], images=state.get("images", 0),
+        recipe=recipe.name,
+        size=recipe.size,
+        generator=generator,
+        codec=recipe.codec,
+        weights=weights,
+        test_dropout=recipe.test_dropout,
+        step=state["step"],
+        images=state.get("images", 0),
         dataset_id=state.get("dataset_id", ""),
-    )  # fmt: skip
+    )
 
 
 class Colorizer:
@@ -83,11 +98,11 @@ class Colorizer:
     @overload
     def colorize(
         self, photograph: np.ndarray, *, dropout: bool | None = None, seed: int = 0
-    ) -> np.ndarray: ...  # fmt: skip
+    ) -> np.ndarray: ...
     @overload
     def colorize(
         self, photograph: Image.Image, *, dropout: bool | None = None, seed: int = 0
-    ) -> Image.Image: ...  # fmt: skip
+    ) -> Image.Image: ...
     def colorize(
         self, photograph: np.ndarray | Image.Image, *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray | Image.Image:
@@ -103,43 +118,75 @@ class Colorizer:
             rgb = np.array(image)
             recolour(rgb, ab)
             return Image.fromarray(rgb)
-        (ab,) = self.ab([_image_of(photograph)], dropout=dropout, seed=seed)  # Pillow's copy, 4 bytes a pixel, goes
+        (ab,) = self.ab(
+            [_image_of(photograph)], dropout=dropout, seed=seed
+        )  # Pillow's copy, 4 bytes a pixel, goes
         rgb = np.array(photograph) if photograph.ndim == 3 else np.stack([photograph] * 3, axis=2)
         recolour(rgb, ab)
         return rgb
 
-    def ab(self, images: Sequence[Image.Image], *, dropout: bool | None = None, seed: int = 0) -> np.ndarray:
+    def ab(
+        self, images: Sequence[Image.Image], *, dropout: bool | None = None, seed: int = 0
+    ) -> np.ndarray:
         """The colours given to RGB images, squashed to the size trained at: float32 (B, 2, size, size) CIELAB."""
         about = self.description
-        squares = [rgb_to_lab(np.asarray(fit_image(image, about.size, "squash"))) for image in images]
+        squares = [
+            rgb_to_lab(np.asarray(fit_image(image, about.size, "squash"))) for image in images
+        ]
         lab = torch.from_numpy(np.stack(squares)).to(self.device)
         dropout = about.test_dropout if dropout is None else dropout
-        return generate(self.generator, about.codec, lab, dropout=dropout, seed=seed)[:, 1:].cpu().numpy()
+        return (
+            generate(self.generator, about.codec, lab, dropout=dropout, seed=seed)[:, 1:]
+            .cpu()
+            .numpy()
+        )
 
     def save(self, folder: Path | str) -> None:
         """Write model.safetensors and config.json, the latter last; `load` takes them back. Others there stay."""
         folder = Path(folder)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.generator.state_dict().items()}
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.generator.state_dict().items()
+        }
         with whole_file(folder / f"{MODEL}.safetensors") as stream:
             write_tensors(stream, tensors)
         digest = sha256_of(folder / f"{MODEL}.safetensors")
-        document = {"library": "colortrain", "format": FORMAT, "sha256": digest, **to_plain(self.description)}
+        document = {
+            "library": "colortrain",
+            "format": FORMAT,
+            "sha256": digest,
+            **to_plain(self.description),
+        }
         document.pop("type")
         write_whole(folder / CONFIG, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _image_of(picture: np.ndarray) -> Image.Image:
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-        found = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+    if (
+        not isinstance(picture, np.ndarray)
+        or picture.dtype != np.uint8
+        or picture.ndim not in (2, 3)
+    ):
+        found = (
+            f"{picture.dtype} {picture.shape}"
+            if isinstance(picture, np.ndarray)
+            else type(picture).__name__
+        )
         raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), or a PIL image; got {found}")
     if picture.size == 0 or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {picture.shape}")
+        raise ValueError(
+            f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {picture.shape}"
+        )
     image = Image.fromarray(np.ascontiguousarray(picture))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def load(
-    folder: Path | str, *, checkpoint: Step = None, ema: bool = True, device: torch.device | str = "cpu"
+    folder: Path | str,
+    *,
+    checkpoint: Step = None,
+    ema: bool = True,
+    device: torch.device | str = "cpu",
 ) -> Colorizer:
     """The network of a run, or of a folder that `launch.export` wrote.
 
@@ -150,11 +197,15 @@ def load(
     if (folder / CONFIG).is_file():
         network = _load_exported(folder)
         if checkpoint is not None or (not ema and network.description.weights == "ema"):
-            raise UserError(f"{folder} is an export and holds one network: choose checkpoint and ema when exporting")
+            raise UserError(
+                f"{folder} is an export and holds one network: choose checkpoint and ema when exporting"
+            )
     elif (folder / "checkpoints").is_dir():
         network = _load_run(folder, checkpoint, ema)
     else:
-        raise UserError(f"{folder} holds no network: give a run of launch.train or a folder of launch.export")
+        raise UserError(
+            f"{folder} holds no network: give a run of launch.train or a folder of launch.export"
+        )
     return network.to(device)
 
 
@@ -171,14 +222,20 @@ def _load_exported(folder: Path) -> Colorizer:
         document = json.loads(where.read_text())
         library, version, digest = (document.pop(name) for name in ("library", "format", "sha256"))
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{where} is none of launch.export's: give a folder that it wrote, or a run") from None
+        raise UserError(
+            f"{where} is none of launch.export's: give a folder that it wrote, or a run"
+        ) from None
     if (library, version) != ("colortrain", FORMAT):
-        raise UserError(f"{where} is of {library} format {version}, this version reads {FORMAT}: export the run again")
+        raise UserError(
+            f"{where} is of {library} format {version}, this version reads {FORMAT}: export the run again"
+        )
     about = from_plain(Description, document, str(where))
     assert isinstance(about, Description)
     weights = folder / f"{MODEL}.safetensors"
     if not weights.is_file() or sha256_of(weights) != digest:
-        raise UserError(f"{weights} is missing or damaged (its SHA-256 is not config.json's): export the run again")
+        raise UserError(
+            f"{weights} is missing or damaged (its SHA-256 is not config.json's): export the run again"
+        )
     return _filled(about, folder, MODEL)
 
 

@@ -12,9 +12,13 @@ from colortrain.recipe import Recipe
 from colortrain.visualize import read_metrics
 
 _SHOWN = {
-    "l1": "L1 (ab / 110), lower is better", "psnr": "PSNR, dB", "ssim": "SSIM", "mae": "MAE",
-    "accuracy_5": "accuracy at 5 %", "colourfulness_ratio": "colourfulness / truth, 1 is right",
-}  # fmt: skip
+    "l1": "L1 (ab / 110), lower is better",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "mae": "MAE",
+    "accuracy_5": "accuracy at 5 %",
+    "colourfulness_ratio": "colourfulness / truth, 1 is right",
+}
 _BESIDE = {"generated": "this network", "grey": "grey", "median": "one constant colour"}
 _HEAD = """\
 ---
@@ -97,7 +101,9 @@ def _training(run: Path) -> dict[str, str]:
         return {}
     last = starts[-1]
     machine = f"{last.get('world', 1)} x {str(last.get('device', '')).partition(':')[0]}"
-    return {"time": f"{seconds / 60:,.0f} minutes on {machine}, precision {last.get('mixed_precision', 'no')}"}
+    return {
+        "time": f"{seconds / 60:,.0f} minutes on {machine}, precision {last.get('mixed_precision', 'no')}"
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,13 +121,25 @@ def _scores(evaluation: dict[str, Any], about: Description) -> str:
         return "## Scores\n\nThis checkpoint has not been scored (`launch.evaluate`).\n"
     metrics, protocol = evaluation["metrics"], evaluation.get("protocol", {})
     rows = [
-        f"| {title} | " + " | ".join(_number(metrics[name].get(version)) for version in _BESIDE) + " |"
+        f"| {title} | "
+        + " | ".join(_number(metrics[name].get(version)) for version in _BESIDE)
+        + " |"
         for name, title in _SHOWN.items()
         if name in metrics
     ]
     where = f"{evaluation.get('samples')} photographs of split `{protocol.get('split')}`, {protocol.get('size')} px"
     head = ["| | " + " | ".join(_BESIDE.values()) + " |", "|---|" + "--:|" * len(_BESIDE)]
-    return "\n".join(["## Scores", "", f"On {where}, data set `{protocol.get('dataset_id')}`:", "", *head, *rows, ""])
+    return "\n".join(
+        [
+            "## Scores",
+            "",
+            f"On {where}, data set `{protocol.get('dataset_id')}`:",
+            "",
+            *head,
+            *rows,
+            "",
+        ]
+    )
 
 
 def _number(value: Any) -> str:

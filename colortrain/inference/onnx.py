@@ -41,7 +41,11 @@ class LightnessToColours(nn.Module):
 
 def size_step(generator: Generator) -> int:
     """What height and width must be multiples of: the least number whose double and treble both pass."""
-    return next(step for step in range(1, 1 << 14) if _passes(generator, 2 * step) and _passes(generator, 3 * step))
+    return next(
+        step
+        for step in range(1, 1 << 14)
+        if _passes(generator, 2 * step) and _passes(generator, 3 * step)
+    )
 
 
 def _passes(generator: Generator, size: int) -> bool:
@@ -65,7 +69,9 @@ def export_onnx(network: Colorizer, path: Path) -> float:
     data = _named(data, {"recipe": about.recipe, "size": str(about.size)})
     difference = largest_difference(network, data)
     if not difference <= TOLERANCE:
-        raise UserError(f"{path} would differ from PyTorch by {difference:.1e} of ab / 110, more than {TOLERANCE:g}")
+        raise UserError(
+            f"{path} would differ from PyTorch by {difference:.1e} of ab / 110, more than {TOLERANCE:g}"
+        )
     write_whole(path, data)
     return difference
 
@@ -79,9 +85,15 @@ def _converted(module: nn.Module, step: int) -> bytes:
         warnings.simplefilter("ignore")  # it is deprecated since torch 2.9, and there
         path = Path(folder, "network.onnx")
         torch.onnx.export(
-            module, (torch.rand(2, 1, 2 * step, 3 * step) * 100,), path, dynamo=False, opset_version=OPSET,
-            input_names=["L"], output_names=["ab"], dynamic_axes={"L": free, "ab": free},
-        )  # fmt: skip
+            module,
+            (torch.rand(2, 1, 2 * step, 3 * step) * 100,),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["L"],
+            output_names=["ab"],
+            dynamic_axes={"L": free, "ab": free},
+        )
         return path.read_bytes()
 
 

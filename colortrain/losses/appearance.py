@@ -46,7 +46,9 @@ class ColourfulnessGap:
             return m3(lab_to_rgb(F.avg_pool2d(_shown(resources, batch, colour), self.cell))).mean()
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
-            return ((mean_m3(batch, fake) - self.share * mean_m3(batch, batch.colour)) / 100).square()
+            return (
+                (mean_m3(batch, fake) - self.share * mean_m3(batch, batch.colour)) / 100
+            ).square()
 
         return measure
 
@@ -65,7 +67,9 @@ class LogError:
         """The function of (fake, batch)."""
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
-            made, truth = (lab_to_rgb(_shown(resources, batch, colour)) for colour in (fake, batch.colour))
+            made, truth = (
+                lab_to_rgb(_shown(resources, batch, colour)) for colour in (fake, batch.colour)
+            )
             return ((made - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
 
         return measure
@@ -91,7 +95,9 @@ class SoftAccuracy:
         """The function of (fake, batch)."""
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
-            made, truth = (_shown(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour))
+            made, truth = (
+                _shown(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour)
+            )
             off = (made - truth).abs()
             allowed = [_AB_RANGE * percent / 100 for percent in self.percents]
             right = [torch.sigmoid(4 - 4 * off / most).prod(dim=1).mean() for most in allowed]

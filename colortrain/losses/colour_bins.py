@@ -33,7 +33,9 @@ class ColourBins:
         """The function of (fake, batch); raises `UserError` for a generator without logits."""
         generator = resources.generator
         if not isinstance(generator, ResidualUNet):
-            raise UserError("objective.reconstruction: colour_bins needs a generator that weighs colours: ResidualUNet")
+            raise UserError(
+                "objective.reconstruction: colour_bins needs a generator that weighs colours: ResidualUNet"
+            )
         lookup = nearest_in_gamut().to(resources.device)
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
@@ -61,7 +63,11 @@ def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     for da in (0, 1):
         for db in (0, 1):
             chosen.append(lookup[(low[:, 0] + da) * side + low[:, 1] + db])
-            weights.append((share[:, 0] if da else 1 - share[:, 0]) * (share[:, 1] if db else 1 - share[:, 1]))
-    logits = logits.float()  # one gather, and its four weights add up to 1: half the time of four from a log_softmax
+            weights.append(
+                (share[:, 0] if da else 1 - share[:, 0]) * (share[:, 1] if db else 1 - share[:, 1])
+            )
+    logits = (
+        logits.float()
+    )  # one gather, and its four weights add up to 1: half the time of four from a log_softmax
     likely = (logits.gather(1, torch.stack(chosen, dim=1)) * torch.stack(weights, dim=1)).sum(dim=1)
     return (logits.logsumexp(dim=1) - likely).mean()

@@ -57,5 +57,7 @@ def penalty_terms(
         place = (penalty.points, penalty.wrt)
         if place not in norms:
             norms[place] = gradient_norms(score, batch, fake, *place)
-        terms[penalty.name] = penalty.weight.at(epoch) * (norms[place] - penalty.target).square().mean()
+        terms[penalty.name] = (
+            penalty.weight.at(epoch) * (norms[place] - penalty.target).square().mean()
+        )
     return terms

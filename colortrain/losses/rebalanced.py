@@ -60,7 +60,12 @@ class RebalancedL1:
 
     def build(self, resources: Resources) -> Measure:
         """The function of (fake, batch); counts the training split's colours."""
-        weights = torch.from_numpy(self.table(resources.histogram())).float().flatten().to(resources.device)
+        weights = (
+            torch.from_numpy(self.table(resources.histogram()))
+            .float()
+            .flatten()
+            .to(resources.device)
+        )
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
             chosen = weights[bins(batch, resources.codec)]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_RANGE = torch.tensor([100.0, 220.0, 220.0])  # of L in [0, 100], a and b in [-110, 110], as [code] scales them
+_RANGE = torch.tensor(
+    [100.0, 220.0, 220.0]
+)  # of L in [0, 100], a and b in [-110, 110], as [code] scales them
 
 
 def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice(0, 3)) -> Tensor:
@@ -20,7 +22,9 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
     in a and b, as in the authors' code (pixelwise_accuracy). `slice(1, 3)` is a and b alone.
     """
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
-    right = (lab[:, channels].round() - truth[:, channels].round()).abs() <= allowed + 1e-4  # 11 is 5 % of 220
+    right = (
+        lab[:, channels].round() - truth[:, channels].round()
+    ).abs() <= allowed + 1e-4  # 11 is 5 % of 220
     return 100 * right.all(dim=1).to(lab.dtype).mean(dim=(1, 2))
 
 

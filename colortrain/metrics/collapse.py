@@ -21,7 +21,9 @@ def chroma(lab: Tensor) -> Tensor:
     return torch.hypot(lab[:, 1], lab[:, 2])
 
 
-def bright_spots(lab: Tensor, truth: Tensor, margin: float = MARGIN, largest: float = LARGEST) -> Tensor:
+def bright_spots(
+    lab: Tensor, truth: Tensor, margin: float = MARGIN, largest: float = LARGEST
+) -> Tensor:
     """Percentage of pixels that lie in bright spots, (B,).
 
     A pixel is too bright where its chroma exceeds the greatest true chroma in a square around it by more than
@@ -31,7 +33,9 @@ def bright_spots(lab: Tensor, truth: Tensor, margin: float = MARGIN, largest: fl
     """
     height, width = lab.shape[-2:]
     reach = max(1, min(height, width) // REACH)
-    nearby = ndimage.maximum_filter(chroma(truth).cpu().numpy(), (1, 2 * reach + 1, 2 * reach + 1), mode="nearest")
+    nearby = ndimage.maximum_filter(
+        chroma(truth).cpu().numpy(), (1, 2 * reach + 1, 2 * reach + 1), mode="nearest"
+    )
     bright = chroma(lab).cpu().numpy() > nearby + margin
     spots = [_in_small_components(mask, max(1, int(largest * mask.size))) for mask in bright]
     return torch.tensor(spots, dtype=lab.dtype, device=lab.device) * (100 / (height * width))

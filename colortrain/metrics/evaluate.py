@@ -26,7 +26,9 @@ Rows = dict[str, np.ndarray]
 Metrics = dict[str, dict[str, float]]  # metric -> version -> value
 
 
-def make(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
+def make(
+    generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
+) -> Tensor:
     """What the network makes of L alone: (B, 3, H, W) CIELAB in and out, L its own where the codec's colour has one.
 
     BatchNorm uses its running statistics. `dropout` keeps dropout layers on, drawn from `seed` alone. The generator's
@@ -45,7 +47,9 @@ def with_lightness(lab: Tensor, made: Tensor) -> Tensor:
     return torch.cat([lab[:, :1], made[:, 1:]], dim=1)
 
 
-def generate(generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0) -> Tensor:
+def generate(
+    generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
+) -> Tensor:
     """Colour pictures: (B, 3, H, W) CIELAB, of which L alone is looked at, to the same L with generated ab (`make`)."""
     return with_lightness(lab, make(generator, codec, lab, dropout=dropout, seed=seed))
 
@@ -71,15 +75,28 @@ def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         else:
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed a GPU that trains
+            torch.default_generator.manual_seed(
+                seed
+            )  # torch.manual_seed would also seed a GPU that trains
         yield
 
 
 def score_split(
-    generator: nn.Module, codec: Codec, split: Split, device: torch.device | str, *,
-    rank: int = 0, world: int = 1, dropout: bool = False, batch_size: int = 16, limit: int | None = None, seed: int = 0,
-    metrics: Depth = "all", judges: Judges | None = None, progress: Callable[[int], None] | None = None,
-) -> Scores:  # fmt: skip
+    generator: nn.Module,
+    codec: Codec,
+    split: Split,
+    device: torch.device | str,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    dropout: bool = False,
+    batch_size: int = 16,
+    limit: int | None = None,
+    seed: int = 0,
+    metrics: Depth = "all",
+    judges: Judges | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
     """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures, of one constant
     colour (`median_colour`) and of the truth.
 
@@ -105,7 +122,9 @@ def score_split(
             made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
             shown = versions(with_lightness(truth, made), truth, constant.ab)
             by_networks = judges.pairs(shown) if judges.pairs else {}
-            mine.append((start, _to_numpy(per_image(shown, made=made, metrics=metrics) | by_networks)))
+            mine.append(
+                (start, _to_numpy(per_image(shown, made=made, metrics=metrics) | by_networks))
+            )
             album.add(shown, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
@@ -114,11 +133,19 @@ def score_split(
     album = album.join(seen for _, seen in parts)
     manifest = split.manifest
     protocol = {
-        "dataset_id": manifest.dataset_id, "split": split.name, "size": manifest.size, "fit": manifest.fit,
-        "dtype": manifest.dtype, "dropout": dropout, "seed": seed, "batch_size": batch_size,
-        "lightness": "made" if codec.channels == 3 else "given", "median": constant.protocol(split),
-        "extractors": dict(judges.extractors), "left_out": dict(judges.left_out) | album.left_out,
-    }  # fmt: skip
+        "dataset_id": manifest.dataset_id,
+        "split": split.name,
+        "size": manifest.size,
+        "fit": manifest.fit,
+        "dtype": manifest.dtype,
+        "dropout": dropout,
+        "seed": seed,
+        "batch_size": batch_size,
+        "lightness": "made" if codec.channels == 3 else "given",
+        "median": constant.protocol(split),
+        "extractors": dict(judges.extractors),
+        "left_out": dict(judges.left_out) | album.left_out,
+    }
     found = summarise(rows) | album.metrics()
     ordered = {name: found[name] for name in LABELS if name in found}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
@@ -165,7 +192,10 @@ def summarise(rows: Rows) -> Metrics:
     `psnr` is the mean over pictures, `psnr_pooled` that of the mean squared error over all pixels of all pictures.
     """
     means = combined({name: values.mean() for name, values in rows.items()})
-    return {metric: {version: float(x) for version, x in values.items()} for metric, values in means.items()}
+    return {
+        metric: {version: float(x) for version, x in values.items()}
+        for metric, values in means.items()
+    }
 
 
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
@@ -173,8 +203,12 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
     means = combined(bootstrap.resampled_means(rows))
     found: dict[str, dict[str, list[float]]] = {}
     for metric, values in means.items():
-        beside = {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
-        found[metric] = {version: bootstrap.interval(drawn) for version, drawn in {**values, **beside}.items()}
+        beside = (
+            {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
+        )
+        found[metric] = {
+            version: bootstrap.interval(drawn) for version, drawn in {**values, **beside}.items()
+        }
     return found
 
 
@@ -184,10 +218,16 @@ def combined(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]
     for name, values in means.items():
         metric, version = name.split(".")
         metrics.setdefault(metric, {})[version] = values
-    metrics["psnr_pooled"] = {v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()}
+    metrics["psnr_pooled"] = {
+        v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()
+    }
     for name in ("colourfulness", "colourfulness_absolute"):
         truth = metrics[name]["truth"]
         with np.errstate(divide="ignore", invalid="ignore"):  # photographs without any colour
-            ratios = {v: np.where(truth > 0, x / truth, np.nan) for v, x in metrics[name].items() if v != "truth"}
+            ratios = {
+                v: np.where(truth > 0, x / truth, np.nan)
+                for v, x in metrics[name].items()
+                if v != "truth"
+            }
         metrics[f"{name}_ratio"] = ratios
     return metrics

@@ -37,7 +37,9 @@ class Judges:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def judges(inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu") -> Judges:
+def judges(
+    inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu"
+) -> Judges:
     """Judges with these weights: "imagenet" (downloaded once), a file's path, or "random" (always the same).
 
     None: the published file if torch's cache has it, else left out. Raises `UserError` if weights cannot be had.
@@ -48,7 +50,12 @@ def judges(inception: str | None = None, vgg16: str | None = None, device: torch
     missing: dict[str, str] = {}
     if inception:
         eyes.append(inception_eye(load_inception(inception, "leave out --inception").to(device)))
-        facts = _facts("Inception-v3 of 2015-12-05", inception, INCEPTION, f"{SIZE} px, bilinear as TensorFlow 1's")
+        facts = _facts(
+            "Inception-v3 of 2015-12-05",
+            inception,
+            INCEPTION,
+            f"{SIZE} px, bilinear as TensorFlow 1's",
+        )
         made |= dict.fromkeys(("fid", "fid_diagonal", "kid", "inception_score"), facts)
     else:
         missing["fid, fid_diagonal, kid, inception_score"] = _how("--inception", INCEPTION)
@@ -57,7 +64,10 @@ def judges(inception: str | None = None, vgg16: str | None = None, device: torch
         network = load_vgg16(vgg16, "leave out --vgg16", DEPTH_LPIPS).to(device)
         pairs = vgg_pairs(network, [weight.to(device) for weight in lpips])
         facts = _facts("VGG-16", vgg16, VGG16, "none")
-        made |= {"vgg_distance": facts, "lpips": facts | {"extractor": "VGG-16, LPIPS 0.1's linear layers"}}
+        made |= {
+            "vgg_distance": facts,
+            "lpips": facts | {"extractor": "VGG-16, LPIPS 0.1's linear layers"},
+        }
     else:
         missing["vgg_distance, lpips"] = _how("--vgg16", VGG16)
     return Judges(tuple(eyes), pairs, made, missing)
@@ -73,7 +83,11 @@ def _how(option: str, published: Published) -> str:
 
 def _facts(extractor: str, weights: str, published: Published, resize: str) -> dict[str, str]:
     if weights == "random":
-        return {"extractor": extractor, "weights": "random: comparable with nothing published", "resize": resize}
+        return {
+            "extractor": extractor,
+            "weights": "random: comparable with nothing published",
+            "resize": resize,
+        }
     path = published.file if weights == "imagenet" else Path(weights)
     return {"extractor": extractor, "weights": f"sha256 {sha256_of(path)[:16]}", "resize": resize}
 
@@ -91,7 +105,10 @@ def inception_eye(network: Callable[[Tensor], tuple[Tensor, Tensor]], splits: in
         return Seen(Moments.of(features), rows)
 
     def compare(truth: Seen, seen: Seen) -> dict[str, float]:
-        distances = {measure.__name__: measure(truth.moments, seen.moments) for measure in (fid, fid_diagonal)}
+        distances = {
+            measure.__name__: measure(truth.moments, seen.moments)
+            for measure in (fid, fid_diagonal)
+        }
         return {**distances, "kid": kid(truth.rows[_POOL].array(), seen.rows[_POOL].array())[0]}
 
     def alone(seen: Seen) -> dict[str, float]:

@@ -11,7 +11,9 @@ import numpy as np
 
 _STEP = 2.0**-12  # features are rounded to this
 _MOST = 2.0**9  # and must stay below this
-_ROWS = 2**11  # products of so many rows add up in float64 without rounding: 2 (12 + 9) + 11 = 53 bits
+_ROWS = (
+    2**11
+)  # products of so many rows add up in float64 without rounding: 2 (12 + 9) + 11 = 53 bits
 _LARGEST_SET = 2**21  # and of so many in int64
 
 
@@ -36,7 +38,9 @@ class Moments:
         """Those of (N, D) features; raises `OutOfRangeError` for one that is not below 512."""
         steps = np.rint(np.asarray(features, np.float64) / _STEP)
         if not (np.abs(steps) < _MOST / _STEP).all():
-            raise OutOfRangeError(f"features must be finite and below {_MOST:.0f} in magnitude: scale them")
+            raise OutOfRangeError(
+                f"features must be finite and below {_MOST:.0f} in magnitude: scale them"
+            )
         products = np.zeros((steps.shape[1],) * 2, np.int64)
         for start in range(0, len(steps), _ROWS):
             part = steps[start : start + _ROWS]
@@ -59,7 +63,9 @@ class Moments:
         """(D, D) float64, divided by N - 1; raises `ValueError` below two pictures."""
         if self.num < 2:
             raise ValueError(f"a covariance needs two pictures, got {self.num}")
-        return (self.products * _STEP**2 - self.num * np.outer(self.mean, self.mean)) / (self.num - 1)
+        return (self.products * _STEP**2 - self.num * np.outer(self.mean, self.mean)) / (
+            self.num - 1
+        )
 
     @property
     def std(self) -> np.ndarray:
@@ -120,7 +126,12 @@ def _score_of(logs: np.ndarray) -> float:
 
 
 def kid(
-    real: np.ndarray, fake: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Kernel distance (Bińkowski et al. 2018, section 4): mean and std of `mmd` over random subsets of both sets.
 
@@ -129,7 +140,10 @@ def kid(
     size = min(subset_size, len(real), len(fake))
     draw = np.random.default_rng(seed)
     values = [
-        mmd(real[draw.choice(len(real), size, replace=False)], fake[draw.choice(len(fake), size, replace=False)])
+        mmd(
+            real[draw.choice(len(real), size, replace=False)],
+            fake[draw.choice(len(fake), size, replace=False)],
+        )
         for _ in range(subsets)
     ]
     return float(np.mean(values)), float(np.std(values))
@@ -139,7 +153,9 @@ def mmd(one: np.ndarray, other: np.ndarray) -> float:
     """Squared maximum mean discrepancy of the kernel (x . y / D + 1)^3, the unbiased estimate: it may fall below 0."""
     if min(len(one), len(other)) < 2:
         raise ValueError("the unbiased estimate needs two pictures on each side")
-    return _mean_off_diagonal(one) + _mean_off_diagonal(other) - 2 * float(_kernel(one, other).mean())
+    return (
+        _mean_off_diagonal(one) + _mean_off_diagonal(other) - 2 * float(_kernel(one, other).mean())
+    )
 
 
 def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:

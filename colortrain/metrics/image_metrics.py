@@ -65,7 +65,9 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     height, width = rgb.shape[-2:]
     if min(height, width) <= _MARGIN:
         raise ValueError(f"SSIM needs pictures of at least {_MARGIN + 1} px, got {height}x{width}")
-    found = structural_similarity_index_measure(rgb, truth, data_range=1.0, reduction="none", return_full_image=True)
+    found = structural_similarity_index_measure(
+        rgb, truth, data_range=1.0, reduction="none", return_full_image=True
+    )
     local = found[1]
     if min(height, width) >= _WINDOW:
         local = local[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
@@ -112,14 +114,18 @@ SINGLE: dict[str, Callable[[Pictures], Tensor]] = {
     "colourfulness_absolute": lambda found: colourfulness_absolute(found.rgb),
     "sepia": lambda found: sepia(found.lab),
 }
-PAIRED_SLOW: dict[str, Callable[[Pictures, Pictures], Tensor]] = {  # 44 ms a 256 px picture on a core, others 5 in all
+PAIRED_SLOW: dict[
+    str, Callable[[Pictures, Pictures], Tensor]
+] = {  # 44 ms a 256 px picture on a core, others 5 in all
     "ssim": lambda found, truth: ssim(found.rgb, truth.rgb),
 }
 
 Depth = Literal["core", "all"]  # without the slow metrics, or with them
 
 
-def versions(generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None) -> dict[str, Pictures]:
+def versions(
+    generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
+) -> dict[str, Pictures]:
     """The pictures that are scored: generated, grey (ab = 0), median (where `constant` gives a and b) and truth.
 
     `generated` and `truth` are (B, 3, H, W) in CIELAB units; all have the true L.
@@ -143,6 +149,16 @@ def per_image(
     others = {name: pictures for name, pictures in shown.items() if name != "truth"}
     own = others if made is None else others | {"generated": Pictures(made.float())}
     paired = PAIRED | (PAIRED_SLOW if metrics == "all" else {})
-    rows = {f"{m}.{v}": measure(found, true) for m, measure in paired.items() for v, found in others.items()}
-    rows |= {f"{m}.{v}": measure(found, true) for m, measure in WITH_OWN_L.items() for v, found in own.items()}
-    return rows | {f"{m}.{v}": single(found) for m, single in SINGLE.items() for v, found in shown.items()}
+    rows = {
+        f"{m}.{v}": measure(found, true)
+        for m, measure in paired.items()
+        for v, found in others.items()
+    }
+    rows |= {
+        f"{m}.{v}": measure(found, true)
+        for m, measure in WITH_OWN_L.items()
+        for v, found in own.items()
+    }
+    return rows | {
+        f"{m}.{v}": single(found) for m, single in SINGLE.items() for v, found in shown.items()
+    }

@@ -44,7 +44,9 @@ def table_rows(scores: Scores) -> list[list[str]]:
     rows = []
     for name, values in scores["metrics"].items():
         label, better, decimals = LABELS.get(name, (name, "", 4))
-        made, *others = [f"{values[column]:.{decimals}f}" if column in values else "" for column in COLUMNS]
+        made, *others = [
+            f"{values[column]:.{decimals}f}" if column in values else "" for column in COLUMNS
+        ]
         low_high = scores.get("intervals", {}).get(name, {}).get("generated", ())
         between = " to ".join(f"{end:.{decimals}f}" for end in low_high)
         rows.append([label, better, made, between, than_grey(scores, name), *others])
@@ -66,7 +68,9 @@ def caption(scores: Scores) -> str:
     """What the numbers were measured on, in one line."""
     protocol = scores["protocol"]
     median = protocol["median"]
-    learnt = f"{median['split']}, the split scored (an oracle)" if median["oracle"] else median["split"]
+    learnt = (
+        f"{median['split']}, the split scored (an oracle)" if median["oracle"] else median["split"]
+    )
     return (
         f"{scores['samples']:,} samples of {protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
         f"({protocol['fit']}), dropout {'on' if protocol['dropout'] else 'off'}, "
@@ -85,9 +89,16 @@ def notes(scores: Scores) -> list[str]:
         )
     by_facts: dict[tuple[str, ...], list[str]] = {}
     for name, facts in protocol.get("extractors", {}).items():
-        by_facts.setdefault((facts["extractor"], facts["weights"], f"resize {facts['resize']}"), []).append(name)
-    lines += [f"{', '.join(names)}: {', '.join(facts)}; n = {scores['samples']:,}" for facts, names in by_facts.items()]
-    return lines + [f"left out: {names}; give {how}" for names, how in protocol.get("left_out", {}).items()]
+        by_facts.setdefault(
+            (facts["extractor"], facts["weights"], f"resize {facts['resize']}"), []
+        ).append(name)
+    lines += [
+        f"{', '.join(names)}: {', '.join(facts)}; n = {scores['samples']:,}"
+        for facts, names in by_facts.items()
+    ]
+    return lines + [
+        f"left out: {names}; give {how}" for names, how in protocol.get("left_out", {}).items()
+    ]
 
 
 def markdown_table(scores: Scores) -> str:
@@ -103,7 +114,8 @@ def text_table(scores: Scores) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i < 2 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]

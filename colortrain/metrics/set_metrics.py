@@ -30,7 +30,10 @@ class Seen:
 
     def __add__(self, other: Seen) -> Seen:
         """Both sets together."""
-        return Seen(self.moments + other.moments, {name: self.rows[name] + other.rows[name] for name in self.rows})
+        return Seen(
+            self.moments + other.moments,
+            {name: self.rows[name] + other.rows[name] for name in self.rows},
+        )
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,14 @@ class Album:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Metric -> version -> value: no distances of a set of one picture, NaN for a version without numbers."""
-        return {metric: values for eye in self.eyes for metric, values in self._metrics_of(eye).items()}
+        return {
+            metric: values for eye in self.eyes for metric, values in self._metrics_of(eye).items()
+        }
 
     def _metrics_of(self, eye: Eye) -> dict[str, dict[str, float]]:
-        versions = {version: seen for (name, version), seen in self.seen.items() if name == eye.name}
+        versions = {
+            version: seen for (name, version), seen in self.seen.items() if name == eye.name
+        }
         truth, found = versions["truth"], dict[str, dict[str, float]]()
         assert truth is not None  # photographs are numbers
         for version, seen in versions.items():
@@ -120,4 +127,6 @@ def _fields(pictures: Pictures, start: int) -> Seen:
 
 # Needs no weights: a Fréchet distance for where Inception's are not at hand. Not FID, and not comparable with any: it
 # sees which colours lie where, and how they go with the lightness there, but no shapes and no textures.
-LAB_FIELDS = Eye("lab_fields", _fields, lambda truth, seen: {"frechet_lab": fid(truth.moments, seen.moments)})
+LAB_FIELDS = Eye(
+    "lab_fields", _fields, lambda truth, seen: {"frechet_lab": fid(truth.moments, seen.moments)}
+)

@@ -67,10 +67,19 @@ class PlacedDropout(nn.Dropout):
 
 def place_dropout(module: nn.Module) -> nn.Module:
     """Put a `PlacedDropout` in the place of every dropout inside `module`."""
-    found = [(parent, name) for parent in module.modules() for name, child in parent.named_children() if _drops(child)]
+    found = [
+        (parent, name)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if _drops(child)
+    ]
     for layer, (parent, name) in enumerate(found):
         old = getattr(parent, name)
-        setattr(parent, name, PlacedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training))
+        setattr(
+            parent,
+            name,
+            PlacedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training),
+        )
     return module
 
 
@@ -101,7 +110,9 @@ def untracked(module: nn.Module) -> Iterator[None]:
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        )
     try:
         yield
     finally:
@@ -115,8 +126,12 @@ def mended(*modules: nn.Module) -> Iterator[None]:
 
     An update that is left out would else spoil them for good: they never forget an infinity.
     """
-    norms = [child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)]
-    statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+    norms = [
+        child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)
+    ]
+    statistics = [
+        each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None
+    ]
     if not statistics:
         yield
         return

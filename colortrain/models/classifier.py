@@ -11,10 +11,15 @@ class Classifier(nn.Module):
     def __init__(self, width: int = 24, classes: int = 10) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)
+            nn.Conv2d(3, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
         )
         self.body = nn.Sequential(
-            Block(width, 2 * width, 1), Block(2 * width, 4 * width, 2), Block(4 * width, 4 * width, 2)
+            Block(width, 2 * width, 1),
+            Block(2 * width, 4 * width, 2),
+            Block(4 * width, 4 * width, 2),
         )
         self.head = nn.Linear(4 * width, classes)
 
@@ -39,7 +44,9 @@ class Block(nn.Module):
             nn.BatchNorm2d(outputs),
         )
         plain = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = (
+            nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.body(x) + self.shortcut(x)).relu()

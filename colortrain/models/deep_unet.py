@@ -37,8 +37,14 @@ class DeepUNetConfig:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
         if size % 2**self.levels:
             fitting = max((level for level in range(1, 12) if size % 2**level == 0), default=0)
-            hint = f"set generator.levels={fitting}" if fitting else "choose a size that is a power of two"
-            raise ValueError(f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}")
+            hint = (
+                f"set generator.levels={fitting}"
+                if fitting
+                else "choose a size that is a power of two"
+            )
+            raise ValueError(
+                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}"
+            )
 
     def channels(self) -> list[int]:
         """Channels at full size and after each halving: doubling up to sixteen times the base."""
@@ -71,11 +77,13 @@ class DeepUNet(nn.Module):
         widths = config.channels()
         inputs = [1, *widths]
         self.encoder = nn.ModuleList(
-            Block(inputs[i], width, config.norm, stride=2 if i else 1) for i, width in enumerate(widths)
+            Block(inputs[i], width, config.norm, stride=2 if i else 1)
+            for i, width in enumerate(widths)
         )
         deeper = widths[:0:-1]
         self.decoder = nn.ModuleList(
-            Block(below + width, width, config.norm) for below, width in zip(deeper, widths[-2::-1], strict=True)
+            Block(below + width, width, config.norm)
+            for below, width in zip(deeper, widths[-2::-1], strict=True)
         )
         self.head = nn.Conv2d(widths[0], 2, 3, padding=1)
 
@@ -85,5 +93,7 @@ class DeepUNet(nn.Module):
             skips.append(down(skips[-1]))
         x = skips.pop()
         for up in self.decoder:
-            x = up(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()], dim=1))
+            x = up(
+                torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()], dim=1)
+            )
         return torch.tanh(self.head(x))

@@ -56,7 +56,9 @@ class FullyConvolutionalConfig:
 
     base_channels: int = 64
     levels: int = 4
-    first_width: int = 2  # of the first halving, in base_channels; each next has twice as many, up to 8
+    first_width: int = (
+        2  # of the first halving, in base_channels; each next has twice as many, up to 8
+    )
     first_norm: bool = True
     dropout: float = 0.5
     dropout_blocks: int = 2
@@ -76,9 +78,18 @@ class FullyConvolutionalConfig:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
         step = 2**self.levels
         if size % step or size < 2 * step:  # BatchNorm needs more than one pixel at the bottom
-            fitting = max((level for level in range(1, 12) if size % 2**level == 0 and size > 2**level), default=0)
-            hint = f"set generator.levels={fitting}" if fitting else "choose a size that is a power of two"
-            raise ValueError(f"{self.levels} levels need a size that is {step} times 2 or more, got {size}: {hint}")
+            fitting = max(
+                (level for level in range(1, 12) if size % 2**level == 0 and size > 2**level),
+                default=0,
+            )
+            hint = (
+                f"set generator.levels={fitting}"
+                if fitting
+                else "choose a size that is a power of two"
+            )
+            raise ValueError(
+                f"{self.levels} levels need a size that is {step} times 2 or more, got {size}: {hint}"
+            )
 
     def channels(self) -> list[int]:
         """Channels after the full-resolution layer and after each halving."""
@@ -169,7 +180,9 @@ class SameCriticConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if three halvings do not fit into `size` pixels."""
         if size % 8:
-            raise ValueError(f"three halvings need a size divisible by 8, got {size}: choose such a size")
+            raise ValueError(
+                f"three halvings need a size divisible by 8, got {size}: choose such a size"
+            )
 
     def build(self) -> SameCritic:
         """The network, weights drawn from torch's global generator."""

@@ -27,7 +27,9 @@ class GlobalCriticConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if InstanceNorm would be left with less than 2x2 pixels of a picture of `size`."""
         if size // 2**self.blocks < 2:
-            raise ValueError(f"{self.blocks} blocks need at least {2 ** (self.blocks + 1)} px, got {size}")
+            raise ValueError(
+                f"{self.blocks} blocks need at least {2 ** (self.blocks + 1)} px, got {size}"
+            )
 
     def build(self) -> GlobalCritic:
         """The network, weights drawn from torch's global generator."""
@@ -39,7 +41,10 @@ class GlobalCritic(nn.Module):
 
     def __init__(self, config: GlobalCriticConfig) -> None:
         super().__init__()
-        widths = [config.inputs, *(config.base_channels * 2**block for block in range(config.blocks))]
+        widths = [
+            config.inputs,
+            *(config.base_channels * 2**block for block in range(config.blocks)),
+        ]
         layers: list[nn.Module] = []
         for block in range(config.blocks):
             layers.append(nn.Conv2d(widths[block], widths[block + 1], 4, stride=2, padding=1))

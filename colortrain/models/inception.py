@@ -40,20 +40,34 @@ _BLOCK_B = [[_conv("branch3x3", 384, 3, 0, 2)], _double(64, 2)]
 
 
 def _block_c(middle: int) -> list[list[Layer]]:
-    once = [_conv("branch7x7_1", middle), _seven("branch7x7_2", middle, _WIDE), _seven("branch7x7_3", 192, _HIGH)]
+    once = [
+        _conv("branch7x7_1", middle),
+        _seven("branch7x7_2", middle, _WIDE),
+        _seven("branch7x7_3", 192, _HIGH),
+    ]
     shapes = (_HIGH, _WIDE, _HIGH, _WIDE)
     widths = (middle, middle, middle, 192)
-    twice = [_seven(f"branch7x7dbl_{i}", w, s) for i, (w, s) in enumerate(zip(widths, shapes, strict=True), 2)]
-    return [[_conv("branch1x1", 192)], once, [_conv("branch7x7dbl_1", middle), *twice], [_conv("branch_pool", 192)]]
+    twice = [
+        _seven(f"branch7x7dbl_{i}", w, s)
+        for i, (w, s) in enumerate(zip(widths, shapes, strict=True), 2)
+    ]
+    return [
+        [_conv("branch1x1", 192)],
+        once,
+        [_conv("branch7x7dbl_1", middle), *twice],
+        [_conv("branch_pool", 192)],
+    ]
 
 
 _BLOCK_D = [
     [_conv("branch3x3_1", 192), _conv("branch3x3_2", 320, 3, 0, 2)],
     [
-        _conv("branch7x7x3_1", 192), _seven("branch7x7x3_2", 192, _WIDE), _seven("branch7x7x3_3", 192, _HIGH),
+        _conv("branch7x7x3_1", 192),
+        _seven("branch7x7x3_2", 192, _WIDE),
+        _seven("branch7x7x3_3", 192, _HIGH),
         _conv("branch7x7x3_4", 192, 3, 0, 2),
     ],
-]  # fmt: skip
+]
 
 
 class Conv(nn.Module):
@@ -81,7 +95,9 @@ class Block(nn.Module):
             for layer in branch:
                 self.add_module(layer[0], Conv(width, layer))
                 width = layer[1]
-        self.outputs = sum(branch[-1][1] for branch in branches) + (inputs if pool == "halve" else 0)
+        self.outputs = sum(branch[-1][1] for branch in branches) + (
+            inputs if pool == "halve" else 0
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         found = []
@@ -105,12 +121,16 @@ class BlockE(nn.Module):
         super().__init__()
         wide, high = ((1, 3), (0, 1)), ((3, 1), (1, 0))
         layers: list[tuple[int, Layer]] = [
-            (inputs, _conv("branch1x1", 320)), (inputs, _conv("branch3x3_1", 384)),
-            (384, _seven("branch3x3_2a", 384, wide)), (384, _seven("branch3x3_2b", 384, high)),
-            (inputs, _conv("branch3x3dbl_1", 448)), (448, _conv("branch3x3dbl_2", 384, 3, 1)),
-            (384, _seven("branch3x3dbl_3a", 384, wide)), (384, _seven("branch3x3dbl_3b", 384, high)),
+            (inputs, _conv("branch1x1", 320)),
+            (inputs, _conv("branch3x3_1", 384)),
+            (384, _seven("branch3x3_2a", 384, wide)),
+            (384, _seven("branch3x3_2b", 384, high)),
+            (inputs, _conv("branch3x3dbl_1", 448)),
+            (448, _conv("branch3x3dbl_2", 384, 3, 1)),
+            (384, _seven("branch3x3dbl_3a", 384, wide)),
+            (384, _seven("branch3x3dbl_3b", 384, high)),
             (inputs, _conv("branch_pool", 192)),
-        ]  # fmt: skip
+        ]
         for width, layer in layers:
             self.add_module(layer[0], Conv(width, layer))
         self.pool, self.outputs = pool, 2048
@@ -127,9 +147,12 @@ class BlockE(nn.Module):
 
 
 _STEM = [
-    _conv("Conv2d_1a_3x3", 32, 3, 0, 2), _conv("Conv2d_2a_3x3", 32, 3), _conv("Conv2d_2b_3x3", 64, 3, 1),
-    _conv("Conv2d_3b_1x1", 80), _conv("Conv2d_4a_3x3", 192, 3),
-]  # fmt: skip
+    _conv("Conv2d_1a_3x3", 32, 3, 0, 2),
+    _conv("Conv2d_2a_3x3", 32, 3),
+    _conv("Conv2d_2b_3x3", 64, 3, 1),
+    _conv("Conv2d_3b_1x1", 80),
+    _conv("Conv2d_4a_3x3", 192, 3),
+]
 _POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
 
 
@@ -145,7 +168,11 @@ class Inception(nn.Module):
         for layer in _STEM:
             self.add_module(layer[0], Conv(width, layer))
             width = layer[1]
-        plan = [("5b", _block_a(32), "mean"), ("5c", _block_a(64), "mean"), ("5d", _block_a(64), "mean")]
+        plan = [
+            ("5b", _block_a(32), "mean"),
+            ("5c", _block_a(64), "mean"),
+            ("5d", _block_a(64), "mean"),
+        ]
         plan.append(("6a", _BLOCK_B, "halve"))
         for letter, middle in zip("bcde", (128, 160, 160, 192), strict=True):
             plan.append((f"6{letter}", _block_c(middle), "mean"))

@@ -50,7 +50,9 @@ class MinibatchStddev(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         variance = _widened(x).var(dim=0, correction=0)
-        spread = torch.where(variance > 0, variance, 1).sqrt()  # the root has no slope at 0: keep it out of the graph
+        spread = torch.where(
+            variance > 0, variance, 1
+        ).sqrt()  # the root has no slope at 0: keep it out of the graph
         mean = torch.where(variance > 0, spread, 0).mean()
         return torch.cat([x, mean.to(x.dtype).expand(len(x), 1, *x.shape[2:])], dim=1)
 

@@ -30,7 +30,9 @@ class PatchCriticConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if no patch fits into a picture of `size` pixels."""
         if size // 2**self.strided_layers < 3:
-            raise ValueError(f"{size} px leave no patch after {self.strided_layers} halvings; use fewer strided_layers")
+            raise ValueError(
+                f"{size} px leave no patch after {self.strided_layers} halvings; use fewer strided_layers"
+            )
 
     def build(self) -> PatchCritic:
         """The network, weights drawn from torch's global generator."""
@@ -45,11 +47,21 @@ class PatchCritic(nn.Module):
     def __init__(self, config: PatchCriticConfig) -> None:
         super().__init__()
         widths = [config.base_channels * min(2**i, 8) for i in range(config.strided_layers + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         for i in range(1, len(widths)):
             stride = 2 if i < config.strided_layers else 1
             layers += [
-                nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=config.norm == "none"),
+                nn.Conv2d(
+                    widths[i - 1],
+                    widths[i],
+                    4,
+                    stride=stride,
+                    padding=1,
+                    bias=config.norm == "none",
+                ),
                 make_norm(config.norm, widths[i]),
                 nn.LeakyReLU(0.2),
             ]

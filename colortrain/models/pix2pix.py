@@ -37,8 +37,14 @@ class UNetConfig:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
         if size % 2**self.levels:
             fitting = max((level for level in range(2, 12) if size % 2**level == 0), default=0)
-            hint = f"set generator.levels={fitting}" if fitting else "choose a size that is a power of two"
-            raise ValueError(f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}")
+            hint = (
+                f"set generator.levels={fitting}"
+                if fitting
+                else "choose a size that is a power of two"
+            )
+            raise ValueError(
+                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}"
+            )
 
     def channels(self) -> list[int]:
         """Channels after each encoder level: doubling up to eight times the base."""

@@ -66,12 +66,22 @@ def _fetch(published: Published, without: str) -> dict[str, Tensor]:
     file = published.file
     with nullcontext() if file.is_file() else _turns(file):  # a shared cache may be read-only
         if file.is_file() and not sha256_of(file).startswith(published.digits):
-            raise UserError(f"{file} is damaged: its SHA-256 does not begin with {published.digits}; delete the file")
+            raise UserError(
+                f"{file} is damaged: its SHA-256 does not begin with {published.digits}; delete the file"
+            )
         try:
             return torch.hub.load_state_dict_from_url(
-                published.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+                published.url,
+                map_location="cpu",
+                progress=False,
+                check_hash=True,
+                weights_only=True,
             )
-        except (OSError, RuntimeError, HTTPException) as error:  # no network; a download that is not what it should be
+        except (
+            OSError,
+            RuntimeError,
+            HTTPException,
+        ) as error:  # no network; a download that is not what it should be
             raise UserError(
                 f"cannot download {file.name} ({_first_line(error)}): put the file into {file.parent}, or {without}"
             ) from None
@@ -91,7 +101,9 @@ def _turns(file: Path) -> Iterator[None]:
 
 def _read(path: Path, without: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"no weights file {path}: give imagenet, the path of a .safetensors or .pth file, or {without}")
+        raise UserError(
+            f"no weights file {path}: give imagenet, the path of a .safetensors or .pth file, or {without}"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -113,9 +125,13 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     needed = [name for name in mine if not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in tensors]
     if missing:
-        raise UserError(f"{where} lacks {len(missing)} of {len(needed)} tensors, {missing[0]} first")
+        raise UserError(
+            f"{where} lacks {len(missing)} of {len(needed)} tensors, {missing[0]} first"
+        )
     wrong = [name for name in mine if name in tensors and tensors[name].shape != mine[name].shape]
     if wrong:
         name = wrong[0]
-        raise UserError(f"{where}: {name} is {tuple(tensors[name].shape)}, the network's is {tuple(mine[name].shape)}")
+        raise UserError(
+            f"{where}: {name} is {tuple(tensors[name].shape)}, the network's is {tuple(mine[name].shape)}"
+        )
     module.load_state_dict({name: tensors[name] for name in mine if name in tensors}, strict=False)

@@ -36,7 +36,9 @@ class ResUNetConfig:
         """Raise `ValueError` if a picture of `size` pixels cannot pass, or leaves BatchNorm a single pixel."""
         step = 2**self.levels
         if size % step or size < 2 * step:
-            raise ValueError(f"{self.levels} levels need a size that is {step} times 2 or more, got {size}")
+            raise ValueError(
+                f"{self.levels} levels need a size that is {step} times 2 or more, got {size}"
+            )
 
     def channels(self) -> list[int]:
         """Channels of each encoder block and the bridge: 64, 128, 256, 512."""
@@ -81,7 +83,8 @@ class ResUNet(nn.Module):
         self.bridge = nn.Sequential(ResBlock(widths[-1], bridge), nn.Dropout2d(config.dropout))
         below = [bridge, *widths[::-1]]
         self.decoder = nn.ModuleList(
-            ResBlock(inputs + width, width) for inputs, width in zip(below, widths[::-1], strict=False)
+            ResBlock(inputs + width, width)
+            for inputs, width in zip(below, widths[::-1], strict=False)
         )
         self.head = nn.Conv2d(widths[0], 2, 1)
 

@@ -61,7 +61,9 @@ class ResidualUNetConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if a picture of `size` pixels cannot pass."""
         if size % 2**self.levels:
-            raise ValueError(f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}")
+            raise ValueError(
+                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}"
+            )
 
     def channels(self) -> list[int]:
         """Channels at full size and after each halving."""
@@ -78,9 +80,13 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            group_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1),
-            group_norm(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1),
-        )  # fmt: skip
+            group_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            group_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
         for begun in self.body[-1].parameters():
             nn.init.zeros_(begun)
 
@@ -90,7 +96,9 @@ class ResidualBlock(nn.Module):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Norms of about eight channels of one picture: no batch is needed, and small ones may be taken."""
-    groups = next(count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0)
+    groups = next(
+        count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0
+    )
     return nn.GroupNorm(groups, channels)
 
 
@@ -98,17 +106,23 @@ class ResidualUNet(nn.Module):
     """See `ResidualUNetConfig`."""
 
     colours: Tensor
-    logits: Tensor | None = None  # (B, Q, H, W) of the last pass in training mode; no part of the state
+    logits: Tensor | None = (
+        None  # (B, Q, H, W) of the last pass in training mode; no part of the state
+    )
 
     def __init__(self, config: ResidualUNetConfig) -> None:
         super().__init__()
         self.temperature = config.temperature
-        self.register_buffer("colours", torch.from_numpy(colours_in_gamut() / 110), persistent=False)
+        self.register_buffer(
+            "colours", torch.from_numpy(colours_in_gamut() / 110), persistent=False
+        )
         widths = config.channels()
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(stack(width, config.blocks) for width in widths)
         pairs = list(pairwise(widths))
-        self.down = nn.ModuleList(nn.Conv2d(wide, deep, 3, stride=2, padding=1) for wide, deep in pairs)
+        self.down = nn.ModuleList(
+            nn.Conv2d(wide, deep, 3, stride=2, padding=1) for wide, deep in pairs
+        )
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
         self.decoder = nn.ModuleList(stack(wide, config.blocks) for wide, _ in reversed(pairs))
         self.norm = group_norm(widths[0])
@@ -142,4 +156,6 @@ def places(L: Tensor) -> Tensor:
     batch, _, height, width = L.shape
     rows = torch.linspace(-1, 1, height, device=L.device, dtype=L.dtype).view(1, 1, height, 1)
     columns = torch.linspace(-1, 1, width, device=L.device, dtype=L.dtype).view(1, 1, 1, width)
-    return torch.cat([rows.expand(batch, 1, height, width), columns.expand(batch, 1, height, width)], dim=1)
+    return torch.cat(
+        [rows.expand(batch, 1, height, width), columns.expand(batch, 1, height, width)], dim=1
+    )

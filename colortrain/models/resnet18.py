@@ -36,7 +36,9 @@ class ResNet18UNetConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if a picture of `size` pixels, or ImageNet's weights, cannot fit."""
         if size % 32:
-            raise ValueError(f"ResNet-18 halves five times and needs a size divisible by 32, got {size}")
+            raise ValueError(
+                f"ResNet-18 halves five times and needs a size divisible by 32, got {size}"
+            )
         if self.pretrained == "imagenet" and self.base_channels != 64:
             raise ValueError(
                 f"ImageNet's weights have 64 base channels, not {self.base_channels}: set generator.pretrained=none"

@@ -46,7 +46,9 @@ class ShallowUNetConfig:
         """Raise `ValueError` if a picture of `size` pixels cannot pass, or leaves BatchNorm a single pixel."""
         step = 2**self.depth
         if size % step or size < 2 * step:
-            raise ValueError(f"depth {self.depth} needs a size that is {step} times 2 or more, got {size}")
+            raise ValueError(
+                f"depth {self.depth} needs a size that is {step} times 2 or more, got {size}"
+            )
 
     def channels(self) -> list[int]:
         """Channels after each encoder layer: doubling up to eight times the base."""
@@ -84,7 +86,8 @@ class ShallowUNet(nn.Module):
         between = 2 * config.thick_layers + config.bottleneck_layers
         self.bottleneck = nn.Sequential(*(Flat(widths[-1]) for _ in range(between)))
         self.decoder = nn.ModuleList(
-            Up(2 * widths[level], widths[level - 1], config.dropout) for level in range(config.depth - 1, 0, -1)
+            Up(2 * widths[level], widths[level - 1], config.dropout)
+            for level in range(config.depth - 1, 0, -1)
         )
         self.head = nn.ConvTranspose2d(2 * widths[0], 2, 4, stride=2, padding=1)
 

@@ -52,7 +52,10 @@ class SquareCritic(nn.Module):
     def __init__(self, config: SquareCriticConfig) -> None:
         super().__init__()
         widths = [config.base_channels * min(2**i, 8) for i in range(config.depth)]
-        layers: list[nn.Module] = [nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         for before, width in pairwise(widths):
             layers += [
                 nn.Conv2d(before, width, 4, stride=2, padding=1, bias=needs_bias(config.norm)),

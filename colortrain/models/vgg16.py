@@ -11,7 +11,10 @@ from colortrain.models.pretrained import VGG16, fill, load_weights
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DEPTH, DEPTH_LPIPS = 3, 5  # blocks: up to relu3_3, up to relu5_3
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, with which torchvision trained
+_MEAN, _STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet's RGB, with which torchvision trained
 
 
 class VGG16Features(nn.Module):
@@ -34,7 +37,9 @@ class VGG16Features(nn.Module):
                 channels = width
             layers.append(nn.MaxPool2d(2))
         layers.pop()  # nothing looks at what is behind the last map
-        self.taps = [place - 1 for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        self.taps = [
+            place - 1 for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)
+        ]
         self.taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
@@ -78,5 +83,7 @@ def _he_init(network: VGG16Features) -> None:
 
 def feature_distance(found: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean squared difference of feature maps: (B,) (drouilhet equation 6)."""
-    layers = [(one - other).square().flatten(1).mean(1) for one, other in zip(found, truth, strict=True)]
+    layers = [
+        (one - other).square().flatten(1).mean(1) for one, other in zip(found, truth, strict=True)
+    ]
     return torch.stack(layers).sum(0)

@@ -44,7 +44,9 @@ def arun_wgan_gp() -> Recipe:
         size=224,  # II-B
         batch_size=1,  # II-G
         epochs=150,  # II-G
-        generator=ResUNetConfig(base_channels=64, levels=3, dropout=0.2),  # II-C, figure 1: 8,216,194
+        generator=ResUNetConfig(
+            base_channels=64, levels=3, dropout=0.2
+        ),  # II-C, figure 1: 8,216,194
         critic=GlobalCriticConfig(base_channels=64, blocks=4),  # II-D, figure 2: 2,757,057
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # II-G
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # II-G
@@ -53,8 +55,12 @@ def arun_wgan_gp() -> Recipe:
             adversarial_weight=_NO_ADVERSARIAL,  # equation 6
             reconstruction=(L1(weight=constant(100.0)),),  # equation 6
             penalties=(
-                GradientPenalty(weight=constant(10.0), points="interpolated", wrt="colour", target=1.0),  # equation 3
-                GradientPenalty(weight=constant(10.0), points="interpolated", wrt="colour", target=0.0),  # equation 4
+                GradientPenalty(
+                    weight=constant(10.0), points="interpolated", wrt="colour", target=1.0
+                ),  # equation 3
+                GradientPenalty(
+                    weight=constant(10.0), points="interpolated", wrt="colour", target=0.0
+                ),  # equation 4
             ),  # weights: equation 5
         ),
         codec=UnitCodec(),  # II-B, equation 1

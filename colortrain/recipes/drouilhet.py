@@ -44,13 +44,19 @@ def drouilhet_gan() -> Recipe:
         batch_size=16,  # not given: nampouri's
         epochs=27,  # 4
         generator=DeepUNetConfig(base_channels=64, levels=4, norm="batch"),  # 3.1: 15,674,818
-        critic=SquareCriticConfig(base_channels=64, depth=4, norm="batch"),  # 3.1: 16x16 map; 4 of 3, 4, 5
+        critic=SquareCriticConfig(
+            base_channels=64, depth=4, norm="batch"
+        ),  # 3.1: 16x16 map; 4 of 3, 4, 5
         generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # 4.1; betas not given: Isola's
         critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # 4.1, 1.3.1
         objective=Objective(
-            adversarial=BCE(real_label=0.8, fake_label=0.2, critic_factor=0.5),  # 1.3.2, 3.2; generator's target 1
+            adversarial=BCE(
+                real_label=0.8, fake_label=0.2, critic_factor=0.5
+            ),  # 1.3.2, 3.2; generator's target 1
             adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),),  # 1.3.3-4
+            reconstruction=(
+                RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),
+            ),  # 1.3.3-4
         ),
         codec=SymmetricCodec(),  # 3.1: normalised to [-1, 1]
         flip=0.0,  # none named
@@ -77,9 +83,13 @@ def drouilhet_wgan_gp() -> Recipe:
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2, 7.2
             adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(RebalancedL1(weight=Schedule(((0, 70.0), (19, 10.0), (26, 30.0)))),),  # 7.5.1-3
+            reconstruction=(
+                RebalancedL1(weight=Schedule(((0, 70.0), (19, 10.0), (26, 30.0)))),
+            ),  # 7.5.1-3
             penalties=(
-                GradientPenalty(weight=constant(10.0), points="interpolated", wrt="picture", target=1.0),  # equation 4
+                GradientPenalty(
+                    weight=constant(10.0), points="interpolated", wrt="picture", target=1.0
+                ),  # equation 4
             ),
         ),
         n_critic=5,  # 7.4.1
@@ -107,11 +117,17 @@ def drouilhet_progan() -> Recipe:
         drouilhet_gan(),
         name="drouilhet_progan",
         epochs=20,  # table 3
-        generator=DeepUNetConfig(base_channels=64, levels=4, norm="pixel"),  # 9.1, equation 5: 15,671,874
-        critic=SquareCriticConfig(base_channels=64, depth=4, norm="batch", minibatch_stddev=True),  # 9.2
+        generator=DeepUNetConfig(
+            base_channels=64, levels=4, norm="pixel"
+        ),  # 9.1, equation 5: 15,671,874
+        critic=SquareCriticConfig(
+            base_channels=64, depth=4, norm="batch", minibatch_stddev=True
+        ),  # 9.2
         objective=Objective(
             adversarial=BCE(real_label=0.8, fake_label=0.2, critic_factor=0.5),  # 3.2, equation 7
             adversarial_weight=constant(1.0),  # equation 7
-            reconstruction=(Perceptual(weight=constant(100.0), weights="imagenet"),),  # equations 6-7, 9.3
+            reconstruction=(
+                Perceptual(weight=constant(100.0), weights="imagenet"),
+            ),  # equations 6-7, 9.3
         ),
     )

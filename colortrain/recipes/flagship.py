@@ -17,8 +17,13 @@ from colortrain.schedule import Schedule, constant
 
 def cosine(epochs: int) -> Schedule:
     """From 1 % to 1 in the first epoch, then half a cosine down to 0, in straight lines of an epoch (SGDR, 2017)."""
-    falling = [(1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)]
-    return Schedule(((0, 0.01), *((epoch, round(value, 3)) for epoch, value in enumerate(falling, 1))), linear=True)
+    falling = [
+        (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
+    ]
+    return Schedule(
+        ((0, 0.01), *((epoch, round(value, 3)) for epoch, value in enumerate(falling, 1))),
+        linear=True,
+    )
 
 
 def late(weight: float) -> Schedule:
@@ -77,7 +82,11 @@ def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
                 gap,
                 LogError(weight=late(2.0 * near)),
             ),
-            penalties=(GradientPenalty(weight=constant(0.3), points="interpolated", wrt="colour", target=1.0),),
+            penalties=(
+                GradientPenalty(
+                    weight=constant(0.3), points="interpolated", wrt="colour", target=1.0
+                ),
+            ),
         ),
         log_every=50,
         evaluate_every=2500,

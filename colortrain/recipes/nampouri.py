@@ -32,7 +32,9 @@ def nampouri_unet() -> Recipe:
         size=256,  # 5.1
         batch_size=16,  # 5.2
         epochs=300,  # 5.2: 150,000 steps on 8,000 photographs
-        generator=UNetConfig(base_channels=64, levels=8, dropout=0.5, dropout_blocks=3),  # 4.2, A.1: 54,410,370
+        generator=UNetConfig(
+            base_channels=64, levels=8, dropout=0.5, dropout_blocks=3
+        ),  # 4.2, A.1: 54,410,370
         critic=PatchCriticConfig(base_channels=64, strided_layers=3),  # 4.2, A.2: 2,765,633
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # 5.2
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # 5.2
@@ -64,6 +66,8 @@ def nampouri_resnet18() -> Recipe:
     return dataclasses.replace(
         nampouri_unet(),
         name="nampouri_resnet18",
-        generator=ResNet18UNetConfig(base_channels=64, pretrained="imagenet"),  # 4.2, A.2: 14,720,578
+        generator=ResNet18UNetConfig(
+            base_channels=64, pretrained="imagenet"
+        ),  # 4.2, A.2: 14,720,578
         test_dropout=False,  # figure 13: this generator has no dropout
     )

@@ -95,7 +95,9 @@ def valentini_wgan() -> Recipe:
             recipe.objective,
             adversarial=Wasserstein(),  # equation 4
             penalties=(
-                GradientPenalty(weight=constant(0.3), points="interpolated", wrt="colour", target=1.0),
+                GradientPenalty(
+                    weight=constant(0.3), points="interpolated", wrt="colour", target=1.0
+                ),
             ),  # equation 7; 0, .1 and .3 in VI-C, the strongest "with apparently higher quality"
         ),
     )

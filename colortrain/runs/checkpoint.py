@@ -29,9 +29,17 @@ FORMAT = 1  # of the folder: files, their names and the names inside them
 BEST = "best.json"
 _MANIFEST = "MANIFEST.json"
 _DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 Tensors = Mapping[str, Tensor]
 Step = int | Literal["best"] | None  # which checkpoint: of that step, the best, or the newest
@@ -42,7 +50,9 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:09d}"
 
 
-def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: Recipe, state: dict[str, Any]) -> Path:
+def save_checkpoint(
+    run: Path, step: int, parts: Mapping[str, Tensors], recipe: Recipe, state: dict[str, Any]
+) -> Path:
     """Write one checkpoint: temporary folder, fsync, manifest last, rename.
 
     `parts`: file stem -> tensors by name; `state`: what JSON can hold. An existing checkpoint of that step stays.
@@ -70,7 +80,9 @@ def save_checkpoint(run: Path, step: int, parts: Mapping[str, Tensors], recipe: 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:
     with whole_file(path) as stream:
-        write_tensors(stream, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        write_tensors(
+            stream, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        )
 
 
 def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
@@ -85,7 +97,11 @@ def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
     for name in names:
         start, end = end, end + tensors[name].nbytes
         shape = list(tensors[name].shape)
-        header[name] = {"dtype": _DTYPES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": _DTYPES[tensors[name].dtype],
+            "shape": shape,
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     stream.write(len(text).to_bytes(8, "little") + text)
@@ -94,7 +110,10 @@ def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
 
 
 def _seal(folder: Path) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.iterdir())
+    }
     write_whole(folder / _MANIFEST, json.dumps(files, indent=1).encode())
 
 
@@ -103,7 +122,8 @@ def is_whole(folder: Path) -> bool:
     try:
         files = json.loads((folder / _MANIFEST).read_text())
         return all(
-            (folder / name).stat().st_size == entry["bytes"] and sha256_of(folder / name) == entry["sha256"]
+            (folder / name).stat().st_size == entry["bytes"]
+            and sha256_of(folder / name) == entry["sha256"]
             for name, entry in files.items()
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -126,9 +146,13 @@ def latest_checkpoint(run: Path) -> Path | None:
         folder = checkpoint_folder(run, step)
         if is_whole(folder):
             return folder
-        warnings.warn(f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2)
+        warnings.warn(
+            f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
+        )
     if steps:
-        raise UserError(f"{run}/checkpoints: all are damaged; restore one, or delete that folder to start from step 0")
+        raise UserError(
+            f"{run}/checkpoints: all are damaged; restore one, or delete that folder to start from step 0"
+        )
     return None
 
 
@@ -164,14 +188,18 @@ def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[st
 
 def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
     """Put back what `adam_tensors` took, on each parameter's device and in its memory layout."""
-    fused = bool(optimizer.defaults.get("fused"))  # it counts steps beside the parameters, the others on the CPU
+    fused = bool(
+        optimizer.defaults.get("fused")
+    )  # it counts steps beside the parameters, the others on the CPU
     for name, parameter in module.named_parameters():
         for kind in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"{kind}.{name}")
             if value is not None and kind == "step":
                 optimizer.state[parameter][kind] = value.to(parameter.device if fused else "cpu")
             elif value is not None:
-                optimizer.state[parameter][kind] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                optimizer.state[parameter][kind] = torch.empty_like(
+                    parameter, dtype=value.dtype
+                ).copy_(value)
 
 
 def find_checkpoint(run: Path, step: Step = None) -> Path:
@@ -182,7 +210,9 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
     if folder is None or not is_whole(folder):
         steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
         asked = "no checkpoint" if step is None else f"no whole checkpoint of step {step}"
-        raise UserError(f"{run}: {asked} (steps found: {steps}); give the folder that launch.train wrote as --run")
+        raise UserError(
+            f"{run}: {asked} (steps found: {steps}); give the folder that launch.train wrote as --run"
+        )
     return folder
 
 
@@ -191,7 +221,9 @@ def best_step(run: Path) -> int:
     try:
         return int(json.loads((run / "checkpoints" / BEST).read_text())["step"])
     except FileNotFoundError:
-        raise UserError(f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step") from None
+        raise UserError(
+            f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step"
+        ) from None
 
 
 def weights_part(folder: Path, ema: bool = True) -> str:
@@ -199,7 +231,9 @@ def weights_part(folder: Path, ema: bool = True) -> str:
     return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
 
 
-def load_generator(run: Path, *, step: Step = None, ema: bool = True) -> tuple[nn.Module, Recipe, int]:
+def load_generator(
+    run: Path, *, step: Step = None, ema: bool = True
+) -> tuple[nn.Module, Recipe, int]:
     """The trained generator of a run (in eval mode, on the CPU), its recipe and its step.
 
     The newest whole checkpoint, the best by `keep_best`, or that of `step`; the averaged weights where there are any

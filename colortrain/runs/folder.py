@@ -56,9 +56,14 @@ def open_data(
 
 
 def open_streamed(
-    pattern: str, recipe: Recipe, *, epoch_images: int, workers: int = 1, corrupt_limit: float = 0.0,
+    pattern: str,
+    recipe: Recipe,
+    *,
+    epoch_images: int,
+    workers: int = 1,
+    corrupt_limit: float = 0.0,
     validation: Split | None = None,
-) -> Data:  # fmt: skip
+) -> Data:
     """Tars without an index, read front to back: nothing is counted before, and nothing about it is exact."""
     stream = open_stream(pattern, recipe.size, epoch_images)
     return Data(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
@@ -81,17 +86,23 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         earlier = load_recipe(run / "recipe.json")
         if earlier.digest != recipe.digest:
             changes = "; ".join(differences(earlier, recipe))
-            raise UserError(f"{run} holds a run of another recipe ({changes}): choose another --run")
+            raise UserError(
+                f"{run} holds a run of another recipe ({changes}): choose another --run"
+            )
     elif run.is_dir() and any(not _ours(path) for path in run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: choose another --run")
 
 
-def check_checkpoint(folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str) -> None:
+def check_checkpoint(
+    folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str
+) -> None:
     """Raise `UserError` if a checkpoint was made with another recipe, other shards or in another order of samples."""
     run = folder.parent.parent
     changes = differences(load_recipe(folder / "recipe.json"), recipe)
     if changes:
-        raise UserError(f"{folder} is of another recipe ({'; '.join(changes)}): choose another --run")
+        raise UserError(
+            f"{folder} is of another recipe ({'; '.join(changes)}): choose another --run"
+        )
     if state["dataset_id"] != dataset_id:
         raise UserError(
             f"{run} was trained on dataset {state['dataset_id']}, the shards given are {dataset_id}: "

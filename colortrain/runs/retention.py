@@ -37,7 +37,9 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
     if recipe.keep_best and recipe.keep_best not in METRICS:
         raise unknown("metric of keep_best", recipe.keep_best, METRICS)
     if recipe.keep_best and not has_validation:
-        raise UserError(f"keep_best={recipe.keep_best}: the shards have no split to validate on; leave it out")
+        raise UserError(
+            f"keep_best={recipe.keep_best}: the shards have no split to validate on; leave it out"
+        )
 
 
 def contender(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
@@ -80,7 +82,9 @@ def kept(steps: Collection[int], step: int, newest: int, every: int, best: int |
     Those of later steps are damaged ones that this run fell back over: they go.
     """
     earlier = sorted(other for other in steps if other <= step)
-    marked = {other for other in earlier if other == best or (every and other and other % every == 0)}
+    marked = {
+        other for other in earlier if other == best or (every and other and other % every == 0)
+    }
     return marked | set(earlier[-newest:])
 
 
@@ -89,6 +93,8 @@ def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = 
     steps = checkpoint_steps(run)
     for other in set(steps) - kept(steps, step, newest, every, best):
         folder = checkpoint_folder(run, other)
-        folder.rename(folder.with_name(f"{folder.name}.tmp-old"))  # killed while deleting, it must not look damaged
+        folder.rename(
+            folder.with_name(f"{folder.name}.tmp-old")
+        )  # killed while deleting, it must not look damaged
     for wreck in (run / "checkpoints").glob("step-*.tmp-*"):
         shutil.rmtree(wreck, ignore_errors=True)

@@ -83,10 +83,14 @@ class Alarms:
         if isinstance(self.adversarial, BCE):
             above = _probability(real) > self.adversarial.real_label - _MARGIN
             return above and _probability(fake) < self.adversarial.fake_label + _MARGIN
-        return isinstance(self.adversarial, LSGAN) and abs(real - 1) < _MARGIN and abs(fake) < _MARGIN
+        return (
+            isinstance(self.adversarial, LSGAN) and abs(real - 1) < _MARGIN and abs(fake) < _MARGIN
+        )
 
     def _critic(self) -> str | None:
-        lasts = any(self.won) if "critic" in self.told else all(self.won)  # over when it has not won for as long
+        lasts = (
+            any(self.won) if "critic" in self.told else all(self.won)
+        )  # over when it has not won for as long
         if len(self.won) < _LINES or not lasts:
             return None
         return (

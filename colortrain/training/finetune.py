@@ -39,10 +39,17 @@ class InitialWeights:
     def check(self, recipe: Recipe) -> None:
         """Raise `UserError` naming the first tensor that does not fit the recipe's networks; reads headers alone."""
         with torch.device("meta"):
-            networks: dict[str, nn.Module] = {"generator": recipe.generator.build(), "critic": recipe.critic.build()}
+            networks: dict[str, nn.Module] = {
+                "generator": recipe.generator.build(),
+                "critic": recipe.critic.build(),
+            }
         for name, source in self.sources.items():
-            wanted = {key: tuple(tensor.shape) for key, tensor in networks[name].state_dict().items()}
-            self._compare(f"{name} of recipe {recipe.name}", wanted, self.folder / f"{source}.safetensors")
+            wanted = {
+                key: tuple(tensor.shape) for key, tensor in networks[name].state_dict().items()
+            }
+            self._compare(
+                f"{name} of recipe {recipe.name}", wanted, self.folder / f"{source}.safetensors"
+            )
 
     def _compare(self, network: str, wanted: dict[str, tuple[int, ...]], path: Path) -> None:
         with safe_open(path, "pt") as file:

@@ -30,14 +30,24 @@ class Journal:
 
     def begin(self, recipe: Recipe, step: int) -> None:
         """Open the trackers, and forget lines beyond `step`: a resumed run writes them again."""
-        config = {name: value for name, value in _flat(to_plain(recipe)).items() if step == 0 or name not in PACE}
-        self.accelerator.init_trackers("colortrain", config=config, init_kwargs=start_words(self.run, step))
+        config = {
+            name: value
+            for name, value in _flat(to_plain(recipe)).items()
+            if step == 0 or name not in PACE
+        }
+        self.accelerator.init_trackers(
+            "colortrain", config=config, init_kwargs=start_words(self.run, step)
+        )
         self.alarms = Alarms(recipe.objective)
         if not self.writes:
             return
         remember(self.run, self.accelerator.trackers)
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines(keepends=True) if _step(line) <= step]
+            lines = [
+                line
+                for line in self.path.read_text().splitlines(keepends=True)
+                if _step(line) <= step
+            ]
             write_whole(self.path, "".join(lines).encode())
             for line in map(json.loads, lines):
                 self.alarms.see(line.get("kind", ""), line)
@@ -46,14 +56,18 @@ class Journal:
         """One line of metrics.jsonl ("train", "validation", "start", ...), and its numbers to the trackers."""
         if not self.writes:
             return
-        line = json.dumps(finite({"kind": kind, "step": step, "time": round(time.time(), 3), **values}))
+        line = json.dumps(
+            finite({"kind": kind, "step": step, "time": round(time.time(), 3), **values})
+        )
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
         for about, text in self.alarms.see(kind, values).items() if self.alarms else ():
             print(f"warning: step {step:,}: {text}", file=sys.stderr, flush=True)
             self.write("warning", step, {"about": about, "text": text})
         if kind in ("train", "validation"):
-            self.accelerator.log({f"{kind}/{name}": number for name, number in _numbers(values).items()}, step=step)
+            self.accelerator.log(
+                {f"{kind}/{name}": number for name, number in _numbers(values).items()}, step=step
+            )
 
     def picture(self, name: str, step: int, picture: np.ndarray) -> None:
         """Save a picture (H, W, 3) uint8 under RUN/samples and show it to TensorBoard."""
@@ -88,6 +102,8 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
     """A nested recipe as one level of plain values, the form every tracker takes."""
     if isinstance(plain, dict):
-        return {k: v for name, item in plain.items() for k, v in _flat(item, f"{prefix}{name}.").items()}
+        return {
+            k: v for name, item in plain.items() for k, v in _flat(item, f"{prefix}{name}.").items()
+        }
     value = plain if isinstance(plain, int | float | str | bool) else json.dumps(plain)
     return {prefix.rstrip("."): value}

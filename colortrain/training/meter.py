@@ -22,9 +22,18 @@ class Meter:
     """Collects on the device; `read` is the only place where any of it leaves there."""
 
     def __init__(
-        self, networks: Mapping[str, Network], loader: Loader | StreamLoader, accelerator: Accelerator, max_skipped: int
+        self,
+        networks: Mapping[str, Network],
+        loader: Loader | StreamLoader,
+        accelerator: Accelerator,
+        max_skipped: int,
     ) -> None:
-        self.networks, self.loader, self.accelerator, self.max_skipped = networks, loader, accelerator, max_skipped
+        self.networks, self.loader, self.accelerator, self.max_skipped = (
+            networks,
+            loader,
+            accelerator,
+            max_skipped,
+        )
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
         self.began, self.waited, self.images = time.monotonic(), 0.0, 0
 
@@ -57,7 +66,9 @@ class Meter:
             "images_per_second": (images - seen) / seconds,
             "data_wait": (self.waited - waited) / seconds,
             "losses": losses,
-            "gradient_norms": {name: network.mean_norm() for name, network in self.networks.items()},
+            "gradient_norms": {
+                name: network.mean_norm() for name, network in self.networks.items()
+            },
             "skipped": sum(self._skipped(name, where) for name in self.networks),
         }
 
@@ -67,7 +78,9 @@ class Meter:
             return {}
         means = torch.stack([torch.stack(self.recent[name]).mean() for name in names])
         self.recent.clear()
-        return dict(zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True))
+        return dict(
+            zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True)
+        )
 
     def _skipped(self, name: str, where: str) -> int:
         count, in_a_row = self.networks[name].skips.read()

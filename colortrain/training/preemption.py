@@ -17,7 +17,9 @@ import torch
 from torch import nn
 from torch.distributed import ReduceOp, all_gather, all_reduce
 
-STOPPED = os.EX_TEMPFAIL  # exit status 75: all is saved, but there is more to do; the same command goes on
+STOPPED = (
+    os.EX_TEMPFAIL
+)  # exit status 75: all is saved, but there is more to do; the same command goes on
 
 _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 _asked = False
@@ -40,7 +42,9 @@ def listening() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         global _asked
-        _asked = _asked or os.getpid() == owner  # a forked child inherits this handler: it must not answer for us
+        _asked = (
+            _asked or os.getpid() == owner
+        )  # a forked child inherits this handler: it must not answer for us
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
@@ -73,7 +77,9 @@ class StopVote:
         return bool(answer.item())
 
     def _vote(self) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-        vote = torch.full((1,), int(stop_requested()), device=self.device)  # torch.tensor would wait for the device
+        vote = torch.full(
+            (1,), int(stop_requested()), device=self.device
+        )  # torch.tensor would wait for the device
         all_reduce(vote, ReduceOp.MAX)
         if self.device.type != "cuda":
             return vote, None

@@ -35,10 +35,14 @@ class Copies:
     def take(self, parts: Parts) -> dict[str, dict[str, Tensor]]:
         """Copies of all tensors; those from a GPU are complete after `wait`, whatever the next step does to them."""
         copies = {
-            part: {name: self._copy(part, name, tensor.detach()) for name, tensor in tensors.items()}
+            part: {
+                name: self._copy(part, name, tensor.detach()) for name, tensor in tensors.items()
+            }
             for part, tensors in parts.items()
         }
-        self.buffers = {(part, name): copy for part, tensors in copies.items() for name, copy in tensors.items()}
+        self.buffers = {
+            (part, name): copy for part, tensors in copies.items() for name, copy in tensors.items()
+        }
         if any(tensor.is_cuda for tensors in parts.values() for tensor in tensors.values()):
             self.arrived = torch.cuda.Event()
             self.arrived.record()
@@ -80,7 +84,12 @@ class Saver:
     def __enter__(self) -> Saver:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.thread.shutdown(wait=True)
 
     def save(self, step: int, parts: Parts, state: dict[str, Any], began: float) -> None:
@@ -103,13 +112,17 @@ class Saver:
             written = dataclasses.asdict(under_way.result())
             self.journal.write("checkpoint", written.pop("step"), written)
 
-    def _write(self, step: int, parts: Parts, state: dict[str, Any], best: Best | None, stall: float) -> Written:
+    def _write(
+        self, step: int, parts: Parts, state: dict[str, Any], best: Best | None, stall: float
+    ) -> Written:
         began = time.monotonic()
         self.copies.wait()
         folder = save_checkpoint(self.run, step, parts, self.recipe, state)
         if best is not None and best.step == step:
             save_best(self.run, best)  # before `prune` takes the best one before it away
         recipe = self.recipe
-        prune(self.run, step, recipe.keep_checkpoints, recipe.keep_every, best.step if best else None)
+        prune(
+            self.run, step, recipe.keep_checkpoints, recipe.keep_every, best.step if best else None
+        )
         size = sum(path.stat().st_size for path in folder.iterdir())
         return Written(step, state["images"], stall, time.monotonic() - began, size)

@@ -27,10 +27,19 @@ class State:
     """Both networks with their optimizers, the average, and what follows the scores."""
 
     def __init__(
-        self, generator: Network, critic: Network, average: nn.Module | None, plateau: PlateauWatch,
+        self,
+        generator: Network,
+        critic: Network,
+        average: nn.Module | None,
+        plateau: PlateauWatch,
         accelerator: Accelerator,
-    ) -> None:  # fmt: skip
-        self.generator, self.critic, self.average, self.plateau = generator, critic, average, plateau
+    ) -> None:
+        self.generator, self.critic, self.average, self.plateau = (
+            generator,
+            critic,
+            average,
+            plateau,
+        )
         self.accelerator = accelerator
 
     def modules(self) -> dict[str, nn.Module]:
@@ -40,7 +49,9 @@ class State:
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of a checkpoint by file and name: the run's own, not copies; all ranks call it."""
-        parts: dict[str, dict[str, Tensor]] = {name: module.state_dict() for name, module in self.modules().items()}
+        parts: dict[str, dict[str, Tensor]] = {
+            name: module.state_dict() for name, module in self.modules().items()
+        }
         parts["generator_adam"] = self.generator.adam_tensors()
         parts["critic_adam"] = self.critic.adam_tensors()
         return parts
@@ -65,7 +76,9 @@ class State:
     def _scalers(self) -> dict[str, torch.amp.GradScaler]:
         """What losses are multiplied by under fp16, network by network."""
         networks = {"generator": self.generator, "critic": self.critic}
-        return {name: network.scaler for name, network in networks.items() if network.scaler is not None}
+        return {
+            name: network.scaler for name, network in networks.items() if network.scaler is not None
+        }
 
     def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
         """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
@@ -77,7 +90,9 @@ class State:
         """Every rank's running statistics, as files of a checkpoint; all ranks call it."""
         if self.accelerator.num_processes == 1:
             return {}
-        found = {f"{name}_ranks": buffers_of_ranks(module) for name, module in self.modules().items()}
+        found = {
+            f"{name}_ranks": buffers_of_ranks(module) for name, module in self.modules().items()
+        }
         return {name: buffers for name, buffers in found.items() if buffers}
 
     def agree_on_buffers(self) -> None:
@@ -100,7 +115,11 @@ class State:
         of_ranks = self.accelerator.gather(prints[None])
         assert isinstance(of_ranks, Tensor)
         if not bool((of_ranks == of_ranks[0]).all()):
-            raise UserError(disagreement(of_ranks.tolist(), list(named), gather_object([socket.gethostname()]), step))
+            raise UserError(
+                disagreement(
+                    of_ranks.tolist(), list(named), gather_object([socket.gethostname()]), step
+                )
+            )
 
 
 def agree_on_start(step: int, run: Path) -> None:
@@ -141,7 +160,9 @@ def scrambled_sum(bits: Tensor) -> Tensor:
     return (bits ^ (bits >> 31)).sum()
 
 
-def disagreement(prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int) -> str:
+def disagreement(
+    prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
+) -> str:
     """The line naming the ranks whose fingerprints are not those of most, and the first tensor that differs."""
     rows = [tuple(row) for row in prints]
     usual = max(rows, key=rows.count)  # of equally many, that of the lowest rank

@@ -31,11 +31,15 @@ def scores_of(critic: Network, batch: Batch, fake: Tensor) -> tuple[Tensor, Tens
     """Scores of real and of fake pictures: in one pass, unless the critic would mix them (BatchNorm)."""
     if critic.mixes_pictures:
         return critic(batch.L, batch.colour), critic(batch.L, fake)
-    real_scores, fake_scores = critic(batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])).chunk(2)
+    real_scores, fake_scores = critic(
+        batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])
+    ).chunk(2)
     return real_scores, fake_scores
 
 
-def critic_part(critic: Network, objective: Objective, part: Part, fake: Tensor, epoch: float) -> Losses:
+def critic_part(
+    critic: Network, objective: Objective, part: Part, fake: Tensor, epoch: float
+) -> Losses:
     """What the critic learns from one part, real from fake; `fake` is detached.
 
     Penalties go through the bare critic in full precision, and join the one backward pass.
@@ -72,14 +76,30 @@ def generator_part(
         weight = objective.adversarial_weight.at(epoch)
         if weight:
             with critic.frozen() as judge:
-                terms["adversarial"] = (weight, objective.adversarial.generator(judge(part.batch.L, fake)))
-        loss = torch.stack([weight * value for weight, value in terms.values()]).sum() if terms else 0 * fake.sum()
+                terms["adversarial"] = (
+                    weight,
+                    objective.adversarial.generator(judge(part.batch.L, fake)),
+                )
+        loss = (
+            torch.stack([weight * value for weight, value in terms.values()]).sum()
+            if terms
+            else 0 * fake.sum()
+        )
         generator.backward(loss)
-    return {"generator": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
+    return {
+        "generator": loss.detach(),
+        **{name: value.detach() for name, (_, value) in terms.items()},
+    }
 
 
 def train_step(
-    generator: Network, critic: Network, recipe: Recipe, measures: Measures, batch: Batch, step: int, epoch: float
+    generator: Network,
+    critic: Network,
+    recipe: Recipe,
+    measures: Measures,
+    batch: Batch,
+    step: int,
+    epoch: float,
 ) -> Losses:
     """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
 
@@ -95,15 +115,20 @@ def train_step(
     losses: Losses = {}
     if critic_turn:
         fakes = (
-            generated(generator, part, learns=False, remembers=not generator_turn) if made is None else made.detach()
+            generated(generator, part, learns=False, remembers=not generator_turn)
+            if made is None
+            else made.detach()
             for part in parts
         )
         pairs = zip(parts, fakes, strict=True)
-        losses |= averaged(critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs)
+        losses |= averaged(
+            critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs
+        )
         critic.update()
     if generator_turn:
         losses |= averaged(
-            generator_part(generator, critic, recipe.objective, measures, part, made, epoch) for part in parts
+            generator_part(generator, critic, recipe.objective, measures, part, made, epoch)
+            for part in parts
         )
         generator.update()
     return losses

@@ -26,14 +26,23 @@ def start_words(run: Path, step: int) -> dict[str, dict[str, Any]]:
     """The arguments that accelerate gives each tracker, so that a resumed run stays one run there too."""
     known = known_names(run)
     mlflow = {"run_id": known["mlflow"]} if "mlflow" in known else {"run_name": run.name}
-    wandb = {"id": known.get("wandb", secrets.token_hex(4)), "resume": "allow", "name": run.name, "dir": str(run)}
+    wandb = {
+        "id": known.get("wandb", secrets.token_hex(4)),
+        "resume": "allow",
+        "name": run.name,
+        "dir": str(run),
+    }
     # TensorBoard forgets steps that a resumed run repeats; W&B keeps the first value of each, MLflow both
     return {"tensorboard": {"purge_step": step + 1}, "wandb": wandb, "mlflow": mlflow}
 
 
 def remember(run: Path, trackers: Iterable[Any]) -> None:
     """Keep the names that trackers gave this run."""
-    names = {tracker.name: _name_of(tracker) for tracker in trackers if tracker.name in ("wandb", "mlflow")}
+    names = {
+        tracker.name: _name_of(tracker)
+        for tracker in trackers
+        if tracker.name in ("wandb", "mlflow")
+    }
     if names and known_names(run) != names:
         write_whole(run / _FILE, json.dumps(names, indent=1).encode() + b"\n")
 

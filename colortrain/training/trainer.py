@@ -49,20 +49,33 @@ class Trainer:
     """One run of a recipe on one shard set, in one folder. `train()` goes on wherever the folder says it stopped."""
 
     def __init__(
-        self, recipe: Recipe, data: Data, run: Path, accelerator: Accelerator, init: InitialWeights | None = None,
+        self,
+        recipe: Recipe,
+        data: Data,
+        run: Path,
+        accelerator: Accelerator,
+        init: InitialWeights | None = None,
         engine: Engine | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.engine = engine or Engine()
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.dataset_id = data.train.dataset_id
         check_run_folder(run, recipe)
         check_keep_best(recipe, data.validation is not None)
         self.loader = make_loader(
-            data.train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed,
-            flip=recipe.flip, crop=recipe.crop,
-            rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device,
-            workers=data.workers, max_damaged=data.max_damaged, tell=self._tell,
-        )  # fmt: skip
+            data.train,
+            recipe.codec,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            flip=recipe.flip,
+            crop=recipe.crop,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            device=accelerator.device,
+            workers=data.workers,
+            max_damaged=data.max_damaged,
+            tell=self._tell,
+        )
         torch.manual_seed(recipe.seed)
         generator, critic = recipe.generator.build(), recipe.critic.build()
         self.average = recipe.generator.build() if recipe.ema else None
@@ -71,16 +84,27 @@ class Trainer:
         if self.begins_at is None and init:
             init.load(generator, critic)
         elif self.begins_at is None and isinstance(recipe.generator, Pretrainable):
-            recipe.generator.pretrain(generator)  # before anything is written: the weights may not be at hand
-        self.generator, self.critic = make_networks(recipe, generator, critic, accelerator, self.engine)
+            recipe.generator.pretrain(
+                generator
+            )  # before anything is written: the weights may not be at hand
+        self.generator, self.critic = make_networks(
+            recipe, generator, critic, accelerator, self.engine
+        )
         if self.average is not None:
             self.average.load_state_dict(generator.state_dict())
             self.average.to(accelerator.device).eval().requires_grad_(False)
-        resources = Resources(accelerator.device, recipe.codec, lambda: ab_histogram(data.train), self.generator.module)
+        resources = Resources(
+            accelerator.device,
+            recipe.codec,
+            lambda: ab_histogram(data.train),
+            self.generator.module,
+        )
         self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
         self.journal = Journal(run, accelerator)
         split = data.validation
-        self.validation = Validation(recipe, split, accelerator, self.journal) if split is not None else None
+        self.validation = (
+            Validation(recipe, split, accelerator, self.journal) if split is not None else None
+        )
         self.plateau = PlateauWatch(recipe.plateau)
         self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
         self.saver = Saver(run, recipe, self.journal)
@@ -142,9 +166,18 @@ class Trainer:
             save_best(self.run, self.saver.best)
         self.journal.begin(self.recipe, self.step)
         world, device = self.accelerator.num_processes, str(self.accelerator.device)
-        facts = {"images": self.images, "dataset_id": self.dataset_id, "world": world, "device": device}
+        facts = {
+            "images": self.images,
+            "dataset_id": self.dataset_id,
+            "world": world,
+            "device": device,
+        }
         more = {"init_from": self.begun_from} if self.begun_from else {}
-        self.journal.write("start", self.step, {**facts, "mixed_precision": self.accelerator.mixed_precision, **more})
+        self.journal.write(
+            "start",
+            self.step,
+            {**facts, "mixed_precision": self.accelerator.mixed_precision, **more},
+        )
         if self.begun_from and self.begins_at is None:
             self.save()  # that other run may go on or go away: from here on this one needs it no more
         self.meter.begin(self.images)
@@ -155,7 +188,15 @@ class Trainer:
         self.generator.set_rate(self._rate_factor())
         self.critic.set_rate(self._rate_factor())
         with mended(self.generator.module, self.critic.module):
-            losses = train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, self.clock)
+            losses = train_step(
+                self.generator,
+                self.critic,
+                self.recipe,
+                self.measures,
+                batch,
+                self.step,
+                self.clock,
+            )
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
@@ -170,7 +211,10 @@ class Trainer:
         recipe, last = self.recipe, self.images >= self.total
         if self.step % recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
-        validate, save = (self.step % every == 0 or last for every in (recipe.evaluate_every, recipe.checkpoint_every))
+        validate, save = (
+            self.step % every == 0 or last
+            for every in (recipe.evaluate_every, recipe.checkpoint_every)
+        )
         if validate or save:
             self.state.agree_on_buffers()
         is_best = validate and self._validate()
@@ -184,10 +228,16 @@ class Trainer:
             return {}
         if self.data.max_damaged:
             values["substituted"] = self.meter.substituted()
-        where = {"images": self.images, "epoch": self.epoch, "lr": self.recipe.generator_adam.lr * self._rate_factor()}
+        where = {
+            "images": self.images,
+            "epoch": self.epoch,
+            "lr": self.recipe.generator_adam.lr * self._rate_factor(),
+        }
         self.journal.write("train", self.step, {**where, **values})
         losses = values["losses"]
-        shown: dict[str, str] = {n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses}
+        shown: dict[str, str] = {
+            n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses
+        }
         return {**shown, "data wait": f"{values['data_wait']:.1%}"}
 
     def _tell(self, text: str) -> None:
@@ -200,8 +250,12 @@ class Trainer:
         began = time.monotonic()
         generator = self.average if self.average is not None else self.generator.module
         scores = self.validation.score(generator)
-        self.journal.write("validation", self.step, {"images": self.images, "epoch": self.epoch, **scores})
-        if self.step % self.recipe.evaluate_every == 0:  # not the one at the end: a longer run would not have had it
+        self.journal.write(
+            "validation", self.step, {"images": self.images, "epoch": self.epoch, **scores}
+        )
+        if (
+            self.step % self.recipe.evaluate_every == 0
+        ):  # not the one at the end: a longer run would not have had it
             self.plateau.see(scores["metrics"]["l1"]["generated"])
         self.validation.draw(generator, self.step)
         self.meter.pause(time.monotonic() - began)
@@ -233,16 +287,25 @@ class Trainer:
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "images": self.images, "dataset_id": self.dataset_id, "recipe": self.recipe.digest,
-            "order": ORDER_VERSION, "torch": torch.__version__, "init_from": self.begun_from, **self.state.plain(),
-        }  # fmt: skip
+            "images": self.images,
+            "dataset_id": self.dataset_id,
+            "recipe": self.recipe.digest,
+            "order": ORDER_VERSION,
+            "torch": torch.__version__,
+            "init_from": self.begun_from,
+            **self.state.plain(),
+        }
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint; raises `UserError` if it is of another run."""
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
         self.state.load(folder, state)
-        self.step, self.images, self.begun_from = state["step"], state["images"], state.get("init_from")
+        self.step, self.images, self.begun_from = (
+            state["step"],
+            state["images"],
+            state.get("init_from"),
+        )
         self.saver.best = resumed_best(self.run, self.recipe.keep_best, state.get("best"))
 
     def _end(self, how: str) -> None:

@@ -21,22 +21,36 @@ _SAMPLES = 8  # photographs in a sample grid
 class Validation:
     """Scores a generator on a split, with all ranks, and shows what it makes of a few of its photographs."""
 
-    def __init__(self, recipe: Recipe, split: Split, accelerator: Accelerator, journal: Journal) -> None:
-        self.recipe, self.split, self.accelerator, self.journal = recipe, split, accelerator, journal
+    def __init__(
+        self, recipe: Recipe, split: Split, accelerator: Accelerator, journal: Journal
+    ) -> None:
+        self.recipe, self.split, self.accelerator, self.journal = (
+            recipe,
+            split,
+            accelerator,
+            journal,
+        )
 
     def score(self, generator: nn.Module) -> Scores:
         """The quick metrics of the whole split, the same on every rank; every rank must call it."""
         return score_split(
-            generator, self.recipe.codec, self.split, self.accelerator.device,
-            rank=self.accelerator.process_index, world=self.accelerator.num_processes,
-            dropout=self.recipe.test_dropout, metrics="core",
-        )  # fmt: skip
+            generator,
+            self.recipe.codec,
+            self.split,
+            self.accelerator.device,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            dropout=self.recipe.test_dropout,
+            metrics="core",
+        )
 
     def draw(self, generator: nn.Module, step: int) -> None:
         """The sample grid of a step; rank 0 alone draws."""
         if not self.accelerator.is_main_process:
             return
-        chosen = np.linspace(0, len(self.split) - 1, min(_SAMPLES, len(self.split))).round().astype(int)
+        chosen = (
+            np.linspace(0, len(self.split) - 1, min(_SAMPLES, len(self.split))).round().astype(int)
+        )
         lab = stored_to_lab(torch.from_numpy(self.split.read(chosen))).to(self.accelerator.device)
         generated = generate(generator, self.recipe.codec, lab, dropout=self.recipe.test_dropout)
         self.journal.picture("samples", step, sample_grid(lab, generated))

@@ -21,7 +21,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "reading shards and making batches of them, and finding any position",
     ),
     "build": ("launch.benchmark.loading.build", "packing photographs into shards"),
-    "step": ("launch.benchmark.training.step", "a training step, beside a loop in plain PyTorch and with each flag"),
+    "step": (
+        "launch.benchmark.training.step",
+        "a training step, beside a loop in plain PyTorch and with each flag",
+    ),
     "scaling": (
         "launch.benchmark.training.scaling",
         "more processes, each with a batch of its own or with one batch shared",
@@ -41,7 +44,9 @@ def usage() -> str:
     """The benchmarks, with a phrase each."""
     width = max(map(len, BENCHMARKS))
     lines = [f"  {name:<{width}}  {phrase}" for name, (_, phrase) in BENCHMARKS.items()]
-    return "\n".join(["usage: python -m launch.benchmark NAME [WORDS...]", "", *lines, "", _EXAMPLE])
+    return "\n".join(
+        ["usage: python -m launch.benchmark NAME [WORDS...]", "", *lines, "", _EXAMPLE]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     heights = [_GAP + _BAR * len(some) for some in grouped]
     figure = Figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
     for axes, (section, unit), some in zip(
-        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat, groups, grouped, strict=True
+        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat,
+        groups,
+        grouped,
+        strict=True,
     ):
         _bars(axes, some)
         axes.set_title(section, fontsize=10, loc="left")
@@ -39,6 +42,11 @@ def _bars(axes: Axes, rows: list[Row]) -> None:
     axes.margins(x=0.12)
     for place, row in enumerate(rows):
         axes.annotate(
-            f"{row.value:,.4g}", (row.high, place), (6, 0), textcoords="offset points", va="center", fontsize=8
+            f"{row.value:,.4g}",
+            (row.high, place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
         )
     axes.spines[["top", "right"]].set_visible(False)

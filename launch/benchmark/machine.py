@@ -13,7 +13,15 @@ import torch
 
 from shards.__main__ import cores
 
-VERSIONS = ("torch", "numpy", "pillow", "scikit-image", "webdataset", "litdata", "mosaicml-streaming")
+VERSIONS = (
+    "torch",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "webdataset",
+    "litdata",
+    "mosaicml-streaming",
+)
 
 
 def version(package: str) -> str | None:

@@ -56,7 +56,9 @@ class Figures:
 
     def over(self, other: Figures) -> Figures:
         """The ratio to `other`, round by round."""
-        return Figures(tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True)))
+        return Figures(
+            tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
+        )
 
 
 def measure(contestant: Contestant, seconds: float) -> float:
@@ -85,7 +87,9 @@ def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
         next(stream)
 
 
-def in_turns(label: str, contestants: Sequence[Contestant], seconds: float, rounds: int) -> dict[str, Figures]:
+def in_turns(
+    label: str, contestants: Sequence[Contestant], seconds: float, rounds: int
+) -> dict[str, Figures]:
     """Measure every contestant once a round, `seconds` a time; samples a second by name."""
     found: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with ProgressLine(label, rounds * len(contestants), "measurements") as progress:

@@ -27,13 +27,27 @@ example: two runs beside each other, with what they make of held-out photographs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write OUT/report.html; returns the exit status."""
-    words = DoorParser("launch.report", "Show what became of runs in one HTML file that opens from disk.", _EXAMPLE)
-    words.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that launch.train wrote")
-    words.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for report.html")
-    words.add_argument("--shards", metavar="DIR", help="the shards, for what needs them: photographs, best and worst")
+    words = DoorParser(
+        "launch.report", "Show what became of runs in one HTML file that opens from disk.", _EXAMPLE
+    )
+    words.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders that launch.train wrote"
+    )
+    words.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for report.html"
+    )
+    words.add_argument(
+        "--shards",
+        metavar="DIR",
+        help="the shards, for what needs them: photographs, best and worst",
+    )
     add_cache(words)
     words.add_argument(
-        "--photos", type=at_least_one, default=200, metavar="N", help="look at so many held-out ones; default 200"
+        "--photos",
+        type=at_least_one,
+        default=200,
+        metavar="N",
+        help="look at so many held-out ones; default 200",
     )
     asked = words.parse_args(argv)
     if asked.out.is_file():

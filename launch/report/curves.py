@@ -18,7 +18,14 @@ from launch.report.run_history import Line, Story
 Chart = dict[str, Any]
 Series = dict[str, Any]
 
-_FIRST = ("l1", "psnr", "colourfulness_ratio", "fid", "bright_spots", "sepia")  # metrics that are shown at once
+_FIRST = (
+    "l1",
+    "psnr",
+    "colourfulness_ratio",
+    "fid",
+    "bright_spots",
+    "sepia",
+)  # metrics that are shown at once
 _POINTS = 300  # a line: more are averaged in so many stretches, with the least and the greatest as a pale band
 _GAME = ("critic", "generator", "adversarial")
 
@@ -51,9 +58,13 @@ def chart(title: str, series: Iterable[Series], group: str, **more: Any) -> Char
     return {"title": title, "group": group, "series": kept, "log": log, "rules": [], **more}
 
 
-def line(name: str, colour: int, points: Iterable[tuple[float, float | None]], dashed: bool = False) -> Series:
+def line(
+    name: str, colour: int, points: Iterable[tuple[float, float | None]], dashed: bool = False
+) -> Series:
     """A named line; `colour` counts from 0, -1 is grey."""
-    found = np.array([(x, y) for x, y in points if y is not None and np.isfinite(y)], float).reshape(-1, 2)
+    found = np.array(
+        [(x, y) for x, y in points if y is not None and np.isfinite(y)], float
+    ).reshape(-1, 2)
     return {"name": name, "colour": colour, "dashed": dashed, **_thinned(found)}
 
 
@@ -61,7 +72,10 @@ def _thinned(points: np.ndarray) -> dict[str, list[float]]:
     if len(points) <= _POINTS:
         return {"x": points[:, 0].tolist(), "y": _short(points[:, 1])}
     parts = np.array_split(points, _POINTS)
-    band = {"low": _short([part[:, 1].min() for part in parts]), "high": _short([part[:, 1].max() for part in parts])}
+    band = {
+        "low": _short([part[:, 1].min() for part in parts]),
+        "high": _short([part[:, 1].max() for part in parts]),
+    }
     means = np.array([part.mean(0) for part in parts])
     return {"x": means[:, 0].round().tolist(), "y": _short(means[:, 1]), **band}
 
@@ -97,7 +111,11 @@ def _losses_of_one(story: Story) -> list[Chart]:
         "What the critic says: mean scores": scores,
     }
     return [
-        chart(title, [line(name, i, _loss_points(story.train, name)) for i, name in enumerate(members)], "losses")
+        chart(
+            title,
+            [line(name, i, _loss_points(story.train, name)) for i, name in enumerate(members)],
+            "losses",
+        )
         for title, members in groups.items()
     ]
 
@@ -106,7 +124,10 @@ def _losses_of_many(stories: Sequence[Story]) -> list[Chart]:
     return [
         chart(
             f"Loss: {name}",
-            [line(story.name, i, _loss_points(story.train, name)) for i, story in enumerate(stories)],
+            [
+                line(story.name, i, _loss_points(story.train, name))
+                for i, story in enumerate(stories)
+            ],
             "losses",
         )
         for name in _loss_names(stories)
@@ -125,15 +146,24 @@ def _metric(stories: Sequence[Story], name: str) -> Chart:
         line("generated" if single else story.name, i, _metric_points(story, name, "generated"))
         for i, story in enumerate(stories)
     ]
-    references = ("truth", "median") if name == "colourfulness_ratio" else ("grey", "median", "truth")
-    rules = [{"y": value, "name": v} for v in references if (value := _reference(stories, name, v)) is not None]
+    references = (
+        ("truth", "median") if name == "colourfulness_ratio" else ("grey", "median", "truth")
+    )
+    rules = [
+        {"y": value, "name": v}
+        for v in references
+        if (value := _reference(stories, name, v)) is not None
+    ]
     if name == "colourfulness_ratio":
         rules += [{"y": 1.0, "name": "truth"}, {"y": SEPIA, "name": "sepia below"}]
     return chart(label, series, "metrics" if name in _FIRST else "more", note=better, rules=rules)
 
 
 def _metric_points(story: Story, name: str, version: str) -> list[tuple[float, float | None]]:
-    return [(each["images"], each.get("metrics", {}).get(name, {}).get(version)) for each in story.validation]
+    return [
+        (each["images"], each.get("metrics", {}).get(name, {}).get(version))
+        for each in story.validation
+    ]
 
 
 def _reference(stories: Sequence[Story], name: str, version: str) -> float | None:
@@ -145,7 +175,10 @@ def _reference(stories: Sequence[Story], name: str, version: str) -> float | Non
 def _machine(stories: Sequence[Story]) -> list[Chart]:
     fields: dict[str, tuple[str, dict[str, Any]]] = {
         "images_per_second": ("Images a second", {}),
-        "data_wait": ("Waiting for data, share of time", {"rules": [{"y": WAIT, "name": "too slow"}], "log": False}),
+        "data_wait": (
+            "Waiting for data, share of time",
+            {"rules": [{"y": WAIT, "name": "too slow"}], "log": False},
+        ),
         "gradient_norms/generator": ("Norm of the generator's gradients", {}),
         "gradient_norms/critic": ("Norm of the critic's gradients", {}),
         "lr": ("Learning rate of the generator", {}),

@@ -27,7 +27,10 @@ def webp(picture: np.ndarray | Image.Image, lossless: bool = False) -> str:
 def frames(story: Story, runs: int) -> list[dict[str, object]]:
     """The run's sample grids, evenly chosen with the first and the last: step, images, src, width, height."""
     chosen = evenly(story.samples, max(4, _FRAMES // runs))
-    return [{"step": step, "images": step * story.recipe.batch_size, **_frame(path)} for step, path in chosen]
+    return [
+        {"step": step, "images": step * story.recipe.batch_size, **_frame(path)}
+        for step, path in chosen
+    ]
 
 
 def _frame(path: Path) -> dict[str, object]:

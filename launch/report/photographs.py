@@ -64,21 +64,28 @@ def photographs(looked: Looked, each: int) -> dict[str, Any]:
     ranked, count = np.argsort(-looked.gain, kind="stable"), len(looked.numbers)
     some = np.unique(np.linspace(0, count - 1, min(each, count)).round().astype(int))
     return {
-        "count": count, "some": [_shown(looked, i) for i in some], "best": [_shown(looked, i) for i in ranked[:each]],
-        "worst": [_shown(looked, i) for i in ranked[::-1][:each]], "histograms": histograms(looked),
+        "count": count,
+        "some": [_shown(looked, i) for i in some],
+        "best": [_shown(looked, i) for i in ranked[:each]],
+        "worst": [_shown(looked, i) for i in ranked[::-1][:each]],
+        "histograms": histograms(looked),
         "better": int((looked.gain > 0).sum()),
-    }  # fmt: skip
+    }
 
 
 def _shown(looked: Looked, place: int) -> dict[str, Any]:
     truth, rows = looked.truth[place], looked.rows
     return {
-        "number": int(looked.numbers[place]), "size": truth.shape[-1], "grey": _picture(grey(truth)),
-        "generated": _picture(looked.made[place]), "truth": _picture(truth),
-        "l1": float(rows["l1.generated"][place]), "l1_grey": float(rows["l1.grey"][place]),
+        "number": int(looked.numbers[place]),
+        "size": truth.shape[-1],
+        "grey": _picture(grey(truth)),
+        "generated": _picture(looked.made[place]),
+        "truth": _picture(truth),
+        "l1": float(rows["l1.generated"][place]),
+        "l1_grey": float(rows["l1.grey"][place]),
         "colourful": float(rows["colourfulness.generated"][place]),
         "colourful_truth": float(rows["colourfulness.truth"][place]),
-    }  # fmt: skip
+    }
 
 
 def _picture(lab: np.ndarray) -> str:
@@ -103,7 +110,10 @@ def histograms(looked: Looked) -> list[dict[str, Any]]:
 def _counts(lab: np.ndarray) -> np.ndarray:
     """(cells of b, cells of a), a and b beyond the reach in the outermost cells."""
     cells = 2 * _REACH // _UNITS + 1
-    a, b = (np.clip(np.floor(lab[:, i] / _UNITS + 0.5).astype(int) + cells // 2, 0, cells - 1).ravel() for i in (1, 2))
+    a, b = (
+        np.clip(np.floor(lab[:, i] / _UNITS + 0.5).astype(int) + cells // 2, 0, cells - 1).ravel()
+        for i in (1, 2)
+    )
     return np.bincount(b * cells + a, minlength=cells * cells).reshape(cells, cells)
 
 

@@ -21,40 +21,70 @@ from launch.report.curves import charts_of
 from launch.report.embedded_images import frames
 from launch.report.run_history import Story
 from launch.report.summary import duration, summary
-from launch.report.tables import METRIC_COLUMNS, below_metrics, comparison, metric_rows, protocol, recipe_rows
+from launch.report.tables import (
+    METRIC_COLUMNS,
+    below_metrics,
+    comparison,
+    metric_rows,
+    protocol,
+    recipe_rows,
+)
 
 _SCRIPTS = ("charts.js", "controls.js")
-_HOW = {"finished": "finished", "stopped": "stopped by a signal", "killed": "killed", "open": "running, or killed"}
+_HOW = {
+    "finished": "finished",
+    "stopped": "stopped by a signal",
+    "killed": "killed",
+    "open": "running, or killed",
+}
 
 
 def page(stories: Sequence[Story], photos: Sequence[Any] | None = None) -> str:
     """The whole file. `photos`: for each run what `launch.report.photographs` made of it, or None."""
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
-    runs = [_run(story, len(stories), photos[i] if photos else None) for i, story in enumerate(stories)]
-    return _environment().get_template("page.html").render(
-        title=" · ".join(story.name for story in stories),
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
-        style=Markup(style), script=Markup(script),
-        runs=runs, columns=METRIC_COLUMNS, comparison=comparison(stories) if len(stories) > 1 else None,
-        data=_inert({"charts": charts_of(stories), "timeline": timeline(stories)}),
-    )  # fmt: skip
+    runs = [
+        _run(story, len(stories), photos[i] if photos else None) for i, story in enumerate(stories)
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=" · ".join(story.name for story in stories),
+            made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+            style=Markup(style),
+            script=Markup(script),
+            runs=runs,
+            columns=METRIC_COLUMNS,
+            comparison=comparison(stories) if len(stories) > 1 else None,
+            data=_inert({"charts": charts_of(stories), "timeline": timeline(stories)}),
+        )
+    )
 
 
 def _run(story: Story, runs: int, photos: Any) -> dict[str, Any]:
     return {
-        "name": story.name, "summary": summary(story), "photos": photos, "frames": frames(story, runs),
-        "metrics": metric_rows(story), "protocol": protocol(story), "notes": below_metrics(story),
-        "recipe": recipe_rows(story), "sessions": [_session(session) for session in story.sessions],
-    }  # fmt: skip
+        "name": story.name,
+        "summary": summary(story),
+        "photos": photos,
+        "frames": frames(story, runs),
+        "metrics": metric_rows(story),
+        "protocol": protocol(story),
+        "notes": below_metrics(story),
+        "recipe": recipe_rows(story),
+        "sessions": [_session(session) for session in story.sessions],
+    }
 
 
 def _session(session: Any) -> dict[str, str]:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(session.began))
     return {
-        "began": began, "lasted": duration(session.ended - session.began), "how": _HOW[session.how],
-        "images": f"{session.first:,} to {session.last:,}", "where": f"{session.world} on {session.device}",
-    }  # fmt: skip
+        "began": began,
+        "lasted": duration(session.ended - session.began),
+        "how": _HOW[session.how],
+        "images": f"{session.first:,} to {session.last:,}",
+        "where": f"{session.world} on {session.device}",
+    }
 
 
 def timeline(stories: Sequence[Story]) -> list[dict[str, Any]]:
@@ -63,7 +93,12 @@ def timeline(stories: Sequence[Story]) -> list[dict[str, Any]]:
         {
             "name": story.name,
             "sessions": [
-                {"began": s.began, "ended": s.ended, "how": s.how, "told": f"{_HOW[s.how]} at {s.last:,} images"}
+                {
+                    "began": s.began,
+                    "ended": s.ended,
+                    "how": s.how,
+                    "told": f"{_HOW[s.how]} at {s.last:,} images",
+                }
                 for s in story.sessions
             ],
         }
@@ -73,9 +108,12 @@ def timeline(stories: Sequence[Story]) -> list[dict[str, Any]]:
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("launch.report", "page"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("launch.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _asset(name: str) -> str:

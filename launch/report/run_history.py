@@ -77,15 +77,29 @@ def read_stories(runs: Sequence[Path]) -> list[Story]:
 def read_story(run: Path, name: str) -> Story:
     """One run's story."""
     if not (run / "recipe.json").is_file():
-        raise UserError(f"{run} holds no run (no recipe.json): give folders that launch.train wrote")
+        raise UserError(
+            f"{run} holds no run (no recipe.json): give folders that launch.train wrote"
+        )
     path = run / "metrics.jsonl"
-    lines = [line for line in read_metrics(path) if "kind" in line and "step" in line] if path.is_file() else []
-    by_kind = {kind: tuple(line for line in lines if line["kind"] == kind) for kind in ("train", "validation")}
+    lines = (
+        [line for line in read_metrics(path) if "kind" in line and "step" in line]
+        if path.is_file()
+        else []
+    )
+    by_kind = {
+        kind: tuple(line for line in lines if line["kind"] == kind)
+        for kind in ("train", "validation")
+    }
     return Story(
-        run=run, name=name, recipe=load_recipe(run / "recipe.json"), **by_kind,
+        run=run,
+        name=name,
+        recipe=load_recipe(run / "recipe.json"),
+        **by_kind,
         others=tuple(line for line in lines if line["kind"] not in by_kind),
-        sessions=tuple(sessions_of(lines)), scores=_scores(run, by_kind["validation"]), samples=_samples(run),
-    )  # fmt: skip
+        sessions=tuple(sessions_of(lines)),
+        scores=_scores(run, by_kind["validation"]),
+        samples=_samples(run),
+    )
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -124,6 +138,11 @@ def _session(share: Sequence[Line], is_last: bool) -> Session:
     images = max(int(line.get("images", 0)) for line in share)
     times = [float(line["time"]) for line in share if "time" in line] or [0.0]
     return Session(
-        times[0], times[-1], int(start.get("images", 0)), images, how, int(start.get("world", 1)),
+        times[0],
+        times[-1],
+        int(start.get("images", 0)),
+        images,
+        how,
+        int(start.get("world", 1)),
         str(start.get("device", "?")),
-    )  # fmt: skip
+    )

@@ -17,7 +17,12 @@ _NOW = ("sepia",)  # told of the last scores instead
 
 def summary(story: Story) -> dict[str, Any]:
     """Facts, cards and sentences of one run."""
-    return {"facts": facts(story), "cards": cards(story), "sentences": sentences(story), "warnings": warnings(story)}
+    return {
+        "facts": facts(story),
+        "cards": cards(story),
+        "sentences": sentences(story),
+        "warnings": warnings(story),
+    }
 
 
 def facts(story: Story) -> list[tuple[str, str]]:
@@ -30,7 +35,10 @@ def facts(story: Story) -> list[tuple[str, str]]:
         ("images a second", f"{_rate(story):,.1f}" if story.seconds else "–"),
     ]
     if last:
-        found += [("processes", f"{last.world} on {last.device}"), ("state", _state(story.sessions))]
+        found += [
+            ("processes", f"{last.world} on {last.device}"),
+            ("state", _state(story.sessions)),
+        ]
     return found
 
 
@@ -42,7 +50,11 @@ def _state(sessions: Sequence[Session]) -> str:
     last, early = sessions[-1], [session.how for session in sessions[:-1]]
     words = {"open": "running, or killed", "stopped": "stopped by a signal"}.get(last.how, last.how)
     told = [f"{words} {time.strftime('%Y-%m-%d %H:%M', time.gmtime(last.ended))} UTC"]
-    counts = {"stopped": "stopped by a signal", "killed": "killed", "finished": "gone on with after its end"}
+    counts = {
+        "stopped": "stopped by a signal",
+        "killed": "killed",
+        "finished": "gone on with after its end",
+    }
     told += [f"{early.count(how)} times {phrase}" for how, phrase in counts.items() if how in early]
     return "; ".join(told).replace("1 times", "once")
 
@@ -64,7 +76,10 @@ def cards(story: Story) -> list[dict[str, Any]]:
         if values.get("generated") is None:
             continue
         label, better, decimals = LABELS[name]
-        beside = {**{v: values.get(v) for v in ("grey", "median", "truth")}, "paper": paper.get(name)}
+        beside = {
+            **{v: values.get(v) for v in ("grey", "median", "truth")},
+            "paper": paper.get(name),
+        }
         shown = [f"{v} {value:.{decimals}f}" for v, value in beside.items() if value is not None]
         made.append(
             {
@@ -94,7 +109,11 @@ def sentences(story: Story) -> list[str]:
 
 def _beside(mine: float, other: float) -> str:
     share = mine / other - 1
-    return "level with" if abs(share) < 0.002 else f"{abs(share) * 100:.1f} % {'above' if share > 0 else 'below'}"
+    return (
+        "level with"
+        if abs(share) < 0.002
+        else f"{abs(share) * 100:.1f} % {'above' if share > 0 else 'below'}"
+    )
 
 
 def warnings(story: Story) -> list[str]:
@@ -102,10 +121,16 @@ def warnings(story: Story) -> list[str]:
     found = []
     ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None and ratio < SEPIA:
-        found.append(f"Colourfulness is {ratio:.2f} of the truth's: below {SEPIA}, colours are on their way to sepia.")
+        found.append(
+            f"Colourfulness is {ratio:.2f} of the truth's: below {SEPIA}, colours are on their way to sepia."
+        )
     l1 = story.metrics.get("l1", {})
     mine, median = l1.get("generated"), l1.get("median")
     if mine is not None and median is not None and mine > median:
         found.append("One constant colour has a lower L1: look at the pictures, not at L1.")
-    newest = {line["about"]: line for line in story.others if line["kind"] == "warning" and line["about"] not in _NOW}
+    newest = {
+        line["about"]: line
+        for line in story.others
+        if line["kind"] == "warning" and line["about"] not in _NOW
+    }
     return found + [f"At step {line['step']:,}: {line['text']}." for line in newest.values()]

@@ -27,8 +27,13 @@ def metric_rows(story: Story) -> list[dict[str, Any]]:
     for name, values in story.metrics.items():
         label, better, decimals = LABELS.get(name, (name, "", 4))
         cells = [cell(values.get(column), decimals) for column in COLUMNS]
-        cells[1:1] = [_interval(story, name, decimals), {"text": than_grey(story.scores, name), "value": None}]
-        rows.append({"name": label, "better": better, "cells": [*cells, cell(paper.get(name), decimals)]})
+        cells[1:1] = [
+            _interval(story, name, decimals),
+            {"text": than_grey(story.scores, name), "value": None},
+        ]
+        rows.append(
+            {"name": label, "better": better, "cells": [*cells, cell(paper.get(name), decimals)]}
+        )
     return rows
 
 
@@ -55,7 +60,11 @@ def comparison(stories: Sequence[Story]) -> dict[str, Any]:
     metrics = [name for name in LABELS if any(name in story.metrics for story in stories)]
     columns = [{"label": LABELS[name][0], "better": LABELS[name][1]} for name in metrics]
     rows = [
-        {"name": story.name, "kind": "run", "cells": [*_pace(story), *_values(story, metrics, "generated")]}
+        {
+            "name": story.name,
+            "kind": "run",
+            "cells": [*_pace(story), *_values(story, metrics, "generated")],
+        }
         for story in stories
     ]
     return {"columns": columns, "rows": rows + _references(stories, metrics)}
@@ -80,7 +89,13 @@ def _references(stories: Sequence[Story], metrics: Sequence[str]) -> list[dict[s
         for version in COLUMNS[1:]:
             cells = _values(story, metrics, version)
             if any(each["text"] for each in cells):
-                rows.append({"name": version + where, "kind": "reference", "cells": [cell(None, 0)] * 2 + cells})
+                rows.append(
+                    {
+                        "name": version + where,
+                        "kind": "reference",
+                        "cells": [cell(None, 0)] * 2 + cells,
+                    }
+                )
     return rows
 
 
@@ -95,7 +110,8 @@ def recipe_rows(story: Story) -> list[dict[str, Any]]:
     make = RECIPES.get(story.recipe.name)
     published = flat(to_plain(make())) if make else {}
     rows = [
-        {"field": name, "value": value, "published": _other(name, value, published)} for name, value in mine.items()
+        {"field": name, "value": value, "published": _other(name, value, published)}
+        for name, value in mine.items()
     ]
     return sorted(rows, key=lambda row: row["published"] is None)
 

@@ -41,22 +41,45 @@ def parser() -> DoorParser:
     """The words this door understands."""
     words = DoorParser("launch.reproduce", __doc__ or "", _EXAMPLE)
     words.add_argument("table", choices=datasets.SIZES, help="which table")
-    words.add_argument("--source", type=Path, required=True, metavar="DIR", help="CIFAR-10's folder, or photographs")
-    words.add_argument("--out", type=Path, required=True, metavar="DIR", help="where everything goes")
     words.add_argument(
-        "--budget", type=budget, required=True, metavar="minutes:N|images:N|full",
-        help="images each network sees: so many, what N minutes allow on this device, or the table's full number",
-    )  # fmt: skip
-    words.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of the table's")
-    words.add_argument(
-        "--seeds", nargs="+", type=at_least_zero, default=[0], metavar="N", help="train each with these; default 0"
+        "--source",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="CIFAR-10's folder, or photographs",
     )
     words.add_argument(
-        "--base-channels", type=at_least_one, default=16, metavar="N",
+        "--out", type=Path, required=True, metavar="DIR", help="where everything goes"
+    )
+    words.add_argument(
+        "--budget",
+        type=budget,
+        required=True,
+        metavar="minutes:N|images:N|full",
+        help="images each network sees: so many, what N minutes allow on this device, or the table's full number",
+    )
+    words.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of the table's")
+    words.add_argument(
+        "--seeds",
+        nargs="+",
+        type=at_least_zero,
+        default=[0],
+        metavar="N",
+        help="train each with these; default 0",
+    )
+    words.add_argument(
+        "--base-channels",
+        type=at_least_one,
+        default=16,
+        metavar="N",
         help="width of all networks but nazeri's table's, which are as published (default: 16)",
-    )  # fmt: skip
-    words.add_argument("--limit", type=at_least_one, metavar="N", help="score the first N held-out pictures only")
-    words.add_argument("--photos", type=Path, metavar="DIR", help="draw the picture from this shard set instead")
+    )
+    words.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="score the first N held-out pictures only"
+    )
+    words.add_argument(
+        "--photos", type=Path, metavar="DIR", help="draw the picture from this shard set instead"
+    )
     return words
 
 
@@ -74,16 +97,25 @@ def asked_of(words: Sequence[str] | None) -> tuple[Asked, Budget, Path | None]:
     if found.photos:
         open_photos(found.photos, datasets.SIZES[found.table])
     asked = Asked(
-        table=found.table, source=found.source, out=found.out, recipes=tuple(names), seeds=tuple(found.seeds),
-        base_channels=None if found.table == "nazeri" else found.base_channels, limit=found.limit,
-    )  # fmt: skip
+        table=found.table,
+        source=found.source,
+        out=found.out,
+        recipes=tuple(names),
+        seeds=tuple(found.seeds),
+        base_channels=None if found.table == "nazeri" else found.base_channels,
+        limit=found.limit,
+    )
     return asked, found.budget, found.photos
 
 
 def make(asked: Asked, plan: Plan, built: datasets.Sets, photos: Path | None) -> str:
     """Train and score what is left to do; the table's text, written after every network."""
     weights = asked.out / "judge.safetensors"
-    eyes = feature_classifier.judge_for(asked.source, weights, plan.judge_images) if built.labelled else None
+    eyes = (
+        feature_classifier.judge_for(asked.source, weights, plan.judge_images)
+        if built.labelled
+        else None
+    )
     chosen = entries(asked, plan, built.size)
     for place, entry in enumerate(chosen, 1):
         print(f"\n== {entry.name} ({place} of {len(chosen)})", flush=True)
@@ -95,7 +127,10 @@ def make(asked: Asked, plan: Plan, built: datasets.Sets, photos: Path | None) ->
         document = {"conditions": facts, "results": results}
         write_whole(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
         write_whole(asked.out / "table.md", text.encode())
-    shown = {result["recipe"]: asked.out / f"{result['recipe']}-{result['seed']}" for result in reversed(results)}
+    shown = {
+        result["recipe"]: asked.out / f"{result['recipe']}-{result['seed']}"
+        for result in reversed(results)
+    }
     ordered = {name: shown[name] for name in RECIPES if name in shown}
     draw(ordered, photos or built.held_out, built.size, asked.out / "picture.png")
     return text
@@ -106,5 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked, wanted, photos = asked_of(argv)
     built = datasets.build(asked.table, asked.source, asked.out / "shards")
     plan = make_plan(asked, wanted, built)
-    print(f"\n{make(asked, plan, built, photos)}\n{asked.out}/table.md, table.json, picture.png", file=sys.stdout)
+    print(
+        f"\n{make(asked, plan, built, photos)}\n{asked.out}/table.md, table.json, picture.png",
+        file=sys.stdout,
+    )
     return 0

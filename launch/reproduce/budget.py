@@ -30,7 +30,11 @@ from shards.errors import UserError
 from shards.files import write_whole
 from shards.inspect.statistics import CENTRES
 
-FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}  # nazeri: 200 epochs; about 10; about 100
+FULL = {
+    "nazeri": 10_000_000,
+    "cifar10": 500_000,
+    "photos": 150_000,
+}  # nazeri: 200 epochs; about 10; about 100
 _JUDGE_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % of the test pictures named rightly
 _START = 25.0  # seconds to start a training and a scoring, and to end them, on two slow cores
 _PROBE = 1.0  # seconds of steps that tell how fast a recipe is
@@ -64,7 +68,9 @@ def make_plan(asked: Asked, wanted: Budget, built: Sets) -> Plan:
     if path.is_file():
         document = json.loads(path.read_text())
         if document["asked"] != words:
-            raise UserError(f"{asked.out} was begun with other words ({document['asked']}): choose another --out")
+            raise UserError(
+                f"{asked.out} was begun with other words ({document['asked']}): choose another --out"
+            )
         return Plan(**document["plan"])
     plan = _decide(asked, wanted, built)
     write_whole(path, json.dumps({"asked": words, "plan": asdict(plan)}, indent=1).encode() + b"\n")
@@ -84,7 +90,9 @@ def _decide(asked: Asked, wanted: Budget, built: Sets) -> Plan:
     left = 0.85 * seconds - _START * len(asked.recipes) * len(asked.seeds)
     least = max(recipe.batch_size for recipe in recipes)
     images = max(least, int(_SHARE * left / each))
-    print(f"{1 / each:.1f} images a second through all networks: {images:,} images each", flush=True)
+    print(
+        f"{1 / each:.1f} images a second through all networks: {images:,} images each", flush=True
+    )
     return Plan(images, limit, judge_images)
 
 

@@ -23,14 +23,22 @@ def conditions(
     """Everything that a figure of the table depends on, ready for JSON; `commit` scored, `trained_at` trained."""
     held_out = open_held_out(built.held_out)
     return {
-        **asked.plain(), **asdict(plan), "judge": judge.describe() if judge else None, "commit": commit(),
+        **asked.plain(),
+        **asdict(plan),
+        "judge": judge.describe() if judge else None,
+        "commit": commit(),
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
-        "mixed_precision": sorted({each for row in results for each in row.get("mixed_precision", ["unknown"])}),
+        "mixed_precision": sorted(
+            {each for row in results for each in row.get("mixed_precision", ["unknown"])}
+        ),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
-        "machine": machine(), "training_pictures": len(Split(built.train, "train")),
-        "left_out": left_out(built.train), "held_out": f"{held_out.name} of {held_out.dataset_id}",
-        "held_out_pictures": min(len(held_out), plan.limit or len(held_out)), "size": built.size,
-    }  # fmt: skip
+        "machine": machine(),
+        "training_pictures": len(Split(built.train, "train")),
+        "left_out": left_out(built.train),
+        "held_out": f"{held_out.name} of {held_out.dataset_id}",
+        "held_out_pictures": min(len(held_out), plan.limit or len(held_out)),
+        "size": built.size,
+    }
 
 
 def left_out(shards: Path) -> dict[str, int]:

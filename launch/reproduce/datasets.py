@@ -12,7 +12,9 @@ from shards.sources.cifar10 import SIDE
 
 SIZES = {"nazeri": SIDE, "cifar10": SIDE, "photos": 64}
 NAZERI = ["nazeri_gan", "nazeri_unet_l2"]
-_SOME_LEFT_OUT = 1  # the build's exit status when it left grey or unreadable pictures out, and listed them
+_SOME_LEFT_OUT = (
+    1  # the build's exit status when it left grey or unreadable pictures out, and listed them
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,19 @@ def _training_batches(source: Path) -> str:
 
 
 def _build(source: Path | str, out: Path, size: int, *words: str) -> None:
-    line = [sys.executable, "-m", "shards", "build", str(source), str(out), "--size", str(size), *words]
+    line = [
+        sys.executable,
+        "-m",
+        "shards",
+        "build",
+        str(source),
+        str(out),
+        "--size",
+        str(size),
+        *words,
+    ]
     status = subprocess.run(line, check=False).returncode
     if status not in (0, _SOME_LEFT_OUT):
-        raise UserError(f"building {out} ended with status {status}; what it printed above says why")
+        raise UserError(
+            f"building {out} ended with status {status}; what it printed above says why"
+        )

@@ -14,7 +14,12 @@ import torch
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, latest_checkpoint, load_state
+from colortrain.runs.checkpoint import (
+    checkpoint_folder,
+    checkpoint_steps,
+    latest_checkpoint,
+    load_state,
+)
 from launch.compare import prepared, run
 from launch.processes import launcher, sharing
 from launch.reproduce.conditions import commit
@@ -45,7 +50,10 @@ class Entry:
 def entries(asked: Asked, plan: Plan, size: int) -> list[Entry]:
     """All networks of the table: every recipe with the first seed, then every recipe with the next."""
     return [
-        Entry(dataclasses.replace(resolved(name, asked, size, plan.images), seed=seed), asked.out / f"{name}-{seed}")
+        Entry(
+            dataclasses.replace(resolved(name, asked, size, plan.images), seed=seed),
+            asked.out / f"{name}-{seed}",
+        )
         for seed in asked.seeds
         for name in asked.recipes
     ]
@@ -59,9 +67,13 @@ def resolved(name: str, asked: Asked, size: int, images: int) -> Recipe:
     steps = -(-images // recipe.batch_size)
     every = max(1, steps // 4)
     return dataclasses.replace(
-        recipe, images=images, log_every=max(1, steps // 50), evaluate_every=_NEVER_VALIDATED, checkpoint_every=every,
+        recipe,
+        images=images,
+        log_every=max(1, steps // 50),
+        evaluate_every=_NEVER_VALIDATED,
+        checkpoint_every=every,
         keep_checkpoints=5,
-    )  # fmt: skip
+    )
 
 
 def train(entry: Entry, shards: Path) -> dict[str, Any]:
@@ -71,7 +83,16 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
         return dict(json.loads(cost.read_text()))
     written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
     save_recipe(entry.recipe, written)
-    words: list[str | Path] = ["--recipe", written, "--shards", shards, "--run", entry.folder, "--tracker", "none"]
+    words: list[str | Path] = [
+        "--recipe",
+        written,
+        "--shards",
+        shards,
+        "--run",
+        entry.folder,
+        "--tracker",
+        "none",
+    ]
     run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.train_worker", *words])
     found = {**told(entry.folder), "parameters": parameters(entry.recipe), "commit": commit()}
     write_whole(cost, json.dumps(found).encode())
@@ -94,11 +115,15 @@ def finished(entry: Entry) -> bool:
         return False
     seen, whole = load_state(latest)["images"], entry.recipe.total_images(1)
     if seen >= whole + entry.recipe.batch_size:
-        raise UserError(f"{entry.folder} saw {seen:,} images, more than the {whole:,} of this budget: another --out")
+        raise UserError(
+            f"{entry.folder} saw {seen:,} images, more than the {whole:,} of this budget: another --out"
+        )
     return seen >= whole and load_recipe(latest / "recipe.json").digest == entry.recipe.digest
 
 
-def score(entry: Entry, shards: Path, limit: int | None, judge: Judge | None, curve: bool = False) -> dict[str, Any]:
+def score(
+    entry: Entry, shards: Path, limit: int | None, judge: Judge | None, curve: bool = False
+) -> dict[str, Any]:
     """Everything `launch.evaluate` prints and the distance in the judge's eyes; made once for each checkpoint.
 
     `curve` scores the kept checkpoints before it as well: {"curve": [{"images": ..., a metric: ...}, ...]}.
@@ -140,15 +165,28 @@ def finished_rows(out: Path, judge: Judge | None) -> tuple[list[dict[str, Any]],
 def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
     """What `launch.evaluate` says of a step's checkpoint, and how many images the network had seen."""
     found = entry.folder / f"evaluation-{step}.json"
-    line = [sys.executable, "-m", "launch.evaluate", "--run", str(entry.folder), "--shards", str(shards)]
+    line = [
+        sys.executable,
+        "-m",
+        "launch.evaluate",
+        "--run",
+        str(entry.folder),
+        "--shards",
+        str(shards),
+    ]
     limited = ["--limit", str(limit)] if limit else []
     run(entry.name, [*line, "--checkpoint", str(step), "--json", str(found), *limited])
-    return {"images": load_state(checkpoint_folder(entry.folder, step))["images"], **json.loads(found.read_text())}
+    return {
+        "images": load_state(checkpoint_folder(entry.folder, step))["images"],
+        **json.loads(found.read_text()),
+    }
 
 
 def point(document: dict[str, Any]) -> dict[str, float]:
     """A place on a training's curve: images seen, and nazeri's three figures."""
-    figures = {name: document["metrics"][name]["generated"] for name in ("mae", "accuracy_2", "accuracy_5")}
+    figures = {
+        name: document["metrics"][name]["generated"] for name in ("mae", "accuracy_2", "accuracy_5")
+    }
     return {"images": document["images"], **figures}
 
 

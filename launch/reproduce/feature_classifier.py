@@ -59,13 +59,19 @@ class Judge:
                 generator.to(self.device), recipe.codec, lab, dropout=recipe.test_dropout, seed=seed
             ),
             "grey": lambda lab, _: torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1),
-            "median": lambda lab, _: torch.cat([lab[:, :1], constant.to(lab).expand_as(lab[:, 1:])], 1),
+            "median": lambda lab, _: torch.cat(
+                [lab[:, :1], constant.to(lab).expand_as(lab[:, 1:])], 1
+            ),
             "truth": lambda lab, _: lab,
         }
         sums: dict[str, Moments] = {}
         count = min(len(split), limit or len(split))
         for start in range(0, count, _CHUNK):
-            lab = stored_to_lab(torch.from_numpy(split.read(range(start, min(start + _CHUNK, count)))).to(self.device))
+            lab = stored_to_lab(
+                torch.from_numpy(split.read(range(start, min(start + _CHUNK, count)))).to(
+                    self.device
+                )
+            )
             for name, make in versions.items():
                 seen = Moments.of(self.features(make(lab, start)))
                 sums[name] = sums[name] + seen if name in sums else seen
@@ -86,7 +92,10 @@ def judge_for(source: Path, path: Path, images: int) -> Judge:
         pictures, labels = labelled(source, "data_batch")
         network = trained(pictures, labels, images, device)
         right = accuracy(network, *labelled(source, "test_batch"))
-        write_whole(path, save({name: value.cpu().contiguous() for name, value in network.state_dict().items()}))
+        write_whole(
+            path,
+            save({name: value.cpu().contiguous() for name, value in network.state_dict().items()}),
+        )
         facts = {"accuracy": right, "sha256": sha256_of(path), "images": images}
         write_whole(record, json.dumps(facts, indent=1).encode() + b"\n")
     return load_judge(path, device)
@@ -96,7 +105,9 @@ def load_judge(path: Path, device: torch.device | str = "cpu") -> Judge:
     """A judge that `judge_for` wrote; raises `UserError` if its weights are others than were recorded."""
     facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
     if digest != facts["sha256"]:
-        raise UserError(f"{path} is not what {path.with_suffix('.json')} describes: remove both to train it again")
+        raise UserError(
+            f"{path} is not what {path.with_suffix('.json')} describes: remove both to train it again"
+        )
     network = Classifier()
     network.load_state_dict(load_file(path))
     return Judge(network.to(device).eval(), facts["accuracy"], digest, torch.device(device))
@@ -106,7 +117,9 @@ def labelled(source: Path, batches: str) -> tuple[Tensor, Tensor]:
     """Pictures (N, 3, 32, 32) uint8 and labels (N,) of the batches, binary layout, whose names begin so."""
     files = [path for path in find_batches(source) if path.name.startswith(batches)]
     rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])
-    return torch.from_numpy(rows[:, 1:].reshape(-1, 3, SIDE, SIDE)), torch.from_numpy(rows[:, 0].astype(np.int64))
+    return torch.from_numpy(rows[:, 1:].reshape(-1, 3, SIDE, SIDE)), torch.from_numpy(
+        rows[:, 0].astype(np.int64)
+    )
 
 
 def trained(pictures: Tensor, labels: Tensor, images: int, device: torch.device) -> Classifier:
@@ -115,13 +128,19 @@ def trained(pictures: Tensor, labels: Tensor, images: int, device: torch.device)
         torch.default_generator.manual_seed(0)
         network = Classifier().to(device).train()
         steps = max(1, images // _BATCH)
-        sgd = torch.optim.SGD(network.parameters(), lr=_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        sgd = torch.optim.SGD(
+            network.parameters(), lr=_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
         with ProgressLine("training the judge", steps * _BATCH, "images") as progress:
             for step in range(steps):
-                sgd.param_groups[0]["lr"] = _RATE * min(4 * (step + 1) / steps, 4 / 3 * (1 - step / steps))
+                sgd.param_groups[0]["lr"] = _RATE * min(
+                    4 * (step + 1) / steps, 4 / 3 * (1 - step / steps)
+                )
                 chosen = torch.randint(len(pictures), (_BATCH,))
                 shown = moved(pictures[chosen].to(device).float() / 255)
-                F.cross_entropy(network(shown), labels[chosen].to(device), label_smoothing=0.05).backward()
+                F.cross_entropy(
+                    network(shown), labels[chosen].to(device), label_smoothing=0.05
+                ).backward()
                 sgd.step()
                 sgd.zero_grad()
                 progress.advance_to((step + 1) * _BATCH)

@@ -9,12 +9,21 @@ from colortrain.metrics.registry import LABELS
 
 # What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.LABELS`.
 HEADS = {
-    "mae": "MAE", "accuracy_2": "acc. 2 %", "accuracy_5": "acc. 5 %",
-    "accuracy_ab_2": "acc. 2 %, ab", "accuracy_ab_5": "acc. 5 %, ab", "l1": "L1",
-    "psnr": "PSNR", "psnr_pooled": "PSNR, pooled", "ssim": "SSIM",
-    "fid": "Fréchet distance, classifier", "frechet_lab": "Fréchet distance, Lab fields",
-    "colourfulness_ratio": "colourfulness / truth", "bright_spots": "bright spots, %", "sepia": "sepia",
-}  # fmt: skip
+    "mae": "MAE",
+    "accuracy_2": "acc. 2 %",
+    "accuracy_5": "acc. 5 %",
+    "accuracy_ab_2": "acc. 2 %, ab",
+    "accuracy_ab_5": "acc. 5 %, ab",
+    "l1": "L1",
+    "psnr": "PSNR",
+    "psnr_pooled": "PSNR, pooled",
+    "ssim": "SSIM",
+    "fid": "Fréchet distance, classifier",
+    "frechet_lab": "Fréchet distance, Lab fields",
+    "colourfulness_ratio": "colourfulness / truth",
+    "bright_spots": "bright spots, %",
+    "sepia": "sepia",
+}
 _DECIMALS = {"fid": 3}  # a small classifier's distances are below 1
 PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
     "nazeri_gan": {"mae": 5.1, "accuracy_2": 24.1, "accuracy_5": 65.5},
@@ -30,7 +39,11 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
     lines.append(["better", "", *(LABELS[name][1] for name in shown), "", "", ""])
     lines += [baseline(version, results, shown) for version in ("grey", "median", "truth")]
     if table == "nazeri":
-        lines += [published(name, shown) for name in PUBLISHED if name in {result["recipe"] for result in results}]
+        lines += [
+            published(name, shown)
+            for name in PUBLISHED
+            if name in {result["recipe"] for result in results}
+        ]
     best = {name: closest(name, results) for name in shown}
     lines += [line(result, shown, best) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
@@ -42,7 +55,9 @@ def closest(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     values = [value for row in results if (value := generated(metric, row)) is not None]
     truth = reference(metric, results).get("truth", 1.0)
     better = {"↑": -1, "↓": 1}.get(LABELS[metric][1])
-    return min(values, key=lambda value: better * value if better else abs(value - truth), default=None)
+    return min(
+        values, key=lambda value: better * value if better else abs(value - truth), default=None
+    )
 
 
 def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]) -> list[str]:
@@ -68,12 +83,26 @@ def reference(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float
 
 def baseline(version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]) -> list[str]:
     """Grey, the median colour, or the truth."""
-    return [f"*{version}*", "", *(_number(reference(name, results).get(version), name) for name in shown), "", "", ""]
+    return [
+        f"*{version}*",
+        "",
+        *(_number(reference(name, results).get(version), name) for name in shown),
+        "",
+        "",
+        "",
+    ]
 
 
 def published(name: str, shown: Sequence[str]) -> list[str]:
     """What the paper says of a network."""
-    return [f"{name}, the paper", "", *(_number(PUBLISHED[name].get(metric), metric) for metric in shown), "", "", ""]
+    return [
+        f"{name}, the paper",
+        "",
+        *(_number(PUBLISHED[name].get(metric), metric) for metric in shown),
+        "",
+        "",
+        "",
+    ]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -81,7 +110,11 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
         return []
-    head = ["", "| on the way | images | MAE | acc. 2 % | acc. 5 % |", "| --- | --: | --: | --: | --: |"]
+    head = [
+        "",
+        "| on the way | images | MAE | acc. 2 % | acc. 5 % |",
+        "| --- | --: | --: | --: | --: |",
+    ]
     return head + [
         f"| `{name}` | {at['images']:,} | {at['mae']:.2f} | {at['accuracy_2']:.1f} | {at['accuracy_5']:.1f} |"
         for name, at in points
@@ -90,8 +123,14 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
 
 def caption(facts: dict[str, Any]) -> list[str]:
     """What was trained on what, and scored on what."""
-    width = "published size" if facts["base_channels"] is None else f"{facts['base_channels']} base channels"
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in facts["left_out"].items()) or "none"
+    width = (
+        "published size"
+        if facts["base_channels"] is None
+        else f"{facts['base_channels']} base channels"
+    )
+    left_out = (
+        ", ".join(f"{count:,} {reason}" for reason, count in facts["left_out"].items()) or "none"
+    )
     return [
         f"{facts['images']:,} images seen by each network, of {facts['training_pictures']:,} (left out: {left_out}), "
         f"{facts['size']} px, {width}, batches as each recipe says; scored on {facts['held_out_pictures']:,} pictures, "
@@ -113,7 +152,9 @@ def notes(facts: dict[str, Any]) -> list[str]:
     if facts["judge"]:
         found.append(f"Fréchet distance: {facts['judge']}.")
     if facts["another_judges"]:
-        found.append(f"Not in the table, for another judge scored them: {', '.join(facts['another_judges'])}.")
+        found.append(
+            f"Not in the table, for another judge scored them: {', '.join(facts['another_judges'])}."
+        )
     return found
 
 

@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get("RANK", "0") == "0":
         path = train.parser().parse_args(words).run / PEAK
         earlier = json.loads(path.read_text()) if path.is_file() else {"peak_mb": 0.0}
-        write_whole(path, json.dumps(max(peak(), earlier, key=lambda each: each["peak_mb"])).encode())
+        write_whole(
+            path, json.dumps(max(peak(), earlier, key=lambda each: each["peak_mb"])).encode()
+        )
     return status
 
 

@@ -29,12 +29,26 @@ def parser() -> argparse.ArgumentParser:
     words = DoorParser("launch.serve", "A page on this machine that colours photographs.", _EXAMPLE)
     add_networks(words)
     words.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; default 127.0.0.1, this machine alone"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; default 127.0.0.1, this machine alone",
     )
-    words.add_argument("--port", type=at_least_zero, default=8765, help="default 8765; 0: any that is free")
-    words.add_argument("--max-mb", type=at_least_one, default=30, metavar="N", help="refuse larger files; default 30")
     words.add_argument(
-        "--max-megapixels", type=at_least_one, default=50, metavar="N", help="refuse larger pictures; default 50"
+        "--port", type=at_least_zero, default=8765, help="default 8765; 0: any that is free"
+    )
+    words.add_argument(
+        "--max-mb",
+        type=at_least_one,
+        default=30,
+        metavar="N",
+        help="refuse larger files; default 30",
+    )
+    words.add_argument(
+        "--max-megapixels",
+        type=at_least_one,
+        default=50,
+        metavar="N",
+        help="refuse larger pictures; default 50",
     )
     return words
 
@@ -50,7 +64,9 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot listen at {host}:{port} ({reason}): choose another --port or --host") from None
+        raise UserError(
+            f"cannot listen at {host}:{port} ({reason}): choose another --port or --host"
+        ) from None
     return listening
 
 
@@ -66,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(listening: socket.socket, networks: dict[str, Colorizer], arguments: argparse.Namespace) -> None:
+def _serve(
+    listening: socket.socket, networks: dict[str, Colorizer], arguments: argparse.Namespace
+) -> None:
     import uvicorn
 
     from launch.serve.app import Limits, make_app
@@ -77,7 +95,10 @@ def _serve(listening: socket.socket, networks: dict[str, Colorizer], arguments: 
     app = make_app(networks, limits, hosts=LOOPBACK if here else ("*",))
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)", flush=True)
     if not here:
-        print(f"anyone who reaches {host} can use it: there are no passwords and no encryption", flush=True)
+        print(
+            f"anyone who reaches {host} can use it: there are no passwords and no encryption",
+            flush=True,
+        )
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=64, server_header=False)
     try:
         uvicorn.Server(config).run(sockets=[listening])

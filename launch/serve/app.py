@@ -68,7 +68,9 @@ class Guard:
             came += len(message.get("body", b""))
             if came <= self.limit:
                 return message
-            while message.get("more_body") and came < _HEARD * self.limit:  # else who still sends does not hear us
+            while (
+                message.get("more_body") and came < _HEARD * self.limit
+            ):  # else who still sends does not hear us
                 message = await receive()
                 came += len(message.get("body", b""))
             raise too_large(self.limit)
@@ -84,7 +86,9 @@ class Guard:
 def too_large(limit: int) -> HTTPException:
     """The refusal of a file that is too large; the connection is closed, for the rest of it is not read."""
     return HTTPException(
-        413, f"This file is larger than {limit >> 20} MB, the most taken here.", {"connection": "close"}
+        413,
+        f"This file is larger than {limit >> 20} MB, the most taken here.",
+        {"connection": "close"},
     )
 
 
@@ -96,7 +100,9 @@ def check_request(request: Request, limit: int) -> None:
     if int(request.headers.get("content-length") or 0) > _HEARD * limit:
         raise too_large(limit)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise HTTPException(415, "Send one photograph as multipart/form-data, in a field named photo.")
+        raise HTTPException(
+            415, "Send one photograph as multipart/form-data, in a field named photo."
+        )
 
 
 class _InMemory(MultiPartParser):
@@ -109,7 +115,9 @@ async def read_upload(request: Request) -> bytes:
     """The bytes of the one file in the field `photo`; raises `HTTPException`."""
     try:
         with anyio.fail_after(_UPLOAD_SECONDS):
-            form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=1).parse()
+            form = await _InMemory(
+                request.headers, request.stream(), max_files=1, max_fields=1
+            ).parse()
     except MultiPartException as error:
         raise HTTPException(400, error.message) from None
     except TimeoutError:
@@ -131,9 +139,13 @@ def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
     except Undecodable as error:
         if error.reason == BOMB:
             most = f"{max_pixels / 1e6:g} megapixels"
-            sentence = f"This picture has more than {most}, the most taken here, or is as much to decode."
+            sentence = (
+                f"This picture has more than {most}, the most taken here, or is as much to decode."
+            )
             raise HTTPException(413, sentence) from None
-        raise HTTPException(422, "This file is no picture that can be read here, or it is damaged.") from None
+        raise HTTPException(
+            422, "This file is no picture that can be read here, or it is damaged."
+        ) from None
     stream = io.BytesIO()
     network.colorize(picture).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
@@ -152,8 +164,14 @@ def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint
         if number >= len(networks):
             raise HTTPException(404, "There is no such network here.")
         data = await read_upload(request)
-        png = await anyio.to_thread.run_sync(colorized, networks[number], data, limits.pixels, limiter=turn)
-        return Response(png, media_type="image/png", headers={"content-disposition": 'inline; filename="coloured.png"'})
+        png = await anyio.to_thread.run_sync(
+            colorized, networks[number], data, limits.pixels, limiter=turn
+        )
+        return Response(
+            png,
+            media_type="image/png",
+            headers={"content-disposition": 'inline; filename="coloured.png"'},
+        )
 
     return colorize
 
@@ -169,9 +187,15 @@ def constant(content: str, media_type: str) -> Endpoint:
 
 def page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
     """The page's HTML."""
-    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
+    )
     shown = [(name, network.description) for name, network in networks.items()]
-    most = {"bytes": limits.bytes, "mb": limits.bytes >> 20, "megapixels": f"{limits.pixels / 1e6:g}"}
+    most = {
+        "bytes": limits.bytes,
+        "mb": limits.bytes >> 20,
+        "megapixels": f"{limits.pixels / 1e6:g}",
+    }
     return environment.get_template("page.html").render(networks=shown, most=most)
 
 

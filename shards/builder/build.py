@@ -12,7 +12,16 @@ from pathlib import Path
 from shards.builder.finalize import LEFT_OUT, Outcome, PackAgain, finish, say_left_out
 from shards.builder.pack import Report, pack_block
 from shards.builder.parts import Part, hold_part
-from shards.builder.plan import LOCK, Block, Parameters, Plan, blocks_of, check_out, make_plan, save_plan
+from shards.builder.plan import (
+    LOCK,
+    Block,
+    Parameters,
+    Plan,
+    blocks_of,
+    check_out,
+    make_plan,
+    save_plan,
+)
 from shards.builder.records import Entry, load_done, load_record, record_path
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
@@ -36,7 +45,9 @@ class Job:
 def build(source: str, parameters: Parameters, job: Job) -> Outcome:
     """Build the shard set OUT from SOURCE, or go on where an earlier attempt stopped; raises `UserError`."""
     listing, plan = _settle(source, parameters, job.out)
-    with lock(job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"):
+    with lock(
+        job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"
+    ):
         save_plan(plan, job.out)
         outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, job)
     if not job.quiet:
@@ -68,10 +79,14 @@ def build_part(source: str, parameters: Parameters, part: Part, job: Job) -> Par
         save_plan(plan, job.out)
         blocks = list(blocks_of(plan, listing.sources))[wanted.start : wanted.stop]
         pack_blocks(blocks, plan, job)
-        left_out = [entry for number in wanted for entry in load_record(job.out, plan, number).left_out]
+        left_out = [
+            entry for number in wanted for entry in load_record(job.out, plan, number).left_out
+        ]
     outcome = PartOutcome(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
     if job.strict and left_out:
-        raise UserError(f"{say_left_out(left_out, outcome.num_sources)}; mend them or drop --strict")
+        raise UserError(
+            f"{say_left_out(left_out, outcome.num_sources)}; mend them or drop --strict"
+        )
     if not job.quiet:
         print(summary_of_part(outcome, plan, job.out))
     return outcome
@@ -106,7 +121,9 @@ def _missing_blocks(blocks: Sequence[Block], plan: Plan, job: Job) -> list[Block
     claimed = [block for block in blocks if record_path(job.out, block.number).is_file()]
     if not claimed:
         return list(blocks)
-    tasks: list[Task[bool]] = [partial(_is_done, job.out, plan, job.strict, block) for block in claimed]
+    tasks: list[Task[bool]] = [
+        partial(_is_done, job.out, plan, job.strict, block) for block in claimed
+    ]
     total = sum(len(block.sources) for block in claimed)
     done = set()
     with ProgressLine("checking what is done", total, "images", shown=not job.quiet) as progress:
@@ -138,9 +155,13 @@ def summary(outcome: Outcome, root: Path, ignored: Sequence[str] = ()) -> str:
     if len(manifest.splits) > 1:
         lines += [f"  {split}: {manifest.samples(split):,}" for split in manifest.splits]
     if manifest.left_out:
-        lines.append(f"  left out: {_reasons(manifest.left_out)}; each is listed in {root / LEFT_OUT}")
+        lines.append(
+            f"  left out: {_reasons(manifest.left_out)}; each is listed in {root / LEFT_OUT}"
+        )
     if ignored:
-        lines.append(f"  files that are no images by their names: {len(ignored):,} (first: {ignored[0]!r})")
+        lines.append(
+            f"  files that are no images by their names: {len(ignored):,} (first: {ignored[0]!r})"
+        )
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from shards.builder.parts import remove_part_locks
 from shards.builder.plan import BY_SOURCE, SOURCES, Plan, parse_splits
-from shards.builder.records import DUPLICATE, Entry, Record, load_record, mark_duplicates, record_path, save_record
+from shards.builder.records import (
+    DUPLICATE,
+    Entry,
+    Record,
+    load_record,
+    mark_duplicates,
+    record_path,
+    save_record,
+)
 from shards.errors import UserError
 from shards.files import whole_file
 from shards.format.index import INDEX, index_rows, join_rows, write_index
@@ -78,7 +86,9 @@ def say_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
     """How many of the sources are left out, and why the first is."""
     first = left_out[0]
     why = f"{first.reason}: {first.detail}" if first.detail else first.reason
-    return f"{len(left_out)} of {num_sources} images cannot be packed, first {first.source!r} ({why})"
+    return (
+        f"{len(left_out)} of {num_sources} images cannot be packed, first {first.source!r} ({why})"
+    )
 
 
 def _split_names(plan: Plan, records: Iterable[Record]) -> list[str]:
@@ -95,7 +105,9 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
     """The split's `index.npy`, from the records alone."""
     size, dtype = plan.parameters.size, plan.parameters.dtype
     packed = ([entry for entry in record.entries if entry.is_in(split)] for record in records)
-    return join_rows([index_rows([e.key for e in each], [e.crc32 for e in each], size, dtype) for each in packed])
+    return join_rows(
+        [index_rows([e.key for e in each], [e.crc32 for e in each], size, dtype) for each in packed]
+    )
 
 
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
@@ -112,18 +124,28 @@ def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
     if not keys:
         return {}
     _, firsts, groups = np.unique(np.array(digests, "S32"), return_index=True, return_inverse=True)
-    later = np.flatnonzero(firsts[groups] != np.arange(len(keys)))  # keys ascend, so the first place is the first key
+    later = np.flatnonzero(
+        firsts[groups] != np.arange(len(keys))
+    )  # keys ascend, so the first place is the first key
     names = _names(root, plan, {keys[firsts[groups[place]]] for place in later})
     found: dict[int, dict[int, str]] = {}
     for place in later:
-        found.setdefault(keys[place] // plan.block_size, {})[keys[place]] = names[keys[firsts[groups[place]]]]
+        found.setdefault(keys[place] // plan.block_size, {})[keys[place]] = names[
+            keys[firsts[groups[place]]]
+        ]
     return found
 
 
 def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
     names = {}
     for block in sorted({key // plan.block_size for key in keys}):
-        names.update({entry.key: entry.source for entry in load_record(root, plan, block).entries if entry.key in keys})
+        names.update(
+            {
+                entry.key: entry.source
+                for entry in load_record(root, plan, block).entries
+                if entry.key in keys
+            }
+        )
     return names
 
 
@@ -146,14 +168,20 @@ def _forget_lost(root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, s
     """Delete the records of blocks that would get an image back whose pixels are no longer there."""
     lost = []
     for block in range(plan.num_blocks):
-        dropped = (entry.key for entry in load_record(root, plan, block).left_out if entry.reason == DUPLICATE)
+        dropped = (
+            entry.key
+            for entry in load_record(root, plan, block).left_out
+            if entry.reason == DUPLICATE
+        )
         if not duplicates.get(block, {}).keys() >= set(dropped):
             lost.append(block)
     if lost:
         (root / MANIFEST).unlink(missing_ok=True)
         for block in lost:
             record_path(root, block).unlink()
-        raise PackAgain(f"{root}: {len(lost)} blocks must be packed again: run the same build again")
+        raise PackAgain(
+            f"{root}: {len(lost)} blocks must be packed again: run the same build again"
+        )
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
@@ -164,7 +192,9 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
         if keys == set(before.keys(split)):
             shards[split] = shard
         elif keys:
-            shards[split] = _copy(root, plan, shard, [each for each in before.entries if each.is_in(split)], keys)
+            shards[split] = _copy(
+                root, plan, shard, [each for each in before.entries if each.is_in(split)], keys
+            )
         else:
             for path in (root / shard.path, (root / shard.path).with_suffix(".idx")):
                 path.unlink(missing_ok=True)
@@ -179,7 +209,9 @@ def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: se
         for entry, sample in zip(entries, view, strict=True):
             pixels = sample.tobytes()
             if sha256(pixels).hexdigest() != entry.packed:
-                raise UserError(f"{root / shard.path} has changed under the build: run the same build again")
+                raise UserError(
+                    f"{root / shard.path} has changed under the build: run the same build again"
+                )
             if entry.key in wanted:
                 tar.add(entry.key, pixels)
     assert tar.shard

@@ -60,7 +60,9 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 def _gather(folders: Sequence[Path], plan: Plan, job: Job) -> list[int]:
     """Bring to OUT the blocks that are not done there; returns those that are nowhere."""
-    tasks: list[Task[bool]] = [partial(_find, job.out, folders, plan, block) for block in range(plan.num_blocks)]
+    tasks: list[Task[bool]] = [
+        partial(_find, job.out, folders, plan, block) for block in range(plan.num_blocks)
+    ]
     missing = []
     with ProgressLine("gathering", plan.num_sources, "images", shown=not job.quiet) as progress:
         for block, found in run_tasks(tasks, job.workers, progress):
@@ -71,7 +73,9 @@ def _gather(folders: Sequence[Path], plan: Plan, job: Job) -> list[int]:
 
 
 def _find(root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report) -> bool:
-    found = load_done(root, plan, block) is not None or any(bring(root, each, plan, block) for each in folders)
+    found = load_done(root, plan, block) is not None or any(
+        bring(root, each, plan, block) for each in folders
+    )
     report(len(plan.keys_of(block)))
     return found
 
@@ -83,7 +87,9 @@ def bring(root: Path, folder: Path, plan: Plan, block: int) -> bool:
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
         _bring_tar(folder, root, shard)
-        write_whole((root / shard.path).with_suffix(".idx"), _index_text(plan, record, split).encode())
+        write_whole(
+            (root / shard.path).with_suffix(".idx"), _index_text(plan, record, split).encode()
+        )
     save_record(record, root)
     return True
 
@@ -102,10 +108,14 @@ def _bring_tar(folder: Path, root: Path, shard: Shard) -> None:
     try:
         _link_or_copy(source, temporary)
         if temporary.stat().st_size != shard.bytes or sha256_of(temporary) != shard.sha256:
-            raise UserError(f"{source} is not what its record says: build that part again in {folder}")
+            raise UserError(
+                f"{source} is not what its record says: build that part again in {folder}"
+            )
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)  # also after a rename, which does nothing between two names of one file
+        temporary.unlink(
+            missing_ok=True
+        )  # also after a rename, which does nothing between two names of one file
     fsync_folder(target.parent)
 
 
@@ -123,18 +133,24 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _say_missing(root: Path, folders: Sequence[Path], plan: Plan, missing: Sequence[int]) -> str:
-    what = f"{root}: {len(missing)} of {plan.num_blocks} blocks are not packed yet: {_runs(missing)}"
+    what = (
+        f"{root}: {len(missing)} of {plan.num_blocks} blocks are not packed yet: {_runs(missing)}"
+    )
     counts = counts_of_parts((root, *folders))
     if len(counts) == 1:
         (count,) = counts
         parts = (Part(number, count) for number in range(1, count + 1))
-        late = [str(part) for part in parts if not set(missing).isdisjoint(part.blocks(plan.num_blocks))]
+        late = [
+            str(part) for part in parts if not set(missing).isdisjoint(part.blocks(plan.num_blocks))
+        ]
         what += f" (--part {', '.join(late)})"
     return f"{what}: build them, then merge again"
 
 
 def _runs(numbers: Sequence[int]) -> str:
     """`3, 7-9` for 3, 7, 8, 9."""
-    groups = [list(group) for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    groups = [
+        list(group) for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
+    ]
     runs = [f"{g[0][1]}-{g[-1][1]}" if len(g) > 1 else str(g[0][1]) for g in groups]
     return ", ".join(runs[:_MOST_NAMED]) + (", ..." if len(runs) > _MOST_NAMED else "")

@@ -19,10 +19,20 @@ from shards.errors import UserError
 from shards.format.manifest import split_folder
 from shards.format.tar_layout import TarOfSamples
 from shards.sources import cifar10
-from shards.sources.decode import UNREADABLE, Undecodable, fit_image, open_image, reduce_jpeg, to_rgb, upright_size
+from shards.sources.decode import (
+    UNREADABLE,
+    Undecodable,
+    fit_image,
+    open_image,
+    reduce_jpeg,
+    to_rgb,
+    upright_size,
+)
 from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, Source, read_bytes
 
-GREY_LEVELS = 2  # a picture whose R, G and B nowhere differ by more is grey: what JPEG makes of a grey one
+GREY_LEVELS = (
+    2  # a picture whose R, G and B nowhere differ by more is grey: what JPEG makes of a grey one
+)
 # What ails the machine, not the image: the build ends, and takes the image when it is run again.
 _PASSING = (
     errno.EIO,
@@ -50,7 +60,9 @@ def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
             entries.append(entry)
             if not entry.reason:
                 if entry.split not in tars:
-                    tars[entry.split] = stack.enter_context(_open_tar(root, plan, entry.split, block.number))
+                    tars[entry.split] = stack.enter_context(
+                        _open_tar(root, plan, entry.split, block.number)
+                    )
                 tars[entry.split].add(entry.key, pixels)
             report(done)
     shards = {split: tar.shard for split, tar in tars.items() if tar.shard}
@@ -77,9 +89,13 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
     except Undecodable as error:
         return replace(entry, reason=error.reason, detail=error.detail), b""
     except MemoryError:
-        raise UserError(f"not enough memory for {source.name}: use fewer --workers or a lower --max-pixels") from None
+        raise UserError(
+            f"not enough memory for {source.name}: use fewer --workers or a lower --max-pixels"
+        ) from None
     pixels = pack(rgb_to_lab(rgb), parameters.dtype).tobytes()
-    return replace(entry, packed=hashlib.sha256(pixels).hexdigest(), crc32=zlib.crc32(pixels)), pixels
+    return replace(
+        entry, packed=hashlib.sha256(pixels).hexdigest(), crc32=zlib.crc32(pixels)
+    ), pixels
 
 
 def _read(source: Source, max_pixels: int) -> bytes:
@@ -92,7 +108,9 @@ def _read(source: Source, max_pixels: int) -> bytes:
         raise Undecodable(UNREADABLE, error.strerror or str(error)) from None
 
 
-def _square(source: Source, data: bytes, parameters: Parameters) -> tuple[tuple[int, int], np.ndarray]:
+def _square(
+    source: Source, data: bytes, parameters: Parameters
+) -> tuple[tuple[int, int], np.ndarray]:
     """The upright width and height of an image, and its square: (size, size, 3) uint8 sRGB."""
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE
@@ -108,4 +126,6 @@ def _square(source: Source, data: bytes, parameters: Parameters) -> tuple[tuple[
 
 def _check_side(width: int, height: int, parameters: Parameters) -> None:
     if min(width, height) < parameters.smallest_side:
-        raise Undecodable(TOO_SMALL, f"{width} x {height} pixels, less than {parameters.smallest_side}")
+        raise Undecodable(
+            TOO_SMALL, f"{width} x {height} pixels, less than {parameters.smallest_side}"
+        )

@@ -62,13 +62,18 @@ def hold_part(root: Path, part: Part) -> Iterator[None]:
 def _share(path: Path, message: str) -> Iterator[None]:
     """Hold a lock file together with others that share it; `UserError(message)` if somebody holds it alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as held:  # network file systems want a file that can be read for a shared lock
+    with open(
+        path, "a+b"
+    ) as held:  # network file systems want a file that can be read for a shared lock
         try:
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(message) from None
         except OSError as error:
-            print(f"{path} cannot be locked ({error.strerror}): start no merge while parts work", file=sys.stderr)
+            print(
+                f"{path} cannot be locked ({error.strerror}): start no merge while parts work",
+                file=sys.stderr,
+            )
         yield
 
 

@@ -27,7 +27,13 @@ from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import Source
 
 BUILD = "build.json"
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)  # a file system without hard links
+NO_LINKS = (
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EXDEV,
+    errno.EMLINK,
+)  # a file system without hard links
 SOURCES = "sources"
 LOCK = ".lock"  # held by the build at work, or by all parts at work together
 BY_SOURCE = "source"  # `--splits source`
@@ -81,18 +87,24 @@ def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
         except (ValueError, ZeroDivisionError):
             fraction = Fraction(0)
         if not equals or fraction <= 0 or name.strip() in names:
-            raise UserError(f"--splits {text!r}: write each name once with a share above 0, such as train=.9,val=.1")
+            raise UserError(
+                f"--splits {text!r}: write each name once with a share above 0, such as train=.9,val=.1"
+            )
         names.append(name.strip())
         ends.append(fraction + (ends[-1] if ends else 0))
     if abs(ends[-1] - 1) > Fraction(1, 10**6):
-        raise UserError(f"--splits {text!r}: the shares add up to {float(ends[-1]):g}, they must add up to 1")
+        raise UserError(
+            f"--splits {text!r}: the shares add up to {float(ends[-1]):g}, they must add up to 1"
+        )
     return tuple(zip(names, [*ends[:-1], Fraction(1)], strict=True))
 
 
 def check_split_name(name: str) -> None:
     """Raise `UserError` unless `name` can be a split's folder."""
     if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
-        raise UserError(f"split name {name!r}: use letters, digits, - and _, and neither {ONE_SPLIT!r} nor {SOURCES!r}")
+        raise UserError(
+            f"split name {name!r}: use letters, digits, - and _, and neither {ONE_SPLIT!r} nor {SOURCES!r}"
+        )
 
 
 def split_of(digest: str, source: Source, splits: str) -> str:
@@ -144,14 +156,19 @@ def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
         digest.update(os.fsencode(source.name) + b"\0")
     block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
     return Plan(
-        parameters=parameters, num_sources=len(sources), sources_sha256=digest.hexdigest(), block_size=block_size
+        parameters=parameters,
+        num_sources=len(sources),
+        sources_sha256=digest.hexdigest(),
+        block_size=block_size,
     )
 
 
 def _check_own_splits(sources: Sequence[Source]) -> None:
     for source in sources:
         if not source.split:
-            raise UserError(f"--splits {BY_SOURCE}: {source.name} lies in no first folder that could name its split")
+            raise UserError(
+                f"--splits {BY_SOURCE}: {source.name} lies in no first folder that could name its split"
+            )
         check_split_name(source.split)
 
 
@@ -160,7 +177,9 @@ def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
     order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
     for number in range(plan.num_blocks):
         keys = plan.keys_of(number)
-        yield Block(number, keys.start, tuple(sources[index] for index in order[keys.start : keys.stop]))
+        yield Block(
+            number, keys.start, tuple(sources[index] for index in order[keys.start : keys.stop])
+        )
 
 
 def save_plan(plan: Plan, root: Path) -> None:
@@ -197,7 +216,9 @@ def _link(old: Path, new: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        old.replace(new)  # the last one wins: records name their build, so `merge` would tell two builds apart
+        old.replace(
+            new
+        )  # the last one wins: records name their build, so `merge` would tell two builds apart
 
 
 def check_plan(plan: Plan, folder: Path, mend: str) -> None:
@@ -212,10 +233,14 @@ def check_out(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose a new folder for OUT")
     names = os.listdir(root) if root.is_dir() else []  # noqa: PTH208
-    if not names or BUILD in names or (root / BUILD).exists():  # listed first: another machine may be claiming it
+    if (
+        not names or BUILD in names or (root / BUILD).exists()
+    ):  # listed first: another machine may be claiming it
         return
     if MANIFEST in names:
-        raise UserError(f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}")
+        raise UserError(
+            f"{root} has a {MANIFEST} but no {BUILD}: choose a new OUT, or delete {root}"
+        )
     if any(not name.startswith((LOCK, f".{BUILD}.")) for name in names):
         raise UserError(f"{root} is not empty and holds no shard set: choose a new OUT")
 
@@ -227,7 +252,9 @@ def load_plan(root: Path) -> Plan:
         document = json.loads(path.read_text())
         return Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     except FileNotFoundError:
-        raise UserError(f"{root} has no {BUILD}: give the folder that `python -m shards build` wrote") from None
+        raise UserError(
+            f"{root} has no {BUILD}: give the folder that `python -m shards build` wrote"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete {root} and build again") from None
 
@@ -236,5 +263,7 @@ def _difference(before: Plan, now: Plan) -> str:
     old, new = asdict(before.parameters), asdict(now.parameters)
     if before.format != now.format:
         return f"of format {before.format!r}, this version writes {now.format!r}"
-    changed = [f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]]
+    changed = [
+        f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]
+    ]
     return "; ".join(changed) or "its source files are not the same"

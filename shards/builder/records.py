@@ -65,7 +65,9 @@ def save_record(record: Record, root: Path) -> None:
     """Write a block's record: its last act, after its shards are safe on disk."""
     shards = {split: asdict(shard) for split, shard in sorted(record.shards.items())}
     lines = [json.dumps({"build": record.build, "block": record.block, "shards": shards})]
-    lines += [json.dumps(_without_blanks(entry)) for entry in record.entries]  # ASCII: odd file names are escaped
+    lines += [
+        json.dumps(_without_blanks(entry)) for entry in record.entries
+    ]  # ASCII: odd file names are escaped
     write_whole(record_path(root, record.block), "\n".join([*lines, ""]).encode())
 
 
@@ -80,12 +82,16 @@ def load_record(root: Path, plan: Plan, block: int) -> Record:
         first, *rest = path.read_text().splitlines()
         head = json.loads(first)
         shards = {split: Shard(**shard) for split, shard in head.pop("shards").items()}
-        record = Record(**head, shards=shards, entries=tuple(Entry(**json.loads(line)) for line in rest))
+        record = Record(
+            **head, shards=shards, entries=tuple(Entry(**json.loads(line)) for line in rest)
+        )
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the same build again") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): run the same build again") from None
-    if record.build != plan.identity or [entry.key for entry in record.entries] != list(plan.keys_of(block)):
+    if record.build != plan.identity or [entry.key for entry in record.entries] != list(
+        plan.keys_of(block)
+    ):
         raise UserError(f"{path} is of another build: choose a new OUT, or delete {root}")
     return record
 
@@ -103,7 +109,11 @@ def load_done(root: Path, plan: Plan, block: int) -> Record | None:
 def is_whole(root: Path, shard: Shard) -> bool:
     """Whether a shard and its index text are there, the shard with the right size and SHA-256."""
     path = root / shard.path
-    if not path.is_file() or not path.with_suffix(".idx").is_file() or path.stat().st_size != shard.bytes:
+    if (
+        not path.is_file()
+        or not path.with_suffix(".idx").is_file()
+        or path.stat().st_size != shard.bytes
+    ):
         return False
     return sha256_of(path) == shard.sha256
 

@@ -44,7 +44,9 @@ def run_tasks(
         yield from _run_pool(tasks, workers, progress, start)
 
 
-def _run_here(tasks: Sequence[Task[Result]], progress: ProgressLine, start: int) -> Iterator[tuple[int, Result]]:
+def _run_here(
+    tasks: Sequence[Task[Result]], progress: ProgressLine, start: int
+) -> Iterator[tuple[int, Result]]:
     for place, task in enumerate(tasks):
         last = 0
 
@@ -60,7 +62,9 @@ def _run_here(tasks: Sequence[Task[Result]], progress: ProgressLine, start: int)
 def _run_pool(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
-    done = RawArray("Q", len(tasks) + 1)  # images done of each task; the last cell tells the workers to stop
+    done = RawArray(
+        "Q", len(tasks) + 1
+    )  # images done of each task; the last cell tells the workers to stop
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin, (done,))
     try:
         with (
@@ -121,7 +125,9 @@ def _start_forkserver() -> None:
         if "path too long" not in str(error):  # it has no errno
             raise
         folder = tempfile.gettempdir()
-        raise UserError(f"the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one") from None
+        raise UserError(
+            f"the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one"
+        ) from None
 
 
 _done: Any = None

@@ -36,8 +36,13 @@ def load_index(path: Path, samples: int) -> np.ndarray:
         raise UserError(f"{path} is missing: restore it or build the shard set again")
     header = _header(samples)  # numpy's own parser of headers fails in many ways on a damaged one
     with open(path, "rb") as stream:
-        if stream.read(len(header)) != header or path.stat().st_size != len(header) + samples * COLUMNS * 8:
-            raise UserError(f"{path} is damaged or not of this manifest: restore it or build the shard set again")
+        if (
+            stream.read(len(header)) != header
+            or path.stat().st_size != len(header) + samples * COLUMNS * 8
+        ):
+            raise UserError(
+                f"{path} is damaged or not of this manifest: restore it or build the shard set again"
+            )
     if not samples:
         return np.empty((0, COLUMNS), np.int64)
     return np.memmap(path, np.int64, "r", len(header), (samples, COLUMNS))
@@ -46,14 +51,21 @@ def load_index(path: Path, samples: int) -> np.ndarray:
 def _header(samples: int) -> bytes:
     """The .npy header that `write_index` writes."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)}
+    )
     return stream.getvalue()
 
 
 def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: str) -> np.ndarray:
     """The rows of one shard: int64 (samples, 3)."""
     return np.stack(
-        [np.array(keys, np.int64), content_offsets(len(keys), size, dtype), np.array(checksums, np.int64)], 1
+        [
+            np.array(keys, np.int64),
+            content_offsets(len(keys), size, dtype),
+            np.array(checksums, np.int64),
+        ],
+        1,
     )
 
 
@@ -62,12 +74,16 @@ def join_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty((0, COLUMNS), np.int64), *rows])
 
 
-def rebuild_index(paths: Sequence[Path], shards: Sequence[Shard], size: int, dtype: str) -> np.ndarray:
+def rebuild_index(
+    paths: Sequence[Path], shards: Sequence[Shard], size: int, dtype: str
+) -> np.ndarray:
     """The table of a split from its tars alone: `paths` are where the manifest's `shards` lie.
 
     Reads every byte. Raises `UserError` for a tar whose length, SHA-256 or members are not what the manifest implies.
     """
-    return join_rows([_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)])
+    return join_rows(
+        [_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
+    )
 
 
 def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
@@ -78,7 +94,9 @@ def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
         for offset in content_offsets(shard.samples, size, dtype).tolist():
             key, body = _key_at(data, offset, size, dtype), offset + len(header)
             if key < 0 or data[offset:body] != header:
-                raise UserError(f"{path}: no sample of {size} pixels at byte {offset}: restore it or build again")
+                raise UserError(
+                    f"{path}: no sample of {size} pixels at byte {offset}: restore it or build again"
+                )
             keys.append(key)
             checksums.append(zlib.crc32(data[body : offset + member_bytes(size, dtype)]))
     return index_rows(keys, checksums, size, dtype)
@@ -90,12 +108,18 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
             f"{path}: {shard.samples} samples have {expected} bytes, not the manifest's {shard.bytes}: build again"
         )
     if not path.is_file():
-        raise UserError(f"{path} is missing, the manifest names it: restore it or build the shard set again")
+        raise UserError(
+            f"{path} is missing, the manifest names it: restore it or build the shard set again"
+        )
     found = path.stat().st_size
     if found != shard.bytes:
-        raise UserError(f"{path} has {found} bytes, the manifest says {shard.bytes}: restore it or build again")
+        raise UserError(
+            f"{path} has {found} bytes, the manifest says {shard.bytes}: restore it or build again"
+        )
     if sha256_of(path) != shard.sha256:
-        raise UserError(f"{path} is broken, its SHA-256 is not the manifest's: restore it or build again")
+        raise UserError(
+            f"{path} is broken, its SHA-256 is not the manifest's: restore it or build again"
+        )
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:

@@ -114,7 +114,10 @@ def key_name(key: int) -> str:
 def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> str:
     """A tar's index in the text form NVIDIA DALI reads (`wds2idx`, version 1.2)."""
     content = member_bytes(size, dtype)
-    lines = [f"{MEMBER} {offset} {content} {key_name(key)}.{MEMBER}" for key, offset in zip(keys, offsets, strict=True)]
+    lines = [
+        f"{MEMBER} {offset} {content} {key_name(key)}.{MEMBER}"
+        for key, offset in zip(keys, offsets, strict=True)
+    ]
     return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
 
 
@@ -134,13 +137,19 @@ def load_manifest(root: str | Path) -> Manifest:
     if not Path(root).is_dir():
         raise UserError(f"no folder {root}: give the folder that `python -m shards build` wrote")
     if not path.is_file():
-        raise UserError(f"{root} has no {MANIFEST}: not a shard set, or not finished (run the same build again)")
+        raise UserError(
+            f"{root} has no {MANIFEST}: not a shard set, or not finished (run the same build again)"
+        )
     try:
-        document = json.loads(path.read_bytes(), object_hook=_shard_or_dict)  # each as soon as it is read
+        document = json.loads(
+            path.read_bytes(), object_hook=_shard_or_dict
+        )  # each as soon as it is read
         _check_format(path, document.get("format"))
         return _parse_manifest(document)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or build the shard set again") from None
+        raise UserError(
+            f"{path} is damaged ({error}): restore it, or build the shard set again"
+        ) from None
 
 
 def _check_format(path: Path, found: Any) -> None:
@@ -148,7 +157,9 @@ def _check_format(path: Path, found: Any) -> None:
         return
     if not str(found).startswith(_FORMATS):
         raise ValueError(f"format {found!r}, this version reads {FORMAT!r}")
-    raise UserError(f"{path} is of format {found!r}, this version reads {FORMAT!r}: build the shard set again")
+    raise UserError(
+        f"{path} is of format {found!r}, this version reads {FORMAT!r}: build the shard set again"
+    )
 
 
 def _shard_or_dict(value: dict[str, Any]) -> Shard | dict[str, Any]:
@@ -156,12 +167,18 @@ def _shard_or_dict(value: dict[str, Any]) -> Shard | dict[str, Any]:
 
 
 def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
-    return {each.name: getattr(manifest, each.name) for each in fields(manifest) if each.name != "splits"}
+    return {
+        each.name: getattr(manifest, each.name)
+        for each in fields(manifest)
+        if each.name != "splits"
+    }
 
 
 def _pieces(manifest: Manifest) -> Iterator[str]:
     """The manifest as JSON with sorted keys, a shard at a time: a hundred thousand need no second copy in memory."""
-    yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'  # the last of its names
+    yield (
+        json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
+    )  # the last of its names
     for place, name in enumerate(sorted(manifest.splits)):
         yield (", " if place else "") + json.dumps(name) + ": ["
         for number, shard in enumerate(manifest.splits[name]):
@@ -174,7 +191,9 @@ def _pieces(manifest: Manifest) -> Iterator[str]:
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
     claimed = document.pop("dataset_id")
     _check_names(document["splits"])
-    splits: dict[str, Sequence[Shard]] = {name: ShardTable(shards) for name, shards in document.pop("splits").items()}
+    splits: dict[str, Sequence[Shard]] = {
+        name: ShardTable(shards) for name, shards in document.pop("splits").items()
+    }
     manifest = Manifest(splits=splits, **document)
     if manifest.dataset_id != claimed:
         raise ValueError(f"dataset_id is {claimed}, its content gives {manifest.dataset_id}")

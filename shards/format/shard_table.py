@@ -73,7 +73,9 @@ class ShardTable(Sequence[Shard]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+        return len(self) == len(other) and all(
+            mine == its for mine, its in zip(self, other, strict=True)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -12,7 +12,15 @@ import numpy as np
 
 from shards.errors import UserError
 from shards.files import whole_file, write_whole
-from shards.format.manifest import MEMBER, TAR_BLOCK, Shard, index_text, key_name, member_bytes, member_header
+from shards.format.manifest import (
+    MEMBER,
+    TAR_BLOCK,
+    Shard,
+    index_text,
+    key_name,
+    member_bytes,
+    member_header,
+)
 
 _MODE = 0o644
 
@@ -48,7 +56,9 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
         return np.empty((0, 3, size, size), dtype)
     found, expected = path.stat().st_size, tar_bytes(samples, size, dtype)
     if found != expected:
-        raise UserError(f"{path} has {found} bytes instead of {expected}: restore it, or run the same build again")
+        raise UserError(
+            f"{path} has {found} bytes instead of {expected}: restore it, or run the same build again"
+        )
     mapped = np.memmap(path, np.uint8, "r")
     item = np.dtype(dtype).itemsize
     strides = (stride, size * size * item, size * item, item)
@@ -80,7 +90,9 @@ class TarOfSamples:
     def add(self, key: int, pixels: bytes) -> None:
         """Append the sample `key` with its stored pixels (C order)."""
         header = tar_header(key, self.size, self.dtype)
-        self._write(b"".join((header, self.header, pixels, self.padding)))  # hashed and written in one go
+        self._write(
+            b"".join((header, self.header, pixels, self.padding))
+        )  # hashed and written in one go
         self.keys.append(key)
 
     def _write(self, data: bytes) -> None:
@@ -91,7 +103,9 @@ class TarOfSamples:
         if failure[0] is None:
             try:
                 self._finish()
-            except BaseException as error:  # the temporary file must go when its last bytes do not fit
+            except (
+                BaseException
+            ) as error:  # the temporary file must go when its last bytes do not fit
                 self.stack.__exit__(type(error), error, error.__traceback__)
                 raise
         return self.stack.__exit__(*failure)
@@ -101,6 +115,13 @@ class TarOfSamples:
         self._write(bytes(expected - samples * member_stride(self.size, self.dtype)))
         if self.bytes != expected:
             raise AssertionError(f"{self.path}: {self.bytes} bytes for {samples} samples")
-        text = index_text(np.array(self.keys), content_offsets(samples, self.size, self.dtype), self.size, self.dtype)
+        text = index_text(
+            np.array(self.keys),
+            content_offsets(samples, self.size, self.dtype),
+            self.size,
+            self.dtype,
+        )
         write_whole((self.root / self.path).with_suffix(".idx"), text.encode())
-        self.shard = Shard(path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest())
+        self.shard = Shard(
+            path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest()
+        )

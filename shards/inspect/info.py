@@ -24,10 +24,21 @@ def describe(root: Path, manifest: Manifest) -> str:
     """The table that `python -m shards info` prints."""
     rows = [("split", "shards", "samples", "bytes")]
     for split, shards in manifest.splits.items():
-        rows.append((split, f"{len(shards):,}", f"{manifest.samples(split):,}", f"{sum(s.bytes for s in shards):,}"))
+        rows.append(
+            (
+                split,
+                f"{len(shards):,}",
+                f"{manifest.samples(split):,}",
+                f"{sum(s.bytes for s in shards):,}",
+            )
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    left_out = ", ".join(f"{count:,} {reason}" for reason, count in manifest.left_out.items()) or "none"
+    table = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    left_out = (
+        ", ".join(f"{count:,} {reason}" for reason, count in manifest.left_out.items()) or "none"
+    )
     head = [
         f"{root}: dataset {manifest.dataset_id}",
         f"samples of {manifest.size} x {manifest.size} pixels, {manifest.dtype} Lab, fit {manifest.fit}",
@@ -50,7 +61,9 @@ def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
 def _pictures(root: Path, manifest: Manifest) -> Iterator[Image.Image]:
     for shards in manifest.splits.values():
         for shard in shards:
-            for stored in pixels_view(root / shard.path, shard.samples, manifest.size, manifest.dtype):
+            for stored in pixels_view(
+                root / shard.path, shard.samples, manifest.size, manifest.dtype
+            ):
                 yield Image.fromarray(lab_to_rgb(unpack(np.asarray(stored))))
 
 

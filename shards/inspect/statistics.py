@@ -34,7 +34,10 @@ BIN = 10
 CENTRES = range(-110, 111, BIN)
 EDGES = tuple(centre - BIN // 2 for centre in (*CENTRES, 120))
 _AT_ONCE = 1 << 20  # pixels
-_UNITS = {"uint8": (Fraction(20, 51), Fraction(1), Fraction(1)), "float16": (Fraction(1, 1 << 24),) * 3}
+_UNITS = {
+    "uint8": (Fraction(20, 51), Fraction(1), Fraction(1)),
+    "float16": (Fraction(1, 1 << 24),) * 3,
+}
 _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 
@@ -65,15 +68,27 @@ def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, A
     return _document(manifest, _count(root, manifest, Part(1, 1), workers, quiet))
 
 
-def statistics_of_part(root: Path, part: Part, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
+def statistics_of_part(
+    root: Path, part: Part, workers: int = 1, quiet: bool = False
+) -> dict[str, Any]:
     """The sums over one share of the shards, for `merge_statistics`."""
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
     splits = {
-        split: {**vars(each), "counts": each.counts.tolist(), "total": list(each.total), "squares": list(each.squares)}
+        split: {
+            **vars(each),
+            "counts": each.counts.tolist(),
+            "total": list(each.total),
+            "squares": list(each.squares),
+        }
         for split, each in sums.items()
     }
-    return {"dataset_id": manifest.dataset_id, "part": part.number, "parts": part.count, "sums": splits}
+    return {
+        "dataset_id": manifest.dataset_id,
+        "part": part.number,
+        "parts": part.count,
+        "sums": splits,
+    }
 
 
 def part_path(root: Path, part: Part) -> Path:
@@ -84,7 +99,9 @@ def part_path(root: Path, part: Part) -> Path:
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
     """The document of one run, from the files of all parts (none given: those that lie in OUT); raises `UserError`."""
     manifest = load_manifest(root)
-    paths = paths or sorted(path for path in root.glob("statistics-*.json") if _PART_NAME.fullmatch(path.name))
+    paths = paths or sorted(
+        path for path in root.glob("statistics-*.json") if _PART_NAME.fullmatch(path.name)
+    )
     if not paths:
         raise UserError(
             f"{root} has no statistics-I-of-N.json: run `python -m shards statistics {root} --part I/N` first"
@@ -95,7 +112,9 @@ def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
     for path in paths:
         number, count, sums = _load_part(path, manifest)
         if number in found or parts not in (0, count):
-            raise UserError(f"{path} does not go with {found.get(number, paths[0])}: give each part of one N once")
+            raise UserError(
+                f"{path} does not go with {found.get(number, paths[0])}: give each part of one N once"
+            )
         found[number], parts = path, count
         merged = {split: merged[split] + sums[split] for split in merged}
     if missing := sorted(set(range(1, parts + 1)) - set(found)):
@@ -111,9 +130,13 @@ def _load_part(path: Path, manifest: Manifest) -> tuple[int, int, dict[str, Sums
         sums = {split: _parse_sums(document["sums"][split]) for split in manifest.splits}
         of = document["dataset_id"]
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"{path} is no part of statistics ({error!r}): write it again with --part") from None
+        raise UserError(
+            f"{path} is no part of statistics ({error!r}): write it again with --part"
+        ) from None
     if of != manifest.dataset_id:
-        raise UserError(f"{path} counts dataset {of}, not {manifest.dataset_id}: write it again with --part {part}")
+        raise UserError(
+            f"{path} counts dataset {of}, not {manifest.dataset_id}: write it again with --part {part}"
+        )
     return part.number, part.count, sums
 
 
@@ -129,7 +152,9 @@ def save_statistics(document: dict[str, Any], path: Path) -> None:
     write_whole(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
-def _count(root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool) -> dict[str, Sums]:
+def _count(
+    root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
+) -> dict[str, Sums]:
     """The sums of each split over the part's share of all shards."""
     named = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
     mine = part.blocks(len(named))
@@ -145,20 +170,36 @@ def _count(root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 
 
 def _document(manifest: Manifest, sums: dict[str, Sums]) -> dict[str, Any]:
-    splits = {split: _describe(manifest.samples(split), each, manifest.dtype) for split, each in sums.items()}
-    return {"dataset_id": manifest.dataset_id, "ab_centres": list(CENTRES), "ab_edges": list(EDGES), "splits": splits}
+    splits = {
+        split: _describe(manifest.samples(split), each, manifest.dtype)
+        for split, each in sums.items()
+    }
+    return {
+        "dataset_id": manifest.dataset_id,
+        "ab_centres": list(CENTRES),
+        "ab_edges": list(EDGES),
+        "splits": splits,
+    }
 
 
 def _describe(samples: int, sums: Sums, dtype: str) -> dict[str, Any]:
     pixels = max(sums.pixels, 1)
     means = [Fraction(total, pixels) for total in sums.total]
-    variances = [Fraction(square, pixels) - mean**2 for square, mean in zip(sums.squares, means, strict=True)]
+    variances = [
+        Fraction(square, pixels) - mean**2 for square, mean in zip(sums.squares, means, strict=True)
+    ]
     units = dict(zip("Lab", _UNITS[dtype], strict=True))
     return {
         "samples": samples,
         "pixels": sums.pixels,
-        "mean": {name: float(mean * unit) for mean, (name, unit) in zip(means, units.items(), strict=True)},
-        "std": {name: math.sqrt(each * unit**2) for each, (name, unit) in zip(variances, units.items(), strict=True)},
+        "mean": {
+            name: float(mean * unit)
+            for mean, (name, unit) in zip(means, units.items(), strict=True)
+        },
+        "std": {
+            name: math.sqrt(each * unit**2)
+            for each, (name, unit) in zip(variances, units.items(), strict=True)
+        },
         "ab_histogram": sums.counts.tolist(),  # [a][b], pixels
     }
 
@@ -176,10 +217,14 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 def sums_of(stored: np.ndarray) -> Sums:
     """The sums of samples as stored, (..., 3, H, W) uint8 or float16; an ab on an edge counts in the upper bin."""
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
-    codes = np.ascontiguousarray(np.moveaxis(stored, -3, 0)).reshape(3, -1).view(f"u{stored.itemsize}")
+    codes = (
+        np.ascontiguousarray(np.moveaxis(stored, -3, 0)).reshape(3, -1).view(f"u{stored.itemsize}")
+    )
     places = bins.take(codes[1]) * len(CENTRES) + bins.take(codes[2])
     counts = np.bincount(places, minlength=len(CENTRES) ** 2).reshape(NOTHING.counts.shape)
-    moments = [_moments(np.bincount(code), level) for code, level in zip(codes, levels, strict=True)]
+    moments = [
+        _moments(np.bincount(code), level) for code, level in zip(codes, levels, strict=True)
+    ]
     total, squares = zip(*moments, strict=True)
     return Sums(counts, total, squares, codes.shape[1])
 
@@ -187,8 +232,12 @@ def sums_of(stored: np.ndarray) -> Sums:
 def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
     """Sum and sum of squares of values that occur so often each, as integers without bounds."""
     present = np.flatnonzero(counts)
-    pairs: Iterable[tuple[int, int]] = list(zip(counts[present].tolist(), levels[present].tolist(), strict=True))
-    return sum(count * level for count, level in pairs), sum(count * level**2 for count, level in pairs)
+    pairs: Iterable[tuple[int, int]] = list(
+        zip(counts[present].tolist(), levels[present].tolist(), strict=True)
+    )
+    return sum(count * level for count, level in pairs), sum(
+        count * level**2 for count, level in pairs
+    )
 
 
 @cache

@@ -56,7 +56,9 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
     for name in ("size", "fit", "dtype"):
         stated, planned = getattr(manifest, name), getattr(plan.parameters, name)
         if stated != planned:
-            raise UserError(f"{root / MANIFEST} says {name} {stated}, {root / BUILD} says {planned}: build again")
+            raise UserError(
+                f"{root / MANIFEST} says {name} {stated}, {root / BUILD} says {planned}: build again"
+            )
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
@@ -65,19 +67,27 @@ def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence
     named = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *named}):
         if recorded.get(path) != named.get(path):
-            raise UserError(f"{root / path}: {MANIFEST} and the record of its sources disagree; {MEND}")
+            raise UserError(
+                f"{root / path}: {MANIFEST} and the record of its sources disagree; {MEND}"
+            )
     left_out = Counter(entry.reason for record in records for entry in record.left_out)
     if left_out != Counter(manifest.left_out):
         raise UserError(f"{root / MANIFEST}: left_out is not what the records say; {MEND}")
 
 
-def _check_index(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record], split: str) -> None:
+def _check_index(
+    root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record], split: str
+) -> None:
     path = split_folder(root, split) / INDEX
-    if not np.array_equal(load_index(path, manifest.samples(split)), index_table(plan, records, split)):
+    if not np.array_equal(
+        load_index(path, manifest.samples(split)), index_table(plan, records, split)
+    ):
         raise UserError(f"{path} does not agree with the tars; {MEND}")
 
 
-def _check_shards(root: Path, plan: Plan, records: Sequence[Record], workers: int, quiet: bool) -> None:
+def _check_shards(
+    root: Path, plan: Plan, records: Sequence[Record], workers: int, quiet: bool
+) -> None:
     tasks: list[Task[str]] = [partial(_check_block, root, plan, record.block) for record in records]
     broken: dict[int, str] = {}
     with ProgressLine("verifying", plan.num_sources, "images", shown=not quiet) as progress:
@@ -110,7 +120,12 @@ def _damage(root: Path, plan: Plan, record: Record, split: str) -> str:
     where = first_damage(path, entries, shard, size, dtype)
     if where or not sound:
         return f"{path} is broken: {where or 'its SHA-256 is not the recorded one'}"
-    text = index_text(np.array([each.key for each in entries]), content_offsets(len(entries), size, dtype), size, dtype)
+    text = index_text(
+        np.array([each.key for each in entries]),
+        content_offsets(len(entries), size, dtype),
+        size,
+        dtype,
+    )
     index = path.with_suffix(".idx")
     if not index.is_file() or index.read_text(errors="replace") != text:
         return f"{index} does not agree with its tar"

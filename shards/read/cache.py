@@ -47,7 +47,13 @@ class Cache:
         self._ready = False
 
     def get(
-        self, key: str, name: str, fill: Callable[[Path], None], *, bytes: int | None = None, wait: bool = True
+        self,
+        key: str,
+        name: str,
+        fill: Callable[[Path], None],
+        *,
+        bytes: int | None = None,
+        wait: bool = True,
     ) -> Path | None:
         """Where the file `name` is, brought by `fill(path)` if it is not here.
 
@@ -67,7 +73,9 @@ class Cache:
                     return path
         return path
 
-    def _bring(self, path: Path, name: str, fill: Callable[[Path], None], bytes: int | None) -> None:
+    def _bring(
+        self, path: Path, name: str, fill: Callable[[Path], None], bytes: int | None
+    ) -> None:
         part = path.with_name(f".{path.name}.{bytes or 0}.part")
         try:
             self._check_fits(name, bytes or 0)
@@ -112,7 +120,11 @@ class Cache:
         return excess <= 0
 
     def _folders(self) -> list[Path]:
-        return [Path(entry.path) for entry in os.scandir(self.folder) if entry.is_dir() and _KEY.fullmatch(entry.name)]
+        return [
+            Path(entry.path)
+            for entry in os.scandir(self.folder)
+            if entry.is_dir() and _KEY.fullmatch(entry.name)
+        ]
 
     def _files(self) -> Iterator[_File]:
         for entry in (entry for folder in self._folders() for entry in os.scandir(folder)):
@@ -120,14 +132,21 @@ class Cache:
             with suppress(FileNotFoundError):
                 found = entry.stat()
                 claimed = int(part[2]) if part else 0
-                yield _File(found.st_mtime, Path(entry.path), max(found.st_size, claimed), entry.name[0] != ".")
+                yield _File(
+                    found.st_mtime,
+                    Path(entry.path),
+                    max(found.st_size, claimed),
+                    entry.name[0] != ".",
+                )
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed: parts and locks whose lock nobody holds."""
         for folder in self._folders():
             names = [entry.name for entry in os.scandir(folder)]
             for lock in filter(None, map(_LOCK.fullmatch, names)):
-                parts = [part[0] for part in map(_PART.fullmatch, names) if part and part[1] == lock[1]]
+                parts = [
+                    part[0] for part in map(_PART.fullmatch, names) if part and part[1] == lock[1]
+                ]
                 with _turn(folder / lock[0], wait=False) as dead:
                     for name in parts if dead else ():
                         (folder / name).unlink(missing_ok=True)
@@ -138,11 +157,19 @@ class Cache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         tag = self.folder / TAG
-        if not tag.is_file() and any(not path.name.startswith((".", TAG)) for path in self.folder.iterdir()):
-            raise UserError(f"{self.folder} holds other things than a cache: give --cache an empty or a new folder")
+        if not tag.is_file() and any(
+            not path.name.startswith((".", TAG)) for path in self.folder.iterdir()
+        ):
+            raise UserError(
+                f"{self.folder} holds other things than a cache: give --cache an empty or a new folder"
+            )
         with self._locked():
             if not tag.is_file():
-                write_whole(tag, _SIGNATURE + b"\n# Shards brought by colortrain; delete it whenever nothing trains.\n")
+                write_whole(
+                    tag,
+                    _SIGNATURE
+                    + b"\n# Shards brought by colortrain; delete it whenever nothing trains.\n",
+                )
             self._make_room(0)
         self._ready = True
 
@@ -167,7 +194,9 @@ def _turn(path: Path, wait: bool) -> Iterator[bool]:
         yield held is not None
     finally:
         if held is not None:
-            path.unlink(missing_ok=True)  # ours as long as we hold it: those who wait notice that it is gone
+            path.unlink(
+                missing_ok=True
+            )  # ours as long as we hold it: those who wait notice that it is gone
             held.close()
 
 

@@ -42,7 +42,9 @@ from shards.read.store import Folder, open_store
 
 _TRIES = 3  # to open a file that a small cache drops again for others
 _MAX_OPEN = 256  # shards mapped at a time
-_MAX_HELD = 2 * WINDOW_SHARDS  # of a URL: what a cache has dropped keeps its room on the disk while it is mapped
+_MAX_HELD = (
+    2 * WINDOW_SHARDS
+)  # of a URL: what a cache has dropped keeps its room on the disk while it is mapped
 
 
 class Damaged(UserError):  # noqa: N818  # what it says is the noun
@@ -71,7 +73,9 @@ class Split:
     opens everything anew.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", *, cache: Cache | None = None) -> None:
+    def __init__(
+        self, root: str | Path, split: str = "train", *, cache: Cache | None = None
+    ) -> None:
         self.root, self.cache = root, cache
         self.store = open_store(root, cache)
         self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
@@ -83,7 +87,9 @@ class Split:
         self.index = self._load_index()
         self._open: dict[int, _OpenShard] = {}
         self._opening = threading.Lock()
-        self._prefetched: tuple[int, int] | None = None  # the last window of shards that was asked for
+        self._prefetched: tuple[int, int] | None = (
+            None  # the last window of shards that was asked for
+        )
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -129,7 +135,9 @@ class Split:
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Copy the packed Lab of `samples` into one contiguous array (into `out` if given); may raise `Damaged`."""
-        numbers = np.asarray(samples if isinstance(samples, np.ndarray) else list(samples), np.int64)
+        numbers = np.asarray(
+            samples if isinstance(samples, np.ndarray) else list(samples), np.int64
+        )
         out = self.empty(len(numbers)) if out is None else out
         self.read_rows(numbers, out, range(len(numbers)))
         return out
@@ -162,7 +170,9 @@ class Split:
     def _refuse(self, number: int, what: str, row: int) -> NoReturn:
         """Raise `Damaged`: what is wrong with a shard."""
         path = f"{self.store.location}/{self.shards[number].path}"
-        damaged = Damaged(f"{path}: {what}: restore it (`python -m shards verify` finds all damage) or build again")
+        damaged = Damaged(
+            f"{path}: {what}: restore it (`python -m shards verify` finds all damage) or build again"
+        )
         damaged.row = row
         raise damaged
 
@@ -181,7 +191,11 @@ class Split:
         try:
             with self._file(record) as stream:
                 found = os.fstat(stream.fileno()).st_size
-                if not found == record.bytes == tar_bytes(record.samples, self.size, self.manifest.dtype):
+                if (
+                    not found
+                    == record.bytes
+                    == tar_bytes(record.samples, self.size, self.manifest.dtype)
+                ):
                     self._refuse(number, f"{found} bytes instead of {record.bytes}", row)
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, IsADirectoryError):
@@ -191,7 +205,9 @@ class Split:
     def _file(self, record: Shard) -> BinaryIO:
         for _ in range(_TRIES - 1):
             with suppress(FileNotFoundError):
-                return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
+                return open(
+                    self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb"
+                )
         return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
 
     def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
@@ -206,7 +222,10 @@ class Split:
         path = self.store.path((split_folder(Path(), self.name) / INDEX).as_posix())
         if path.is_file():
             return load_index(path, len(self))
-        tars = [self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256) for shard in self.shards]
+        tars = [
+            self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
+            for shard in self.shards
+        ]
         table = rebuild_index(tars, self.shards, self.size, self.manifest.dtype)
         warnings.warn(f"{path} was missing, it was made again from the tars", stacklevel=3)
         with suppress(OSError):  # a read-only set: the next to open it does the same

@@ -22,7 +22,9 @@ from shards.read.cache import Cache
 from shards.read.dataset import Damaged, Split
 from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
-Stream = Callable[[int, int], np.ndarray]  # positions [start, stop) of an endless stream to sample numbers
+Stream = Callable[
+    [int, int], np.ndarray
+]  # positions [start, stop) of an endless stream to sample numbers
 
 
 class Samples(Protocol):
@@ -45,7 +47,9 @@ class Samples(Protocol):
 
 def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
     """At most `most` samples, one by one, for counting colours; damaged ones are left out with a warning."""
-    for number in np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)).tolist():
+    for number in np.unique(
+        np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
+    ).tolist():
         try:
             pixels = samples.read([number])[0]
         except Damaged as damage:
@@ -78,7 +82,10 @@ class Mixture:
     @property
     def dataset_id(self) -> str:
         """Sixteen hexadecimal digits that name these sets with these weights."""
-        parts = [[part.dataset_id, str(weight)] for part, weight in zip(self.parts, self.weights, strict=True)]
+        parts = [
+            [part.dataset_id, str(weight)]
+            for part, weight in zip(self.parts, self.weights, strict=True)
+        ]
         return hashlib.sha256(json.dumps([MIXTURE_VERSION, parts]).encode()).hexdigest()[:16]
 
     @property
@@ -99,7 +106,9 @@ class Mixture:
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Copy the packed Lab of `samples` into one contiguous array; may raise `Damaged`."""
-        numbers = np.asarray(samples if isinstance(samples, np.ndarray) else list(samples), np.int64)
+        numbers = np.asarray(
+            samples if isinstance(samples, np.ndarray) else list(samples), np.int64
+        )
         out = self.parts[0].empty(len(numbers)) if out is None else out
         which = np.searchsorted(self.first, numbers, side="right") - 1
         for number, part in enumerate(self.parts):
@@ -148,7 +157,9 @@ class Substitute:
     `tell` hears of each damaged sample once; `substituted` counts the positions that got another sample.
     """
 
-    def __init__(self, samples: Samples, stream: Stream, limit: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, samples: Samples, stream: Stream, limit: int, tell: Callable[[str], None]
+    ) -> None:
         self.samples, self.stream, self.tell = samples, stream, tell
         self.limit = min(limit, len(samples) - 1)  # something must be left to stand in
         self.damaged: frozenset[int] = frozenset()
@@ -175,7 +186,9 @@ class Substitute:
                 return
             self.damaged |= {sample}
             if len(self.damaged) > self.limit:
-                raise UserError(f"more than {self.limit} damaged samples, the limit; the last: {damage}") from None
+                raise UserError(
+                    f"more than {self.limit} damaged samples, the limit; the last: {damage}"
+                ) from None
             self.tell(f"another sample stands in for one that is damaged: {damage}")
 
     def _replaced(self, wanted: np.ndarray, start: int) -> np.ndarray:

@@ -64,7 +64,9 @@ class Order:
         epoch, index = self.window(position)
         ends = self._shards(epoch)[1]
         then = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
-        return [shard for each in ((epoch, index), then) for shard in self._shards_of(*each).tolist()]
+        return [
+            shard for each in ((epoch, index), then) for shard in self._shards_of(*each).tolist()
+        ]
 
     def _shards_of(self, epoch: int, index: int) -> np.ndarray:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
@@ -99,7 +101,9 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
     length = lcm(*(share.denominator for share in shares))
     length = length if length <= MAX_BLOCK else MAX_BLOCK
     counts = [int(share * length) for share in shares]
-    remainders = sorted(range(len(shares)), key=lambda part: (counts[part] - shares[part] * length, part))
+    remainders = sorted(
+        range(len(shares)), key=lambda part: (counts[part] - shares[part] * length, part)
+    )
     for part in remainders[: length - sum(counts)]:
         counts[part] += 1
     if 0 in counts:

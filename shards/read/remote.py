@@ -22,9 +22,26 @@ T = TypeVar("T")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # what no other try mends
-_LIBRARIES = ("aiohttp", "aiobotocore", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3")
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
-_MISMATCH_TRIES = 3  # wrong bytes come from broken proxies, which a try or two tell from a wrong file
+_LIBRARIES = (
+    "aiohttp",
+    "aiobotocore",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "requests",
+    "s3fs",
+    "urllib3",
+)
+_NO_CREDENTIALS = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "DefaultCredentialsError",
+    "ProfileNotFound",
+)
+_MISMATCH_TRIES = (
+    3  # wrong bytes come from broken proxies, which a try or two tell from a wrong file
+)
 _PIECE = 8 << 20
 
 
@@ -94,7 +111,9 @@ def _options(scheme: str) -> dict[str, Any]:
     return {}
 
 
-def fetch(url: str, path: Path, patience: Patience, *, bytes: int | None = None, sha256: str | None = None) -> None:
+def fetch(
+    url: str, path: Path, patience: Patience, *, bytes: int | None = None, sha256: str | None = None
+) -> None:
     """Write what is at `url` to `path`, checked against `bytes` and `sha256` where given.
 
     Raises `UserError` if it is not there, not allowed, not what it should be, or out of reach for all of `patience`.
@@ -169,7 +188,11 @@ def patiently(url: str, action: Callable[[], T], patience: Patience, path: Path 
             return action()
         except Exception as error:
             reason = _why_again(url, error, path)
-            tries = min(patience.tries, _MISMATCH_TRIES) if isinstance(error, Mismatch) else patience.tries
+            tries = (
+                min(patience.tries, _MISMATCH_TRIES)
+                if isinstance(error, Mismatch)
+                else patience.tries
+            )
             if attempt >= tries:
                 raise UserError(_given_up(shown(url), error, reason, attempt)) from error
         # A random part, so that a thousand processes do not come back at the same instant.
@@ -182,7 +205,9 @@ def patiently(url: str, action: Callable[[], T], patience: Patience, path: Path 
 def _given_up(url: str, error: Exception, reason: str, attempts: int) -> str:
     advice = "check the address and the network, then run the same command again"
     if isinstance(error, Mismatch):
-        advice = "the file there is damaged or another than the manifest names, put the right one there"
+        advice = (
+            "the file there is damaged or another than the manifest names, put the right one there"
+        )
     return f"{url}: {reason} ({attempts} {'try' if attempts == 1 else 'tries'}): {advice}"
 
 

@@ -98,7 +98,9 @@ class Remote:
             self._thread = None  # under the lock: a list that comes now gets a thread of its own
             return None
 
-    def _bring(self, relative: str, bytes: int | None, sha256: str | None, wait: bool = True) -> Path | None:
+    def _bring(
+        self, relative: str, bytes: int | None, sha256: str | None, wait: bool = True
+    ) -> Path | None:
         manifest = self._open()
 
         def fill(path: Path) -> None:
@@ -118,7 +120,9 @@ class Remote:
 
     def _key(self, manifest: bytes) -> str:
         """Sixteen hexadecimal digits that name this generation of the set at this address."""
-        return hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest).hexdigest()[:16]
+        return hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest).hexdigest()[
+            :16
+        ]
 
 
 def _first(shards: Iterable[Shard], most: int) -> deque[Shard]:
@@ -141,5 +145,7 @@ def open_store(location: str | Path, cache: Cache | None = None) -> Store:
         return Folder(unquote(urlsplit(str(location)).path))
     filesystem(str(location))  # an unknown scheme and a missing package are said now
     if cache is None:
-        raise UserError(f"{shown(str(location))} is not on this machine: give --cache DIR, a folder to bring shards to")
+        raise UserError(
+            f"{shown(str(location))} is not on this machine: give --cache DIR, a folder to bring shards to"
+        )
     return Remote(str(location), cache)

@@ -21,7 +21,14 @@ from shards.sources.decode import Undecodable, fit_image, open_image, reduce_jpe
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-_NO_CONTENT = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
+_NO_CONTENT = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+)
 _PIECE = 8 << 20
 
 
@@ -40,9 +47,13 @@ def list_tars(pattern: str) -> tuple[str, ...]:
     try:
         names = [name for each in braceexpand(pattern) for name in _expanded(each)]
     except ValueError:
-        raise UserError(f"{pattern}: braces do not match: write PATH/{{000000..000099}}.tar or PATH/*.tar") from None
+        raise UserError(
+            f"{pattern}: braces do not match: write PATH/{{000000..000099}}.tar or PATH/*.tar"
+        ) from None
     if not names:
-        raise UserError(f"{pattern} names no files: write PATH/{{000000..000099}}.tar or 'PATH/*.tar', in quotes")
+        raise UserError(
+            f"{pattern} names no files: write PATH/{{000000..000099}}.tar or 'PATH/*.tar', in quotes"
+        )
     return tuple(sorted(set(names)))
 
 
@@ -83,7 +94,9 @@ class _Far:
             raise
 
     def _opened(self) -> Any:
-        source = filesystem(self.url).open(self.url, "rb", block_size=_PIECE, cache_type="readahead")
+        source = filesystem(self.url).open(
+            self.url, "rb", block_size=_PIECE, cache_type="readahead"
+        )
         if self._place and source.seekable():
             source.seek(self._place)
         elif self._place:  # a server without ranges

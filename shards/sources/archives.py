@@ -28,17 +28,23 @@ def members(path: Path) -> list[Member]:
     try:
         with tarfile.open(path, "r:") as archive:
             try:
-                found.extend(archive)  # the members before the damage are kept: one was there, so it is a tar
+                found.extend(
+                    archive
+                )  # the members before the damage are kept: one was there, so it is a tar
             except tarfile.TarError:
                 raise _damaged(path, min(archive.offset, path.stat().st_size)) from None
             _check_end(path, archive.offset)
     except tarfile.TarError as error:
-        raise UserError(f"{path} is no plain tar ({error}): unpack it, or leave it out of the pattern") from None
+        raise UserError(
+            f"{path} is no plain tar ({error}): unpack it, or leave it out of the pattern"
+        ) from None
     return _resolve(found)
 
 
 def _damaged(path: Path, place: int) -> UserError:
-    return UserError(f"{path} is damaged or cut short at byte {place}: restore it, or leave it out of the pattern")
+    return UserError(
+        f"{path} is damaged or cut short at byte {place}: restore it, or leave it out of the pattern"
+    )
 
 
 def _check_end(path: Path, end: int) -> None:

@@ -51,13 +51,17 @@ def count(path: Path) -> int:
         return len(load_python(str(path)))
     size = path.stat().st_size
     if size == 0 or size % RECORD:
-        raise UserError(f"{path} has {size} bytes, no multiple of {RECORD}: not CIFAR-10's binary layout, or cut short")
+        raise UserError(
+            f"{path} has {size} bytes, no multiple of {RECORD}: not CIFAR-10's binary layout, or cut short"
+        )
     return size // RECORD
 
 
 def to_image(data: bytes) -> Image.Image:
     """The picture of 3072 raw bytes (planes R, G, B)."""
-    return Image.fromarray(np.frombuffer(data, np.uint8).reshape(3, SIDE, SIDE).transpose(1, 2, 0).copy())
+    return Image.fromarray(
+        np.frombuffer(data, np.uint8).reshape(3, SIDE, SIDE).transpose(1, 2, 0).copy()
+    )
 
 
 @lru_cache(maxsize=8)
@@ -70,17 +74,24 @@ def load_python(path: str) -> np.ndarray:
         _check_tuples(data)
         batch = _ArraysAlone(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a pickle that is no batch may raise anything
-        raise UserError(f"{path} is not CIFAR-10's python layout ({error}): nothing of it was run") from None
+        raise UserError(
+            f"{path} is not CIFAR-10's python layout ({error}): nothing of it was run"
+        ) from None
     found = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
     pixels = found.pixels if isinstance(found, _Array) else None
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
-        raise UserError(f"{path} is not CIFAR-10's python layout (no uint8 array of rows of {PIXELS})")
+        raise UserError(
+            f"{path} is not CIFAR-10's python layout (no uint8 array of rows of {PIXELS})"
+        )
     return pixels
 
 
 def _check_tuples(data: bytes) -> None:
     """Refuse what may be a deep nest of tuples: as a dict's key, Python's own hash of it ends the process."""
-    if sum(opcode.name.startswith("TUPLE") for opcode, _, _ in pickletools.genops(data)) > _MOST_TUPLES:
+    if (
+        sum(opcode.name.startswith("TUPLE") for opcode, _, _ in pickletools.genops(data))
+        > _MOST_TUPLES
+    ):
         raise pickle.UnpicklingError("it has too many tuples")
 
 
@@ -128,7 +139,9 @@ def _bytes_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | 
     """The uint8 array of exactly these bytes; None for arrays of other types, which a batch may hold but none needs."""
     if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", b"u1"):
         return None
-    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+    if not isinstance(shape, tuple) or not all(
+        type(extent) is int and extent >= 0 for extent in shape
+    ):
         raise pickle.UnpicklingError("an array's shape is none")
     if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(shape):
         raise pickle.UnpicklingError("an array's bytes do not fill its shape")

@@ -12,7 +12,15 @@ import warnings
 from functools import lru_cache
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from shards.sources.decompression_bombs import excess
 
@@ -69,8 +77,13 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of an opened image once it is turned upright."""
     width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # whose `size` is upright already in newer Pillows
-        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    if isinstance(
+        image, TiffImagePlugin.TiffImageFile
+    ):  # whose `size` is upright already in newer Pillows
+        width, height = (
+            image.tag_v2[TiffImagePlugin.IMAGEWIDTH],
+            image.tag_v2[TiffImagePlugin.IMAGELENGTH],
+        )
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
@@ -104,11 +117,16 @@ def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
     if fit == "crop":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        return image.resize(
+            (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        )
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     canvas = Image.new("RGB", (size, size))
-    canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
+    canvas.paste(
+        image.resize((width, height), Image.Resampling.BICUBIC),
+        ((size - width) // 2, (size - height) // 2),
+    )
     return canvas
 
 
@@ -135,7 +153,9 @@ def _flatten(image: Image.Image) -> Image.Image:
         pixels = pixels.convert("RGBA")
         alpha = pixels.getchannel("A")
     rgb = _to_srgb(pixels, profile)
-    return rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    return (
+        rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -145,8 +165,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
         if _is_min_white(image):
             return ImageChops.invert(grey)
-        if "transparency" in image.info:  # one of the 65536 greys, to be found before they become 256
-            alpha = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
+        if (
+            "transparency" in image.info
+        ):  # one of the 65536 greys, to be found before they become 256
+            alpha = Image.fromarray(
+                np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+            )
             return Image.merge("LA", (grey, alpha))
         return grey
     if image.mode in ("I", "F"):
@@ -170,7 +194,9 @@ def _to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
         return ImageCms.applyTransform(pixels, cmyk) or pixels
     if pixels.mode == "L" and grey:
         return ImageCms.applyTransform(pixels, grey) or pixels
-    pixels = pixels if pixels.mode == "RGB" else pixels.convert("RGB")  # convert copies what is RGB already
+    pixels = (
+        pixels if pixels.mode == "RGB" else pixels.convert("RGB")
+    )  # convert copies what is RGB already
     return ImageCms.applyTransform(pixels, rgb) or pixels if rgb else pixels
 
 
@@ -183,9 +209,18 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
-        modes = [mode if space == name else None for mode, name in (("L", "GRAY"), ("CMYK", "CMYK"), ("RGB", "RGB"))]
-        grey, cmyk, rgb = (mode and ImageCms.buildTransform(opened, _SRGB, mode, "RGB") for mode in modes)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile: take the numbers as sRGB, as browsers do
+        modes = [
+            mode if space == name else None
+            for mode, name in (("L", "GRAY"), ("CMYK", "CMYK"), ("RGB", "RGB"))
+        ]
+        grey, cmyk, rgb = (
+            mode and ImageCms.buildTransform(opened, _SRGB, mode, "RGB") for mode in modes
+        )
+    except (
+        ImageCms.PyCMSError,
+        OSError,
+        ValueError,
+    ):  # a damaged profile: take the numbers as sRGB, as browsers do
         return None, None, None
     return grey or None, cmyk or None, rgb if rgb and not _changes_nothing(rgb) else None
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-MAX_SCANS = 200  # encoders write about ten, optimisers up to a hundred; each goes over the whole picture
+MAX_SCANS = (
+    200  # encoders write about ten, optimisers up to a hundred; each goes over the whole picture
+)
 # Where libjpeg stops: neither at stuffed bytes nor at restarts. After the end comes what is no part of the picture.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")
 _SCAN, _END = b"\xda", b"\xd9"
@@ -20,7 +22,11 @@ def excess(image: Image.Image, data: bytes, max_pixels: int) -> str:
         return f"{image.width} x {image.height} pixels, more than {max_pixels}"
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return f"more than {MAX_SCANS} scans" if _num_scans(data) > MAX_SCANS else ""
-    return _excess_of_tiles(image, data, max_pixels) if isinstance(image, TiffImagePlugin.TiffImageFile) else ""
+    return (
+        _excess_of_tiles(image, data, max_pixels)
+        if isinstance(image, TiffImagePlugin.TiffImageFile)
+        else ""
+    )
 
 
 def _num_scans(data: bytes) -> int:
@@ -42,7 +48,11 @@ def _excess_of_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixe
         return "tiles of no certain size"
     stored = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     width, height = (-(-side // each) * each for side, each in zip(stored, tile, strict=True))
-    return f"{width} x {height} pixels in tiles, more than {max_pixels}" if width * height > max_pixels else ""
+    return (
+        f"{width} x {height} pixels in tiles, more than {max_pixels}"
+        if width * height > max_pixels
+        else ""
+    )
 
 
 def _num_told(data: bytes) -> int:

@@ -27,9 +27,13 @@ class Source(NamedTuple):
     name: str
     path: str
     kind: str = FILE
-    offset: int = 0  # of the first byte (tar member, CIFAR binary) or number of the row (CIFAR python)
+    offset: int = (
+        0  # of the first byte (tar member, CIFAR binary) or number of the row (CIFAR python)
+    )
     size: int = 0
-    split: str = ""  # the split the source itself puts it in: CIFAR's train or test, else the first folder
+    split: str = (
+        ""  # the split the source itself puts it in: CIFAR's train or test, else the first folder
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,11 @@ def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
         return _list_file(path)
     if names := _expand(source, out):
         batches = [Path(name) for name in names if cifar10.is_batch(Path(name))]
-        return (_list_cifar(batches), []) if len(batches) == len(names) else _list_tars([Path(n) for n in names])
+        return (
+            (_list_cifar(batches), [])
+            if len(batches) == len(names)
+            else _list_tars([Path(n) for n in names])
+        )
     raise UserError(
         f"no such source {source}: give a folder, a text list, a quoted pattern of tars, or CIFAR-10's folder"
     )
@@ -136,7 +144,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/") or folder.startswith(path.rstrip("/") + "/")
+    return (
+        path == folder
+        or path.startswith(folder.rstrip("/") + "/")
+        or folder.startswith(path.rstrip("/") + "/")
+    )
 
 
 def _list_text(path: Path) -> tuple[list[Source], list[str]]:
@@ -169,7 +181,9 @@ def _list_cifar(batches: list[Path]) -> list[Source]:
         kind = CIFAR_BINARY if path.suffix == ".bin" else CIFAR_PYTHON
         for row in range(cifar10.count(path)):
             offset = row * cifar10.RECORD + 1 if kind == CIFAR_BINARY else row
-            sources.append(Source(f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split))
+            sources.append(
+                Source(f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split)
+            )
     return sources
 
 

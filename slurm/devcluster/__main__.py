@@ -42,16 +42,42 @@ class _Action(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = DoorParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
-    actions = words.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Action)
+    actions = words.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_Action
+    )
     start = actions.add_parser("up", help="start a cluster")
     start.add_argument("--nodes", type=at_least_one, default=4, help="default: 4")
-    start.add_argument("--cpus", type=at_least_one, default=4, help="of a node, whatever the machine has (default: 4)")
-    start.add_argument("--gpus", type=int, default=2, help=f"pretended GPUs of a node, 0 to {MOST_GPUS} (default: 2)")
-    start.add_argument("--hosts", choices=("auto", "namespaces", "loopback"), default="auto", help="what a node is")
-    start.add_argument("--no-accounting", action="store_true", help="no database; `sacct` asks the controller instead")
-    start.add_argument("--no-user-signal", action="store_true", help="evicted jobs get TERM alone, not their --signal")
-    start.add_argument("--grace", type=at_least_one, default=5, help="seconds an evicted job has (default: 5)")
-    start.add_argument("--owner", type=int, metavar="PID", help="take it down when this process is gone")
+    start.add_argument(
+        "--cpus",
+        type=at_least_one,
+        default=4,
+        help="of a node, whatever the machine has (default: 4)",
+    )
+    start.add_argument(
+        "--gpus",
+        type=int,
+        default=2,
+        help=f"pretended GPUs of a node, 0 to {MOST_GPUS} (default: 2)",
+    )
+    start.add_argument(
+        "--hosts", choices=("auto", "namespaces", "loopback"), default="auto", help="what a node is"
+    )
+    start.add_argument(
+        "--no-accounting",
+        action="store_true",
+        help="no database; `sacct` asks the controller instead",
+    )
+    start.add_argument(
+        "--no-user-signal",
+        action="store_true",
+        help="evicted jobs get TERM alone, not their --signal",
+    )
+    start.add_argument(
+        "--grace", type=at_least_one, default=5, help="seconds an evicted job has (default: 5)"
+    )
+    start.add_argument(
+        "--owner", type=int, metavar="PID", help="take it down when this process is gone"
+    )
     everyone = [start, actions.add_parser("down", help="stop it and delete its folder")]
     everyone.append(actions.add_parser("status", help="its nodes and jobs"))
     for event, (_, phrase) in life.EVENTS.items():
@@ -59,7 +85,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("node", help="node1, node2, ...")
         everyone.append(one)
     for one in everyone:
-        one.add_argument("--dir", type=Path, default=DEFAULT, help=f"folder of the cluster (default: {DEFAULT})")
+        one.add_argument(
+            "--dir", type=Path, default=DEFAULT, help=f"folder of the cluster (default: {DEFAULT})"
+        )
     return words
 
 
@@ -73,12 +101,20 @@ def make_plan(arguments: argparse.Namespace, folder: Path) -> Plan:
     own = not loopback and hosts.namespaces_work(user=False)
     user = not loopback and not own and os.getuid() != 0 and hosts.namespaces_work(user=True)
     if arguments.hosts == "namespaces" and not (own or user):
-        raise UserError("this machine allows no namespaces (--hosts namespaces): be root, or take --hosts loopback")
+        raise UserError(
+            "this machine allows no namespaces (--hosts namespaces): be root, or take --hosts loopback"
+        )
     return Plan(
-        folder=folder, nodes=arguments.nodes, cpus=arguments.cpus, gpus=arguments.gpus, grace=arguments.grace,
-        accounting=not arguments.no_accounting, user_signal=not arguments.no_user_signal, user_namespace=user,
+        folder=folder,
+        nodes=arguments.nodes,
+        cpus=arguments.cpus,
+        gpus=arguments.gpus,
+        grace=arguments.grace,
+        accounting=not arguments.no_accounting,
+        user_signal=not arguments.no_user_signal,
+        user_namespace=user,
         base_port=0 if own or user else plan.free_ports(arguments.nodes + 12),
-    )  # fmt: skip
+    )
 
 
 def start(arguments: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
@@ -93,13 +129,18 @@ def start(arguments: argparse.Namespace, argv: Sequence[str], folder: Path) -> N
     if arguments.owner:
         life.watch(cluster, arguments.owner)
     kind = "hosts in namespaces" if cluster.own_hosts else "daemons on the loopback"
-    print(f"{cluster.nodes} nodes ({kind}) are up after {time.monotonic() - began:.1f} s; now:  . {folder}/env")
+    print(
+        f"{cluster.nodes} nodes ({kind}) are up after {time.monotonic() - began:.1f} s; now:  . {folder}/env"
+    )
 
 
 def show(folder: Path) -> int:
     """`status`; 1 if the cluster does not answer."""
     cluster = plan.load(folder)
-    tables = (["sinfo", "-N", "-o", "%10N %9P %6T %4c %8G %E"], ["squeue", "-o", "%8i %9P %20j %10T %8M %3D %R"])
+    tables = (
+        ["sinfo", "-N", "-o", "%10N %9P %6T %4c %8G %E"],
+        ["squeue", "-o", "%8i %9P %20j %10T %8M %3D %R"],
+    )
     for name, *words in tables:
         try:
             line = [f"{cluster.folder}/bin/{name}", *words]

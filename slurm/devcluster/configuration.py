@@ -12,7 +12,15 @@ from slurm.devcluster.programs import CLIENTS, find
 
 # Slurm wants one character device for each GPU and only ever stat()s it. With Count= and no File= it reports no GPU;
 # a plain file leaves CUDA_VISIBLE_DEVICES empty.
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
+_DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+)
 MOST_GPUS = len(_DEVICES)
 MARK = "COLORTRAIN_DEVCLUSTER"  # in the environment of every process of a cluster: `down` finds them by it
 
@@ -150,7 +158,9 @@ GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 def hosts(plan: Plan) -> str:
     """/etc/hosts of every host."""
     lines = ["127.0.0.1 localhost", f"{plan.head[1]} {plan.head[0]}"]
-    return "\n".join([*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""])
+    return "\n".join(
+        [*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""]
+    )
 
 
 # A `sacct` for clusters without accounting, just enough for submitit and for us: it asks slurmctld through squeue,
@@ -193,7 +203,9 @@ def outer_command(plan: Plan, name: str, head: int) -> str:
 
 def shell_lines(plan: Plan) -> str:
     """DIR/env, to be sourced: an outer job's variables go, the cluster's commands come first on the PATH."""
-    forget = r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
+    forget = (
+        r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
+    )
     return f"""\
 unset $(env | {forget})
 export SLURM_CONF={plan.folder}/etc/slurm.conf

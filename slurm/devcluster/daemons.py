@@ -24,17 +24,27 @@ def link_programs(plan: Plan) -> None:
 def _start(plan: Plan, host: str, name: str, words: list[str]) -> None:
     log = plan.folder / "log" / f"{name}.out"
     if run(plan, inside(plan, host, words), log.name):
-        raise UserError(f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}")
+        raise UserError(
+            f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}"
+        )
 
 
 def start_munged(plan: Plan) -> None:
     """The daemon that signs credentials, with a key and a socket of its own."""
     run_folder, log = plan.folder / "run", plan.folder / "log" / "munged.log"
     options = {
-        "key-file": plan.folder / "etc/munge.key", "socket": run_folder / "munge.sock", "log-file": log,
-        "pid-file": run_folder / "munged.pid", "seed-file": run_folder / "munged.seed", "num-threads": 4,
-    }  # fmt: skip
-    words = [program("munged"), "--force", *(f"--{name}={value}" for name, value in options.items())]
+        "key-file": plan.folder / "etc/munge.key",
+        "socket": run_folder / "munge.sock",
+        "log-file": log,
+        "pid-file": run_folder / "munged.pid",
+        "seed-file": run_folder / "munged.seed",
+        "num-threads": 4,
+    }
+    words = [
+        program("munged"),
+        "--force",
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
     _start(plan, plan.head[0], "munged", words)
 
 
@@ -42,12 +52,20 @@ def start_accounting(plan: Plan) -> None:
     """mariadbd and slurmdbd, for a real sacct."""
     _make_database(plan)
     options = {
-        "datadir": plan.folder / "mysql", "socket": plan.folder / "run/mysql.sock", "bind-address": "127.0.0.1",
-        "pid-file": plan.folder / "run/mariadbd.pid", "port": plan.port("mariadbd"),
-        "init-file": plan.folder / "etc/database.sql", "log-error": plan.folder / "log/mariadbd.log",
-        "innodb-buffer-pool-size": "16M", "innodb-log-file-size": "8M", "innodb-lock-wait-timeout": 900,
-        "innodb-flush-log-at-trx-commit": 0, "key-buffer-size": "1M", "aria-pagecache-buffer-size": "8M",
-    }  # fmt: skip
+        "datadir": plan.folder / "mysql",
+        "socket": plan.folder / "run/mysql.sock",
+        "bind-address": "127.0.0.1",
+        "pid-file": plan.folder / "run/mariadbd.pid",
+        "port": plan.port("mariadbd"),
+        "init-file": plan.folder / "etc/database.sql",
+        "log-error": plan.folder / "log/mariadbd.log",
+        "innodb-buffer-pool-size": "16M",
+        "innodb-log-file-size": "8M",
+        "innodb-lock-wait-timeout": 900,
+        "innodb-flush-log-at-trx-commit": 0,
+        "key-buffer-size": "1M",
+        "aria-pagecache-buffer-size": "8M",
+    }
     words = [
         *_own_tmpdir(plan),
         program("mariadbd"),
@@ -62,7 +80,9 @@ def start_accounting(plan: Plan) -> None:
     # its port answers before it has read its init file, which makes slurmdbd's user
     log = plan.folder / "log/mariadbd.log"
     ready = "ready for connections"
-    wait_until("mariadbd", lambda: log.exists() and ready in log.read_text(errors="replace"), 120, log)
+    wait_until(
+        "mariadbd", lambda: log.exists() and ready in log.read_text(errors="replace"), 120, log
+    )
     configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
     _start(plan, plan.head[0], "slurmdbd", ["env", configuration, program("slurmdbd")])
     _wait_for_port(plan, "slurmdbd", plan.head[1])
@@ -88,7 +108,9 @@ def _make_database(plan: Plan) -> None:
     ]
     words += ["--skip-test-db", "--auth-root-authentication-method=normal"]
     if run(plan, words, "mariadb-install.log"):
-        raise UserError(f"the accounting database could not be made, see {plan.folder}/log/mariadb-install.log")
+        raise UserError(
+            f"the accounting database could not be made, see {plan.folder}/log/mariadb-install.log"
+        )
 
 
 def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
@@ -99,7 +121,9 @@ def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
         if not plan.own_hosts:
             with socket.socket() as probe:
                 return probe.connect_ex((address, port)) == 0
-        line = inside(plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True)
+        line = inside(
+            plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True
+        )
         return subprocess.run(line, capture_output=True, check=False).returncode == 0
 
     wait_until(daemon, answers, 120, plan.folder / "log" / f"{daemon}.log")
@@ -122,10 +146,14 @@ def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
 def idle_nodes(plan: Plan) -> list[str]:
     """Nodes that could take a job now."""
     words = inside(
-        plan, plan.head[0], [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"]
+        plan,
+        plan.head[0],
+        [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"],
     )
     try:
-        done = subprocess.run(words, env=environment(plan), capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            words, env=environment(plan), capture_output=True, text=True, timeout=10, check=False
+        )
     except subprocess.TimeoutExpired:
         return []
     return done.stdout.split()

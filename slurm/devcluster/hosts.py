@@ -43,13 +43,21 @@ ip link set "$1" master switch up
 """
 
 
-def wait_until(what: str, done: Callable[[], bool], seconds: float, log: Path | None = None) -> None:
+def wait_until(
+    what: str, done: Callable[[], bool], seconds: float, log: Path | None = None
+) -> None:
     """Wait for `done()`; raises `UserError` with the log's last lines after `seconds`."""
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
-            said = "; ".join(log.read_text(errors="replace").splitlines()[-3:]) if log and log.exists() else ""
-            raise UserError(f"{what}: not there after {seconds:.0f} s{f', see {log}: {said}' if log else ''}")
+            said = (
+                "; ".join(log.read_text(errors="replace").splitlines()[-3:])
+                if log and log.exists()
+                else ""
+            )
+            raise UserError(
+                f"{what}: not there after {seconds:.0f} s{f', see {log}: {said}' if log else ''}"
+            )
         time.sleep(0.02)
 
 
@@ -58,7 +66,10 @@ def namespaces_work(*, user: bool) -> bool:
     around = _INTO_USER_NAMESPACE if user else []
     trial = "ip link add switch type bridge && ip link add left type veth peer name right"
     words = [*around, "unshare", *_SPACES, "--fork", "--mount-proc", "sh", "-c", trial]
-    return find("ip") is not None and subprocess.run(words, capture_output=True, check=False).returncode == 0
+    return (
+        find("ip") is not None
+        and subprocess.run(words, capture_output=True, check=False).returncode == 0
+    )
 
 
 def environment(plan: Plan) -> dict[str, str]:
@@ -66,16 +77,26 @@ def environment(plan: Plan) -> dict[str, str]:
     outer = ("SLURM", "SLURMD", "SBATCH", "SRUN", "SALLOC", "SACCT", "SQUEUE")
     kept = {name: value for name, value in os.environ.items() if name.split("_")[0] not in outer}
     path = f"{kept.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
-    return {**kept, MARK: str(plan.folder), "SLURM_CONF": f"{plan.folder}/etc/slurm.conf", "PATH": path}
+    return {
+        **kept,
+        MARK: str(plan.folder),
+        "SLURM_CONF": f"{plan.folder}/etc/slurm.conf",
+        "PATH": path,
+    }
 
 
 def run(plan: Plan, words: Sequence[str], log: str) -> int:
     """Run a command that comes to an end (a daemon that goes to the background), its output into DIR/log."""
     with open(plan.folder / "log" / log, "ab") as stream:
         done = subprocess.run(
-            words, env=environment(plan), cwd=plan.folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            words,
+            env=environment(plan),
+            cwd=plan.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
             check=False,
-        )  # fmt: skip
+        )
     return done.returncode
 
 
@@ -87,7 +108,9 @@ def process_1(plan: Plan, host: str) -> int:
     except (OSError, ValueError):
         words = []
     if os.fsencode(plan.folder) not in words:
-        raise UserError(f"{host} is off: python -m slurm.devcluster boot {host} --dir {plan.folder}")
+        raise UserError(
+            f"{host} is off: python -m slurm.devcluster boot {host} --dir {plan.folder}"
+        )
     return number
 
 
@@ -114,13 +137,20 @@ def power_on(plan: Plan, host: str) -> None:
     words = ["unshare", *_SPACES, "--fork", "--kill-child", "--mount-proc"]
     with open(log, "ab") as stream:
         outer = subprocess.Popen(
-            [*words, "bash", "-c", _PROCESS_1, "devcluster-host", host, str(plan.folder)], env=environment(plan),
-            cwd="/", stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-        )  # fmt: skip
+            [*words, "bash", "-c", _PROCESS_1, "devcluster-host", host, str(plan.folder)],
+            env=environment(plan),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
     wait_until(f"host {host}", lambda: up.exists() or outer.poll() is not None, 20, log)
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
     if outer.poll() is not None or not children.read_text().split():
-        raise UserError(f"host {host} did not start, see {log}: {log.read_text(errors='replace').strip()}")
+        raise UserError(
+            f"host {host} did not start, see {log}: {log.read_text(errors='replace').strip()}"
+        )
     (plan.folder / "run" / f"{host}.init").write_text(children.read_text().split()[0])
 
 
@@ -134,7 +164,14 @@ def make_switch(plan: Plan) -> None:
 def connect(plan: Plan, node: str) -> None:
     """Lay a node's cable and give it its address."""
     address = plan.node_address(node)
-    _shell(plan, plan.head[0], _CABLE, cable(node), str(process_1(plan, node)), hardware_address(address))
+    _shell(
+        plan,
+        plan.head[0],
+        _CABLE,
+        cable(node),
+        str(process_1(plan, node)),
+        hardware_address(address),
+    )
     _shell(plan, node, f"ip addr add {address}/24 dev eth0; ip link set eth0 up")
 
 
@@ -157,7 +194,9 @@ def power_off(plan: Plan, host: str) -> None:
     """A power cut: all that runs on a host is gone at once."""
     number = process_1(plan, host)
     os.kill(number, signal.SIGKILL)
-    wait_until(f"{host}'s end", lambda: not Path(f"/proc/{number}").exists() or _is_zombie(number), 20)
+    wait_until(
+        f"{host}'s end", lambda: not Path(f"/proc/{number}").exists() or _is_zombie(number), 20
+    )
 
 
 def _is_zombie(number: int) -> bool:
@@ -170,7 +209,9 @@ def _is_zombie(number: int) -> bool:
 def _shell(plan: Plan, host: str, text: str, *words: str) -> None:
     line = inside(plan, host, ["sh", "-ec", text, "sh", *words], network_only=True)
     if run(plan, line, f"{host}.log"):
-        raise UserError(f"{host}: its network could not be set up, see {plan.folder}/log/{host}.log")
+        raise UserError(
+            f"{host}: its network could not be set up, see {plan.folder}/log/{host}.log"
+        )
 
 
 def user_namespace_words() -> list[str]:
@@ -186,12 +227,23 @@ def join_user_namespace(number: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/proc/{number}/ns/user") as space:
         if libc.setns(space.fileno(), 0x10000000):  # CLONE_NEWUSER
-            raise UserError(f"cannot enter the cluster's user namespace: {os.strerror(ctypes.get_errno())}")
-    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))  # _LINUX_CAPABILITY_VERSION_3, this process
+            raise UserError(
+                f"cannot enter the cluster's user namespace: {os.strerror(ctypes.get_errno())}"
+            )
+    header = ctypes.create_string_buffer(
+        struct.pack("Ii", 0x20080522, 0)
+    )  # _LINUX_CAPABILITY_VERSION_3, this process
     caps = ctypes.create_string_buffer(24)
     libc.capget(header, caps)
     _, permitted_low, _, _, permitted_high, _ = struct.unpack("6I", caps.raw)
-    words = (permitted_low, permitted_low, permitted_low, permitted_high, permitted_high, permitted_high)
+    words = (
+        permitted_low,
+        permitted_low,
+        permitted_low,
+        permitted_high,
+        permitted_high,
+        permitted_high,
+    )
     libc.capset(header, ctypes.create_string_buffer(struct.pack("6I", *words)))
     for number in range(64):
         if (permitted_low | permitted_high << 32) >> number & 1:

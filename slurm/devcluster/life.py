@@ -68,7 +68,9 @@ def stop_processes(folder: Path) -> bool:
             _kill(number)
         time.sleep(0.02)
         if time.monotonic() > end:
-            raise UserError(f"processes {numbers} of the cluster in {folder} do not end: stop them by hand")
+            raise UserError(
+                f"processes {numbers} of the cluster in {folder} do not end: stop them by hand"
+            )
     return found
 
 
@@ -112,9 +114,13 @@ def watch(plan: Plan, owner: int) -> None:
     text += '--dir "$4"'
     words = [str(owner), str(plan.folder / FILE), sys.executable, str(plan.folder)]
     subprocess.Popen(
-        ["sh", "-c", text, "sh", *words], cwd=ROOT, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["sh", "-c", text, "sh", *words],
+        cwd=ROOT,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def befall(plan: Plan, event: str, node: str) -> None:
@@ -122,7 +128,9 @@ def befall(plan: Plan, event: str, node: str) -> None:
     if node not in plan.node_names:
         raise unknown("node", node, plan.node_names)
     if not plan.own_hosts:
-        raise UserError(f"{event} needs hosts of their own; this cluster's nodes are daemons on the loopback")
+        raise UserError(
+            f"{event} needs hosts of their own; this cluster's nodes are daemons on the loopback"
+        )
     if plan.user_namespace:
         hosts.join_user_namespace(hosts.process_1(plan, plan.head[0]))
     if event == "boot" and hosts.is_on(plan, node):
@@ -137,6 +145,9 @@ def _boot(plan: Plan, node: str) -> None:
 EVENTS = {
     "power-off": (hosts.power_off, "a power cut: everything on the node is gone at once"),
     "boot": (_boot, "switch a node on again, with its name and address"),
-    "unplug": (lambda plan, node: hosts.set_cable(plan, node, "down"), "pull its cable: processes live on"),
+    "unplug": (
+        lambda plan, node: hosts.set_cable(plan, node, "down"),
+        "pull its cable: processes live on",
+    ),
     "plug": (lambda plan, node: hosts.set_cable(plan, node, "up"), "put the cable back"),
 }

@@ -95,14 +95,18 @@ def load(folder: Path) -> Plan:
     try:
         values = json.loads((folder / FILE).read_text())
     except FileNotFoundError:
-        raise UserError(f"no cluster in {folder}: python -m slurm.devcluster up --dir {folder}") from None
+        raise UserError(
+            f"no cluster in {folder}: python -m slurm.devcluster up --dir {folder}"
+        ) from None
     return Plan(**{**values, "folder": Path(values["folder"])})
 
 
 def check_folder(folder: Path) -> None:
     """Raise `UserError` unless a cluster can live in `folder`."""
     if (folder / FILE).exists():
-        raise UserError(f"{folder} holds a cluster: python -m slurm.devcluster down --dir {folder}, or another --dir")
+        raise UserError(
+            f"{folder} holds a cluster: python -m slurm.devcluster down --dir {folder}, or another --dir"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: choose another --dir")
     if not re.fullmatch(r"[\w/.+-]+", str(folder)):

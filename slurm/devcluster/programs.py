@@ -17,9 +17,24 @@ _PACKAGES = {
     "nsenter": "util-linux",
     "ip": "iproute2",
 }
-_FOR_ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server"}
+_FOR_ACCOUNTING = {
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
+}
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"])
-CLIENTS = ("sbatch", "srun", "salloc", "scancel", "scontrol", "squeue", "sinfo", "sacct", "sacctmgr", "sstat")
+CLIENTS = (
+    "sbatch",
+    "srun",
+    "salloc",
+    "scancel",
+    "scontrol",
+    "squeue",
+    "sinfo",
+    "sacct",
+    "sacctmgr",
+    "sstat",
+)
 
 
 def find(name: str) -> Path | None:
@@ -44,7 +59,9 @@ def check(accounting: bool) -> None:
     if packages:
         more = "" if missing(False) else " (or --no-accounting)"
         words = " ".join(packages)
-        raise UserError(f"SLURM is not all here: apt-get install --no-install-recommends {words}{more}")
+        raise UserError(
+            f"SLURM is not all here: apt-get install --no-install-recommends {words}{more}"
+        )
 
 
 def program(name: str) -> str:

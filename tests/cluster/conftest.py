@@ -36,7 +36,9 @@ def needs_slurm() -> None:
 def short_folder() -> Path:
     """A folder for a cluster: in memory where there is some, and of a short name, for its sockets."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="devcluster.", dir=memory if os.access(memory, os.W_OK) else None)).resolve()
+    return Path(
+        tempfile.mkdtemp(prefix="devcluster.", dir=memory if os.access(memory, os.W_OK) else None)
+    ).resolve()
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +47,16 @@ def lab(needs_slurm: None) -> Iterator[Lab]:
     folder = short_folder()
     door = [sys.executable, "-m", "slurm.devcluster"]
     words = [*door, "up", "--dir", str(folder), "--owner", str(os.getpid())]
-    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr  # never a skip: it is installed
     yield Lab(folder)
     if keep := os.environ.get("KEEP_SLURM_LOGS"):
         shutil.copytree(folder / "log", keep, dirs_exist_ok=True)
-    subprocess.run([*door, "down", "--dir", str(folder)], env=environment(), cwd=ROOT, timeout=60, check=True)
+    subprocess.run(
+        [*door, "down", "--dir", str(folder)], env=environment(), cwd=ROOT, timeout=60, check=True
+    )
 
 
 @pytest.fixture
@@ -88,7 +94,9 @@ def undisturbed_pair(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def reference(shards: Path, factory: pytest.TempPathFactory, processes: int) -> Path:
     """A run that all of xdist's workers share: whoever needs it first makes it."""
     folder = factory.getbasetemp()
-    run = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"undisturbed-{processes}"
+    run = (
+        folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    ) / f"undisturbed-{processes}"
     with open(run.with_suffix(".lock"), "w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         if not checkpoint_folder(run, STEPS).is_dir():
@@ -100,6 +108,8 @@ def reference(shards: Path, factory: pytest.TempPathFactory, processes: int) -> 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Below the tests: what each kind of disturbance cost."""
     reports = terminalreporter.stats.get("passed", [])
-    lines = cluster_figures.table(note for report in reports for note in getattr(report, "user_properties", ()))
+    lines = cluster_figures.table(
+        note for report in reports for note in getattr(report, "user_properties", ())
+    )
     if lines:
         terminalreporter.write_line("\n".join(["", *lines, ""]))

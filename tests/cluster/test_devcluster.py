@@ -26,14 +26,18 @@ DOOR = [sys.executable, "-m", "slurm.devcluster"]
 
 def door(*words: object) -> subprocess.CompletedProcess[str]:
     line = [*DOOR, *map(str, words)]
-    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(
+        line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
+    )
 
 
 def alive(folder: Path) -> list[str]:
     """Command lines of processes that belong to the cluster in `folder`."""
     found = []
     for one in psutil.process_iter(["environ", "cmdline", "status"]):
-        if (one.info["environ"] or {}).get(MARK) == str(folder) and one.info["status"] != psutil.STATUS_ZOMBIE:
+        if (one.info["environ"] or {}).get(MARK) == str(folder) and one.info[
+            "status"
+        ] != psutil.STATUS_ZOMBIE:
             found.append(" ".join(one.info["cmdline"] or []))
     return found
 
@@ -53,12 +57,22 @@ def jobs_run(folder: Path, hosts: str) -> None:
     assert done.returncode == 0, done.stderr
     lab = Lab(folder)
     places = lab.ask(
-        "srun", "-N2", "--ntasks-per-node=1", "--gpus-per-node=2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"
+        "srun",
+        "-N2",
+        "--ntasks-per-node=1",
+        "--gpus-per-node=2",
+        "sh",
+        "-c",
+        "echo $CUDA_VISIBLE_DEVICES",
     )
     assert places.split() == ["0,1", "0,1"]
     for text in ("sleep 1000", "srun -N2 sleep 1000"):
         lab.ask("sbatch", "-N2", "-o", "/dev/null", "--wrap", text)
-    until("sleeping tasks", lambda: sum(bool(re.fullmatch(r"\S*sleep 1000", line)) for line in alive(folder)) == 3, 30)
+    until(
+        "sleeping tasks",
+        lambda: sum(bool(re.fullmatch(r"\S*sleep 1000", line)) for line in alive(folder)) == 3,
+        30,
+    )
 
 
 @pytest.mark.parametrize("hosts", ["auto", "loopback"])
@@ -66,7 +80,9 @@ def test_down_leaves_nothing(folder: Path, hosts: str) -> None:
     jobs_run(folder, hosts)
     shown = door("status", "--dir", folder)
     nodes = set(re.findall(r"^(\S+) +low\* ", shown.stdout, re.MULTILINE))
-    assert (shown.returncode, len(nodes), shown.stdout.count(" RUNNING ")) == (0, 2, 2), shown.stdout
+    assert (shown.returncode, len(nodes), shown.stdout.count(" RUNNING ")) == (0, 2, 2), (
+        shown.stdout
+    )
     done = door("down", "--dir", folder)
     assert (done.returncode, done.stdout) == (0, f"{folder} is down\n")
     assert alive(folder) == []
@@ -105,7 +121,9 @@ def python_for_all() -> str | None:
     for python in (sys.executable, "/usr/bin/python3"):
         try:
             text = "import sys; sys.exit(sys.version_info < (3, 11))"  # tomllib; older ones lack tomli here
-            if subprocess.run([python, "-c", text], user=NOBODY, group=NOBODY, extra_groups=[], check=False).returncode:
+            if subprocess.run(
+                [python, "-c", text], user=NOBODY, group=NOBODY, extra_groups=[], check=False
+            ).returncode:
                 continue
         except OSError:
             continue
@@ -113,13 +131,19 @@ def python_for_all() -> str | None:
     return None
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="not root: every test here is one of another user's cluster")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="not root: every test here is one of another user's cluster"
+)
 def test_another_user_has_the_same_in_a_user_namespace(folder: Path) -> None:
     """Nodes are hosts of their own for everybody whom the kernel allows user namespaces; they too lose power."""
     python, who = python_for_all(), {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     words = ["unshare", "--user", "--map-current-user", "true"]
     if python is None or subprocess.run(words, **who, capture_output=True, check=False).returncode:  # type: ignore[call-overload]
-        pytest.skip("no Python 3.11 that user nobody may run" if python is None else "no user namespaces here")
+        pytest.skip(
+            "no Python 3.11 that user nobody may run"
+            if python is None
+            else "no user namespaces here"
+        )
     clone, cluster = code.snapshot(folder).folder, folder / "c"
     shutil.chown(folder, NOBODY, NOBODY)
     door = f"{python} -m slurm.devcluster"
@@ -128,8 +152,15 @@ def test_another_user_has_the_same_in_a_user_namespace(folder: Path) -> None:
         {door} power-off node2 --dir {cluster} && {door} boot node2 --dir {cluster}; status=$?
         {door} down --dir {cluster}; exit $status
     """
-    env = {**environment(), "PYTHONPATH": str(clone), "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(["sh", "-c", text], **who, env=env, capture_output=True, text=True, timeout=180, check=False)  # type: ignore[call-overload]
+    env = {
+        **environment(),
+        "PYTHONPATH": str(clone),
+        "HOME": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        ["sh", "-c", text], **who, env=env, capture_output=True, text=True, timeout=180, check=False
+    )  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
     first, *hosts, last = done.stdout.splitlines()
     assert first.startswith("2 nodes (hosts in namespaces) are up")
@@ -156,7 +187,9 @@ def test_mistakes_are_one_line(lab: Lab, folder: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert text in done.stderr
     door("down", "--dir", folder)
-    assert (folder / "photograph.png").exists()  # a folder that holds no cluster is none of its business
+    assert (
+        folder / "photograph.png"
+    ).exists()  # a folder that holds no cluster is none of its business
 
 
 def test_the_line_that_installs_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +198,9 @@ def test_the_line_that_installs_what_is_missing(monkeypatch: pytest.MonkeyPatch)
         programs.check(accounting=False)
     line = "apt-get install --no-install-recommends iproute2 munge slurm-client slurmctld slurmd util-linux"
     assert line in str(error.value)
-    assert programs.missing(accounting=True) == sorted([*line.split()[3:], "mariadb-server", "slurmdbd"])
+    assert programs.missing(accounting=True) == sorted(
+        [*line.split()[3:], "mariadb-server", "slurmdbd"]
+    )
 
 
 def test_a_cut_node_goes_down_and_comes_back(hosts: Lab, tmp_path: Path) -> None:

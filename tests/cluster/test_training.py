@@ -22,7 +22,17 @@ from slurm.code import Code
 from slurm.runs import job_of
 from tests.support.cluster_figures import Disturbance, Note
 from tests.support.processes import ROOT
-from tests.support.slurm_lab import PAIR, SITE, STEPS, Lab, journal, steps_of, training, until, weights
+from tests.support.slurm_lab import (
+    PAIR,
+    SITE,
+    STEPS,
+    Lab,
+    journal,
+    steps_of,
+    training,
+    until,
+    weights,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -33,7 +43,9 @@ def test_two_nodes_train_what_accelerate_launch_trains(
     """Two processes on each of two hosts, over a network; followed from the login node, then looked at."""
     run, site = tmp_path / "run", tmp_path / "site.toml"
     site.write_text(SITE)
-    done = tidy.door("slurm.submit", "--cluster", site, "--run", run, "--follow", "--", *training(shards))
+    done = tidy.door(
+        "slurm.submit", "--cluster", site, "--run", run, "--follow", "--", *training(shards)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert weights(run) == weights(undisturbed)
     assert [line["world"] for line in journal(run, "start")] == [4]
@@ -45,7 +57,9 @@ def test_two_nodes_train_what_accelerate_launch_trains(
     assert "completed" in seen
     assert f"{STEPS}   {4 * STEPS} of {4 * STEPS}" in seen
     everything = tidy.door("slurm.status").stdout.splitlines()  # found through the queue
-    assert f" {job_of(run)} " in " ".join(line for line in everything if f"{4 * STEPS} of {4 * STEPS}" in line)
+    assert f" {job_of(run)} " in " ".join(
+        line for line in everything if f"{4 * STEPS} of {4 * STEPS}" in line
+    )
 
 
 def test_an_evicted_job_loses_no_step(
@@ -57,7 +71,19 @@ def test_an_evicted_job_loses_no_step(
     tidy.until_step(run, 7)
     with tidy.held(run) as ranks:
         eviction = Disturbance(run, "evicted by a job of a higher partition", record_property)
-        tidy.ask("sbatch", "-p", "high", "-N4", "--exclusive", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 2")
+        tidy.ask(
+            "sbatch",
+            "-p",
+            "high",
+            "-N4",
+            "--exclusive",
+            "-t",
+            "5",
+            "-o",
+            "/dev/null",
+            "--wrap",
+            "sleep 2",
+        )
         until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 30)
     assert tidy.until_ended(job, run) == "COMPLETED"
     assert_came_back(run, undisturbed)
@@ -74,9 +100,16 @@ def assert_came_back(run: Path, undisturbed: Path) -> None:
     assert weights(run) == weights(undisturbed)
 
 
-@pytest.mark.parametrize("words", [("scontrol", "requeue"), ("scancel", "--signal=TERM")], ids=["requeue", "term"])
+@pytest.mark.parametrize(
+    "words", [("scontrol", "requeue"), ("scancel", "--signal=TERM")], ids=["requeue", "term"]
+)
 def test_term_alone_is_enough(
-    tidy: Lab, shards: Path, undisturbed_pair: Path, tmp_path: Path, words: tuple[str, ...], record_property: Note
+    tidy: Lab,
+    shards: Path,
+    undisturbed_pair: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    record_property: Note,
 ) -> None:
     """Many clusters send no USR2: `scontrol requeue`, and evictions there, come as TERM to every process."""
     run = tmp_path / "run"
@@ -148,7 +181,9 @@ def test_a_job_that_never_gets_anywhere_ends(tidy: Lab, shards: Path, tmp_path: 
     assert tidy.restarts(job) >= 1
 
 
-def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbed_pair: Path, tmp_path: Path) -> None:
+def test_a_refused_requeue_says_how_to_go_on(
+    tidy: Lab, shards: Path, undisturbed_pair: Path, tmp_path: Path
+) -> None:
     """Sites may forbid requeues: all is saved, the job ends well, its log has the command that goes on from there."""
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards), PAIR + 'options = ["--no-requeue"]\n')
@@ -158,7 +193,9 @@ def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbe
     assert tidy.until_ended(job, run) == "COMPLETED"
     said = (run / "slurm" / f"{job}_0_log.out").read_text()
     assert f"its last checkpoint is safe, go on with: cd {ROOT} && python -m slurm.submit" in said
-    command = said.split("go on with: ")[1].splitlines()[0].replace("&& python", f"&& {sys.executable}")
+    command = (
+        said.split("go on with: ")[1].splitlines()[0].replace("&& python", f"&& {sys.executable}")
+    )
     tidy.ask("bash", "-c", command)
     until("the end", lambda: bool(steps_of(run, "end")), 180)
     assert_came_back(run, undisturbed_pair)
@@ -167,7 +204,9 @@ def test_a_refused_requeue_says_how_to_go_on(tidy: Lab, shards: Path, undisturbe
 EVENTS = {"power-off": "boot", "unplug": "plug", "state=down": ""}
 
 
-@pytest.mark.parametrize(("event", "which"), [("power-off", -1), ("unplug", -1), ("state=down", -1), ("unplug", 0)])
+@pytest.mark.parametrize(
+    ("event", "which"), [("power-off", -1), ("unplug", -1), ("state=down", -1), ("unplug", 0)]
+)
 def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(
     tidy: Lab,
     hosts: Lab,
@@ -186,12 +225,18 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(
     job = tidy.submit(run, training(shards))
     until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
     with tidy.held(run):
-        node = tidy.ask("scontrol", "show", "hostnames", tidy.ask("squeue", "-h", "-j", job, "-o", "%N")).split()[which]
+        node = tidy.ask(
+            "scontrol", "show", "hostnames", tidy.ask("squeue", "-h", "-j", job, "-o", "%N")
+        ).split()[which]
         alone = event == "unplug" and which == 0
-        loss = Disturbance(run, f"a node's {event}{', that of rank 0' if alone else ''}", record_property)
+        loss = Disturbance(
+            run, f"a node's {event}{', that of rank 0' if alone else ''}", record_property
+        )
         tidy.strike(event, node)
     assert STEPS not in checkpoint_steps(run), "it came too late to prove anything"
-    until("a second start", lambda: begun(run) == 2 if alone else len(steps_of(run, "start")) > 1, 180)
+    until(
+        "a second start", lambda: begun(run) == 2 if alone else len(steps_of(run, "start")) > 1, 180
+    )
     if EVENTS[event]:
         tidy.strike(EVENTS[event], node)
     assert tidy.until_ended(job, run) == "COMPLETED"
@@ -209,7 +254,13 @@ def assert_lost_at_most_an_interval(run: Path, undisturbed: Path, loss: Disturba
 
 @pytest.mark.parametrize(("rank", "moment"), [(3, "computing"), (0, "all-reduce")])
 def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(
-    tidy: Lab, shards: Path, undisturbed: Path, tmp_path: Path, rank: int, moment: str, record_property: Note
+    tidy: Lab,
+    shards: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    rank: int,
+    moment: str,
+    record_property: Note,
 ) -> None:
     """SIGKILL to one of four: the others notice within seconds, and the job goes on by itself within a minute."""
     run = tmp_path / "run"
@@ -279,7 +330,9 @@ def test_code_changed_after_submission_is_refused(tidy: Lab, shards: Path, tmp_p
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_mistakes_are_one_line_before_anything_is_sent(tidy: Lab, shards: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_before_anything_is_sent(
+    tidy: Lab, shards: Path, tmp_path: Path
+) -> None:
     """What the site has not, and what launch.train would refuse on the nodes."""
     site, run = tmp_path / "site.toml", tmp_path / "run"
     words = training(shards)
@@ -298,7 +351,9 @@ def test_mistakes_are_one_line_before_anything_is_sent(tidy: Lab, shards: Path, 
         assert said in str(error.value)
         assert "\n" not in str(error.value)
     site.write_text(SITE)
-    done = tidy.door("slurm.submit", "--cluster", site, "--run", run, "--", *words, "--set", "bach_size=4")
+    done = tidy.door(
+        "slurm.submit", "--cluster", site, "--run", run, "--", *words, "--set", "bach_size=4"
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "unknown field 'bach_size'" in done.stderr
     assert not run.exists()
@@ -309,12 +364,16 @@ def test_a_run_has_one_job_at_a_time(tidy: Lab, shards: Path, tmp_path: Path) ->
     """The second command finds the first one's job; when that is gone it goes on with the same run folder."""
     run = tmp_path / "run"
     job = tidy.submit(run, training(shards), SITE + 'options = ["--hold"]\n')
-    done = tidy.door("slurm.submit", "--cluster", run.with_suffix(".toml"), "--run", run, "--", *training(shards))
+    done = tidy.door(
+        "slurm.submit", "--cluster", run.with_suffix(".toml"), "--run", run, "--", *training(shards)
+    )
     assert done.returncode == 2
     assert f"job {job} trains {run} already (pending (JobHeldUser))" in done.stderr
     tidy.ask("scancel", job)
     again = tidy.submit(run, training(shards), SITE + 'options = ["--hold"]\n')
-    recorded = [json.loads(line)["job"] for line in (run / "slurm/jobs.jsonl").read_text().splitlines()]
+    recorded = [
+        json.loads(line)["job"] for line in (run / "slurm/jobs.jsonl").read_text().splitlines()
+    ]
     assert recorded == [job, again]
 
 
@@ -325,7 +384,9 @@ def test_sbatch_takes_what_the_examples_ask_for(lab: Lab, tmp_path: Path, exampl
         load_cluster(example), partition="low", account="", nodes=2, gpus=2, cpus=2, memory=1.0
     )
     code = Code(tmp_path / "code", "1")
-    told = batch.parameters(cluster, code, name="first", comment="", again="the command", runs=[tmp_path])
+    told = batch.parameters(
+        cluster, code, name="first", comment="", again="the command", runs=[tmp_path]
+    )
     script = tmp_path / "first.sbatch"
     script.write_text(batch.text(cluster, tmp_path, told))
     lab.ask("bash", "-n", str(script))

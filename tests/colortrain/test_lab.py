@@ -8,7 +8,15 @@ import skimage.color
 import skimage.data
 import torch
 
-from colortrain.lab import Codec, LabCodec, SymmetricCodec, UnitCodec, encode_stored, lab_to_rgb, stored_to_lab
+from colortrain.lab import (
+    Codec,
+    LabCodec,
+    SymmetricCodec,
+    UnitCodec,
+    encode_stored,
+    lab_to_rgb,
+    stored_to_lab,
+)
 from shards.color import pack, unpack
 
 
@@ -26,13 +34,17 @@ def test_lab_to_rgb_is_skimages() -> None:
 @pytest.mark.filterwarnings("ignore:.*negative Z values")
 def test_lab_to_rgb_clips_like_skimage_outside_the_gamut() -> None:
     torch.manual_seed(0)
-    lab = torch.rand(1, 3, 40, 40, dtype=torch.float64) * torch.tensor([100.0, 240, 240]).view(3, 1, 1)
+    lab = torch.rand(1, 3, 40, 40, dtype=torch.float64) * torch.tensor([100.0, 240, 240]).view(
+        3, 1, 1
+    )
     lab -= torch.tensor([0.0, 120, 120]).view(3, 1, 1)
     expected = skimage.color.lab2rgb(lab[0].permute(1, 2, 0).numpy())
     np.testing.assert_allclose(lab_to_rgb(lab)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("lab", [(0.0, 0, 0), (0, 100, -100), (100, 0, 0), (50, 120, 120), (1e-6, 0, 0)])
+@pytest.mark.parametrize(
+    "lab", [(0.0, 0, 0), (0, 100, -100), (100, 0, 0), (50, 120, 120), (1e-6, 0, 0)]
+)
 def test_gradient_is_finite(lab: tuple[float, float, float]) -> None:
     x = torch.tensor(lab, dtype=torch.float32).view(1, 3, 1, 1).requires_grad_()
     lab_to_rgb(x).sum().backward()
@@ -59,6 +71,10 @@ def test_symmetric_codec_scales_and_inverts() -> None:
 @pytest.mark.parametrize(("count", "size"), [(3, 300), (7, 40), (130, 32)])
 def test_stored_pixels_are_encoded_the_short_way(codec: Codec, count: int, size: int) -> None:
     """All 256 values in all channels, more and fewer pictures than fit the cache at a time."""
-    stored = (torch.arange(count * 3 * size * size).view(count, 3, size, size) * 97 % 256).to(torch.uint8)
-    for short, long in zip(encode_stored(codec, stored), codec.encode(stored_to_lab(stored)), strict=True):
+    stored = (torch.arange(count * 3 * size * size).view(count, 3, size, size) * 97 % 256).to(
+        torch.uint8
+    )
+    for short, long in zip(
+        encode_stored(codec, stored), codec.encode(stored_to_lab(stored)), strict=True
+    ):
         torch.testing.assert_close(short, long, rtol=0, atol=3e-7)

@@ -54,10 +54,12 @@ def test_override_reaches_every_depth() -> None:
 
 
 def test_none_is_a_word_where_a_word_is_meant() -> None:
-    assert override(get_recipe("nampouri_unet"), ["critic.norm=none"]).critic == PatchCriticConfig(norm="none")
-    assert override(get_recipe("nampouri_resnet18"), ["generator.pretrained=none"]).generator == ResNet18UNetConfig(
-        pretrained=None
+    assert override(get_recipe("nampouri_unet"), ["critic.norm=none"]).critic == PatchCriticConfig(
+        norm="none"
     )
+    assert override(
+        get_recipe("nampouri_resnet18"), ["generator.pretrained=none"]
+    ).generator == ResNet18UNetConfig(pretrained=None)
     assert override(get_recipe("nampouri_unet"), ["images=5", "images=none"]).images is None
 
 
@@ -65,8 +67,14 @@ def test_none_is_a_word_where_a_word_is_meant() -> None:
     ("assignment", "words"),
     [
         ("generatr.base_channels=1", "unknown field 'generatr'; valid, nearest first: generator,"),
-        ("generator.base_chanels=1", "unknown field 'base_chanels'; valid, nearest first: base_channels,"),
-        ("generator.base_channels=many", "generator.base_channels: needs a whole number, got 'many'"),
+        (
+            "generator.base_chanels=1",
+            "unknown field 'base_chanels'; valid, nearest first: base_channels,",
+        ),
+        (
+            "generator.base_channels=many",
+            "generator.base_channels: needs a whole number, got 'many'",
+        ),
         ("generator.base_channels=1.5", "needs a whole number"),
         ("critic_adam.lr=0", "lr must be above 0"),
         ("critic_adam.lr=nan", "needs a number"),
@@ -105,7 +113,9 @@ def test_a_size_the_network_cannot_take_says_what_fits() -> None:
 
 
 def test_unknown_recipe_lists_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown recipe 'nampouri'; valid, nearest first: nampouri_unet"):
+    with pytest.raises(
+        UserError, match="unknown recipe 'nampouri'; valid, nearest first: nampouri_unet"
+    ):
         get_recipe("nampouri")
 
 
@@ -126,7 +136,9 @@ def test_length_is_no_pace_where_a_share_of_it_decides_what_a_step_computes(chan
     assert differences(recipe, longer) == ["images: 8 -> 16"]
 
 
-@pytest.mark.parametrize("damage", [{"sizes": 3}, {"size": "x"}, {"generator": {"type": "Nothing"}}, {"critic": []}])
+@pytest.mark.parametrize(
+    "damage", [{"sizes": 3}, {"size": "x"}, {"generator": {"type": "Nothing"}}, {"critic": []}]
+)
 def test_damaged_recipe_files_are_named(damage: dict[str, object]) -> None:
     plain = to_plain(get_recipe("nampouri_unet")) | damage
     with pytest.raises(UserError, match=r"here\.json"):

@@ -7,7 +7,9 @@ import pytest
 from colortrain.schedule import Schedule, constant
 
 
-@pytest.mark.parametrize(("epoch", "value"), [(0, 70), (18.99, 70), (19, 10), (25.9, 10), (26, 30), (1000, 30)])
+@pytest.mark.parametrize(
+    ("epoch", "value"), [(0, 70), (18.99, 70), (19, 10), (25.9, 10), (26, 30), (1000, 30)]
+)
 def test_held_steps(epoch: float, value: float) -> None:
     assert Schedule(((0, 70), (19, 10), (26, 30))).at(epoch) == value
 

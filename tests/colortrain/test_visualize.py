@@ -15,7 +15,15 @@ from torch.nn import functional as F
 
 from colortrain import visualize
 from colortrain.lab import lab_to_rgb
-from colortrain.visualize import loss_curves, read_metrics, recolour, sample_grid, save_png, smooth, titled_grid
+from colortrain.visualize import (
+    loss_curves,
+    read_metrics,
+    recolour,
+    sample_grid,
+    save_png,
+    smooth,
+    titled_grid,
+)
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs, photograph
 
@@ -43,7 +51,9 @@ def test_a_grid_shows_grey_generated_and_truth_in_this_order(lab: Tensor) -> Non
     assert (grid[114:118] == 255).all(), "the gap"
 
 
-@pytest.mark.parametrize(("count", "shape"), [(1, (18 + 100 + 4, 300 + 4)), (6, (18 + 300 + 4, 624 - 8))])
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (18 + 100 + 4, 300 + 4)), (6, (18 + 300 + 4, 624 - 8))]
+)
 def test_many_photographs_share_rows(lab: Tensor, count: int, shape: tuple[int, int]) -> None:
     assert sample_grid(lab[:count], lab[:count]).shape == (*shape, 3)
 
@@ -74,13 +84,22 @@ def test_colours_are_scaled_up_as_torch_does_and_lightness_stays() -> None:
     before = rgb_to_lab(picture)
     small = np.random.default_rng(0).uniform(-12, 12, (2, 16, 16)).astype(np.float32)
     recolour(picture, small)
-    up = F.interpolate(torch.from_numpy(small)[None], picture.shape[:2], mode="bicubic", antialias=True)[0]
-    expected = lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up]))[:, 20:-20, 20:-20].permute(1, 2, 0) * 255
+    up = F.interpolate(
+        torch.from_numpy(small)[None], picture.shape[:2], mode="bicubic", antialias=True
+    )[0]
+    expected = (
+        lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up]))[:, 20:-20, 20:-20].permute(
+            1, 2, 0
+        )
+        * 255
+    )
     assert np.abs(picture[20:-20, 20:-20] - expected.numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(97, 61), (40, 300), (5, 7)])
-def test_blocks_of_rows_leave_no_seam(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_leave_no_seam(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = photograph("rocket")[: shape[0], : shape[1]].copy()
     blocks = whole.copy()
     ab = np.random.default_rng(1).uniform(-40, 40, (2, 32, 32))
@@ -113,7 +132,10 @@ def training(step: int) -> dict[str, Any]:
 
 
 def validation(step: int) -> dict[str, Any]:
-    metrics = {"l1": {"generated": 0.1, "grey": 0.12}, "colourfulness_ratio": {"generated": 0.5, "grey": 0.0}}
+    metrics = {
+        "l1": {"generated": 0.1, "grey": 0.12},
+        "colourfulness_ratio": {"generated": 0.5, "grey": 0.0},
+    }
     return {"kind": "validation", "step": step, "images": 16 * step, "metrics": metrics}
 
 
@@ -129,7 +151,9 @@ def test_half_a_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
         [training(1)],
         [validation(1)],
         [*map(training, range(1, 300)), validation(100), {**validation(200), "metrics": {}}],
-        [{**training(step), "losses": {"critic": -step}} for step in (1, 2, 3)],  # a Wasserstein critic
+        [
+            {**training(step), "losses": {"critic": -step}} for step in (1, 2, 3)
+        ],  # a Wasserstein critic
         [{**training(1), "losses": {"l1": float("nan")}}],
     ],
     ids=["nothing", "start", "one step", "one validation", "a run", "negative", "diverged"],

@@ -29,7 +29,13 @@ STEPS = 20
 
 def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
     """A game with a penalty, whose networks do not mix pictures."""
-    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4"]
+    exact = [
+        "generator.levels=3",
+        "critic.depth=2",
+        "generator.norm=pixel",
+        "n_critic=2",
+        "batch_size=4",
+    ]
     thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
     pace = ["evaluate_every=20", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
     sets = [word for change in [*exact, *thin, *pace, *changes] for word in ("--set", change)]
@@ -53,9 +59,14 @@ def test_a_run_goes_on_with_other_microbatches(shards: Path, tmp_path: Path) -> 
     """Two processes with two microbatches, then one with four by accelerate's own setting: as one with none."""
     plain, parts = tmp_path / "plain", tmp_path / "parts"
     assert run_door("launch.train", words(shards, plain)).returncode == 0
-    done = run_door("launch.train", [*words(shards, parts, steps=10), "--accumulate", 2], processes=2)
+    done = run_door(
+        "launch.train", [*words(shards, parts, steps=10), "--accumulate", 2], processes=2
+    )
     assert done.returncode == 0, done.stderr
-    done = run_door("launch.train", [*words(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"])
+    done = run_door(
+        "launch.train",
+        [*words(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"],
+    )
     assert done.returncode == 0, done.stderr
     found, expected = tensors(parts), tensors(plain)
     assert found.keys() == expected.keys()
@@ -67,18 +78,28 @@ def test_a_run_goes_on_with_other_microbatches(shards: Path, tmp_path: Path) -> 
 def test_a_run_in_which_nothing_is_finite_ends_in_one_line(shards: Path, tmp_path: Path) -> None:
     """A rate of 1e30 drives the weights beyond all numbers at the first update."""
     run = tmp_path / "run"
-    asked = [*words(shards, run, "critic_adam.lr=1e30", "generator_adam.lr=1e30"), "--max-skipped", 3]
+    asked = [
+        *words(shards, run, "critic_adam.lr=1e30", "generator_adam.lr=1e30"),
+        "--max-skipped",
+        3,
+    ]
     done = run_door("launch.train", asked)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert "updates of the critic in a row had a loss or gradients that are not finite and were left out" in last
+    assert (
+        "updates of the critic in a row had a loss or gradients that are not finite and were left out"
+        in last
+    )
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [(["--accumulate", "3"], "use one of [1, 2, 4]"), (["--accumulate", "0"], "at least 1")]
+    ("wrong", "said"),
+    [(["--accumulate", "3"], "use one of [1, 2, 4]"), (["--accumulate", "0"], "at least 1")],
 )
-def test_microbatches_that_cannot_be_are_refused(shards: Path, tmp_path: Path, wrong: list[str], said: str) -> None:
+def test_microbatches_that_cannot_be_are_refused(
+    shards: Path, tmp_path: Path, wrong: list[str], said: str
+) -> None:
     done = run_door("launch.train", [*words(shards, tmp_path / "run"), *wrong])
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert said in done.stderr
@@ -86,18 +107,30 @@ def test_microbatches_that_cannot_be_are_refused(shards: Path, tmp_path: Path, w
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
-@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:torch")  # of the compiler's own imports
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs"
+)
+@pytest.mark.filterwarnings(
+    "ignore:.*is deprecated:DeprecationWarning:torch"
+)  # of the compiler's own imports
 def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
     """To rounding; the critic's penalty is the gradient of the uncompiled one."""
-    recipe = dataclasses.replace(RECIPES["bce_gp"], generator=DeepUNetConfig(base_channels=4, levels=1, norm="pixel"))
+    recipe = dataclasses.replace(
+        RECIPES["bce_gp"], generator=DeepUNetConfig(base_channels=4, levels=1, norm="pixel")
+    )
     found = []
     for engine in (Engine(), Engine(compile=True)):
         torch.manual_seed(0)
-        pair = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), engine)
+        pair = make_networks(
+            recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), engine
+        )
         batch = pictures(2, 0)
-        batch = dataclasses.replace(batch, L=batch.L.float(), colour=batch.colour.float(), mix=batch.mix.float())
-        losses = train_step(*pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, 0, 0.0)
+        batch = dataclasses.replace(
+            batch, L=batch.L.float(), colour=batch.colour.float(), mix=batch.mix.float()
+        )
+        losses = train_step(
+            *pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, 0, 0.0
+        )
         found.append((losses, [network.module.state_dict() for network in pair]))
     (losses, states), (compiled_losses, compiled_states) = found
     for name, value in losses.items():
@@ -112,14 +145,18 @@ def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @pytest.mark.parametrize("word", [None, "--channels-last", "--compile", "--recompute"])
-def test_engines_train_on_a_gpu(shards: Path, tmp_path: Path, precision: str, word: str | None) -> None:
+def test_engines_train_on_a_gpu(
+    shards: Path, tmp_path: Path, precision: str, word: str | None
+) -> None:
     """fp16 scales each network's loss by itself, and a resumed run takes the scales along."""
     for steps in (10, STEPS):
         asked = [*words(shards, tmp_path / "run", steps=steps), *([word] if word else [])]
         line = command("launch.train", asked)
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
         line = [*launch, "--mixed_precision", precision, *line[1:]]
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(
+            line, env=environment(), capture_output=True, text=True, timeout=240, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "run").values())
     load_generator(tmp_path / "run")
@@ -132,7 +169,9 @@ def test_engines_train_on_a_gpu(shards: Path, tmp_path: Path, precision: str, wo
 def test_a_step_does_not_wait_for_the_gpu() -> None:
     """After warming up, a step with a penalty, clipping and two microbatches asks nothing of the device."""
     recipe = dataclasses.replace(RECIPES["clipped"], objective=RECIPES["bce_gp"].objective)
-    pair = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(), Engine(accumulate=2))
+    pair = make_networks(
+        recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(), Engine(accumulate=2)
+    )
     batch = pictures(2, 0)
     batch = type(batch)(*(tensor.float().cuda() for tensor in (batch.L, batch.colour, batch.mix)))
     measures = [lambda fake, batch: (fake - batch.colour).abs().mean()]

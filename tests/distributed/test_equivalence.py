@@ -32,7 +32,9 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases(),
     ids=lambda value: str(value) if isinstance(value, str | int) else "",
 )
-def test_two_processes_step_as_one(two_processes: Path, name: str, recipe: Recipe, dtype: str, accumulate: int) -> None:
+def test_two_processes_step_as_one(
+    two_processes: Path, name: str, recipe: Recipe, dtype: str, accumulate: int
+) -> None:
     alone = outcome(recipe, DTYPES[dtype], Accelerator(cpu=True), Engine())
     together = load_file(two_processes / f"{name}-{dtype}-{accumulate}")
     assert together.keys() == alone.keys()

@@ -16,7 +16,13 @@ from tests.support.processes import ROOT, command, environment
 from tests.support.small_shard_set import small_set
 from tests.support.warm_launcher import WarmLauncher
 
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=2", "critic.base_channels=2", "batch_size=4"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=2",
+    "critic.base_channels=2",
+    "batch_size=4",
+]
 STEPS = 12
 
 
@@ -26,13 +32,32 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(shards: Path, run: Path, *more: object, steps: int = STEPS) -> list[object]:
-    changes = [*THIN, f"images={4 * steps}", "log_every=1", "checkpoint_every=4", "keep_checkpoints=9"]
+    changes = [
+        *THIN,
+        f"images={4 * steps}",
+        "log_every=1",
+        "checkpoint_every=4",
+        "keep_checkpoints=9",
+    ]
     sets = [word for change in changes for word in ("--set", change)]
-    return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, "--tracker", "none", *sets, *more]
+    return [
+        "--recipe",
+        "nampouri_unet",
+        "--shards",
+        shards,
+        "--run",
+        run,
+        "--tracker",
+        "none",
+        *sets,
+        *more,
+    ]
 
 
 def tensors(run: Path, step: int = STEPS) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")}
+    return {
+        path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")
+    }
 
 
 def trouble(what: str, rank: int = 1) -> dict[str, object]:
@@ -41,13 +66,18 @@ def trouble(what: str, rank: int = 1) -> dict[str, object]:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_ends_the_run_and_is_named(warm: WarmLauncher, shards: Path, tmp_path: Path, rank: int) -> None:
+def test_a_killed_rank_ends_the_run_and_is_named(
+    warm: WarmLauncher, shards: Path, tmp_path: Path, rank: int
+) -> None:
     launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("kill", rank))
     assert launch.status() == 1
     told = launch.log.read_text()
     assert "SIGKILL" in told  # the launcher's own summary
     assert f"rank {rank} (" in told.replace("rank      : ", "rank "), told
-    assert checkpoint_steps(tmp_path / "run") in ([4], [4] if rank else [])  # rank 0 may die while it writes
+    assert checkpoint_steps(tmp_path / "run") in (
+        [4],
+        [4] if rank else [],
+    )  # rank 0 may die while it writes
 
 
 @pytest.mark.distributed
@@ -77,7 +107,9 @@ def test_a_hanging_rank_ends_the_launcher(warm: WarmLauncher, shards: Path, tmp_
 
 
 @pytest.mark.distributed
-def test_a_rank_that_fails_leaves_its_name_and_traceback(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+def test_a_rank_that_fails_leaves_its_name_and_traceback(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
     launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("raise"))
     assert launch.status() == 1
     told = launch.log.read_text()
@@ -87,7 +119,9 @@ def test_a_rank_that_fails_leaves_its_name_and_traceback(warm: WarmLauncher, sha
 
 
 @pytest.mark.distributed
-def test_a_rank_that_drifts_is_caught_at_the_next_save(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+def test_a_rank_that_drifts_is_caught_at_the_next_save(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
     """The last bits of one weight of the critic differ on rank 1 after step 6, which step 8 would have saved."""
     launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("spoil"))
     assert launch.status() == 1
@@ -103,7 +137,9 @@ def test_a_full_disk_is_one_line(warm: WarmLauncher, shards: Path, tmp_path: Pat
     launch = warm.start(words(shards, tmp_path / "run"), largest_file=20_000)
     assert launch.status() == 1
     told = launch.log.read_text()
-    lines = [line for line in told.splitlines() if "error" in line and line.startswith("launch.train")]
+    lines = [
+        line for line in told.splitlines() if "error" in line and line.startswith("launch.train")
+    ]
     assert len(lines) == 1
     assert "File too large at " in lines[0]
     assert "\nTraceback" not in told
@@ -116,7 +152,9 @@ def starts(run: Path) -> list[int]:
 
 
 @pytest.mark.distributed
-def test_the_launcher_restarts_by_itself_and_no_byte_changes(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+def test_the_launcher_restarts_by_itself_and_no_byte_changes(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
     """One rank is killed after step 6; both go on from step 4."""
     warm.run(words(shards, tmp_path / "undisturbed"))
     warm.run(words(shards, tmp_path / "run"), trouble=trouble("kill"), max_restarts=1)
@@ -125,7 +163,9 @@ def test_the_launcher_restarts_by_itself_and_no_byte_changes(warm: WarmLauncher,
 
 
 @pytest.mark.distributed
-def test_accelerate_launch_restarts_by_itself(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+def test_accelerate_launch_restarts_by_itself(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
     """The same through `accelerate launch --max_restarts 1`, its rank 1 killed from outside."""
     steps, run = 80, tmp_path / "run"
     line = command("launch.train", words(shards, run, steps=steps), processes=2)

@@ -25,7 +25,13 @@ from tests.support.processes import ROOT, environment
 from tests.support.step_equivalence import MUON, RECIPES, SYNCED, outcome
 
 pytestmark = pytest.mark.gpu
-THIN = ["size=32", "generator.levels=4", "generator.base_channels=8", "critic.base_channels=8", "batch_size=8"]
+THIN = [
+    "size=32",
+    "generator.levels=4",
+    "generator.base_channels=8",
+    "critic.base_channels=8",
+    "batch_size=8",
+]
 
 
 @pytest.fixture
@@ -40,16 +46,32 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
     """Every game through NCCL, and BatchNorm synchronised over both ranks, in float64."""
     config = str(ROOT / "launch" / "accelerate" / "ddp.yaml")
     launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
-    line = [sys.executable, *launch, "--mixed_precision", "no", "-m", "tests.support.step_equivalence", str(tmp_path)]
+    line = [
+        sys.executable,
+        *launch,
+        "--mixed_precision",
+        "no",
+        "-m",
+        "tests.support.step_equivalence",
+        str(tmp_path),
+    ]
     done = subprocess.run(
-        [*line, "float64"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [*line, "float64"],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for name, recipe in {**RECIPES, **MUON, **SYNCED}.items():
         alone = outcome(recipe, torch.float64, Accelerator(), Engine())
         together = load_file(tmp_path / f"{name}-float64-1")
         for key, tensor in alone.items():
-            torch.testing.assert_close(together[key], tensor.cpu(), rtol=0, atol=1e-9, msg=f"{name}: {key}")
+            torch.testing.assert_close(
+                together[key], tensor.cpu(), rtol=0, atol=1e-9, msg=f"{name}: {key}"
+            )
 
 
 @one_gpu
@@ -71,15 +93,37 @@ def test_batches_arrive_without_waiting_for_the_gpu(shards: Path) -> None:
 
 @one_gpu
 @pytest.mark.timeout(900)  # `step` compiles, three times
-@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:torch")  # of the compiler's own imports
+@pytest.mark.filterwarnings(
+    "ignore:.*is deprecated:DeprecationWarning:torch"
+)  # of the compiler's own imports
 @pytest.mark.parametrize("name", ["step", "checkpoint", "scaling"])
 def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "report.json"
     sets = [word for change in THIN for word in ("--set", change)]
-    assert main([name, "--shards", str(shards), *sets, "--seconds", "0.2", "--rounds", "2", "--json", str(out)]) == 0
+    assert (
+        main(
+            [
+                name,
+                "--shards",
+                str(shards),
+                *sets,
+                "--seconds",
+                "0.2",
+                "--rounds",
+                "2",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     document = json.loads(out.read_text())
-    kept = [row for row in document["rows"] if row["unit"] in ("images/s", "GFLOP/s", "MB")]  # others may be 0
+    kept = [
+        row for row in document["rows"] if row["unit"] in ("images/s", "GFLOP/s", "MB")
+    ]  # others may be 0
     assert kept
     check_agrees({**document, "rows": kept})
     if name == "step":
-        assert "bf16, channels_last, compile, over plain PyTorch" in {goal["what"] for goal in document["goals"]}
+        assert "bf16, channels_last, compile, over plain PyTorch" in {
+            goal["what"] for goal in document["goals"]
+        }

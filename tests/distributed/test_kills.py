@@ -14,14 +14,37 @@ from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_w
 from tests.support.warm_launcher import Launch, WarmLauncher
 
 SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
-PACE = ["log_every=1", "checkpoint_every=3", "evaluate_every=10", "keep_checkpoints=2", "keep_every=30", "keep_best=l1"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+]
+PACE = [
+    "log_every=1",
+    "checkpoint_every=3",
+    "evaluate_every=10",
+    "keep_checkpoints=2",
+    "keep_every=30",
+    "keep_best=l1",
+]
 
 
 def words(shards: Path, run: Path, steps: int) -> list[object]:
     changes = [*THIN, *PACE, f"images={4 * steps}", "ema.half_life=20", "plateau.patience=2"]
     sets = [word for change in changes for word in ("--set", change)]
-    return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, "--tracker", "none", *sets]
+    return [
+        "--recipe",
+        "nampouri_unet",
+        "--shards",
+        shards,
+        "--run",
+        run,
+        "--tracker",
+        "none",
+        *sets,
+    ]
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
@@ -72,10 +95,14 @@ def kill_often(warm: WarmLauncher, asked: list[object], run: Path, kills: int) -
         launch = warm.start(asked, slow_fsync=SLOW_DISK)
         before = unfinished(run)
         kind = ("start", "steps", "save")[number % 3]
-        assert wait_for_the_instant(launch, run, draw, kind), f"ended before kill {number}: {launch.log.read_text()}"
+        assert wait_for_the_instant(launch, run, draw, kind), (
+            f"ended before kill {number}: {launch.log.read_text()}"
+        )
         launch.kill()
         in_saves += bool(unfinished(run) - before)
-        assert all(is_whole(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), f"kill {number}"
+        assert all(is_whole(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), (
+            f"kill {number}"
+        )
     return in_saves
 
 
@@ -86,7 +113,11 @@ def everything(run: Path) -> dict[str, bytes]:
 
 
 def told(run: Path, kind: str) -> list[tuple[int, Any]]:
-    return [(line["step"], line.get("losses", line.get("metrics"))) for line in journal(run) if line["kind"] == kind]
+    return [
+        (line["step"], line.get("losses", line.get("metrics")))
+        for line in journal(run)
+        if line["kind"] == kind
+    ]
 
 
 def check_kills(warm: WarmLauncher, shards: Path, folder: Path, kills: int, steps: int) -> None:
@@ -97,9 +128,13 @@ def check_kills(warm: WarmLauncher, shards: Path, folder: Path, kills: int, step
     warm.run(words(shards, run, steps))
     resumed_at = [line["step"] for line in journal(run) if line["kind"] == "start"]
     minutes = (time.monotonic() - began) / 60
-    print(f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, {minutes:.1f} minutes")
+    print(
+        f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, {minutes:.1f} minutes"
+    )
     assert everything(run) == everything(folder / "undisturbed")
-    assert [step for step, _ in told(run, "train")] == list(range(1, steps + 1))  # none lost, none told twice
+    assert [step for step, _ in told(run, "train")] == list(
+        range(1, steps + 1)
+    )  # none lost, none told twice
     for kind in ("train", "validation"):
         assert told(run, kind) == told(folder / "undisturbed", kind)
     assert in_saves >= kills // 8

@@ -31,8 +31,13 @@ def numbered_set(root: Path) -> Path:
                 number += 1
         assert tar.shard
         shards.append(tar.shard)
-    write_index(root / INDEX, rebuild_index([root / shard.path for shard in shards], shards, 4, "uint8"))
-    save_manifest(Manifest(size=4, fit="crop", dtype="uint8", splits={"all": tuple(shards)}, left_out={}), root)
+    write_index(
+        root / INDEX, rebuild_index([root / shard.path for shard in shards], shards, 4, "uint8")
+    )
+    save_manifest(
+        Manifest(size=4, fit="crop", dtype="uint8", splits={"all": tuple(shards)}, left_out={}),
+        root,
+    )
     return root
 
 
@@ -59,9 +64,25 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
     data = bytearray(tar.read_bytes())
     data[700] ^= 1  # a pixel of the first sample
     tar.write_bytes(bytes(data))
-    thin = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+    thin = [
+        "size=32",
+        "generator.levels=3",
+        "generator.base_channels=4",
+        "critic.base_channels=4",
+        "batch_size=4",
+    ]
     sets = [word for change in [*thin, "log_every=1"] for word in ("--set", change)]
-    words = ["--recipe", "nampouri_unet", "--shards", shards, "--images", 24, "--tracker", "none", *sets]
+    words = [
+        "--recipe",
+        "nampouri_unet",
+        "--shards",
+        shards,
+        "--images",
+        24,
+        "--tracker",
+        "none",
+        *sets,
+    ]
     stopped = run_door("launch.train", [*words, "--run", tmp_path / "stopped"])
     assert stopped.returncode == 2
     assert stopped.stderr.splitlines()[-1].count(f"{tar}: the member at byte 512") == 1
@@ -72,8 +93,12 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
     )
     assert went_on.returncode == 0, went_on.stderr
     told = [line for line in went_on.stderr.splitlines() if "another sample stands in" in line]
-    assert 1 <= len({line.split(":")[0] for line in told}) == len(told) <= 2  # each rank that meets it says so, once
-    lines = [json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        1 <= len({line.split(":")[0] for line in told}) == len(told) <= 2
+    )  # each rank that meets it says so, once
+    lines = [
+        json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()
+    ]
     counts = [line["substituted"] for line in lines if line["kind"] == "train"]
     assert counts == sorted(counts)
     assert counts[-1] >= 2  # 24 images are two epochs and more

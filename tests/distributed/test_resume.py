@@ -14,20 +14,57 @@ from colortrain.runs.checkpoint import checkpoint_folder, load_part
 from tests.support.warm_launcher import WarmLauncher
 
 # No BatchNorm: statistics of a rank's own part of a batch are another computation, not another rounding.
-NETWORKS = ["generator.levels=3", "generator.base_channels=4", "generator.norm=pixel", "critic.base_channels=4"]
-STEP = ["size=32", "critic.depth=2", "n_critic=2", "batch_size=4", "flip=0.5", "crop=0.7", "ema.half_life=20"]
-PACE = ["log_every=1", "checkpoint_every=4", "evaluate_every=4", "keep_checkpoints=9", "keep_best=l1"]
+NETWORKS = [
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "generator.norm=pixel",
+    "critic.base_channels=4",
+]
+STEP = [
+    "size=32",
+    "critic.depth=2",
+    "n_critic=2",
+    "batch_size=4",
+    "flip=0.5",
+    "crop=0.7",
+    "ema.half_life=20",
+]
+PACE = [
+    "log_every=1",
+    "checkpoint_every=4",
+    "evaluate_every=4",
+    "keep_checkpoints=9",
+    "keep_best=l1",
+]
 PARTS = ("generator", "critic", "ema", "generator_adam", "critic_adam")
 
 
 def words(shards: Path, run: Path, steps: int) -> list[object]:
-    sets = [word for change in [*NETWORKS, *STEP, *PACE, f"images={4 * steps}"] for word in ("--set", change)]
-    return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, "--tracker", "none", *sets]
+    sets = [
+        word
+        for change in [*NETWORKS, *STEP, *PACE, f"images={4 * steps}"]
+        for word in ("--set", change)
+    ]
+    return [
+        "--recipe",
+        "drouilhet_wgan_gp",
+        "--shards",
+        shards,
+        "--run",
+        run,
+        "--tracker",
+        "none",
+        *sets,
+    ]
 
 
 def tensors(run: Path, step: int) -> dict[str, Tensor]:
     folder = checkpoint_folder(run, step)
-    return {f"{part}.{name}": tensor for part in PARTS for name, tensor in load_part(folder, part).items()}
+    return {
+        f"{part}.{name}": tensor
+        for part in PARTS
+        for name, tensor in load_part(folder, part).items()
+    }
 
 
 def journal(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -36,7 +73,9 @@ def journal(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.distributed
-def test_one_then_two_then_one_process_train_what_one_trains(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
+def test_one_then_two_then_one_process_train_what_one_trains(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
     """Twelve steps, with the world changing after four and eight: networks, average, both optimizers and scores."""
     alone, turns = tmp_path / "alone", tmp_path / "turns"
     warm.run(words(shards, alone, 12), processes=1)

@@ -9,7 +9,13 @@ import pytest
 
 from tests.support.processes import run_door
 
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+]
 
 
 def words(*more: object) -> list[object]:
@@ -24,8 +30,13 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
         run = words(*source, "--run", tmp_path / "run", "--images", images)
         done = run_door("launch.train", run, processes=2)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("--stream is not exact") + done.stdout.count("--stream is not exact") == 1
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert (
+            done.stderr.count("--stream is not exact") + done.stdout.count("--stream is not exact")
+            == 1
+        )
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["images"] for line in lines if line["kind"] == "start"] == [0, 24]
     assert [line["images"] for line in lines if line["kind"] == "end"] == [24, 40]
     assert [line["samples"] for line in lines if line["kind"] == "validation"] == [11, 11]

@@ -20,19 +20,37 @@ from colortrain.training.trainer import step_seed
 from tests.support.processes import ROOT, command, environment, run_door
 from tests.support.small_shard_set import small_set
 
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+]
 STEPS = 40
 
 
 def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
-    pace = [f"images={4 * steps}", "log_every=5", "checkpoint_every=10", "evaluate_every=20", "keep_checkpoints=9"]
-    sets = [word for change in [*THIN, *pace, "ema.half_life=20", *changes] for word in ("--set", change)]
+    pace = [
+        f"images={4 * steps}",
+        "log_every=5",
+        "checkpoint_every=10",
+        "evaluate_every=20",
+        "keep_checkpoints=9",
+    ]
+    sets = [
+        word
+        for change in [*THIN, *pace, "ema.half_life=20", *changes]
+        for word in ("--set", change)
+    ]
     return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, *sets]
 
 
 def weights(run: Path, step: int = STEPS) -> dict[str, bytes]:
     """Every tensor file of a checkpoint: both networks, both optimizers, the average."""
-    return {path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")}
+    return {
+        path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")
+    }
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
@@ -52,7 +70,9 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_leave_what_people_look_at(undisturbed: Path) -> None:
     lines = journal(undisturbed)
     assert [line["world"] for line in lines if line["kind"] == "start"] == [2]
-    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(5, STEPS + 1, 5))
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(
+        range(5, STEPS + 1, 5)
+    )
     losses = [line["losses"] for line in lines if line["kind"] == "train"]
     assert losses[-1]["l1"] < losses[0]["l1"]  # it learns
     assert {"generator", "critic", "adversarial", "score_real", "score_fake"} <= set(losses[0])
@@ -75,13 +95,23 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
     run = tmp_path / "run"
     line = command("launch.train", words(shards, run), processes=2)
     process = subprocess.Popen(
-        line, env=environment(), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        line,
+        env=environment(),
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not checkpoint_folder(run, kill_at).is_dir() and time.monotonic() < deadline:
         time.sleep(0.005)
-    for child in [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]:
-        os.kill(child, signal.SIGKILL)  # ranks have sessions of their own: the launcher's group is not enough
+    for child in [
+        process.pid,
+        *(child.pid for child in psutil.Process(process.pid).children(recursive=True)),
+    ]:
+        os.kill(
+            child, signal.SIGKILL
+        )  # ranks have sessions of their own: the launcher's group is not enough
     process.wait()
     assert kill_at in checkpoint_steps(run)
     assert STEPS not in checkpoint_steps(run), "killed too late to prove anything"
@@ -98,7 +128,11 @@ def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> Non
     run = tmp_path / "run"
     assert run_door("launch.train", words(shards, run, steps=10), processes=2).returncode == 0
     assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
-    starts = [(line["step"], line["world"], line["images"]) for line in journal(run) if line["kind"] == "start"]
+    starts = [
+        (line["step"], line["world"], line["images"])
+        for line in journal(run)
+        if line["kind"] == "start"
+    ]
     assert starts == [(0, 2, 0), (10, 1, 40)]
     before = weights(run, 20)
     assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
@@ -111,7 +145,14 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
 
     Penalty, flips and crops draw by position, so they agree as well.
     """
-    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4", "flip=0.5"]
+    exact = [
+        "generator.levels=3",
+        "critic.depth=2",
+        "generator.norm=pixel",
+        "n_critic=2",
+        "batch_size=4",
+        "flip=0.5",
+    ]
     thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "crop=0.7"]
     pace = ["images=40", "evaluate_every=10", "checkpoint_every=10", "log_every=5"]
     sets = [word for change in [*thin, *exact, *pace] for word in ("--set", change)]
@@ -122,7 +163,8 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
         done = run_door("launch.train", asked, processes)
         assert done.returncode == 0, done.stderr
         found.append(
-            load_part(checkpoint_folder(run, 10), "generator") | load_part(checkpoint_folder(run, 10), "critic")
+            load_part(checkpoint_folder(run, 10), "generator")
+            | load_part(checkpoint_folder(run, 10), "critic")
         )
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=2e-6)
@@ -142,7 +184,9 @@ def test_a_run_that_is_being_trained_is_left_alone(shards: Path, tmp_path: Path)
 
 
 @pytest.mark.distributed
-def test_a_damaged_newest_checkpoint_costs_only_its_steps(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(
+    shards: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     assert run_door("launch.train", words(shards, run, steps=20), processes=2).returncode == 0
     (checkpoint_folder(run, 20) / "critic.safetensors").write_bytes(b"gone")
@@ -156,16 +200,31 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(shards: Path, undistur
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--recipe", "nampori_unet"], "unknown recipe 'nampori_unet'; valid, nearest first: nampouri_unet"),
-        (["--set", "critic_adm.lr=1"], "unknown field 'critic_adm'; valid, nearest first: critic_adam"),
-        (["--set", "size=64"], "holds 32 px samples, recipe nampouri_unet needs 64 px: --set size=32"),
+        (
+            ["--recipe", "nampori_unet"],
+            "unknown recipe 'nampori_unet'; valid, nearest first: nampouri_unet",
+        ),
+        (
+            ["--set", "critic_adm.lr=1"],
+            "unknown field 'critic_adm'; valid, nearest first: critic_adam",
+        ),
+        (
+            ["--set", "size=64"],
+            "holds 32 px samples, recipe nampouri_unet needs 64 px: --set size=32",
+        ),
         (["--set", "generator.levels=8"], "set generator.levels=5"),
         (["--shards", "/nowhere"], "no folder /nowhere"),
         (["--images", "0"], "must be above 0"),
         (["--epochs", "many"], "invalid float value"),
         (["--run", "FULL"], "is not empty and holds no run"),
-        (["--processes", "3"], "batch_size=4 does not divide among 3 processes; use one of [1, 2, 4]"),
-        (["--tracker", "tensorbord"], "unknown tracker 'tensorbord'; valid, nearest first: tensorboard"),
+        (
+            ["--processes", "3"],
+            "batch_size=4 does not divide among 3 processes; use one of [1, 2, 4]",
+        ),
+        (
+            ["--tracker", "tensorbord"],
+            "unknown tracker 'tensorbord'; valid, nearest first: tensorboard",
+        ),
         (["--tracker", "comet_ml"], "tracker comet_ml is not installed"),
         (["--no-such-word"], "unrecognized arguments: --no-such-word"),
     ],
@@ -219,7 +278,9 @@ def test_the_door_starts_its_own_processes(shards: Path, tmp_path: Path) -> None
 def test_bfloat16_trains(shards: Path, tmp_path: Path) -> None:
     line = command("launch.train", words(shards, tmp_path / "run", steps=5), processes=2)
     line[3:3] = ["--mixed_precision", "bf16"]
-    done = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     lines = journal(tmp_path / "run")
     assert lines[0]["mixed_precision"] == "bf16"
@@ -230,8 +291,24 @@ def test_bfloat16_trains(shards: Path, tmp_path: Path) -> None:
 def test_silent_single_processes_are_refused(shards: Path, tmp_path: Path) -> None:
     """`accelerate launch --cpu --num_processes 2` starts one process and says nothing; we do."""
     line = command("launch.train", words(shards, tmp_path / "run"))
-    launch = [line[0], "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", *line[1:]]
-    done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    launch = [
+        line[0],
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        *line[1:],
+    ]
+    done = subprocess.run(
+        launch,
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode != 0
     assert "several processes were asked for, but accelerate started one" in done.stderr
 

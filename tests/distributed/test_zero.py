@@ -26,23 +26,35 @@ from tests.support.small_shard_set import small_set
 from tests.support.step_equivalence import MUON, cases, outcome
 
 needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: pip install '.[deepspeed]'"
+    importlib.util.find_spec("deepspeed") is None,
+    reason="deepspeed is not installed: pip install '.[deepspeed]'",
 )
-SINGLE = [case for case in cases() if case[2] == "float32"]  # an engine's own copies of weights are float32
+SINGLE = [
+    case for case in cases() if case[2] == "float32"
+]  # an engine's own copies of weights are float32
 
 
-def run_zero(stage: int, folder: Path, module: str, arguments: Sequence[object]) -> subprocess.CompletedProcess[str]:
+def run_zero(
+    stage: int, folder: Path, module: str, arguments: Sequence[object]
+) -> subprocess.CompletedProcess[str]:
     """A door on two processes under ZeRO, on CPU cores."""
     text = (ROOT / "launch" / "accelerate" / f"zero{stage or 1}.yaml").read_text()
-    text = text.replace("zero_stage: 1", f"zero_stage: {stage}").replace("use_cpu: false", "use_cpu: true")
+    text = text.replace("zero_stage: 1", f"zero_stage: {stage}").replace(
+        "use_cpu: false", "use_cpu: true"
+    )
     config = folder / f"zero{stage}.yaml"
     config.write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "-m", module]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
         [sys.executable, *launch, *map(str, arguments)],
-        env={**environment(), "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        env={**environment(), "PYTHONPATH": path},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 @needs_deepspeed
@@ -53,7 +65,9 @@ def test_zero_steps_as_one_process(tmp_path: Path, stage: int) -> None:
     done = run_zero(stage, tmp_path, "tests.support.step_equivalence", [tmp_path, "float32"])
     assert done.returncode == 0, done.stderr
     accelerator = Accelerator(cpu=True)
-    for name, recipe, dtype, accumulate in (case for case in SINGLE if not (stage and case[0] in MUON)):
+    for name, recipe, dtype, accumulate in (
+        case for case in SINGLE if not (stage and case[0] in MUON)
+    ):
         alone = outcome(recipe, torch.float32, accelerator, Engine())
         together = load_file(tmp_path / f"{name}-{dtype}-{accumulate}")
         assert together.keys() == alone.keys()
@@ -65,7 +79,13 @@ def test_zero_steps_as_one_process(tmp_path: Path, stage: int) -> None:
 
 def words(shards: Path, run: Path, steps: int) -> list[object]:
     """A game with a penalty whose networks do not mix pictures: world sizes agree."""
-    exact = ["generator.levels=3", "critic.depth=2", "generator.norm=pixel", "n_critic=2", "batch_size=4"]
+    exact = [
+        "generator.levels=3",
+        "critic.depth=2",
+        "generator.norm=pixel",
+        "n_critic=2",
+        "batch_size=4",
+    ]
     thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
     pace = ["evaluate_every=10", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
     sets = [word for change in [*exact, *thin, *pace] for word in ("--set", change)]
@@ -76,7 +96,9 @@ def tensors(run: Path, step: int) -> dict[str, Tensor]:
     """Both networks and both optimizers."""
     parts = ("generator", "critic", "generator_adam", "critic_adam")
     loaded = {part: load_part(checkpoint_folder(run, step), part) for part in parts}
-    return {f"{part} {name}": tensor for part, named in loaded.items() for name, tensor in named.items()}
+    return {
+        f"{part} {name}": tensor for part, named in loaded.items() for name, tensor in named.items()
+    }
 
 
 @needs_deepspeed
@@ -112,8 +134,13 @@ def test_zero_trains_on_gpus_as_one_process(tmp_path: Path, precision: str) -> N
         line = [*launch, *words_of_launch, "--mixed_precision", precision, "-m", "launch.train"]
         done = subprocess.run(
             [*line, *map(str, words(shards, folder, 10))],
-            env=exact, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
+            env=exact,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     found, expected = tensors(run, 10), tensors(alone, 10)
     for name, tensor in expected.items():
@@ -131,10 +158,16 @@ def test_flat_weights_and_muon_are_refused(stage: int) -> None:
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero_stage 3 is not supported: use one of 0, 1, 2"),
+        (
+            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            "zero_stage 3 is not supported: use one of 0, 1, 2",
+        ),
         ({}, "zero_stage none given is not supported"),
         (
-            {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            {
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+                "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu",
+            },
             "offload_optimizer_device is not supported",
         ),
     ],
@@ -142,7 +175,10 @@ def test_flat_weights_and_muon_are_refused(stage: int) -> None:
 def test_what_the_step_cannot_do_is_refused(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
 ) -> None:
-    for name in ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE"):
+    for name in (
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE",
+    ):
         monkeypatch.delenv(name, raising=False)
     assert zero_stage() is None
     for name, value in {"ACCELERATE_USE_DEEPSPEED": "true", **variables}.items():

@@ -34,8 +34,12 @@ def album(tmp_path: Path) -> Path:
     folder = tmp_path / "album"
     (folder / "deep" / "er").mkdir(parents=True)
     Image.fromarray(photograph("chelsea")).save(folder / "cat.png")
-    Image.fromarray(photograph("coffee")[:90, :41]).save(folder / "deep" / "cup.of.coffee.JPG", quality=95)
-    Image.fromarray(photograph("rocket")[::4, ::4]).convert("L").save(folder / "deep" / "er" / "old.png")
+    Image.fromarray(photograph("coffee")[:90, :41]).save(
+        folder / "deep" / "cup.of.coffee.JPG", quality=95
+    )
+    Image.fromarray(photograph("rocket")[::4, ::4]).convert("L").save(
+        folder / "deep" / "er" / "old.png"
+    )
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -51,7 +55,9 @@ def read(path: Path) -> np.ndarray:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_a_folder_keeps_its_structure_and_sizes(run: Path, album: Path, tmp_path: Path) -> None:
@@ -61,14 +67,18 @@ def test_a_folder_keeps_its_structure_and_sizes(run: Path, album: Path, tmp_path
     assert read(tmp_path / "out" / "deep" / "cup.of.coffee.png").shape == (90, 41, 3)
 
 
-def test_full_resolution_lightness_is_joined_with_generated_colours(run: Path, album: Path, tmp_path: Path) -> None:
+def test_full_resolution_lightness_is_joined_with_generated_colours(
+    run: Path, album: Path, tmp_path: Path
+) -> None:
     """Against an independent way: torch's antialiased squash, torch's up-sampling, torch's Lab to RGB."""
     assert colour(run, tmp_path / "out", album / "cat.png") == 0
     found = read(tmp_path / "out" / "cat.png")
     picture = photograph("chelsea")
     generator, recipe, _ = load_generator(run)
     rgb = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    squashed = F.interpolate(rgb, (32, 32), mode="bicubic", antialias=True).round().clamp(0, 255).byte()[0]
+    squashed = (
+        F.interpolate(rgb, (32, 32), mode="bicubic", antialias=True).round().clamp(0, 255).byte()[0]
+    )
     lab = torch.from_numpy(rgb_to_lab(squashed.permute(1, 2, 0).numpy()))[None]
     ab = generate(generator, recipe.codec, lab)[:, 1:]
     assert ab.abs().mean() > 3, "a generator that colours nothing would test nothing"
@@ -108,7 +118,9 @@ def test_nothing_is_overwritten_unless_told(run: Path, album: Path, tmp_path: Pa
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
     (out / "deep" / "cup.of.coffee.png").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"deep/cup\.of\.coffee\.png exists: .*--force or --skip-existing"):
+    with pytest.raises(
+        UserError, match=r"deep/cup\.of\.coffee\.png exists: .*--force or --skip-existing"
+    ):
         colour(run, out, album)
     assert files(out) == ["deep/cup.of.coffee.png"], "refused before any work"
     assert colour(run, out, album, "--skip-existing") == 0
@@ -120,7 +132,9 @@ def test_nothing_is_overwritten_unless_told(run: Path, album: Path, tmp_path: Pa
 
 def test_names_that_clash_are_refused_up_front(run: Path, album: Path, tmp_path: Path) -> None:
     Image.fromarray(photograph("coffee")).save(album / "cat.jpg")
-    with pytest.raises(UserError, match=r"cat\.jpg and .*cat\.png would both become .*out/cat\.png"):
+    with pytest.raises(
+        UserError, match=r"cat\.jpg and .*cat\.png would both become .*out/cat\.png"
+    ):
         colour(run, tmp_path / "out", album)
     with pytest.raises(UserError, match="would be overwritten by its coloured version"):
         colour(run, album / "deep" / "er", album / "deep" / "er", "--force")
@@ -135,7 +149,9 @@ def test_pictures_coloured_before_are_not_taken_as_inputs(run: Path, album: Path
 
 
 @pytest.mark.parametrize("missing", ["nowhere.png", "empty"])
-def test_missing_inputs_are_refused_up_front(run: Path, album: Path, tmp_path: Path, missing: str) -> None:
+def test_missing_inputs_are_refused_up_front(
+    run: Path, album: Path, tmp_path: Path, missing: str
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=missing):
         colour(run, tmp_path / "out", album, tmp_path / missing)
@@ -162,7 +178,9 @@ def test_a_large_picture_is_coloured_in_blocks(run: Path, tmp_path: Path) -> Non
     found = read(tmp_path / "out" / "large.png")
     assert found.shape == picture.shape
     difference = np.abs(rgb_to_lab(found)[0] - rgb_to_lab(picture)[0])
-    assert np.median(difference, axis=1).max() < 1  # clipped colours lose lightness, most pixels do not
+    assert (
+        np.median(difference, axis=1).max() < 1
+    )  # clipped colours lose lightness, most pixels do not
 
 
 def test_several_networks_at_once_share_a_sheet(run: Path, album: Path, tmp_path: Path) -> None:
@@ -171,7 +189,9 @@ def test_several_networks_at_once_share_a_sheet(run: Path, album: Path, tmp_path
     both, sheet = ["--run", tmp_path / "exported"], tmp_path / "sheet.jpg"
     assert colour(run, tmp_path / "out", album, *both, "--sheet", sheet) == 0
     names = ["cat.png", "deep/cup.of.coffee.png", "deep/er/old.png"]
-    assert files(tmp_path / "out") == sorted(f"{folder}/{name}" for folder in ("exported", "run") for name in names)
+    assert files(tmp_path / "out") == sorted(
+        f"{folder}/{name}" for folder in ("exported", "run") for name in names
+    )
     for folder, network in (("run", run), ("exported", tmp_path / "other")):
         alone = tmp_path / "alone" / folder
         assert colour(network, alone, album) == 0

@@ -21,13 +21,24 @@ from tests.support.small_shard_set import small_set
 def test_two_recipes_in_one_table(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", size=32, count=20, splits=("train", "val"))
     names = ["nazeri_unet_l2", "valentini_wgan"]
-    asked = ["--shards", shards, "--out", tmp_path / "out", "--images", 32, "--base-channels", 2, "--recipes", *names]
+    asked = [
+        "--shards",
+        shards,
+        "--out",
+        tmp_path / "out",
+        "--images",
+        32,
+        "--base-channels",
+        2,
+        "--recipes",
+        *names,
+    ]
     done = run_door("launch.compare", asked)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "out" / "table.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| `")] == [
-        f"`{name}`" for name in names
-    ]
+    assert [
+        line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| `")
+    ] == [f"`{name}`" for name in names]
     assert "| *grey* |" in table
     assert table in done.stdout
     results = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -48,14 +59,25 @@ def test_every_recipe_fits_small_pictures(name: str) -> None:
 
 
 def test_unknown_recipes_are_named_before_any_work(tmp_path: Path) -> None:
-    asked = ["--shards", tmp_path, "--out", tmp_path / "out", "--images", 32, "--recipes", "nazeri_gann"]
+    asked = [
+        "--shards",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+        "--images",
+        32,
+        "--recipes",
+        "nazeri_gann",
+    ]
     done = run_door("launch.compare", asked)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "valid, nearest first: nazeri_gan," in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("size", "said"), [(16, "holds 16 px, the networks are trained on 32"), (None, "no folder")])
+@pytest.mark.parametrize(
+    ("size", "said"), [(16, "holds 16 px, the networks are trained on 32"), (None, "no folder")]
+)
 def test_other_photos_are_looked_at_before_any_work(
     size: int | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +86,16 @@ def test_other_photos_are_looked_at_before_any_work(
     monkeypatch.setattr(compare, "run_one", lambda *_: pytest.fail("trains"))
     with pytest.raises(UserError, match=said):
         compare.main(
-            ["--shards", str(shards), "--out", str(tmp_path / "out"), "--images", "8", "--photos", str(photos)]
+            [
+                "--shards",
+                str(shards),
+                "--out",
+                str(tmp_path / "out"),
+                "--images",
+                "8",
+                "--photos",
+                str(photos),
+            ]
         )
 
 

@@ -31,7 +31,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(place: Path, out: Path, *words: str) -> dict[str, Any]:
-    command = ["--run", str(place / "run"), "--shards", str(place / "shards"), "--json", str(out), *words]
+    command = [
+        "--run",
+        str(place / "run"),
+        "--shards",
+        str(place / "shards"),
+        "--json",
+        str(out),
+        *words,
+    ]
     assert main(command) == 0
     document = json.loads(out.read_text())
     assert isinstance(document, dict)
@@ -41,7 +49,9 @@ def evaluated(place: Path, out: Path, *words: str) -> dict[str, Any]:
 def test_scores_are_those_of_the_newest_checkpoint_on_val(place: Path, tmp_path: Path) -> None:
     document = evaluated(place, tmp_path / "scores.json")
     generator, recipe, _ = load_generator(place / "run", step=8)
-    expected = score_split(generator, recipe.codec, Split(place / "shards", "val"), "cpu", dropout=True)
+    expected = score_split(
+        generator, recipe.codec, Split(place / "shards", "val"), "cpu", dropout=True
+    )
     assert (document["step"], document["recipe"], document["samples"]) == (8, "nampouri_unet", 19)
     assert document["protocol"]["dropout"] is recipe.test_dropout is True
     assert document["metrics"] == expected["metrics"]
@@ -53,7 +63,8 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
     generator, recipe, _ = load_generator(place / "run", step=3)
     split = Split(place / "shards", "train")
     on, off = (
-        score_split(generator, recipe.codec, split, "cpu", dropout=d, limit=5, judges=judges()) for d in (True, False)
+        score_split(generator, recipe.codec, split, "cpu", dropout=d, limit=5, judges=judges())
+        for d in (True, False)
     )
     assert document["samples"] == 5
     assert document["metrics"] == on["metrics"]
@@ -65,7 +76,9 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
 def test_averaged_weights_are_preferred(setting: str, tmp_path: Path) -> None:
     small_run(tmp_path / "run", settings=(setting,))
     small_set(tmp_path / "shards", count=4)
-    averaged, plain = (evaluated(tmp_path, tmp_path / "s.json", f"--{word}") for word in ("ema", "no-ema"))
+    averaged, plain = (
+        evaluated(tmp_path, tmp_path / "s.json", f"--{word}") for word in ("ema", "no-ema")
+    )
     assert (averaged["ema"], plain["ema"]) == (True, False)
     assert averaged["metrics"]["l1"]["generated"] != plain["metrics"]["l1"]["generated"]
     assert averaged["metrics"]["l1"]["grey"] == plain["metrics"]["l1"]["grey"]
@@ -101,7 +114,8 @@ def test_two_processes_write_the_same_file_as_one(place: Path, tmp_path: Path) -
 def test_sizes_that_differ_are_named(place: Path, tmp_path: Path) -> None:
     small_set(tmp_path, size=48, count=4)
     with pytest.raises(
-        UserError, match=r"holds 48 px samples, the run was trained at 32 px: build shards with --size 32"
+        UserError,
+        match=r"holds 48 px samples, the run was trained at 32 px: build shards with --size 32",
     ):
         main(["--run", str(place / "run"), "--shards", str(tmp_path)])
 
@@ -114,13 +128,28 @@ def test_sizes_that_differ_are_named(place: Path, tmp_path: Path) -> None:
         (["--limit", "0"], "at least 1"),
         (["--dropout", "maybe"], "--dropout"),
         (["--json", "."], "--json . is a folder"),
-        (["--json", "/dev/null/new/scores.json"], "--json /dev/null/new/scores.json: /dev/null is no folder"),
+        (
+            ["--json", "/dev/null/new/scores.json"],
+            "--json /dev/null/new/scores.json: /dev/null is no folder",
+        ),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_written(place: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_mistakes_are_named_and_nothing_is_written(
+    place: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
     out = tmp_path / "scores.json"
     with pytest.raises(UserError, match=message):
-        main(["--run", str(place / "run"), "--shards", str(place / "shards"), "--json", str(out), *words])
+        main(
+            [
+                "--run",
+                str(place / "run"),
+                "--shards",
+                str(place / "shards"),
+                "--json",
+                str(out),
+                *words,
+            ]
+        )
     assert not out.exists()
 
 
@@ -128,7 +157,9 @@ def test_a_folder_that_may_not_be_written_to_is_named_before_any_work(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launch.evaluate.score", lambda *_: pytest.fail("scored"))
-    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: Path(path) != tmp_path
+    )  # root may write anywhere
     with pytest.raises(UserError, match=f"{tmp_path} is no folder that you may write to"):
         evaluated(place, tmp_path / "new" / "scores.json")
 
@@ -155,4 +186,6 @@ def test_an_explicit_split_is_never_replaced_by_the_only_one(place: Path, tmp_pa
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
     write_json({"metrics": {"l1": {"generated": float("nan"), "grey": 0.1}}}, tmp_path / "s.json")
-    assert json.loads((tmp_path / "s.json").read_text()) == {"metrics": {"l1": {"generated": None, "grey": 0.1}}}
+    assert json.loads((tmp_path / "s.json").read_text()) == {
+        "metrics": {"l1": {"generated": None, "grey": 0.1}}
+    }

@@ -36,7 +36,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [start, *steps])))
     protocol = {"split": "val", "size": 32, "dataset_id": "feed"}
-    document = {"step": 5, "ema": True, "samples": 74, "protocol": protocol, "metrics": {"l1": SCORES}}
+    document = {
+        "step": 5,
+        "ema": True,
+        "samples": 74,
+        "protocol": protocol,
+        "metrics": {"l1": SCORES},
+    }
     (folder / "evaluation.json").write_text(json.dumps(document))
     return folder
 
@@ -54,13 +60,21 @@ def test_a_folder_for_two_lines_of_python_and_onnx(
 ) -> None:
     out = tmp_path / "exported"
     assert export(run, "--out", out, "--onnx", out / "net.onnx", "--checkpoint", 3) == 0
-    assert names(out) == ["README.md", "config.json", "model.safetensors", "net.onnx", "recipe.json"]
+    assert names(out) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "net.onnx",
+        "recipe.json",
+    ]
     network = colortrain.load(out)
     assert (network.description.step, network.description.weights) == (3, "ema")
     cat = photograph("chelsea")
     expected = colortrain.load(run, checkpoint=3).colorize(cat)
     assert np.array_equal(network.colorize(cat), expected)
-    assert load_recipe(out / "recipe.json") == load_recipe(run / "checkpoints" / "step-000000003" / "recipe.json")
+    assert load_recipe(out / "recipe.json") == load_recipe(
+        run / "checkpoints" / "step-000000003" / "recipe.json"
+    )
     assert "opset 18, off PyTorch by" in capsys.readouterr().out
 
 
@@ -77,7 +91,9 @@ def test_the_card_is_filled_from_the_run(run: Path, tmp_path: Path) -> None:
     assert "10 minutes on 2 x cuda, precision bf16" in card
     assert "| L1 (ab / 110), lower is better | 0.1235 | 0.2 | 0.3 |" in card
     assert "On 74 photographs of split `val`, 32 px, data set `feed`" in card
-    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "old-photos"))
+    code = (
+        card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "old-photos"))
+    )
     space = {"photograph": photograph("chelsea")}
     exec(code, space)
     assert space["coloured"].shape == photograph("chelsea").shape
@@ -115,7 +131,9 @@ def test_a_killed_export_can_be_done_again(
 
     def replace_some(temporary: Path, path: Path) -> Path:
         if len(names(out)) == written + 1:  # it and its temporary neighbour
-            temporary.with_name(f".{path.name}.node.1.tmp").write_bytes(b"what a process leaves that cannot clear up")
+            temporary.with_name(f".{path.name}.node.1.tmp").write_bytes(
+                b"what a process leaves that cannot clear up"
+            )
             raise KeyboardInterrupt
         return replace(temporary, path)
 
@@ -173,9 +191,16 @@ def test_mistakes_are_one_line_before_any_work(
 def push(run: Path, out: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the library reads the hub's address when it is imported."""
     line = [sys.executable, "-m", "launch.export", "--run", str(run), "--out", str(out), *words]
-    space = {**os.environ, "HF_ENDPOINT": address, "HF_TOKEN": "hf_secret", "HF_HOME": str(out.parent / "home")}
+    space = {
+        **os.environ,
+        "HF_ENDPOINT": address,
+        "HF_TOKEN": "hf_secret",
+        "HF_HOME": str(out.parent / "home"),
+    }
     space = {name: value for name, value in space.items() if not name.lower().endswith("_proxy")}
-    return subprocess.run(line, env=space, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        line, env=space, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path: Path) -> None:
@@ -183,16 +208,31 @@ def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path
     export(run, "--out", out, "--checkpoint", 3)
     (out / "diary.txt").write_text("private")
     with fake_hub() as hub:
-        words = ("--force", "--push", "me/old-photos", "--private", "--onnx", str(out / "model.onnx"))
+        words = (
+            "--force",
+            "--push",
+            "me/old-photos",
+            "--private",
+            "--onnx",
+            str(out / "model.onnx"),
+        )
         done = push(run, out, hub.address, *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{hub.address}/me/old-photos"
-    assert sorted(hub.files) == ["README.md", "config.json", "model.onnx", "model.safetensors", "recipe.json"]
+    assert sorted(hub.files) == [
+        "README.md",
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+        "recipe.json",
+    ]
     assert all(hub.files[name] == (out / name).read_bytes() for name in hub.files)
     assert 'colortrain.load(snapshot_download("me/old-photos"))' in hub.files["README.md"].decode()
     (created,) = hub.created
     assert created["name"] == "old-photos"
-    assert created.get("visibility") == "private" or created["private"] is True  # newer and older clients
+    assert (
+        created.get("visibility") == "private" or created["private"] is True
+    )  # newer and older clients
     assert hub.tokens == {"Bearer hf_secret"}
     received = tmp_path / "received"
     received.mkdir()
@@ -201,10 +241,14 @@ def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path
     assert colortrain.load(received).description.step == 5
 
 
-@pytest.mark.parametrize("path", ["{hub}/nowhere", "http://127.0.0.1:9"], ids=["refused", "no network"])
+@pytest.mark.parametrize(
+    "path", ["{hub}/nowhere", "http://127.0.0.1:9"], ids=["refused", "no network"]
+)
 def test_a_hub_that_takes_nothing_is_one_line(run: Path, tmp_path: Path, path: str) -> None:
     with fake_hub() as hub:
-        done = push(run, tmp_path / "exported", path.format(hub=hub.address), "--push", "me/old-photos")
+        done = push(
+            run, tmp_path / "exported", path.format(hub=hub.address), "--push", "me/old-photos"
+        )
     assert done.returncode == 2
     assert "the Hub did not take me/old-photos (" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -29,7 +29,9 @@ def test_every_door_leads_somewhere(module: str) -> None:
     assert callable(importlib.import_module(module).main)
 
 
-def test_an_unknown_door_lists_the_valid_ones_nearest_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_door_lists_the_valid_ones_nearest_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["colourise", "x"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -43,7 +45,9 @@ def test_no_door_is_a_mistake_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "evaluate" in capsys.readouterr().err
 
 
-def test_a_mistake_behind_a_door_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_mistake_behind_a_door_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["evaluate", "--run", str(tmp_path / "no"), "--shards", str(tmp_path)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("colortrain evaluate: error: ")
@@ -52,8 +56,13 @@ def test_a_mistake_behind_a_door_is_one_line(capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.parametrize("size", ["nan", "inf", "1e300", "0", "-1", "much"])
 def test_a_cache_of_no_size_is_one_line(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--run", "r", "--shards", "s", "--cache", "c", "--cache-size", size]) == 2
-    assert f"--cache-size: needs a number of gigabytes above 0, got '{size}'" in capsys.readouterr().err
+    assert (
+        main(["evaluate", "--run", "r", "--shards", "s", "--cache", "c", "--cache-size", size]) == 2
+    )
+    assert (
+        f"--cache-size: needs a number of gigabytes above 0, got '{size}'"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_cache_has_the_gigabytes_that_are_asked_for() -> None:
@@ -67,7 +76,12 @@ def test_a_cache_has_the_gigabytes_that_are_asked_for() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["nonsense"]])
 def test_nothing_heavy_is_imported_for_the_list(words: list[str]) -> None:
     code = f"import sys; from launch.__main__ import main; main({words}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in DOORS if name != "shards"])
@@ -86,7 +100,13 @@ def test_parsers_complain_in_one_line() -> None:
     words = DoorParser("launch.nothing", "Nothing.", "example: none")
     words.add_argument("--count", type=at_least_one)
     assert words.parse_args(["--count", "3"]).count == 3
-    for wrong in (["--count", "0"], ["--count", "-1"], ["--count", "1.5"], ["--coun", "3"], ["more"]):
+    for wrong in (
+        ["--count", "0"],
+        ["--count", "-1"],
+        ["--count", "1.5"],
+        ["--coun", "3"],
+        ["more"],
+    ):
         with pytest.raises(UserError) as raised:
             words.parse_args(wrong)
         assert "\n" not in str(raised.value)

@@ -20,7 +20,9 @@ def test_table_names_every_recipe_and_its_counts(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_one_in_full_has_story_command_and_fields(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_in_full_has_story_command_and_fields(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([name]) == 0
     printed = capsys.readouterr().out
     assert f"--recipe {name} " in printed

@@ -34,7 +34,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_set(folder / "shards", count=24, splits=("train", "val"))
     sets = [*SETTINGS, "batch_size=4", "log_every=1", "evaluate_every=2", "checkpoint_every=2"]
     for run, images, seed in (("one", 12, 0), ("one", 24, 0), ("two", 24, 1)):
-        words = ["--recipe", "nampouri_unet", "--shards", str(folder / "shards"), "--run", str(folder / run)]
+        words = [
+            "--recipe",
+            "nampouri_unet",
+            "--shards",
+            str(folder / "shards"),
+            "--run",
+            str(folder / run),
+        ]
         given = [word for setting in (*sets, f"seed={seed}") for word in ("--set", setting)]
         assert train([*words, "--images", str(images), "--tracker", "none", *given]) == 0
     assert main([str(folder / "one"), "--out", str(folder)]) == 0
@@ -60,7 +67,10 @@ def opened(page: Page, path: Path) -> Page:
 def test_story_is_the_folders(place: Path) -> None:
     story = read_story(place / "one", "one")
     assert (len(story.train), len(story.validation), story.images) == (6, 4, 24)
-    assert [(s.first, s.last, s.how) for s in story.sessions] == [(0, 12, "finished"), (12, 24, "finished")]
+    assert [(s.first, s.last, s.how) for s in story.sessions] == [
+        (0, 12, "finished"),
+        (12, 24, "finished"),
+    ]
     assert story.metrics == story.validation[-1]["metrics"]
     assert [step for step, _ in story.samples] == [2, 3, 4, 6]
 
@@ -69,9 +79,20 @@ def test_sessions_tell_how_they_ended() -> None:
     def line(kind: str, images: int) -> dict[str, object]:
         return {"kind": kind, "step": images, "images": images, "time": 100.0 + images}
 
-    lines = [line("start", 0), line("train", 4), line("stop", 4), line("start", 4), line("train", 8)]
+    lines = [
+        line("start", 0),
+        line("train", 4),
+        line("stop", 4),
+        line("start", 4),
+        line("train", 8),
+    ]
     lines += [line("start", 6), line("end", 9), line("start", 9)]
-    assert [session.how for session in sessions_of(lines)] == ["stopped", "killed", "finished", "open"]
+    assert [session.how for session in sessions_of(lines)] == [
+        "stopped",
+        "killed",
+        "finished",
+        "open",
+    ]
 
 
 def test_papers_figures_are_those_of_the_docstrings() -> None:
@@ -176,7 +197,9 @@ def test_best_and_worst_are_ranked_by_their_gain_on_grey(looked: Looked) -> None
     assert [photo["number"] for photo in shown["worst"]] == ranked[::-1][:3]
     assert shown["better"] == sum(gain > 0 for gain in gains.values())
     truth = torch.from_numpy(looked.truth)
-    np.testing.assert_allclose(looked.rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5)
+    np.testing.assert_allclose(
+        looked.rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5
+    )
 
 
 def test_histograms_count_every_pixel_where_its_colour_lies() -> None:
@@ -202,7 +225,9 @@ def test_before_and_after_slide(page: Page, place: Path) -> None:
         return float(stack.evaluate("stack => getComputedStyle(stack).getPropertyValue('--cut')"))
 
     assert cut() == 0.5
-    assert "inset" in stack.locator(".over.grey").evaluate("image => getComputedStyle(image).clipPath")
+    assert "inset" in stack.locator(".over.grey").evaluate(
+        "image => getComputedStyle(image).clipPath"
+    )
     stack.locator("input").focus()
     page.keyboard.press("End")
     assert cut() == 1
@@ -220,10 +245,14 @@ def test_curves_mark_where_a_run_went_on(page: Page, place: Path) -> None:
     assert chart.locator("text", has_text="went on").count() == 1
 
 
-def test_scores_of_the_evaluation_stand_with_their_intervals(page: Page, place: Path, tmp_path: Path) -> None:
+def test_scores_of_the_evaluation_stand_with_their_intervals(
+    page: Page, place: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(place / "one", run)
-    assert evaluate(["--run", str(run), "--shards", str(place / "shards"), "--vgg16", "random"]) == 0
+    assert (
+        evaluate(["--run", str(run), "--shards", str(place / "shards"), "--vgg16", "random"]) == 0
+    )
     scores = json.loads((run / "evaluation.json").read_text())
     assert main([str(run), "--out", str(tmp_path)]) == 0
     opened(page, tmp_path / "report.html")
@@ -267,7 +296,13 @@ def test_warnings_of_the_journal_are_shown(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "one", run)
     with open(run / "metrics.jsonl", "a") as stream:
         for step in (4, 5):
-            line = {"kind": "warning", "step": step, "images": 4, "about": "critic", "text": f"it wins {step}"}
+            line = {
+                "kind": "warning",
+                "step": step,
+                "images": 4,
+                "about": "critic",
+                "text": f"it wins {step}",
+            }
             stream.write(json.dumps(line) + "\n")
     assert "At step 5: it wins 5." in warnings(read_story(run, "run"))
     assert "At step 4: it wins 4." not in warnings(read_story(run, "run"))

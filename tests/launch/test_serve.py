@@ -66,26 +66,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         thread.join(20)
 
 
-def upload(data: bytes, name: str = "cat.png", field: str = "photo") -> tuple[bytes, dict[str, str]]:
+def upload(
+    data: bytes, name: str = "cat.png", field: str = "photo"
+) -> tuple[bytes, dict[str, str]]:
     """A request's body and headers, as browsers make them."""
-    head = (
-        f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
-    )
-    return head.encode() + data + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+    return head.encode() + data + b"\r\n--x--\r\n", {
+        "Content-Type": "multipart/form-data; boundary=x"
+    }
 
 
-def ask(site: Site, path: str, method: str = "GET", body: Any = None, **how: Any) -> tuple[int, bytes, dict[str, str]]:
+def ask(
+    site: Site, path: str, method: str = "GET", body: Any = None, **how: Any
+) -> tuple[int, bytes, dict[str, str]]:
     """Status, body and headers of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
     try:
         connection.request(method, path, body, **how)
         answer = connection.getresponse()
-        return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+        return (
+            answer.status,
+            answer.read(),
+            {name.lower(): value for name, value in answer.getheaders()},
+        )
     finally:
         connection.close()
 
 
-def post(site: Site, data: bytes, number: int = 0, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+def post(
+    site: Site, data: bytes, number: int = 0, **headers: str
+) -> tuple[int, bytes, dict[str, str]]:
     body, own = upload(data)
     return ask(site, f"/colorize/{number}", "POST", body, headers={**own, **headers})
 
@@ -95,7 +105,8 @@ def bomb(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
     made = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(made)
 
@@ -114,20 +125,34 @@ def test_a_photograph_comes_back_as_each_network_colours_it(site: Site) -> None:
         assert np.array_equal(pixels(png), network.colorize(cat))
 
 
-def test_a_photograph_of_megabytes_never_reaches_the_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", lambda self: pytest.fail("written"))
+def test_a_photograph_of_megabytes_never_reaches_the_disk(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tempfile.SpooledTemporaryFile.rollover", lambda self: pytest.fail("written")
+    )
     noise = encode(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8))
     assert 1.4e6 < len(noise) < LIMITS.bytes
     assert post(site, noise)[0] == 200
 
 
 def test_every_answer_is_locked_up(site: Site) -> None:
-    for path, method in (("/", "GET"), ("/page.js", "GET"), ("/nowhere", "GET"), ("/colorize/0", "POST")):
+    for path, method in (
+        ("/", "GET"),
+        ("/page.js", "GET"),
+        ("/nowhere", "GET"),
+        ("/colorize/0", "POST"),
+    ):
         headers = ask(site, path, method)[2]
         policy = headers["content-security-policy"].split("; ")
         assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
-        assert not any(word in headers["content-security-policy"] for word in ("unsafe", "http", "*"))
-        assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+        assert not any(
+            word in headers["content-security-policy"] for word in ("unsafe", "http", "*")
+        )
+        assert (headers["x-content-type-options"], headers["cache-control"]) == (
+            "nosniff",
+            "no-store",
+        )
 
 
 @pytest.mark.parametrize(
@@ -163,18 +188,26 @@ def test_an_upload_that_hides_its_size_is_cut_off(site: Site) -> None:
             yield bytes(1 << 16)
 
     try:
-        status, said, _ = ask(site, "/colorize/0", "POST", endless(), headers=upload(b"")[1], encode_chunked=True)
+        status, said, _ = ask(
+            site, "/colorize/0", "POST", endless(), headers=upload(b"")[1], encode_chunked=True
+        )
         assert (status, b"larger than 2 MB" in said) == (413, True)
     except (BrokenPipeError, ConnectionResetError):  # it hung up while we were still talking
         pass
     assert sent < 100 << 20
 
 
-@pytest.mark.parametrize(("told", "status"), [(10, (400,)), (4000, (400, None))], ids=["too short", "too long"])
-def test_a_wrong_content_length_harms_nobody(site: Site, told: int, status: tuple[int | None, ...]) -> None:
+@pytest.mark.parametrize(
+    ("told", "status"), [(10, (400,)), (4000, (400, None))], ids=["too short", "too long"]
+)
+def test_a_wrong_content_length_harms_nobody(
+    site: Site, told: int, status: tuple[int | None, ...]
+) -> None:
     body, headers = upload(b"x" * 100)
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
-    connection.request("POST", "/colorize/0", body, headers={**headers, "Content-Length": str(told)})
+    connection.request(
+        "POST", "/colorize/0", body, headers={**headers, "Content-Length": str(told)}
+    )
     assert connection.sock
     connection.sock.shutdown(1)  # no more will come
     try:
@@ -186,9 +219,18 @@ def test_a_wrong_content_length_harms_nobody(site: Site, told: int, status: tupl
     assert post(site, encode(photograph("chelsea")))[0] == 200
 
 
-def test_names_of_uploads_are_not_looked_at(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_uploads_are_not_looked_at(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("../../../etc/passwd", "/etc/passwd", "C:\\boot.ini", "a\x00b.png", "x" * 300, "<script>.png"):
+    for name in (
+        "../../../etc/passwd",
+        "/etc/passwd",
+        "C:\\boot.ini",
+        "a\x00b.png",
+        "x" * 300,
+        "<script>.png",
+    ):
         body, headers = upload(encode(photograph("chelsea")), name)
         status, png, answered = ask(site, "/colorize/0", "POST", body, headers=headers)
         assert status == 200
@@ -209,7 +251,10 @@ def test_other_requests_are_refused(site: Site) -> None:
     body, headers = upload(cat, field="other")
     assert ask(site, "/colorize/0", "POST", body, headers=headers)[0] == 400
     assert ask(site, "/colorize/0", "POST", body[:60], headers=headers)[0] == 400
-    assert ask(site, "/colorize/0", "POST", body, headers={"Content-Type": "multipart/form-data"})[0] == 400
+    assert (
+        ask(site, "/colorize/0", "POST", body, headers={"Content-Type": "multipart/form-data"})[0]
+        == 400
+    )
     assert ask(site, "/colorize/0", "POST", cat, headers={"Content-Type": "image/png"})[0] == 415
     assert ask(site, "/colorize/0")[0] == 405
     two = body[:-9] + b"\r\n" + upload(cat)[0]
@@ -262,7 +307,9 @@ def send(page: Page, name: str, data: bytes) -> None:
 
 
 def wait_for_results(page: Page, count: int) -> None:
-    expect(page.locator("[aria-busy=false]")).to_have_count(count)  # its policy forbids Playwright's polling scripts
+    expect(page.locator("[aria-busy=false]")).to_have_count(
+        count
+    )  # its policy forbids Playwright's polling scripts
 
 
 def cut(page: Page) -> list[str]:
@@ -270,7 +317,9 @@ def cut(page: Page) -> list[str]:
     return page.eval_on_selector_all(".before", "all => all.map(one => one.style.clipPath)")
 
 
-def test_a_photograph_is_coloured_compared_and_downloaded(page: Page, site: Site, tmp_path: Path) -> None:
+def test_a_photograph_is_coloured_compared_and_downloaded(
+    page: Page, site: Site, tmp_path: Path
+) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     opened(page, site)
@@ -280,12 +329,16 @@ def test_a_photograph_is_coloured_compared_and_downloaded(page: Page, site: Site
     assert page.inner_text("#status") == "my.cat.png is coloured. Move the slider to compare."
     for number in range(4):
         expect(page.locator(".stage img").nth(number)).to_have_js_property("naturalWidth", 451)
-    sizes = page.eval_on_selector_all(".stage img", "all => all.map(one => [one.naturalWidth, one.naturalHeight])")
+    sizes = page.eval_on_selector_all(
+        ".stage img", "all => all.map(one => [one.naturalWidth, one.naturalHeight])"
+    )
     assert sizes == [[451, 300]] * 4
     page.focus(".result:nth-child(2) input")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    assert page.input_value(".result:nth-child(1) input") == "60", "both networks' pictures are divided alike"
+    assert page.input_value(".result:nth-child(1) input") == "60", (
+        "both networks' pictures are divided alike"
+    )
     assert cut(page) == ["inset(0px 40% 0px 0px)"] * 2
     assert page.eval_on_selector(".before", "one => getComputedStyle(one).filter") == "grayscale(1)"
     page.check(".own input")
@@ -328,11 +381,16 @@ def test_a_format_that_browsers_lack_is_shown_all_the_same(page: Page, site: Sit
         expect(page.locator(".before").nth(number)).to_have_js_property("naturalWidth", 300)
 
 
-def test_refusals_are_polite_and_the_next_photograph_works(page: Page, site: Site, complaints: list[str]) -> None:
+def test_refusals_are_polite_and_the_next_photograph_works(
+    page: Page, site: Site, complaints: list[str]
+) -> None:
     opened(page, site)
     send(page, "broken.jpg", b"\xff\xd8\xff\xe0 no more")
     page.wait_for_selector("[role=alert]")
-    assert page.inner_text("[role=alert]") == "This file is no picture that can be read here, or it is damaged."
+    assert (
+        page.inner_text("[role=alert]")
+        == "This file is no picture that can be read here, or it is damaged."
+    )
     send(page, "large.png", bytes(3 << 20))
     expect(page.locator("[role=alert]")).to_have_count(2)
     assert "larger than 2 MB" in page.locator("[role=alert]").first.inner_text()
@@ -368,7 +426,9 @@ def test_the_keyboard_alone_is_enough(page: Page, site: Site) -> None:
     reached = []
     for _ in range(5):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.className || document.activeElement.type"))
+        reached.append(
+            page.evaluate("document.activeElement.className || document.activeElement.type")
+        )
     assert reached == ["checkbox", "range", "download", "range", "download"]
 
 

@@ -37,7 +37,9 @@ def write_film(path: Path, sound: str | None = "aac", seconds: int = 1) -> Path:
         pictures.width, pictures.height, pictures.pix_fmt = 160, 120, "yuv420p"
         tones = film.add_stream(sound, rate=44100, layout="mono") if sound else None
         for number in range(FRAMES):
-            frame = av.VideoFrame.from_ndarray(cat[40:160, 60 + 4 * number : 220 + 4 * number], format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                cat[40:160, 60 + 4 * number : 220 + 4 * number], format="rgb24"
+            )
             film.mux(pictures.encode(frame))
         film.mux(pictures.encode(None))
         if tones:
@@ -57,7 +59,11 @@ def read_film(path: Path) -> tuple[list[np.ndarray], list[float], list[bytes]]:
         frames = list(film.decode(video=0))
         pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
     with av.open(str(path)) as film:
-        sound = [bytes(packet) for packet in film.demux(audio=0) if packet.size] if film.streams.audio else []
+        sound = (
+            [bytes(packet) for packet in film.demux(audio=0) if packet.size]
+            if film.streams.audio
+            else []
+        )
     return pictures, [frame.time for frame in frames], sound
 
 
@@ -72,10 +78,18 @@ def write_plain(
 ) -> Path:
     """A green picture, at these milliseconds, coded by `matrix`, which `tags` may tell or not; its pixels so `wide`."""
     width, height = size
-    green = av.VideoFrame.from_ndarray(np.full((height, width, 3), (30, 160, 60), np.uint8), format="rgb24")
+    green = av.VideoFrame.from_ndarray(
+        np.full((height, width, 3), (30, 160, 60), np.uint8), format="rgb24"
+    )
     with av.open(str(path), "w") as film:
-        pictures = film.add_stream("libx264", rate=30, options={"crf": "1"}, time_base=Fraction(1, 1000))
-        pictures.width, pictures.height, pictures.color_range = width, height, 2 if levels == "JPEG" else 1
+        pictures = film.add_stream(
+            "libx264", rate=30, options={"crf": "1"}, time_base=Fraction(1, 1000)
+        )
+        pictures.width, pictures.height, pictures.color_range = (
+            width,
+            height,
+            2 if levels == "JPEG" else 1,
+        )
         pictures.sample_aspect_ratio = wide
         if tags:
             pictures.colorspace, pictures.color_primaries, pictures.color_trc = tags
@@ -91,7 +105,9 @@ class Own:
     """In a network's place: gives pictures their own colours back."""
 
     def ab(self, images: Sequence[Image.Image], dropout: bool | None = None) -> np.ndarray:
-        return np.stack([rgb_to_lab(np.asarray(fit_image(image, 16, "squash")))[1:] for image in images])
+        return np.stack(
+            [rgb_to_lab(np.asarray(fit_image(image, 16, "squash")))[1:] for image in images]
+        )
 
 
 def recoded(film: Path, target: Path) -> Outcome:
@@ -108,7 +124,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_film_keeps_its_frames_times_and_sound(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_film_keeps_its_frames_times_and_sound(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     film = write_film(tmp_path / "cat.mp4")
     out = tmp_path / "out"
     assert main(["--run", str(run), "--out", str(out), str(film), "--batch-size", "5"]) == 0
@@ -138,8 +156,14 @@ def test_a_film_without_sound_or_with_one_that_mp4_cannot_hold(
     )
     assert main(["--run", str(run), "--out", str(tmp_path / "out"), str(silent), str(raw)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.endswith("without its sound, which MP4 cannot hold") for line in lines[:2]] == [False, True]
-    assert [len(read_film(tmp_path / "out" / name)[0]) for name in ("silent.mp4", "raw.mp4")] == [FRAMES, FRAMES]
+    assert [line.endswith("without its sound, which MP4 cannot hold") for line in lines[:2]] == [
+        False,
+        True,
+    ]
+    assert [len(read_film(tmp_path / "out" / name)[0]) for name in ("silent.mp4", "raw.mp4")] == [
+        FRAMES,
+        FRAMES,
+    ]
 
 
 def test_a_variable_rate_is_kept(tmp_path: Path) -> None:
@@ -164,7 +188,12 @@ def test_a_variable_rate_is_kept(tmp_path: Path) -> None:
     ids=["HD", "untagged HD", "HD of PAL", "untagged SD", "full range"],
 )
 def test_colours_that_go_in_come_out(
-    tmp_path: Path, size: tuple[int, int], matrix: str, levels: str, tags: Sequence[int], told: Sequence[int]
+    tmp_path: Path,
+    size: tuple[int, int],
+    matrix: str,
+    levels: str,
+    tags: Sequence[int],
+    told: Sequence[int],
 ) -> None:
     film = write_plain(tmp_path / "film.mkv", size=size, matrix=matrix, levels=levels, tags=tags)
     assert recoded(film, tmp_path / "film.mp4").failures == []
@@ -172,7 +201,9 @@ def test_colours_that_go_in_come_out(
         out = after.streams.video[0]
         assert (out.colorspace, out.color_range, out.color_primaries, out.color_trc) == told
         first = [next(opened.decode(video=0)) for opened in (before, after)]
-    one, other = (each.to_ndarray(format="rgb24", src_colorspace=matrix).astype(int) for each in first)
+    one, other = (
+        each.to_ndarray(format="rgb24", src_colorspace=matrix).astype(int) for each in first
+    )
     assert np.abs(one - (30, 160, 60)).max() <= 3, "the film itself, rounded and coded"
     assert np.abs(one - other).max() <= 2
 
@@ -201,7 +232,9 @@ def test_what_is_no_film_is_listed_and_leaves_nothing(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no film at all")
-    assert main(["--run", str(run), "--out", str(tmp_path / "out"), str(tmp_path / "broken.mp4")]) == 1
+    assert (
+        main(["--run", str(run), "--out", str(tmp_path / "out"), str(tmp_path / "broken.mp4")]) == 1
+    )
     assert f"not coloured: {tmp_path / 'broken.mp4'}: " in capsys.readouterr().err
     assert list(tmp_path.rglob("*.mp4*")) == [tmp_path / "broken.mp4"]
 
@@ -213,7 +246,10 @@ def test_a_film_without_a_picture_leaves_what_is_there(
     cluster = whole.index(b"\x1f\x43\xb6\x75")  # its identifier: RFC 9559, 5.1.3
     (tmp_path / "head.mkv").write_bytes(whole[: cluster + 20])
     (tmp_path / "head.mp4").write_bytes(b"good")
-    assert main(["--run", str(run), "--out", str(tmp_path), "--force", str(tmp_path / "head.mkv")]) == 1
+    assert (
+        main(["--run", str(run), "--out", str(tmp_path), "--force", str(tmp_path / "head.mkv")])
+        == 1
+    )
     assert "head.mkv: no picture in it could be read" in capsys.readouterr().err
     assert (tmp_path / "head.mp4").read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 2
@@ -232,7 +268,11 @@ def test_a_length_that_is_guessed_is_held_against_no_film(tmp_path: Path) -> Non
     with av.open(str(tmp_path / "film.mpg"), "w", format="mpeg1video") as film:
         options = {"qmax": "4", "maxrate": "10000", "bufsize": "400000"}
         pictures = film.add_stream("mpeg1video", rate=25, options=options)
-        pictures.width, pictures.height, pictures.bit_rate = 160, 120, 10_000  # far below what it will need
+        pictures.width, pictures.height, pictures.bit_rate = (
+            160,
+            120,
+            10_000,
+        )  # far below what it will need
         for number in range(5):
             noise = np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
             film.mux(pictures.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
@@ -262,4 +302,6 @@ def test_flicker_is_the_mean_step_of_colours_where_nothing_moves() -> None:
     flicker.add(moved, other)
     assert flicker.mean == pytest.approx(5.0)
     flicker.add(moved, other)
-    assert flicker.mean == pytest.approx(5 * 8 / (8 + 16)), "a frame that repeats the one before brings zeros"
+    assert flicker.mean == pytest.approx(5 * 8 / (8 + 16)), (
+        "a frame that repeats the one before brings zeros"
+    )

@@ -28,7 +28,9 @@ def test_the_whole_cube_fits_the_packed_form() -> None:
 
 def test_float16_is_a_hundred_times_finer() -> None:
     lab = rgb_to_lab(photograph())
-    assert np.abs(unpack(pack(lab, "float16")) - lab).max() <= 2**-5  # half a unit in the last place of 64 ... 128
+    assert (
+        np.abs(unpack(pack(lab, "float16")) - lab).max() <= 2**-5
+    )  # half a unit in the last place of 64 ... 128
 
 
 def test_back_to_rgb_is_scikit_images() -> None:

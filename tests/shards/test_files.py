@@ -23,7 +23,9 @@ def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path:
     hold = "import sys; from pathlib import Path; from shards.files import lock\n"
     hold += "held = lock(Path(sys.argv[1]), ''); print('held', flush=True); input()"
     first = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "out" / LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", hold, str(tmp_path / "out" / LOCK)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert first.stdout
     assert first.stdout.readline() == b"held\n"
@@ -75,7 +77,9 @@ def test_a_temporary_name_tells_the_host_and_the_process(tmp_path: Path) -> None
     with whole_file(tmp_path / "file") as stream:
         stream.write(b"x")
         (temporary,) = tmp_path.iterdir()
-    assert re.fullmatch(rf"\.file\.{re.escape(os.uname().nodename)}\.{os.getpid()}\.tmp", temporary.name)
+    assert re.fullmatch(
+        rf"\.file\.{re.escape(os.uname().nodename)}\.{os.getpid()}\.tmp", temporary.name
+    )
 
 
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:

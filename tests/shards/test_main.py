@@ -22,7 +22,9 @@ def knock(*argv: object) -> int:
     return run_door("shards", main, [str(each) for each in argv])
 
 
-def test_build_verify_info_statistics(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_verify_info_statistics(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     build = ("build", photos, out, "--size", 32, "--workers", 1, "--splits", "train=.5,val=.5")
     assert knock(*build) == 0
@@ -41,12 +43,19 @@ def test_build_verify_info_statistics(photos: Path, tmp_path: Path, capsys: pyte
     assert knock(*build) == 0  # a finished set, statistics and all, is its own build's
 
 
-def test_exit_status_tells_that_something_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_status_tells_that_something_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = make_folder(tmp_path / "photos", 3)
     (folder / "bad.jpg").write_bytes(b"x")
     assert knock("build", folder, tmp_path / "out", "--size", 32, "--workers", 1) == 1
-    assert f"left out: 1 unreadable; each is listed in {tmp_path / 'out' / 'left_out.tsv'}" in capsys.readouterr().out
-    assert knock("build", folder, tmp_path / "strict", "--size", 32, "--workers", 1, "--strict") == 2
+    assert (
+        f"left out: 1 unreadable; each is listed in {tmp_path / 'out' / 'left_out.tsv'}"
+        in capsys.readouterr().out
+    )
+    assert (
+        knock("build", folder, tmp_path / "strict", "--size", 32, "--workers", 1, "--strict") == 2
+    )
 
 
 MISTAKES = [
@@ -58,13 +67,22 @@ MISTAKES = [
     (["build", "{photos}", "{file}/out", "--size", "32"], "Not a directory at"),
     (["build", "{photos}", "/proc/out", "--size", "32"], "No such file or directory at /proc/out"),
     (["build", "{photos}", "{out}"], "the following arguments are required: --size"),
-    (["build", "{photos}", "{out}", "--size", "32", "--fit", "stretch"], "invalid choice: 'stretch'"),
+    (
+        ["build", "{photos}", "{out}", "--size", "32", "--fit", "stretch"],
+        "invalid choice: 'stretch'",
+    ),
     (["pack", "{photos}"], "invalid choice: 'pack'"),
     (["build", "{photos}", "{out}", "--size", "0"], "--size 0: give a number of pixels"),
     (["build", "{photos}", "{out}", "--size", "32", "--splits", "train=.9"], "add up to 0.9"),
-    (["build", "{photos}/class0", "{out}", "--size", "32", "--splits", "source"], "lies in no first folder"),
+    (
+        ["build", "{photos}/class0", "{out}", "--size", "32", "--splits", "source"],
+        "lies in no first folder",
+    ),
     (["build", "{photos}", "{out}", "--size", "32", "--workers", "0"], "--workers 0"),
-    (["build", "{photos}", "{out}", "--size", "32", "--part", "3/2"], "--part 3/2: write I/N with I from 1 to N"),
+    (
+        ["build", "{photos}", "{out}", "--size", "32", "--part", "3/2"],
+        "--part 3/2: write I/N with I from 1 to N",
+    ),
     (["build", "{photos}", "{out}", "--size", "32", "--part", ""], "--part : write I/N"),
     (["merge", "{missing}"], "has no build.json"),
     (["merge", "{out}", "{photos}"], "has no build.json"),
@@ -99,11 +117,16 @@ def test_a_shard_cut_short_gets_one_line_from_every_reader(
     out = tmp_path / "out"
     assert knock("build", photos, out, "--size", 32, "--workers", 1) == 0
     os.truncate(out / "000003.tar", length)
-    for argv in (["statistics", out, "--workers", 1], ["info", out, "--sheet", tmp_path / "sheet.png"]):
+    for argv in (
+        ["statistics", out, "--workers", 1],
+        ["info", out, "--sheet", tmp_path / "sheet.png"],
+    ):
         capsys.readouterr()
         assert knock(*argv) == 2
         message = capsys.readouterr().err.splitlines()[-1]
-        assert message.startswith(f"shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it")
+        assert message.startswith(
+            f"shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it"
+        )
 
 
 def test_a_bug_is_told_apart_from_images_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +135,9 @@ def test_a_bug_is_told_apart_from_images_left_out(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_out_gets_one_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_out_gets_one_line(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tmp_path.chmod(0o500)
     assert knock("build", photos, tmp_path / "out", "--size", 32) == 2
     assert "Permission denied at" in capsys.readouterr().err
@@ -123,7 +148,13 @@ def test_help_ends_with_an_example(door: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as caught:
         main([door, "--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.rstrip().splitlines()[-1].strip().startswith(f"python -m shards {door}")
+    assert (
+        capsys.readouterr()
+        .out.rstrip()
+        .splitlines()[-1]
+        .strip()
+        .startswith(f"python -m shards {door}")
+    )
 
 
 def test_out_inside_source_builds_and_goes_on(photos: Path, tmp_path: Path) -> None:

@@ -19,8 +19,20 @@ from tests.support.processes import ROOT, environment
 from tests.support.small_shard_set import small_set
 
 STEPS = 120  # some seconds of them are left when the signal comes
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=3"]
-PACE = [f"images={3 * STEPS}", "log_every=1", "checkpoint_every=45", "keep_checkpoints=9", "ema.half_life=20"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=3",
+]
+PACE = [
+    f"images={3 * STEPS}",
+    "log_every=1",
+    "checkpoint_every=45",
+    "keep_checkpoints=9",
+    "ema.half_life=20",
+]
 
 
 def ranks(shards: Path, run: Path, world: int) -> list[subprocess.Popen[bytes]]:
@@ -29,11 +41,31 @@ def ranks(shards: Path, run: Path, world: int) -> list[subprocess.Popen[bytes]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     sets = [word for change in [*THIN, *PACE] for word in ("--set", change)]
-    words = ["--recipe", "nampouri_unet", "--shards", str(shards), "--run", str(run), "--tracker", "none", *sets]
+    words = [
+        "--recipe",
+        "nampouri_unet",
+        "--shards",
+        str(shards),
+        "--run",
+        str(run),
+        "--tracker",
+        "none",
+        *sets,
+    ]
     found = []
     for rank in range(world):
-        torch = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        env = {**environment(), **{name: str(value) for name, value in torch.items()}} if world > 1 else environment()
+        torch = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        env = (
+            {**environment(), **{name: str(value) for name, value in torch.items()}}
+            if world > 1
+            else environment()
+        )
         line = [sys.executable, "-m", "launch.train", *words]
         found.append(subprocess.Popen(line, env=env, cwd=ROOT, stderr=subprocess.DEVNULL))
     return found
@@ -51,11 +83,15 @@ def steps(run: Path, kind: str) -> list[int]:
 
 
 def weights(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in checkpoint_folder(run, STEPS).glob("*.safetensors")}
+    return {
+        path.name: path.read_bytes() for path in checkpoint_folder(run, STEPS).glob("*.safetensors")
+    }
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("world", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"])
+@pytest.mark.parametrize(
+    ("world", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"]
+)
 def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> None:
     """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`settle`)."""
     shards = small_set(tmp_path / "set", size=32, count=22)

@@ -7,9 +7,13 @@ import pytest
 from slurm.rendezvous import variables
 
 TASK = {
-    "SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_JOB_NUM_NODES": "2", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "4711",
+    "SLURM_NTASKS": "8",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
     "SLURM_JOB_NODELIST": "gpu-[007-008,12],cpu3",
-}  # fmt: skip
+}
 
 
 def test_ranks_and_the_first_node() -> None:
@@ -17,14 +21,23 @@ def test_ranks_and_the_first_node() -> None:
     port = found.pop("MASTER_PORT")
     assert 20000 <= int(port) <= 32000
     assert found == {
-        "MASTER_ADDR": "gpu-007", "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"
-    }  # fmt: skip
+        "MASTER_ADDR": "gpu-007",
+        "RANK": "5",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "8",
+        "LOCAL_WORLD_SIZE": "4",
+    }
 
 
-@pytest.mark.parametrize(("seen", "rank"), [("", "3"), ("0,1,2,3", "3"), ("0", "0"), ("GPU-5d2a", "0")])
+@pytest.mark.parametrize(
+    ("seen", "rank"), [("", "3"), ("0,1,2,3", "3"), ("0", "0"), ("GPU-5d2a", "0")]
+)
 def test_a_task_that_sees_one_gpu_takes_it(seen: str, rank: str) -> None:
     """Torch and accelerate number the GPUs that a process sees."""
-    assert variables({**TASK, "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": seen})["LOCAL_RANK"] == rank
+    assert (
+        variables({**TASK, "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": seen})["LOCAL_RANK"]
+        == rank
+    )
 
 
 def test_all_tasks_agree_on_a_port_and_every_start_has_another() -> None:

@@ -34,19 +34,32 @@ STUBS = {
 def plain(folder: Path, most: int) -> list[str]:
     """slurm/train.sbatch: USR2 comes to it, and accelerate's launchers end with 1 when their processes say 75."""
     (folder / "slurm").symlink_to(ROOT / "slurm")
-    return ["env", f"MAX_RESTARTS={most}", "bash", "slurm/train.sbatch", "--recipe", "any", "--run", "run"]
+    return [
+        "env",
+        f"MAX_RESTARTS={most}",
+        "bash",
+        "slurm/train.sbatch",
+        "--recipe",
+        "any",
+        "--run",
+        "run",
+    ]
 
 
 def submitted(folder: Path, most: int) -> list[str]:
     """The script that slurm.submit sends: USR2 comes to its processes alone, whose status it sees."""
     (folder / "code").symlink_to(ROOT)
     code, run = Code(folder / "code", "1"), folder / "run"
-    told = batch.parameters(Cluster(max_restarts=most), code, name="any", comment="", again="again", runs=[run])
+    told = batch.parameters(
+        Cluster(max_restarts=most), code, name="any", comment="", again="again", runs=[run]
+    )
     (folder / "script").write_text(batch.text(Cluster(), folder, told))
     return ["bash", "script"]
 
 
-def start(folder: Path, line: list[str], letter: str, *, refused: str = "") -> subprocess.CompletedProcess[str]:
+def start(
+    folder: Path, line: list[str], letter: str, *, refused: str = ""
+) -> subprocess.CompletedProcess[str]:
     """One start of a job, in `folder`; the letters are those of `CASES`."""
     (folder / "bin").mkdir(exist_ok=True)
     for name, text in STUBS.items():
@@ -57,12 +70,19 @@ def start(folder: Path, line: list[str], letter: str, *, refused: str = "") -> s
     told = letter in "tT"
     facts = {
         "MADE": f"run/checkpoints/step-{kept + 1:09d}" if letter.isupper() else "bin",
-        "TOLD": "yes" if told and to_script else "", "STATUS": "75" if told and not to_script else "1",
-        "REFUSED": refused, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1",
-    }  # fmt: skip
+        "TOLD": "yes" if told and to_script else "",
+        "STATUS": "75" if told and not to_script else "1",
+        "REFUSED": refused,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_NODELIST": "node1",
+    }
     env = {**os.environ, **facts}
-    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        line, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(("letters", "most", "decided"), CASES)
@@ -80,7 +100,9 @@ def test_scripts_requeue_until_starts_in_a_row_saved_no_step(
     assert (f"{most} starts in a row saved no step" in done.stderr) == (back == "n")
 
 
-@pytest.mark.parametrize(("letters", "most", "decided"), [case for case in CASES if "f" not in case[0].lower()])
+@pytest.mark.parametrize(
+    ("letters", "most", "decided"), [case for case in CASES if "f" not in case[0].lower()]
+)
 def test_processes_that_ask_slurm_themselves_decide_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str, most: int, decided: str
 ) -> None:

@@ -21,7 +21,13 @@ def start(step: int) -> dict[str, Any]:
 
 
 def train(step: int) -> dict[str, Any]:
-    return {"kind": "train", "step": step, "images": 4 * step, "epoch": step / 10, "images_per_second": 2.0}
+    return {
+        "kind": "train",
+        "step": step,
+        "images": 4 * step,
+        "epoch": step / 10,
+        "images_per_second": 2.0,
+    }
 
 
 def checkpoint(run: Path, step: int) -> None:
@@ -51,7 +57,13 @@ def test_progress_of_a_running_run(tmp_path: Path) -> None:
     write(tmp_path, start(0), train(5), start(5), train(10), torn='{"kind": "train", "st')
     (tmp_path / "recipe.json").write_text('{"images": 100, "epochs": 3.0}')
     found = runs.progress(tmp_path)
-    assert (found.step, found.seen, found.images, found.starts, found.ended) == (10, 40, 100, 2, False)
+    assert (found.step, found.seen, found.images, found.starts, found.ended) == (
+        10,
+        40,
+        100,
+        2,
+        False,
+    )
     assert found.left == 30.0
     assert found.saved is None
 
@@ -59,11 +71,23 @@ def test_progress_of_a_running_run(tmp_path: Path) -> None:
 def test_scores_of_a_diverged_run_are_left_out(tmp_path: Path) -> None:
     """The journal has null for NaN; the sweep's table stands, with the scores that are numbers."""
     (tmp_path / "a=1").mkdir()
-    metrics = {"l1": {"generated": None, "grey": 0.25}, "psnr": {"generated": 19.5, "grey": 20.0}, "best": {}}
+    metrics = {
+        "l1": {"generated": None, "grey": 0.25},
+        "psnr": {"generated": 19.5, "grey": 20.0},
+        "best": {},
+    }
     write(tmp_path / "a=1", {"kind": "validation", "step": 5, "images": 20, "metrics": metrics})
     assert runs.last_scores(tmp_path / "a=1") == {"psnr": 19.5, "grey l1": 0.25}
     table = sweep.table(tmp_path, {"a=1": ("a=1",)})
-    assert [next(iter(column.cells)) for column in table.columns] == ["1", "no job", "5", "", "19.5", "", "0.25"]
+    assert [next(iter(column.cells)) for column in table.columns] == [
+        "1",
+        "no job",
+        "5",
+        "",
+        "19.5",
+        "",
+        "0.25",
+    ]
 
 
 def test_length_in_epochs_and_the_end(tmp_path: Path) -> None:

@@ -38,14 +38,20 @@ BUILD = ["photos", "set", "--size", "32"]
         ([*BUILD, "--part=1/2"], "--part after --: leave it out"),
     ],
 )
-def test_words_of_packing_are_checked_before_anything_is_sent(tmp_path: Path, given: list[str], said: str) -> None:
+def test_words_of_packing_are_checked_before_anything_is_sent(
+    tmp_path: Path, given: list[str], said: str
+) -> None:
     (tmp_path / "site.toml").touch()
     with pytest.raises(UserError) as error:
-        build_shards.main(["--cluster", str(tmp_path / "site.toml"), "--parts", "2", "--dry-run", "--", *given])
+        build_shards.main(
+            ["--cluster", str(tmp_path / "site.toml"), "--parts", "2", "--dry-run", "--", *given]
+        )
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize(("given", "workers"), [([], 3), (["--workers", "5"], 5), (["--workers=5"], 5)])
+@pytest.mark.parametrize(
+    ("given", "workers"), [([], 3), (["--workers", "5"], 5), (["--workers=5"], 5)]
+)
 def test_a_part_has_the_workers_that_were_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], workers: int
 ) -> None:
@@ -72,15 +78,21 @@ def commands_of_the_docs() -> dict[str, list[str]]:
     text = (ROOT / "docs" / "SLURM.md").read_text()
     lines = re.findall(r"^    ((?:WORDS=|python -m slurm\.)(?:.*\\\n)*.*)$", text, re.MULTILINE)
     script = "\n".join(["python() { printf '%q ' \"$@\"; echo; }", *lines])
-    said = subprocess.run(["bash", "-uc", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(
+        ["bash", "-uc", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     return {words[1]: words[2:] for words in map(shlex.split, said.splitlines())}
 
 
 def test_commands_of_the_docs_run_as_they_stand() -> None:
     found = commands_of_the_docs()
     assert list(found) == ["slurm.build_shards", "slurm.submit", "slurm.status", "slurm.sweep"]
-    _, out = build_shards.build_words(build_shards.parser().parse_args(found["slurm.build_shards"]).build)
-    asked = train.parser().parse_args(submit.training_words(submit.parser().parse_args(found["slurm.submit"])))
+    _, out = build_shards.build_words(
+        build_shards.parser().parse_args(found["slurm.build_shards"]).build
+    )
+    asked = train.parser().parse_args(
+        submit.training_words(submit.parser().parse_args(found["slurm.submit"]))
+    )
     assert asked.shards == [str(out)]
     assert train.resolve(asked).size == 32
     arguments, common = sweep.parser().parse_known_args(found["slurm.sweep"])

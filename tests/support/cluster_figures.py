@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tests.support.slurm_lab import journal, steps_of
 
-Note = Callable[[str, object], None]  # pytest's record_property, which carries notes over to the table
+Note = Callable[
+    [str, object], None
+]  # pytest's record_property, which carries notes over to the table
 _OURS = "cost: "
 
 
@@ -24,19 +26,28 @@ class Disturbance:
     def measure(self) -> None:
         """After the run's end: note what it cost."""
         starts = [line for line in journal(self.run, "start") if line["time"] > self.moment]
-        again = next(line for line in journal(self.run, "train") if line["step"] == starts[0]["step"] + 1)
+        again = next(
+            line for line in journal(self.run, "train") if line["step"] == starts[0]["step"] + 1
+        )
         stops = [line for line in journal(self.run, "stop") if line["time"] > self.moment]
         if stops:  # written once the checkpoint is safe
             self.tell("to a safe checkpoint, s", stops[0]["time"] - self.moment)
         self.tell("to the next start's first step, s", again["time"] - self.moment)
-        self.tell("steps lost", max((stops[0]["step"] if stops else self.reached) - starts[0]["step"], 0))
+        self.tell(
+            "steps lost", max((stops[0]["step"] if stops else self.reached) - starts[0]["step"], 0)
+        )
 
     def tell(self, what: str, value: float) -> None:
         """Note one figure."""
         self.note(f"{_OURS}{self.name}", f"{what}={value:.3f}")
 
 
-COLUMNS = ("noticed, s", "to a safe checkpoint, s", "to the next start's first step, s", "steps lost")
+COLUMNS = (
+    "noticed, s",
+    "to a safe checkpoint, s",
+    "to the next start's first step, s",
+    "steps lost",
+)
 
 
 def table(notes: Iterable[tuple[str, object]]) -> list[str]:
@@ -50,6 +61,8 @@ def table(notes: Iterable[tuple[str, object]]) -> list[str]:
         return []
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]
     for name, figures in found.items():
-        cells = [f"{statistics.median(figures[what]):.3g}" if what in figures else "" for what in COLUMNS]
+        cells = [
+            f"{statistics.median(figures[what]):.3g}" if what in figures else "" for what in COLUMNS
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

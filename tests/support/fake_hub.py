@@ -45,18 +45,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             asked = json.loads(body)["files"]
-            files = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in asked]
+            files = [
+                {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for each in asked
+            ]
             self._answer({"files": files})
         elif "/commit/" in self.path:
             self._take(body)
-            self._answer({"commitUrl": f"{address}/me/old-photos/commit/{'1' * 40}", "commitOid": "1" * 40})
+            self._answer(
+                {"commitUrl": f"{address}/me/old-photos/commit/{'1' * 40}", "commitOid": "1" * 40}
+            )
         else:
             self.send_error(404)
 
     def _take(self, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
-                self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                self.server.files[line["value"]["path"]] = base64.b64decode(
+                    line["value"]["content"]
+                )
 
     def _answer(self, document: dict[str, Any]) -> None:
         data = json.dumps(document).encode()

@@ -29,7 +29,9 @@ from tests.support.small_shard_set import small_set
 def short(recipe: Recipe) -> Recipe:
     """`recipe`, but a batch of 2 at most, as many steps as both networks need for a turn, and one checkpoint."""
     batch_size, steps = min(recipe.batch_size, 2), max(recipe.n_critic, recipe.n_generator)
-    pace = dataclasses.replace(recipe, batch_size=batch_size, images=batch_size * steps, log_every=1)
+    pace = dataclasses.replace(
+        recipe, batch_size=batch_size, images=batch_size * steps, log_every=1
+    )
     return dataclasses.replace(pace, evaluate_every=steps, checkpoint_every=steps)
 
 
@@ -38,14 +40,20 @@ def measure(name: str, folder: Path) -> dict[str, object]:
     recipe = short(without_downloads(get_recipe(name)))
     shards = small_set(folder / "shards", size=recipe.size, count=4, splits=("train",))
     Trainer(recipe, open_data(shards, recipe), folder / "run", make_accelerator()).train()
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     steps = [line for line in lines if line["kind"] == "train"]
     return {
-        "recipe": name, "size": recipe.size, "batch_size": recipe.batch_size, "steps": len(steps),
+        "recipe": name,
+        "size": recipe.size,
+        "batch_size": recipe.batch_size,
+        "steps": len(steps),
         "seconds": sum(line["seconds"] for line in steps) / len(steps),
         "peak_mb": round(memory_mb("VmHWM")),
-        "threads": torch.get_num_threads(), "losses": steps[-1]["losses"],
-    }  # fmt: skip
+        "threads": torch.get_num_threads(),
+        "losses": steps[-1]["losses"],
+    }
 
 
 if __name__ == "__main__":

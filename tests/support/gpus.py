@@ -9,8 +9,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-one_gpu = pytest.mark.skipif(torch.cuda.device_count() < 1, reason="needs a GPU, and `pytest -m gpu`")
-two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs, and `pytest -m gpu`")
+one_gpu = pytest.mark.skipif(
+    torch.cuda.device_count() < 1, reason="needs a GPU, and `pytest -m gpu`"
+)
+two_gpus = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two GPUs, and `pytest -m gpu`"
+)
 
 
 @contextmanager

@@ -106,7 +106,9 @@ def serving(root: Path) -> Iterator[Server]:
     finally:
         server.go_on.set()
         for other in threading.enumerate():
-            if Remote._fetch_ahead.__name__ in other.name:  # else it would complain inside the next test
+            if (
+                Remote._fetch_ahead.__name__ in other.name
+            ):  # else it would complain inside the next test
                 other.join(20)
         fsspec.get_filesystem_class("http").clear_instance_cache()
         server.shutdown()

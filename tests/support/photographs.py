@@ -54,7 +54,9 @@ def make_folder(folder: Path, count: int, side: int = 48) -> Path:
     return folder
 
 
-def pack_folder(source: Path | str, out: Path, workers: int = 1, strict: bool = False, **options: Any) -> Outcome:
+def pack_folder(
+    source: Path | str, out: Path, workers: int = 1, strict: bool = False, **options: Any
+) -> Outcome:
     """Build a shard set in this process, silently; 32 pixels unless told."""
     parameters = Parameters(**{"size": 32, **options})
     return build(str(source), parameters, Job(out=out, workers=workers, strict=strict, quiet=True))
@@ -63,4 +65,6 @@ def pack_folder(source: Path | str, out: Path, workers: int = 1, strict: bool = 
 def fingerprint(root: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by relative path."""
     files = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }

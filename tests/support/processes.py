@@ -24,7 +24,13 @@ def command(module: str, arguments: Sequence[object], processes: int = 1) -> lis
     words = [str(argument) for argument in arguments]
     if processes == 1:
         return [sys.executable, "-m", module, *words]
-    launch = ["accelerate.commands.launch", "--config_file", str(CPU), "--num_processes", str(processes)]
+    launch = [
+        "accelerate.commands.launch",
+        "--config_file",
+        str(CPU),
+        "--num_processes",
+        str(processes),
+    ]
     return [sys.executable, "-m", *launch, "-m", module, *words]
 
 
@@ -34,5 +40,10 @@ def run_door(
     """Run a door to its end (four minutes at most) and give back its status and what it printed."""
     return subprocess.run(
         command(module, arguments, processes),
-        env=environment(), cwd=cwd, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        env=environment(),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

@@ -21,8 +21,20 @@ from slurm import submit
 from tests.support.processes import ROOT, environment
 
 STEPS = 60
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
-PACE = ["log_every=1", "checkpoint_every=20", "evaluate_every=30", "keep_checkpoints=9", "ema.half_life=20"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+]
+PACE = [
+    "log_every=1",
+    "checkpoint_every=20",
+    "evaluate_every=30",
+    "keep_checkpoints=9",
+    "ema.half_life=20",
+]
 SITE = "partition = 'low'\nnodes = 2\nprocesses = 2\nminutes = 30\nwarning = 30\n"
 PAIR = SITE.replace("processes = 2", "processes = 1")  # where four would show nothing more
 
@@ -37,7 +49,11 @@ def until(what: str, done: Callable[[], bool], seconds: float = 120, every: floa
 
 def training(shards: Path, *changes: str, steps: int = STEPS) -> list[str]:
     """The words of launch.train, less --run."""
-    sets = [word for change in [*THIN, f"images={4 * steps}", *PACE, *changes] for word in ("--set", change)]
+    sets = [
+        word
+        for change in [*THIN, f"images={4 * steps}", *PACE, *changes]
+        for word in ("--set", change)
+    ]
     return ["--recipe", "nampouri_unet", "--shards", str(shards), "--tracker", "none", *sets]
 
 
@@ -56,7 +72,9 @@ def steps_of(run: Path, kind: str) -> list[int]:
 
 def weights(run: Path) -> dict[str, bytes]:
     """Every tensor file of the last checkpoint: both networks, both optimizers, the average."""
-    found = {path.name: path.read_bytes() for path in checkpoint_folder(run, STEPS).glob("*.safetensors")}
+    found = {
+        path.name: path.read_bytes() for path in checkpoint_folder(run, STEPS).glob("*.safetensors")
+    }
     assert len(found) == 5
     return found
 
@@ -81,10 +99,18 @@ class Lab:
     def run(self, words: Sequence[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """A command, in eight minutes at most."""
         return subprocess.run(
-            words, env=self.environment(), cwd=cwd, capture_output=True, text=True, timeout=480, check=False
+            words,
+            env=self.environment(),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=480,
+            check=False,
         )
 
-    def door(self, module: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def door(
+        self, module: str, *words: object, cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
         """One of the project's own doors."""
         return self.run([sys.executable, "-m", module, *map(str, words)], cwd)
 
@@ -126,15 +152,25 @@ class Lab:
         until(f"end of job {job}", lambda: self.state(job) in over, 240)
         state = self.state(job)
         if state == "FAILED":
-            print("".join(path.read_text()[-2000:] for path in sorted((run / "slurm").glob("*_log.err"))))
+            print(
+                "".join(
+                    path.read_text()[-2000:] for path in sorted((run / "slurm").glob("*_log.err"))
+                )
+            )
         return state
 
     def ranks(self, run: Path) -> dict[int, psutil.Process]:
         """The processes that train a run, by rank."""
         found = {}
         for one in psutil.process_iter(["name", "cmdline", "environ"]):
-            rank = (one.info["environ"] or {}).get("SLURM_PROCID")  # none of one that has just ended
-            if rank and str(run / "slurm") in (one.info["cmdline"] or []) and one.info["name"].startswith("python"):
+            rank = (one.info["environ"] or {}).get(
+                "SLURM_PROCID"
+            )  # none of one that has just ended
+            if (
+                rank
+                and str(run / "slurm") in (one.info["cmdline"] or [])
+                and one.info["name"].startswith("python")
+            ):
                 found[int(rank)] = one
         return found
 
@@ -144,7 +180,11 @@ class Lab:
         ranks = list(self.ranks(run).values())
         for one in ranks:
             one.suspend()
-        until("all held still", lambda: all(one.status() == psutil.STATUS_STOPPED for one in ranks), 30)
+        until(
+            "all held still",
+            lambda: all(one.status() == psutil.STATUS_STOPPED for one in ranks),
+            30,
+        )
         try:
             yield ranks
         finally:

@@ -38,7 +38,11 @@ def cut_outs(size: int, count: int) -> np.ndarray:
 
 
 def small_set(
-    folder: Path, size: int = 32, count: int = 12, splits: Sequence[str] = (ONE_SPLIT,), dtype: str = "uint8"
+    folder: Path,
+    size: int = 32,
+    count: int = 12,
+    splits: Sequence[str] = (ONE_SPLIT,),
+    dtype: str = "uint8",
 ) -> Path:
     """Write `count` samples into `folder` as a shard set, shared out evenly over `splits`, shards of 5; the folder.
 
@@ -48,11 +52,15 @@ def small_set(
     shards = {}
     for split, keys in zip(splits, np.array_split(np.arange(count), len(splits)), strict=True):
         shards[split] = _write_split(folder, split, keys, stored)
-    save_manifest(Manifest(size=size, fit="crop", dtype=dtype, splits={**shards}, left_out={}), folder)
+    save_manifest(
+        Manifest(size=size, fit="crop", dtype=dtype, splits={**shards}, left_out={}), folder
+    )
     return folder
 
 
-def _write_split(folder: Path, split: str, keys: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[Shard, ...]:
+def _write_split(
+    folder: Path, split: str, keys: np.ndarray, stored: Sequence[np.ndarray]
+) -> tuple[Shard, ...]:
     shards = []
     for number, start in enumerate(range(0, len(keys), 5)):
         path = (split_folder(Path(), split) / f"{number:06d}.tar").as_posix()

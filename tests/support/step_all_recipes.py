@@ -32,7 +32,12 @@ def through_the_doors(place: Path, sets: Path, name: str) -> None:
     assert evaluate.main([*words, "--limit", "4"]) == 0
     if rank == "0":
         Image.fromarray(photograph("chelsea")[:90, :120]).save(place / "cat.png")
-        assert colorize.main([str(place / "cat.png"), "--run", str(place / "run"), "--out", str(place / "out")]) == 0
+        assert (
+            colorize.main(
+                [str(place / "cat.png"), "--run", str(place / "run"), "--out", str(place / "out")]
+            )
+            == 0
+        )
 
 
 if __name__ == "__main__":

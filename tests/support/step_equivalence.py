@@ -42,11 +42,16 @@ from colortrain.training.step import train_step
 PICTURES, SIZE = 8, 32
 _GP, _R1 = GradientPenalty(target=1.0), GradientPenalty(points="real", target=0.0)
 _PLAIN = Recipe(
-    name="equivalence", size=SIZE, batch_size=PICTURES, epochs=1, seed=3,
+    name="equivalence",
+    size=SIZE,
+    batch_size=PICTURES,
+    epochs=1,
+    seed=3,
     generator=DeepUNetConfig(base_channels=4, levels=2, norm="pixel"),
     critic=SquareCriticConfig(base_channels=4, depth=2, norm="instance"),
-    generator_adam=Adam(lr=1e-3), critic_adam=Adam(lr=1e-3),
-)  # fmt: skip
+    generator_adam=Adam(lr=1e-3),
+    critic_adam=Adam(lr=1e-3),
+)
 
 
 def _plays(objective: Objective, **changes: object) -> Recipe:
@@ -65,9 +70,15 @@ RECIPES = {
     "rebalanced_l1": _plays(Objective(reconstruction=(RebalancedL1(mode="smoothed"),))),
     "vgg": _plays(Objective(reconstruction=(Perceptual(weights="random"),))),
     "l1_alone": _plays(Objective(adversarial_weight=constant(0.0))),
-    "clipped": _plays(Objective(), generator_adam=Adam(lr=1e-3, clip=0.05), critic_adam=Adam(lr=1e-3, clip=0.01)),
+    "clipped": _plays(
+        Objective(), generator_adam=Adam(lr=1e-3, clip=0.05), critic_adam=Adam(lr=1e-3, clip=0.01)
+    ),
 }
-MUON = {"muon": _plays(Objective(), generator_adam=Adam(lr=1e-3, muon=2e-3), critic_adam=Adam(lr=1e-3, muon=1e-3))}
+MUON = {
+    "muon": _plays(
+        Objective(), generator_adam=Adam(lr=1e-3, muon=2e-3), critic_adam=Adam(lr=1e-3, muon=1e-3)
+    )
+}
 # networks with BatchNorm: the statistics are those of a microbatch, so the number of those must not change
 SYNCED = {
     "unet": _plays(Objective(), generator=UNetConfig(base_channels=4, levels=4), **_SYNCED),
@@ -94,14 +105,18 @@ def pictures(channels: int, step: int) -> Batch:
         draw.uniform(-0.5, 0.5, (PICTURES, channels, SIZE, SIZE)),
     )
     mix = draw.uniform(0, 1, (PICTURES, 1, 1, 1))
-    return Batch(*(torch.from_numpy(array).to(torch.get_default_dtype()) for array in (L, colour, mix)))
+    return Batch(
+        *(torch.from_numpy(array).to(torch.get_default_dtype()) for array in (L, colour, mix))
+    )
 
 
 def share(batch: Batch, accelerator: Accelerator) -> Batch:
     """The slice of a global batch that this process sees, on its device."""
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = slice(rank * PICTURES // world, (rank + 1) * PICTURES // world)
-    return Batch(*(tensor[mine].to(accelerator.device) for tensor in (batch.L, batch.colour, batch.mix)))
+    return Batch(
+        *(tensor[mine].to(accelerator.device) for tensor in (batch.L, batch.colour, batch.mix))
+    )
 
 
 @contextmanager
@@ -114,12 +129,16 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def outcome(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine: Engine) -> dict[str, Tensor]:
+def outcome(
+    recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine: Engine
+) -> dict[str, Tensor]:
     """Everything after both networks have had their turn: parameters, buffers, and the losses as logged."""
     steps = max(recipe.n_critic, recipe.n_generator)
     with _default(dtype):
         torch.manual_seed(0)
-        networks = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), accelerator, engine)
+        networks = make_networks(
+            recipe, recipe.generator.build(), recipe.critic.build(), accelerator, engine
+        )
         histogram = np.random.default_rng(0).dirichlet(np.ones(23 * 23)).reshape(23, 23)
         resources = Resources(accelerator.device, SymmetricCodec(), lambda: histogram)
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
@@ -127,9 +146,15 @@ def outcome(recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine
         for step in range(steps):
             batch = share(pictures(recipe.codec.channels, step), accelerator)
             losses = train_step(*networks, recipe, measures, batch, step, epoch=0)
-            found |= {f"step {step} {name}": accelerator.reduce(value, "mean") for name, value in losses.items()}
+            found |= {
+                f"step {step} {name}": accelerator.reduce(value, "mean")
+                for name, value in losses.items()
+            }
     for network in networks:
-        found |= {f"{type(network.module).__name__}.{k}": v.detach() for k, v in network.module.state_dict().items()}
+        found |= {
+            f"{type(network.module).__name__}.{k}": v.detach()
+            for k, v in network.module.state_dict().items()
+        }
     return found
 
 
@@ -137,13 +162,19 @@ def after_one_rank_failed(accelerator: Accelerator) -> dict[str, Tensor]:
     """What each rank holds and counts after three steps; in the second the last rank's pictures are not finite."""
     recipe = RECIPES["bce"]
     torch.manual_seed(0)
-    networks = make_networks(recipe, recipe.generator.build(), recipe.critic.build(), accelerator, Engine(accumulate=2))
+    networks = make_networks(
+        recipe, recipe.generator.build(), recipe.critic.build(), accelerator, Engine(accumulate=2)
+    )
     for step in range(3):
         batch = share(pictures(2, step), accelerator)
         if step == 1 and accelerator.is_last_process:
             batch.colour[0, 0, 0, 0] = torch.inf
         train_step(*networks, recipe, [L1().build(_RESOURCES)], _single(batch), step, epoch=0)
-    values = [parameter.detach().flatten() for network in networks for parameter in network.module.parameters()]
+    values = [
+        parameter.detach().flatten()
+        for network in networks
+        for parameter in network.module.parameters()
+    ]
     counts = [torch.tensor([float(n) for n in network.skips.read()]) for network in networks]
     return {"parameters": torch.cat(values), "skipped": torch.cat(counts)}
 
@@ -160,7 +191,10 @@ def main() -> None:
             continue
         found = outcome(recipe, DTYPES[dtype], accelerator, Engine(accumulate=accumulate))
         if accelerator.is_main_process:
-            save_file({key: tensor.contiguous() for key, tensor in found.items()}, out / f"{name}-{dtype}-{accumulate}")
+            save_file(
+                {key: tensor.contiguous() for key, tensor in found.items()},
+                out / f"{name}-{dtype}-{accumulate}",
+            )
     save_file(after_one_rank_failed(accelerator), out / f"failed-{accelerator.process_index}")
 
 

@@ -76,7 +76,12 @@ class WarmLauncher:
     def start(self, argv: Sequence[object], processes: int = 2, **options: Any) -> Launch:
         """Start `launch.train` with these words; options are those of a request to `warm`."""
         self.log.write_text("")  # there from the start, for those who wait for a line
-        request = {"argv": [str(word) for word in argv], "processes": processes, "log": str(self.log), **options}
+        request = {
+            "argv": [str(word) for word in argv],
+            "processes": processes,
+            "log": str(self.log),
+            **options,
+        }
         assert self.server.stdin
         assert self.server.stdout
         self.server.stdin.write(json.dumps(request) + "\n")

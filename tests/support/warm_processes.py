@@ -77,10 +77,17 @@ def _become_launcher(request: Request) -> None:
     if request["processes"] == 1:
         os._exit(run_door("launch.train", train.main, request["argv"]))
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=request["processes"], start_method="fork", monitor_interval=0.05,
-        rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{_free_port()}", rdzv_configs={"rank": 0}, run_id="warm",
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=request["processes"],
+        start_method="fork",
+        monitor_interval=0.05,
+        rdzv_backend="static",
+        rdzv_endpoint=f"127.0.0.1:{_free_port()}",
+        rdzv_configs={"rank": 0},
+        run_id="warm",
         max_restarts=request.get("max_restarts", 0),
-    )  # fmt: skip
+    )
     try:
         elastic_launch(config, _rank)(request)
     except ChildFailedError as error:

@@ -45,7 +45,11 @@ _FEW = 8
 
 def packed(images: Sequence[str], size: int, workers: int, folder: Path) -> Stream:
     """The build of a list of images into a new folder, until its manifest is written."""
-    build(str(write_list(images, folder)), parameters(size), Job(out=folder / "out", workers=workers, quiet=True))
+    build(
+        str(write_list(images, folder)),
+        parameters(size),
+        Job(out=folder / "out", workers=workers, quiet=True),
+    )
     yield len(images)
 
 
@@ -84,7 +88,9 @@ def plain_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
         rgb = color.gray2rgb(rgb) if rgb.ndim == 2 else rgb[..., :3]
         side = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-        scaled = transform.resize(rgb[top : top + side, left : left + side], (size, size), anti_aliasing=True)
+        scaled = transform.resize(
+            rgb[top : top + side, left : left + side], (size, size), anti_aliasing=True
+        )
         np.save(folder / f"{number:09d}.npy", color.rgb2lab(scaled).astype(np.float32))
     yield len(images)
 
@@ -99,7 +105,9 @@ def everyone(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Str
     }
 
 
-def rates(images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool) -> dict[str, Figures]:
+def rates(
+    images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool
+) -> dict[str, Figures]:
     """Images a second of everyone, in turns; of CPU time, only those that have a single process."""
 
     def clean() -> None:
@@ -111,9 +119,13 @@ def rates(images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time:
         if cpu_time and name == TWO:
             continue
         clean()
-        next(work(images[:_FEW]))  # outside the clock: imports, and the process that forks the workers
+        next(
+            work(images[:_FEW])
+        )  # outside the clock: imports, and the process that forks the workers
         share = images[::_SHARE] if name == LOOP else images
-        contestants.append(Contestant(name, partial(work, share), settle=False, before=clean, clock=clock, most=1))
+        contestants.append(
+            Contestant(name, partial(work, share), settle=False, before=clean, clock=clock, most=1)
+        )
     return in_turns("packing", contestants, seconds=float("inf"), rounds=rounds)
 
 
@@ -135,9 +147,15 @@ def chosen(source: str, most: int, out: Path) -> list[str]:
     if any(each.kind != FILE for each in listed):
         raise UserError(f"{source}: give a folder or a text list of image files")
     places = np.unique(np.linspace(0, len(listed) - 1, min(most, len(listed))).round().astype(int))
-    found = [path for path in (str(Path(listed[place].path).resolve()) for place in places) if readable(Path(path))]
+    found = [
+        path
+        for path in (str(Path(listed[place].path).resolve()) for place in places)
+        if readable(Path(path))
+    ]
     if len(found) < _FEW:
-        raise UserError(f"{source} holds {len(found)} readable RGB or grey images: give at least {_FEW}")
+        raise UserError(
+            f"{source} holds {len(found)} readable RGB or grey images: give at least {_FEW}"
+        )
     return found
 
 
@@ -154,19 +172,31 @@ def readable(path: Path) -> bool:
 def judge(report: Report, found: dict[str, Figures]) -> None:
     """Set the ratios beside their goals."""
     report.judge(f"build over {LOOP}, a core", found[ONE].over(found[LOOP]), 4.0)
-    report.judge("time of build over decode and resize alone", found[DECODE].over(found[ONE]), 1.35, at_most=True)
+    report.judge(
+        "time of build over decode and resize alone",
+        found[DECODE].over(found[ONE]),
+        1.35,
+        at_most=True,
+    )
     if TWO not in found:
-        report.notes.append("of CPU time, in which two workers cannot be faster than one: that goal is not judged")
+        report.notes.append(
+            "of CPU time, in which two workers cannot be faster than one: that goal is not judged"
+        )
     elif cores() >= 2:
         report.judge("2 workers over 1", found[TWO].over(found[ONE]), 1.8)
     else:
-        report.notes.append("one core: two workers cannot be faster than one, so that goal is not judged")
+        report.notes.append(
+            "one core: two workers cannot be faster than one, so that goal is not judged"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and say."""
     asked = parser().parse_args(argv)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(asked).items()
+    }
     report = Report("build", settings)
     with scratch_folder(asked.scratch) as scratch:
         images = chosen(asked.source, asked.images, scratch)
@@ -190,10 +220,31 @@ def parser() -> argparse.ArgumentParser:
     words = DoorParser("launch.benchmark build", __doc__ or "", _EXAMPLE)
     add = words.add_argument
     add("--source", required=True, metavar="PHOTOS", help="a folder or a text list of image files")
-    add("--size", type=at_least_one, default=256, metavar="N", help="pixels to pack at (default: 256)")
-    add("--images", type=at_least_one, default=400, metavar="N", help="measure on N of them at most (default: 400)")
+    add(
+        "--size",
+        type=at_least_one,
+        default=256,
+        metavar="N",
+        help="pixels to pack at (default: 256)",
+    )
+    add(
+        "--images",
+        type=at_least_one,
+        default=400,
+        metavar="N",
+        help="measure on N of them at most (default: 400)",
+    )
     add("--rounds", type=at_least_one, default=5, metavar="N", help="how many turns (default: 5)")
-    add("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use as well")
-    add("--scratch", type=Path, metavar="DIR", help="where to build, and throw away (default: TMPDIR)")
+    add(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU seconds, for a machine that others use as well",
+    )
+    add(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where to build, and throw away (default: TMPDIR)",
+    )
     add("--json", type=Path, metavar="FILE", help="also write everything there")
     return words

@@ -42,17 +42,25 @@ def stacked_and_encoded(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, T
 
 def ours(split: Split, batch_size: int, workers: int) -> Stream:
     """The training loader, without flips and crops: the others do none."""
-    loader = Loader(split, SymmetricCodec(), batch_size=batch_size, seed=0, flip=0.0, workers=workers)
+    loader = Loader(
+        split, SymmetricCodec(), batch_size=batch_size, seed=0, flip=0.0, workers=workers
+    )
     with closing(loader.batches()) as batches:
         for batch in batches:
             yield len(batch.L)
 
 
-def with_webdataset(tars: Sequence[Path], batch_size: int, workers: int, floats_by_workers: bool) -> Stream:
+def with_webdataset(
+    tars: Sequence[Path], batch_size: int, workers: int, floats_by_workers: bool
+) -> Stream:
     """webdataset decodes and batches in the workers of a DataLoader; floats are made there, or here."""
     _hush()
     collate: Callable[..., Any] = stacked_and_encoded if floats_by_workers else stacked
-    dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode().to_tuple(MEMBER)
+    dataset = (
+        webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False)
+        .decode()
+        .to_tuple(MEMBER)
+    )
     batched = dataset.batched(batch_size, collation_fn=collate, partial=False).repeat()
     loader = webdataset.WebLoader(batched, batch_size=None, num_workers=workers)
     for batch in loader:
@@ -63,7 +71,9 @@ def with_webdataset(tars: Sequence[Path], batch_size: int, workers: int, floats_
 def with_other(other: Other, folder: Path, batch_size: int, workers: int) -> Stream:
     """Another library's data set in its own loader."""
     _hush()
-    loader = other.loader(other.open(folder, batch_size), batch_size=batch_size, num_workers=workers)
+    loader = other.loader(
+        other.open(folder, batch_size), batch_size=batch_size, num_workers=workers
+    )
     while True:
         for batch in loader:
             L, _ = encoded(torch.as_tensor(batch[NAME]))
@@ -77,19 +87,31 @@ def _hush() -> None:
 
 
 def contestants(
-    split: Split, tars: Sequence[Path], others: dict[str, tuple[Other, Path]], batch_size: int, counts: Sequence[int]
+    split: Split,
+    tars: Sequence[Path],
+    others: dict[str, tuple[Other, Path]],
+    batch_size: int,
+    counts: Sequence[int],
 ) -> list[Contestant]:
     """Everyone with every count of workers that makes sense for it."""
     found = []
     for count in counts:
         found.append(Contestant(label(OURS, count), partial(ours, split, batch_size, count)))
     for count in counts:
-        start = partial(with_webdataset, tars, batch_size, min(count, len(tars)))  # it shares out whole tars
+        start = partial(
+            with_webdataset, tars, batch_size, min(count, len(tars))
+        )  # it shares out whole tars
         found.append(Contestant(label(WEBDATASET, count), partial(start, False)))
         if count:
-            found.append(Contestant(label(WEBDATASET, count, "floats by workers"), partial(start, True)))
+            found.append(
+                Contestant(label(WEBDATASET, count, "floats by workers"), partial(start, True))
+            )
         for name, (other, folder) in others.items():
-            found.append(Contestant(label(name, count), partial(with_other, other, folder, batch_size, count)))
+            found.append(
+                Contestant(
+                    label(name, count), partial(with_other, other, folder, batch_size, count)
+                )
+            )
     return found
 
 

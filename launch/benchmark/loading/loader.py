@@ -17,7 +17,13 @@ import torch
 
 from launch.benchmark.loading import floats, reading, seek
 from launch.benchmark.loading.other_libraries import NAME, Other, write_others
-from launch.benchmark.loading.shard_sets import cached_share, drop_cached, first_shards, synthetic_set, tars_of
+from launch.benchmark.loading.shard_sets import (
+    cached_share,
+    drop_cached,
+    first_shards,
+    synthetic_set,
+    tars_of,
+)
 from launch.benchmark.report import Report
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Contestant, Figures, in_turns
@@ -78,7 +84,9 @@ def readers(bench: Bench, split: Split) -> list[Contestant]:
     ]
     for name, (other, folder) in bench.others.items():
         dataset = other.open(folder, batch)
-        found.append(Contestant(name, partial(reading.into_rows, dataset, NAME, split.empty(batch))))
+        found.append(
+            Contestant(name, partial(reading.into_rows, dataset, NAME, split.empty(batch)))
+        )
     return found
 
 
@@ -112,26 +120,39 @@ def section_reading(bench: Bench) -> None:
 
 def section_cold(bench: Bench) -> None:
     """The same from files that the kernel was told to forget, one pass at most; each opens its files anew."""
-    copies = [path for _, folder in bench.others.values() for path in folder.rglob("*") if path.is_file()]
+    copies = [
+        path for _, folder in bench.others.values() for path in folder.rglob("*") if path.is_file()
+    ]
     files = [*tars_of(bench.split), *copies]
     drop_cached(files)
     left = cached_share(files)
     if left > 0.05:
-        bench.report.notes.append(f"{left:.0%} of the files stayed in the page cache: cold figures are not cold")
+        bench.report.notes.append(
+            f"{left:.0%} of the files stayed in the page cache: cold figures are not cold"
+        )
     ours = Contestant(FIRST_PASS, partial(reading.opened_anew, bench.split, bench.batch_size))
     everyone = [ours, *(each for each in readers(bench, bench.split) if each.name != OURS)]
     forget, once = partial(drop_cached, files), len(bench.split)
-    cold = [Contestant(each.name, each.start, settle=False, before=forget, most=once) for each in everyone]
-    bench.turns(f"Reading {bench.split.manifest.size} px into uint8 batches, one process, cold", cold)
+    cold = [
+        Contestant(each.name, each.start, settle=False, before=forget, most=once)
+        for each in everyone
+    ]
+    bench.turns(
+        f"Reading {bench.split.manifest.size} px into uint8 batches, one process, cold", cold
+    )
 
 
 def section_floats(bench: Bench) -> None:
     """Through the training loader to float tensors, everyone with each count of workers."""
     warm_up(bench)
     counts = reading.workers_worth_trying(bench.workers)
-    everyone = floats.contestants(bench.split, tars_of(bench.split), bench.others, bench.batch_size, counts)
+    everyone = floats.contestants(
+        bench.split, tars_of(bench.split), bench.others, bench.batch_size, counts
+    )
     size = bench.split.manifest.size
-    found = bench.turns(f"Float tensors of {size} px, batches of {bench.batch_size}, warm", everyone)
+    found = bench.turns(
+        f"Float tensors of {size} px, batches of {bench.batch_size}, warm", everyone
+    )
     ours, theirs = (best(found, name) for name in (floats.OURS, floats.WEBDATASET))
     what = f"floats of {size} px, {ours}, over {theirs}"
     bench.report.judge(what, found[ours].over(found[theirs]), 5.0)
@@ -145,7 +166,9 @@ def best(found: dict[str, Figures], name: str) -> str:
 def section_seek(report: Report, scratch: Path) -> None:
     """Any position of 100 million samples, and the memory of a process that reads from sets of three sizes."""
     found = seek.alone(seek.seeks, _SCALES[-1])
-    section = f"Seeking among {_SCALES[-1]:,} samples in {_SCALES[-1] // seek.SHARD_SAMPLES:,} shards"
+    section = (
+        f"Seeking among {_SCALES[-1]:,} samples in {_SCALES[-1] // seek.SHARD_SAMPLES:,} shards"
+    )
     for name in ("anywhere", "same_epoch", "repeated"):
         report.add(section, name.replace("_", " "), Figures(getattr(found, name)), "ms")
     grown = Figures((found.grown_mb,))
@@ -154,7 +177,9 @@ def section_seek(report: Report, scratch: Path) -> None:
     report.judge("memory of seeking", grown, 100, at_most=True, unit="MB")
     own = [_memory(report, scratch / f"samples-{samples}", samples) for samples in _SCALES]
     more = (own[-1] - own[0]) * 2**20 / (_SCALES[-1] - _SCALES[0])
-    what = f"own memory of a reading process for each sample more, {_SCALES[0]:,} to {_SCALES[-1]:,}"
+    what = (
+        f"own memory of a reading process for each sample more, {_SCALES[0]:,} to {_SCALES[-1]:,}"
+    )
     report.judge(what, Figures((more,)), 1.0, at_most=True, unit="bytes")
 
 
@@ -181,7 +206,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure the sections that were asked for."""
     asked = parser().parse_args(argv)
     check(asked)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(asked).items()
+    }
     report = Report("loader", settings)
     if asked.torch_threads:
         torch.set_num_threads(asked.torch_threads)
@@ -201,9 +229,20 @@ def prepared(asked: argparse.Namespace, report: Report, scratch: Path) -> Bench:
     """The set to measure on, and the other libraries' copies of it."""
     whole = Split(asked.shards)
     split = first_shards(whole, scratch / "first", asked.gigabytes * 1e9)
-    report.notes.append(f"{len(split):,} of {len(whole):,} samples, dataset {split.manifest.dataset_id}")
+    report.notes.append(
+        f"{len(split):,} of {len(whole):,} samples, dataset {split.manifest.dataset_id}"
+    )
     seconds = asked.seconds / asked.rounds
-    bench = Bench(report, scratch, split, asked.batch_size, seconds, asked.rounds, asked.workers, asked.cpu_time)
+    bench = Bench(
+        report,
+        scratch,
+        split,
+        asked.batch_size,
+        seconds,
+        asked.rounds,
+        asked.workers,
+        asked.cpu_time,
+    )
     bench.others, notes = write_others(split, scratch)
     report.notes += notes
     return bench
@@ -219,7 +258,9 @@ def check(asked: argparse.Namespace) -> None:
     if min(asked.workers) < 0:
         raise UserError(f"--workers {min(asked.workers)}: give 0 or more")
     if asked.shards is None and set(asked.sections) & set(SECTIONS):
-        raise UserError("--shards is missing: give a folder that `python -m shards build` wrote, or --sections seek")
+        raise UserError(
+            "--shards is missing: give a folder that `python -m shards build` wrote, or --sections seek"
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -227,16 +268,61 @@ def parser() -> argparse.ArgumentParser:
     words = DoorParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
     add = words.add_argument
     add("--shards", type=Path, metavar="DIR", help="folder that `python -m shards build` wrote")
-    add("--batch-size", type=at_least_one, default=32, metavar="N", help="samples a batch (default: 32)")
-    add("--seconds", type=float, default=5.0, metavar="S", help="how long each row is measured in all (default: 5)")
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)")
-    add("--workers", type=int, nargs="+", default=[0, 1, 2, 4], metavar="N", help="counts to try (default: 0 1 2 4)")
-    add("--gigabytes", type=float, default=1.0, metavar="G", help="measure on the first shards of G GB (default: 1)")
-    add("--sections", nargs="+", default=[*SECTIONS, "seek"], metavar="NAME",
-        help=f"which of {', '.join(SECTIONS)}, seek (default: all)")  # fmt: skip
-    add("--torch-threads", type=at_least_one, metavar="N",
-        help="torch's threads in `floats`, for all alike (default: its own; 1 if others use the machine)")  # fmt: skip
-    add("--cpu-time", action="store_true", help="count CPU seconds in `reading`, for a machine that others use as well")
-    add("--scratch", type=Path, metavar="DIR", help="where to write other formats and synthetic sets (default: TMPDIR)")
+    add(
+        "--batch-size",
+        type=at_least_one,
+        default=32,
+        metavar="N",
+        help="samples a batch (default: 32)",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="how long each row is measured in all (default: 5)",
+    )
+    add(
+        "--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)"
+    )
+    add(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 4],
+        metavar="N",
+        help="counts to try (default: 0 1 2 4)",
+    )
+    add(
+        "--gigabytes",
+        type=float,
+        default=1.0,
+        metavar="G",
+        help="measure on the first shards of G GB (default: 1)",
+    )
+    add(
+        "--sections",
+        nargs="+",
+        default=[*SECTIONS, "seek"],
+        metavar="NAME",
+        help=f"which of {', '.join(SECTIONS)}, seek (default: all)",
+    )
+    add(
+        "--torch-threads",
+        type=at_least_one,
+        metavar="N",
+        help="torch's threads in `floats`, for all alike (default: its own; 1 if others use the machine)",
+    )
+    add(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU seconds in `reading`, for a machine that others use as well",
+    )
+    add(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where to write other formats and synthetic sets (default: TMPDIR)",
+    )
     add("--json", type=Path, metavar="FILE", help="also write everything there")
     return words

@@ -51,9 +51,13 @@ def _write_litdata(split: Split, folder: Path) -> None:
     import litdata
 
     litdata.optimize(
-        fn=partial(_stored, split.root, split.name), inputs=list(range(len(split))), output_dir=str(folder),
-        chunk_bytes="64MB", num_workers=1, verbose=False,
-    )  # fmt: skip
+        fn=partial(_stored, split.root, split.name),
+        inputs=list(range(len(split))),
+        output_dir=str(folder),
+        chunk_bytes="64MB",
+        num_workers=1,
+        verbose=False,
+    )
 
 
 def _open_litdata(folder: Path, batch_size: int) -> Any:
@@ -85,7 +89,13 @@ def _open_streaming(folder: Path, batch_size: int) -> Any:
 
 OTHERS = (
     Other("litdata", "litdata", _write_litdata, _open_litdata, _litdata_loader),
-    Other("mosaicml-streaming", "streaming", _write_streaming, _open_streaming, torch.utils.data.DataLoader),
+    Other(
+        "mosaicml-streaming",
+        "streaming",
+        _write_streaming,
+        _open_streaming,
+        torch.utils.data.DataLoader,
+    ),
 )
 
 

@@ -53,7 +53,10 @@ def memcpy(big: np.ndarray, batch_size: int) -> Stream:
 def page_cache(split: Split, batch_size: int) -> Stream:
     """The tars' bytes in file order with `readinto`, a batch's bytes at a time, tar headers and all."""
     out = split.empty(batch_size).data.cast("B")
-    samples = {path: shard.samples / shard.bytes for path, shard in zip(tars_of(split), split.shards, strict=True)}
+    samples = {
+        path: shard.samples / shard.bytes
+        for path, shard in zip(tars_of(split), split.shards, strict=True)
+    }
     while True:
         for path, samples_a_byte in samples.items():
             with open(path, "rb", buffering=0) as stream:

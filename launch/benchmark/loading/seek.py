@@ -56,9 +56,13 @@ def seeks(num_samples: int) -> Seeks:
     before = memory_mb("VmHWM")
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     anywhere = np.random.default_rng(0).integers(0, num_samples, _SEEKS)
-    epochs = [_milliseconds(order, epoch * num_samples + int(at)) for epoch, at in enumerate(anywhere, 1)]
+    epochs = [
+        _milliseconds(order, epoch * num_samples + int(at)) for epoch, at in enumerate(anywhere, 1)
+    ]
     inside = [_milliseconds(order, (_SEEKS + 1) * num_samples + int(at)) for at in anywhere]
-    repeated = [_milliseconds(order, (_SEEKS + 1) * num_samples + int(anywhere[-1])) for _ in range(_SEEKS)]
+    repeated = [
+        _milliseconds(order, (_SEEKS + 1) * num_samples + int(anywhere[-1])) for _ in range(_SEEKS)
+    ]
     return Seeks(tuple(epochs), tuple(inside[1:]), tuple(repeated), memory_mb("VmHWM") - before)
 
 
@@ -82,4 +86,6 @@ def read_all_over(folder: Path, samples: np.ndarray) -> Reading:
     out = split.empty(_BATCH)
     for batch in samples.reshape(-1, _BATCH):
         split.read(batch, out)
-    return Reading(memory_mb("RssAnon") - own, memory_mb("RssFile") - mapped, memory_mb("VmHWM") - peak)
+    return Reading(
+        memory_mb("RssAnon") - own, memory_mb("RssFile") - mapped, memory_mb("VmHWM") - peak
+    )

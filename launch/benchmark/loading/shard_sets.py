@@ -56,7 +56,10 @@ def synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
     table[read] = rows[read % SHARD_SAMPLES]
     table.flush()
     shards = (shard,) * (num_samples // SHARD_SAMPLES)
-    save_manifest(Manifest(size=_SIZE, fit="crop", dtype="uint8", splits={ONE_SPLIT: shards}, left_out={}), folder)
+    save_manifest(
+        Manifest(size=_SIZE, fit="crop", dtype="uint8", splits={ONE_SPLIT: shards}, left_out={}),
+        folder,
+    )
 
 
 def drop_cached(paths: Sequence[Path]) -> None:
@@ -78,7 +81,10 @@ def cached_share(paths: Sequence[Path]) -> float:
 
 def _cached_pages(path: Path) -> np.ndarray:
     """Whether each page of a file is in memory: bool (pages,)."""
-    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped:
+    with (
+        open(path, "rb") as stream,
+        mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped,
+    ):
         found = np.zeros(-(-len(mapped) // mmap.PAGESIZE), np.uint8)
         begin = ctypes.c_char.from_buffer(mapped)
         where = ctypes.c_void_p(ctypes.addressof(begin))

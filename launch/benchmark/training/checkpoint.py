@@ -111,17 +111,33 @@ def measure(on: Course, seconds: float, rounds: int) -> Saves:
 
 def tell(report: Report, saves: Saves, every: int) -> None:
     """Rows, and the share of a run that saves every so many steps."""
-    rows = {"a step": saves.step, "standing still for a save": saves.stall, "the writing thread": saves.writing,
-            "what it takes from steps beside it": saves.taken,
-            "from the run folder to the end of the next step": saves.resume}  # fmt: skip
+    rows = {
+        "a step": saves.step,
+        "standing still for a save": saves.stall,
+        "the writing thread": saves.writing,
+        "what it takes from steps beside it": saves.taken,
+        "from the run folder to the end of the next step": saves.resume,
+    }
     for name, figures in rows.items():
         report.add("A checkpoint", name, Figures(tuple(1000 * each for each in figures)), "ms")
-    report.add("A checkpoint on disk", "both networks and their Adam", Figures(tuple(saves.megabytes)), "MB")
-    still = Figures(tuple(100 * s / (every * t + s) for s, t in zip(saves.stall, saves.step, strict=True)))
+    report.add(
+        "A checkpoint on disk",
+        "both networks and their Adam",
+        Figures(tuple(saves.megabytes)),
+        "MB",
+    )
+    still = Figures(
+        tuple(100 * s / (every * t + s) for s, t in zip(saves.stall, saves.step, strict=True))
+    )
     lost = zip(saves.stall, saves.taken, saves.step, strict=True)
     whole = Figures(tuple(100 * (s + b) / (every * t + s + b) for s, b, t in lost))
     report.judge(f"standing still, a save every {every} steps", still, 2, at_most=True, unit="%")
-    report.add("Share of the time", f"standing still and slower steps, a save every {every} steps", whole, "%")
+    report.add(
+        "Share of the time",
+        f"standing still and slower steps, a save every {every} steps",
+        whole,
+        "%",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,6 +156,10 @@ def parser() -> DoorParser:
     """The words this benchmark understands."""
     found = words("checkpoint", __doc__ or "", _EXAMPLE)
     found.add_argument(
-        "--every", type=at_least_one, default=200, metavar="STEPS", help="how often a run would save (default: 200)"
+        "--every",
+        type=at_least_one,
+        default=200,
+        metavar="STEPS",
+        help="how often a run would save (default: 200)",
     )
     return found

@@ -22,7 +22,9 @@ def operations(trainer: Trainer, batches: list[Batch]) -> float:
     return counter.get_total_flops() / (cycle * len(batches[0].L))
 
 
-def memory(make: Callable[[], Callable[[Batch], None]], batches: Callable[[], list[Batch]], steps: int) -> float:
+def memory(
+    make: Callable[[], Callable[[Batch], None]], batches: Callable[[], list[Batch]], steps: int
+) -> float:
     """MB that `make`, which gives what takes a step, and some steps add to this process.
 
     On a GPU the most allocated, else the most resident.

@@ -38,7 +38,9 @@ def bce(scores: Tensor, label: float) -> Tensor:
 class PlainLoop:
     """Cross-entropy or Wasserstein, L1, perhaps a gradient penalty: schedules at their first value."""
 
-    def __init__(self, recipe: Recipe, generator: nn.Module, critic: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, generator: nn.Module, critic: nn.Module, device: torch.device
+    ) -> None:
         self.objective, self.n_critic = recipe.objective, recipe.n_critic
         self.generator, self.critic = generator.to(device), critic.to(device)
         self.generator_adam = adam(generator, recipe.generator_adam)
@@ -60,7 +62,9 @@ class PlainLoop:
         real_scores, fake_scores = self.critic(batch.L, batch.colour), self.critic(batch.L, fake)
         game = self.objective.adversarial
         if isinstance(game, BCE):
-            loss = game.critic_factor * (bce(real_scores, game.real_label) + bce(fake_scores, game.fake_label))
+            loss = game.critic_factor * (
+                bce(real_scores, game.real_label) + bce(fake_scores, game.fake_label)
+            )
         else:
             loss = fake_scores.mean() - real_scores.mean()
         if self.objective.penalties:
@@ -92,4 +96,6 @@ class PlainLoop:
 
 def adam(module: nn.Module, settings: Adam) -> torch.optim.Adam:
     """PyTorch's Adam as it comes."""
-    return torch.optim.Adam(module.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    return torch.optim.Adam(
+        module.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps
+    )

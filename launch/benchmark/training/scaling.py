@@ -33,14 +33,24 @@ example: one and two processes with one thread each
 Rates = dict[tuple[int, str], list[float]]  # by count of processes and way: a figure a round
 
 
-def launched(on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namespace) -> dict[str, list[float]]:
+def launched(
+    on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namespace
+) -> dict[str, list[float]]:
     """What so many processes, started now, reach; raises `UserError` with what they said if they fail."""
-    recipe, request, out = (on.scratch / name for name in ("recipe.json", "request.json", "rates.json"))
+    recipe, request, out = (
+        on.scratch / name for name in ("recipe.json", "request.json", "rates.json")
+    )
     save_recipe(on.recipe, recipe)
     said = {
-        "recipe": str(recipe), "shards": on.shards, "scratch": str(on.scratch), "threads": asked.threads or 1,
-        "ways": list(ways), "seconds": asked.seconds, "rounds": 1, "out": str(out),
-    }  # fmt: skip
+        "recipe": str(recipe),
+        "shards": on.shards,
+        "scratch": str(on.scratch),
+        "threads": asked.threads or 1,
+        "ways": list(ways),
+        "seconds": asked.seconds,
+        "rounds": 1,
+        "out": str(out),
+    }
     write_whole(request, json.dumps(said).encode())
     command = [*launcher(ranks), "-m", DOOR, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -53,7 +63,11 @@ def launched(on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namesp
 
 def reason(said: str) -> str:
     """The line in which a process told of a user's mistake, without what the launcher adds; else the end of it all."""
-    told = [line.removeprefix(f"{DOOR}: error: ") for line in said.splitlines() if line.startswith(f"{DOOR}: error: ")]
+    told = [
+        line.removeprefix(f"{DOOR}: error: ")
+        for line in said.splitlines()
+        if line.startswith(f"{DOOR}: error: ")
+    ]
     return told[0] if told else said[-2000:]
 
 
@@ -89,7 +103,12 @@ def tell(report: Report, rates: Rates, threads: int) -> None:
                 report.judge(f"{ranks} processes, weak", share, 92, unit="%")
                 lost = figures[ranks, SILENT].over(found)
                 averaging = Figures(tuple(100 * (1 - 1 / each) for each in lost.rounds))
-                report.add("Share of the time", f"{ranks} processes, averaging gradients (not hidden)", averaging, "%")
+                report.add(
+                    "Share of the time",
+                    f"{ranks} processes, averaging gradients (not hidden)",
+                    averaging,
+                    "%",
+                )
 
 
 def counts(batch_size: int) -> list[int]:
@@ -117,7 +136,10 @@ def parser() -> DoorParser:
     """The words this benchmark understands."""
     found = words("scaling", __doc__ or "", _EXAMPLE)
     found.add_argument(
-        "--ranks", type=at_least_one, nargs="+", metavar="N",
+        "--ranks",
+        type=at_least_one,
+        nargs="+",
+        metavar="N",
         help="how many processes (default: up to the GPUs, or 2, where they divide the batch)",
-    )  # fmt: skip
+    )
     return found

@@ -31,7 +31,11 @@ from shards.errors import run_door
 from shards.files import write_whole
 
 DOOR = "launch.benchmark.training.scaling_worker"
-WEAK, SILENT, STRONG = "a whole batch each", "a whole batch each, nothing averaged", "one batch together"
+WEAK, SILENT, STRONG = (
+    "a whole batch each",
+    "a whole batch each, nothing averaged",
+    "one batch together",
+)
 
 
 class Rank:
@@ -44,7 +48,9 @@ class Rank:
         self.generator, self.critic = make_networks(on.recipe, *networks, accelerator, Engine())
         samples = open_data(on.shards, on.recipe).train
         bare = self.generator.module
-        resources = Resources(accelerator.device, on.recipe.codec, lambda: ab_histogram(samples), bare)
+        resources = Resources(
+            accelerator.device, on.recipe.codec, lambda: ab_histogram(samples), bare
+        )
         self.measures = [term.build(resources) for term in on.recipe.objective.reconstruction]
         batches = on.batches()
         share = on.recipe.batch_size // accelerator.num_processes
@@ -61,7 +67,9 @@ class Rank:
                     silence.enter_context(self.accelerator.no_sync(network.wrapped))
             for _ in range(steps):
                 batch = next(self.batches[way])
-                train_step(self.generator, self.critic, self.recipe, self.measures, batch, self.step, 0.0)
+                train_step(
+                    self.generator, self.critic, self.recipe, self.measures, batch, self.step, 0.0
+                )
                 self.step += 1
         wait_for(self.accelerator.device)
 
@@ -77,7 +85,9 @@ class Rank:
     def steps_in(self, way: str, seconds: float) -> int:
         """How many steps, in whole turns of both networks, fill the time; the same on every process."""
         cycle = self.recipe.n_critic
-        turns = torch.tensor(max(1.0, seconds * cycle / self.seconds(way, cycle)), device=self.accelerator.device)
+        turns = torch.tensor(
+            max(1.0, seconds * cycle / self.seconds(way, cycle)), device=self.accelerator.device
+        )
         return cycle * int(self.accelerator.reduce(turns / cycle, "mean").ceil().item())
 
 

@@ -36,20 +36,37 @@ class Course:
     shards: tuple[str, ...]
     scratch: Path
 
-    def trainer(self, name: str, *, precision: str = "no", engine: Engine | None = None, seed: int = 0) -> Trainer:
+    def trainer(
+        self, name: str, *, precision: str = "no", engine: Engine | None = None, seed: int = 0
+    ) -> Trainer:
         """A trainer, alone in its process or with others that compute otherwise, ready for `take_step`."""
-        AcceleratorState._reset_state(reset_partial_state=False)  # it allows one precision a process
+        AcceleratorState._reset_state(
+            reset_partial_state=False
+        )  # it allows one precision a process
         recipe = dataclasses.replace(self.recipe, seed=seed)
         data = dataclasses.replace(open_data(self.shards, recipe), validation=None)
-        return Trainer(recipe, data, self.scratch / name, make_accelerator(mixed_precision=precision), None, engine)
+        return Trainer(
+            recipe,
+            data,
+            self.scratch / name,
+            make_accelerator(mixed_precision=precision),
+            None,
+            engine,
+        )
 
     def batches(self) -> list[Batch]:
         """The first few batches, on this machine's device: data costs nothing then."""
         recipe, device = self.recipe, "cuda" if torch.cuda.is_available() else "cpu"
         loader = make_loader(
-            open_data(self.shards, recipe).train, recipe.codec, batch_size=recipe.batch_size, seed=recipe.seed,
-            flip=recipe.flip, crop=recipe.crop, device=device, workers=0,
-        )  # fmt: skip
+            open_data(self.shards, recipe).train,
+            recipe.codec,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            flip=recipe.flip,
+            crop=recipe.crop,
+            device=device,
+            workers=0,
+        )
         with closing(loader.batches()) as batches:
             found = list(itertools.islice(batches, _BATCHES))
         return [Batch(batch.L.clone(), batch.colour.clone(), batch.mix.clone()) for batch in found]
@@ -70,13 +87,47 @@ def words(name: str, text: str, example: str) -> DoorParser:
     """The words that benchmarks of training have in common."""
     found = DoorParser(f"launch.benchmark {name}", text, example)
     add = found.add_argument
-    add("--recipe", default="nampouri_unet", help="a recipe's name, or a recipe.json (default: nampouri_unet)")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe")
-    add("--shards", required=True, action="append", metavar="DIR", help="what `python -m shards build` wrote")
-    add("--seconds", type=float, default=3.0, metavar="S", help="how long each row takes each round (default: 3)")
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)")
-    add("--threads", type=at_least_one, metavar="N", help="torch's threads in a process (default: its own choice)")
-    add("--scratch", type=Path, metavar="DIR", help="where runs are written and removed (default: TMPDIR)")
+    add(
+        "--recipe",
+        default="nampouri_unet",
+        help="a recipe's name, or a recipe.json (default: nampouri_unet)",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe",
+    )
+    add(
+        "--shards",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="what `python -m shards build` wrote",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="how long each row takes each round (default: 3)",
+    )
+    add(
+        "--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)"
+    )
+    add(
+        "--threads",
+        type=at_least_one,
+        metavar="N",
+        help="torch's threads in a process (default: its own choice)",
+    )
+    add(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where runs are written and removed (default: TMPDIR)",
+    )
     add("--json", type=Path, metavar="FILE", help="also write everything there")
     add("--plot", type=Path, metavar="FILE.png", help="also draw it")
     return found
@@ -88,7 +139,11 @@ def course(asked: argparse.Namespace, scratch: Path) -> Course:
         raise UserError(f"--seconds {asked.seconds}: give more than 0")
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    named = load_recipe(Path(asked.recipe)) if asked.recipe.endswith(".json") else get_recipe(asked.recipe)
+    named = (
+        load_recipe(Path(asked.recipe))
+        if asked.recipe.endswith(".json")
+        else get_recipe(asked.recipe)
+    )
     recipe = override(without_downloads(named), asked.set)
     recipe.check()
     open_data(asked.shards, recipe)
@@ -97,4 +152,7 @@ def course(asked: argparse.Namespace, scratch: Path) -> Course:
 
 def settings(asked: argparse.Namespace) -> dict[str, object]:
     """The words as they were given, for the report."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(asked).items()
+    }

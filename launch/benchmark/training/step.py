@@ -33,7 +33,12 @@ example: nampouri's U-Net, thinner, at 64 px
   python -m launch.benchmark step --shards photos-64 --set size=64 --set generator.levels=6 \\
     --set generator.base_channels=32 --set critic.base_channels=32 --json step.json --plot step.png
 """
-PLAIN, OURS, MATMUL, SHIPPED = "plain PyTorch", "colortrain", "matrix product", "bf16, channels_last, compile"
+PLAIN, OURS, MATMUL, SHIPPED = (
+    "plain PyTorch",
+    "colortrain",
+    "matrix product",
+    "bf16, channels_last, compile",
+)
 _ASYNCHRONOUS = 10  # steps between two looks at the clock where a device works by itself
 
 
@@ -48,7 +53,10 @@ class Variant:
 
 def variants(compiles: bool) -> list[Variant]:
     """Every flag alone; on a GPU also what we would switch on together there."""
-    bf16, last = Variant("bf16", "bf16"), Variant("channels_last", engine=Engine(channels_last=True))
+    bf16, last = (
+        Variant("bf16", "bf16"),
+        Variant("channels_last", engine=Engine(channels_last=True)),
+    )
     found = [Variant(OURS), bf16, last, Variant("recompute", engine=Engine(recompute=True))]
     if compiles:
         found.append(Variant("compile", engine=Engine(compile=True)))
@@ -59,7 +67,9 @@ def variants(compiles: bool) -> list[Variant]:
 
 def ours(on: Course, variant: Variant) -> Trainer:
     """A trainer that computes as the variant says."""
-    return on.trainer(variant.name.replace(", ", "-"), precision=variant.precision, engine=variant.engine)
+    return on.trainer(
+        variant.name.replace(", ", "-"), precision=variant.precision, engine=variant.engine
+    )
 
 
 def plain(on: Course, device: torch.device) -> PlainLoop:
@@ -68,7 +78,9 @@ def plain(on: Course, device: torch.device) -> PlainLoop:
     return PlainLoop(on.recipe, on.recipe.generator.build(), on.recipe.critic.build(), device)
 
 
-def stepping(take: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int) -> Stream:
+def stepping(
+    take: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
+) -> Stream:
     """Steps without end; a turn is as many as the networks' turns need, times ten on a GPU."""
     batch_of = endless(batches)
     turn = cycle * (_ASYNCHRONOUS if device.type == "cuda" else 1)
@@ -119,20 +131,28 @@ def section_steps(on: Course, report: Report, asked: argparse.Namespace) -> dict
     if is_writable(on.recipe):
         takes[PLAIN] = plain(on, device).step
     else:
-        report.notes.append(f"no loop in plain PyTorch has been written for the objective of {on.recipe.name}")
+        report.notes.append(
+            f"no loop in plain PyTorch has been written for the objective of {on.recipe.name}"
+        )
     flags = variants(asked.compile or device.type == "cuda")
     for variant in flags[:1] if asked.no_flags else flags:
         takes[variant.name] = partial(and_logs, ours(on, variant))
     clock = time.process_time if asked.cpu_time else time.perf_counter
     everyone = [
-        Contestant(name, partial(stepping, take, batches, device, cycle), clock=clock) for name, take in takes.items()
+        Contestant(name, partial(stepping, take, batches, device, cycle), clock=clock)
+        for name, take in takes.items()
     ]
     everyone.append(Contestant(MATMUL, partial(products, device, torch.float32), clock=clock))
     found = in_turns("steps", everyone, asked.seconds, asked.rounds)
     size, batch = on.recipe.size, on.recipe.batch_size
     kind = ", by CPU time" if asked.cpu_time else ""
     for name in takes:
-        report.add(f"Steps of {on.recipe.name} at {size} px, batches of {batch}{kind}", name, found[name], "images/s")
+        report.add(
+            f"Steps of {on.recipe.name} at {size} px, batches of {batch}{kind}",
+            name,
+            found[name],
+            "images/s",
+        )
     return found
 
 
@@ -143,7 +163,9 @@ def judge(report: Report, found: dict[str, Figures]) -> None:
     report.judge(f"time of a step over {PLAIN}", found[PLAIN].over(found[OURS]), 1.02, at_most=True)
     for name, figures in found.items():
         if name not in (PLAIN, OURS, MATMUL):
-            report.add("Each flag's effect on the rate", name, figures.over(found[OURS]), f"x {OURS}")
+            report.add(
+                "Each flag's effect on the rate", name, figures.over(found[OURS]), f"x {OURS}"
+            )
     if SHIPPED in found:
         report.judge(f"{SHIPPED}, over {PLAIN}", found[SHIPPED].over(found[PLAIN]), 1.3)
 
@@ -151,18 +173,28 @@ def judge(report: Report, found: dict[str, Figures]) -> None:
 def section_shares(on: Course, report: Report, seconds: float) -> None:
     """Where the time goes when training from the shards."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    best = Variant("shares", "bf16", Engine(channels_last=True)) if device.type == "cuda" else Variant("shares")
+    best = (
+        Variant("shares", "bf16", Engine(channels_last=True))
+        if device.type == "cuda"
+        else Variant("shares")
+    )
     found = time_shares.train_for(ours(on, best), seconds)
     for name, share in found.items():
-        report.add("Training from the shards, share of the time", name, Figures((100 * share,)), "%")
-    report.judge("waiting for data", Figures((100 * found[time_shares.DATA],)), 1.0, at_most=True, unit="%")
+        report.add(
+            "Training from the shards, share of the time", name, Figures((100 * share,)), "%"
+        )
+    report.judge(
+        "waiting for data", Figures((100 * found[time_shares.DATA],)), 1.0, at_most=True, unit="%"
+    )
 
 
 def section_arithmetic(on: Course, report: Report, found: dict[str, Figures]) -> None:
     """Floating-point operations of a step, a second, and beside what a matrix product reaches here."""
     trainer = ours(on, Variant("operations"))
     each = costs.operations(trainer, on.batches())
-    report.notes.append(f"{each / 1e9:.3g} GFLOP an image: matrix products and convolutions, both networks' steps")
+    report.notes.append(
+        f"{each / 1e9:.3g} GFLOP an image: matrix products and convolutions, both networks' steps"
+    )
     section = "Arithmetic, float32, in TF32 on a GPU"
     report.add(section, f"steps of {OURS}", found[OURS].times(each / 1e9), "GFLOP/s")
     report.add(section, MATMUL, found[MATMUL].times(1e-9), "GFLOP/s")
@@ -174,7 +206,11 @@ def section_memory(on: Course, report: Report, asked: argparse.Namespace) -> Non
     """The most memory of a process that trains, each in one of its own."""
     which = "on the GPU" if torch.cuda.is_available() else "resident"
     rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_writable(on.recipe) else []
-    rows += [(variant.name, variant) for variant in variants(False) if variant.name in (OURS, "recompute", SHIPPED)]
+    rows += [
+        (variant.name, variant)
+        for variant in variants(False)
+        if variant.name in (OURS, "recompute", SHIPPED)
+    ]
     for name, variant in rows:
         here = replace(on, scratch=on.scratch / "memory")
         figures = Figures((alone(memory_of, here, variant, asked.threads),))
@@ -205,7 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         section_arithmetic(on, report, found)
         section_memory(on, report, asked)
     with torch.device("meta"):
-        networks = num_parameters(on.recipe.generator.build()), num_parameters(on.recipe.critic.build())
+        networks = (
+            num_parameters(on.recipe.generator.build()),
+            num_parameters(on.recipe.critic.build()),
+        )
     report.notes.append("generator {:,} parameters, critic {:,}".format(*networks))
     report.publish(asked.json, asked.plot)
     return 0
@@ -214,7 +253,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> DoorParser:
     """The words this benchmark understands."""
     found = words("step", __doc__ or "", _EXAMPLE)
-    found.add_argument("--compile", action="store_true", help="try --compile on a CPU too (minutes)")
-    found.add_argument("--no-flags", action="store_true", help="only ours and the loop by hand: the fairest ratio")
-    found.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use")
+    found.add_argument(
+        "--compile", action="store_true", help="try --compile on a CPU too (minutes)"
+    )
+    found.add_argument(
+        "--no-flags", action="store_true", help="only ours and the loop by hand: the fairest ratio"
+    )
+    found.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use"
+    )
     return found

@@ -16,7 +16,14 @@ from colortrain.training import step, trainer
 from colortrain.training.trainer import Trainer
 from launch.benchmark.training.setup import wait_for
 
-DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST = "data", "critic", "generator", "average", "logging", "the rest"
+DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST = (
+    "data",
+    "critic",
+    "generator",
+    "average",
+    "logging",
+    "the rest",
+)
 PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
 
 
@@ -61,13 +68,20 @@ def watched(training: Trainer) -> Iterator[Stopwatch]:
     """A stopwatch on the parts of a trainer's steps."""
     watch = Stopwatch(training.accelerator.device)
     places = [
-        (step, "critic_part", CRITIC), (step, "generator_part", GENERATOR), (step, "generated", GENERATOR),
-        (training.critic, "update", CRITIC), (training.generator, "update", GENERATOR),
-        (trainer, "move_average", AVERAGE), (training.meter, "add", LOGGING), (training.meter, "read", LOGGING),
-    ]  # fmt: skip
+        (step, "critic_part", CRITIC),
+        (step, "generator_part", GENERATOR),
+        (step, "generated", GENERATOR),
+        (training.critic, "update", CRITIC),
+        (training.generator, "update", GENERATOR),
+        (trainer, "move_average", AVERAGE),
+        (training.meter, "add", LOGGING),
+        (training.meter, "read", LOGGING),
+    ]
     with ExitStack() as patches:
         for place, name, part in places:
-            patches.enter_context(mock.patch.object(place, name, watch.timed(part, getattr(place, name))))
+            patches.enter_context(
+                mock.patch.object(place, name, watch.timed(part, getattr(place, name)))
+            )
         yield watch
 
 

@@ -27,8 +27,12 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return Split(small_set(tmp_path_factory.mktemp("set"), size=32, count=37), "train")
 
 
-def loader(split: Split, batch_size: int = 12, flip: float = 0.5, rank: int = 0, world: int = 1) -> Loader:
-    return Loader(split, SymmetricCodec(), batch_size=batch_size, seed=5, flip=flip, rank=rank, world=world)
+def loader(
+    split: Split, batch_size: int = 12, flip: float = 0.5, rank: int = 0, world: int = 1
+) -> Loader:
+    return Loader(
+        split, SymmetricCodec(), batch_size=batch_size, seed=5, flip=flip, rank=rank, world=world
+    )
 
 
 def stream(loader: Loader, batches: int, images: int = 0) -> torch.Tensor:
@@ -47,14 +51,22 @@ def test_ranks_together_see_the_global_batch(split: Split, world: int) -> None:
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 5])
 def test_resumed_anywhere_it_is_the_same_stream(split: Split, batches: int) -> None:
-    assert torch.equal(stream(loader(split), 7)[batches:], stream(loader(split), 7 - batches, images=12 * batches))
+    assert torch.equal(
+        stream(loader(split), 7)[batches:], stream(loader(split), 7 - batches, images=12 * batches)
+    )
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    world=st.sampled_from([1, 2, 3, 4, 6, 8]), workers=st.sampled_from([0, 1, 3]), accumulation=st.sampled_from([1, 2]),
-    start=st.integers(0, 6), seed=st.integers(0, 9), mixed=st.booleans(),
-)  # fmt: skip
+    world=st.sampled_from([1, 2, 3, 4, 6, 8]),
+    workers=st.sampled_from([0, 1, 3]),
+    accumulation=st.sampled_from([1, 2]),
+    start=st.integers(0, 6),
+    seed=st.integers(0, 9),
+    mixed=st.booleans(),
+)
 def test_any_world_workers_and_accumulation_see_the_same_global_batches(
     split: Split, world: int, workers: int, accumulation: int, start: int, seed: int, mixed: bool
 ) -> None:
@@ -77,7 +89,10 @@ def test_any_world_workers_and_accumulation_see_the_same_global_batches(
         )
         for begin, end in ((0, start), (start, stop)):
             with closing(loading.batches(begin * batch)) as batches:
-                seen += [number_of(batch.L).reshape(accumulation, -1) for batch in islice(batches, end - begin)]
+                seen += [
+                    number_of(batch.L).reshape(accumulation, -1)
+                    for batch in islice(batches, end - begin)
+                ]
     found = np.stack(seen).reshape(world, stop, accumulation, -1).swapaxes(0, 1)
     np.testing.assert_array_equal(found, expected)
 
@@ -98,7 +113,9 @@ class Numbers:
         pass
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        return np.broadcast_to(np.asarray(samples, np.uint8)[:, None, None, None], (len(list(samples)), 3, 1, 1)).copy()
+        return np.broadcast_to(
+            np.asarray(samples, np.uint8)[:, None, None, None], (len(list(samples)), 3, 1, 1)
+        ).copy()
 
 
 def number_of(L: torch.Tensor) -> np.ndarray:
@@ -151,7 +168,9 @@ def test_a_quarter_becomes_the_whole() -> None:
     lab = torch.zeros(2, 3, 8, 8)
     lab[:, :, :4, 4:] = torch.arange(1.0, 4).view(3, 1, 1)  # the upper right quarter
     maps = torch.tensor([[[0.5, 0, 0.5], [0, 0.5, -0.5]], [[-0.5, 0, 0.5], [0, 0.5, -0.5]]])
-    inside = cropped(lab, maps)[..., 2:-2, 2:-2]  # bilinear mixes a pixel at the border of the quarter
+    inside = cropped(lab, maps)[
+        ..., 2:-2, 2:-2
+    ]  # bilinear mixes a pixel at the border of the quarter
     torch.testing.assert_close(inside, torch.arange(1.0, 4).view(1, 3, 1, 1).expand(2, 3, 4, 4))
     ramp = torch.arange(8.0).expand(1, 3, 8, 8)
     torch.testing.assert_close(cropped(ramp, maps[1:]), cropped(ramp, maps[:1]).flip(-1))
@@ -160,7 +179,16 @@ def test_a_quarter_becomes_the_whole() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 def test_crops_follow_the_position_not_the_rank(split: Split, world: int) -> None:
     def some(rank: int, world: int) -> torch.Tensor:
-        loading = Loader(split, SymmetricCodec(), batch_size=12, seed=5, flip=0.5, crop=0.5, rank=rank, world=world)
+        loading = Loader(
+            split,
+            SymmetricCodec(),
+            batch_size=12,
+            seed=5,
+            flip=0.5,
+            crop=0.5,
+            rank=rank,
+            world=world,
+        )
         return stream(loading, 4)
 
     whole = some(0, 1)
@@ -180,11 +208,15 @@ def test_a_batch_that_is_held_is_not_written_over(split: Split, workers: int) ->
 def test_room_that_nobody_holds_is_used_again(split: Split) -> None:
     loading = loader(split)
     stream(loading, 30)
-    assert len(loading._room.arrays) <= 2 * (1 + 3 + 2)  # L and colour of what is read ahead, and of what is looked at
+    assert len(loading._room.arrays) <= 2 * (
+        1 + 3 + 2
+    )  # L and colour of what is read ahead, and of what is looked at
 
 
 def test_a_world_that_does_not_divide_is_refused(split: Split) -> None:
-    with pytest.raises(UserError, match=r"does not divide among 5 processes; use one of \[1, 2, 3, 4, 6, 12\]"):
+    with pytest.raises(
+        UserError, match=r"does not divide among 5 processes; use one of \[1, 2, 3, 4, 6, 12\]"
+    ):
         loader(split, world=5)
 
 
@@ -218,7 +250,9 @@ def test_a_damaged_sample_gets_a_stand_in_on_every_rank(tmp_path: Path) -> None:
             max_damaged=1,
             tell=told.append,
         )
-        return torch.cat([batch.colour for batch in islice(loading.batches(), 10)]), loading.substituted
+        return torch.cat(
+            [batch.colour for batch in islice(loading.batches(), 10)]
+        ), loading.substituted
 
     whole, count = some(0, 1)
     assert count >= 2  # two epochs, and what was read ahead

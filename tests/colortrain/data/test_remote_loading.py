@@ -32,10 +32,15 @@ def test_a_url_gives_the_batches_of_the_folder(tmp_path: Path, shards_in_cache: 
     cache = Cache(tmp_path / "cache", shards_in_cache * shard + 10_000)
     with serving(tmp_path / "served") as server:
         split = Split(f"{server.url}/set", cache=cache)
-        assert torch.equal(batches(split, 12), batches(Split(root), 12))  # three epochs of six shards
+        assert torch.equal(
+            batches(split, 12), batches(Split(root), 12)
+        )  # three epochs of six shards
         if shards_in_cache == 100:
             assert max(server.requests.values()) <= 2  # the manifest's; each shard came once
-    assert sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) <= cache.max_bytes + 500
+    assert (
+        sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file())
+        <= cache.max_bytes + 500
+    )
 
 
 def test_doors_find_their_splits_at_a_url(tmp_path: Path) -> None:

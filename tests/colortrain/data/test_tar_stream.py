@@ -19,7 +19,14 @@ import torch
 from PIL import Image
 from webdataset import TarWriter
 
-from colortrain.data.tar_stream import NOT_EXACT, Part, Stream, StreamLoader, open_stream, samples_of
+from colortrain.data.tar_stream import (
+    NOT_EXACT,
+    Part,
+    Stream,
+    StreamLoader,
+    open_stream,
+    samples_of,
+)
 from colortrain.lab import SymmetricCodec
 from shards.color import pack, rgb_to_lab
 from shards.errors import UserError
@@ -42,7 +49,13 @@ def write_tars(folder: Path, counts: list[int], dtype: str = "uint8") -> str:
     for tar, count in enumerate(counts):
         with TarWriter(str(folder / f"{tar:06d}.tar")) as writer:
             for _ in range(count):
-                writer.write({"__key__": f"{number:09d}", "lab.npy": marked(number, dtype), "json": {"n": number}})
+                writer.write(
+                    {
+                        "__key__": f"{number:09d}",
+                        "lab.npy": marked(number, dtype),
+                        "json": {"n": number},
+                    }
+                )
                 number += 1
     return f"{folder}/{{000000..{len(counts) - 1:06d}}}.tar"
 
@@ -53,8 +66,15 @@ def png(rgb: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def loader(stream: Stream, batch_size: int = 4, told: list[str] | None = None, **more: Any) -> StreamLoader:
-    words: dict[str, Any] = {"seed": 3, "flip": 0.0, "tell": (told if told is not None else []).append, **more}
+def loader(
+    stream: Stream, batch_size: int = 4, told: list[str] | None = None, **more: Any
+) -> StreamLoader:
+    words: dict[str, Any] = {
+        "seed": 3,
+        "flip": 0.0,
+        "tell": (told if told is not None else []).append,
+        **more,
+    }
     return StreamLoader(stream, SymmetricCodec(), batch_size=batch_size, **words)
 
 
@@ -87,7 +107,9 @@ def test_batches_are_what_the_indexed_loader_makes_of_the_pixels(tmp_path: Path)
     batch = next(generator)
     generator.close()
     np.testing.assert_allclose(batch.L[:, 0].numpy(), stored[:, 0] / 127.5 - 1, atol=1e-6)
-    np.testing.assert_allclose(batch.colour.numpy(), (stored[:, 1:].astype(float) - 128) / 110, atol=1e-6)
+    np.testing.assert_allclose(
+        batch.colour.numpy(), (stored[:, 1:].astype(float) - 128) / 110, atol=1e-6
+    )
 
 
 def test_images_are_decoded_fitted_and_converted(tmp_path: Path) -> None:
@@ -96,7 +118,9 @@ def test_images_are_decoded_fitted_and_converted(tmp_path: Path) -> None:
         for number, suffix in enumerate(("png", "PNG", "crop.png")):
             writer.write({"__key__": f"photo{number}", suffix: png(rgb[number]), "txt": "words"})
         writer.write({"__key__": "words", "txt": "no picture"})
-    stored = list(islice(Part(Stream((str(tmp_path / "0.tar"),), SIZE, 3, buffer=1), seed=0).samples(), 3))
+    stored = list(
+        islice(Part(Stream((str(tmp_path / "0.tar"),), SIZE, 3, buffer=1), seed=0).samples(), 3)
+    )
     for number in range(3):
         small = Image.fromarray(rgb[number]).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(stored[number], pack(rgb_to_lab(np.asarray(small))))
@@ -105,14 +129,18 @@ def test_images_are_decoded_fitted_and_converted(tmp_path: Path) -> None:
 def test_statistics_see_one_sample_after_the_other_and_all_ranks_the_same(tmp_path: Path) -> None:
     pattern = write_tars(tmp_path, [7, 5])
     streams = [Stream(list_tars(pattern), SIZE, 12, buffer=1) for _ in range(2)]
-    one, other = ([int(stream.read([number])[0, 0, 0, 0]) for number in range(12)] for stream in streams)
+    one, other = (
+        [int(stream.read([number])[0, 0, 0, 0]) for number in range(12)] for stream in streams
+    )
     assert one == other
     assert sorted(one) == list(range(12))
 
 
 def test_mixed_types_become_float16(tmp_path: Path) -> None:
     with TarWriter(str(tmp_path / "0.tar")) as writer:
-        writer.write({"__key__": "0", "lab.npy": pack(rgb_to_lab(np.full((SIZE, SIZE, 3), 128, np.uint8)))})
+        writer.write(
+            {"__key__": "0", "lab.npy": pack(rgb_to_lab(np.full((SIZE, SIZE, 3), 128, np.uint8)))}
+        )
         writer.write({"__key__": "1", "lab.npy": np.full((3, SIZE, SIZE), 7, np.float16)})
     both = Stream((str(tmp_path / "0.tar"),), SIZE, 2, buffer=1).read(range(2))
     assert both.dtype == np.float16
@@ -130,7 +158,9 @@ def test_a_pass_deals_each_tar_to_one_worker_of_one_rank(world: int, workers: in
         dealt.append(list(islice(part.tars(), passes)))
     first = [tar for each in dealt for tar in each[: 25 // (world * workers)]]
     assert len(first) == len(set(first))  # what all surely read in the first pass
-    assert all(set(each) == set(stream.tars) for each in dealt)  # and in the long run everybody reads everything
+    assert all(
+        set(each) == set(stream.tars) for each in dealt
+    )  # and in the long run everybody reads everything
 
 
 def test_fewer_tars_than_ranks_stop_nobody(tmp_path: Path) -> None:
@@ -147,7 +177,9 @@ def test_the_same_words_give_the_same_batches_and_others_others(tmp_path: Path) 
 
     for workers in (1, 3):
         assert some(workers=workers) == some(workers=workers)
-    assert len({tuple(each) for each in (some(), some(workers=2), some(seed=4), some(images=48))}) == 4
+    assert (
+        len({tuple(each) for each in (some(), some(workers=2), some(seed=4), some(images=48))}) == 4
+    )
 
 
 def test_mirroring_follows_the_position(tmp_path: Path) -> None:
@@ -157,7 +189,10 @@ def test_mirroring_follows_the_position(tmp_path: Path) -> None:
         for number in range(8):
             writer.write({"__key__": f"{number}", "lab.npy": np.ascontiguousarray(ramp)})
     whole, parts = (
-        [next(loader(stream, batch_size=8, flip=0.5, rank=rank, world=world).batches()) for rank in range(world)]
+        [
+            next(loader(stream, batch_size=8, flip=0.5, rank=rank, world=world).batches())
+            for rank in range(world)
+        ]
         for world in (1, 2)
     )
     assert torch.equal(torch.cat([part.L for part in parts]), whole[0].L)
@@ -188,14 +223,21 @@ print(json.dumps(found))
 """
 
 
-def test_two_processes_share_tars_without_overlap_and_uneven_ones_stop_nobody(tmp_path: Path) -> None:
+def test_two_processes_share_tars_without_overlap_and_uneven_ones_stop_nobody(
+    tmp_path: Path,
+) -> None:
     """Four tars of 1 to 25 samples: two for each rank, one for each worker, in the first pass."""
     pattern = write_tars(tmp_path, [1, 25, 4, 10])
     words = [sys.executable, "-c", SHARE, pattern]
     running = [subprocess.Popen([*words, str(rank)], stdout=subprocess.PIPE) for rank in (0, 1)]
-    shares = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in running]
+    shares = [
+        json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in running
+    ]
     stream = open_stream(pattern, SIZE, 40)
-    first = [{next(Part(stream, 3, 0, rank, 2, worker, 2).tars()) for worker in (0, 1)} for rank in (0, 1)]
+    first = [
+        {next(Part(stream, 3, 0, rank, 2, worker, 2).tars()) for worker in (0, 1)}
+        for rank in (0, 1)
+    ]
     assert not first[0] & first[1]
     assert len(first[0] | first[1]) == 4
     assert [len(share) for share in shares] == [100, 100]
@@ -208,7 +250,9 @@ def test_threads_end_with_the_batches(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_a_damaged_sample_ends_the_run_with_its_name_unless_some_are_allowed(tmp_path: Path) -> None:
+def test_a_damaged_sample_ends_the_run_with_its_name_unless_some_are_allowed(
+    tmp_path: Path,
+) -> None:
     with TarWriter(str(tmp_path / "0.tar")) as writer:
         writer.write({"__key__": "good", "png": png(cut_outs(SIZE, 1)[0])})
         writer.write({"__key__": "bad", "png": b"no picture"})
@@ -216,7 +260,9 @@ def test_a_damaged_sample_ends_the_run_with_its_name_unless_some_are_allowed(tmp
     with pytest.warns(UserWarning, match="not counted: .*sample bad"):
         assert len(stream.read(range(4))) == 4  # statistics leave it out, as those of shards do
     words = r"0.tar: sample bad: unreadable: no image of a known format"
-    with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}/{words}: leave it out, or allow some"):
+    with pytest.raises(
+        UserError, match=f"^{re.escape(str(tmp_path))}/{words}: leave it out, or allow some"
+    ):
         numbers(loader(stream), 1)
     told: list[str] = []
     loading = loader(stream, told=told, max_damaged=10**6)
@@ -230,7 +276,8 @@ def test_a_damaged_sample_ends_the_run_with_its_name_unless_some_are_allowed(tmp
 def test_another_size_is_named(tmp_path: Path) -> None:
     stream = open_stream(write_tars(tmp_path, [3]), 32, 3)
     with pytest.raises(
-        UserError, match=r"sample 000000000: another size: lab.npy holds uint8 \(3, 16, 16\), needed is .*\(3, 32, 32\)"
+        UserError,
+        match=r"sample 000000000: another size: lab.npy holds uint8 \(3, 16, 16\), needed is .*\(3, 32, 32\)",
     ):
         numbers(loader(stream), 1)
 
@@ -248,7 +295,9 @@ def test_a_damaged_or_short_tar_is_named_wherever_it_breaks(tmp_path: Path, bloc
     write_tars(tmp_path, [3])
     tar = tmp_path / "000000.tar"
     data = tar.read_bytes()
-    words = rf"^{re.escape(str(tar))} is damaged or cut short at byte \d+: restore it, or leave it out"
+    words = (
+        rf"^{re.escape(str(tar))} is damaged or cut short at byte \d+: restore it, or leave it out"
+    )
     tar.write_bytes(data[: 512 * blocks])
     with pytest.raises(UserError, match=words):
         list(samples_of(str(tar)))
@@ -292,9 +341,15 @@ def test_tars_of_other_programs_are_whole(tmp_path: Path, format: int) -> None:
 def test_patterns(tmp_path: Path) -> None:
     write_tars(tmp_path, [1, 1, 1])
     names = tuple(f"{tmp_path}/00000{number}.tar" for number in range(3))
-    for pattern in (f"{tmp_path}/*.tar", f"{tmp_path}/00000{{0..2}}.tar", f"{tmp_path}/00000{{2,0,1,1}}.tar"):
+    for pattern in (
+        f"{tmp_path}/*.tar",
+        f"{tmp_path}/00000{{0..2}}.tar",
+        f"{tmp_path}/00000{{2,0,1,1}}.tar",
+    ):
         assert list_tars(pattern) == names
-    with pytest.raises(UserError, match=r"^no file .*000003.tar: check the path, or the braces of the pattern$"):
+    with pytest.raises(
+        UserError, match=r"^no file .*000003.tar: check the path, or the braces of the pattern$"
+    ):
         list_tars(f"{tmp_path}/00000{{0..3}}.tar")
     with pytest.raises(UserError, match=r"names no files: write PATH/"):
         list_tars(f"{tmp_path}/*.tgz")
@@ -313,5 +368,7 @@ def test_tars_from_a_server_are_the_same_and_broken_connections_are_mended(
         server.faults["000000.tar"].extend(["cut", "500"])
         assert numbers(loader(far), 20) == numbers(loader(near), 20)
         assert "try 3 of 6" in capsys.readouterr().err
-        with pytest.raises(UserError, match=r"^http://\S+/none.tar does not exist: check the address$"):
+        with pytest.raises(
+            UserError, match=r"^http://\S+/none.tar does not exist: check the address$"
+        ):
             numbers(loader(open_stream(f"{server.url}/none.tar", SIZE, 1)), 1)

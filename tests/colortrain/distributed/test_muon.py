@@ -20,7 +20,13 @@ ADAM = Adam(lr=0.01, betas=(0.9, 0.99), muon=0.02)
 def small_network(engine: Engine | None = None, adam: Adam = ADAM) -> Network:
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 3)
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.ReLU(),
+        nn.Conv2d(6, 2, 3),
     )
     return Network(module, adam, Accelerator(cpu=True), engine)
 
@@ -72,7 +78,10 @@ def test_first_and_last_weights_and_all_vectors_are_adams() -> None:
     """Step for step what Adam alone does while the weights between do not learn."""
     one, other = small_network(), small_network(adam=Adam(lr=ADAM.lr, betas=ADAM.betas))
     for network in (one, other):
-        assert [tuple(weight.shape) for weight in hidden_weights(network.module)] == [(8, 4, 3, 3), (6, 8, 1, 1)]
+        assert [tuple(weight.shape) for weight in hidden_weights(network.module)] == [
+            (8, 4, 3, 3),
+            (6, 8, 1, 1),
+        ]
         for weight in hidden_weights(network.module):
             weight.requires_grad_(False)
         learn(network, 1.0, 1.0, 1.0)
@@ -92,10 +101,15 @@ def test_rates_of_both_follow_the_schedule() -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_an_update_that_is_not_finite_changes_nothing(fused: bool) -> None:
-    network, undisturbed = small_network(Engine(fused_adam=fused)), small_network(Engine(fused_adam=fused))
+    network, undisturbed = (
+        small_network(Engine(fused_adam=fused)),
+        small_network(Engine(fused_adam=fused)),
+    )
     learn(network, 1.0, math.nan, 1.0)
     learn(undisturbed, 1.0, 1.0)
-    assert all(torch.equal(value, weights(undisturbed)[name]) for name, value in weights(network).items())
+    assert all(
+        torch.equal(value, weights(undisturbed)[name]) for name, value in weights(network).items()
+    )
     assert network.skips.read() == (1, 1)
 
 

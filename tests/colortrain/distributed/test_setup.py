@@ -9,14 +9,20 @@ from colortrain.distributed.setup import check_precision, check_world
 from shards.errors import UserError
 
 
-@pytest.mark.parametrize(("precision", "device"), [("no", "cpu"), ("bf16", "cpu"), ("fp16", "cuda"), ("bf16", "cuda")])
+@pytest.mark.parametrize(
+    ("precision", "device"), [("no", "cpu"), ("bf16", "cpu"), ("fp16", "cuda"), ("bf16", "cuda")]
+)
 def test_precisions_that_work(precision: str, device: str) -> None:
     check_precision(precision, torch.device(device))
 
 
 @pytest.mark.parametrize(
     ("precision", "said"),
-    [("fp16", "needs a GPU"), ("fp8", "unknown mixed precision 'fp8'"), ("fp13", "nearest first: ")],
+    [
+        ("fp16", "needs a GPU"),
+        ("fp8", "unknown mixed precision 'fp8'"),
+        ("fp13", "nearest first: "),
+    ],
 )
 def test_precisions_that_would_be_ignored(precision: str, said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -51,7 +51,11 @@ def test_every_recipe_is_saved_and_loaded_in_two_lines(name: str, tmp_path: Path
     network.save(tmp_path / "exported")
     again = colortrain.load(tmp_path / "exported")
     assert again.description == network.description
-    assert (again.description.recipe, again.description.images, again.description.step) == (name, 24, 6)
+    assert (again.description.recipe, again.description.images, again.description.step) == (
+        name,
+        24,
+        6,
+    )
     trained, loaded = load_generator(tmp_path / "run")[0].state_dict(), again.generator.state_dict()
     assert list(trained) == list(loaded)
     assert all(torch.equal(trained[key], loaded[key]) for key in trained)
@@ -70,7 +74,10 @@ def test_the_photographs_own_lightness_is_kept_and_its_colours_are_not_looked_at
     change = np.abs(rgb_to_lab(coloured)[0] - rgb_to_lab(cat)[0])
     assert np.median(change) < 0.5  # clipped colours lose lightness, most pixels do not
     grey = np.asarray(Image.fromarray(cat).convert("L"))
-    both = [network.colorize(grey, dropout=False), network.colorize(np.stack([grey] * 3, axis=2), dropout=False)]
+    both = [
+        network.colorize(grey, dropout=False),
+        network.colorize(np.stack([grey] * 3, axis=2), dropout=False),
+    ]
     assert np.array_equal(both[0], both[1])
     assert both[0].shape == cat.shape
 
@@ -85,7 +92,9 @@ def test_an_image_of_any_mode_gives_an_image(run: Path) -> None:
     clear = cat.convert("RGBA")
     clear.putalpha(0)
     white = network.colorize(np.full_like(photograph("chelsea"), 255), dropout=False)
-    assert np.array_equal(np.asarray(network.colorize(clear, dropout=False)), white), "transparent is white"
+    assert np.array_equal(np.asarray(network.colorize(clear, dropout=False)), white), (
+        "transparent is white"
+    )
     for mode in ("L", "P", "1", "CMYK", "I;16"):
         assert network.colorize(cat.convert("L").convert(mode)).size == cat.size
 
@@ -93,7 +102,9 @@ def test_an_image_of_any_mode_gives_an_image(run: Path) -> None:
 def test_dropout_follows_the_recipe_and_the_seed(run: Path) -> None:
     network, cat = colortrain.load(run), photograph("chelsea")
     assert network.description.test_dropout
-    one, same, other, off = (network.colorize(cat, **how) for how in ({}, {"seed": 0}, {"seed": 1}, {"dropout": False}))
+    one, same, other, off = (
+        network.colorize(cat, **how) for how in ({}, {"seed": 0}, {"seed": 1}, {"dropout": False})
+    )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one, off)
@@ -101,7 +112,13 @@ def test_dropout_follows_the_recipe_and_the_seed(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8), [[1]]],
+    [
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        [[1]],
+    ],
     ids=["floats", "four channels", "empty", "a row", "a list"],
 )
 def test_other_arrays_are_refused_with_what_is_wanted(run: Path, wrong: np.ndarray) -> None:

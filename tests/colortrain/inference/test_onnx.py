@@ -69,7 +69,9 @@ def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
     onnx.export_onnx(network, tmp_path / "good.onnx")
     model = library.load(tmp_path / "good.onnx")
     assert [each.version for each in model.opset_import if each.domain == ""] == [onnx.OPSET]
-    assert {each.key: each.value for each in model.metadata_props}.items() >= {"recipe": "nampouri_unet"}.items()
+    assert {each.key: each.value for each in model.metadata_props}.items() >= {
+        "recipe": "nampouri_unet"
+    }.items()
     assert [each.name for each in (*model.graph.input, *model.graph.output)] == ["L", "ab"]
     kinds = {node.op_type for node in model.graph.node}
     assert "Dropout" not in kinds, "draws could not be compared"
@@ -83,6 +85,8 @@ def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
     assert [path.name for path in tmp_path.iterdir()] == ["good.onnx"]
 
 
-@pytest.mark.parametrize(("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)])
+@pytest.mark.parametrize(
+    ("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)]
+)
 def test_sizes_that_pass_are_multiples_of_the_step(name: str, step: int) -> None:
     assert onnx.size_step(get_recipe(name).generator) == step

@@ -22,7 +22,9 @@ Term = ColourfulnessGap | LogError | SoftAccuracy
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    L, colour = CODEC.encode(torch.from_numpy(np.stack([rgb_to_lab(piece) for piece in pieces(2, side=32)])))
+    L, colour = CODEC.encode(
+        torch.from_numpy(np.stack([rgb_to_lab(piece) for piece in pieces(2, side=32)]))
+    )
     return Batch(L, colour, torch.zeros(2, 1, 1, 1))
 
 
@@ -35,14 +37,18 @@ def rgb(batch: Batch, colour: torch.Tensor) -> torch.Tensor:
 
 
 def test_m3_is_the_metric(batch: Batch) -> None:
-    assert torch.allclose(m3(rgb(batch, batch.colour)), colourfulness(rgb(batch, batch.colour)), rtol=1e-3)
+    assert torch.allclose(
+        m3(rgb(batch, batch.colour)), colourfulness(rgb(batch, batch.colour)), rtol=1e-3
+    )
 
 
 def test_the_gap_closes_at_the_truth_and_is_the_truths_at_grey(batch: Batch) -> None:
     measure = built(ColourfulnessGap(cell=1))
     assert float(measure(batch.colour, batch)) == 0
     truth = colourfulness(rgb(batch, batch.colour)).mean()
-    assert float(measure(torch.zeros_like(batch.colour), batch)) == pytest.approx(float(truth / 100) ** 2, rel=0.03)
+    assert float(measure(torch.zeros_like(batch.colour), batch)) == pytest.approx(
+        float(truth / 100) ** 2, rel=0.03
+    )
 
 
 def test_cells_halve_a_line_and_keep_a_patch() -> None:
@@ -51,7 +57,11 @@ def test_cells_halve_a_line_and_keep_a_patch() -> None:
     line, patch = torch.zeros_like(grey.colour), torch.zeros_like(grey.colour)
     line[..., 0, :], patch[..., :8, :16] = -0.1, -0.1
     kept = [
-        float(built(ColourfulnessGap(cell=4))(made, grey) / built(ColourfulnessGap(cell=1))(made, grey)) ** 0.5
+        float(
+            built(ColourfulnessGap(cell=4))(made, grey)
+            / built(ColourfulnessGap(cell=1))(made, grey)
+        )
+        ** 0.5
         for made in (line, patch)
     ]
     assert kept[0] < 0.5
@@ -61,7 +71,9 @@ def test_cells_halve_a_line_and_keep_a_patch() -> None:
 def test_log_error_is_psnr(batch: Batch) -> None:
     grey = torch.zeros_like(batch.colour)
     decibels = -10 * (mse(rgb(batch, grey), rgb(batch, batch.colour)) + 1e-4).log10()
-    assert float(built(LogError())(grey, batch)) == pytest.approx(float(-decibels.mean() / 4.3429), rel=1e-4)
+    assert float(built(LogError())(grey, batch)) == pytest.approx(
+        float(-decibels.mean() / 4.3429), rel=1e-4
+    )
 
 
 def test_soft_accuracy_at_the_truth_and_at_a_limit(batch: Batch) -> None:
@@ -70,17 +82,24 @@ def test_soft_accuracy_at_the_truth_and_at_a_limit(batch: Batch) -> None:
     limit = torch.tensor([4.4 / 110, 0.0]).view(2, 1, 1)
     sure, wide = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-4 + 4 * 4.4 / 11))
     assert float(measure(batch.colour, batch)) == pytest.approx(1 - sure**2, abs=1e-4)
-    assert float(measure(batch.colour + limit, batch)) == pytest.approx(1 - (0.5 + wide) / 2 * sure, abs=1e-3)
+    assert float(measure(batch.colour + limit, batch)) == pytest.approx(
+        1 - (0.5 + wide) / 2 * sure, abs=1e-3
+    )
     assert float(measure(batch.colour + 1, batch)) == pytest.approx(1, abs=1e-6)
 
 
 def test_soft_accuracy_ranks_as_the_metric(batch: Batch) -> None:
     torch.manual_seed(0)
-    made = [batch.colour + spread / 110 * torch.randn_like(batch.colour) for spread in (2.0, 4.0, 8.0, 16.0)]
+    made = [
+        batch.colour + spread / 110 * torch.randn_like(batch.colour)
+        for spread in (2.0, 4.0, 8.0, 16.0)
+    ]
     for percent in (2.0, 5.0):
         soft = [float(built(SoftAccuracy(percents=(percent,)))(colour, batch)) for colour in made]
         truth = CODEC.decode(batch.L, batch.colour)
-        hard = [float(accuracy(CODEC.decode(batch.L, colour), truth, percent).mean()) for colour in made]
+        hard = [
+            float(accuracy(CODEC.decode(batch.L, colour), truth, percent).mean()) for colour in made
+        ]
         assert soft == sorted(soft)
         assert hard == sorted(hard, reverse=True)
 

@@ -26,8 +26,12 @@ def scores(*values: float) -> torch.Tensor:
 
 def test_bce_at_zero_scores() -> None:
     """Undecided scores cost log 2 on each side; nampouri halves the critic's sum (equation 16)."""
-    assert BCE(critic_factor=0.5).critic(scores(0), scores(0)).item() == pytest.approx(math.log(2), rel=1e-6)
-    assert BCE(critic_factor=1).critic(scores(0), scores(0)).item() == pytest.approx(2 * math.log(2), rel=1e-6)
+    assert BCE(critic_factor=0.5).critic(scores(0), scores(0)).item() == pytest.approx(
+        math.log(2), rel=1e-6
+    )
+    assert BCE(critic_factor=1).critic(scores(0), scores(0)).item() == pytest.approx(
+        2 * math.log(2), rel=1e-6
+    )
     assert BCE().generator(scores(0, 0)).item() == pytest.approx(math.log(2), rel=1e-6)
 
 
@@ -35,7 +39,9 @@ def test_bce_is_minus_log_of_the_sigmoid() -> None:
     s = 1.7
     right = -math.log(1 / (1 + math.exp(-s)))
     wrong = -math.log(1 - 1 / (1 + math.exp(-s)))
-    assert BCE(critic_factor=1).critic(scores(s), scores(s)).item() == pytest.approx(right + wrong, rel=1e-6)
+    assert BCE(critic_factor=1).critic(scores(s), scores(s)).item() == pytest.approx(
+        right + wrong, rel=1e-6
+    )
     assert BCE().generator(scores(s)).item() == pytest.approx(right, rel=1e-6)
 
 
@@ -43,7 +49,9 @@ def test_generator_moves_scores_up() -> None:
     fake = scores(-3.0).requires_grad_()
     BCE().generator(fake).backward()
     assert fake.grad is not None
-    assert fake.grad.item() == pytest.approx(1 / (1 + math.exp(3)) - 1, rel=1e-6)  # sigmoid - 1: it does not vanish
+    assert fake.grad.item() == pytest.approx(
+        1 / (1 + math.exp(3)) - 1, rel=1e-6
+    )  # sigmoid - 1: it does not vanish
 
 
 def test_soft_labels_have_an_entropy_floor() -> None:
@@ -66,7 +74,9 @@ def test_least_squares_hinge_and_wasserstein() -> None:
     assert LSGAN().critic(real, fake).item() == pytest.approx(0.5 * (0.5 + 5))
     assert LSGAN().generator(fake).item() == pytest.approx(0.5 * (4 + 4) / 2)
     assert Hinge().critic(real, fake).item() == pytest.approx(0.5 + 2)
-    assert Hinge().generator(fake).item() == Wasserstein().generator(fake).item() == pytest.approx(-1)
+    assert (
+        Hinge().generator(fake).item() == Wasserstein().generator(fake).item() == pytest.approx(-1)
+    )
     assert Wasserstein().critic(real, fake).item() == pytest.approx(0.5)
 
 
@@ -76,7 +86,9 @@ def pictures(batch: int = 3, size: int = 4) -> tuple[Batch, torch.Tensor]:
     return Batch(L, colour, torch.rand(batch, 1, 1, 1, dtype=torch.float64)), fake
 
 
-@pytest.mark.parametrize(("wrt", "norm"), [("colour", 2 * math.sqrt(32)), ("picture", math.sqrt(4 * 32 + 9 * 16))])
+@pytest.mark.parametrize(
+    ("wrt", "norm"), [("colour", 2 * math.sqrt(32)), ("picture", math.sqrt(4 * 32 + 9 * 16))]
+)
 @pytest.mark.parametrize("points", ["interpolated", "real"])
 def test_penalty_of_a_linear_critic(wrt: str, norm: float, points: str) -> None:
     """A critic 2 sum(colour) + 3 sum(L) has the same gradient everywhere."""
@@ -88,7 +100,9 @@ def test_penalty_of_a_linear_critic(wrt: str, norm: float, points: str) -> None:
     norms = gradient_norms(score, batch, fake, points, wrt)
     assert norms.tolist() == pytest.approx([norm] * 3)
     penalty = GradientPenalty(constant(10), points, wrt, target=1)  # type: ignore[arg-type]
-    assert penalty_terms([penalty], score, batch, fake, 0)["gp"].item() == pytest.approx(10 * (norm - 1) ** 2)
+    assert penalty_terms([penalty], score, batch, fake, 0)["gp"].item() == pytest.approx(
+        10 * (norm - 1) ** 2
+    )
 
 
 def test_points_of_the_penalty() -> None:
@@ -116,7 +130,9 @@ def test_arun_penalties_are_least_at_norm_one_half() -> None:
     both = [GradientPenalty(target=1), GradientPenalty(target=0)]
 
     def total(norm: float) -> float:
-        terms = penalty_terms(both, lambda L, colour: norm * colour.flatten(1).sum(1) / math.sqrt(32), batch, fake, 0)
+        terms = penalty_terms(
+            both, lambda L, colour: norm * colour.flatten(1).sum(1) / math.sqrt(32), batch, fake, 0
+        )
         return sum(term.item() for term in terms.values())
 
     assert total(0.5) == pytest.approx(5)
@@ -141,8 +157,8 @@ def test_penalty_trains_the_critic_and_its_weight_follows_the_epoch() -> None:
 def test_a_flat_critic_has_a_finite_penalty_gradient() -> None:
     batch, fake = pictures()
     slope = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
-    penalty_terms([GradientPenalty()], lambda L, colour: slope * colour.flatten(1).sum(1), batch, fake, 0)[
-        "gp"
-    ].backward()
+    penalty_terms(
+        [GradientPenalty()], lambda L, colour: slope * colour.flatten(1).sum(1), batch, fake, 0
+    )["gp"].backward()
     assert slope.grad is not None
     assert slope.grad.isfinite()

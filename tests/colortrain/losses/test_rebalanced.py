@@ -27,9 +27,13 @@ def some_shares(populated: int = 12) -> np.ndarray:
     return shares / shares.sum()
 
 
-def measured(term: RebalancedL1 | L1, shares: np.ndarray, fake: Tensor, real: Tensor, codec: Codec) -> Tensor:
+def measured(
+    term: RebalancedL1 | L1, shares: np.ndarray, fake: Tensor, real: Tensor, codec: Codec
+) -> Tensor:
     resources = Resources(torch.device("cpu"), codec, lambda: shares)
-    return term.build(resources)(fake, Batch(torch.zeros_like(real[:, :1]), real, real[:, :1, :1, :1]))
+    return term.build(resources)(
+        fake, Batch(torch.zeros_like(real[:, :1]), real, real[:, :1, :1, :1])
+    )
 
 
 def test_the_letter_degenerates() -> None:
@@ -68,7 +72,9 @@ def test_smoothed_has_mean_weight_one() -> None:
     assert (smoothed(shares, 5) * weights).sum() == pytest.approx(1)
     assert weights.min() == weights[11, 0]
     assert weights[0, 0] == weights.max()
-    assert RebalancedL1(mode="smoothed", mix=1.0).table(shares) == pytest.approx(np.ones((23, 23)))  # uniform alone
+    assert RebalancedL1(mode="smoothed", mix=1.0).table(shares) == pytest.approx(
+        np.ones((23, 23))
+    )  # uniform alone
 
 
 def test_smoothed_is_zhangs_equation_4() -> None:
@@ -94,7 +100,10 @@ def test_smoothing_keeps_the_sum_and_follows_sigma() -> None:
 def test_a_pixel_is_weighed_by_its_true_colour(codec: Codec) -> None:
     """Two pixels, of a common and of a rare colour, each off by .1 in a alone: (.5 + 5) / 2 * .1 / 2."""
     shares = np.zeros((23, 23))
-    shares[CENTRES.index(0), CENTRES.index(0)], shares[CENTRES.index(50), CENTRES.index(-20)] = 0.99, 0.01
+    shares[CENTRES.index(0), CENTRES.index(0)], shares[CENTRES.index(50), CENTRES.index(-20)] = (
+        0.99,
+        0.01,
+    )
     lab = torch.tensor([[50.0, 0, 0], [50, 52, -18]]).T.reshape(1, 3, 1, 2)
     real = codec.encode(lab)[1]
     off = torch.tensor([0.1, 0.0]).view(1, 2, 1, 1)
@@ -136,7 +145,9 @@ def test_histograms_of_photographs_give_weights() -> None:
         assert (weights[rarest] > 2 * weights.min()).all()
 
 
-@pytest.mark.parametrize("fields", [{"least": 6.0}, {"least": -1.0}, {"eps": 0.0}, {"sigma": 0.0}, {"mix": 0.0}])
+@pytest.mark.parametrize(
+    "fields", [{"least": 6.0}, {"least": -1.0}, {"eps": 0.0}, {"sigma": 0.0}, {"mix": 0.0}]
+)
 def test_impossible_fields_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         RebalancedL1(**fields)  # type: ignore[arg-type]

@@ -16,7 +16,9 @@ from tests.support.small_shard_set import cut_outs
 NEON = torch.tensor([80.0, -70.0])  # a, b
 
 
-SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])  # the photo filter, on sRGB
+SEPIA = np.array(
+    [[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]]
+)  # the photo filter, on sRGB
 
 
 @pytest.fixture(scope="module", params=[64, 256])
@@ -75,7 +77,9 @@ def test_spots_are_counted_exactly() -> None:
 def test_pixels_that_touch_at_a_corner_are_one_spot() -> None:
     """1 % of 64 x 64 is 40 pixels: two squares of 25 are spots apart, and together one that is too large."""
     truth = torch.zeros(1, 3, 64, 64)
-    assert float(bright_spots(with_spots(truth, 5, [(10, 10), (16, 16)]), truth)) == pytest.approx(100 * 50 / 64**2)
+    assert float(bright_spots(with_spots(truth, 5, [(10, 10), (16, 16)]), truth)) == pytest.approx(
+        100 * 50 / 64**2
+    )
     assert float(bright_spots(with_spots(truth, 5, [(10, 10), (15, 15)]), truth)) == 0
 
 

@@ -46,14 +46,20 @@ def read(split: Split) -> Tensor:
     return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
 
 
-def test_one_picture_is_scored_but_for_distances_between_sets(split: Split, generator: nn.Module) -> None:
+def test_one_picture_is_scored_but_for_distances_between_sets(
+    split: Split, generator: nn.Module
+) -> None:
     one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
     assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
-    assert one["protocol"]["left_out"] == {"distances between sets": "a split of two pictures or more"}
+    assert one["protocol"]["left_out"] == {
+        "distances between sets": "a split of two pictures or more"
+    }
     assert two["protocol"]["left_out"] == {}
 
 
-def test_a_network_that_has_diverged_is_scored_as_no_number(split: Split, generator: nn.Module) -> None:
+def test_a_network_that_has_diverged_is_scored_as_no_number(
+    split: Split, generator: nn.Module
+) -> None:
     with torch.no_grad():
         generator.head.weight.fill_(math.nan)  # type: ignore[union-attr, operator]
     found = score_split(generator, CODEC, split, "cpu", metrics="core")["metrics"]
@@ -79,7 +85,8 @@ def test_generated_pictures_keep_lightness_and_flags(split: Split, generator: nn
 def test_true_colours_are_not_looked_at(split: Split, generator: nn.Module) -> None:
     lab = read(split)
     assert torch.equal(
-        generate(generator, CODEC, lab), generate(generator, CODEC, lab * torch.tensor([1.0, 0, 0])[:, None, None])
+        generate(generator, CODEC, lab),
+        generate(generator, CODEC, lab * torch.tensor([1.0, 0, 0])[:, None, None]),
     )
 
 
@@ -122,8 +129,12 @@ def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) 
     assert scores["samples"] == 13
     assert metrics["l1"]["generated"] == pytest.approx(float(l1(generated, lab).mean()), rel=1e-5)
     assert metrics["l1"]["grey"] == pytest.approx(float(lab[:, 1:].abs().mean()) / 110, rel=1e-5)
-    assert metrics["psnr"]["generated"] == pytest.approx(float(rows["psnr.generated"].mean()), rel=1e-5)
-    assert metrics["psnr_pooled"]["grey"] == pytest.approx(-10 * np.log10(float(rows["mse.grey"].mean())), rel=1e-5)
+    assert metrics["psnr"]["generated"] == pytest.approx(
+        float(rows["psnr.generated"].mean()), rel=1e-5
+    )
+    assert metrics["psnr_pooled"]["grey"] == pytest.approx(
+        -10 * np.log10(float(rows["mse.grey"].mean())), rel=1e-5
+    )
     assert metrics["psnr_pooled"]["grey"] < metrics["psnr"]["grey"]  # Jensen
     ratio = metrics["colourfulness"]["generated"] / metrics["colourfulness"]["truth"]
     assert metrics["colourfulness_ratio"]["generated"] == pytest.approx(ratio)
@@ -154,16 +165,26 @@ def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
     assert scores["protocol"]["lightness"] == "given"
     for percent in (2, 5):
         metrics = scores["metrics"]
-        assert metrics[f"accuracy_{percent}"]["generated"] == metrics[f"accuracy_ab_{percent}"]["generated"]
+        assert (
+            metrics[f"accuracy_{percent}"]["generated"]
+            == metrics[f"accuracy_ab_{percent}"]["generated"]
+        )
 
 
-def test_the_constant_is_learnt_from_train_where_there_is_one(tmp_path: Path, generator: nn.Module) -> None:
+def test_the_constant_is_learnt_from_train_where_there_is_one(
+    tmp_path: Path, generator: nn.Module
+) -> None:
     root = small_set(tmp_path, count=12, splits=("train", "val"))
     train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
     ab = [float(channel.median()) for channel in train]
     for name, oracle in (("val", False), ("train", True)):
         scores = score_split(generator, CODEC, Split(root, name), "cpu")
-        assert scores["protocol"]["median"] == {"ab": ab, "split": "train", "samples": 6, "oracle": oracle}
+        assert scores["protocol"]["median"] == {
+            "ab": ab,
+            "split": "train",
+            "samples": 6,
+            "oracle": oracle,
+        }
         truth = read(Split(root, name))
         expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
         assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
@@ -179,17 +200,26 @@ def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module)
     assert scores["median"] < scores["grey"]
 
 
-def test_core_leaves_out_what_is_slow_and_changes_nothing_else(split: Split, generator: nn.Module) -> None:
-    core, whole = (score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth) for depth in ("core", "all"))
+def test_core_leaves_out_what_is_slow_and_changes_nothing_else(
+    split: Split, generator: nn.Module
+) -> None:
+    core, whole = (
+        score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth)
+        for depth in ("core", "all")
+    )
     assert "ssim" not in core["metrics"]
-    assert core["metrics"] == {name: values for name, values in whole["metrics"].items() if name != "ssim"}
+    assert core["metrics"] == {
+        name: values for name, values in whole["metrics"].items() if name != "ssim"
+    }
     assert core["protocol"] == whole["protocol"]
 
 
 def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> None:
     scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
     assert scores["samples"] == 5
-    assert scores["metrics"]["l1"]["grey"] == pytest.approx(float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5)
+    assert scores["metrics"]["l1"]["grey"] == pytest.approx(
+        float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
@@ -212,7 +242,15 @@ def test_any_world_gives_the_same_bits(
 
     def one(rank: int) -> dict[str, object]:
         return score_split(
-            generator, CODEC, split, "cpu", rank=rank, world=world, batch_size=3, dropout=True, judges=by
+            generator,
+            CODEC,
+            split,
+            "cpu",
+            rank=rank,
+            world=world,
+            batch_size=3,
+            dropout=True,
+            judges=by,
         )
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
@@ -257,14 +295,22 @@ def test_intervals_are_those_of_means_of_resampled_pictures() -> None:
     """Of many pictures with spread s, the mean's 95 % interval is +-1.96 s / sqrt(N); pairs cancel what they share."""
     draw = np.random.default_rng(3)
     shared, own = draw.normal(5, 2, 400), draw.normal(0, 0.1, 400)
-    rows = {"l1.generated": shared + own - 0.05, "l1.grey": shared, "mse.generated": np.full(400, 0.01)}
+    rows = {
+        "l1.generated": shared + own - 0.05,
+        "l1.grey": shared,
+        "mse.generated": np.full(400, 0.01),
+    }
     rows |= {f"{name}.{v}": np.full(400, 8.0) for name in COLOURS for v in ("generated", "truth")}
     found = intervals(rows)
     half = 1.96 * shared.std() / 20
-    np.testing.assert_allclose(found["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half)
+    np.testing.assert_allclose(
+        found["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half
+    )
     half = 1.96 * own.std() / 20
     middle = own.mean() - 0.05
-    np.testing.assert_allclose(found["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half)
+    np.testing.assert_allclose(
+        found["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half
+    )
     assert found["psnr_pooled"]["generated"] == pytest.approx([20, 20])
     assert found["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
 
@@ -275,9 +321,18 @@ COLOURS = ("colourfulness", "colourfulness_absolute")
 @pytest.mark.parametrize(
     ("metric", "ends", "word"),
     [
-        ("l1", [-0.2, -0.1], "better"), ("l1", [0.1, 0.2], "worse"), ("l1", [-0.1, 0.1], "level"),
-        ("psnr", [0.1, 0.2], "better"), ("sepia", [0.1, 0.2], ""), ("frechet_lab", None, ""),
+        ("l1", [-0.2, -0.1], "better"),
+        ("l1", [0.1, 0.2], "worse"),
+        ("l1", [-0.1, 0.1], "level"),
+        ("psnr", [0.1, 0.2], "better"),
+        ("sepia", [0.1, 0.2], ""),
+        ("frechet_lab", None, ""),
     ],
-)  # fmt: skip
-def test_a_difference_counts_beyond_chance_alone(metric: str, ends: list[float] | None, word: str) -> None:
-    assert than_grey({"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric) == word
+)
+def test_a_difference_counts_beyond_chance_alone(
+    metric: str, ends: list[float] | None, word: str
+) -> None:
+    assert (
+        than_grey({"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric)
+        == word
+    )

@@ -41,7 +41,9 @@ class Small(nn.Module):
         super().__init__()
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
-            self.net = nn.Sequential(nn.Conv2d(3, 24, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.net = nn.Sequential(
+                nn.Conv2d(3, 24, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            )
             self.fc = nn.Linear(24, 30, bias=False)
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +67,9 @@ class Part(nn.Module):
 def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]) -> None:
     album = Album([inception_eye(Small(), splits=1)])
     for start in (16, 0, 32):
-        album.add({name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start)
+        album.add(
+            {name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start
+        )
     found = album.metrics()
     eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in shown.items()}
     for version in ("generated", "grey", "median"):
@@ -78,14 +82,18 @@ def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]
         score.update(eight_bits[version])
         assert found["fid"][version] == pytest.approx(float(distance.compute()), rel=1e-4)
         assert found["kid"][version] == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
-        assert found["inception_score"][version] == pytest.approx(float(score.compute()[0]), rel=1e-4)
+        assert found["inception_score"][version] == pytest.approx(
+            float(score.compute()[0]), rel=1e-4
+        )
     assert "truth" in found["inception_score"]
     assert "truth" not in found["fid"]
 
 
 def test_lpips_is_torchmetrics(shown: dict[str, Pictures], monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_vgg16("random", "", DEPTH_LPIPS)
-    monkeypatch.setattr(reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features)
+    monkeypatch.setattr(
+        reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features
+    )
     reference = reference_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
     rows = vgg_pairs(network, _lpips_weights())(shown)
     for version in ("generated", "grey", "median"):
@@ -118,13 +126,17 @@ def test_scaling_begins_at_the_first_pixel() -> None:
     assert row.tolist() == [0, 5, 10, 10]
 
 
-def test_without_weights_a_line_says_how_to_have_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_a_line_says_how_to_have_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     by = judges()
     assert [eye.name for eye in by.eyes] == ["lab_fields"]
     assert list(by.left_out) == ["fid, fid_diagonal, kid, inception_score", "vgg_distance, lpips"]
     assert all("--inception FILE" in how or "--vgg16 FILE" in how for how in by.left_out.values())
-    monkeypatch.setattr("colortrain.models.inception.INCEPTION", Published((tmp_path / "w-6726825d.pth").as_uri()))
+    monkeypatch.setattr(
+        "colortrain.models.inception.INCEPTION", Published((tmp_path / "w-6726825d.pth").as_uri())
+    )
     with pytest.raises(UserError, match=r"put the file into .* or leave out --inception"):
         judges(inception="imagenet")
 

@@ -26,18 +26,24 @@ def reference_fid(real: np.ndarray, fake: np.ndarray) -> float:
     """Heusel et al.'s equation 6 with scipy's matrix square root, in float64."""
     one, other = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
     root = np.trace(sqrtm(one @ other)).real
-    return float(np.square(real.mean(0) - fake.mean(0)).sum() + np.trace(one) + np.trace(other) - 2 * root)
+    return float(
+        np.square(real.mean(0) - fake.mean(0)).sum() + np.trace(one) + np.trace(other) - 2 * root
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_fid_is_the_reference(seed: int) -> None:
     real, fake = on_grid(features(seed)), on_grid(features(seed + 10, num=200))
-    assert fid(Moments.of(real), Moments.of(fake)) == pytest.approx(reference_fid(real, fake), rel=1e-9)
+    assert fid(Moments.of(real), Moments.of(fake)) == pytest.approx(
+        reference_fid(real, fake), rel=1e-9
+    )
 
 
 def test_rounding_does_not_show() -> None:
     real, fake = features(0), features(10)
-    assert fid(Moments.of(real), Moments.of(fake)) == pytest.approx(reference_fid(real, fake), rel=1e-5)
+    assert fid(Moments.of(real), Moments.of(fake)) == pytest.approx(
+        reference_fid(real, fake), rel=1e-5
+    )
 
 
 def test_fid_of_equal_sets_is_zero_even_when_singular() -> None:
@@ -66,7 +72,10 @@ def test_aruns_distance_is_not_fid() -> None:
     expected = 2 * (shift**2).sum() + (spread**2).sum()
     assert fid_diagonal(Moments.of(real), Moments.of(fake)) == pytest.approx(expected, rel=1e-9)
     mirrored = real * np.where(np.arange(12) % 2, 1, -1) + 0.0
-    centred, other = Moments.of(real - on_grid(real.mean(0))), Moments.of(mirrored - on_grid(mirrored.mean(0)))
+    centred, other = (
+        Moments.of(real - on_grid(real.mean(0))),
+        Moments.of(mirrored - on_grid(mirrored.mean(0))),
+    )
     assert fid_diagonal(centred, other) < 1e-6 < 0.1 < fid(centred, other)
 
 
@@ -132,7 +141,9 @@ def test_inception_score_is_the_formula() -> None:
 
 def test_inception_score_lies_between_one_and_the_classes() -> None:
     assert inception_score(np.zeros((40, 7)), splits=2) == pytest.approx((1, 0))
-    sure = np.tile(1000.0 * np.eye(5), (8, 1))  # each class equally often, without doubt; e^1000 would overflow
+    sure = np.tile(
+        1000.0 * np.eye(5), (8, 1)
+    )  # each class equally often, without doubt; e^1000 would overflow
     assert inception_score(sure, splits=4) == pytest.approx((5, 0))
     with pytest.raises(ValueError, match="as many pictures"):
         inception_score(np.zeros((3, 2)))
@@ -144,7 +155,10 @@ def test_mmd_is_the_sum_over_pairs() -> None:
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
         return float((x @ y / 3 + 1) ** 3)
 
-    within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (one, other)]
+    within = [
+        np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
+        for s in (one, other)
+    ]
     across = np.mean([kernel(x, y) for x in one for y in other])
     assert mmd(one, other) == pytest.approx(sum(within) - 2 * across, rel=1e-12)
 

@@ -43,7 +43,8 @@ def as_numpy(pictures: Tensor) -> np.ndarray:
 def test_psnr_equals_scikit_image_for_each_picture(truth: Tensor, other: Tensor) -> None:
     found = psnr(mse(Pictures(other).rgb, Pictures(truth).rgb))
     expected = [
-        peak_signal_noise_ratio(t, o, data_range=1) for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
+        peak_signal_noise_ratio(t, o, data_range=1)
+        for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -53,7 +54,13 @@ def test_ssim_equals_scikit_image_for_each_picture(truth: Tensor, other: Tensor,
     truth, other = truth[..., :size, :], other[..., :size, :]
     expected = [
         structural_similarity(
-            t, o, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            t,
+            o,
+            data_range=1,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
     ]
@@ -87,7 +94,9 @@ def test_equal_pictures_score_the_ends_of_the_scales(truth: Tensor) -> None:
 
 
 def test_psnr_of_a_known_error() -> None:
-    torch.testing.assert_close(psnr(torch.tensor([0.01, 1.0, 0.0])), torch.tensor([20.0, 0.0, 100.0]))
+    torch.testing.assert_close(
+        psnr(torch.tensor([0.01, 1.0, 0.0])), torch.tensor([20.0, 0.0, 100.0])
+    )
 
 
 def test_colourfulness_of_two_halves() -> None:
@@ -107,8 +116,13 @@ def test_colourfulness_follows_its_formula_on_photographs(truth: Tensor) -> None
 
 
 def test_the_absolute_variant_follows_its_formula_on_photographs(truth: Tensor) -> None:
-    for found, rgb in zip(colourfulness_absolute(Pictures(truth).rgb), as_numpy(truth) * 255, strict=True):
-        rg, yb = np.abs(rgb[..., 0] - rgb[..., 1]), np.abs(0.5 * (rgb[..., 0] + rgb[..., 1]) - rgb[..., 2])
+    for found, rgb in zip(
+        colourfulness_absolute(Pictures(truth).rgb), as_numpy(truth) * 255, strict=True
+    ):
+        rg, yb = (
+            np.abs(rgb[..., 0] - rgb[..., 1]),
+            np.abs(0.5 * (rgb[..., 0] + rgb[..., 1]) - rgb[..., 2]),
+        )
         expected = np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
@@ -116,7 +130,12 @@ def test_the_absolute_variant_follows_its_formula_on_photographs(truth: Tensor) 
 def test_grey_has_the_true_lightness_and_no_colour(truth: Tensor, other: Tensor) -> None:
     rows = per_image(versions(other, truth))
     np.testing.assert_allclose(rows["colourfulness.grey"], 0, atol=0.1)
-    np.testing.assert_allclose(rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5)
+    np.testing.assert_allclose(
+        rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5
+    )
     grey = as_numpy(Pictures(truth).with_ab(0).lab)
-    expected = [peak_signal_noise_ratio(t, g, data_range=1) for t, g in zip(as_numpy(truth), grey, strict=True)]
+    expected = [
+        peak_signal_noise_ratio(t, g, data_range=1)
+        for t, g in zip(as_numpy(truth), grey, strict=True)
+    ]
     np.testing.assert_allclose(rows["psnr.grey"], expected, rtol=1e-5)

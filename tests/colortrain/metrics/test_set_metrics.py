@@ -29,8 +29,16 @@ def distance(truth: Tensor, ab: Tensor) -> float:
 
 
 def test_fields_are_means_and_spreads_of_cells(truth: Tensor) -> None:
-    cells = truth.double().numpy().reshape(40, 3, 4, 8, 4, 8).transpose(0, 1, 2, 4, 3, 5).reshape(40, 3, 16, 64)
-    expected = np.concatenate([cells.mean(-1).reshape(40, -1), cells[:, 1:].std(-1).reshape(40, -1)], axis=1)
+    cells = (
+        truth.double()
+        .numpy()
+        .reshape(40, 3, 4, 8, 4, 8)
+        .transpose(0, 1, 2, 4, 3, 5)
+        .reshape(40, 3, 16, 64)
+    )
+    expected = np.concatenate(
+        [cells.mean(-1).reshape(40, -1), cells[:, 1:].std(-1).reshape(40, -1)], axis=1
+    )
     np.testing.assert_allclose(colour_fields(truth), expected, atol=1e-9)
 
 
@@ -38,11 +46,15 @@ def test_worse_colours_are_farther(truth: Tensor) -> None:
     """Fading, other hues, one colour for all, and the right colours on the wrong pictures; the truth is at 0."""
     ab = truth[:, 1:]
     quarter = torch.stack([-ab[:, 1], ab[:, 0]], dim=1)
-    assert distance(truth, ab) == pytest.approx(0, abs=0.01)  # of 20,000 for grey: fewer pictures than features
+    assert distance(truth, ab) == pytest.approx(
+        0, abs=0.01
+    )  # of 20,000 for grey: fewer pictures than features
     fading = [distance(truth, share * ab) for share in (0.9, 0.6, 0.3, 0.0)]
     assert fading == sorted(fading)
     assert distance(truth, quarter) > distance(truth, 0.9 * ab)
-    assert distance(truth, ab.mean(dim=(0, 2, 3), keepdim=True).expand_as(ab)) > distance(truth, 0.6 * ab)
+    assert distance(truth, ab.mean(dim=(0, 2, 3), keepdim=True).expand_as(ab)) > distance(
+        truth, 0.6 * ab
+    )
     assert distance(truth, ab.roll(1, dims=0)) > 10 * fading[0]
 
 
@@ -70,7 +82,13 @@ def test_batches_in_any_order_give_the_same_bits(truth: Tensor) -> None:
     for order in ([0, 1, 2], [2, 0, 1]):
         album = Album([LAB_FIELDS])
         for part in order:
-            album.add({name: Pictures(shown.lab[16 * part : 16 * part + 16]) for name, shown in pictures.items()}, part)
+            album.add(
+                {
+                    name: Pictures(shown.lab[16 * part : 16 * part + 16])
+                    for name, shown in pictures.items()
+                },
+                part,
+            )
         found.append(album.metrics())
     assert found[0] == found[1]
     assert math.isfinite(found[0]["frechet_lab"]["generated"])

@@ -30,7 +30,9 @@ def test_unet_shapes_at_256() -> None:
     assert isinstance(network, UNet)
     shapes = []
     for layer in [*network.encoder, *network.decoder]:
-        layer.register_forward_hook(lambda _, __, output: shapes.append((output.shape[1], output.shape[2])))
+        layer.register_forward_hook(
+            lambda _, __, output: shapes.append((output.shape[1], output.shape[2]))
+        )
     assert network(torch.empty(2, 1, 256, 256, device="meta")).shape == (2, 2, 256, 256)
     widths = [64, 128, 256, 512, 512, 512, 512, 512]
     down = [(width, 256 // 2 ** (i + 1)) for i, width in enumerate(widths)]
@@ -40,7 +42,9 @@ def test_unet_shapes_at_256() -> None:
 def test_dropout_stands_in_the_first_three_decoder_blocks() -> None:
     network = on_meta(UNetConfig())
     assert isinstance(network, UNet)
-    assert [isinstance(up.dropout, torch.nn.Dropout) for up in network.decoder] == [True] * 3 + [False] * 4
+    assert [isinstance(up.dropout, torch.nn.Dropout) for up in network.decoder] == [True] * 3 + [
+        False
+    ] * 4
 
 
 @pytest.mark.parametrize(("size", "levels"), [(32, 5), (64, 6), (64, 3), (256, 8)])
@@ -65,7 +69,10 @@ def test_output_is_bounded_and_depends_on_each_skip() -> None:
 def test_critic_count_and_map() -> None:
     network = on_meta(PatchCriticConfig())
     assert num_parameters(network) == 2_765_633
-    pictures = torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta")
+    pictures = (
+        torch.empty(2, 1, 256, 256, device="meta"),
+        torch.empty(2, 2, 256, 256, device="meta"),
+    )
     assert network(*pictures).shape == (2, 1, 30, 30)
 
 
@@ -76,7 +83,9 @@ def test_critic_layers_at_256() -> None:
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
             count = num_parameters(layer)
-            layer.register_forward_hook(lambda _, __, out, n=count: rows.append((out.shape[1], out.shape[2], n)))
+            layer.register_forward_hook(
+                lambda _, __, out, n=count: rows.append((out.shape[1], out.shape[2], n))
+            )
     network(torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta"))
     assert rows == [
         (64, 128, 3_136),
@@ -114,7 +123,10 @@ def test_critic_says_when_no_patch_fits(size: int, fits: bool) -> None:
     config = PatchCriticConfig(base_channels=2)
     if fits:
         config.check_size(size)
-        assert on_meta(config)(*(torch.empty(1, c, size, size, device="meta") for c in (1, 2))).numel() > 0
+        assert (
+            on_meta(config)(*(torch.empty(1, c, size, size, device="meta") for c in (1, 2))).numel()
+            > 0
+        )
     else:
         with pytest.raises(ValueError, match="no patch"):
             config.check_size(size)

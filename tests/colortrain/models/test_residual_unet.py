@@ -23,7 +23,12 @@ def small(**settings: object) -> ResidualUNet:
 
 def test_colours_are_those_that_screens_show() -> None:
     colours = {(float(a), float(b)) for a, b in colours_in_gamut()}
-    assert {(0, 0), (80, 60), (-80, 80), (80, -100)} <= colours  # grey, and near red, green and blue
+    assert {
+        (0, 0),
+        (80, 60),
+        (-80, 80),
+        (80, -100),
+    } <= colours  # grey, and near red, green and blue
     assert not {(110, 110), (-110, -110), (-60, -60), (110, 0)} & colours
     assert 200 < len(colours) < 313  # Zhang et al. also count some that clipping moves
 
@@ -68,8 +73,13 @@ def test_sizes_that_cannot_pass_are_told() -> None:
 def test_cross_entropy_of_ignorance_and_of_certainty() -> None:
     lookup, count = nearest_in_gamut(), len(colours_in_gamut())
     ab = torch.from_numpy(colours_in_gamut()[:50]).T.reshape(1, 2, 5, 10)
-    assert float(cross_entropy(torch.zeros(1, count, 5, 10), ab, lookup)) == pytest.approx(math.log(count), rel=1e-5)
-    sure = torch.nn.functional.one_hot(torch.arange(50).reshape(1, 5, 10), count).permute(0, 3, 1, 2) * 50.0
+    assert float(cross_entropy(torch.zeros(1, count, 5, 10), ab, lookup)) == pytest.approx(
+        math.log(count), rel=1e-5
+    )
+    sure = (
+        torch.nn.functional.one_hot(torch.arange(50).reshape(1, 5, 10), count).permute(0, 3, 1, 2)
+        * 50.0
+    )
     assert float(cross_entropy(sure, ab, lookup)) == pytest.approx(0, abs=1e-5)
 
 
@@ -85,10 +95,17 @@ def test_the_target_means_the_true_colour() -> None:
 
 def test_colour_bins_ask_for_a_network_that_weighs_colours() -> None:
     network = small().train()
-    resources = Resources(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)), network)
+    resources = Resources(
+        torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)), network
+    )
     batch = Batch(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 1, 1))
     measure = ColourBins().build(resources)
     assert float(measure(network(batch.L), batch).detach()) > 0
-    other = Resources(torch.device("cpu"), SymmetricCodec(), resources.histogram, UNetConfig(base_channels=2).build())
+    other = Resources(
+        torch.device("cpu"),
+        SymmetricCodec(),
+        resources.histogram,
+        UNetConfig(base_channels=2).build(),
+    )
     with pytest.raises(UserError, match="weighs colours"):
         ColourBins().build(other)

@@ -21,7 +21,13 @@ from colortrain.training.trainer import Trainer
 from shards.errors import UserError
 from tests.support.small_shard_set import small_set
 
-THIN = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4", "images=4"]
+THIN = [
+    "size=32",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+    "images=4",
+]
 
 
 def norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
@@ -36,15 +42,22 @@ def block(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     }
     shapes |= {f"{name}.conv2.weight": (outputs, outputs, 3, 3), **norm(f"{name}.bn2", outputs)}
     if inputs != outputs:
-        shapes |= {f"{name}.downsample.0.weight": (outputs, inputs, 1, 1), **norm(f"{name}.downsample.1", outputs)}
+        shapes |= {
+            f"{name}.downsample.0.weight": (outputs, inputs, 1, 1),
+            **norm(f"{name}.downsample.1", outputs),
+        }
     return shapes
 
 
 def published_layout() -> dict[str, tuple[int, ...]]:
     """torchvision's resnet18 state dict, less fc.weight and fc.bias."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
-    for layer, (inputs, outputs) in enumerate([(64, 64), (64, 128), (128, 256), (256, 512)], start=1):
-        shapes |= block(f"layer{layer}.0", inputs, outputs) | block(f"layer{layer}.1", outputs, outputs)
+    for layer, (inputs, outputs) in enumerate(
+        [(64, 64), (64, 128), (128, 256), (256, 512)], start=1
+    ):
+        shapes |= block(f"layer{layer}.0", inputs, outputs) | block(
+            f"layer{layer}.1", outputs, outputs
+        )
     return shapes
 
 
@@ -54,7 +67,9 @@ def on_meta() -> ResNet18UNet:
 
 
 def test_encoder_has_torchvisions_names_and_shapes() -> None:
-    assert {name: tuple(value.shape) for name, value in on_meta().encoder.state_dict().items()} == published_layout()
+    assert {
+        name: tuple(value.shape) for name, value in on_meta().encoder.state_dict().items()
+    } == published_layout()
 
 
 def test_counts() -> None:
@@ -62,7 +77,10 @@ def test_counts() -> None:
     assert num_parameters(network) == 14_720_578
     assert num_parameters(network.encoder) == 11_176_512
     assert num_parameters(network.head) == 4_098
-    assert [num_parameters(block) for block in network.encoder.layer2] == [230_144, 295_424]  # figure 12
+    assert [num_parameters(block) for block in network.encoder.layer2] == [
+        230_144,
+        295_424,
+    ]  # figure 12
 
 
 def test_shapes_at_256() -> None:
@@ -70,7 +88,9 @@ def test_shapes_at_256() -> None:
     network = on_meta()
     shapes = []
     for part in [network.encoder.layer1, network.encoder.layer4, *network.decoder]:
-        part.register_forward_hook(lambda _, __, output: shapes.append((output.shape[1], output.shape[2])))
+        part.register_forward_hook(
+            lambda _, __, output: shapes.append((output.shape[1], output.shape[2]))
+        )
     assert network(torch.empty(2, 1, 256, 256, device="meta")).shape == (2, 2, 256, 256)
     assert shapes == [(64, 64), (512, 8), (256, 16), (128, 32), (64, 64), (64, 128)]
 
@@ -123,13 +143,19 @@ def test_weights_from_a_path(tmp_path: Path, suffix: str) -> None:
     before = network.state_dict()["decoder.0.conv.weight"].clone()
     config.pretrain(network)
     loaded = network.encoder.state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in tensors.items() if not name.startswith("fc"))
+    assert all(
+        torch.equal(loaded[name], value)
+        for name, value in tensors.items()
+        if not name.startswith("fc")
+    )
     assert torch.equal(network.state_dict()["decoder.0.conv.weight"], before)
 
 
 def test_wrong_files_are_one_line(tmp_path: Path) -> None:
     config = ResNet18UNetConfig(base_channels=4, pretrained=str(tmp_path / "w.pth"))
-    with pytest.raises(UserError, match=r"no weights file .*w\.pth: give imagenet, .* generator\.pretrained=none"):
+    with pytest.raises(
+        UserError, match=r"no weights file .*w\.pth: give imagenet, .* generator\.pretrained=none"
+    ):
         config.pretrain(config.build())
     (tmp_path / "w.pth").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="holds no weights that load safely"):
@@ -138,7 +164,9 @@ def test_wrong_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks 99 of 100 tensors, bn1\.weight first"):
         config.pretrain(config.build())
     torch.save(weights_of(ResNet18UNetConfig(base_channels=2)), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"conv1.weight is \(2, 3, 7, 7\), the network's is \(4, 3, 7, 7\)"):
+    with pytest.raises(
+        UserError, match=r"conv1.weight is \(2, 3, 7, 7\), the network's is \(4, 3, 7, 7\)"
+    ):
         config.pretrain(config.build())
 
 
@@ -164,7 +192,9 @@ def test_download_is_checked_and_kept(tmp_path: Path, cache: Path) -> None:
     named.unlink()  # from the cache now
     assert load_weights("imagenet", published, "do without")["a"].tolist() == [0, 1, 2]
     (cache / named.name).write_bytes(content[:-1])
-    with pytest.raises(UserError, match=r"is damaged: its SHA-256 does not begin with .*; delete the file"):
+    with pytest.raises(
+        UserError, match=r"is damaged: its SHA-256 does not begin with .*; delete the file"
+    ):
         load_weights("imagenet", published, "do without")
 
 
@@ -178,14 +208,20 @@ def test_a_download_of_something_else_is_refused(tmp_path: Path, cache: Path) ->
 def test_without_a_network_a_run_ends_in_one_line_and_writes_nothing(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colortrain.models.resnet18.RESNET18", Published((tmp_path / "resnet18-f37072fd.pth").as_uri()))
+    monkeypatch.setattr(
+        "colortrain.models.resnet18.RESNET18",
+        Published((tmp_path / "resnet18-f37072fd.pth").as_uri()),
+    )
     recipe = override(get_recipe("nampouri_resnet18"), [*THIN, "generator.base_channels=64"])
     data = open_data(small_set(tmp_path / "set", size=32, count=4, splits=("train", "val")), recipe)
     with pytest.raises(UserError) as error:
         Trainer(recipe, data, tmp_path / "run", make_accelerator())
     words = str(error.value)
     assert "\n" not in words
-    assert all(word in words for word in ("resnet18-f37072fd.pth", str(cache), "--set generator.pretrained=none"))
+    assert all(
+        word in words
+        for word in ("resnet18-f37072fd.pth", str(cache), "--set generator.pretrained=none")
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -197,7 +233,9 @@ def test_only_a_fresh_run_asks_for_weights(tmp_path: Path) -> None:
     data = open_data(small_set(tmp_path / "set", size=32, count=8, splits=("train", "val")), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())
     begun = trainer.generator.module.state_dict()["encoder.layer2.0.conv1.weight"]
-    assert torch.equal(begun.cpu(), weights_of(ResNet18UNetConfig(base_channels=4))["layer2.0.conv1.weight"])
+    assert torch.equal(
+        begun.cpu(), weights_of(ResNet18UNetConfig(base_channels=4))["layer2.0.conv1.weight"]
+    )
     trainer.train()
     path.unlink()
     longer = override(recipe, ["images=8"])

@@ -36,7 +36,11 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
 
     def of_size(size: int) -> Path:
         folder = root / str(size)
-        return folder if folder.is_dir() else small_set(folder, size=size, count=12, splits=("train", "val"))
+        return (
+            folder
+            if folder.is_dir()
+            else small_set(folder, size=size, count=12, splits=("train", "val"))
+        )
 
     return of_size
 
@@ -47,7 +51,11 @@ def journal(run: Path) -> list[dict[str, Any]]:
 
 def weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the trained kernels and matrices: a bias before a norm has no gradient, so it may stand still."""
-    found = {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
+    found = {
+        name: value.detach().clone()
+        for name, value in network.named_parameters()
+        if value.requires_grad
+    }
     return {name: value for name, value in found.items() if value.ndim > 1}
 
 
@@ -70,7 +78,9 @@ def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_trains_what_it_should_and_colours_the_same_after_loading(name: str, sets: Sets, tmp_path: Path) -> None:
+def test_trains_what_it_should_and_colours_the_same_after_loading(
+    name: str, sets: Sets, tmp_path: Path
+) -> None:
     recipe = get_recipe(name)
     recipe = thin(recipe, steps=10) if recipe.span else thin(recipe)  # to what comes in late
     recipe.check()
@@ -111,7 +121,9 @@ def test_json_and_back(name: str, change: Callable[[Recipe], Recipe], tmp_path: 
 @pytest.mark.distributed
 def test_every_recipe_passes_every_door_on_two_processes(sets: Sets, tmp_path: Path) -> None:
     shards = {recipe.size: sets(recipe.size) for recipe in map(thin, map(get_recipe, RECIPES))}
-    done = run_door("tests.support.step_all_recipes", [tmp_path, shards[32].parent, *RECIPES], processes=2)
+    done = run_door(
+        "tests.support.step_all_recipes", [tmp_path, shards[32].parent, *RECIPES], processes=2
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     for name in RECIPES:
         lines = journal(tmp_path / name / "run")
@@ -130,7 +142,9 @@ def test_every_recipe_passes_every_door_on_two_processes(sets: Sets, tmp_path: P
 @pytest.mark.parametrize("name", RECIPES)
 def test_published_size_takes_a_turn(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = command("tests.support.full_size_recipe", [name])
-    done = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=850, check=False)
+    done = subprocess.run(
+        line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=850, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(math.isfinite(value) for value in found["losses"].values())

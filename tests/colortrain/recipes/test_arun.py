@@ -32,7 +32,9 @@ def res_unet() -> ResUNet:
     return network
 
 
-def shapes_of(network: nn.Module, layers: list[nn.Module], *inputs: torch.Tensor) -> list[tuple[int, ...]]:
+def shapes_of(
+    network: nn.Module, layers: list[nn.Module], *inputs: torch.Tensor
+) -> list[tuple[int, ...]]:
     """What each layer gives out in one pass, without the batch."""
     shapes: list[tuple[int, ...]] = []
     for layer in layers:
@@ -122,7 +124,9 @@ def test_nothing_bounds_the_output() -> None:
     assert made.min() < -0.5
 
 
-@pytest.mark.parametrize(("size", "fits"), [(8, False), (16, True), (36, False), (40, True), (224, True)])
+@pytest.mark.parametrize(
+    ("size", "fits"), [(8, False), (16, True), (36, False), (40, True), (224, True)]
+)
 def test_generator_says_which_sizes_fit(size: int, fits: bool) -> None:
     config = ResUNetConfig(base_channels=2)
     if not fits:
@@ -130,7 +134,12 @@ def test_generator_says_which_sizes_fit(size: int, fits: bool) -> None:
             config.check_size(size)
         return
     config.check_size(size)
-    assert config.build().train()(torch.rand(1, 1, size, size)).shape == (1, 2, size, size)  # one picture, BatchNorm
+    assert config.build().train()(torch.rand(1, 1, size, size)).shape == (
+        1,
+        2,
+        size,
+        size,
+    )  # one picture, BatchNorm
 
 
 def test_critic_count_shapes_and_norms() -> None:
@@ -138,12 +147,17 @@ def test_critic_count_shapes_and_norms() -> None:
     network = on_meta(GlobalCriticConfig())
     assert num_parameters(network) == 2_757_057
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    pictures = torch.empty(2, 1, 224, 224, device="meta"), torch.empty(2, 2, 224, 224, device="meta")
+    pictures = (
+        torch.empty(2, 1, 224, 224, device="meta"),
+        torch.empty(2, 2, 224, 224, device="meta"),
+    )
     shapes = shapes_of(network, [*convolutions, network], *pictures)
     assert shapes == [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (1,)]
     assert [type(layer).__name__ for layer in network.get_submodule("layers").children()] == [
-        "Conv2d", "LeakyReLU", *["Conv2d", "InstanceNorm2d", "LeakyReLU"] * 3,
-    ]  # fmt: skip
+        "Conv2d",
+        "LeakyReLU",
+        *["Conv2d", "InstanceNorm2d", "LeakyReLU"] * 3,
+    ]
 
 
 def test_critic_scores_are_unbounded_and_each_picture_has_its_own() -> None:
@@ -166,17 +180,23 @@ def test_critic_says_which_sizes_fit() -> None:
         config.check_size(31)
 
 
-@pytest.mark.parametrize(("name", "heard"), [("arun_wgan_gp", False), ("arun_wgan_gp_adversarial", True)])
-def test_the_critic_moves_the_generator_only_where_the_abstract_is_read(name: str, heard: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "heard"), [("arun_wgan_gp", False), ("arun_wgan_gp_adversarial", True)]
+)
+def test_the_critic_moves_the_generator_only_where_the_abstract_is_read(
+    name: str, heard: bool, tmp_path: Path
+) -> None:
     """Beside two different critics, equation 6 gives one and the same generator, bit for bit."""
     recipe, shards = thin(get_recipe(name)), small_set(tmp_path / "shards", count=4)
     generators = []
     for channels in (4, 6):
         critic = dataclasses.replace(GlobalCriticConfig(), base_channels=channels)
         trainer = Trainer(
-            dataclasses.replace(recipe, critic=critic), open_data(shards, recipe), tmp_path / f"{channels}",
+            dataclasses.replace(recipe, critic=critic),
+            open_data(shards, recipe),
+            tmp_path / f"{channels}",
             make_accelerator(),
-        )  # fmt: skip
+        )
         trainer.train()
         generators.append(trainer.generator.module.state_dict())
     same = all(torch.equal(value, generators[1][name]) for name, value in generators[0].items())

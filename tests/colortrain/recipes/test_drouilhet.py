@@ -32,7 +32,9 @@ def test_generator_shapes_at_256() -> None:
     assert isinstance(network, DeepUNet)
     shapes = []
     for block in [*network.encoder, *network.decoder]:
-        block.register_forward_hook(lambda _, __, output: shapes.append((output.shape[1], output.shape[2])))
+        block.register_forward_hook(
+            lambda _, __, output: shapes.append((output.shape[1], output.shape[2]))
+        )
     assert network(torch.empty(2, 1, 256, 256, device="meta")).shape == (2, 2, 256, 256)
     down = [(64, 256), (128, 128), (256, 64), (512, 32), (1024, 16)]
     assert shapes == down + down[-2::-1]
@@ -58,7 +60,10 @@ def test_a_size_the_generator_cannot_take_says_what_fits() -> None:
 
 @pytest.mark.parametrize(("depth", "side"), [(3, 32), (4, 16), (5, 8)])
 def test_critic_map_has_a_score_for_every_square(depth: int, side: int) -> None:
-    pictures = torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta")
+    pictures = (
+        torch.empty(2, 1, 256, 256, device="meta"),
+        torch.empty(2, 2, 256, 256, device="meta"),
+    )
     assert on_meta(SquareCriticConfig(depth=depth))(*pictures).shape == (2, 1, side, side)
 
 
@@ -66,17 +71,28 @@ def test_critic_counts() -> None:
     """Kernels 3-64-128-256-512-1; BatchNorm adds two numbers a channel, the deviation one channel to the last."""
     kernels = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 1
     assert num_parameters(on_meta(SquareCriticConfig(norm="instance"))) == kernels
-    assert num_parameters(on_meta(SquareCriticConfig(norm="batch"))) == kernels + 2 * (128 + 256 + 512) == 2_765_633
+    assert (
+        num_parameters(on_meta(SquareCriticConfig(norm="batch")))
+        == kernels + 2 * (128 + 256 + 512)
+        == 2_765_633
+    )
     assert num_parameters(on_meta(SquareCriticConfig(norm="none"))) == kernels + 128 + 256 + 512
-    assert num_parameters(on_meta(SquareCriticConfig(norm="instance", minibatch_stddev=True))) == kernels + 16
+    assert (
+        num_parameters(on_meta(SquareCriticConfig(norm="instance", minibatch_stddev=True)))
+        == kernels + 16
+    )
 
 
-@pytest.mark.parametrize(("norm", "size", "fits"), [("batch", 16, True), ("instance", 16, False), ("batch", 40, False)])
+@pytest.mark.parametrize(
+    ("norm", "size", "fits"), [("batch", 16, True), ("instance", 16, False), ("batch", 40, False)]
+)
 def test_critic_says_what_fits(norm: Norm, size: int, fits: bool) -> None:
     config = SquareCriticConfig(base_channels=2, norm=norm)
     if fits:
         config.check_size(size)
-        assert config.build()(torch.randn(2, 1, size, size), torch.randn(2, 2, size, size)).shape == (2, 1, 1, 1)
+        assert config.build()(
+            torch.randn(2, 1, size, size), torch.randn(2, 2, size, size)
+        ).shape == (2, 1, 1, 1)
     else:
         with pytest.raises(ValueError, match=r"smaller critic\.depth"):
             config.check_size(size)
@@ -96,7 +112,9 @@ def test_pixel_norm_in_bfloat16_is_as_good_as_its_numbers(scale: float) -> None:
 
 def test_pixel_norm_makes_the_mean_square_one() -> None:
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
-    torch.testing.assert_close(PixelNorm()(x).square().mean(1), torch.ones(2, 3, 3, dtype=torch.float64))
+    torch.testing.assert_close(
+        PixelNorm()(x).square().mean(1), torch.ones(2, 3, 3, dtype=torch.float64)
+    )
     assert PixelNorm()(torch.zeros(1, 8, 2, 2)).abs().max() == 0
 
 
@@ -127,7 +145,9 @@ def test_deviation_of_two_pictures_is_half_their_distance() -> None:
 def test_the_deviation_reaches_every_score() -> None:
     """A critic with the channel tells a batch of one picture from a batch of several, picture for picture."""
     torch.manual_seed(0)
-    critic = SquareCriticConfig(base_channels=4, depth=2, norm="none", minibatch_stddev=True).build()
+    critic = SquareCriticConfig(
+        base_channels=4, depth=2, norm="none", minibatch_stddev=True
+    ).build()
     L, colour = torch.randn(3, 1, 16, 16), torch.randn(3, 2, 16, 16)
 
     def alone(i: int) -> Tensor:
@@ -144,7 +164,9 @@ def test_gan_as_published() -> None:
     assert isinstance(game, BCE)
     undecided, best = torch.zeros(1), torch.tensor([1.3863])  # logit(.8)
     assert game.critic(undecided, undecided).item() == pytest.approx(0.693, abs=1e-3)
-    assert game.critic(best, -best).item() == pytest.approx(0.500, abs=1e-3)  # section 4.1: "around 0.6-0.7"
+    assert game.critic(best, -best).item() == pytest.approx(
+        0.500, abs=1e-3
+    )  # section 4.1: "around 0.6-0.7"
     term = recipe.objective.reconstruction[0]
     assert isinstance(term, RebalancedL1)
     assert (term.weight.at(26), term.mode, term.largest, term.least) == (70, "populated", 5, 0.5)
@@ -153,7 +175,14 @@ def test_gan_as_published() -> None:
 def test_wgan_weight_follows_the_epoch() -> None:
     recipe = get_recipe("drouilhet_wgan_gp")
     at = recipe.objective.reconstruction[0].weight.at
-    assert [at(epoch) for epoch in (0, 18.99, 19, 25.99, 26, 40)] == [70, 70, 10, 10, 30, 30]  # section 7.5
+    assert [at(epoch) for epoch in (0, 18.99, 19, 25.99, 26, 40)] == [
+        70,
+        70,
+        10,
+        10,
+        30,
+        30,
+    ]  # section 7.5
     assert recipe.n_critic == 5
     assert recipe.objective.penalties[0].weight.at(0) == 10
 
@@ -167,6 +196,8 @@ def test_progan_has_no_l1() -> None:
     assert nn.BatchNorm2d not in norms
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith(("drouilhet", "nampouri_r"))])
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if name.startswith(("drouilhet", "nampouri_r"))]
+)
 def test_recipes_fit_together(name: str) -> None:
     get_recipe(name).check()

@@ -19,7 +19,9 @@ from tests.support.thin_recipes import thin
 
 def test_the_rate_rises_in_a_tenth_and_falls_as_a_cosine() -> None:
     rate = cosine(10)
-    assert [rate.at(epoch) for epoch in (0, 0.5, 1, 10, 11)] == pytest.approx([0.01, 0.505, 1, 0, 0])
+    assert [rate.at(epoch) for epoch in (0, 0.5, 1, 10, 11)] == pytest.approx(
+        [0.01, 0.505, 1, 0, 0]
+    )
     assert rate.at(5.5) == pytest.approx((1 + math.cos(math.pi / 2)) / 2, abs=1e-3)
 
 
@@ -29,11 +31,17 @@ def test_a_recipe_with_a_span_goes_through_it_however_long_it_runs(
     span: float, in_epochs: bool, tmp_path: Path
 ) -> None:
     recipe = dataclasses.replace(thin(flagship(), steps=4), span=span)
-    data = open_data(small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe)
+    data = open_data(
+        small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe
+    )
     if in_epochs:
         recipe = dataclasses.replace(recipe, images=None, epochs=16 / len(data.train))
     Trainer(recipe, data, tmp_path / "run", make_accelerator()).train()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     rates = [line["lr"] for line in lines if line["kind"] == "train"]
     clock = [step * (span / 4 if span else 4 / len(data.train)) for step in (1, 2, 3, 4)]
-    assert rates == pytest.approx([recipe.generator_adam.lr * recipe.learning_rate.at(epoch) for epoch in clock])
+    assert rates == pytest.approx(
+        [recipe.generator_adam.lr * recipe.learning_rate.at(epoch) for epoch in clock]
+    )

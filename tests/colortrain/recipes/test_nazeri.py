@@ -23,7 +23,17 @@ from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from shards.errors import UserError
 
-CIFAR_LAYERS = [(64, 32), (128, 16), (256, 8), (512, 4), (512, 2), (512, 4), (256, 8), (128, 16), (64, 32)]
+CIFAR_LAYERS = [
+    (64, 32),
+    (128, 16),
+    (256, 8),
+    (512, 4),
+    (512, 2),
+    (512, 4),
+    (256, 8),
+    (128, 16),
+    (64, 32),
+]
 PLACES_LAYERS = [  # figure 2: 256 px down to 2, and up again
     *[(64, 256), (64, 128), (128, 64), (256, 32), (512, 16), (512, 8), (512, 4), (512, 2)],
     *[(512, 4), (512, 8), (512, 16), (256, 32), (128, 64), (64, 128), (64, 256)],
@@ -56,7 +66,8 @@ def test_the_papers_first_layer_has_no_norm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "layers"), [("nazeri_gan", 32, CIFAR_LAYERS), ("nazeri_gan_places", 256, PLACES_LAYERS)]
+    ("name", "size", "layers"),
+    [("nazeri_gan", 32, CIFAR_LAYERS), ("nazeri_gan_places", 256, PLACES_LAYERS)],
 )
 def test_shapes_of_every_layer(name: str, size: int, layers: list[tuple[int, int]]) -> None:
     config = get_recipe(name).generator
@@ -65,18 +76,25 @@ def test_shapes_of_every_layer(name: str, size: int, layers: list[tuple[int, int
     shapes = []
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_hook(lambda _, __, output: shapes.append((output.shape[1], output.shape[2])))
+            layer.register_forward_hook(
+                lambda _, __, output: shapes.append((output.shape[1], output.shape[2]))
+            )
     assert network(torch.empty(2, 1, size, size, device="meta")).shape == (2, 3, size, size)
     assert shapes == layers
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 4), (256, 32)])
 def test_critic_map_is_an_eighth(size: int, side: int) -> None:
-    pictures = torch.empty(2, 1, size, size, device="meta"), torch.empty(2, 3, size, size, device="meta")
+    pictures = (
+        torch.empty(2, 1, size, size, device="meta"),
+        torch.empty(2, 3, size, size, device="meta"),
+    )
     assert on_meta(SameCriticConfig())(*pictures).shape == (2, 1, side, side)
 
 
-@pytest.mark.parametrize(("levels", "first_width", "size"), [(1, 1, 8), (3, 2, 32), (4, 2, 48), (7, 1, 256), (2, 8, 8)])
+@pytest.mark.parametrize(
+    ("levels", "first_width", "size"), [(1, 1, 8), (3, 2, 32), (4, 2, 48), (7, 1, 256), (2, 8, 8)]
+)
 def test_thin_generators_keep_the_size(levels: int, first_width: int, size: int) -> None:
     config = FullyConvolutionalConfig(base_channels=2, levels=levels, first_width=first_width)
     config.check_size(size)
@@ -95,7 +113,8 @@ def test_same_padding_is_tensorflows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "connections"), [(nn.Conv2d(64, 256, 4), 64 * 16), (nn.ConvTranspose2d(256, 64, 4, stride=2), 256 * 4)]
+    ("layer", "connections"),
+    [(nn.Conv2d(64, 256, 4), 64 * 16), (nn.ConvTranspose2d(256, 64, 4, stride=2), 256 * 4)],
 )
 def test_he_init(layer: nn.Conv2d | nn.ConvTranspose2d, connections: int) -> None:
     """Half the variance of ReLU's unit normal input comes out doubled: 1 again, in the middle of a large picture."""
@@ -113,7 +132,9 @@ def test_dropout_stands_in_the_first_decoder_blocks() -> None:
     def where(name: str) -> list[bool]:
         config = get_recipe(name).generator
         network = on_meta(config)  # type: ignore[arg-type]
-        return [isinstance(m.dropout, nn.Dropout) for m in network.modules() if isinstance(m, Expand)]
+        return [
+            isinstance(m.dropout, nn.Dropout) for m in network.modules() if isinstance(m, Expand)
+        ]
 
     assert where("nazeri_gan") == [True] * 2 + [False] * 2
     assert where("nazeri_gan_places") == [True] * 3 + [False] * 4
@@ -142,7 +163,10 @@ def _but_the_skip(output: torch.Tensor) -> torch.Tensor:
 
 def test_recipes_as_published() -> None:
     gan, places = get_recipe("nazeri_gan"), get_recipe("nazeri_gan_places")
-    assert [(r.size, r.batch_size, r.epochs) for r in (gan, places)] == [(32, 128, 200), (256, 16, 20)]  # table 1
+    assert [(r.size, r.batch_size, r.epochs) for r in (gan, places)] == [
+        (32, 128, 200),
+        (256, 16, 20),
+    ]  # table 1
     for recipe in (gan, places):
         recipe.check()
         assert recipe.generator_adam == recipe.critic_adam
@@ -165,7 +189,10 @@ def test_the_baseline_has_no_game() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("size=40", r"4 levels need a size that is 16 times 2 or more, got 40: set generator\.levels=3"),
+        (
+            "size=40",
+            r"4 levels need a size that is 16 times 2 or more, got 40: set generator\.levels=3",
+        ),
         ("size=16", r"got 16: set generator\.levels=3"),
         ("size=33", "a power of two"),
         ("critic.inputs=3", "set critic.inputs"),
@@ -176,7 +203,9 @@ def test_what_does_not_fit_is_named(setting: str, words: str) -> None:
         override(get_recipe("nazeri_gan"), [setting]).check()
 
 
-@pytest.mark.parametrize("setting", ["generator.base_channels=0", "generator.levels=0", "generator.dropout=1"])
+@pytest.mark.parametrize(
+    "setting", ["generator.base_channels=0", "generator.levels=0", "generator.dropout=1"]
+)
 def test_impossible_generators_are_refused(setting: str) -> None:
     with pytest.raises(UserError, match=r"generator\."):
         override(get_recipe("nazeri_gan"), [setting])

@@ -102,9 +102,15 @@ def test_critic_has_no_norm_first_and_last(name: str) -> None:
         network = recipe.critic.build()
     norm = "InstanceNorm2d" if recipe.objective.penalties else "BatchNorm2d"
     assert [type(layer).__name__ for layer in network.get_submodule("layers").children()] == [
-        "Conv2d", "LeakyReLU", *["Conv2d", norm, "LeakyReLU"] * 3, "Conv2d",
-    ]  # fmt: skip
-    pictures = torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta")
+        "Conv2d",
+        "LeakyReLU",
+        *["Conv2d", norm, "LeakyReLU"] * 3,
+        "Conv2d",
+    ]
+    pictures = (
+        torch.empty(2, 1, 256, 256, device="meta"),
+        torch.empty(2, 2, 256, 256, device="meta"),
+    )
     assert network(*pictures).shape == (2, 1, 30, 30)
 
 
@@ -121,7 +127,9 @@ def test_pictures_of_a_batch_do_not_meet_in_a_critic_with_a_penalty() -> None:
 @pytest.mark.parametrize("weight", ["0", ".1", ".3"])
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_papers_grid_is_two_words(name: str, depth: int, weight: str) -> None:
-    recipe = override(get_recipe(name), [f"generator.depth={depth}", f"objective.penalties.0.weight={weight}"])
+    recipe = override(
+        get_recipe(name), [f"generator.depth={depth}", f"objective.penalties.0.weight={weight}"]
+    )
     recipe.check()
     assert isinstance(recipe.generator, ShallowUNetConfig)
     assert len(on_meta(recipe.generator).encoder) == depth

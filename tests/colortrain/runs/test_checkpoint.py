@@ -61,7 +61,9 @@ def test_averaged_weights_are_preferred_unless_told_otherwise(tmp_path: Path) ->
 def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)
-    path = checkpoint_folder(tmp_path, 2) / ("MANIFEST.json" if damage == "manifest" else "generator.safetensors")
+    path = checkpoint_folder(tmp_path, 2) / (
+        "MANIFEST.json" if damage == "manifest" else "generator.safetensors"
+    )
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 1
@@ -148,6 +150,8 @@ def test_a_recipe_read_back_from_its_run_is_the_same_recipe(name: str, tmp_path:
 
 def test_weights_of_another_network_are_told_in_one_line(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    with pytest.raises(UserError, match=r"weights do not fit its recipe .* earlier version") as raised:
+    with pytest.raises(
+        UserError, match=r"weights do not fit its recipe .* earlier version"
+    ) as raised:
         load_weights(torch.nn.Linear(2, 2), checkpoint_folder(tmp_path, 1), "generator")
     assert "\n" not in str(raised.value)

@@ -9,8 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, load_generator, load_state
-from colortrain.runs.retention import METRICS, Best, better, contender, kept, prune, resumed_best, save_best
+from colortrain.runs.checkpoint import (
+    checkpoint_folder,
+    checkpoint_steps,
+    load_generator,
+    load_state,
+)
+from colortrain.runs.retention import (
+    METRICS,
+    Best,
+    better,
+    contender,
+    kept,
+    prune,
+    resumed_best,
+    save_best,
+)
 from launch.evaluate import main as evaluate
 from launch.train import main
 from shards.errors import UserError, run_door
@@ -34,7 +48,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([10], 10, 5, 0, 3, {10}),
     ],
 )
-def test_what_stays(steps: list[int], now: int, newest: int, every: int, best: int | None, stay: set[int]) -> None:
+def test_what_stays(
+    steps: list[int], now: int, newest: int, every: int, best: int | None, stay: set[int]
+) -> None:
     assert kept(steps, now, newest, every, best) == stay
     assert kept(stay, now, newest, every, best) == stay  # once more changes nothing
 
@@ -51,10 +67,17 @@ def test_what_stays(steps: list[int], now: int, newest: int, every: int, best: i
         ("colourfulness", 10.0, 31.0, True),  # of 30 in truth
         ("colourfulness", 31.0, 28.0, False),
         ("l1", 0.1, float("nan"), False),
-        ("colourfulness_ratio", float("nan"), 3.0, False),  # a NaN never was the best: see the next test
+        (
+            "colourfulness_ratio",
+            float("nan"),
+            3.0,
+            False,
+        ),  # a NaN never was the best: see the next test
     ],
 )
-def test_better_is_what_the_table_of_scores_says(metric: str, old: float, new: float, improves: bool) -> None:
+def test_better_is_what_the_table_of_scores_says(
+    metric: str, old: float, new: float, improves: bool
+) -> None:
     first, second = (
         contender(metric, step, {metric: {"generated": value, "truth": 30.0, "grey": 0.0}})
         for step, value in ((1, old), (2, new))
@@ -70,14 +93,32 @@ def test_a_nan_is_not_even_the_first_best() -> None:
 def test_the_best_stays_and_is_found(shards: Path, tmp_path: Path) -> None:
     """One checkpoint is kept, but the best by PSNR stays too, also where none was due; each door finds it as best."""
     run = tmp_path / "run"
-    asked = words(shards, run, "evaluate_every=1", "keep_best=psnr", "keep_checkpoints=1", "checkpoint_every=8")
+    asked = words(
+        shards,
+        run,
+        "evaluate_every=1",
+        "keep_best=psnr",
+        "keep_checkpoints=1",
+        "checkpoint_every=8",
+    )
     assert run_door("launch.train", main, asked) == 0
-    scores = {line["step"]: line["metrics"]["psnr"]["generated"] for line in lines(run, "validation")}
+    scores = {
+        line["step"]: line["metrics"]["psnr"]["generated"] for line in lines(run, "validation")
+    }
     best = max(scores, key=lambda step: scores[step])
     assert checkpoint_steps(run) == sorted({best, 8})
     assert load_generator(run, step="best")[2] == best
     scored = run.parent / "scores.json"
-    asked = ["--run", str(run), "--shards", str(shards), "--checkpoint", "best", "--json", str(scored)]
+    asked = [
+        "--run",
+        str(run),
+        "--shards",
+        str(shards),
+        "--checkpoint",
+        "best",
+        "--json",
+        str(scored),
+    ]
     assert run_door("launch.evaluate", evaluate, asked) == 0
     assert json.loads(scored.read_text())["step"] == best
     document = json.loads((run / "checkpoints" / "best.json").read_text())
@@ -87,13 +128,20 @@ def test_the_best_stays_and_is_found(shards: Path, tmp_path: Path) -> None:
 def test_the_best_survives_a_resume(shards: Path, tmp_path: Path) -> None:
     """As good as nothing beats step 1, which a longer run must remember."""
     run = tmp_path / "run"
-    changes = ["evaluate_every=1", "keep_best=colourfulness_ratio", "keep_checkpoints=1", "checkpoint_every=2"]
+    changes = [
+        "evaluate_every=1",
+        "keep_best=colourfulness_ratio",
+        "keep_checkpoints=1",
+        "checkpoint_every=2",
+    ]
     assert run_door("launch.train", main, words(shards, run, *changes, "images=16")) == 0
     before = json.loads((run / "checkpoints" / "best.json").read_text())
     (run / "checkpoints" / "best.json").unlink()  # killed between the checkpoint and this file
     assert run_door("launch.train", main, words(shards, run, *changes, "images=16")) == 0
     assert json.loads((run / "checkpoints" / "best.json").read_text()) == before
-    assert run_door("launch.train", main, words(shards, run, "images=24")) == 0  # no keep_best any more
+    assert (
+        run_door("launch.train", main, words(shards, run, "images=24")) == 0
+    )  # no keep_best any more
     with pytest.raises(UserError, match="has no best checkpoint: train it with --set keep_best=l1"):
         load_generator(run, step="best")
 
@@ -109,7 +157,9 @@ def test_a_best_that_is_gone_or_of_another_metric_is_forgotten(tmp_path: Path) -
     assert not (tmp_path / "checkpoints" / "best.json").exists()
 
 
-def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step in (1, 2):
         checkpoint_folder(tmp_path, step).mkdir(parents=True)
 
@@ -129,7 +179,10 @@ def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(tmp_path: Path, monk
     ("change", "said"),
     [
         ("keep_best=l2", "unknown metric of keep_best 'l2'; valid, nearest first: l1"),
-        ("keep_best=ssim", "unknown metric of keep_best 'ssim'"),  # too slow to be scored along a training
+        (
+            "keep_best=ssim",
+            "unknown metric of keep_best 'ssim'",
+        ),  # too slow to be scored along a training
         ("keep_every=3", "keep_every=3 is no multiple of checkpoint_every=2"),
         ("keep_every=-2", "keep_every must be at least 0"),
     ],

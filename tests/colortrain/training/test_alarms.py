@@ -20,7 +20,12 @@ from colortrain.training.trackers import known_names
 
 
 def scores(ratio: float = 0.9, spots: float = 0.0) -> dict[str, Any]:
-    return {"metrics": {"colourfulness_ratio": {"generated": ratio}, "bright_spots": {"generated": spots}}}
+    return {
+        "metrics": {
+            "colourfulness_ratio": {"generated": ratio},
+            "bright_spots": {"generated": spots},
+        }
+    }
 
 
 def said(alarms: Alarms, kind: str, lines: list[dict[str, Any]]) -> list[list[str]]:
@@ -36,7 +41,10 @@ def test_sepia_is_told_after_three_validations_and_again_after_it_was_over() -> 
 
 def test_a_recipe_is_dull_by_design_until_its_game_begins() -> None:
     """As flagship's and arun's: nothing is said before the adversarial term counts, or where it always will be 0."""
-    late, never = (Objective(adversarial_weight=Schedule(points)) for points in (((0, 0.0), (8, 2.0)), ((0, 0.0),)))
+    late, never = (
+        Objective(adversarial_weight=Schedule(points))
+        for points in (((0, 0.0), (8, 2.0)), ((0, 0.0),))
+    )
     assert said(Alarms(never), "validation", [scores(0.2)] * 4) == [[], [], ["sepia"], []]
     alarms = Alarms(late)
     assert said(alarms, "validation", [scores(0.2)] * 4) == [[]] * 4
@@ -58,11 +66,17 @@ def trained(real: float, fake: float, wait: float = 0.0) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("game", "real", "fake", "wins"),
     [
-        (BCE(), 4.0, -4.0, True), (BCE(), 4.0, -1.0, False), (BCE(), 1.0, -4.0, False),
-        (BCE(real_label=0.8, fake_label=0.2), 1.4, -1.4, True), (LSGAN(), 0.99, 0.01, True), (LSGAN(), 0.7, 0.2, False),
-        (Wasserstein(), 90.0, -90.0, False), (BCE(), float("nan"), -4.0, False), (BCE(), 9e9, -9e9, True),
+        (BCE(), 4.0, -4.0, True),
+        (BCE(), 4.0, -1.0, False),
+        (BCE(), 1.0, -4.0, False),
+        (BCE(real_label=0.8, fake_label=0.2), 1.4, -1.4, True),
+        (LSGAN(), 0.99, 0.01, True),
+        (LSGAN(), 0.7, 0.2, False),
+        (Wasserstein(), 90.0, -90.0, False),
+        (BCE(), float("nan"), -4.0, False),
+        (BCE(), 9e9, -9e9, True),
     ],
-)  # fmt: skip
+)
 def test_a_critic_has_won_when_its_scores_are_its_labels(
     game: Adversarial, real: float, fake: float, wins: bool
 ) -> None:
@@ -72,12 +86,16 @@ def test_a_critic_has_won_when_its_scores_are_its_labels(
 
 def test_a_critic_that_slips_now_and_then_is_told_of_once() -> None:
     won, lost = trained(4, -4), trained(0, 0)
-    found = said(Alarms(Objective()), "train", [*[won] * 10, lost, *[won] * 12, *[lost] * 10, *[won] * 10])
+    found = said(
+        Alarms(Objective()), "train", [*[won] * 10, lost, *[won] * 12, *[lost] * 10, *[won] * 10]
+    )
     assert [place for place, about in enumerate(found) if about] == [9, 42]
 
 
 def test_waiting_for_data_counts_over_ten_lines() -> None:
-    found = said(Alarms(Objective()), "train", [trained(0, 0, wait) for wait in [0.4, *[0.0] * 9, 0.3, 0.3]])
+    found = said(
+        Alarms(Objective()), "train", [trained(0, 0, wait) for wait in [0.4, *[0.0] * 9, 0.3, 0.3]]
+    )
     assert found == [[]] * 11 + [["data_wait"]]  # 4 % in the first ten, 3 % after it, 6 % at last
 
 
@@ -90,7 +108,9 @@ class Machine:
         self.config: dict[str, Any] = {}
         self.logged: list[tuple[dict[str, float], int]] = []
 
-    def init_trackers(self, project: str, config: dict[str, Any], init_kwargs: dict[str, Any]) -> None:
+    def init_trackers(
+        self, project: str, config: dict[str, Any], init_kwargs: dict[str, Any]
+    ) -> None:
         self.words, self.config = init_kwargs, config
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -113,9 +133,13 @@ def test_a_warning_is_one_line_on_stderr_and_one_in_the_journal(
     assert len(told) == 1
     assert told[0].startswith("warning: step 3: colourfulness has been below 0.6")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["step"]) for line in lines if line["kind"] != "validation"] == [("warning", 3)]
+    assert [(line["kind"], line["step"]) for line in lines if line["kind"] != "validation"] == [
+        ("warning", 3)
+    ]
     assert lines[3]["about"] == "sepia"
-    again = journal(tmp_path, Machine(), step=4)  # it was told before the restart, and it still lasts
+    again = journal(
+        tmp_path, Machine(), step=4
+    )  # it was told before the restart, and it still lasts
     again.write("validation", 5, scores(0.3))
     assert capsys.readouterr().err == ""
 
@@ -131,32 +155,45 @@ def test_other_ranks_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_resumed_run_stays_one_run_of_its_trackers(tmp_path: Path) -> None:
     run = tmp_path / "first"
     wandb = SimpleNamespace(name="wandb", run=SimpleNamespace(id="abc"))
-    mlflow = SimpleNamespace(name="mlflow", active_run=SimpleNamespace(info=SimpleNamespace(run_id="def")))
+    mlflow = SimpleNamespace(
+        name="mlflow", active_run=SimpleNamespace(info=SimpleNamespace(run_id="def"))
+    )
     first, second = Machine(wandb, mlflow), Machine(wandb, mlflow)
     journal(run, first)
     assert first.words["mlflow"] == {"run_name": "first"}
     assert known_names(run) == {"wandb": "abc", "mlflow": "def"}
     journal(run, second, step=7)
     assert second.words["mlflow"] == {"run_id": "def"}
-    assert second.words["wandb"] == {"id": "abc", "resume": "allow", "name": "first", "dir": str(run)}
+    assert second.words["wandb"] == {
+        "id": "abc",
+        "resume": "allow",
+        "name": "first",
+        "dir": str(run),
+    }
     assert second.words["tensorboard"] == {"purge_step": 8}
     assert "epochs" in first.config
-    assert "epochs" not in second.config  # may change when a run goes on, and MLflow admits no other value
+    assert (
+        "epochs" not in second.config
+    )  # may change when a run goes on, and MLflow admits no other value
 
 
 def test_sample_grids_go_to_every_tracker_that_takes_pictures(tmp_path: Path) -> None:
     shown: list[tuple[Any, ...]] = []
-    writer = SimpleNamespace(add_image=lambda name, picture, step, dataformats: shown.append((name, step, dataformats)))
+    writer = SimpleNamespace(
+        add_image=lambda name, picture, step, dataformats: shown.append((name, step, dataformats))
+    )
     trackers = [
         SimpleNamespace(name="tensorboard", writer=writer),
         SimpleNamespace(
-            name="wandb", run=SimpleNamespace(id="a"),
+            name="wandb",
+            run=SimpleNamespace(id="a"),
             log_images=lambda values, step: shown.append((list(values), step)),
         ),
         SimpleNamespace(
-            name="mlflow", active_run=SimpleNamespace(info=SimpleNamespace(run_id="b")),
+            name="mlflow",
+            active_run=SimpleNamespace(info=SimpleNamespace(run_id="b")),
             log_artifact=lambda path, folder: shown.append((Path(path).name, folder)),
         ),
-    ]  # fmt: skip
+    ]
     journal(tmp_path, Machine(*trackers)).picture("samples", 5, np.zeros((4, 4, 3), np.uint8))
     assert shown == [("samples", 5, "HWC"), (["samples"], 5), ("step-000000005.png", "samples")]

@@ -50,11 +50,19 @@ def test_a_run_begins_with_the_averaged_weights_of_another(
     assert run_door("launch.train", main, [*asked, "--init-from", str(old), *only]) == 0
     assert checkpoint_steps(run) == [0, 2]
     begun, source = checkpoint_folder(run, 0), checkpoint_folder(old, 8)
-    assert (begun / "generator.safetensors").read_bytes() == (source / "ema.safetensors").read_bytes()
-    same = (begun / "critic.safetensors").read_bytes() == (source / "critic.safetensors").read_bytes()
+    assert (begun / "generator.safetensors").read_bytes() == (
+        source / "ema.safetensors"
+    ).read_bytes()
+    same = (begun / "critic.safetensors").read_bytes() == (
+        source / "critic.safetensors"
+    ).read_bytes()
     assert same == (not only)
     assert not load_part(begun, "generator_adam")
-    fact = {"run": str(old), "step": 8, "weights": {"generator": "ema", **({} if only else {"critic": "critic"})}}
+    fact = {
+        "run": str(old),
+        "step": 8,
+        "weights": {"generator": "ema", **({} if only else {"critic": "critic"})},
+    }
     assert lines(run, "start")[0]["init_from"] == fact
     assert load_state(checkpoint_folder(run, 2))["init_from"] == fact
     assert run_door("launch.train", main, words(shards, plain, *changes)) == 0
@@ -67,11 +75,15 @@ def test_it_is_not_repeated_on_resume(shards: Path, old: Path, tmp_path: Path) -
     there = shutil.copytree(old, tmp_path / "old")
     init = ["--init-from", str(there)]
     assert run_door("launch.train", main, [*words(shards, tmp_path / "whole"), *init]) == 0
-    assert run_door("launch.train", main, [*words(shards, tmp_path / "run", "images=16"), *init]) == 0
+    assert (
+        run_door("launch.train", main, [*words(shards, tmp_path / "run", "images=16"), *init]) == 0
+    )
     shutil.rmtree(there)
     assert run_door("launch.train", main, [*words(shards, tmp_path / "run"), *init]) == 0
     for path in checkpoint_folder(tmp_path / "whole", 8).glob("*.safetensors"):
-        assert path.read_bytes() == (checkpoint_folder(tmp_path / "run", 8) / path.name).read_bytes()
+        assert (
+            path.read_bytes() == (checkpoint_folder(tmp_path / "run", 8) / path.name).read_bytes()
+        )
     assert [line["init_from"]["step"] for line in lines(tmp_path / "run", "start")] == [8, 8]
 
 
@@ -84,7 +96,12 @@ def test_it_is_not_repeated_on_resume(shards: Path, old: Path, tmp_path: Path) -
     ],
 )
 def test_networks_that_do_not_fit_are_one_line(
-    shards: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+    shards: Path,
+    old: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    said: str,
 ) -> None:
     asked = [*words(shards, tmp_path / "run", change), "--init-from", str(old)]
     assert run_door("launch.train", main, asked) == 2
@@ -97,7 +114,10 @@ def test_networks_that_do_not_fit_are_one_line(
 
 def test_only_the_generator_must_fit_then(shards: Path, old: Path, tmp_path: Path) -> None:
     asked = words(shards, tmp_path / "run", "critic.base_channels=4", "images=4")
-    assert run_door("launch.train", main, [*asked, "--init-from", str(old), "--only", "generator"]) == 0
+    assert (
+        run_door("launch.train", main, [*asked, "--init-from", str(old), "--only", "generator"])
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,15 +156,22 @@ def changed(field: str, value: object) -> Callable[[Path, dict[str, Any]], None]
     ("change", "said"),
     [
         (changed("format", 2), "is of checkpoint format 2, this version reads 1"),
-        (changed("order", "philox-window16-0"), "counts positions in order philox-window16-0, this version in philox"),
+        (
+            changed("order", "philox-window16-0"),
+            "counts positions in order philox-window16-0, this version in philox",
+        ),
         (changed("dataset_id", "feed"), "was trained on dataset feed, the shards given are "),
         (another_recipe, "is of another recipe (flip: 0.25 -> 0.5)"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_one_line(
-    shards: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    change: Callable[[Path, dict[str, Any]], None], said: str,
-) -> None:  # fmt: skip
+    shards: Path,
+    old: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path, dict[str, Any]], None],
+    said: str,
+) -> None:
     run = shutil.copytree(old, tmp_path / "run")
     change(run, load_state(checkpoint_folder(run, 8)))
     assert run_door("launch.train", main, words(shards, run, "ema.half_life=20", "images=64")) == 2
@@ -161,7 +188,9 @@ def test_files_that_nobody_knows_do_not_matter(shards: Path, old: Path, tmp_path
     assert run_door("launch.train", main, words(shards, run, "ema.half_life=20", "images=40")) == 0
     assert lines(run, "start")[-1]["step"] == 8
     assert (run / "checkpoints" / "README").exists()
-    assert all(torch.isfinite(tensor).all() for tensor in load_generator(run)[0].state_dict().values())
+    assert all(
+        torch.isfinite(tensor).all() for tensor in load_generator(run)[0].state_dict().values()
+    )
 
 
 def test_the_format_stands_in_every_checkpoint(old: Path) -> None:

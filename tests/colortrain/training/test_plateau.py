@@ -19,7 +19,16 @@ def factors(watch: PlateauWatch, scores: list[float]) -> list[float]:
 
 
 def test_falls_after_patience_evaluations_without_a_better_one() -> None:
-    assert factors(PlateauWatch(Plateau(patience=2)), SCORES) == [1, 1, 1, 0.1, 0.1, 0.1, *[0.1**2] * 2, *[0.1**3] * 2]
+    assert factors(PlateauWatch(Plateau(patience=2)), SCORES) == [
+        1,
+        1,
+        1,
+        0.1,
+        0.1,
+        0.1,
+        *[0.1**2] * 2,
+        *[0.1**3] * 2,
+    ]
 
 
 def test_off_by_default() -> None:

@@ -26,7 +26,13 @@ from launch.train import main
 from shards.errors import run_door
 from tests.support.small_shard_set import small_set
 
-THIN = ["size=32", "generator.levels=3", "generator.base_channels=2", "critic.base_channels=2", "batch_size=4"]
+THIN = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=2",
+    "critic.base_channels=2",
+    "batch_size=4",
+]
 RECIPE = override(get_recipe("nampouri_unet"), THIN)
 
 
@@ -38,7 +44,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(shards: Path, run: Path, *changes: str) -> list[str]:
     pace = ["images=32", "log_every=1", "checkpoint_every=2", "evaluate_every=4"]
     sets = [word for change in [*THIN, *pace, *changes] for word in ("--set", change)]
-    return ["--recipe", "nampouri_unet", "--shards", str(shards), "--run", str(run), "--tracker", "none", *sets]
+    return [
+        "--recipe",
+        "nampouri_unet",
+        "--shards",
+        str(shards),
+        "--run",
+        str(run),
+        "--tracker",
+        "none",
+        *sets,
+    ]
 
 
 def a_saver(run: Path) -> Saver:
@@ -61,12 +77,17 @@ def test_tensors_are_written_as_the_library_reads_them(dtype: torch.dtype) -> No
     loaded = safetensors.torch.load(stream.getvalue())
     assert set(loaded) == set(tensors)
     assert all(
-        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype
+        for name, tensor in tensors.items()
     )
-    assert int.from_bytes(stream.getvalue()[:8], "little") % 8 == 0  # so that every tensor is aligned
+    assert (
+        int.from_bytes(stream.getvalue()[:8], "little") % 8 == 0
+    )  # so that every tensor is aligned
 
 
-def test_the_loop_goes_on_while_a_save_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_goes_on_while_a_save_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The write stands still; the tensors move on meanwhile; on disk is what they were. The second save waits."""
     may_write, real = threading.Event(), saver_module.save_checkpoint
 
@@ -86,7 +107,10 @@ def test_the_loop_goes_on_while_a_save_is_written(tmp_path: Path, monkeypatch: p
         assert checkpoint_steps(tmp_path)[0] == 1  # before the second was begun
         weight += 1
     folders = [tmp_path / "checkpoints" / f"step-00000000{step}" for step in (1, 2)]
-    assert [load_part(folder, "generator")["weight"].unique().tolist() for folder in folders] == [[1.0], [2.0]]
+    assert [load_part(folder, "generator")["weight"].unique().tolist() for folder in folders] == [
+        [1.0],
+        [2.0],
+    ]
 
 
 def test_copies_use_their_memory_again_unless_shapes_change() -> None:
@@ -99,7 +123,10 @@ def test_copies_use_their_memory_again_unless_shapes_change() -> None:
 
 
 def test_a_full_disk_ends_the_training_in_one_line(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     real = os.fsync
 
@@ -116,7 +143,9 @@ def test_a_full_disk_ends_the_training_in_one_line(
     assert "step-000000004" in errors[0]
     assert checkpoint_steps(tmp_path / "run") == [2]
     monkeypatch.undo()
-    assert run_door("launch.train", main, words(shards, tmp_path / "run")) == 0  # goes on once there is room
+    assert (
+        run_door("launch.train", main, words(shards, tmp_path / "run")) == 0
+    )  # goes on once there is room
     assert checkpoint_steps(tmp_path / "run")[-1] == 8
 
 

@@ -75,20 +75,35 @@ def test_microbatches_make_the_step_of_the_whole(name: str) -> None:
     for accumulate in (4, 8):
         parts = outcome(GAMES[name], torch.float64, accelerator, Engine(accumulate=accumulate))
         assert parts.keys() == whole.keys()
-        assert max((parts[key] - tensor).abs().max().item() for key, tensor in whole.items()) < 1e-10
+        assert (
+            max((parts[key] - tensor).abs().max().item() for key, tensor in whole.items()) < 1e-10
+        )
 
 
 def test_microbatches_count_statistics_once() -> None:
     """Running statistics move once a microbatch, in the pass that learns, not in the critic's as well."""
     recipe = recipe_with_dropout()
     pair = networks(recipe, Engine(accumulate=2))
-    train_step(*pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], pictures(2, 0), 0, 0.0)
-    counts = {name: value.item() for name, value in state(pair[0]).items() if name.endswith("num_batches_tracked")}
+    train_step(
+        *pair,
+        recipe,
+        [lambda fake, batch: (fake - batch.colour).abs().mean()],
+        pictures(2, 0),
+        0,
+        0.0,
+    )
+    counts = {
+        name: value.item()
+        for name, value in state(pair[0]).items()
+        if name.endswith("num_batches_tracked")
+    }
     assert set(counts.values()) == {2}
 
 
 def test_a_share_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(UserError, match=r"each of 2 processes has 4 pictures of a batch; use one of \[1, 2, 4\]"):
+    with pytest.raises(
+        UserError, match=r"each of 2 processes has 4 pictures of a batch; use one of \[1, 2, 4\]"
+    ):
         Engine(accumulate=3).check_share(8, 2)
     with pytest.raises(UserError, match="leave out --recompute"):
         Engine(compile=True, recompute=True)
@@ -104,7 +119,9 @@ def test_parts_are_the_share_in_order() -> None:
     assert [part.last for part in parts] == [False, False, False, True]
 
 
-def dropped(whole_channels: bool = False, p: float = 0.5, layer: int = 0, first: int = 0, step: int = 0) -> Tensor:
+def dropped(
+    whole_channels: bool = False, p: float = 0.5, layer: int = 0, first: int = 0, step: int = 0
+) -> Tensor:
     """Which of (4, 32, 16, 16) ones are dropped for four pictures from place `first` on."""
     module = PlacedDropout(p, layer, whole_channels)
     with drawing(module, picture_keys(7, step, first, 4, CPU)):
@@ -123,7 +140,9 @@ def test_draws_are_independent_coins(p: float) -> None:
     )
     for one, other in (*pairs, [drops[..., 1:], drops[..., :-1]]):
         for events, chance in ((one, p), (one & other, p * p)):
-            assert abs(events.double().mean().item() - chance) < 5 * math.sqrt(chance * (1 - chance) / events.numel())
+            assert abs(events.double().mean().item() - chance) < 5 * math.sqrt(
+                chance * (1 - chance) / events.numel()
+            )
 
 
 def test_draws_follow_the_place_in_the_global_batch() -> None:
@@ -147,7 +166,10 @@ def test_what_stays_is_scaled() -> None:
 def test_outside_of_steps_dropout_is_torchs() -> None:
     """Pictures made with dropout on draw from torch's generator, as the network that was never trained does."""
     x = torch.ones(2, 4, 8, 8)
-    for placed, plain in ((PlacedDropout(0.5, 3, False), F.dropout), (PlacedDropout(0.5, 3, True), F.dropout2d)):
+    for placed, plain in (
+        (PlacedDropout(0.5, 3, False), F.dropout),
+        (PlacedDropout(0.5, 3, True), F.dropout2d),
+    ):
         torch.manual_seed(5)
         found = placed(x)
         torch.manual_seed(5)
@@ -160,7 +182,11 @@ def test_placing_dropout_changes_no_names(name: str) -> None:
     with torch.device("meta"):
         generator = thin(get_recipe(name)).generator.build()
         before = list(generator.state_dict())
-        rates = [module.p for module in generator.modules() if isinstance(module, nn.Dropout | nn.Dropout2d)]
+        rates = [
+            module.p
+            for module in generator.modules()
+            if isinstance(module, nn.Dropout | nn.Dropout2d)
+        ]
         place_dropout(generator)
     placed = [module for module in generator.modules() if isinstance(module, PlacedDropout)]
     assert list(generator.state_dict()) == before
@@ -228,7 +254,9 @@ def test_skips_in_a_row() -> None:
 
 
 def test_one_pass_scores_as_two() -> None:
-    recipe = dataclasses.replace(GAMES["bce"], critic=SquareCriticConfig(base_channels=4, depth=2, norm="instance"))
+    recipe = dataclasses.replace(
+        GAMES["bce"], critic=SquareCriticConfig(base_channels=4, depth=2, norm="instance")
+    )
     _, critic = networks(recipe)
     batch = pictures(2, 0)
     batch = Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
@@ -260,7 +288,11 @@ def counting_saved() -> Iterator[list[int]]:
         yield sizes
 
 
-GENERATORS = [name for name in sorted(RECIPES) if name not in ("nazeri_gan_places", "nazeri_unet_l2", "valentini_cgan")]
+GENERATORS = [
+    name
+    for name in sorted(RECIPES)
+    if name not in ("nazeri_gan_places", "nazeri_unet_l2", "valentini_cgan")
+]
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -270,38 +302,62 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
     found = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        module = Engine(recompute=recompute).arrange(generator.build(), compiles=True, recomputes=True)
+        module = Engine(recompute=recompute).arrange(
+            generator.build(), compiles=True, recomputes=True
+        )
         torch.manual_seed(1)
         with counting_saved() as sizes, drawing(module, picture_keys(0, 0, 0, 4, CPU)):
             made = module(torch.rand(4, 1, 64, 64))
         made.square().mean().backward()
         with torch.no_grad():
-            module(torch.rand(2, 1, 64, 64))  # draws by no keys any more, which were of four pictures
-        gradients = {f"{name} gradient": parameter.grad for name, parameter in module.named_parameters()}
+            module(
+                torch.rand(2, 1, 64, 64)
+            )  # draws by no keys any more, which were of four pictures
+        gradients = {
+            f"{name} gradient": parameter.grad for name, parameter in module.named_parameters()
+        }
         found.append(({**module.state_dict(), **gradients}, sum(sizes)))
     assert_same(found[0][0], found[1][0])
     assert found[1][1] < (1 if isinstance(generator, ResNet18UNetConfig) else 0.8) * found[0][1]
 
 
 def test_synchronised_statistics_are_of_all_processes() -> None:
-    alone, together = (dataclasses.replace(GAMES["bce"], batch_size=8, sync_batch_norm=sync) for sync in (False, True))
-    assert [num_normalised(alone, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))] == [8, 2, 1]
-    assert [num_normalised(together, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))] == [8, 8, 4]
+    alone, together = (
+        dataclasses.replace(GAMES["bce"], batch_size=8, sync_batch_norm=sync)
+        for sync in (False, True)
+    )
+    assert [num_normalised(alone, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))] == [
+        8,
+        2,
+        1,
+    ]
+    assert [
+        num_normalised(together, world, parts) for world, parts in ((1, 1), (4, 1), (4, 2))
+    ] == [8, 8, 4]
 
 
 @pytest.mark.parametrize(
     ("name", "batch_size", "accumulate", "passes"),
-    [("drouilhet_gan", 1, 1, False), ("drouilhet_gan", 2, 2, False), ("drouilhet_gan", 2, 1, True),
-     ("nampouri_resnet18", 1, 1, False), ("arun_wgan_gp", 1, 1, True)],
-)  # fmt: skip
-def test_one_value_a_channel_is_refused_at_the_door(name: str, batch_size: int, accumulate: int, passes: bool) -> None:
+    [
+        ("drouilhet_gan", 1, 1, False),
+        ("drouilhet_gan", 2, 2, False),
+        ("drouilhet_gan", 2, 1, True),
+        ("nampouri_resnet18", 1, 1, False),
+        ("arun_wgan_gp", 1, 1, True),
+    ],
+)
+def test_one_value_a_channel_is_refused_at_the_door(
+    name: str, batch_size: int, accumulate: int, passes: bool
+) -> None:
     """Five halvings of 32 px leave one pixel, of which BatchNorm has no variance; arun's own batch is one picture."""
     recipe = thinned(without_downloads(get_recipe(name)), 32, 4)
     deeper = ["generator.levels=5"] if name == "drouilhet_gan" else []
     recipe = override(recipe, [*deeper, f"batch_size={batch_size}"])
     layer, drawn = nn.Conv2d(1, 1, 1), torch.get_rng_state()
     with (
-        nullcontext() if passes else pytest.raises(UserError, match="cannot learn from one picture at a time at 32 px")
+        nullcontext()
+        if passes
+        else pytest.raises(UserError, match="cannot learn from one picture at a time at 32 px")
     ):
         make_networks(recipe, layer, layer, Accelerator(cpu=True), Engine(accumulate=accumulate))
     assert torch.equal(torch.get_rng_state(), drawn)
@@ -316,11 +372,20 @@ def test_an_infinity_does_not_stay_in_running_statistics() -> None:
         batch.L[0, 0, 0, 0] += bad
         batch = Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
         with mended(*(network.module for network in pair)):
-            train_step(*pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, step, 0.0)
+            train_step(
+                *pair,
+                recipe,
+                [lambda fake, batch: (fake - batch.colour).abs().mean()],
+                batch,
+                step,
+                0.0,
+            )
     for network, good in zip(pair, before, strict=True):
         assert any("running_mean" in name for name in good)
-        assert_same({name: value for name, value in state(network).items() if "num_batches" not in name},
-                    {name: value for name, value in good.items() if "num_batches" not in name})  # fmt: skip
+        assert_same(
+            {name: value for name, value in state(network).items() if "num_batches" not in name},
+            {name: value for name, value in good.items() if "num_batches" not in name},
+        )
 
 
 @pytest.mark.parametrize("make", [nn.BatchNorm2d, nn.SyncBatchNorm])
@@ -337,7 +402,9 @@ def test_untracked_statistics_stay(make: type[nn.BatchNorm2d]) -> None:
     assert module.running_mean.tolist() == pytest.approx([0.1, 0.1])
 
 
-@pytest.mark.parametrize("change", [{"channels_last": True}, {"fused_adam": True}, {"recompute": True}])
+@pytest.mark.parametrize(
+    "change", [{"channels_last": True}, {"fused_adam": True}, {"recompute": True}]
+)
 def test_engines_take_the_same_steps(change: dict[str, bool]) -> None:
     recipe = recipe_with_dropout()
     measures = [lambda fake, batch: (fake - batch.colour).abs().mean()]

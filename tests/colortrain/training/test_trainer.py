@@ -51,17 +51,26 @@ def test_rates_follow_the_schedule(shards: Path, tmp_path: Path) -> None:
     batches = training.loader.batches()
     for _ in range(6):
         training.take_step(next(batches))
-        rates.append([network.optimizer.param_groups[0]["lr"] for network in (training.generator, training.critic)])
+        rates.append(
+            [
+                network.optimizer.param_groups[0]["lr"]
+                for network in (training.generator, training.critic)
+            ]
+        )
     batches.close()
     assert rates == [[2e-4] * 2] * 2 + [[1e-4] * 2] * 2 + [[0.0] * 2] * 2
 
 
 def test_steps_without_a_turn_are_silent(shards: Path, tmp_path: Path) -> None:
     """The critic rests, and the generator's turn is every fifth step: lines for the first four have nothing to tell."""
-    training = trainer(shards, tmp_path / "run", "n_critic=5", "objective.critic_from=100", "log_every=1")
+    training = trainer(
+        shards, tmp_path / "run", "n_critic=5", "objective.critic_from=100", "log_every=1"
+    )
     before = {name: tensor.clone() for name, tensor in training.critic.module.state_dict().items()}
     training.train()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [5]
     critic = dict(training.critic.module.named_parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in critic.items())

@@ -16,7 +16,13 @@ from PIL import Image
 from launch.__main__ import main as colortrain
 from launch.benchmark import BENCHMARKS, main
 from launch.benchmark.loading import build, loader, seek
-from launch.benchmark.loading.shard_sets import cached_share, drop_cached, first_shards, synthetic_set, tars_of
+from launch.benchmark.loading.shard_sets import (
+    cached_share,
+    drop_cached,
+    first_shards,
+    synthetic_set,
+    tars_of,
+)
 from launch.benchmark.machine import VERSIONS
 from launch.benchmark.report import Report
 from launch.benchmark.timing import Contestant, Figures, Stream, in_turns, measure
@@ -45,7 +51,9 @@ def check_agrees(document: dict[str, Any]) -> None:
     for each in [*document["rows"], *document["goals"]]:
         assert 0 < each["low"] <= each["value"] <= each["high"], each
     for goal in document["goals"]:
-        assert goal["met"] == (goal["value"] <= goal["goal"] if goal["at_most"] else goal["value"] >= goal["goal"])
+        assert goal["met"] == (
+            goal["value"] <= goal["goal"] if goal["at_most"] else goal["value"] >= goal["goal"]
+        )
     assert set(document["machine"]["versions"]) == set(VERSIONS)
 
 
@@ -58,7 +66,9 @@ def test_rates_count_what_came_in_the_time() -> None:
 
 def test_settling_is_outside_the_clock() -> None:
     clock = Clock()
-    slow_start = Contestant("slow start", lambda: clock.stream([60, 0.5, 0.5, 0.5, 0.5]), clock=clock)
+    slow_start = Contestant(
+        "slow start", lambda: clock.stream([60, 0.5, 0.5, 0.5, 0.5]), clock=clock
+    )
     assert measure(slow_start, seconds=1) == 20 / 1  # not the minute before
 
 
@@ -67,7 +77,13 @@ def test_everyone_has_a_turn_each_round() -> None:
 
     def contestant(name: str) -> Contestant:
         clock = Clock()
-        return Contestant(name, lambda: clock.stream([1]), settle=False, before=lambda: turns.append(name), clock=clock)
+        return Contestant(
+            name,
+            lambda: clock.stream([1]),
+            settle=False,
+            before=lambda: turns.append(name),
+            clock=clock,
+        )
 
     found = in_turns("turns", [contestant("a"), contestant("b")], seconds=1, rounds=3)
     assert turns == ["a", "b"] * 3
@@ -91,7 +107,10 @@ def test_goals_at_least_and_at_most(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [goal["met"] for goal in document["goals"]] == [True, False]
     assert document["rows"][0]["bytes_per_second"] == 11_000
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["slow", "<=", "10", "ms", "11", "ms", "11", "..", "11", "MISSED"] for line in lines)
+    assert any(
+        line.split() == ["slow", "<=", "10", "ms", "11", "ms", "11", "..", "11", "MISSED"]
+        for line in lines
+    )
 
 
 def test_loader_measures_everyone(tmp_path: Path) -> None:
@@ -119,7 +138,11 @@ def test_loader_measures_everyone(tmp_path: Path) -> None:
     rows = {(row["section"].split()[-1], row["name"]): row for row in document["rows"]}
     both = {loader.PAGE_CACHE, loader.DECODE, loader.DECODE_BATCHES, loader.FIRST_PASS}
     assert {name for section, name in rows if section == "cold"} >= both
-    floats = {f"{name}, {workers}" for name in ("colortrain", "webdataset + DataLoader") for workers in ("0", "1")}
+    floats = {
+        f"{name}, {workers}"
+        for name in ("colortrain", "webdataset + DataLoader")
+        for workers in ("0", "1")
+    }
     warm = {name.split(" worker")[0] for section, name in rows if section == "warm"}
     assert warm >= both | floats | {loader.OURS, loader.MEMCPY}
     later = rows.pop(("warm", "later passes over the first"))
@@ -132,15 +155,31 @@ def test_loader_measures_everyone(tmp_path: Path) -> None:
 
 def test_seeking_reports_time_and_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loader, "_SCALES", (32_000, 64_000))
-    assert main(["loader", "--sections", "seek", "--scratch", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    assert (
+        main(
+            [
+                "loader",
+                "--sections",
+                "seek",
+                "--scratch",
+                str(tmp_path),
+                "--json",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 0
+    )
     document = json.loads((tmp_path / "out.json").read_text())
     seeks, memory = (
-        [row for row in document["rows"] if row["section"].startswith(word)] for word in ("Seek", "Memory")
+        [row for row in document["rows"] if row["section"].startswith(word)]
+        for word in ("Seek", "Memory")
     )
     assert [row["unit"] for row in seeks] == ["ms"] * 3 + ["MB"]
     assert len(memory) == 6
     assert len(document["goals"]) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json"]  # nothing is left in scratch
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.json"
+    ]  # nothing is left in scratch
 
 
 def test_synthetic_sets_are_read_and_take_no_room(tmp_path: Path) -> None:
@@ -177,7 +216,16 @@ def test_build_is_measured_beside_a_loop(tmp_path: Path) -> None:
     for number, rgb in enumerate(cut_outs(48, 16)):
         Image.fromarray(rgb).save(tmp_path / "photos" / f"{number}.jpg")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
-    asked = ["--source", tmp_path / "photos", "--size", 16, "--rounds", 2, "--json", tmp_path / "out.json"]
+    asked = [
+        "--source",
+        tmp_path / "photos",
+        "--size",
+        16,
+        "--rounds",
+        2,
+        "--json",
+        tmp_path / "out.json",
+    ]
     done = run_door("launch.benchmark", ["build", *asked])
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "out.json").read_text())
@@ -185,7 +233,9 @@ def test_build_is_measured_beside_a_loop(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in document["rows"]}
     assert set(rows) == {build.ONE, build.TWO, build.DECODE, build.LOOP}
     assert [goal["goal"] for goal in document["goals"]][:2] == [4, 1.35]
-    overhead = document["goals"][1]  # decoding alone over the build: its rounds lie between the rows' extremes
+    overhead = document["goals"][
+        1
+    ]  # decoding alone over the build: its rounds lie between the rows' extremes
     assert rows[build.DECODE]["low"] / rows[build.ONE]["high"] <= overhead["value"]
     assert overhead["value"] <= rows[build.DECODE]["high"] / rows[build.ONE]["low"]
     assert "16 images" in done.stdout  # the broken one is nobody's
@@ -198,16 +248,26 @@ def test_the_loop_makes_what_the_build_makes(tmp_path: Path) -> None:
     next(build.packed([str(path)], 24, 1, tmp_path / "build"))
     stored = Split(tmp_path / "build" / "out").read([0])[0]
     lab = np.load(tmp_path / "loop" / "000000000.npy").transpose(2, 0, 1)
-    error = np.abs(lab - (stored - np.array([0, 128, 128])[:, None, None]) / np.array([2.55, 1, 1])[:, None, None])
+    error = np.abs(
+        lab
+        - (stored - np.array([0, 128, 128])[:, None, None]) / np.array([2.55, 1, 1])[:, None, None]
+    )
     assert error.mean() < 3  # two filters of the same square
 
 
-@pytest.mark.parametrize(("two", "judged"), [({build.TWO: Figures((19.0,))}, [True, True, True]), ({}, [True, True])])
+@pytest.mark.parametrize(
+    ("two", "judged"), [({build.TWO: Figures((19.0,))}, [True, True, True]), ({}, [True, True])]
+)
 def test_two_workers_are_judged_where_they_were_measured(
     two: dict[str, Figures], judged: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "cores", lambda: 2)
-    rates = {build.ONE: Figures((10.0,)), build.DECODE: Figures((13.0,)), build.LOOP: Figures((2.0,)), **two}
+    rates = {
+        build.ONE: Figures((10.0,)),
+        build.DECODE: Figures((13.0,)),
+        build.LOOP: Figures((2.0,)),
+        **two,
+    }
     report = Report("build", {})
     build.judge(report, rates)
     assert [goal.met for goal in report.goals] == judged
@@ -230,7 +290,10 @@ def test_one_thread_is_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
         (["lodaer"], "unknown benchmark 'lodaer'; valid, nearest first: loader"),
         (["loader"], "--shards is missing"),
         (["loader", "--shards", "nowhere"], "no folder nowhere"),
-        (["loader", "--sections", "reeding"], "unknown section 'reeding'; valid, nearest first: reading"),
+        (
+            ["loader", "--sections", "reeding"],
+            "unknown section 'reeding'; valid, nearest first: reading",
+        ),
         (["loader", "--shards", "nowhere", "--seconds", "0"], "--seconds 0.0: give more than 0"),
         (["loader", "--shards", "nowhere", "--workers", "-1"], "--workers -1: give 0 or more"),
         (["build", "--source", "nowhere"], "no such source nowhere"),
@@ -247,8 +310,17 @@ def test_mistakes_are_one_line_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_ends_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["benchmark", "loader", "--shards", str(tmp_path / "no"), "--json", str(tmp_path / "out.json")]
+def test_a_missing_folder_ends_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "benchmark",
+        "loader",
+        "--shards",
+        str(tmp_path / "no"),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     assert colortrain(words) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)

@@ -39,8 +39,20 @@ from tests.launch.benchmark.test_loading import check_agrees
 from tests.support.small_shard_set import small_set
 from tests.support.step_equivalence import pictures
 
-THIN = ["size=32", "generator.levels=4", "generator.base_channels=4", "critic.base_channels=4", "batch_size=4"]
-PENALISED = ["size=32", "generator.depth=2", "generator.base_channels=4", "critic.base_channels=4", "n_critic=2"]
+THIN = [
+    "size=32",
+    "generator.levels=4",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "batch_size=4",
+]
+PENALISED = [
+    "size=32",
+    "generator.depth=2",
+    "generator.base_channels=4",
+    "critic.base_channels=4",
+    "n_critic=2",
+]
 QUICK = ["--seconds", "0.05", "--rounds", "2", "--threads", "1"]
 
 
@@ -65,7 +77,9 @@ def float64() -> Any:
         ("valentini_wgan_literal", PENALISED),
     ],
 )
-def test_the_loop_by_hand_computes_what_ours_computes(name: str, changes: list[str], float64: None) -> None:
+def test_the_loop_by_hand_computes_what_ours_computes(
+    name: str, changes: list[str], float64: None
+) -> None:
     recipe = override(get_recipe(name), changes)
     assert is_writable(recipe)
     accelerator, ends = Accelerator(cpu=True), []
@@ -79,7 +93,9 @@ def test_the_loop_by_hand_computes_what_ours_computes(name: str, changes: list[s
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
         for step in range(4):
             batch = pictures(2, step)
-            loop.step(batch) if networks is None else train_step(*networks, recipe, measures, batch, step, 0.0)
+            loop.step(batch) if networks is None else train_step(
+                *networks, recipe, measures, batch, step, 0.0
+            )
         ends.append([value for module in built for value in module.state_dict().values()])
     for ours, plain in zip(*ends, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
@@ -88,8 +104,20 @@ def test_the_loop_by_hand_computes_what_ours_computes(name: str, changes: list[s
 def test_no_loop_is_claimed_for_other_objectives() -> None:
     """Rebalanced, perceptual and squared losses, clipped gradients, penalties at other points."""
     known = {name for name in RECIPES if is_writable(get_recipe(name))}
-    assert known >= {"nampouri_unet", "nampouri_resnet18", "valentini_cgan", "valentini_wgan", "valentini_wgan_literal"}
-    assert not known & {"drouilhet_gan", "drouilhet_wgan_gp", "drouilhet_progan", "arun_wgan_gp", "nazeri_unet_l2"}
+    assert known >= {
+        "nampouri_unet",
+        "nampouri_resnet18",
+        "valentini_cgan",
+        "valentini_wgan",
+        "valentini_wgan_literal",
+    }
+    assert not known & {
+        "drouilhet_gan",
+        "drouilhet_wgan_gp",
+        "drouilhet_progan",
+        "arun_wgan_gp",
+        "nazeri_unet_l2",
+    }
     assert not is_writable(override(get_recipe("nampouri_unet"), ["critic_adam.clip=1"]))
 
 
@@ -100,8 +128,10 @@ def test_each_second_belongs_to_the_innermost_part(monkeypatch: pytest.MonkeyPat
         pass
     watch.change()
     assert {part: seconds for part, seconds in watch.seconds.items() if seconds} == {
-        "critic": 2 + 8, "generator": 4, "the rest": 1 + 16,
-    }  # fmt: skip
+        "critic": 2 + 8,
+        "generator": 4,
+        "the rest": 1 + 16,
+    }
 
 
 def course(shards: Path, scratch: Path, *changes: str) -> Course:
@@ -118,7 +148,9 @@ def test_shares_are_of_all_the_time_and_leave_no_patch(shards: Path, tmp_path: P
     assert "update" not in vars(trainer.critic)
 
 
-def test_operations_of_one_convolution_are_twice_its_multiplications(shards: Path, tmp_path: Path) -> None:
+def test_operations_of_one_convolution_are_twice_its_multiplications(
+    shards: Path, tmp_path: Path
+) -> None:
     """Once forward, once backward for the weights, none for the input; of two steps in a turn only one computes."""
     convolution, turns = torch.nn.Conv2d(1, 5, 3, padding=1), itertools.count()
 
@@ -141,7 +173,9 @@ def test_operations_of_an_image_are_the_same_in_any_batch(shards: Path, tmp_path
 
 
 @pytest.mark.parametrize("convolutions", [True, False])
-def test_on_a_gpu_products_are_computed_as_convolutions(convolutions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_products_are_computed_as_convolutions(
+    convolutions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", convolutions)
     before = torch.backends.cuda.matmul.allow_tf32
     assert not before
@@ -162,8 +196,19 @@ def test_step_prints_every_row_and_draws(shards: Path, tmp_path: Path) -> None:
     assert main(["step", *words(shards, "--json", str(out), "--plot", str(plot))]) == 0
     document = json.loads(out.read_text())
     names = {row["name"] for row in document["rows"]}
-    assert names >= {"plain PyTorch", "colortrain", "bf16", "channels_last", "recompute", "matrix product", *PARTS}
-    assert [goal["what"] for goal in document["goals"]] == ["time of a step over plain PyTorch", "waiting for data"]
+    assert names >= {
+        "plain PyTorch",
+        "colortrain",
+        "bf16",
+        "channels_last",
+        "recompute",
+        "matrix product",
+        *PARTS,
+    }
+    assert [goal["what"] for goal in document["goals"]] == [
+        "time of a step over plain PyTorch",
+        "waiting for data",
+    ]
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
@@ -171,10 +216,14 @@ def test_two_processes_are_set_beside_one(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "scaling.json"
     assert main(["scaling", *words(shards, "--rounds", "1", "--json", str(out))]) == 0
     document = json.loads(out.read_text())
-    check_agrees({**document, "rows": [row for row in document["rows"] if row["unit"] == "images/s"]})
+    check_agrees(
+        {**document, "rows": [row for row in document["rows"] if row["unit"] == "images/s"]}
+    )
     rates = {row["name"]: row["value"] for row in document["rows"] if row["unit"] == "images/s"}
     (goal,) = document["goals"]
-    assert goal["value"] == pytest.approx(50 * rates["2 processes, a whole batch each"] / rates["1 process"])
+    assert goal["value"] == pytest.approx(
+        50 * rates["2 processes, a whole batch each"] / rates["1 process"]
+    )
 
 
 def test_a_process_takes_steps_of_recipes_that_weigh_colours(shards: Path, tmp_path: Path) -> None:
@@ -201,7 +250,9 @@ def test_a_batch_is_shared_by_counts_that_divide_it(
     assert scaling.counts(4) == counts
 
 
-def test_more_processes_than_gpus_are_refused(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="--ranks 2: give a number from 1 to 1"):
         main(["scaling", *words(shards, "--ranks", "2")])
@@ -218,7 +269,9 @@ def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
     assert 0 < 100 * stall / (50 * step + stall) <= document["goals"][0]["high"]
     recipe = course(shards, tmp_path).recipe
     weights = sum(num_parameters(config.build()) for config in (recipe.generator, recipe.critic))
-    assert 1 < values["both networks and their Adam"]["value"] / (3 * 4 * weights / 1e6) < 1.5  # with two moments each
+    assert (
+        1 < values["both networks and their Adam"]["value"] / (3 * 4 * weights / 1e6) < 1.5
+    )  # with two moments each
 
 
 def test_mistakes_are_one_line(shards: Path) -> None:

@@ -23,7 +23,14 @@ from shards.files import whole_file
 from shards.format.manifest import load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.inspect.verify import verify
-from tests.support.photographs import encode, fingerprint, make_folder, pack_folder, photograph, pieces
+from tests.support.photographs import (
+    encode,
+    fingerprint,
+    make_folder,
+    pack_folder,
+    photograph,
+    pieces,
+)
 
 SPLITS = "train=.7,val=.3"
 
@@ -41,12 +48,18 @@ def built(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entries(root: Path) -> dict[str, dict[str, object]]:
-    lines = [line for path in sorted((root / "sources").iterdir()) for line in path.read_text().splitlines()[1:]]
+    lines = [
+        line
+        for path in sorted((root / "sources").iterdir())
+        for line in path.read_text().splitlines()[1:]
+    ]
     return {str(entry["source"]): entry for entry in map(json.loads, lines)}
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_bytes_do_not_depend_on_the_workers(photos: Path, built: Path, tmp_path: Path, workers: int) -> None:
+def test_bytes_do_not_depend_on_the_workers(
+    photos: Path, built: Path, tmp_path: Path, workers: int
+) -> None:
     pack_folder(photos, tmp_path / "out", workers=workers, splits=SPLITS)
     assert fingerprint(tmp_path / "out") == fingerprint(built)
 
@@ -67,7 +80,9 @@ def test_every_image_is_packed_once_in_one_split(photos: Path, built: Path) -> N
     assert not list(built.rglob("*.tmp"))
 
 
-def test_samples_are_scikit_images_lab_to_the_quantisation(photos: Path, built: Path, tmp_path: Path) -> None:
+def test_samples_are_scikit_images_lab_to_the_quantisation(
+    photos: Path, built: Path, tmp_path: Path
+) -> None:
     pack_folder(photos, tmp_path / "exact", size=48, dtype="float16", shard_size=40)
     view = pixels_view(tmp_path / "exact" / "000000.tar", 40, 48, "float16")
     for name, entry in entries(tmp_path / "exact").items():
@@ -78,7 +93,10 @@ def test_samples_are_scikit_images_lab_to_the_quantisation(photos: Path, built: 
 
 def test_splits_do_not_depend_on_the_size(photos: Path, built: Path, tmp_path: Path) -> None:
     pack_folder(photos, tmp_path / "out", size=24, fit="pad", splits=SPLITS)
-    splits = [{name: entry["split"] for name, entry in entries(root).items()} for root in (built, tmp_path / "out")]
+    splits = [
+        {name: entry["split"] for name, entry in entries(root).items()}
+        for root in (built, tmp_path / "out")
+    ]
     assert splits[0] == splits[1]
 
 
@@ -91,7 +109,10 @@ def test_a_third_partys_webdataset_reads_all(built: Path) -> None:
         samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
     table = np.load(built / "train" / "index.npy")
     assert [int(sample["__key__"]) for sample in samples] == table[:, 0].tolist()
-    views = [pixels_view(built / s.path, s.samples, 32, "uint8") for s in load_manifest(built).splits["train"]]
+    views = [
+        pixels_view(built / s.path, s.samples, 32, "uint8")
+        for s in load_manifest(built).splits["train"]
+    ]
     assert np.array_equal([sample["lab.npy"] for sample in samples], np.concatenate(views))
 
 
@@ -126,7 +147,10 @@ def test_what_cannot_be_packed_is_listed_with_its_reason(tmp_path: Path) -> None
     expected = {"unreadable": 3, "too small": 1, "decompression bomb": 1, "grey": 1, "duplicate": 1}
     assert outcome.manifest.left_out == expected
     assert (outcome.num_packed, outcome.num_sources) == (8, 15)
-    listed = dict(line.split("\t")[:2] for line in (tmp_path / "out" / "left_out.tsv").read_text().splitlines())
+    listed = dict(
+        line.split("\t")[:2]
+        for line in (tmp_path / "out" / "left_out.tsv").read_text().splitlines()
+    )
     assert listed["tiny.png"] == "too small"
     assert listed["missing.jpg"] == "unreadable"
     assert ("zz\\ncopy.png" in listed) != ("class1/photo 001.png" in listed)
@@ -142,16 +166,31 @@ def test_grey_pictures_stay_unless_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("tint", "packed"), [(2, 2), (3, 3)])
 def test_a_tint_of_two_levels_is_still_grey(tmp_path: Path, tint: int, packed: int) -> None:
     folder = make_folder(tmp_path / "photos", 2)
-    tinted = np.asarray(Image.fromarray(photograph()[:64, :64]).convert("L").convert("RGB")).clip(0, 250)
+    tinted = np.asarray(Image.fromarray(photograph()[:64, :64]).convert("L").convert("RGB")).clip(
+        0, 250
+    )
     (folder / "tinted.png").write_bytes(encode(tinted + np.array([tint, 0, 1], np.uint8)))
     assert pack_folder(folder, tmp_path / "out", drop_grey=True).num_packed == packed
 
 
-def test_building_needs_no_torch(photos: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_needs_no_torch(
+    photos: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
-    command = [sys.executable, "-m", "shards", "build", photos, tmp_path / "out", "--size", "32", "--splits", SPLITS]
+    command = [
+        sys.executable,
+        "-m",
+        "shards",
+        "build",
+        photos,
+        tmp_path / "out",
+        "--size",
+        "32",
+        "--splits",
+        SPLITS,
+    ]
     subprocess.run([*map(str, command), "--workers", "2"], check=True, capture_output=True)
     assert fingerprint(tmp_path / "out") == fingerprint(built)
 
@@ -165,7 +204,10 @@ def test_duplicates_are_found_by_bytes_and_by_pixels_whatever_the_workers(tmp_pa
         if number < 4:
             (folder / f"{number:02d} copy.png").write_bytes(data)
             (folder / f"{number:02d} saved again.tif").write_bytes(encode(piece, "TIFF"))
-    outcomes = [pack_folder(folder, tmp_path / str(n), workers=n, shard_size=3, splits=SPLITS) for n in (1, 2)]
+    outcomes = [
+        pack_folder(folder, tmp_path / str(n), workers=n, shard_size=3, splits=SPLITS)
+        for n in (1, 2)
+    ]
     assert [outcome.manifest.left_out for outcome in outcomes] == [{"duplicate": 8}] * 2
     assert fingerprint(tmp_path / "1") == fingerprint(tmp_path / "2")
     verify(tmp_path / "1", quiet=True)
@@ -175,13 +217,17 @@ def test_duplicates_are_found_by_bytes_and_by_pixels_whatever_the_workers(tmp_pa
         packed = [entry for entry in group if "reason" not in entry]
         assert len(packed) == 1
         assert packed[0]["key"] == min(int(str(entry["key"])) for entry in group)
-        assert {entry["detail"] for entry in group if "reason" in entry} == {f"of {packed[0]['source']}"}
+        assert {entry["detail"] for entry in group if "reason" in entry} == {
+            f"of {packed[0]['source']}"
+        }
     before = fingerprint(tmp_path / "1")
     pack_folder(folder, tmp_path / "1", shard_size=3, splits=SPLITS)
     assert fingerprint(tmp_path / "1") == before
 
 
-def test_a_finished_set_is_left_alone_and_a_damaged_one_mended(photos: Path, built: Path, tmp_path: Path) -> None:
+def test_a_finished_set_is_left_alone_and_a_damaged_one_mended(
+    photos: Path, built: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     shutil.copytree(built, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
@@ -194,7 +240,9 @@ def test_a_finished_set_is_left_alone_and_a_damaged_one_mended(photos: Path, bui
     assert fingerprint(out) == fingerprint(built)
 
 
-def test_other_parameters_or_sources_are_refused_and_nothing_changes(photos: Path, built: Path, tmp_path: Path) -> None:
+def test_other_parameters_or_sources_are_refused_and_nothing_changes(
+    photos: Path, built: Path, tmp_path: Path
+) -> None:
     before = fingerprint(built)
     with pytest.raises(UserError, match=r"holds another build .size was 32, is 16"):
         pack_folder(photos, built, size=16, splits=SPLITS)
@@ -207,7 +255,9 @@ def test_strict_refuses_and_the_mended_source_is_taken(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 5)
     bad = folder / "bad.jpg"
     bad.write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"1 of 6 images cannot be packed, first 'bad.jpg' .unreadable"):
+    with pytest.raises(
+        UserError, match=r"1 of 6 images cannot be packed, first 'bad.jpg' .unreadable"
+    ):
         pack_folder(folder, tmp_path / "out", strict=True)
     assert not (tmp_path / "out" / "manifest.json").exists()
     bad.write_bytes(encode(photograph()))
@@ -240,7 +290,9 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(
     verify(out, quiet=True)
 
 
-def test_no_space_left_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_space_left_leaves_no_half_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fill(argv: object) -> int:
         with whole_file(tmp_path / "file") as stream:
             stream.write(b"x")

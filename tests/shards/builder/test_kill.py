@@ -20,7 +20,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_folder(tmp_path_factory.mktemp("photos"), 250, 120)
     (folder / "broken.jpg").write_bytes(b"broken")
     for number in range(5):
-        (folder / f"copy{number}.jpg").write_bytes((folder / "class0" / f"photo {6 * number:03d}.jpg").read_bytes())
+        (folder / f"copy{number}.jpg").write_bytes(
+            (folder / "class0" / f"photo {6 * number:03d}.jpg").read_bytes()
+        )
     return folder
 
 
@@ -33,7 +35,17 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def start(photos: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "shards", "build", str(photos), str(out), *OPTIONS, "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "shards",
+        "build",
+        str(photos),
+        str(out),
+        *OPTIONS,
+        "--workers",
+        str(workers),
+    ]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -139,10 +151,22 @@ def test_death_before_any_change_on_disk_is_made_good(tmp_path: Path, way: str) 
     folder = make_folder(tmp_path / "photos", 10)
     (folder / "broken.jpg").write_bytes(b"broken")
     for number in range(3):
-        (folder / f"copy{number}.png").write_bytes((folder / "class1" / "photo 001.png").read_bytes())
-    command = [sys.executable, "-m", "tests.support.dying_builds", str(folder), str(tmp_path), "30", way]
+        (folder / f"copy{number}.png").write_bytes(
+            (folder / "class1" / "photo 001.png").read_bytes()
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.dying_builds",
+        str(folder),
+        str(tmp_path),
+        "30",
+        way,
+    ]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # it forks
-    done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     number_of_points, _, number_of_instants, _ = done.stdout.split()
     assert int(number_of_points) == 30 < int(number_of_instants)

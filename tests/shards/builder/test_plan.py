@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.builder.plan import Parameters, blocks_of, load_plan, make_plan, parse_splits, save_plan, split_of
+from shards.builder.plan import (
+    Parameters,
+    blocks_of,
+    load_plan,
+    make_plan,
+    parse_splits,
+    save_plan,
+    split_of,
+)
 from shards.errors import UserError
 from shards.sources.listing import Source
 
@@ -15,10 +23,17 @@ SOURCES = [Source(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in ran
 
 
 @given(
-    st.dictionaries(st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), st.integers(1, 50), min_size=1, max_size=6)
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
+        st.integers(1, 50),
+        min_size=1,
+        max_size=6,
+    )
 )
 def test_shares_cover_the_unit_interval_in_order(weights: dict[str, int]) -> None:
-    weights = {name: weight for name, weight in weights.items() if name not in ("all", "sources")} or {"train": 1}
+    weights = {
+        name: weight for name, weight in weights.items() if name not in ("all", "sources")
+    } or {"train": 1}
     total = sum(weights.values())
     text = ",".join(f"{name}={weight}/{total}" for name, weight in weights.items())
     parsed = parse_splits(text)
@@ -63,7 +78,9 @@ def test_split_is_decided_by_the_digest_alone() -> None:
     assert split_of(digests[0], SOURCES[0], "") == "all"
 
 
-@pytest.mark.parametrize(("shard_size", "sizes"), [(0, [7] * 14 + [2]), (30, [30, 30, 30, 10]), (1000, [100])])
+@pytest.mark.parametrize(
+    ("shard_size", "sizes"), [(0, [7] * 14 + [2]), (30, [30, 30, 30, 10]), (1000, [100])]
+)
 def test_blocks_hold_each_source_once_shuffled(shard_size: int, sizes: list[int]) -> None:
     plan = make_plan(Parameters(size=8, shard_size=shard_size), SOURCES)
     blocks = list(blocks_of(plan, SOURCES))
@@ -71,7 +88,9 @@ def test_blocks_hold_each_source_once_shuffled(shard_size: int, sizes: list[int]
     listed = [source for block in blocks for source in block.sources]
     assert listed != SOURCES
     assert sorted(listed) == SOURCES
-    assert [block.first_key for block in blocks] == [plan.keys_of(block.number).start for block in blocks]
+    assert [block.first_key for block in blocks] == [
+        plan.keys_of(block.number).start for block in blocks
+    ]
 
 
 def test_out_goes_to_one_build_alone(tmp_path: Path) -> None:
@@ -86,7 +105,8 @@ def test_out_goes_to_one_build_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"size": 9000}, {"fit": "stretch"}, {"dtype": "int8"}, {"max_pixels": 0}]
+    "options",
+    [{"size": 0}, {"size": 9000}, {"fit": "stretch"}, {"dtype": "int8"}, {"max_pixels": 0}],
 )
 def test_impossible_parameters_get_one_line(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="--"):

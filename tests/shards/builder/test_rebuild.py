@@ -11,7 +11,14 @@ from shards.builder.records import DUPLICATE, Entry, load_record
 from shards.errors import run_door
 from shards.inspect.verify import verify
 from shards.sources.listing import Source, read_bytes
-from tests.support.photographs import encode, fingerprint, make_folder, pack_folder, photograph, pieces
+from tests.support.photographs import (
+    encode,
+    fingerprint,
+    make_folder,
+    pack_folder,
+    photograph,
+    pieces,
+)
 
 
 def test_an_unreadable_image_that_is_mended_is_taken(tmp_path: Path) -> None:
@@ -28,7 +35,9 @@ def test_an_unreadable_image_that_is_mended_is_taken(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "anew")
 
 
-@pytest.mark.parametrize("code", ["EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ETIMEDOUT", "ENOTCONN"])
+@pytest.mark.parametrize(
+    "code", ["EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ETIMEDOUT", "ENOTCONN"]
+)
 def test_a_passing_failure_ends_the_build_and_leaves_no_image_out(
     tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,9 +50,14 @@ def test_a_passing_failure_ends_the_build_and_leaves_no_image_out(
         return read_bytes(source, limit)
 
     monkeypatch.setattr("shards.builder.pack.read_bytes", fail)
-    assert run_door("shards", lambda _: pack_folder(folder, tmp_path / "out", shard_size=2).num_packed) == 2
+    assert (
+        run_door("shards", lambda _: pack_folder(folder, tmp_path / "out", shard_size=2).num_packed)
+        == 2
+    )
     message = capsys.readouterr().err
-    assert message.startswith(f"shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: ")
+    assert message.startswith(
+        f"shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: "
+    )
     assert message.count("\n") == 1
     assert not (tmp_path / "out" / "manifest.json").exists()
     monkeypatch.undo()
@@ -52,7 +66,11 @@ def test_a_passing_failure_ends_the_build_and_leaves_no_image_out(
 
 def packed_and_dropped(root: Path) -> tuple[Entry, Entry]:
     plan = load_plan(root)
-    entries = [entry for block in range(plan.num_blocks) for entry in load_record(root, plan, block).entries]
+    entries = [
+        entry
+        for block in range(plan.num_blocks)
+        for entry in load_record(root, plan, block).entries
+    ]
     (dropped,) = (entry for entry in entries if entry.reason == DUPLICATE)
     (packed,) = (entry for entry in entries if not entry.reason and entry.packed == dropped.packed)
     return packed, dropped
@@ -66,7 +84,9 @@ def test_a_duplicate_whose_first_copy_is_gone_is_packed(tmp_path: Path, content:
     packed, dropped = packed_and_dropped(tmp_path / "out")
     assert packed.key // 2 != dropped.key // 2
     (folder / packed.source).write_bytes(content)
-    (tmp_path / "out" / "sources" / f"{packed.key // 2:06d}.jsonl").unlink()  # its block must be packed anew
+    (
+        tmp_path / "out" / "sources" / f"{packed.key // 2:06d}.jsonl"
+    ).unlink()  # its block must be packed anew
     outcome = pack_folder(folder, tmp_path / "out", shard_size=2)
     assert DUPLICATE not in outcome.manifest.left_out
     verify(tmp_path / "out", quiet=True)
@@ -86,7 +106,10 @@ def test_three_copies_of_which_the_first_goes_leave_one(tmp_path: Path) -> None:
     for path in (tmp_path / "out" / "sources").iterdir():
         if f'"{first}"' in path.read_text().replace(f"of {first}", ""):
             path.unlink()
-    assert pack_folder(folder, tmp_path / "out", shard_size=1).manifest.left_out == {"duplicate": 1, "unreadable": 1}
+    assert pack_folder(folder, tmp_path / "out", shard_size=1).manifest.left_out == {
+        "duplicate": 1,
+        "unreadable": 1,
+    }
     verify(tmp_path / "out", quiet=True)
     pack_folder(folder, tmp_path / "anew", shard_size=1)
     assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "anew")

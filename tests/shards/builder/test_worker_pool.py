@@ -23,13 +23,18 @@ def answer(value: int, report: Report) -> int:
     return value
 
 
-def test_a_worker_that_dies_while_tasks_are_handed_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_while_tasks_are_handed_out_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def break_down(*_: Any) -> NoReturn:
         raise BrokenProcessPool
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", break_down)
     tasks: list[Task[int]] = [partial(answer, value) for value in range(3)]
-    with ProgressLine("testing", 3, "tasks", shown=False) as progress, pytest.raises(UserError, match="was killed"):
+    with (
+        ProgressLine("testing", 3, "tasks", shown=False) as progress,
+        pytest.raises(UserError, match="was killed"),
+    ):
         list(run_tasks(tasks, 2, progress))
 
 
@@ -37,9 +42,24 @@ def test_a_long_tmpdir_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     photos = make_folder(tmp_path / "photos", 4)
-    command = [sys.executable, "-m", "shards", "build", photos, tmp_path / "out", "--size", "32", "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "shards",
+        "build",
+        photos,
+        tmp_path / "out",
+        "--size",
+        "32",
+        "--workers",
+        "2",
+    ]
     done = subprocess.run(
-        [*map(str, command)], env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, check=False
+        [*map(str, command)],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr == (
@@ -63,6 +83,8 @@ def test_workers_do_not_run_the_script_that_builds(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, tmp_path / "script.py", photos, tmp_path / "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "once\n")
     assert (tmp_path / "out" / "manifest.json").is_file()

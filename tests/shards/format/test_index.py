@@ -23,7 +23,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = make_folder(tmp_path_factory.mktemp("photos"), 20)
     (folder / "copy.png").write_bytes((folder / "class1" / "photo 001.png").read_bytes())
     out = tmp_path_factory.mktemp("built") / "out"
-    outcome = pack_folder(folder, out, size=16, dtype=request.param, splits="train=.7,val=.3", shard_size=5)
+    outcome = pack_folder(
+        folder, out, size=16, dtype=request.param, splits="train=.7,val=.3", shard_size=5
+    )
     assert outcome.manifest.left_out == {"duplicate": 1}
     return out
 
@@ -31,7 +33,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def rebuild(root: Path, split: str, shards: tuple[Shard, ...] | None = None) -> np.ndarray:
     manifest = load_manifest(root)
     named = shards or manifest.splits[split]
-    return rebuild_index([root / shard.path for shard in named], named, manifest.size, manifest.dtype)
+    return rebuild_index(
+        [root / shard.path for shard in named], named, manifest.size, manifest.dtype
+    )
 
 
 def by_tarfile(root: Path, manifest: Manifest, split: str) -> list[tuple[int, int, int]]:
@@ -42,7 +46,9 @@ def by_tarfile(root: Path, manifest: Manifest, split: str) -> list[tuple[int, in
                 stream = tar.extractfile(member)
                 assert stream
                 pixels = np.load(io.BytesIO(stream.read())).tobytes()
-                rows.append((int(member.name.partition(".")[0]), member.offset_data, zlib.crc32(pixels)))
+                rows.append(
+                    (int(member.name.partition(".")[0]), member.offset_data, zlib.crc32(pixels))
+                )
     return rows
 
 
@@ -53,7 +59,9 @@ def test_each_row_is_what_a_plain_tar_reader_sees(built: Path) -> None:
         assert [tuple(row) for row in table.tolist()] == by_tarfile(built, manifest, split)
 
 
-def test_the_index_made_again_from_the_tars_is_the_built_one_byte_for_byte(built: Path, tmp_path: Path) -> None:
+def test_the_index_made_again_from_the_tars_is_the_built_one_byte_for_byte(
+    built: Path, tmp_path: Path
+) -> None:
     for split in ("train", "val"):
         write_index(tmp_path / split, rebuild(built, split))
         assert (tmp_path / split).read_bytes() == (built / split / "index.npy").read_bytes()
@@ -117,7 +125,9 @@ def test_a_missing_tar_is_named(built: Path, tmp_path: Path) -> None:
         (b"\x93NUMPY\x01\x00", "is damaged"),
     ],
 )
-def test_what_is_no_index_gets_one_line(tmp_path: Path, table: np.ndarray | bytes | None, message: str) -> None:
+def test_what_is_no_index_gets_one_line(
+    tmp_path: Path, table: np.ndarray | bytes | None, message: str
+) -> None:
     path = tmp_path / "index.npy"
     if isinstance(table, bytes):
         path.write_bytes(table)
@@ -133,5 +143,8 @@ def test_a_set_of_an_older_format_says_build_again(built: Path, tmp_path: Path) 
     out = Path(shutil.copytree(built, tmp_path / "out"))
     text = (out / "manifest.json").read_text()
     (out / "manifest.json").write_text(text.replace("colortrain-shards-2", "colortrain-shards-1"))
-    with pytest.raises(UserError, match=r"format 'colortrain-shards-1', this version reads .*-2': build the shard set"):
+    with pytest.raises(
+        UserError,
+        match=r"format 'colortrain-shards-1', this version reads .*-2': build the shard set",
+    ):
         load_manifest(out)

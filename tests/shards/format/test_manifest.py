@@ -27,7 +27,9 @@ several = st.lists(shards, max_size=5)
 
 
 def manifest_of(splits: dict[str, list[Shard]]) -> Manifest:
-    return Manifest(size=32, fit="crop", dtype="uint8", splits={**splits}, left_out={"grey": 3, "é": 1})
+    return Manifest(
+        size=32, fit="crop", dtype="uint8", splits={**splits}, left_out={"grey": 3, "é": 1}
+    )
 
 
 @given(st.dictionaries(st.sampled_from(["train", "val", "é"]), several, min_size=1))
@@ -45,7 +47,11 @@ def test_a_table_is_the_sequence_it_was_made_of(wanted: list[Shard]) -> None:
     assert list(table) == wanted == table
     assert [table[-1 - place] for place in range(len(wanted))] == wanted[::-1]
     assert table[1:3] == tuple(wanted[1:3])
-    assert samples_of(table).tolist() == [shard.samples for shard in wanted] == samples_of(wanted).tolist()
+    assert (
+        samples_of(table).tolist()
+        == [shard.samples for shard in wanted]
+        == samples_of(wanted).tolist()
+    )
     with pytest.raises(IndexError):
         table[len(wanted)]
 
@@ -71,7 +77,10 @@ def test_saved_and_loaded(tmp_path_factory: pytest.TempPathFactory, wanted: list
     ],
 )
 def test_what_cannot_be_a_shard_is_one_line(tmp_path: Path, old: str, new: str) -> None:
-    save_manifest(manifest_of({"train": [Shard(path="a.tar", samples=7, bytes=1, sha256="ab" * 32)]}), tmp_path)
+    save_manifest(
+        manifest_of({"train": [Shard(path="a.tar", samples=7, bytes=1, sha256="ab" * 32)]}),
+        tmp_path,
+    )
     path = tmp_path / "manifest.json"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -91,20 +100,29 @@ def test_what_cannot_be_a_shard_is_one_line(tmp_path: Path, old: str, new: str) 
     ],
 )
 def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path, split: str, path: str) -> None:
-    save_manifest(manifest_of({split: [Shard(path=path, samples=7, bytes=1, sha256="ab" * 32)]}), tmp_path)
-    with pytest.raises(UserError, match=r"manifest\.json is damaged \(a (split is called|shard lies at) '"):
+    save_manifest(
+        manifest_of({split: [Shard(path=path, samples=7, bytes=1, sha256="ab" * 32)]}), tmp_path
+    )
+    with pytest.raises(
+        UserError, match=r"manifest\.json is damaged \(a (split is called|shard lies at) '"
+    ):
         load_manifest(tmp_path)
 
 
 def test_two_dots_in_a_name_lead_nowhere(tmp_path: Path) -> None:
-    manifest = manifest_of({"all": [Shard(path="a..b/..c.tar", samples=7, bytes=1, sha256="ab" * 32)]})
+    manifest = manifest_of(
+        {"all": [Shard(path="a..b/..c.tar", samples=7, bytes=1, sha256="ab" * 32)]}
+    )
     save_manifest(manifest, tmp_path)
     assert load_manifest(tmp_path) == manifest
 
 
 def test_many_shards_take_little_memory() -> None:
     tracemalloc.start()
-    table = ShardTable(Shard(path=f"train/{n:06d}.tar", samples=1000, bytes=n, sha256=f"{n:064x}") for n in range(5000))
+    table = ShardTable(
+        Shard(path=f"train/{n:06d}.tar", samples=1000, bytes=n, sha256=f"{n:064x}")
+        for n in range(5000)
+    )
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held / len(table) < 100  # bytes; as objects they are 400

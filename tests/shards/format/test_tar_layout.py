@@ -17,7 +17,8 @@ def test_bytes_are_webdatasets(tmp_path: Path, size: int, dtype: str, samples: i
 
     random = np.random.default_rng(0)
     lab = {
-        int(key): random.integers(0, 9, (3, size, size)).astype(dtype) for key in 10 ** random.uniform(0, 9, samples)
+        int(key): random.integers(0, 9, (3, size, size)).astype(dtype)
+        for key in 10 ** random.uniform(0, 9, samples)
     }
     theirs = io.BytesIO()
     writer = TarWriter(theirs, encoder=False, mtime=0, user="", group="", mode=0o644)

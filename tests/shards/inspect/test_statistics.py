@@ -32,10 +32,17 @@ from tests.support.photographs import make_folder, pack_folder
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16"])
 def test_statistics_are_numpys(tmp_path: Path, dtype: str) -> None:
-    outcome = pack_folder(make_folder(tmp_path / "photos", 20), tmp_path / "out", dtype=dtype, splits="train=.6,val=.4")
+    outcome = pack_folder(
+        make_folder(tmp_path / "photos", 20),
+        tmp_path / "out",
+        dtype=dtype,
+        splits="train=.6,val=.4",
+    )
     document = statistics(tmp_path / "out", workers=1, quiet=True)
     for split, shards in outcome.manifest.splits.items():
-        views = [pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards]
+        views = [
+            pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards
+        ]
         lab = unpack(np.concatenate(views)).transpose(1, 0, 2, 3).reshape(3, -1).astype(np.float64)
         each = document["splits"][split]
         np.testing.assert_allclose([each["mean"][name] for name in "Lab"], lab.mean(1), rtol=1e-6)
@@ -66,7 +73,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return out
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.integers(1, 20), st.randoms(use_true_random=False))
 def test_any_number_of_parts_gives_the_document_of_one_run(
     built: Path, tmp_path: Path, count: int, random: Random
@@ -89,7 +98,9 @@ SAMPLES = {
 @pytest.mark.parametrize("dtype", list(SAMPLES))
 @given(st.data())
 @settings(max_examples=30, deadline=None)
-def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(dtype: str, data: st.DataObject) -> None:
+def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(
+    dtype: str, data: st.DataObject
+) -> None:
     stored = data.draw(SAMPLES[dtype])
     order = data.draw(st.permutations(range(12)))
     cuts = sorted(data.draw(st.lists(st.integers(0, 12), max_size=4)))
@@ -103,7 +114,9 @@ def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(dtype: str,
 
 
 def same(one: Sums, other: Sums) -> bool:
-    figures = [(sums.counts.tolist(), sums.total, sums.squares, sums.pixels) for sums in (one, other)]
+    figures = [
+        (sums.counts.tolist(), sums.total, sums.squares, sums.pixels) for sums in (one, other)
+    ]
     return figures[0] == figures[1]
 
 
@@ -111,7 +124,9 @@ def knock(*argv: object) -> int:
     return run_door("shards", main, [str(each) for each in argv])
 
 
-def test_parts_and_merge_from_the_door(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_and_merge_from_the_door(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert knock("statistics", built, "--workers", 1, "--json", tmp_path / "one.json") == 0
     for part in ("2/3", "1/3", "3/3"):
         assert knock("statistics", built, "--workers", 1, "--part", part) == 0
@@ -126,7 +141,9 @@ def test_parts_that_do_not_go_together_get_one_line(built: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"has no statistics-I-of-N.json: run "):
         merge_statistics(built)
     document = statistics_of_part(built, Part(1, 2), quiet=True)
-    one, again, third, other, broken = (tmp_path / name for name in ("one", "again", "third", "other", "broken"))
+    one, again, third, other, broken = (
+        tmp_path / name for name in ("one", "again", "third", "other", "broken")
+    )
     save_statistics(document, one)
     save_statistics(document, again)
     save_statistics(statistics_of_part(built, Part(3, 3), quiet=True), third)

@@ -93,7 +93,9 @@ def test_the_end_of_a_tar_is_checked_too(out: Path) -> None:
 def test_a_truncated_shard_names_the_member_it_ends_in(out: Path) -> None:
     data = (out / SHARD).read_bytes()
     (out / SHARD).write_bytes(data[: 3 * STRIDE + 700])
-    with pytest.raises(UserError, match=rf"{SHARD} is broken: member .*the file ends at byte {3 * STRIDE + 700}"):
+    with pytest.raises(
+        UserError, match=rf"{SHARD} is broken: member .*the file ends at byte {3 * STRIDE + 700}"
+    ):
         verify(out, quiet=True)
 
 
@@ -167,7 +169,9 @@ def forge_manifest(out: Path) -> None:
     """Drop a shard from the manifest and give it the dataset_id that then is right."""
     manifest = load_manifest(out)
     manifest.splits["train"] = manifest.splits["train"][1:]
-    save_manifest(type(manifest)(**{n: getattr(manifest, n) for n in manifest.__dataclass_fields__}), out)
+    save_manifest(
+        type(manifest)(**{n: getattr(manifest, n) for n in manifest.__dataclass_fields__}), out
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,10 @@ def forge_manifest(out: Path) -> None:
         (change_index(5, 2), "train/index.npy does not agree with the tars"),
         (change_checksum, f"{SHARD} is broken: member .* pixels have not the CRC-32 recorded"),
         (drop("val/index.npy"), "val/index.npy is missing"),
-        (overwrite("val/index.npy", 0, b"PK\3\4"), "val/index.npy is damaged"),  # numpy would say BadZipFile,
+        (
+            overwrite("val/index.npy", 0, b"PK\3\4"),
+            "val/index.npy is damaged",
+        ),  # numpy would say BadZipFile,
         (overwrite("val/index.npy", 8, b"\1"), "val/index.npy is damaged"),  # TokenError,
         (overwrite("val/index.npy", 21, b","), "val/index.npy is damaged"),  # SyntaxError
         (drop("manifest.json"), "has no manifest.json: not a shard set, or not finished"),
@@ -191,13 +198,18 @@ def forge_manifest(out: Path) -> None:
         (edit("manifest.json", "{", ""), "manifest.json is damaged"),
         (forge_manifest, "train/000000.tar: manifest.json and the record of its sources disagree"),
         (drop("sources/000002.jsonl"), "sources/000002.jsonl is missing"),
-        (edit("sources/000002.jsonl", '"key": 2', '"key": 7'), "sources/000002.jsonl is of another build"),
+        (
+            edit("sources/000002.jsonl", '"key": 2', '"key": 7'),
+            "sources/000002.jsonl is of another build",
+        ),
         (edit("sources/000002.jsonl", "}", ""), "sources/000002.jsonl is damaged"),
         (drop("build.json"), "has no build.json"),
         (edit("build.json", '"size": 32', '"size": 31'), "says size 32"),
     ],
 )
-def test_every_other_damage_gets_one_line(out: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_every_other_damage_gets_one_line(
+    out: Path, damage: Callable[[Path], None], message: str
+) -> None:
     damage(out)
     with pytest.raises(UserError, match=message) as caught:
         verify(out, quiet=True)
@@ -207,7 +219,9 @@ def test_every_other_damage_gets_one_line(out: Path, damage: Callable[[Path], No
 def test_several_broken_blocks_are_counted_and_the_first_named(out: Path) -> None:
     for name in ("train/000002.tar", "train/000000.tar"):
         flip(out / name, 700)
-    with pytest.raises(UserError, match=r"train/000000.tar is broken.*\(1 more blocks are broken\)"):
+    with pytest.raises(
+        UserError, match=r"train/000000.tar is broken.*\(1 more blocks are broken\)"
+    ):
         verify(out, workers=2, quiet=True)
 
 

@@ -33,7 +33,9 @@ def get(cache: Cache, number: int, fill: Callable[[Path], None], bytes: int | No
 
 def held(folder: Path) -> set[int]:
     """The numbers of the whole files in a cache."""
-    return {int(path.name[-1]) for path in (folder / KEY).iterdir() if not path.name.startswith(".")}
+    return {
+        int(path.name[-1]) for path in (folder / KEY).iterdir() if not path.name.startswith(".")
+    }
 
 
 def grow_old(folder: Path, numbers: list[int]) -> None:
@@ -55,7 +57,9 @@ def test_the_least_recently_used_go_and_no_more_than_needed(tmp_path: Path) -> N
     assert held(tmp_path) == {1, 2, 3, 5, 6}
 
 
-def test_a_file_that_is_here_is_not_brought_again_unless_its_length_is_wrong(tmp_path: Path) -> None:
+def test_a_file_that_is_here_is_not_brought_again_unless_its_length_is_wrong(
+    tmp_path: Path,
+) -> None:
     calls: list[int] = []
     cache = Cache(tmp_path, 100)
     for _ in range(3):
@@ -82,7 +86,10 @@ def test_a_length_that_is_not_known_before_is_minded_after(tmp_path: Path) -> No
     grow_old(tmp_path, [0])
     get(cache, 1, filled(50))
     assert held(tmp_path) == {1}
-    with pytest.raises(UserError, match=r"^train/2 has 101 bytes, the cache .* may hold 100: give it a larger size$"):
+    with pytest.raises(
+        UserError,
+        match=r"^train/2 has 101 bytes, the cache .* may hold 100: give it a larger size$",
+    ):
         get(cache, 2, filled(101))
     assert held(tmp_path) == {1}
 
@@ -91,7 +98,9 @@ def test_a_file_larger_than_the_cache_is_refused_before_it_is_brought(tmp_path: 
     calls: list[int] = []
     cache = Cache(tmp_path, 100)
     get(cache, 0, filled(60), 60)
-    with pytest.raises(UserError, match=r"train/1 has 101 bytes, the cache .* may hold 100: give it a larger size"):
+    with pytest.raises(
+        UserError, match=r"train/1 has 101 bytes, the cache .* may hold 100: give it a larger size"
+    ):
         get(cache, 1, filled(101, calls), 101)
     assert not calls
     assert held(tmp_path) == {0}
@@ -122,7 +131,9 @@ def test_what_fails_leaves_nothing_and_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_things_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / f"{KEY}.jpg").write_bytes(b"x" * 50)
-    with pytest.raises(UserError, match="holds other things than a cache: give --cache an empty or a new folder"):
+    with pytest.raises(
+        UserError, match="holds other things than a cache: give --cache an empty or a new folder"
+    ):
         get(Cache(tmp_path, 10), 0, filled(1))
     assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.jpg"]
 
@@ -198,13 +209,20 @@ def test_who_does_not_wait_goes_on_without(tmp_path: Path) -> None:
     assert Cache(tmp_path, 100).get(KEY, "train/0", filled(1), wait=False) is None
     end.set()
     first.join()
-    assert Cache(tmp_path, 100).get(KEY, "train/0", filled(1), wait=False) == tmp_path / KEY / "train%2F0"
+    assert (
+        Cache(tmp_path, 100).get(KEY, "train/0", filled(1), wait=False)
+        == tmp_path / KEY / "train%2F0"
+    )
 
 
-def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(UserError, match=r"has no file locks .*: give --cache a folder on a local disk"):
+    with pytest.raises(
+        UserError, match=r"has no file locks .*: give --cache a folder on a local disk"
+    ):
         get(Cache(tmp_path, 100), 0, filled(1))

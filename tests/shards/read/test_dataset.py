@@ -68,7 +68,12 @@ def test_a_split_by_name_or_the_only_one(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("splits", "chosen"),
-    [(("train", "test"), "test"), (("test", "val"), "val"), (("train", "validation"), "validation"), (("all",), "all")],
+    [
+        (("train", "test"), "test"),
+        (("test", "val"), "val"),
+        (("train", "validation"), "validation"),
+        (("all",), "all"),
+    ],
 )
 def test_what_is_scored_on(tmp_path: Path, splits: tuple[str, ...], chosen: str) -> None:
     assert open_held_out(small_set(tmp_path, size=16, count=4, splits=splits)).name == chosen
@@ -96,7 +101,9 @@ def damaged(root: Path, what: str) -> str:
     return index.name if "index" in what else "tar"
 
 
-@pytest.mark.parametrize("what", ["truncated", "missing", "header", "short index", "garbage index", "offsets"])
+@pytest.mark.parametrize(
+    "what", ["truncated", "missing", "header", "short index", "garbage index", "offsets"]
+)
 def test_damage_is_one_line_that_names_the_file(tmp_path: Path, what: str) -> None:
     root = small_set(tmp_path, size=16, count=12)
     name = damaged(root, what)
@@ -139,7 +146,13 @@ def test_threads_read_the_same(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{}", "damaged"), ("no json", "damaged"), (None, "not a shard set"), ("altered", "dataset_id")]
+    ("text", "said"),
+    [
+        ("{}", "damaged"),
+        ("no json", "damaged"),
+        (None, "not a shard set"),
+        ("altered", "dataset_id"),
+    ],
 )
 def test_a_manifest_that_cannot_be_believed(tmp_path: Path, text: str | None, said: str) -> None:
     root = small_set(tmp_path, size=16, count=3)
@@ -147,6 +160,8 @@ def test_a_manifest_that_cannot_be_believed(tmp_path: Path, text: str | None, sa
     if text is None:
         manifest.unlink()
     else:
-        manifest.write_text(manifest.read_text().replace('"crop"', '"pad"') if text == "altered" else text)
+        manifest.write_text(
+            manifest.read_text().replace('"crop"', '"pad"') if text == "altered" else text
+        )
     with pytest.raises(UserError, match=said):
         Split(root)

@@ -18,7 +18,9 @@ from shards.read.mixture import Mixture, Substitute, open_training, parse_shards
 from shards.read.order import MAX_BLOCK, MixedOrder, Order, apportion
 from tests.support.small_shard_set import small_set
 
-weights_of = st.lists(st.fractions(min_value=Fraction(1, 12), max_value=5, max_denominator=12), min_size=1, max_size=4)
+weights_of = st.lists(
+    st.fractions(min_value=Fraction(1, 12), max_value=5, max_denominator=12), min_size=1, max_size=4
+)
 counts_of = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 
 
@@ -29,7 +31,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @settings(deadline=None)
 @given(weights_of, st.data(), st.integers(0, 2**63))
-def test_every_block_holds_the_exact_shares(weights: list[Fraction], data: st.DataObject, seed: int) -> None:
+def test_every_block_holds_the_exact_shares(
+    weights: list[Fraction], data: st.DataObject, seed: int
+) -> None:
     parts = [Order(data.draw(counts_of), seed) for _ in weights]
     counts = apportion(weights)
     order, length = MixedOrder(parts, weights, seed), sum(counts)
@@ -44,13 +48,18 @@ def test_every_block_holds_the_exact_shares(weights: list[Fraction], data: st.Da
 
 @settings(deadline=None)
 @given(weights_of, st.data(), st.integers(0, 2**63))
-def test_each_part_runs_through_its_own_order(weights: list[Fraction], data: st.DataObject, seed: int) -> None:
+def test_each_part_runs_through_its_own_order(
+    weights: list[Fraction], data: st.DataObject, seed: int
+) -> None:
     parts = [Order(data.draw(counts_of), seed) for _ in weights]
     order, total = MixedOrder(parts, weights, seed), 3 * sum(apportion(weights))
     stop = data.draw(st.integers(0, total))
     numbers = order(0, stop)
     for place, part in enumerate(parts):
-        mine = numbers[(numbers >= order.first[place]) & (numbers < order.first[place + 1])] - order.first[place]
+        mine = (
+            numbers[(numbers >= order.first[place]) & (numbers < order.first[place + 1])]
+            - order.first[place]
+        )
         np.testing.assert_array_equal(mine, part(0, len(mine)))
     start = data.draw(st.integers(0, stop))
     np.testing.assert_array_equal(MixedOrder(parts, weights, seed)(start, stop), numbers[start:])
@@ -68,14 +77,20 @@ def test_the_samples_are_those_of_the_sets(sets: list[Path]) -> None:
     one, other = (Split(folder) for folder in sets)
     numbers = mixture.order(3)(0, 100)
     assert int((numbers < len(one)).sum()) == 70
-    expected = [one.read([n])[0] if n < len(one) else other.read([n - len(one)])[0] for n in numbers.tolist()]
+    expected = [
+        one.read([n])[0] if n < len(one) else other.read([n - len(one)])[0]
+        for n in numbers.tolist()
+    ]
     np.testing.assert_array_equal(mixture.read(numbers), np.stack(expected))
     assert len(mixture) == 35
 
 
 def test_an_id_names_sets_and_weights(sets: list[Path]) -> None:
     one, other = sets
-    ids = {open_training(asked).dataset_id for asked in ([f"{one}:1", f"{other}:1"], [f"{one}:2", f"{other}:1"])}
+    ids = {
+        open_training(asked).dataset_id
+        for asked in ([f"{one}:1", f"{other}:1"], [f"{one}:2", f"{other}:1"])
+    }
     assert len(ids | {Split(one).dataset_id}) == 3
     assert open_training([f"{one}:1", f"{other}:1"]).dataset_id in ids
 
@@ -145,7 +160,9 @@ def damage(root: Path, kind: str, shard: int, at: int) -> None:
 KINDS = ("flip", "truncate", "grow", "missing", "swap", "index", "index header", "manifest")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from(KINDS), st.integers(0, 4), st.integers(0, 10**6), st.booleans())
 @example("flip", 0, 1500, True)  # pixels: only a checksum sees it
 def test_damage_is_named_or_counted(
@@ -164,7 +181,9 @@ def test_damage_is_named_or_counted(
         if substitute:
             reader = Substitute(split, split.order(1), 10, told.append)
             pixels, numbers = reader.read(0, 23), whole.order(1)(0, 23)
-            wrong = [row for row in range(23) if not np.array_equal(pixels[row], truth[numbers[row]])]
+            wrong = [
+                row for row in range(23) if not np.array_equal(pixels[row], truth[numbers[row]])
+            ]
             assert all(any(np.array_equal(pixels[row], one) for one in truth) for row in wrong)
             assert len(wrong) == reader.substituted == len(told) == len(reader.damaged)
         else:
@@ -191,7 +210,9 @@ def broken(sets: list[Path], tmp_path: Path) -> Callable[[list[int]], Split]:
     return make
 
 
-def test_the_next_position_stands_in_whoever_reads(broken: Callable[[list[int]], Split], sets: list[Path]) -> None:
+def test_the_next_position_stands_in_whoever_reads(
+    broken: Callable[[list[int]], Split], sets: list[Path]
+) -> None:
     split, whole = broken([3, 4, 17]), Split(sets[0])
     stream = split.order(9)
     numbers = stream(0, 80)
@@ -206,7 +227,9 @@ def test_the_next_position_stands_in_whoever_reads(broken: Callable[[list[int]],
         [(p, p + 4) for p in range(56, -1, -4)],
     ):
         reader = Substitute(split, stream, 3, lambda _: None)
-        found = np.concatenate([reader.read(*piece) for piece in sorted(pieces, key=lambda p: -p[0])][::-1])
+        found = np.concatenate(
+            [reader.read(*piece) for piece in sorted(pieces, key=lambda p: -p[0])][::-1]
+        )
         np.testing.assert_array_equal(found, np.stack(expected))
         assert reader.substituted == int(np.isin(numbers[:60], (3, 4, 17)).sum())
 
@@ -214,7 +237,10 @@ def test_the_next_position_stands_in_whoever_reads(broken: Callable[[list[int]],
 def test_past_the_limit_it_ends(broken: Callable[[list[int]], Split]) -> None:
     split = broken([3, 4, 17])
     told: list[str] = []
-    with pytest.raises(UserError, match=r"more than 2 damaged samples, the limit; the last: .*000000\.tar|000003\.tar"):
+    with pytest.raises(
+        UserError,
+        match=r"more than 2 damaged samples, the limit; the last: .*000000\.tar|000003\.tar",
+    ):
         Substitute(split, split.order(0), 2, told.append).read(0, 23)
     assert len(told) == 2
 
@@ -227,7 +253,9 @@ def test_a_set_of_nothing_whole_ends(broken: Callable[[list[int]], Split]) -> No
 
 def test_damage_names_shard_member_and_offset(broken: Callable[[list[int]], Split]) -> None:
     split = broken([7])
-    with pytest.raises(Damaged, match=r"000001\.tar: the member at byte 3584 \(000000007\.lab\.npy\).*CRC-32") as error:
+    with pytest.raises(
+        Damaged, match=r"000001\.tar: the member at byte 3584 \(000000007\.lab\.npy\).*CRC-32"
+    ) as error:
         split.read([0, 1, 7, 2])
     assert error.value.row == 2
 

@@ -28,7 +28,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    settings = {"ENDPOINT_URL": f"http://{host}:{port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
+    settings = {
+        "ENDPOINT_URL": f"http://{host}:{port}",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+    }
     for name, value in {**settings, "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -44,7 +48,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_bucket_is_a_store(bucket: str, tmp_path: Path) -> None:
     store = open_store(bucket, Cache(tmp_path / "cache", 1 << 30))
-    shard = Shard(path="train/000000.tar", samples=1, bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+    shard = Shard(
+        path="train/000000.tar", samples=1, bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest()
+    )
     assert store.path(MANIFEST).read_bytes() == b"{}"
     assert store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256).read_bytes() == DATA
 
@@ -53,18 +59,26 @@ def test_what_is_not_there_or_not_allowed_is_one_line(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(tmp_path / "cache", 1 << 30)
-    with pytest.raises(UserError, match=r"^s3://photos/set/train/000001.tar does not exist: check the address$"):
+    with pytest.raises(
+        UserError, match=r"^s3://photos/set/train/000001.tar does not exist: check the address$"
+    ):
         open_store(bucket, cache).path("train/000001.tar")
-    with pytest.raises(UserError, match=r"^s3://videos/set/manifest.json does not exist: check the address$"):
+    with pytest.raises(
+        UserError, match=r"^s3://videos/set/manifest.json does not exist: check the address$"
+    ):
         open_store("s3://videos/set", cache).path(MANIFEST)
 
 
-def test_no_credentials_is_one_line(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_is_one_line(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.delenv(f"AWS_{name}")
     for name in ("SHARED_CREDENTIALS_FILE", "CONFIG_FILE"):
         monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     store = Remote(bucket, Cache(tmp_path / "cache", 1 << 30), Patience(tries=2, wait=0.01))
-    with pytest.raises(UserError, match=r"^s3://photos/set/manifest.json: no credentials: set AWS_PROFILE"):
+    with pytest.raises(
+        UserError, match=r"^s3://photos/set/manifest.json: no credentials: set AWS_PROFILE"
+    ):
         store.path(MANIFEST)

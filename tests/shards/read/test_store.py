@@ -38,9 +38,14 @@ def make_set(root: Path, count: int = 4) -> tuple[Shard, ...]:
         data = content(number)
         (root / f"train/{number:06d}.tar").write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        shards.append(Shard(path=f"train/{number:06d}.tar", samples=5, bytes=len(data), sha256=digest))
+        shards.append(
+            Shard(path=f"train/{number:06d}.tar", samples=5, bytes=len(data), sha256=digest)
+        )
     (root / "train/index.npy").write_bytes(content(99, 1000))
-    save_manifest(Manifest(size=32, fit="crop", dtype="uint8", splits={"train": tuple(shards)}, left_out={}), root)
+    save_manifest(
+        Manifest(size=32, fit="crop", dtype="uint8", splits={"train": tuple(shards)}, left_out={}),
+        root,
+    )
     return tuple(shards)
 
 
@@ -70,7 +75,9 @@ except Exception as error:
 
 def run(program: str, store: Remote, *numbers: int) -> subprocess.Popen[bytes]:
     words = [store._url, str(store.cache.folder), str(store.cache.max_bytes), *map(str, numbers)]
-    return subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -125,7 +132,9 @@ def test_a_path_is_a_folder_and_nothing_is_copied(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_every_file_comes_byte_for_byte_and_once(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_every_file_comes_byte_for_byte_and_once(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     for _ in range(2):
         assert store.path(MANIFEST).read_bytes() == (server.root / "set" / MANIFEST).read_bytes()
         assert store.path("train/index.npy").read_bytes() == content(99, 1000)
@@ -145,7 +154,9 @@ def test_a_set_that_has_changed_is_not_mixed_with_the_old_one(
 ) -> None:
     old = store.path("train/index.npy")
     (server.root / "set/train/index.npy").write_bytes(b"another")
-    save_manifest(Manifest(size=64, fit="crop", dtype="uint8", splits={}, left_out={}), server.root / "set")
+    save_manifest(
+        Manifest(size=64, fit="crop", dtype="uint8", splits={}, left_out={}), server.root / "set"
+    )
     new = Remote(store.location, store.cache, QUICK).path("train/index.npy")
     assert (old.read_bytes(), new.read_bytes()) == (content(99, 1000), b"another")
     assert store.path("train/index.npy") == old
@@ -153,7 +164,11 @@ def test_a_set_that_has_changed_is_not_mixed_with_the_old_one(
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "cut", "stall", "short", "wrong"])
 def test_what_passes_is_tried_again(
-    fault: str, server: Server, shards: tuple[Shard, ...], store: Remote, capsys: pytest.CaptureFixture[str]
+    fault: str,
+    server: Server,
+    shards: tuple[Shard, ...],
+    store: Remote,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     store.patience = IMPATIENT if fault == "stall" else QUICK
     server.faults[f"set/{shards[0].path}"].extend([fault, fault])
@@ -167,10 +182,16 @@ def test_what_passes_is_tried_again(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("500", r"http://\S+/set/train/000000.tar: .*500.* \(3 tries\): check the address and the network"),
+        (
+            "500",
+            r"http://\S+/set/train/000000.tar: .*500.* \(3 tries\): check the address and the network",
+        ),
         ("cut", r"http://\S+/set/train/000000.tar: .* \(3 tries\): check"),
         ("stall", r"http://\S+/set/train/000000.tar: nothing came for 0.4 s \(3 tries\): check"),
-        ("short", r"http://\S+/set/train/000000.tar: 150000 bytes came, 300000 were expected \(3 tries\): the file"),
+        (
+            "short",
+            r"http://\S+/set/train/000000.tar: 150000 bytes came, 300000 were expected \(3 tries\): the file",
+        ),
     ],
 )
 def test_what_stays_broken_is_one_line(
@@ -186,7 +207,9 @@ def test_what_stays_broken_is_one_line(
     assert bring(store, shards[0]).read_bytes() == content(0)
 
 
-def test_wrong_bytes_are_named_with_both_hashes(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_wrong_bytes_are_named_with_both_hashes(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     store.patience = Patience(tries=9, wait=0.01)
     server.faults[f"set/{shards[1].path}"].extend(["wrong"] * 9)
     wrong = hashlib.sha256(bytes([content(1)[0] ^ 1]) + content(1)[1:]).hexdigest()
@@ -217,13 +240,20 @@ def test_a_refusal_is_not_tried_again(
 
 def test_no_set_there_is_one_line(server: Server, tmp_path: Path) -> None:
     store = open_store(f"{server.url}/elsewhere", Cache(tmp_path / "cache", BIG))
-    with pytest.raises(UserError, match=r"^http://\S+/elsewhere/manifest.json does not exist: check the address$"):
+    with pytest.raises(
+        UserError, match=r"^http://\S+/elsewhere/manifest.json does not exist: check the address$"
+    ):
         store.path("train/index.npy")
 
 
 def test_no_server_there_is_one_line(tmp_path: Path) -> None:
-    store = Remote("http://127.0.0.1:9/set", Cache(tmp_path / "cache", BIG), Patience(tries=2, wait=0.01))
-    with pytest.raises(UserError, match=r"^http://127.0.0.1:9/set/manifest.json: Cannot connect .* \(2 tries\): check"):
+    store = Remote(
+        "http://127.0.0.1:9/set", Cache(tmp_path / "cache", BIG), Patience(tries=2, wait=0.01)
+    )
+    with pytest.raises(
+        UserError,
+        match=r"^http://127.0.0.1:9/set/manifest.json: Cannot connect .* \(2 tries\): check",
+    ):
         store.path(MANIFEST)
 
 
@@ -243,7 +273,9 @@ def test_a_full_disk_is_one_line_and_not_tried_again(
     assert not left_behind(store.cache.folder)
 
 
-def test_four_processes_bring_each_file_once(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_four_processes_bring_each_file_once(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     running = [run(BRING, store, *order) for order in ORDERS]
     for process in running:
         out, err = process.communicate(timeout=60)
@@ -255,7 +287,9 @@ def test_four_processes_bring_each_file_once(server: Server, shards: tuple[Shard
         assert bring(store, shard).read_bytes() == content(number)
 
 
-def test_four_processes_share_a_cache_of_two_files(server: Server, shards: tuple[Shard, ...], tmp_path: Path) -> None:
+def test_four_processes_share_a_cache_of_two_files(
+    server: Server, shards: tuple[Shard, ...], tmp_path: Path
+) -> None:
     size = 2 * BIG + 5000
     store = Remote(f"{server.url}/set", Cache(tmp_path / "cache", size), QUICK)
     running = [run(BRING, store, *order) for order in ORDERS]
@@ -263,14 +297,18 @@ def test_four_processes_share_a_cache_of_two_files(server: Server, shards: tuple
     while any(process.poll() is None for process in running):
         most = max(most, bytes_in(tmp_path / "cache"))
         time.sleep(0.002)
-    assert all(process.wait() == 0 for process in running), [process.communicate()[1] for process in running]
+    assert all(process.wait() == 0 for process in running), [
+        process.communicate()[1] for process in running
+    ]
     assert most <= size
     assert not left_behind(store.cache.folder)
     for process in running:
         process.communicate()
 
 
-def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_a_killed_download_is_taken_over_by_who_waits(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
     wait_for(lambda: half_a_shard(store.cache.folder))
@@ -288,7 +326,9 @@ def test_a_killed_download_is_taken_over_by_who_waits(server: Server, shards: tu
     assert server.requests[f"set/{shards[0].path}"] == 2
 
 
-def test_what_a_killed_download_left_is_cleared_away(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_what_a_killed_download_left_is_cleared_away(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     server.faults[f"set/{shards[0].path}"].append("stall")
     first = run(BRING, store, 0)
     wait_for(lambda: half_a_shard(store.cache.folder))
@@ -314,7 +354,9 @@ def test_prefetch_brings_half_a_cache_in_the_background(
     assert server.requests[f"set/{shards[0].path}"] == 1
 
 
-def test_a_prefetch_that_fails_is_left_to_the_reader(server: Server, shards: tuple[Shard, ...], store: Remote) -> None:
+def test_a_prefetch_that_fails_is_left_to_the_reader(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
     server.faults[f"set/{shards[0].path}"].append("404")
     store.prefetch(shards[:2])
     wait_for(lambda: store._thread is None)
@@ -346,12 +388,16 @@ def test_a_url_without_a_cache_is_refused(location: str) -> None:
 
 
 def test_an_unknown_scheme_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^ssss://bucket/set: unusable address \(Protocol not known: ssss\): give a "):
+    with pytest.raises(
+        UserError,
+        match=r"^ssss://bucket/set: unusable address \(Protocol not known: ssss\): give a ",
+    ):
         open_store("ssss://bucket/set", Cache(tmp_path, BIG))
 
 
 @pytest.mark.parametrize(
-    ("scheme", "package", "extra"), [("gs", "gcsfs", "gcs"), ("gcs", "gcsfs", "gcs"), ("abfs", "adlfs", "remote")]
+    ("scheme", "package", "extra"),
+    [("gs", "gcsfs", "gcs"), ("gcs", "gcsfs", "gcs"), ("abfs", "adlfs", "remote")],
 )
 def test_a_missing_package_is_one_line(
     scheme: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,7 +62,17 @@ def test_a_damaged_header_is_an_error_at_its_byte(tar: Path, place: int) -> None
 
 def test_a_tar_cut_short_anywhere_is_an_error(tar: Path) -> None:
     data, third, end = tar.read_bytes(), header_of(tar, 2), end_of(tar)
-    for length in (third - 1, third, third + 1, third + 511, third + 512, third + 700, end, end + 512, end + 1023):
+    for length in (
+        third - 1,
+        third,
+        third + 1,
+        third + 511,
+        third + 512,
+        third + 700,
+        end,
+        end + 512,
+        end + 1023,
+    ):
         tar.write_bytes(data[:length])
         with pytest.raises(UserError, match=r"damaged or cut short at byte \d+: restore it"):
             members(tar)
@@ -90,7 +100,11 @@ def test_links_give_what_they_lead_to_and_others_are_listed(tmp_path: Path) -> N
         add(archive, "loop.png", type=tarfile.SYMTYPE, linkname="loop.png")
         add(archive, "pipe.png", type=tarfile.FIFOTYPE)
     found = {each.name: each.offset for each in members(path)}
-    assert {name for name, offset in found.items() if offset == NOWHERE} == {"nowhere.png", "loop.png", "pipe.png"}
+    assert {name for name, offset in found.items() if offset == NOWHERE} == {
+        "nowhere.png",
+        "loop.png",
+        "pipe.png",
+    }
     listing = open_sources(str(path), Path("/nonexistent"))
     read = [read_bytes(source, 1 << 20) for source in listing.sources if source.offset != NOWHERE]
     assert read == [encode(next(pieces(1)))] * 4

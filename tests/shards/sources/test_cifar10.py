@@ -34,7 +34,12 @@ def make_binary(folder: Path) -> Path:
 def make_python(folder: Path, protocol: int = 2) -> Path:
     folder.mkdir()
     for seed, name in enumerate(BATCHES):
-        batch = {b"batch_label": b"x", b"labels": [seed] * 20, b"data": rows(seed), b"filenames": [b"a.png"] * 20}
+        batch = {
+            b"batch_label": b"x",
+            b"labels": [seed] * 20,
+            b"data": rows(seed),
+            b"filenames": [b"a.png"] * 20,
+        }
         (folder / name).write_bytes(pickle.dumps(batch, protocol))
     return folder
 
@@ -65,9 +70,13 @@ def test_both_layouts_give_the_same_shards_with_their_own_splits(tmp_path: Path)
     for name in ("bin", "py"):
         pack_folder(tmp_path / name, tmp_path / f"{name}-shards", splits="source")
     manifest = load_manifest(tmp_path / "bin-shards")
-    assert {split: manifest.samples(split) for split in manifest.splits} == {"train": 40, "test": 20}
+    assert {split: manifest.samples(split) for split in manifest.splits} == {
+        "train": 40,
+        "test": 20,
+    }
     tars = [
-        {k: v for k, v in fingerprint(tmp_path / f"{n}-shards").items() if k.endswith("tar")} for n in ("bin", "py")
+        {k: v for k, v in fingerprint(tmp_path / f"{n}-shards").items() if k.endswith("tar")}
+        for n in ("bin", "py")
     ]
     assert tars[0] == tars[1]
     assert {Path(k).parts[0] for k in tars[0]} == {"train", "test"}
@@ -142,7 +151,9 @@ def array(shape: object, kind: object, data: object) -> Reduced:
     return Reduced(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, kind, False, data))
 
 
-FOREIGN = dtype(3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0)  # a GiB of whatever lies behind the array
+FOREIGN = dtype(
+    3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0
+)  # a GiB of whatever lies behind the array
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -158,12 +169,16 @@ FOREIGN = dtype(3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0)  # a GiB of
         array((1, 3072), U1, ["x"] * 3072),
         array((1, 3072), np.dtype("O"), [os.getcwd] * 3072),
         Reduced(FROM_BUFFER, (b"x", FOREIGN, (1, 3072), "C")),
-        Reduced(FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), FOREIGN, False, b"x")),
+        Reduced(
+            FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), FOREIGN, False, b"x")
+        ),
         Reduced(FROM_BUFFER, (b"x" * 3072, U1, (2, 3072), "C")),
         Reduced(np.ndarray, ((1 << 40, 3072), U1)),
     ],
 )
-def test_no_array_is_made_of_bytes_that_are_not_its_own(tmp_path: Path, payload: Reduced, protocol: int) -> None:
+def test_no_array_is_made_of_bytes_that_are_not_its_own(
+    tmp_path: Path, payload: Reduced, protocol: int
+) -> None:
     refusal(tmp_path, pickle.dumps({b"data": payload}, protocol))
 
 
@@ -184,7 +199,12 @@ def test_what_is_admitted_cannot_be_changed(tmp_path: Path, name: bytes, state: 
 def test_a_nest_of_tuples_does_not_end_the_process(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1").write_bytes(b"\x80\x02})" + b"\x85" * 3_000_000 + b"K\x01s.")
     code = "import sys; from shards.sources.cifar10 import load_python; load_python(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(tmp_path / "data_batch_1")]  # a process of its own, since it may die
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(tmp_path / "data_batch_1"),
+    ]  # a process of its own, since it may die
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "it has too many tuples" in done.stderr

@@ -28,11 +28,15 @@ def decoded(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM", "GIF"])
 def test_lossless_formats_come_out_exact(kind: str) -> None:
-    picture = RGB if kind != "GIF" else np.asarray(Image.fromarray(RGB).quantize(200).convert("RGB"))
+    picture = (
+        RGB if kind != "GIF" else np.asarray(Image.fromarray(RGB).quantize(200).convert("RGB"))
+    )
     assert np.array_equal(decoded(encode(picture, kind)), picture)
 
 
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"quality": 95})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"quality": 95})]
+)
 def test_lossy_formats_come_out_close(kind: str, options: dict[str, int]) -> None:
     assert np.abs(decoded(encode(RGB, kind, **options)).astype(int) - RGB).mean() < 4
 
@@ -79,7 +83,9 @@ def test_a_png_with_megabytes_beside_its_pixels_is_read() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("history", "edited " * 600_000, zip=True)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert np.array_equal(decoded(encode(RGB, pnginfo=text, icc_profile=srgb + bytes(3 << 20))), RGB)
+    assert np.array_equal(
+        decoded(encode(RGB, pnginfo=text, icc_profile=srgb + bytes(3 << 20))), RGB
+    )
 
 
 def png_of_16_bits(deep: np.ndarray) -> bytes:
@@ -88,11 +94,18 @@ def png_of_16_bits(deep: np.ndarray) -> bytes:
     import zlib
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = struct.pack(">IIBBBBB", deep.shape[1], deep.shape[0], 16, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_16_bit_colour_is_within_a_level() -> None:
@@ -117,7 +130,13 @@ def test_alpha_is_laid_on_white() -> None:
     expected = RGB * (alpha / 255)[..., None] + 255 - alpha[..., None]
     assert np.abs(decoded(encode(np.dstack([RGB, alpha]))) - expected).max() <= 1
     expected = (GREY * (alpha / 255) + 255 - alpha)[..., None]
-    assert np.abs(decoded(encode(Image.merge("LA", [Image.fromarray(x) for x in (GREY, alpha)]))) - expected).max() <= 1
+    assert (
+        np.abs(
+            decoded(encode(Image.merge("LA", [Image.fromarray(x) for x in (GREY, alpha)])))
+            - expected
+        ).max()
+        <= 1
+    )
 
 
 def test_a_palettes_transparent_colour_becomes_white() -> None:
@@ -144,7 +163,10 @@ def test_exif_orientation_turns_the_picture_upright(kind: str, orientation: int)
     }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    options: dict[str, dict[str, int]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options: dict[str, dict[str, int]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
     data = encode(RGB, kind, exif=exif, **options.get(kind, {}))
     upright = turns[orientation](RGB)
     assert np.abs(decoded(data).astype(int) - upright).max() <= 6
@@ -171,7 +193,9 @@ def test_a_profile_that_is_srgb_or_damaged_or_for_other_pixels_changes_nothing()
 
 
 def test_a_lab_tiff_is_shown_in_its_colours() -> None:
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
     image = ImageCms.applyTransform(Image.fromarray(RGB), to_lab)
     assert image
     assert np.abs(decoded(encode(image, "TIFF")).astype(int) - RGB).mean() < 3
@@ -180,7 +204,9 @@ def test_a_lab_tiff_is_shown_in_its_colours() -> None:
 def test_a_bomb_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(Image.new("1", (4000, 4000)))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(Undecodable, match="decompression bomb: 4000 x 4000 pixels, more than 1000000"):
+    with pytest.raises(
+        Undecodable, match="decompression bomb: 4000 x 4000 pixels, more than 1000000"
+    ):
         decode_image(data, max_pixels=1_000_000)
 
 
@@ -198,7 +224,9 @@ def test_a_truncated_file_is_unreadable(kind: str) -> None:
     assert "0x" not in caught.value.detail
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+)
 def test_what_is_no_image_is_unreadable(data: bytes) -> None:
     with pytest.raises(Undecodable, match="unreadable: no image of a known format"):
         decode_image(data)
@@ -215,7 +243,9 @@ def test_reduced_jpegs_stay_at_twice_the_target_and_look_the_same() -> None:
     reduce_jpeg(reduced, 64)
     small = to_rgb(reduced)
     assert small.size == (128, 128)
-    error = np.asarray(fit_image(small, 64)).astype(int) - np.asarray(fit_image(decode_image(data), 64))
+    error = np.asarray(fit_image(small, 64)).astype(int) - np.asarray(
+        fit_image(decode_image(data), 64)
+    )
     assert np.abs(error).mean() < 1.5
 
 

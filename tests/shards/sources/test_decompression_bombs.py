@@ -23,35 +23,65 @@ TILE = 2000
 def tiled(*entries: tuple[int, int, int]) -> bytes:
     """A grey TIFF, 100 pixels square, in one tile of TILE; `entries` (tag, type, value) tell its sides."""
     pixels = zlib.compress(bytes(TILE * TILE))
-    tags = [(256, LONG, 100), (257, LONG, 100), (258, LONG, 8), (259, LONG, 8), (262, LONG, 1), (277, LONG, 1)]
+    tags = [
+        (256, LONG, 100),
+        (257, LONG, 100),
+        (258, LONG, 8),
+        (259, LONG, 8),
+        (262, LONG, 1),
+        (277, LONG, 1),
+    ]
     after = 8 + 2 + 12 * (len(tags) + len(entries) + 2) + 4
     tags += [*entries, (324, LONG, after + 8), (325, LONG, len(pixels))]
-    rows = b"".join(struct.pack("<HHII", tag, kind, 1, after if kind == SLONG8 else value) for tag, kind, value in tags)
-    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + rows + struct.pack("<IQ", 0, TILE) + pixels
+    rows = b"".join(
+        struct.pack("<HHII", tag, kind, 1, after if kind == SLONG8 else value)
+        for tag, kind, value in tags
+    )
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + rows + struct.pack("<IQ", 0, TILE) + pixels
+    )
 
 
 @pytest.mark.parametrize(
     ("entries", "detail"),
     [
-        ([(SIDE, LONG, TILE), (LENGTH, LONG, TILE)], "2000 x 2000 pixels in tiles, more than 1000000"),
-        ([(SIDE, LONG, 16), (LENGTH, LONG, 1 << 20)], "112 x 1048576 pixels in tiles, more than 1000000"),
-        ([(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)], "tiles of no certain size"),  # which Pillow passes over
-        ([(SIDE, LONG, TILE), (SIDE, LONG, 16), (LENGTH, LONG, TILE), (LENGTH, LONG, 16)], "tiles of no certain size"),
+        (
+            [(SIDE, LONG, TILE), (LENGTH, LONG, TILE)],
+            "2000 x 2000 pixels in tiles, more than 1000000",
+        ),
+        (
+            [(SIDE, LONG, 16), (LENGTH, LONG, 1 << 20)],
+            "112 x 1048576 pixels in tiles, more than 1000000",
+        ),
+        (
+            [(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)],
+            "tiles of no certain size",
+        ),  # which Pillow passes over
+        (
+            [(SIDE, LONG, TILE), (SIDE, LONG, 16), (LENGTH, LONG, TILE), (LENGTH, LONG, 16)],
+            "tiles of no certain size",
+        ),
         ([(SIDE, LONG, 0), (LENGTH, LONG, 16)], "tiles of no certain size"),
     ],
     ids=["wide and high", "high", "types that Pillow lacks", "twice", "no width"],
 )
-def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(entries: list[tuple[int, int, int]], detail: str) -> None:
+def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(
+    entries: list[tuple[int, int, int]], detail: str
+) -> None:
     with pytest.raises(Undecodable) as caught:
         decode_image(tiled(*entries), max_pixels=1_000_000)
     assert (caught.value.reason, caught.value.detail) == ("decompression bomb", detail)
 
 
 def test_such_a_tile_is_what_is_decoded() -> None:
-    assert decode_image(tiled((SIDE, LONG, TILE), (LENGTH, LONG, TILE)), max_pixels=TILE * TILE).size == (100, 100)
+    assert decode_image(
+        tiled((SIDE, LONG, TILE), (LENGTH, LONG, TILE)), max_pixels=TILE * TILE
+    ).size == (100, 100)
 
 
-@pytest.mark.parametrize("how", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": "<"}])
+@pytest.mark.parametrize(
+    "how", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": "<"}]
+)
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_tiff_of_tiles_is_read(how: dict[str, Any], compression: str | None) -> None:
     stream = io.BytesIO()
@@ -69,13 +99,22 @@ def scanned(times: int, **options: int) -> bytes:
     return data[:-2] + data[start:-2] * times + data[-2:]
 
 
-@pytest.mark.parametrize("options", [{"progressive": True}, {"progressive": True, "restart_marker_rows": 1}])
-def test_a_jpeg_of_many_scans_is_refused(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"progressive": True, "restart_marker_rows": 1}]
+)
+def test_a_jpeg_of_many_scans_is_refused(
+    options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = scanned(300, **options)
-    data = data.replace(b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1)  # no marker with a length, for libjpeg
+    data = data.replace(
+        b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1
+    )  # no marker with a length, for libjpeg
     with pytest.raises(Undecodable) as caught:
         decode_image(data)
-    assert (caught.value.reason, caught.value.detail) == ("decompression bomb", "more than 200 scans")
+    assert (caught.value.reason, caught.value.detail) == (
+        "decompression bomb",
+        "more than 200 scans",
+    )
     monkeypatch.setattr("shards.sources.decompression_bombs.MAX_SCANS", 1000)
     assert decode_image(data).size == (160, 120), "and it would have been decoded"
 

@@ -48,7 +48,13 @@ def test_linked_files_and_folders_are_followed_but_no_loops(tmp_path: Path) -> N
     (source / "inside").symlink_to(source / "class1")
     found = names(open_sources(str(source), ELSEWHERE))
     assert len(found) == 3 + 1 + 2
-    assert {name.split("/")[0] for name in found} == {"class0", "class1", "class2", "one.jpg", "again"}
+    assert {name.split("/")[0] for name in found} == {
+        "class0",
+        "class1",
+        "class2",
+        "one.jpg",
+        "again",
+    }
 
 
 def test_a_text_list_is_relative_to_its_folder(tmp_path: Path) -> None:
@@ -102,7 +108,9 @@ def test_out_is_not_taken_by_a_pattern_either(tmp_path: Path) -> None:
     make_tars(make_folder(tmp_path / "more", 4), tmp_path / "tars" / "out")
     (tmp_path / "link").symlink_to("tars")
     listing = open_sources(str(tmp_path / "tars" / "**" / "*.tar"), tmp_path / "link" / "out")
-    assert {source.path for source in listing.sources} == {str(tmp_path / "tars" / f"0000{n}.tar") for n in (0, 1)}
+    assert {source.path for source in listing.sources} == {
+        str(tmp_path / "tars" / f"0000{n}.tar") for n in (0, 1)
+    }
 
 
 def test_a_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
@@ -117,7 +125,14 @@ def test_a_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
 
 
 def test_odd_names_survive(tmp_path: Path) -> None:
-    odd = [b"new\nline.jpg", b"tab\t.jpg", b"not utf-8 \xff.jpg", b'"quoted".jpg', b".jpg", "ü.JPG".encode()]
+    odd = [
+        b"new\nline.jpg",
+        b"tab\t.jpg",
+        b"not utf-8 \xff.jpg",
+        b'"quoted".jpg',
+        b".jpg",
+        "ü.JPG".encode(),
+    ]
     for name in odd:
         (tmp_path / os.fsdecode(name)).write_bytes(encode(photograph()[:8, :8], "JPEG"))
     found = [os.fsencode(name) for name in names(open_sources(str(tmp_path), ELSEWHERE))]
@@ -135,7 +150,9 @@ def test_odd_names_survive(tmp_path: Path) -> None:
         ("data_batch_1.bin", b"x" * 3074, "no multiple of 3073"),
     ],
 )
-def test_what_is_no_source_gets_one_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_what_is_no_source_gets_one_line(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
