@@ -30,7 +30,7 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.schedule import Schedule, constant
 from colortrain.serialize import from_plain, to_plain, with_override
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 
 # The parts a recipe may be made of; a new one is added to its union here, and nowhere else.
 Generator = (
@@ -275,7 +275,7 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as JSON; `--recipe FILE` takes it back."""
-    write_whole(path, json.dumps(to_plain(recipe), indent=1).encode() + b"\n")
+    write_atomic(path, json.dumps(to_plain(recipe), indent=1).encode() + b"\n")
 
 
 def load_recipe(path: Path) -> Recipe:

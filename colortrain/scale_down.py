@@ -14,7 +14,7 @@ DEPTHS = ("levels", "depth", "blocks", "strided_layers")  # what networks call t
 Part = TypeVar("Part", bound=Generator | Critic)
 
 
-def thinned(recipe: Recipe, size: int, base_channels: int) -> Recipe:
+def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     """`recipe` at `size` pixels with `base_channels`; raises `ValueError` if its networks cannot be made to fit."""
     generator, critic = (
         fitted(recipe.generator, size, base_channels),

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from shards.color import lab_to_rgb, rgb_to_lab
-from shards.files import whole_file
+from shards.files import open_atomic
 
 _GAP = 4  # pixels between pictures
 _TITLE = 18  # pixels of a title line
@@ -84,7 +84,7 @@ def _write_titles(
             draw.text(place, title, fill="black", font=font, anchor="mm", align="center")
 
 
-def recolour(rgb: np.ndarray, ab: np.ndarray) -> None:
+def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
     """Give a picture other colours, in place: its own L at full resolution, joined with `ab` scaled up (bicubic).
 
     `rgb`: (H, W, 3) uint8; `ab`: (2, h, w) CIELAB units, which cover the same picture, squashed or not. Works through
@@ -108,14 +108,14 @@ _BLOCK = 1 << 20  # pixels coloured at once
 
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Write (H, W, 3) uint8 as PNG, whole or not at all."""
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         # level 6, the default, takes three times as long for a tenth less (50 megapixels: 32 s against 10 s)
         Image.fromarray(picture).save(stream, "PNG", compress_level=3)
 
 
 def save_jpeg(picture: np.ndarray, path: Path, quality: int = 88) -> None:
     """Write (H, W, 3) uint8 as JPEG, whole or not at all."""
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         Image.fromarray(picture).save(stream, "JPEG", quality=quality, optimize=True)
 
 
@@ -151,7 +151,7 @@ def loss_curves(metrics: Path, out: Path) -> None:
         "colourfulness_ratio",
         "validation: colourfulness / truth (1 is right)",
     )
-    with whole_file(out) as stream:
+    with open_atomic(out) as stream:
         figure.savefig(stream, format="png")
 
 

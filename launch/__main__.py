@@ -9,8 +9,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from launch.cli import DOORS
-from shards.errors import UserError, run_door, unknown
+from launch.cli import COMMANDS
+from shards.errors import UserError, run_command, unknown
 
 _EXAMPLE = """\
 `colortrain DOOR --help` says more. example:
@@ -20,8 +20,8 @@ _EXAMPLE = """\
 
 def usage() -> str:
     """The doors, with a phrase each."""
-    width = max(map(len, DOORS))
-    lines = [f"  {name:<{width}}  {phrase}" for name, (_, phrase) in DOORS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {phrase}" for name, (_, phrase) in COMMANDS.items()]
     return "\n".join(["usage: colortrain DOOR [WORDS...]", "", *lines, "", _EXAMPLE])
 
 
@@ -29,22 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the door that the first word names; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
-    return run_door(f"colortrain {name}".strip(), _enter, words)
+    return run_command(f"colortrain {name}".strip(), _enter, words)
 
 
 def _enter(words: Sequence[str] | None) -> int | None:
     assert words is not None
     if not words:
         raise UserError(
-            f"no command named; valid: {', '.join(DOORS)} (`colortrain --help` says more)"
+            f"no command named; valid: {', '.join(COMMANDS)} (`colortrain --help` says more)"
         )
     name, *rest = words
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
-    if name not in DOORS:
-        raise unknown("command", name, DOORS)
-    status: int | None = importlib.import_module(DOORS[name][0]).main(rest)
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    status: int | None = importlib.import_module(COMMANDS[name][0]).main(rest)
     return status
 
 

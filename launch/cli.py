@@ -11,7 +11,7 @@ from shards.errors import UserError
 from shards.read.cache import Cache
 
 # Name -> (module with a `main(argv)`, one phrase). Listed in the order in which people need them.
-DOORS: dict[str, tuple[str, str]] = {
+COMMANDS: dict[str, tuple[str, str]] = {
     "shards": (
         "shards.__main__",
         "photographs to Lab shards: build, merge, verify, info, statistics",
@@ -56,7 +56,7 @@ DOORS: dict[str, tuple[str, str]] = {
 }
 
 
-class DoorParser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """An argument parser for `python -m <program>`: mistakes are a `UserError`, the help ends with an example."""
 
     def __init__(self, program: str, description: str, example: str) -> None:
@@ -117,7 +117,7 @@ def gigabytes(text: str) -> float:
     return value
 
 
-def add_cache(words: argparse.ArgumentParser) -> None:
+def add_cache_arguments(words: argparse.ArgumentParser) -> None:
     """The words for shard sets at a URL."""
     words.add_argument(
         "--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to"
@@ -131,6 +131,6 @@ def add_cache(words: argparse.ArgumentParser) -> None:
     )
 
 
-def cache_of(asked: argparse.Namespace) -> Cache | None:
+def make_cache(asked: argparse.Namespace) -> Cache | None:
     """The cache that was asked for."""
     return Cache(asked.cache, int(asked.cache_size * 1e9)) if asked.cache else None

@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.visualize import grey, recolour, save_jpeg, save_png, titled_grid
-from launch.cli import DoorParser, at_least_one
-from launch.image_jobs import Job, Outcome, plan, read_batches, without_existing
-from launch.network_options import add_networks, load_networks, named
-from launch.video import check_video, colour_film
+from colortrain.visualize import grey, recolor, save_jpeg, save_png, titled_grid
+from launch.cli import CommandParser, at_least_one
+from launch.image_jobs import Job, Outcome, plan, read_batches, skip_existing
+from launch.network_options import add_network_arguments, load_networks, named
+from launch.video import check_video, colorize_film
 from shards.color import lab_to_rgb, rgb_to_lab
-from shards.errors import run_door
+from shards.errors import run_command
 from shards.progress import ProgressLine
 from shards.sources.decode import MAX_PIXELS
 
@@ -37,7 +37,7 @@ _SHEET_SIDE = 192  # pixels of a picture on the sheet
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser(
+    words = CommandParser(
         "launch.colorize",
         "Colour photographs with trained runs, at their own resolution.",
         _EXAMPLE,
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="INPUT",
         help="picture, folder of pictures (recursive), or film",
     )
-    add_networks(words)
+    add_network_arguments(words)
     words.add_argument("--out", required=True, type=Path, help="folder for the coloured pictures")
     words.add_argument(
         "--sheet", type=Path, metavar="FILE.png", help="also draw grey | coloured side by side"
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def colour_all(
+def colorize_all(
     jobs: Sequence[Job], networks: Mapping[str, Colorizer], arguments: argparse.Namespace
 ) -> Outcome:
     """Colour and write every picture and film that can be read."""
@@ -103,7 +103,7 @@ def colour_all(
                 progress.advance_to(outcome.num_written + len(outcome.failures))
     for job in jobs:
         if job.is_film:
-            colour_film(job, networks, arguments.batch_size, bool(dropout), outcome)
+            colorize_film(job, networks, arguments.batch_size, bool(dropout), outcome)
     return outcome
 
 
@@ -120,7 +120,7 @@ def _write(
     row = []
     for target, ab in zip(job.targets, colours, strict=True):
         own = rgb if ab is colours[-1] else rgb.copy()
-        recolour(own, ab)
+        recolor(own, ab)
         save_png(own, target)
         if shown and len(outcome.rows) < _SHEET_ROWS:
             small = ImageOps.pad(Image.fromarray(own), (_SHEET_SIDE, _SHEET_SIDE), color="white")
@@ -144,9 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     names = list(named(arguments.run))
     jobs = plan(arguments.inputs, arguments.out, names)
-    jobs = without_existing(jobs, arguments.sheet, arguments.force, arguments.skip_existing)
+    jobs = skip_existing(jobs, arguments.sheet, arguments.force, arguments.skip_existing)
     check_video(jobs)
-    outcome = colour_all(jobs, load_networks(arguments), arguments)
+    outcome = colorize_all(jobs, load_networks(arguments), arguments)
     if arguments.sheet and outcome.rows:
         write_sheet(outcome, names, arguments.sheet)
     for line in outcome.failures:
@@ -163,4 +163,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.colorize", main))
+    sys.exit(run_command("launch.colorize", main))

@@ -25,13 +25,13 @@ from colortrain.metrics.registry import LABELS
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
-from colortrain.scale_down import thinned, without_downloads
+from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.visualize import grey, save_png, titled_grid
-from launch.cli import DoorParser, at_least_one
-from launch.processes import launcher, sharing
+from launch.cli import CommandParser, at_least_one
+from launch.processes import launcher, num_processes_for
 from shards.color import lab_to_rgb
-from shards.errors import UserError, run_door, unknown
-from shards.files import write_whole
+from shards.errors import UserError, run_command, unknown
+from shards.files import write_atomic
 from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
@@ -44,7 +44,7 @@ _PHOTOS = 8
 def prepared(name: str, size: int, base_channels: int, images: int) -> Recipe:
     """A recipe as this comparison trains it: thin, without downloads, evaluated and saved at its end alone."""
     try:
-        recipe = thinned(without_downloads(get_recipe(name)), size, base_channels)
+        recipe = scaled_down(without_downloads(get_recipe(name)), size, base_channels)
     except ValueError as error:
         raise UserError(
             f"{name} cannot be trained at {size} px: {error} (or leave it out: --recipes)"
@@ -74,7 +74,7 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
         "--run",
         str(folder),
     ]
-    run(recipe.name, [*launcher(sharing(recipe.batch_size)), *words, "--tracker", "none"])
+    run(recipe.name, [*launcher(num_processes_for(recipe.batch_size)), *words, "--tracker", "none"])
     check_images(recipe, folder)
     scores = folder / "evaluation.json"
     evaluate = [
@@ -178,7 +178,7 @@ def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, score, draw."""
-    words = DoorParser("launch.compare", __doc__ or "", _EXAMPLE)
+    words = CommandParser("launch.compare", __doc__ or "", _EXAMPLE)
     words.add_argument(
         "--shards", type=Path, required=True, help="folder that `python -m shards build` wrote"
     )
@@ -214,9 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for place, recipe in enumerate(recipes, 1):
         print(f"\n== {recipe.name} ({place} of {len(recipes)})", flush=True)
         results.append(run_one(recipe, asked.shards, asked.out / recipe.name, asked.limit))
-        write_whole(asked.out / "table.json", json.dumps(results, indent=1).encode())
+        write_atomic(asked.out / "table.json", json.dumps(results, indent=1).encode())
     table = markdown(results, asked.images)
-    write_whole(asked.out / "table.md", table.encode())
+    write_atomic(asked.out / "table.md", table.encode())
     runs = {recipe.name: asked.out / recipe.name for recipe in recipes}
     draw(runs, asked.photos or asked.shards, size, asked.out / "picture.png")
     print(f"\n{table}\n{asked.out}/table.md, table.json, picture.png")
@@ -224,4 +224,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.compare", main))
+    sys.exit(run_command("launch.compare", main))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 
 
-def add_engine(words: argparse.ArgumentParser) -> None:
+def add_compute_arguments(words: argparse.ArgumentParser) -> None:
     """--accumulate, --channels-last, --compile, --recompute, --fused-adam and --max-skipped."""
     group = words.add_argument_group(
         "how steps are computed", "the run stays the same run, but for rounding"
@@ -40,15 +40,15 @@ def add_engine(words: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-skipped",
         type=int,
-        default=Engine.max_skipped,
+        default=ComputeConfig.max_skipped,
         metavar="N",
-        help=f"stop when N updates in a row were not finite and were left out (default: {Engine.max_skipped})",
+        help=f"stop when N updates in a row were not finite and were left out (default: {ComputeConfig.max_skipped})",
     )
 
 
-def engine_of(arguments: argparse.Namespace, configured: int = 1) -> Engine:
+def compute_config(arguments: argparse.Namespace, configured: int = 1) -> ComputeConfig:
     """What those words say; `configured` microbatches if they say nothing of that."""
-    return Engine(
+    return ComputeConfig(
         accumulate=configured if arguments.accumulate is None else arguments.accumulate,
         channels_last=arguments.channels_last,
         fused_adam=arguments.fused_adam,

@@ -24,9 +24,9 @@ from colortrain.metrics.evaluate import generate
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.visualize import loss_curves, sample_grid, save_png
-from launch.cli import DoorParser
-from launch.processes import launcher, sharing
-from shards.errors import UserError, run_door
+from launch.cli import CommandParser
+from launch.processes import launcher, num_processes_for
+from shards.errors import UserError, run_command
 from shards.read.dataset import Split
 
 SIZE = 64
@@ -121,7 +121,7 @@ def closing_words(run: Path, seconds: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Photographs, shards, training, scores, colours."""
-    words = DoorParser(
+    words = CommandParser(
         "launch.demo", __doc__ or "", "example:\n  python -m launch.demo --out runs/demo\n"
     )
     words.add_argument(
@@ -143,7 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
     step(
         "Train",
-        [*launcher(sharing(get_recipe(RECIPE).batch_size)), *train, "--images", str(images), *sets],
+        [
+            *launcher(num_processes_for(get_recipe(RECIPE).batch_size)),
+            *train,
+            "--images",
+            str(images),
+            *sets,
+        ],
     )
     evaluate = ["launch.evaluate", "--run", run, "--shards", shards, "--json", run / "metrics.json"]
     step("Score photographs that were held out", [*python, *evaluate])
@@ -164,4 +170,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.demo", main))
+    sys.exit(run_command("launch.demo", main))

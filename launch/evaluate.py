@@ -22,15 +22,15 @@ from torch import nn
 
 from colortrain.distributed.setup import make_accelerator
 from colortrain.metrics.evaluate import score_split
-from colortrain.metrics.extractors import Judges, judges
+from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.registry import text_table
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.serialize import finite
-from launch.cli import DoorParser, add_cache, at_least_one, cache_of, step_or_best
+from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache, step_or_best
 from launch.processes import leave
-from shards.errors import UserError, run_door, unknown
-from shards.files import write_whole
+from shards.errors import UserError, run_command, unknown
+from shards.files import write_atomic
 from shards.progress import ProgressLine
 from shards.read.cache import Cache
 from shards.read.dataset import Split, open_held_out
@@ -43,14 +43,14 @@ example: the averaged weights with and without dropout, on the test split
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser(
+    words = CommandParser(
         "launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE
     )
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
     words.add_argument(
         "--shards", required=True, help="folder or URL that `python -m shards build` wrote"
     )
-    add_cache(words)
+    add_cache_arguments(words)
     words.add_argument(
         "--split", help="which split; default val, validation or test, else the only one"
     )
@@ -137,13 +137,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator, recipe, step = load_generator(
         arguments.run, step=arguments.checkpoint, ema=arguments.ema
     )
-    split = open_split(arguments.shards, arguments.split, recipe, cache_of(arguments))
+    split = open_split(arguments.shards, arguments.split, recipe, make_cache(arguments))
     out = arguments.json or arguments.run / "evaluation.json"
     check_out(out)
     accelerator = make_accelerator()
     check_same_step(step, accelerator)
     modes = dropout_modes(arguments.dropout, recipe)
-    by = judges(arguments.inception, arguments.vgg16, accelerator.device)
+    by = load_extractors(arguments.inception, arguments.vgg16, accelerator.device)
     scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
     if accelerator.is_main_process:
         facts = {
@@ -171,7 +171,7 @@ def score(
     split: Split,
     accelerator: Accelerator,
     dropout: bool,
-    by: Judges,
+    by: FeatureExtractors,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """One pass over the split, with progress on rank 0."""
@@ -188,7 +188,7 @@ def score(
             dropout=dropout,
             batch_size=arguments.batch_size,
             limit=arguments.limit,
-            judges=by,
+            extractors=by,
             progress=progress.advance_to,
         )
 
@@ -206,8 +206,8 @@ def check_same_step(step: int, accelerator: Accelerator) -> None:
 
 def write_json(document: dict[str, Any], path: Path) -> None:
     """Write scores as JSON, which has no word for "not a number": null."""
-    write_whole(path, json.dumps(finite(document), indent=1, allow_nan=False).encode() + b"\n")
+    write_atomic(path, json.dumps(finite(document), indent=1, allow_nan=False).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    leave(run_door("launch.evaluate", main))
+    leave(run_command("launch.evaluate", main))

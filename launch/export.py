@@ -16,15 +16,15 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
-from colortrain.inference.model_card import is_card, model_card, read_json
+from colortrain.inference.model_card import is_model_card, model_card, read_json
 from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.runs.checkpoint import find_checkpoint
-from launch.cli import DoorParser
-from launch.network_options import add_weights
-from shards.errors import UserError, run_door
-from shards.files import write_whole
+from launch.cli import CommandParser
+from launch.network_options import add_weight_arguments
+from shards.errors import UserError, run_command
+from shards.files import write_atomic
 
 _EXAMPLE = """\
 OUT then holds model.safetensors, config.json, recipe.json and README.md, a model card filled from the run.
@@ -41,7 +41,7 @@ FILES = (RECIPE, CARD, f"{MODEL}.safetensors", CONFIG)  # in the order in which 
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("launch.export", "Take a trained network out of its run.", _EXAMPLE)
+    words = CommandParser("launch.export", "Take a trained network out of its run.", _EXAMPLE)
     words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
     words.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for safetensors, config and model card"
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--onnx", type=Path, metavar="FILE.onnx", help=f"also as ONNX, opset {OPSET}, any size"
     )
-    add_weights(words)
+    add_weight_arguments(words)
     words.add_argument(
         "--push", metavar="NAME", help="also to the Hugging Face Hub, for instance me/old-photos"
     )
@@ -95,7 +95,7 @@ def _is_unfinished(out: Path) -> bool:
     return (
         all(own)
         and any(RECIPE in name for name in names)
-        and (not card.exists() or is_card(card.read_text()))
+        and (not card.exists() or is_model_card(card.read_text()))
     )
 
 
@@ -115,7 +115,7 @@ def _check_push(arguments: argparse.Namespace) -> None:
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
     """Write an export's files, config.json last."""
     save_recipe(without_paths(recipe), out / RECIPE)
-    write_whole(out / CARD, model_card(name, network, recipe, run).encode())
+    write_atomic(out / CARD, model_card(name, network, recipe, run).encode())
     network.save(out)
 
 
@@ -175,4 +175,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.export", main))
+    sys.exit(run_command("launch.export", main))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from shards.errors import UserError
-from shards.sources.decode import Undecodable, decode_image
+from shards.sources.decode import UndecodableError, decode_image
 from shards.sources.listing import SUFFIXES, Source, read_bytes
 
 FILMS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
@@ -90,7 +90,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def without_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: bool) -> list[Job]:
+def skip_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: bool) -> list[Job]:
     """The jobs to do; raises `UserError` if that would overwrite anything and neither word says what to do."""
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
@@ -119,7 +119,7 @@ def read_batches(
     for job in jobs:
         try:
             batch.append((job, _read(job.source, max_pixels)))
-        except (Undecodable, OSError) as error:
+        except (UndecodableError, OSError) as error:
             outcome.failures.append(f"{job.source}: {error}")
             continue
         pixels += (

@@ -14,7 +14,7 @@ from launch.cli import step_or_best
 from shards.errors import UserError
 
 
-def add_networks(words: argparse.ArgumentParser) -> None:
+def add_network_arguments(words: argparse.ArgumentParser) -> None:
     """--run (any number of times), --checkpoint, --ema and --device."""
     words.add_argument(
         "--run",
@@ -24,11 +24,11 @@ def add_networks(words: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="what launch.train or launch.export wrote; several times: side by side",
     )
-    add_weights(words)
+    add_weight_arguments(words)
     words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
 
 
-def add_weights(words: argparse.ArgumentParser) -> None:
+def add_weight_arguments(words: argparse.ArgumentParser) -> None:
     """--checkpoint and --ema: which of a run's weights."""
     words.add_argument(
         "--checkpoint",

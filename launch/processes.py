@@ -36,7 +36,7 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def sharing(batch_size: int) -> int:
+def num_processes_for(batch_size: int) -> int:
     """How many processes share a batch: as many as there are GPUs (two on CPU cores), or the most that divide both."""
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 

@@ -21,8 +21,8 @@ from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.schedule import Schedule
 from colortrain.serialize import to_plain
-from launch.cli import DoorParser
-from shards.errors import run_door
+from launch.cli import CommandParser
+from shards.errors import run_command
 
 _EXAMPLE = "example: every number of one recipe, with its source\n  python -m launch.recipes nampouri_unet\n"
 
@@ -123,7 +123,7 @@ def in_full(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or one recipe."""
-    words = DoorParser("launch.recipes", "Show all recipes, or one in full.", _EXAMPLE)
+    words = CommandParser("launch.recipes", "Show all recipes, or one in full.", _EXAMPLE)
     words.add_argument("name", nargs="?", help="a recipe's name")
     name = words.parse_args(argv).name
     if name:
@@ -135,4 +135,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.recipes", main))
+    sys.exit(run_command("launch.recipes", main))

@@ -25,16 +25,23 @@ from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import checkpoint_steps
-from colortrain.runs.folder import Data, check_run_folder, open_data, open_streamed
+from colortrain.runs.folder import TrainingData, check_run_folder, open_data, open_streamed
 from colortrain.runs.retention import check_keep_best
 from colortrain.serialize import to_plain
 from colortrain.training.finetune import InitialWeights, initial_weights
-from colortrain.training.preemption import STOPPED, listening
+from colortrain.training.preemption import STOPPED, handling_signals
 from colortrain.training.trainer import Trainer
-from launch.cli import DoorParser, add_cache, at_least_one, at_least_zero, cache_of, share
-from launch.compute_options import add_engine, engine_of
+from launch.cli import (
+    CommandParser,
+    add_cache_arguments,
+    at_least_one,
+    at_least_zero,
+    make_cache,
+    share,
+)
+from launch.compute_options import add_compute_arguments, compute_config
 from launch.processes import check_processes, launcher, leave
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
@@ -47,7 +54,7 @@ example: thin networks, 64 px, two processes on two cores
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
+    words = CommandParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
     words.add_argument(
         "--recipe", required=True, help="a recipe's name, or the path of a recipe.json"
     )
@@ -111,8 +118,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="end the run when a process lets the others wait for so long (default: 1800)",
     )
-    add_cache(words)
-    add_engine(words)
+    add_cache_arguments(words)
+    add_compute_arguments(words)
     words.add_argument(
         "--workers",
         type=at_least_zero,
@@ -153,7 +160,7 @@ def resolve(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def describe(recipe: Recipe, data: Data) -> str:
+def describe(recipe: Recipe, data: TrainingData) -> str:
     """What a run would do, for `--dry-run`."""
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
@@ -169,10 +176,10 @@ def describe(recipe: Recipe, data: Data) -> str:
     )
 
 
-def data_of(arguments: argparse.Namespace, recipe: Recipe) -> Data:
+def data_of(arguments: argparse.Namespace, recipe: Recipe) -> TrainingData:
     """What --shards or --stream says to learn from."""
     limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
-    workers, cache = arguments.workers, cache_of(arguments)
+    workers, cache = arguments.workers, make_cache(arguments)
     if arguments.shards:
         if arguments.epoch_images or arguments.validation:
             raise UserError("--epoch-images and --validation go with --stream: shards know both")
@@ -211,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     recipe = resolve(arguments)
-    engine_of(arguments)  # a mistake in it is found before anything starts
+    compute_config(arguments)  # a mistake in it is found before anything starts
     data = data_of(arguments, recipe)
     check_run_folder(arguments.run, recipe)
     check_keep_best(recipe, data.validation is not None)
@@ -231,9 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     accelerator = make_accelerator(
         timeout=arguments.timeout, log_with=trackers or None, project_config=project
     )
-    engine = engine_of(arguments, accelerator.gradient_accumulation_steps)
+    compute = compute_config(arguments, accelerator.gradient_accumulation_steps)
     return train(
-        lambda: Trainer(recipe, data, arguments.run, accelerator, init, engine),
+        lambda: Trainer(recipe, data, arguments.run, accelerator, init, compute),
         accelerator,
         arguments.timeout,
     )
@@ -253,7 +260,7 @@ def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights
 def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float) -> int:
     """Make the trainer and run it, as one of several processes perhaps; returns the exit status."""
     try:
-        with roll_call(accelerator, timeout), listening():
+        with roll_call(accelerator, timeout), handling_signals():
             trainer = make()
             finished = trainer.train()
     except LostRanksError as lost:
@@ -270,4 +277,4 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
 
 
 if __name__ == "__main__":
-    leave(run_door("launch.train", main))
+    leave(run_command("launch.train", main))

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.visualize import recolour
+from colortrain.visualize import recolor
 from launch.image_jobs import Job, Outcome
 from shards.color import rgb_to_lab
 from shards.errors import UserError
-from shards.files import whole_file
+from shards.files import open_atomic
 from shards.progress import ProgressLine
 from shards.sources.decode import fit_image
 
@@ -60,7 +60,7 @@ def check_video(jobs: Sequence[Job]) -> None:
         raise UserError(f"{films[0]}: films need PyAV: pip install 'colortrain[video]'")
 
 
-def colour_film(
+def colorize_film(
     job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome
 ) -> None:
     """Colour one film by every network into MP4 (H.264), with its sound; says how much the colours flicker."""
@@ -70,7 +70,7 @@ def colour_film(
         for (name, network), target in zip(networks.items(), job.targets, strict=True):
             with (
                 av.open(str(job.source)) as source,
-                whole_file(target) as stream,
+                open_atomic(target) as stream,
                 av.open(stream, "w", "mp4") as result,
             ):
                 recoding = Recoding(source, result, network, dropout)
@@ -153,7 +153,7 @@ class Recoding:
             self._shape(frames[0], *images[0].size)
         self._measure(images, colours := self.network.ab(images, dropout=self.dropout))
         for frame, rgb, ab in zip(frames, pictures, colours, strict=True):
-            recolour(rgb, ab)
+            recolor(rgb, ab)
             coloured = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             coloured = coloured.reformat(
                 format="yuv420p", dst_colorspace=_MATRICES[self.standard], dst_color_range="MPEG"

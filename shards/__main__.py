@@ -13,7 +13,7 @@ from shards.builder.build import Job, build, build_part, check_workers
 from shards.builder.merge import merge
 from shards.builder.parts import Part, parse_part
 from shards.builder.plan import Parameters
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from shards.format.manifest import DTYPES, load_manifest
 from shards.inspect.info import describe, save_sheet
 from shards.inspect.statistics import (
@@ -79,7 +79,7 @@ example:
 """
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -170,7 +170,7 @@ def _add_build(doors: Doors) -> None:
     add(
         "--workers",
         type=int,
-        default=cores(),
+        default=available_cores(),
         metavar="N",
         help="processes (default: the cores); bytes do not depend on it",
     )
@@ -273,7 +273,11 @@ def _add_out(door: argparse.ArgumentParser) -> None:
 
 def _add_workers(door: argparse.ArgumentParser) -> None:
     door.add_argument(
-        "--workers", type=int, default=cores(), metavar="N", help="processes (default: the cores)"
+        "--workers",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="processes (default: the cores)",
     )
 
 
@@ -326,4 +330,4 @@ def _statistics_of_part(out: Path, part: Part, workers: int, path: Path | None) 
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("shards", main))
+    sys.exit(run_command("shards", main))

@@ -68,7 +68,7 @@ def _of_rank(line: str) -> str:
 Main = Callable[[Sequence[str] | None], int | None]
 
 
-def run_door(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
+def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr and 2, a bug 70."""
     try:
         return main(argv) or 0

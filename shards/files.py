@@ -31,7 +31,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbour for writing; it takes the name `path` only if the block ends well.
 
     A link is followed, and a pipe or a device is written to as it is: neither is replaced by a plain file.
@@ -58,9 +58,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     fsync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         stream.write(data)
 
 

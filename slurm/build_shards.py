@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.cli import DoorParser, at_least_one
+from launch.cli import CommandParser, at_least_one
 from shards.__main__ import parser as shards_parser
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from slurm import batch, queue
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
 from slurm.code import ROOT, Code, digest_of, snapshot
@@ -31,7 +31,7 @@ processes are not asked for: a part is one process on `cpus` CPUs. example:
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("slurm.build_shards", "Pack photographs on many nodes.", _EXAMPLE)
+    words = CommandParser("slurm.build_shards", "Pack photographs on many nodes.", _EXAMPLE)
     words.add_argument(
         "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
     )
@@ -123,4 +123,4 @@ def send(
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("slurm.build_shards", main))
+    sys.exit(run_command("slurm.build_shards", main))

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import submitit
 
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from shards.files import lock
 from slurm import rendezvous, runs
 from slurm.code import Code
@@ -79,7 +79,7 @@ class Training:
             outlive_earlier_start(self.run)
         from launch import train  # imports torch, which login nodes may lack
 
-        status = run_door("launch.train", train.main, self.words)
+        status = run_command("launch.train", train.main, self.words)
         if status == AGAIN:
             assert callable(requeue)
             give_back(requeue)
@@ -131,7 +131,7 @@ class Shards:
         from shards.__main__ import main
 
         for words in self.calls:
-            status = run_door("shards", main, words)
+            status = run_command("shards", main, words)
             if status > 1:
                 leave(status)
 

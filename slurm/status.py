@@ -15,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launch.cli import DoorParser
-from shards.errors import UserError, run_door
+from launch.cli import CommandParser
+from shards.errors import UserError, run_command
 from slurm import queue, runs
 
 COMMENT = "colortrain:"  # in a job's comment, before its run folder
@@ -87,7 +87,7 @@ def known_runs() -> list[Path]:
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("slurm.status", "How runs on the cluster stand.", _EXAMPLE)
+    words = CommandParser("slurm.status", "How runs on the cluster stand.", _EXAMPLE)
     words.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
     return words
 
@@ -107,4 +107,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("slurm.status", main))
+    sys.exit(run_command("slurm.status", main))

@@ -20,8 +20,8 @@ from rich.live import Live
 from colortrain.data.loader import check_divides
 from colortrain.recipe import Recipe, save_recipe
 from launch import train
-from launch.cli import DoorParser
-from shards.errors import UserError, run_door
+from launch.cli import CommandParser
+from shards.errors import UserError, run_command
 from slurm import batch, queue, runs, status
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
 from slurm.code import ROOT, Code, digest_of, snapshot
@@ -43,7 +43,7 @@ slurm/examples. example:
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("slurm.submit", "Train on a cluster.", _EXAMPLE)
+    words = CommandParser("slurm.submit", "Train on a cluster.", _EXAMPLE)
     words.add_argument(
         "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
     )
@@ -208,4 +208,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("slurm.submit", main))
+    sys.exit(run_command("slurm.submit", main))

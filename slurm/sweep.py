@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from colortrain.recipe import Recipe, save_recipe
-from launch.cli import DoorParser
-from shards.errors import UserError, run_door
-from shards.files import write_whole
+from launch.cli import CommandParser
+from shards.errors import UserError, run_command
+from shards.files import write_atomic
 from slurm import batch, queue, runs, status
 from slurm.cluster import Cluster, check_against_site, here, load_cluster
 from slurm.code import ROOT, Code, digest_of, snapshot
@@ -41,7 +41,7 @@ Point = tuple[str, ...]  # of "field=value"
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("slurm.sweep", "Many runs of a recipe with other numbers.", _EXAMPLE)
+    words = CommandParser("slurm.sweep", "Many runs of a recipe with other numbers.", _EXAMPLE)
     words.add_argument(
         "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
     )
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if missing := unfinished(out, points):
         send(out, cluster, {name: recipes[name] for name in missing}, words, argv)
-    write_whole(out / runs.SWEEP, json.dumps(points, indent=1).encode())
+    write_atomic(out / runs.SWEEP, json.dumps(points, indent=1).encode())
     return report(out, points, wait=arguments.wait)
 
 
@@ -184,4 +184,4 @@ def report(out: Path, points: dict[str, Point], *, wait: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("slurm.sweep", main))
+    sys.exit(run_command("slurm.sweep", main))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launch.cli import DOORS
+from launch.cli import COMMANDS
 from shards.errors import UserError
 from tests.support.small_shard_set import small_set
 
@@ -68,8 +68,8 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"`(?:python -m )?launch\.(\w+)", README)) - {"accelerate"}
-    assert named <= set(DOORS)
-    for name, (module, _) in DOORS.items():
+    assert named <= set(COMMANDS)
+    for name, (module, _) in COMMANDS.items():
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(module).main(["--help"])
         assert ended.value.code == 0
@@ -77,9 +77,9 @@ def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:
         assert "example" in text, f"{name} --help has no example"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_doors_name_an_unknown_word(name: str) -> None:
     with pytest.raises((UserError, SystemExit)) as ended:
-        importlib.import_module(DOORS[name][0]).main(["--surely-not-a-word"])
+        importlib.import_module(COMMANDS[name][0]).main(["--surely-not-a-word"])
     if isinstance(ended.value, SystemExit):
         assert ended.value.code == 2

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from colortrain.lab import Batch, Codec, encode_stored, stored_to_lab
 from shards.errors import UserError
-from shards.inspect.statistics import sums_of
+from shards.inspect.statistics import color_sums
 from shards.read.mixture import Samples, Substitute, evenly_spaced
 
 _AHEAD = 3  # batches read before they are asked for, more than there are threads
@@ -89,7 +89,7 @@ def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
 
     Counts the split's samples, at most `most` of them, evenly spaced.
     """
-    counts = sum(sums_of(stored).counts for stored in evenly_spaced(split, most))
+    counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, most))
     return counts / np.sum(counts)
 
 
@@ -102,7 +102,7 @@ _NOBODY = _holders(
 )  # measured, since Python's versions count their own way; a tensor makes it one more
 
 
-class Room:
+class BufferPool:
     """Float32 tensors to write batches into, used again once nobody holds them: called with a shape.
 
     Fresh memory of this size costs a page fault for every 4 KB, which takes as long as the arithmetic.
@@ -128,8 +128,8 @@ class Loader:
     """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
 
     `batch_size` is global and must be divisible by `world`. `workers` threads read ahead, 0 reads when asked; batches
-    are the same for any number. Damaged samples raise `Damaged`, unless up to `max_damaged` of them may be replaced
-    (see `Substitute`); `tell` hears of each. `waited` sums the seconds the training loop stood still.
+    are the same for any number. Damaged samples raise `DamagedSampleError`, unless up to `max_damaged` of them may be replaced
+    (see `Substitute`); `on_warning` hears of each. `waited` sums the seconds the training loop stood still.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Loader:
         device: torch.device | str = "cpu",
         workers: int = 1,
         max_damaged: int = 0,
-        tell: Callable[[str], None] = print,
+        on_warning: Callable[[str], None] = print,
     ) -> None:
         check_divides(batch_size, world)
         self.samples, self.codec, self.seed, self.flip, self.crop = samples, codec, seed, flip, crop
@@ -154,10 +154,10 @@ class Loader:
         self.device, self.workers = torch.device(device), workers
         self.order = samples.order(seed)
         self.substitute = (
-            Substitute(samples, self.order, max_damaged, tell) if max_damaged else None
+            Substitute(samples, self.order, max_damaged, on_warning) if max_damaged else None
         )
         self.waited = 0.0
-        self._room = Room()
+        self._pool = BufferPool()
 
     @property
     def substituted(self) -> int:
@@ -222,5 +222,5 @@ class Loader:
         if self.crop < 1:
             L, colour = self.codec.encode(cropped(stored_to_lab(stored), maps))
         else:
-            L, colour = encode_stored(self.codec, stored, self._room)
+            L, colour = encode_stored(self.codec, stored, self._pool)
         return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))

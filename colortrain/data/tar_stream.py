@@ -36,7 +36,7 @@ from shards.errors import UserError
 from shards.read.mixture import Samples
 from shards.read.order import permutation
 from shards.read.tar_stream import IMAGES, TarStream, list_tars, stored_sample
-from shards.sources.decode import Undecodable
+from shards.sources.decode import UndecodableError
 
 NOT_EXACT = (
     "--stream is not exact: a resumed run sees other samples than an undisturbed one, and none is sure to be seen once "
@@ -142,7 +142,7 @@ class Part:
         for members in samples_of(tar):
             try:
                 stored = stored_sample(members, self.stream.size, self.stream.fit)
-            except Undecodable as error:
+            except UndecodableError as error:
                 self._tell(f"{members['__url__']}: sample {members['__key__']}: {error}")
                 continue
             if stored is not None:
@@ -183,11 +183,11 @@ def stacked(samples: list[np.ndarray]) -> np.ndarray:
 class _Ahead:
     """What one rank reads, ready in the queues of its workers' threads, taken from them in turn: `Samples` to `Loader`.
 
-    Up to `limit` samples that cannot be used are passed over; `tell` hears of each.
+    Up to `limit` samples that cannot be used are passed over; `on_warning` hears of each.
     """
 
-    def __init__(self, parts: list[Part], limit: int, tell: Callable[[str], None]) -> None:
-        self.parts, self.limit, self.tell = parts, limit, tell
+    def __init__(self, parts: list[Part], limit: int, on_warning: Callable[[str], None]) -> None:
+        self.parts, self.limit, self.on_warning = parts, limit, on_warning
         self.stream = parts[0].stream
         self.dataset_id, self.size, self.order = (
             self.stream.dataset_id,
@@ -260,7 +260,7 @@ class _Ahead:
                 raise UserError(
                     f"{what}: the {self.damaged}. damaged sample, {self.limit} were allowed"
                 )
-        self.tell(what)
+        self.on_warning(what)
 
 
 class StreamLoader:
@@ -284,11 +284,11 @@ class StreamLoader:
         device: torch.device | str = "cpu",
         workers: int = 1,
         max_damaged: int = 0,
-        tell: Callable[[str], None] = print,
+        on_warning: Callable[[str], None] = print,
     ) -> None:
         workers = max(workers, 1)
         parts = [Part(stream, seed, 0, rank, world, worker, workers) for worker in range(workers)]
-        self.ahead = _Ahead(parts, max_damaged, tell)
+        self.ahead = _Ahead(parts, max_damaged, on_warning)
         # One thread asks, so that samples come in the order in which they are taken from the workers.
         self.loader = Loader(
             self.ahead,
@@ -316,7 +316,7 @@ class StreamLoader:
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Batches for a run that has consumed `images`, without end."""
         if self.loader.rank == 0:
-            self.ahead.tell(NOT_EXACT)
+            self.ahead.on_warning(NOT_EXACT)
         self.ahead.start(images)
         with closing(self.ahead):
             yield from self.loader.batches(images)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from colortrain.models.batch_invariant import PlacedDropout, place_dropout, untracked
+from colortrain.models.batch_invariant import PlacedDropout, frozen_bn_stats, place_dropout
 from colortrain.models.resnet18 import BasicBlock
 from shards.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class ComputeConfig:
     """May differ from one start of a run to the next: the same photographs, the same steps but for rounding.
 
     accumulate: microbatches that each process makes of its share of a global batch, one after the other in less memory
@@ -96,7 +96,7 @@ def _as_before(block: nn.Module) -> AbstractContextManager[None]:
         for layer, before in keys:
             layer.keys = before
         try:
-            with untracked(block):
+            with frozen_bn_stats(block):
                 yield
         finally:  # torch leaves by an exception once it has all it needs
             for (layer, _), current in zip(keys, now, strict=True):

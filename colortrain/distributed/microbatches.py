@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from colortrain.lab import Batch
-from colortrain.models.batch_invariant import picture_keys
+from colortrain.models.batch_invariant import image_keys
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Part:
 def parts_of(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Part]:
     """This rank's share of a global batch in `count` equal parts, each picture with its draws."""
     share = len(batch.L)
-    keys = picture_keys(seed, step, rank * share, share, batch.L.device)
+    keys = image_keys(seed, step, rank * share, share, batch.L.device)
     columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
     rows = zip(*columns, strict=True)
     return [

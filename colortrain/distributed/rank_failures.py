@@ -40,7 +40,7 @@ class LostRanksError(Exception):
 
 
 class Watchdog:
-    """Prints where this process stands once it has not been `alive` for some seconds: it hangs, and is killed soon.
+    """Prints where this process stands once it has not called `heartbeat` for some seconds: it hangs, and is killed soon.
 
     Processes that merely wait for it fail before that and stop their own watchdog.
     """
@@ -65,7 +65,7 @@ class Watchdog:
 _watchdog: Watchdog | None = None  # of this process, inside `roll_call`
 
 
-def alive() -> None:
+def heartbeat() -> None:
     """Called at every step boundary."""
     if _watchdog is not None:
         _watchdog.seen = time.monotonic()
@@ -106,7 +106,7 @@ def roll_call(accelerator: Accelerator, timeout: float) -> Iterator[None]:
         raise
 
 
-def join_again(timeout: float) -> None:
+def rejoin_roll_call(timeout: float) -> None:
     """After a restart by the launcher: let the ranks meet under names of their own.
 
     The launcher's store is still the one of the attempt before (torch 2.13, static rendezvous): in it the new processes

@@ -19,7 +19,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
-from colortrain.distributed.rank_failures import join_again
+from colortrain.distributed.rank_failures import rejoin_roll_call
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -39,7 +39,7 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     ]
     # accelerate still passes the old name of this option; both names work in every torch we support
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-    join_again(timeout)
+    rejoin_roll_call(timeout)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
     )

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.muon import Muon
-from colortrain.models.batch_invariant import mixes_pictures
+from colortrain.models.batch_invariant import mixes_images
 from colortrain.recipe import Adam
 from colortrain.runs.checkpoint import Tensors, adam_tensors, load_adam
 
@@ -38,25 +38,29 @@ class Skips:
         return since, most
 
 
-class Network:
+class TrainableNetwork:
     """A module with its optimizer, wrapped for data-parallel training.
 
     Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network,
-    `.exact` its forward without autocast. An update takes one backward pass for each of `engine.accumulate` parts.
+    `.forward_fp32` its forward without autocast. An update takes one backward pass for each of `compute.accumulate` parts.
     """
 
-    settles = True  # see `settle`
+    settles = True  # see `settle_buckets`
 
     def __init__(
-        self, module: nn.Module, adam: Adam, accelerator: Accelerator, engine: Engine | None = None
+        self,
+        module: nn.Module,
+        adam: Adam,
+        accelerator: Accelerator,
+        compute: ComputeConfig | None = None,
     ) -> None:
-        self.adam, self.accelerator, self.engine = adam, accelerator, engine or Engine()
+        self.adam, self.accelerator, self.compute = adam, accelerator, compute or ComputeConfig()
         self.module = module.to(accelerator.device)
-        self.fused = self.engine.fused_adam or accelerator.device.type == "cuda"
+        self.fused = self.compute.fused_adam or accelerator.device.type == "cuda"
         self.wrapped, self.optimizer = self._wrap(module, self._make_optimizer(module))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
-        self.exact: Callable[..., Tensor] = type(module).forward.__get__(module)
+        self.forward_fp32: Callable[..., Tensor] = type(module).forward.__get__(module)
         # one of its own: what overflows in one network is no reason to scale the other's loss
         self.scaler = (
             torch.amp.GradScaler(accelerator.device.type)
@@ -68,7 +72,7 @@ class Network:
         # forward pass they cost a CPU 6,000 page faults a step, 8 % of its time
         self.used = False
         self.norms: list[Tensor] = []  # of the gradients of each update since `mean_norm` was asked
-        self.mixes_pictures = mixes_pictures(self.module)
+        self.mixes_pictures = mixes_images(self.module)
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         adam = self.adam
@@ -88,7 +92,7 @@ class Network:
     def __call__(self, *inputs: Tensor) -> Tensor:
         return self.wrapped(*inputs)
 
-    def sharing(self, last: bool) -> AbstractContextManager[None]:
+    def sync_on_last(self, last: bool) -> AbstractContextManager[None]:
         """For one part's forward and backward passes: ranks average their gradients in the last alone."""
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
@@ -97,7 +101,7 @@ class Network:
         if self.used:
             self.optimizer.zero_grad()
             self.used = False
-        loss = loss / self.engine.accumulate
+        loss = loss / self.compute.accumulate
         loss = loss * (1 + 0 * loss.detach())
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
@@ -160,7 +164,7 @@ class Network:
 
 
 @torch.no_grad()
-def settle(network: Network, *inputs: Tensor) -> None:
+def settle_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
     """One pass without consequences, before the first step of a process, so that a resumed run adds up as before.
 
     DDP lays its gradient buckets out anew after its first backward pass, and among more than two ranks the order of a
@@ -168,7 +172,7 @@ def settle(network: Network, *inputs: Tensor) -> None:
     """
     if not network.settles:
         return
-    part = len(inputs[0]) // network.engine.accumulate
+    part = len(inputs[0]) // network.compute.accumulate
     before = [buffer.clone() for buffer in network.module.buffers()]
     with torch.enable_grad():
         (network(*(tensor[:part] for tensor in inputs)).sum() * 0).backward()

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from colortrain.distributed.compute import Engine
-from colortrain.distributed.trainable import Network
-from colortrain.distributed.zero import ZeroNetwork, zero_stage
-from colortrain.models.batch_invariant import synchronised
+from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.trainable import TrainableNetwork
+from colortrain.distributed.zero import ZeroTrainableNetwork, zero_stage
+from colortrain.models.batch_invariant import convert_sync_batch_norm
 from colortrain.recipe import Recipe
 from shards.errors import UserError
 
@@ -21,24 +21,24 @@ def make_networks(
     generator: nn.Module,
     critic: nn.Module,
     accelerator: Accelerator,
-    engine: Engine,
-) -> tuple[Network, Network]:
+    compute: ComputeConfig,
+) -> tuple[TrainableNetwork, TrainableNetwork]:
     """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
     gradient of its gradient goes through neither."""
-    engine.check_share(recipe.batch_size, accelerator.num_processes)
-    if num_normalised(recipe, accelerator.num_processes, engine.accumulate) == 1:
+    compute.check_share(recipe.batch_size, accelerator.num_processes)
+    if num_normalised(recipe, accelerator.num_processes, compute.accumulate) == 1:
         check_single_pictures(recipe)
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
-        generator = synchronised(generator, accelerator.device)
-        critic = critic if penalised else synchronised(critic, accelerator.device)
-    engine.arrange(generator, compiles=True, recomputes=True)
-    engine.arrange(critic, compiles=not penalised, recomputes=False)
+        generator = convert_sync_batch_norm(generator, accelerator.device)
+        critic = critic if penalised else convert_sync_batch_norm(critic, accelerator.device)
+    compute.arrange(generator, compiles=True, recomputes=True)
+    compute.arrange(critic, compiles=not penalised, recomputes=False)
     stage = zero_stage()
-    make = Network if stage is None else partial(ZeroNetwork, stage=stage)
+    make = TrainableNetwork if stage is None else partial(ZeroTrainableNetwork, stage=stage)
     return (
-        make(generator, recipe.generator_adam, accelerator, engine),
-        make(critic, recipe.critic_adam, accelerator, engine),
+        make(generator, recipe.generator_adam, accelerator, compute),
+        make(critic, recipe.critic_adam, accelerator, compute),
     )
 
 

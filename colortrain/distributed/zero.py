@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 
-from colortrain.distributed.compute import Engine
-from colortrain.distributed.trainable import Network
+from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Adam
 from colortrain.runs.checkpoint import Tensors
@@ -61,8 +61,8 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-class ZeroNetwork(Network):
-    """A `Network` inside a DeepSpeed engine, which takes both backward passes and steps."""
+class ZeroTrainableNetwork(TrainableNetwork):
+    """A `TrainableNetwork` inside a DeepSpeed engine, which takes both backward passes and steps."""
 
     settles = False  # the engine lays nothing out anew
 
@@ -71,14 +71,14 @@ class ZeroNetwork(Network):
         module: nn.Module,
         adam: Adam,
         accelerator: Accelerator,
-        engine: Engine | None = None,
+        compute: ComputeConfig | None = None,
         *,
         stage: int = 2,
     ) -> None:
         self.stage = stage
         if accelerator.mixed_precision == "fp16":
             raise UserError("deepspeed goes with --mixed_precision no or bf16 here, not with fp16")
-        if engine is not None and (engine.channels_last or engine.compile):
+        if compute is not None and (compute.channels_last or compute.compile):
             raise UserError(
                 "deepspeed lays weights out by itself: leave out --channels-last and --compile"
             )
@@ -87,7 +87,7 @@ class ZeroNetwork(Network):
                 "deepspeed above zero_stage 0 lays weights out flat, and Muon's steps need them whole: train with DDP, "
                 "or --set generator_adam.muon=0"
             )
-        super().__init__(module, adam, accelerator, engine)
+        super().__init__(module, adam, accelerator, compute)
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         if self.accelerator.mixed_precision == "bf16":
@@ -95,7 +95,7 @@ class ZeroNetwork(Network):
             module.forward = convert_outputs_to_fp32(autocast(module.forward))
         settings = {
             "train_micro_batch_size_per_gpu": 1,  # must be something; we count pictures ourselves
-            "gradient_accumulation_steps": self.engine.accumulate,
+            "gradient_accumulation_steps": self.compute.accumulate,
             "gradient_clipping": self.adam.clip,
             # a bucket is allocated whole, and deepspeed's own is of 500 million numbers: 2 GB in each backward pass
             "zero_optimization": {
@@ -112,7 +112,7 @@ class ZeroNetwork(Network):
         return wrapped, optimizer
 
     @contextmanager
-    def sharing(self, last: bool) -> Iterator[None]:
+    def sync_on_last(self, last: bool) -> Iterator[None]:
         """For one part's forward and backward passes: ranks share their gradients at the last one's end."""
         self.wrapped.set_gradient_accumulation_boundary(last)
         yield

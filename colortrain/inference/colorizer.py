@@ -33,10 +33,10 @@ from colortrain.runs.checkpoint import (
     write_tensors,
 )
 from colortrain.serialize import from_plain, to_plain
-from colortrain.visualize import recolour
+from colortrain.visualize import recolor
 from shards.color import rgb_to_lab
 from shards.errors import UserError
-from shards.files import sha256_of, whole_file, write_whole
+from shards.files import open_atomic, sha256_of, write_atomic
 from shards.sources.decode import fit_image, to_rgb
 
 FORMAT = 1  # of an exported folder: its files and their fields
@@ -116,13 +116,13 @@ class Colorizer:
             image = to_rgb(photograph)
             (ab,) = self.ab([image], dropout=dropout, seed=seed)
             rgb = np.array(image)
-            recolour(rgb, ab)
+            recolor(rgb, ab)
             return Image.fromarray(rgb)
         (ab,) = self.ab(
             [_image_of(photograph)], dropout=dropout, seed=seed
         )  # Pillow's copy, 4 bytes a pixel, goes
         rgb = np.array(photograph) if photograph.ndim == 3 else np.stack([photograph] * 3, axis=2)
-        recolour(rgb, ab)
+        recolor(rgb, ab)
         return rgb
 
     def ab(
@@ -148,7 +148,7 @@ class Colorizer:
             name: value.detach().cpu().contiguous()
             for name, value in self.generator.state_dict().items()
         }
-        with whole_file(folder / f"{MODEL}.safetensors") as stream:
+        with open_atomic(folder / f"{MODEL}.safetensors") as stream:
             write_tensors(stream, tensors)
         digest = sha256_of(folder / f"{MODEL}.safetensors")
         document = {
@@ -158,7 +158,7 @@ class Colorizer:
             **to_plain(self.description),
         }
         document.pop("type")
-        write_whole(folder / CONFIG, json.dumps(document, indent=1).encode() + b"\n")
+        write_atomic(folder / CONFIG, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _image_of(picture: np.ndarray) -> Image.Image:

@@ -65,7 +65,7 @@ def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def is_card(text: str) -> bool:
+def is_model_card(text: str) -> bool:
     """Whether a README.md is one of `model_card`."""
     return text.startswith(_HEAD)
 

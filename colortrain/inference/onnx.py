@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from colortrain.inference.colorizer import Colorizer
 from colortrain.recipe import Generator
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 
 OPSET = 18
 TOLERANCE = 1e-4  # of ab / 110, the unit in which L1 is reported
@@ -72,7 +72,7 @@ def export_onnx(network: Colorizer, path: Path) -> float:
         raise UserError(
             f"{path} would differ from PyTorch by {difference:.1e} of ab / 110, more than {TOLERANCE:g}"
         )
-    write_whole(path, data)
+    write_atomic(path, data)
     return difference
 
 

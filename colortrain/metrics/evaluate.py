@@ -14,10 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
-from colortrain.metrics.extractors import Judges
+from colortrain.metrics.extractors import FeatureExtractors
 from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, per_image, versions
 from colortrain.metrics.registry import LABELS, Scores
-from colortrain.metrics.set_metrics import Album
+from colortrain.metrics.set_metrics import SetMetrics
 from shards.errors import UserError
 from shards.read.dataset import Split
 
@@ -94,7 +94,7 @@ def score_split(
     limit: int | None = None,
     seed: int = 0,
     metrics: Depth = "all",
-    judges: Judges | None = None,
+    extractors: FeatureExtractors | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures, of one constant
@@ -103,7 +103,7 @@ def score_split(
     Returns {"samples", "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every rank. Every
     rank must call it. Samples go through the network in fixed chunks of `batch_size`, chunk i on rank i % world, on
     one thread where the device is a CPU: sums depend on both in their last bits, so neither may follow the world.
-    `metrics="core"` leaves out the slow ones and the intervals, for scores along a training. `judges` are the networks
+    `metrics="core"` leaves out the slow ones and the intervals, for scores along a training. `extractors` are the networks
     to judge with. "intervals" is shaped as "metrics", with "generated - grey" beside the versions; metrics of whole
     sets have none, for drawing pictures twice moves them. `progress` is told how many samples are done, over all ranks
     by this rank's count.
@@ -113,24 +113,24 @@ def score_split(
         raise UserError(f"{split.root}: split {split.name} is empty, there is nothing to score")
     constant = median_colour(split)
     mine: list[tuple[int, Rows]] = []
-    judges = judges or Judges()
-    album = Album(judges.eyes)
+    extractors = extractors or FeatureExtractors()
+    set_metrics = SetMetrics(extractors.set_extractors)
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
             shown = versions(with_lightness(truth, made), truth, constant.ab)
-            by_networks = judges.pairs(shown) if judges.pairs else {}
+            by_networks = extractors.pair_metrics(shown) if extractors.pair_metrics else {}
             mine.append(
                 (start, _to_numpy(per_image(shown, made=made, metrics=metrics) | by_networks))
             )
-            album.add(shown, start)
+            set_metrics.add(shown, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
-    parts = gathered((mine, album.seen), world)
+    parts = gathered((mine, set_metrics.seen), world)
     rows = _in_order(chunk for chunks, _ in parts for chunk in chunks)
-    album = album.join(seen for _, seen in parts)
+    set_metrics = set_metrics.join(seen for _, seen in parts)
     manifest = split.manifest
     protocol = {
         "dataset_id": manifest.dataset_id,
@@ -143,10 +143,10 @@ def score_split(
         "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given",
         "median": constant.protocol(split),
-        "extractors": dict(judges.extractors),
-        "left_out": dict(judges.left_out) | album.left_out,
+        "extractors": dict(extractors.facts),
+        "left_out": dict(extractors.left_out) | set_metrics.left_out,
     }
-    found = summarise(rows) | album.metrics()
+    found = summarise(rows) | set_metrics.metrics()
     ordered = {name: found[name] for name in LABELS if name in found}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
     return scores if metrics == "core" else {**scores, "intervals": intervals(rows)}

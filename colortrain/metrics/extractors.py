@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 
 from colortrain.metrics.features import Moments, Rows, fid, fid_diagonal, inception_score, kid
 from colortrain.metrics.image_metrics import Pictures
-from colortrain.metrics.set_metrics import LAB_FIELDS, Eye, Seen
+from colortrain.metrics.set_metrics import LAB_FIELDS, Extractor, FeatureStats
 from colortrain.models.inception import SIZE, load_inception
 from colortrain.models.pretrained import INCEPTION, VGG16, Published
 from colortrain.models.vgg16 import DEPTH_LPIPS, VGG16Features, feature_distance, load_vgg16
@@ -27,29 +27,31 @@ _LOGITS, _POOL = "logits", "pool"
 
 
 @dataclass(frozen=True)
-class Judges:
+class FeatureExtractors:
     """Eyes for whole sets, a judge of pairs ("lpips.generated": (B,)) or None, and of each network-made metric what it
     was made with; of those left out, how to have them."""
 
-    eyes: tuple[Eye, ...] = (LAB_FIELDS,)
-    pairs: Pairs | None = None
-    extractors: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    set_extractors: tuple[Extractor, ...] = (LAB_FIELDS,)
+    pair_metrics: Pairs | None = None
+    facts: Mapping[str, dict[str, str]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def judges(
+def load_extractors(
     inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu"
-) -> Judges:
-    """Judges with these weights: "imagenet" (downloaded once), a file's path, or "random" (always the same).
+) -> FeatureExtractors:
+    """FeatureExtractors with these weights: "imagenet" (downloaded once), a file's path, or "random" (always the same).
 
     None: the published file if torch's cache has it, else left out. Raises `UserError` if weights cannot be had.
     """
     inception, vgg16 = inception or _at_hand(INCEPTION), vgg16 or _at_hand(VGG16)
-    eyes, pairs = [LAB_FIELDS], None
+    extractors, pairs = [LAB_FIELDS], None
     made: dict[str, dict[str, str]] = {}
     missing: dict[str, str] = {}
     if inception:
-        eyes.append(inception_eye(load_inception(inception, "leave out --inception").to(device)))
+        extractors.append(
+            inception_extractor(load_inception(inception, "leave out --inception").to(device))
+        )
         facts = _facts(
             "Inception-v3 of 2015-12-05",
             inception,
@@ -70,7 +72,7 @@ def judges(
         }
     else:
         missing["vgg_distance, lpips"] = _how("--vgg16", VGG16)
-    return Judges(tuple(eyes), pairs, made, missing)
+    return FeatureExtractors(tuple(extractors), pairs, made, missing)
 
 
 def _at_hand(published: Published) -> str | None:
@@ -92,30 +94,32 @@ def _facts(extractor: str, weights: str, published: Published, resize: str) -> d
     return {"extractor": extractor, "weights": f"sha256 {sha256_of(path)[:16]}", "resize": resize}
 
 
-def inception_eye(network: Callable[[Tensor], tuple[Tensor, Tensor]], splits: int = 10) -> Eye:
+def inception_extractor(
+    network: Callable[[Tensor], tuple[Tensor, Tensor]], splits: int = 10
+) -> Extractor:
     """FID, its diagonal variant and KID against the truth, and the inception score of each version by itself.
 
     Pictures are rounded to 8 bits first, as those from files are. Keeps 12 KB a picture and version, for KID and IS.
     """
 
     @torch.no_grad()
-    def look(pictures: Pictures, start: int) -> Seen:
+    def look(pictures: Pictures, start: int) -> FeatureStats:
         features, logits = (found.cpu().numpy() for found in network((255 * pictures.rgb).round()))
         rows = {_POOL: Rows(((start, features),)), _LOGITS: Rows(((start, logits),))}
-        return Seen(Moments.of(features), rows)
+        return FeatureStats(Moments.of(features), rows)
 
-    def compare(truth: Seen, seen: Seen) -> dict[str, float]:
+    def compare(truth: FeatureStats, seen: FeatureStats) -> dict[str, float]:
         distances = {
             measure.__name__: measure(truth.moments, seen.moments)
             for measure in (fid, fid_diagonal)
         }
         return {**distances, "kid": kid(truth.rows[_POOL].array(), seen.rows[_POOL].array())[0]}
 
-    def alone(seen: Seen) -> dict[str, float]:
+    def alone(seen: FeatureStats) -> dict[str, float]:
         logits = seen.rows[_LOGITS].array()
         return {"inception_score": inception_score(logits, min(splits, len(logits)))[0]}
 
-    return Eye("inception", look, compare, alone)
+    return Extractor("inception", look, compare, alone)
 
 
 def vgg_pairs(network: VGG16Features, lpips: list[Tensor]) -> Pairs:

@@ -29,7 +29,7 @@ def _scrambled(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def picture_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
+def image_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
     """int32 (count,): what pictures `first` and on of step `step`'s global batch draw from."""
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
     places = torch.arange(first, first + count, dtype=torch.int32, device=device)
@@ -88,7 +88,7 @@ def _drops(module: nn.Module) -> bool:
 
 
 @contextmanager
-def drawing(module: nn.Module, keys: Tensor) -> Iterator[None]:
+def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
     """Inside the block, forward passes of `module` drop what `keys` (B,) say."""
     layers = [layer for layer in module.modules() if isinstance(layer, PlacedDropout)]
     for layer in layers:
@@ -101,7 +101,7 @@ def drawing(module: nn.Module, keys: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def untracked(module: nn.Module) -> Iterator[None]:
+def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """Inside the block, BatchNorms of `module` normalise as ever but leave their running statistics as they are.
 
     Autograd must keep what it keeps otherwise, or a block could not be computed again: so momentum 0 it is.
@@ -121,7 +121,7 @@ def untracked(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def mended(*modules: nn.Module) -> Iterator[None]:
+def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
     """After the block, BatchNorms' running statistics that hold no number any more are again what they were before it.
 
     An update that is left out would else spoil them for good: they never forget an infinity.
@@ -187,7 +187,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
 
 
-def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
+def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` with its BatchNorms counting over all processes: the same parameters and buffers by the same names."""
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return module
@@ -199,6 +199,6 @@ def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def mixes_pictures(module: nn.Module) -> bool:
+def mixes_images(module: nn.Module) -> bool:
     """Whether what `module` makes of a picture depends on the others in its batch."""
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from shards.errors import UserError
-from shards.files import fsync_folder, sha256_of, whole_file, write_whole
+from shards.files import fsync_folder, open_atomic, sha256_of, write_atomic
 
 FORMAT = 1  # of the folder: files, their names and the names inside them
 BEST = "best.json"
@@ -68,7 +68,7 @@ def save_checkpoint(
             _save_tensors(tensors, temporary / f"{name}.safetensors")
         save_recipe(recipe, temporary / "recipe.json")
         document = {"format": FORMAT, "step": step, **state}
-        write_whole(temporary / "trainer.json", json.dumps(document, indent=1).encode())
+        write_atomic(temporary / "trainer.json", json.dumps(document, indent=1).encode())
         _seal(temporary)
         shutil.rmtree(final, ignore_errors=True)  # a wreck of the same step
         temporary.rename(final)
@@ -79,7 +79,7 @@ def save_checkpoint(
 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         write_tensors(
             stream, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         )
@@ -114,7 +114,7 @@ def _seal(folder: Path) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
     }
-    write_whole(folder / _MANIFEST, json.dumps(files, indent=1).encode())
+    write_atomic(folder / _MANIFEST, json.dumps(files, indent=1).encode())
 
 
 def is_whole(folder: Path) -> bool:

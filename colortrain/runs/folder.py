@@ -19,7 +19,7 @@ from shards.read.order import ORDER_VERSION
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """The photographs to learn from, and those held out (`val` or `test`; None where there is no such split).
 
     `workers` threads read ahead; up to `max_damaged` damaged samples are replaced by others, more end the run.
@@ -38,7 +38,7 @@ def open_data(
     workers: int = 1,
     corrupt_limit: float = 0.0,
     cache: Cache | None = None,
-) -> Data:
+) -> TrainingData:
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) for a recipe; raises `UserError` if their sizes differ.
 
     The first set's held-out split is scored on. `corrupt_limit` is a share of the samples.
@@ -52,7 +52,7 @@ def open_data(
         )
     held_out = first.manifest.held_out()
     max_damaged = math.ceil(corrupt_limit * len(train))
-    return Data(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
+    return TrainingData(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
 
 
 def open_streamed(
@@ -63,10 +63,10 @@ def open_streamed(
     workers: int = 1,
     corrupt_limit: float = 0.0,
     validation: Split | None = None,
-) -> Data:
+) -> TrainingData:
     """Tars without an index, read front to back: nothing is counted before, and nothing about it is exact."""
     stream = open_stream(pattern, recipe.size, epoch_images)
-    return Data(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
+    return TrainingData(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
 
 
 def lock(run: Path) -> IO[bytes]:

@@ -16,7 +16,7 @@ from colortrain.metrics.registry import LABELS, NEEDS_WEIGHTS
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import BEST, checkpoint_folder, checkpoint_steps
 from shards.errors import UserError, unknown
-from shards.files import write_whole
+from shards.files import write_atomic
 
 # What a validation along a training can be best by.
 METRICS = [name for name in LABELS if name not in (*PAIRED_SLOW, *NEEDS_WEIGHTS)]
@@ -66,7 +66,7 @@ def save_best(run: Path, best: Best | None) -> None:
     if best is None:
         path.unlink(missing_ok=True)
     else:
-        write_whole(path, json.dumps(dataclasses.asdict(best), indent=1).encode())
+        write_atomic(path, json.dumps(dataclasses.asdict(best), indent=1).encode())
 
 
 def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Best | None:

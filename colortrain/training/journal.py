@@ -16,7 +16,7 @@ from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
 from colortrain.training.trackers import remember, show, start_words
 from colortrain.visualize import save_png
-from shards.files import write_whole
+from shards.files import write_atomic
 
 
 class Journal:
@@ -48,7 +48,7 @@ class Journal:
                 for line in self.path.read_text().splitlines(keepends=True)
                 if _step(line) <= step
             ]
-            write_whole(self.path, "".join(lines).encode())
+            write_atomic(self.path, "".join(lines).encode())
             for line in map(json.loads, lines):
                 self.alarms.see(line.get("kind", ""), line)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from colortrain.data.loader import Loader
 from colortrain.data.tar_stream import StreamLoader
-from colortrain.distributed.trainable import Network
+from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.training.step import Losses
 from shards.errors import UserError
 
@@ -23,7 +23,7 @@ class Meter:
 
     def __init__(
         self,
-        networks: Mapping[str, Network],
+        networks: Mapping[str, TrainableNetwork],
         loader: Loader | StreamLoader,
         accelerator: Accelerator,
         max_skipped: int,

@@ -26,12 +26,12 @@ _asked = False
 
 
 def stop_requested() -> bool:
-    """Whether this process got USR2 or TERM since `listening` began."""
+    """Whether this process got USR2 or TERM since `handling_signals` began."""
     return _asked
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handling_signals() -> Iterator[None]:
     """Hear USR2 and TERM inside the block, and put the handlers before it back; children by fork ignore both."""
     global _asked
     _asked = False
@@ -89,7 +89,7 @@ class StopVote:
         return answer, arrived
 
 
-def buffers_of_ranks(module: nn.Module) -> dict[str, torch.Tensor]:
+def gather_rank_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
     """Every rank's running statistics, (world, ...) by buffer name; all ranks call it.
 
     Ranks keep their own between two checkpoints that the recipe asks for. One more checkpoint in between must not
@@ -105,8 +105,8 @@ def buffers_of_ranks(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def take_back_buffers(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
-    """Put this rank's share of `buffers_of_ranks` back."""
+def restore_rank_buffers(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
+    """Put this rank's share of `gather_rank_buffers` back."""
     for name, buffer in module.named_buffers():
         if name in of_ranks:
             buffer.copy_(of_ranks[name][rank])

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from colortrain.distributed.trainable import Network
+from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.runs.checkpoint import load_part, load_weights
 from colortrain.training.plateau import PlateauWatch
-from colortrain.training.preemption import buffers_of_ranks, take_back_buffers
+from colortrain.training.preemption import gather_rank_buffers, restore_rank_buffers
 from shards.errors import UserError
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -28,8 +28,8 @@ class State:
 
     def __init__(
         self,
-        generator: Network,
-        critic: Network,
+        generator: TrainableNetwork,
+        critic: TrainableNetwork,
         average: nn.Module | None,
         plateau: PlateauWatch,
         accelerator: Accelerator,
@@ -84,14 +84,14 @@ class State:
         """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
         of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
         if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
-            take_back_buffers(module, of_ranks, self.accelerator.process_index)
+            restore_rank_buffers(module, of_ranks, self.accelerator.process_index)
 
     def own_buffers(self) -> dict[str, dict[str, Tensor]]:
         """Every rank's running statistics, as files of a checkpoint; all ranks call it."""
         if self.accelerator.num_processes == 1:
             return {}
         found = {
-            f"{name}_ranks": buffers_of_ranks(module) for name, module in self.modules().items()
+            f"{name}_ranks": gather_rank_buffers(module) for name, module in self.modules().items()
         }
         return {name: buffers for name, buffers in found.items() if buffers}
 

@@ -9,25 +9,27 @@ import torch
 from torch import Tensor
 
 from colortrain.distributed.microbatches import Part, parts_of
-from colortrain.distributed.trainable import Network
+from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.lab import Batch
 from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import Measure
-from colortrain.models.batch_invariant import drawing, untracked
+from colortrain.models.batch_invariant import dropout_keys, frozen_bn_stats
 from colortrain.recipe import Objective, Recipe
 
 Losses = dict[str, Tensor]
 Measures = Sequence[Measure]  # one for each reconstruction term of the objective
 
 
-def generated(generator: Network, part: Part, *, learns: bool, remembers: bool = True) -> Tensor:
+def generated(
+    generator: TrainableNetwork, part: Part, *, learns: bool, remembers: bool = True
+) -> Tensor:
     """What the generator makes of a part: through the wrapper if it learns from it, else without a graph."""
-    tracking = nullcontext() if remembers else untracked(generator.module)
-    with drawing(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
+    tracking = nullcontext() if remembers else frozen_bn_stats(generator.module)
+    with dropout_keys(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
         return (generator if learns else generator.module)(part.batch.L)
 
 
-def scores_of(critic: Network, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
+def scores_of(critic: TrainableNetwork, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of real and of fake pictures: in one pass, unless the critic would mix them (BatchNorm)."""
     if critic.mixes_pictures:
         return critic(batch.L, batch.colour), critic(batch.L, fake)
@@ -38,24 +40,24 @@ def scores_of(critic: Network, batch: Batch, fake: Tensor) -> tuple[Tensor, Tens
 
 
 def critic_part(
-    critic: Network, objective: Objective, part: Part, fake: Tensor, epoch: float
+    critic: TrainableNetwork, objective: Objective, part: Part, fake: Tensor, epoch: float
 ) -> Losses:
     """What the critic learns from one part, real from fake; `fake` is detached.
 
     Penalties go through the bare critic in full precision, and join the one backward pass.
     """
-    with critic.sharing(part.last):
+    with critic.sync_on_last(part.last):
         real_scores, fake_scores = scores_of(critic, part.batch, fake)
         terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
-        terms |= penalty_terms(objective.penalties, critic.exact, part.batch, fake, epoch)
+        terms |= penalty_terms(objective.penalties, critic.forward_fp32, part.batch, fake, epoch)
         critic.backward(torch.stack(list(terms.values())).sum())
     means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
     return {**{name: value.detach() for name, value in terms.items()}, **means}
 
 
 def generator_part(
-    generator: Network,
-    critic: Network,
+    generator: TrainableNetwork,
+    critic: TrainableNetwork,
     objective: Objective,
     measures: Measures,
     part: Part,
@@ -66,7 +68,7 @@ def generator_part(
 
     `made`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
     """
-    with generator.sharing(part.last):
+    with generator.sync_on_last(part.last):
         fake = generated(generator, part, learns=True) if made is None else made
         terms = {
             term.name: (at, measure(fake, part.batch))
@@ -93,8 +95,8 @@ def generator_part(
 
 
 def train_step(
-    generator: Network,
-    critic: Network,
+    generator: TrainableNetwork,
+    critic: TrainableNetwork,
     recipe: Recipe,
     measures: Measures,
     batch: Batch,
@@ -109,7 +111,7 @@ def train_step(
     """
     critic_turn = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
     generator_turn = (step + 1) % recipe.n_critic == 0
-    rank, count = generator.accelerator.process_index, generator.engine.accumulate
+    rank, count = generator.accelerator.process_index, generator.compute.accumulate
     parts = parts_of(batch, count, rank, recipe.seed, step)
     made = generated(generator, parts[0], learns=True) if generator_turn and count == 1 else None
     losses: Losses = {}

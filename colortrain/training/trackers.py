@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shards.files import write_whole
+from shards.files import write_atomic
 
 _FILE = "trackers.json"
 
@@ -44,7 +44,7 @@ def remember(run: Path, trackers: Iterable[Any]) -> None:
         if tracker.name in ("wandb", "mlflow")
     }
     if names and known_names(run) != names:
-        write_whole(run / _FILE, json.dumps(names, indent=1).encode() + b"\n")
+        write_atomic(run / _FILE, json.dumps(names, indent=1).encode() + b"\n")
 
 
 def _name_of(tracker: Any) -> str:

@@ -14,17 +14,17 @@ from accelerate import Accelerator
 
 from colortrain.data.loader import ab_histogram
 from colortrain.data.tar_stream import make_loader
-from colortrain.distributed.compute import Engine
-from colortrain.distributed.rank_failures import alive
-from colortrain.distributed.trainable import settle
+from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.rank_failures import heartbeat
+from colortrain.distributed.trainable import settle_buckets
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
-from colortrain.models.batch_invariant import mended
+from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.models.pretrained import Pretrainable
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
-from colortrain.runs.folder import Data, check_checkpoint, check_run_folder, lock
+from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.retention import better, check_keep_best, contender, resumed_best, save_best
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
@@ -51,13 +51,13 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        data: Data,
+        data: TrainingData,
         run: Path,
         accelerator: Accelerator,
         init: InitialWeights | None = None,
-        engine: Engine | None = None,
+        compute: ComputeConfig | None = None,
     ) -> None:
-        self.engine = engine or Engine()
+        self.compute = compute or ComputeConfig()
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.dataset_id = data.train.dataset_id
         check_run_folder(run, recipe)
@@ -74,7 +74,7 @@ class Trainer:
             device=accelerator.device,
             workers=data.workers,
             max_damaged=data.max_damaged,
-            tell=self._tell,
+            on_warning=self._warn,
         )
         torch.manual_seed(recipe.seed)
         generator, critic = recipe.generator.build(), recipe.critic.build()
@@ -88,7 +88,7 @@ class Trainer:
                 generator
             )  # before anything is written: the weights may not be at hand
         self.generator, self.critic = make_networks(
-            recipe, generator, critic, accelerator, self.engine
+            recipe, generator, critic, accelerator, self.compute
         )
         if self.average is not None:
             self.average.load_state_dict(generator.state_dict())
@@ -109,7 +109,7 @@ class Trainer:
         self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
         self.saver = Saver(run, recipe, self.journal)
         networks = {"generator": self.generator, "critic": self.critic}
-        self.meter = Meter(networks, self.loader, accelerator, self.engine.max_skipped)
+        self.meter = Meter(networks, self.loader, accelerator, self.compute.max_skipped)
         self.held = ExitStack()  # the lock on the run folder
         self.step = self.images = self.started_at = 0
         self.total = recipe.total_images(len(data.train))
@@ -127,7 +127,7 @@ class Trainer:
     def train(self) -> bool:
         """Train to the recipe's length, saving on the way; evaluate and save at the end.
 
-        False if it saved and left before that: inside `preemption.listening()`, because of a signal.
+        False if it saved and left before that: inside `preemption.handling_signals()`, because of a signal.
         """
         with self.held, self.saver:
             self._begin()
@@ -145,12 +145,12 @@ class Trainer:
                 if vote.carried():
                     self._save_early()
                     return False
-                alive()
+                heartbeat()
                 self.saver.poll()
                 batch = next(batches)
                 if self.step == self.started_at and self.accelerator.num_processes > 1:
-                    settle(self.generator, batch.L)
-                    settle(self.critic, batch.L, batch.colour)
+                    settle_buckets(self.generator, batch.L)
+                    settle_buckets(self.critic, batch.L, batch.colour)
                 self.take_step(batch)
                 self._do_what_is_due(progress)
         return True
@@ -187,7 +187,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         self.generator.set_rate(self._rate_factor())
         self.critic.set_rate(self._rate_factor())
-        with mended(self.generator.module, self.critic.module):
+        with restore_finite_bn_stats(self.generator.module, self.critic.module):
             losses = train_step(
                 self.generator,
                 self.critic,
@@ -240,7 +240,7 @@ class Trainer:
         }
         return {**shown, "data wait": f"{values['data_wait']:.1%}"}
 
-    def _tell(self, text: str) -> None:
+    def _warn(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from launch.benchmark import main
-from shards.errors import run_door
+from shards.errors import run_command
 
 if __name__ == "__main__":  # processes that are spawned import this file again
-    sys.exit(run_door("launch.benchmark", main))
+    sys.exit(run_command("launch.benchmark", main))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from launch.benchmark.results import Row
-from shards.files import whole_file
+from shards.files import open_atomic
 
 _BAR, _GAP = 0.3, 1.0  # inches
 
@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         _bars(axes, some)
         axes.set_title(section, fontsize=10, loc="left")
         axes.set_xlabel(unit, fontsize=9)
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         figure.savefig(stream, format="png")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from shards.__main__ import cores
+from shards.__main__ import available_cores
 
 VERSIONS = (
     "torch",
@@ -37,7 +37,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "load_average": [round(load, 2) for load in os.getloadavg()],

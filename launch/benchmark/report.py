@@ -12,7 +12,7 @@ from launch.benchmark.chart import draw
 from launch.benchmark.machine import describe, machine
 from launch.benchmark.results import Goal, Row
 from launch.benchmark.timing import Figures
-from shards.files import write_whole
+from shards.files import write_atomic
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Report:
         if plot:
             draw(self.rows, plot)
         if path:
-            write_whole(path, self.json())
+            write_atomic(path, self.json())
             print(f"\nwritten to {path}")
 
 

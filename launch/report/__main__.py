@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.cli import DoorParser, add_cache, at_least_one, cache_of
+from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache
 from launch.report.photographs import look, photographs
 from launch.report.render import page
 from launch.report.run_history import read_stories
-from shards.errors import UserError, run_door
-from shards.files import write_whole
+from shards.errors import UserError, run_command
+from shards.files import write_atomic
 from shards.progress import ProgressLine
 
 _EXAMPLE = """\
@@ -27,7 +27,7 @@ example: two runs beside each other, with what they make of held-out photographs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write OUT/report.html; returns the exit status."""
-    words = DoorParser(
+    words = CommandParser(
         "launch.report", "Show what became of runs in one HTML file that opens from disk.", _EXAMPLE
     )
     words.add_argument(
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="the shards, for what needs them: photographs, best and worst",
     )
-    add_cache(words)
+    add_cache_arguments(words)
     words.add_argument(
         "--photos",
         type=at_least_one,
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = asked.out / "report.html"
     stories = read_stories(asked.runs)
     text = page(stories, _photographs(asked) if asked.shards else None).encode()
-    write_whole(path, text)
+    write_atomic(path, text)
     print(f"{path} ({len(text) / 1e6:.1f} MB): open it in a browser")
     return 0
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _photographs(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Of each run what it makes of the same photographs; more runs show fewer."""
     each = max(2, 8 // len(asked.runs))
-    cache, shown = cache_of(asked), []
+    cache, shown = make_cache(asked), []
     with ProgressLine("looking at photographs", len(asked.runs), "runs") as progress:
         for done, run in enumerate(asked.runs, 1):
             shown.append(photographs(look(run, asked.shards, asked.photos, cache), each))
@@ -72,4 +72,4 @@ def _photographs(asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.report", main))
+    sys.exit(run_command("launch.report", main))

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colortrain.recipes import RECIPES
-from launch.cli import DoorParser, at_least_one, at_least_zero
+from launch.cli import CommandParser, at_least_one, at_least_zero
 from launch.compare import draw, open_photos
 from launch.reproduce import datasets, feature_classifier, table
 from launch.reproduce.budget import Budget, budget, make_plan
@@ -29,7 +29,7 @@ from launch.reproduce.conditions import conditions
 from launch.reproduce.entries import entries, finished_rows, score, train
 from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError, unknown
-from shards.files import write_whole
+from shards.files import write_atomic
 
 _EXAMPLE = """\
 example: ten minutes, from the archive to the table
@@ -37,9 +37,9 @@ example: ten minutes, from the archive to the table
 """
 
 
-def parser() -> DoorParser:
+def parser() -> CommandParser:
     """The words this door understands."""
-    words = DoorParser("launch.reproduce", __doc__ or "", _EXAMPLE)
+    words = CommandParser("launch.reproduce", __doc__ or "", _EXAMPLE)
     words.add_argument("table", choices=datasets.SIZES, help="which table")
     words.add_argument(
         "--source",
@@ -125,8 +125,8 @@ def make(asked: Asked, plan: Plan, built: datasets.Sets, photos: Path | None) ->
         facts = {**conditions(asked, plan, built, eyes, results), "another_judges": others}
         text = table.markdown(asked.table, results, facts)
         document = {"conditions": facts, "results": results}
-        write_whole(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
-        write_whole(asked.out / "table.md", text.encode())
+        write_atomic(asked.out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
+        write_atomic(asked.out / "table.md", text.encode())
     shown = {
         result["recipe"]: asked.out / f"{result['recipe']}-{result['seed']}"
         for result in reversed(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from launch.reproduce import main
-from shards.errors import run_door
+from shards.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.reproduce", main))
+    sys.exit(run_command("launch.reproduce", main))

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
@@ -22,12 +22,12 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import Recipe
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import wait_for
-from launch.processes import precision, sharing
+from launch.processes import num_processes_for, precision
 from launch.reproduce.datasets import Sets
 from launch.reproduce.entries import resolved
 from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 from shards.inspect.statistics import CENTRES
 
 FULL = {
@@ -73,7 +73,9 @@ def make_plan(asked: Asked, wanted: Budget, built: Sets) -> Plan:
             )
         return Plan(**document["plan"])
     plan = _decide(asked, wanted, built)
-    write_whole(path, json.dumps({"asked": words, "plan": asdict(plan)}, indent=1).encode() + b"\n")
+    write_atomic(
+        path, json.dumps({"asked": words, "plan": asdict(plan)}, indent=1).encode() + b"\n"
+    )
     return plan
 
 
@@ -98,9 +100,11 @@ def _decide(asked: Asked, wanted: Budget, built: Sets) -> Plan:
 
 def seconds_an_image(recipe: Recipe) -> float:
     """How long one image takes, both networks' turns together: on noise, in this process and `starter`'s precision."""
-    accelerator = make_accelerator(mixed_precision=precision(sharing(recipe.batch_size)))
+    accelerator = make_accelerator(mixed_precision=precision(num_processes_for(recipe.batch_size)))
     few = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
-    networks = make_networks(few, few.generator.build(), few.critic.build(), accelerator, Engine())
+    networks = make_networks(
+        few, few.generator.build(), few.critic.build(), accelerator, ComputeConfig()
+    )
     evenly = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
     resources = Resources(accelerator.device, few.codec, lambda: evenly, networks[0].module)
     measures = [term.build(resources) for term in few.objective.reconstruction]

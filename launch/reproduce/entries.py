@@ -21,12 +21,12 @@ from colortrain.runs.checkpoint import (
     load_state,
 )
 from launch.compare import prepared, run
-from launch.processes import launcher, sharing
+from launch.processes import launcher, num_processes_for
 from launch.reproduce.conditions import commit
 from launch.reproduce.feature_classifier import Judge
 from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 
 _SCORES = "scores.json"  # in a run's folder, beside what launch.evaluate wrote
 _COST = "cost.json"
@@ -95,7 +95,7 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
     ]
     run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.train_worker", *words])
     found = {**told(entry.folder), "parameters": parameters(entry.recipe), "commit": commit()}
-    write_whole(cost, json.dumps(found).encode())
+    write_atomic(cost, json.dumps(found).encode())
     return found
 
 
@@ -105,7 +105,11 @@ def starter(recipe: Recipe) -> list[str]:
     One GPU has a launcher too: precision must not depend on how many there are. On CPUs one process has all cores, as
     when the plan measured how fast the recipe is: small pictures in small batches leave two waiting for each other.
     """
-    return launcher(sharing(recipe.batch_size)) if torch.cuda.device_count() else [sys.executable]
+    return (
+        launcher(num_processes_for(recipe.batch_size))
+        if torch.cuda.device_count()
+        else [sys.executable]
+    )
 
 
 def finished(entry: Entry) -> bool:
@@ -142,7 +146,7 @@ def score(
         result["curve"] = [point(found) for found in (*earlier, document)]
     if judge:
         result["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
-    write_whole(kept, json.dumps({"asked": asked, "result": result}).encode())
+    write_atomic(kept, json.dumps({"asked": asked, "result": result}).encode())
     return result
 
 

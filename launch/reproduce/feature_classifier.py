@@ -23,7 +23,7 @@ from colortrain.metrics.features import Moments, fid
 from colortrain.models.classifier import Classifier
 from colortrain.runs.checkpoint import load_generator
 from shards.errors import UserError
-from shards.files import sha256_of, write_whole
+from shards.files import sha256_of, write_atomic
 from shards.progress import ProgressLine
 from shards.read.dataset import open_held_out
 from shards.sources.cifar10 import RECORD, SIDE, find_batches
@@ -92,12 +92,12 @@ def judge_for(source: Path, path: Path, images: int) -> Judge:
         pictures, labels = labelled(source, "data_batch")
         network = trained(pictures, labels, images, device)
         right = accuracy(network, *labelled(source, "test_batch"))
-        write_whole(
+        write_atomic(
             path,
             save({name: value.cpu().contiguous() for name, value in network.state_dict().items()}),
         )
         facts = {"accuracy": right, "sha256": sha256_of(path), "images": images}
-        write_whole(record, json.dumps(facts, indent=1).encode() + b"\n")
+        write_atomic(record, json.dumps(facts, indent=1).encode() + b"\n")
     return load_judge(path, device)
 
 

@@ -17,8 +17,8 @@ import torch
 from launch import train
 from launch.processes import leave, memory_mb
 from launch.reproduce.entries import PEAK
-from shards.errors import run_door
-from shards.files import write_whole
+from shards.errors import run_command
+from shards.files import write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get("RANK", "0") == "0":
         path = train.parser().parse_args(words).run / PEAK
         earlier = json.loads(path.read_text()) if path.is_file() else {"peak_mb": 0.0}
-        write_whole(
+        write_atomic(
             path, json.dumps(max(peak(), earlier, key=lambda each: each["peak_mb"])).encode()
         )
     return status
@@ -42,4 +42,4 @@ def peak() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    leave(run_door("launch.train", main))
+    leave(run_command("launch.train", main))

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Sequence
 
 from colortrain.inference.colorizer import Colorizer
-from launch.cli import DoorParser, at_least_one, at_least_zero
-from launch.network_options import add_networks, load_networks
+from launch.cli import CommandParser, at_least_one, at_least_zero
+from launch.network_options import add_network_arguments, load_networks
 from shards.errors import UserError
 
 _EXAMPLE = """\
@@ -26,8 +26,10 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("launch.serve", "A page on this machine that colours photographs.", _EXAMPLE)
-    add_networks(words)
+    words = CommandParser(
+        "launch.serve", "A page on this machine that colours photographs.", _EXAMPLE
+    )
+    add_network_arguments(words)
     words.add_argument(
         "--host",
         default="127.0.0.1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from launch.serve import main
-from shards.errors import run_door
+from shards.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_door("launch.serve", main))
+    sys.exit(run_command("launch.serve", main))

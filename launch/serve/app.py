@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from colortrain.inference.colorizer import Colorizer
-from shards.sources.decode import BOMB, Undecodable, decode_image
+from shards.sources.decode import BOMB, UndecodableError, decode_image
 
 PAGE = Path(__file__).parent / "page"
 _UPLOAD_SECONDS = 120.0
@@ -136,7 +136,7 @@ def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
     """The PNG of an encoded photograph in generated colours; raises `HTTPException` for what is no picture."""
     try:
         picture = decode_image(data, max_pixels)
-    except Undecodable as error:
+    except UndecodableError as error:
         if error.reason == BOMB:
             most = f"{max_pixels / 1e6:g} megapixels"
             sentence = (

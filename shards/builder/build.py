@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shards.builder.finalize import LEFT_OUT, Outcome, PackAgain, finish, say_left_out
+from shards.builder.finalize import LEFT_OUT, Outcome, RepackError, finish, say_left_out
 from shards.builder.pack import Report, pack_block
 from shards.builder.parts import Part, hold_part
 from shards.builder.plan import (
@@ -97,7 +97,7 @@ def _pack_and_finish(blocks: Sequence[Block], plan: Plan, job: Job) -> Outcome:
         pack_blocks(blocks, plan, job)
         try:
             return finish(job.out, plan, job.strict)
-        except PackAgain:
+        except RepackError:
             continue
 
 
@@ -139,7 +139,7 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Whether a block need not be packed; what was unreadable (--strict: left out) is tried again: it may be mended."""
+    """Whether a block need not be packed; what was unreadable (--strict: left out) is tried again: it may be repaired."""
     record = load_done(root, plan, block.number)
     report(len(block.sources))
     if record is None:

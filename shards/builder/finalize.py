@@ -27,7 +27,7 @@ from shards.builder.records import (
     save_record,
 )
 from shards.errors import UserError
-from shards.files import whole_file
+from shards.files import open_atomic
 from shards.format.index import INDEX, index_rows, join_rows, write_index
 from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
 from shards.format.tar_layout import TarOfSamples, pixels_view
@@ -35,7 +35,7 @@ from shards.format.tar_layout import TarOfSamples, pixels_view
 LEFT_OUT = "left_out.tsv"
 
 
-class PackAgain(UserError):  # noqa: N818  # `build` hears it and does so
+class RepackError(UserError):
     """Blocks must be packed once more: a duplicate they dropped is the only one now. Their records are gone."""
 
 
@@ -152,7 +152,7 @@ def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
 def drop_duplicates(root: Path, plan: Plan) -> None:
     """Rewrite the shards that hold later copies of an image without them; what is so already stays untouched.
 
-    Raises `PackAgain` if what was dropped as a duplicate is one no longer, because its first copy has changed.
+    Raises `RepackError` if what was dropped as a duplicate is one no longer, because its first copy has changed.
     """
     duplicates = find_duplicates(root, plan)
     _forget_lost(root, plan, duplicates)
@@ -179,7 +179,7 @@ def _forget_lost(root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, s
         (root / MANIFEST).unlink(missing_ok=True)
         for block in lost:
             record_path(root, block).unlink()
-        raise PackAgain(
+        raise RepackError(
             f"{root}: {len(lost)} blocks must be packed again: run the same build again"
         )
 
@@ -224,7 +224,7 @@ def write_left_out(root: Path, left_out: list[Entry]) -> None:
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)
         return
-    with whole_file(root / LEFT_OUT) as stream:
+    with open_atomic(root / LEFT_OUT) as stream:
         for entry in left_out:
             fields = (entry.source, entry.reason, entry.detail)
             line = "\t".join(json.dumps(field, ensure_ascii=False)[1:-1] for field in fields)

@@ -20,7 +20,7 @@ from shards.builder.plan import LOCK, NO_LINKS, Plan, check_plan, load_plan, sav
 from shards.builder.records import Record, load_done, load_record, record_path, save_record
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
-from shards.files import fsync_folder, lock, sha256_of, write_whole
+from shards.files import fsync_folder, lock, sha256_of, write_atomic
 from shards.format.manifest import Shard, index_text
 from shards.format.tar_layout import content_offsets
 from shards.progress import ProgressLine
@@ -87,7 +87,7 @@ def bring(root: Path, folder: Path, plan: Plan, block: int) -> bool:
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
         _bring_tar(folder, root, shard)
-        write_whole(
+        write_atomic(
             (root / shard.path).with_suffix(".idx"), _index_text(plan, record, split).encode()
         )
     save_record(record, root)

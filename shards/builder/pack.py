@@ -21,7 +21,7 @@ from shards.format.tar_layout import TarOfSamples
 from shards.sources import cifar10
 from shards.sources.decode import (
     UNREADABLE,
-    Undecodable,
+    UndecodableError,
     fit_image,
     open_image,
     reduce_jpeg,
@@ -85,8 +85,8 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
         (width, height), rgb = _square(source, data, parameters)
         entry = replace(entry, width=width, height=height)
         if parameters.drop_grey and (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:
-            raise Undecodable(GREY, f"R, G and B differ by {GREY_LEVELS} levels at most")
-    except Undecodable as error:
+            raise UndecodableError(GREY, f"R, G and B differ by {GREY_LEVELS} levels at most")
+    except UndecodableError as error:
         return replace(entry, reason=error.reason, detail=error.detail), b""
     except MemoryError:
         raise UserError(
@@ -105,7 +105,7 @@ def _read(source: Source, max_pixels: int) -> bytes:
         if error.errno in _PASSING:
             error.filename = error.filename or source.path
             raise
-        raise Undecodable(UNREADABLE, error.strerror or str(error)) from None
+        raise UndecodableError(UNREADABLE, error.strerror or str(error)) from None
 
 
 def _square(
@@ -126,6 +126,6 @@ def _square(
 
 def _check_side(width: int, height: int, parameters: Parameters) -> None:
     if min(width, height) < parameters.smallest_side:
-        raise Undecodable(
+        raise UndecodableError(
             TOO_SMALL, f"{width} x {height} pixels, less than {parameters.smallest_side}"
         )

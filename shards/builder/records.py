@@ -13,7 +13,7 @@ from typing import Any
 
 from shards.builder.plan import SOURCES, Plan
 from shards.errors import UserError
-from shards.files import sha256_of, write_whole
+from shards.files import sha256_of, write_atomic
 from shards.format.manifest import Shard
 
 TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
@@ -68,7 +68,7 @@ def save_record(record: Record, root: Path) -> None:
     lines += [
         json.dumps(_without_blanks(entry)) for entry in record.entries
     ]  # ASCII: odd file names are escaped
-    write_whole(record_path(root, record.block), "\n".join([*lines, ""]).encode())
+    write_atomic(record_path(root, record.block), "\n".join([*lines, ""]).encode())
 
 
 def _without_blanks(entry: Entry) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-class Stopped(Exception):  # noqa: N818  # nothing went wrong in this task
+class TaskStoppedError(Exception):
     """The build ends early: another task failed, or Ctrl-C."""
 
 
@@ -156,6 +156,6 @@ def _call(task: Task[Result], place: int) -> Result:
     def report(count: int) -> None:
         _done[place] = count
         if _done[len(_done) - 1]:
-            raise Stopped
+            raise TaskStoppedError
 
     return task(report)

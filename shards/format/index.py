@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import sha256_of, whole_file
+from shards.files import open_atomic, sha256_of
 from shards.format.manifest import MEMBER, TAR_BLOCK, Shard, member_bytes, member_header
 from shards.format.tar_layout import content_offsets, tar_bytes, tar_header
 
@@ -26,7 +26,7 @@ _KEY_ENDS = b"." + MEMBER.encode() + b"\0"
 
 def write_index(path: Path, table: np.ndarray) -> None:
     """Write the table, whole or not at all."""
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         np.save(stream, table, allow_pickle=False)
 
 

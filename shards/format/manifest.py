@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import write_whole
+from shards.files import write_atomic
 from shards.format.shard_table import Shard, ShardTable, samples_of
 
 _FORMATS = "colortrain-shards-"
@@ -125,7 +125,7 @@ def save_manifest(manifest: Manifest, root: Path) -> None:
     """Write OUT/manifest.json, the last act of building."""
     splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
     document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
-    write_whole(root / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
+    write_atomic(root / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def load_manifest(root: str | Path) -> Manifest:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import whole_file, write_whole
+from shards.files import open_atomic, write_atomic
 from shards.format.manifest import (
     MEMBER,
     TAR_BLOCK,
@@ -84,7 +84,7 @@ class TarOfSamples:
 
     def __enter__(self) -> TarOfSamples:
         self.stack = ExitStack()
-        self.stream = self.stack.enter_context(whole_file(self.root / self.path))
+        self.stream = self.stack.enter_context(open_atomic(self.root / self.path))
         return self
 
     def add(self, key: int, pixels: bytes) -> None:
@@ -121,7 +121,7 @@ class TarOfSamples:
             self.size,
             self.dtype,
         )
-        write_whole((self.root / self.path).with_suffix(".idx"), text.encode())
+        write_atomic((self.root / self.path).with_suffix(".idx"), text.encode())
         self.shard = Shard(
             path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest()
         )

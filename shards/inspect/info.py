@@ -11,7 +11,7 @@ from PIL import Image
 
 from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
-from shards.files import whole_file
+from shards.files import open_atomic
 from shards.format.manifest import Manifest
 from shards.format.tar_layout import pixels_view
 
@@ -54,7 +54,7 @@ def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
     tiles = list(islice(_pictures(root, manifest), count))
     if not tiles:
         raise UserError(f"{root} holds no samples to show")
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         _sheet(tiles).save(stream, "PNG")
 
 

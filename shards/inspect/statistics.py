@@ -25,7 +25,7 @@ from shards.builder.pack import Report
 from shards.builder.parts import Part
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 from shards.format.manifest import Manifest, Shard, load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.progress import ProgressLine
@@ -149,7 +149,7 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
     """Write the document as JSON, whole or not at all."""
-    write_whole(path, json.dumps(document, indent=1).encode() + b"\n")
+    write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _count(
@@ -209,12 +209,12 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
     step = max(1, _AT_ONCE // manifest.size**2)
     sums = NOTHING
     for start in range(0, shard.samples, step):
-        sums += sums_of(view[start : start + step])
+        sums += color_sums(view[start : start + step])
         report(min(start + step, shard.samples))
     return sums
 
 
-def sums_of(stored: np.ndarray) -> Sums:
+def color_sums(stored: np.ndarray) -> Sums:
     """The sums of samples as stored, (..., 3, H, W) uint8 or float16; an ab on an edge counts in the upper bin."""
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
     codes = (

@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 from urllib.parse import quote
 
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 
 TAG = "CACHEDIR.TAG"
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
@@ -165,7 +165,7 @@ class Cache:
             )
         with self._locked():
             if not tag.is_file():
-                write_whole(
+                write_atomic(
                     tag,
                     _SIGNATURE
                     + b"\n# Shards brought by colortrain; delete it whenever nothing trains.\n",

@@ -47,7 +47,7 @@ _MAX_HELD = (
 )  # of a URL: what a cache has dropped keeps its room on the disk while it is mapped
 
 
-class Damaged(UserError):  # noqa: N818  # what it says is the noun
+class DamagedSampleError(UserError):
     """A sample that cannot be believed, or not be found; `row` is its place among those asked for."""
 
     row: int = 0
@@ -134,7 +134,7 @@ class Split:
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array (into `out` if given); may raise `Damaged`."""
+        """Copy the packed Lab of `samples` into one contiguous array (into `out` if given); may raise `DamagedSampleError`."""
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
         )
@@ -153,7 +153,7 @@ class Split:
             out[row] = shard.pixels[place]
 
     def _check(self, number: int, shard: _OpenShard, place: int, row: int) -> None:
-        """Raise `Damaged` unless the member's name, header, offset and checksum are what the set says they are."""
+        """Raise `DamagedSampleError` unless the member's name, header, offset and checksum are what the set says they are."""
         key, offset, checksum = map(int, self.index[shard.first + place])
         head = shard.heads[place].tobytes()
         name = f"{key_name(key)}.{MEMBER}\0".encode()
@@ -168,9 +168,9 @@ class Split:
         self._refuse(number, f"the member at byte {begins} {what}", row)
 
     def _refuse(self, number: int, what: str, row: int) -> NoReturn:
-        """Raise `Damaged`: what is wrong with a shard."""
+        """Raise `DamagedSampleError`: what is wrong with a shard."""
         path = f"{self.store.location}/{self.shards[number].path}"
-        damaged = Damaged(
+        damaged = DamagedSampleError(
             f"{path}: {what}: restore it (`python -m shards verify` finds all damage) or build again"
         )
         damaged.row = row

@@ -19,7 +19,7 @@ import numpy as np
 
 from shards.errors import UserError
 from shards.read.cache import Cache
-from shards.read.dataset import Damaged, Split
+from shards.read.dataset import DamagedSampleError, Split
 from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
 Stream = Callable[
@@ -52,7 +52,7 @@ def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
     ).tolist():
         try:
             pixels = samples.read([number])[0]
-        except Damaged as damage:
+        except DamagedSampleError as damage:
             warnings.warn(f"not counted: {damage}", stacklevel=2)
         else:
             yield pixels
@@ -105,7 +105,7 @@ class Mixture:
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array; may raise `Damaged`."""
+        """Copy the packed Lab of `samples` into one contiguous array; may raise `DamagedSampleError`."""
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
         )
@@ -154,13 +154,13 @@ class Substitute:
     Which one depends on the stream and the damage alone, not on who reads, so all ranks and all resumed runs see the
     same. More than `limit` damaged samples raise `UserError`. Threads may share one.
 
-    `tell` hears of each damaged sample once; `substituted` counts the positions that got another sample.
+    `on_warning` hears of each damaged sample once; `substituted` counts the positions that got another sample.
     """
 
     def __init__(
-        self, samples: Samples, stream: Stream, limit: int, tell: Callable[[str], None]
+        self, samples: Samples, stream: Stream, limit: int, on_warning: Callable[[str], None]
     ) -> None:
-        self.samples, self.stream, self.tell = samples, stream, tell
+        self.samples, self.stream, self.on_warning = samples, stream, on_warning
         self.limit = min(limit, len(samples) - 1)  # something must be left to stand in
         self.damaged: frozenset[int] = frozenset()
         self.substituted = 0
@@ -173,14 +173,14 @@ class Substitute:
             numbers = self._replaced(wanted, start)
             try:
                 pixels = self.samples.read(numbers)
-            except Damaged as damage:
+            except DamagedSampleError as damage:
                 self._remember(int(numbers[damage.row]), damage)
             else:
                 with self._lock:
                     self.substituted += int((numbers != wanted).sum())
                 return pixels
 
-    def _remember(self, sample: int, damage: Damaged) -> None:
+    def _remember(self, sample: int, damage: DamagedSampleError) -> None:
         with self._lock:
             if sample in self.damaged:
                 return
@@ -189,7 +189,7 @@ class Substitute:
                 raise UserError(
                     f"more than {self.limit} damaged samples, the limit; the last: {damage}"
                 ) from None
-            self.tell(f"another sample stands in for one that is damaged: {damage}")
+            self.on_warning(f"another sample stands in for one that is damaged: {damage}")
 
     def _replaced(self, wanted: np.ndarray, start: int) -> np.ndarray:
         """`wanted`, the sample numbers from position `start` on, without any sample that is known to be damaged."""

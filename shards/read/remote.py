@@ -54,7 +54,7 @@ class Patience:
     silence: float = 60.0
 
 
-class Mismatch(Exception):  # noqa: N818  # a verdict on what came
+class MismatchError(Exception):
     """What came is not what was expected; the text tells both."""
 
 
@@ -139,12 +139,12 @@ def read(url: str, patience: Patience) -> bytes:
 
 
 def check(path: Path, bytes: int | None, sha256: str | None) -> None:
-    """Raise `Mismatch` unless a file has this length and this SHA-256, where they are given."""
+    """Raise `MismatchError` unless a file has this length and this SHA-256, where they are given."""
     found = path.stat().st_size
     if bytes is not None and found != bytes:
-        raise Mismatch(f"{found} bytes came, {bytes} were expected")
+        raise MismatchError(f"{found} bytes came, {bytes} were expected")
     if sha256 is not None and (digest := sha256_of(path)) != sha256:
-        raise Mismatch(f"SHA-256 {digest} came, {sha256} was expected")
+        raise MismatchError(f"SHA-256 {digest} came, {sha256} was expected")
 
 
 def _transfer(url: str, path: Path, silence: float) -> None:
@@ -190,7 +190,7 @@ def patiently(url: str, action: Callable[[], T], patience: Patience, path: Path 
             reason = _why_again(url, error, path)
             tries = (
                 min(patience.tries, _MISMATCH_TRIES)
-                if isinstance(error, Mismatch)
+                if isinstance(error, MismatchError)
                 else patience.tries
             )
             if attempt >= tries:
@@ -204,7 +204,7 @@ def patiently(url: str, action: Callable[[], T], patience: Patience, path: Path 
 
 def _given_up(url: str, error: Exception, reason: str, attempts: int) -> str:
     advice = "check the address and the network, then run the same command again"
-    if isinstance(error, Mismatch):
+    if isinstance(error, MismatchError):
         advice = (
             "the file there is damaged or another than the manifest names, put the right one there"
         )
@@ -213,7 +213,7 @@ def _given_up(url: str, error: Exception, reason: str, attempts: int) -> str:
 
 def _why_again(url: str, error: Exception, path: Path | None) -> str:
     """The reason of a failure that another try may mend, in words; raises for all others."""
-    if isinstance(error, (UserError, Mismatch)):
+    if isinstance(error, (UserError, MismatchError)):
         if isinstance(error, UserError):
             raise error
         return str(error)

@@ -17,7 +17,7 @@ from shards.color import pack, rgb_to_lab
 from shards.errors import UserError
 from shards.format.manifest import DTYPES, MEMBER, TAR_BLOCK
 from shards.read.remote import Patience, filesystem, patiently, scheme_of, shown
-from shards.sources.decode import Undecodable, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -167,7 +167,7 @@ class TarStream:
 def stored_sample(members: Mapping[str, Any], size: int, fit: str = "crop") -> np.ndarray | None:
     """The packed Lab of a sample given as a tar's members, extension -> content: (3, size, size) uint8 or float16.
 
-    None if it has neither a `lab.npy` nor an image; raises `Undecodable` if what it has cannot be used.
+    None if it has neither a `lab.npy` nor an image; raises `UndecodableError` if what it has cannot be used.
     """
     if MEMBER in members:
         return _from_array(members[MEMBER], size)
@@ -181,10 +181,12 @@ def _from_array(content: bytes, size: int) -> np.ndarray:
     try:
         stored = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # numpy's parser fails in many ways on damaged headers
-        raise Undecodable("unreadable", f"no .npy array ({error})") from None
+        raise UndecodableError("unreadable", f"no .npy array ({error})") from None
     if stored.shape != (3, size, size) or str(stored.dtype) not in DTYPES:
         wanted = f"needed is {' or '.join(DTYPES)} (3, {size}, {size})"
-        raise Undecodable("another size", f"{MEMBER} holds {stored.dtype} {stored.shape}, {wanted}")
+        raise UndecodableError(
+            "another size", f"{MEMBER} holds {stored.dtype} {stored.shape}, {wanted}"
+        )
     return stored
 
 

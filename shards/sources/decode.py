@@ -47,7 +47,7 @@ _TURNS = {
 }
 
 
-class Undecodable(Exception):  # noqa: N818  # it is a verdict on a picture, seldom an error
+class UndecodableError(Exception):
     """An image that cannot be used; `reason` is one of a few words, `detail` says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -56,21 +56,21 @@ class Undecodable(Exception):  # noqa: N818  # it is a verdict on a picture, sel
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The upright sRGB picture of encoded bytes, mode RGB, at full resolution; raises `Undecodable`."""
+    """The upright sRGB picture of encoded bytes, mode RGB, at full resolution; raises `UndecodableError`."""
     return to_rgb(open_image(data, max_pixels))
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open without decoding pixels; raises `Undecodable` for no image, or one whose decoding takes too much."""
+    """Open without decoding pixels; raises `UndecodableError` for no image, or one whose decoding takes too much."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata is no news here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             too_much = excess(image, data, max_pixels)
     except Exception as error:  # Pillow's parsers raise anything on damaged files
-        raise _undecodable(error) from None
+        raise _undecodable_error(error) from None
     if too_much:
-        raise Undecodable(BOMB, too_much)
+        raise UndecodableError(BOMB, too_much)
     return image
 
 
@@ -93,7 +93,7 @@ def reduce_jpeg(image: Image.Image, target: int) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image: upright, in sRGB, 8 bits, transparent parts on white; raises `Undecodable`."""
+    """Decode an opened image: upright, in sRGB, 8 bits, transparent parts on white; raises `UndecodableError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,10 +101,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
             turn = _TURNS.get(_orientation(image))  # after load: Pillow turns TIFFs itself
             rgb = _flatten(image)
             return rgb if turn is None else rgb.transpose(turn)
-    except (MemoryError, Undecodable):
+    except (MemoryError, UndecodableError):
         raise
     except Exception as error:
-        raise _undecodable(error) from None
+        raise _undecodable_error(error) from None
 
 
 def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
@@ -130,11 +130,11 @@ def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
     return canvas
 
 
-def _undecodable(error: Exception) -> Undecodable:
+def _undecodable_error(error: Exception) -> UndecodableError:
     if isinstance(error, UnidentifiedImageError):
-        return Undecodable(UNREADABLE, "no image of a known format")
+        return UndecodableError(UNREADABLE, "no image of a known format")
     text = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # addresses would make two builds differ
-    return Undecodable(UNREADABLE, text or type(error).__name__)
+    return UndecodableError(UNREADABLE, text or type(error).__name__)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -174,7 +174,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             return Image.merge("LA", (grey, alpha))
         return grey
     if image.mode in ("I", "F"):
-        raise Undecodable(UNREADABLE, f"pixels of mode {image.mode!r} have no defined range")
+        raise UndecodableError(UNREADABLE, f"pixels of mode {image.mode!r} have no defined range")
     return image
 
 

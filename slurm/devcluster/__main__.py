@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from launch.cli import DoorParser, at_least_one
-from shards.errors import UserError, run_door
+from launch.cli import CommandParser, at_least_one
+from shards.errors import UserError, run_command
 from slurm.devcluster import hosts, life, plan, programs
 from slurm.devcluster.configuration import MOST_GPUS
 from slurm.devcluster.plan import HIGH, LOW, Plan
@@ -41,7 +41,7 @@ class _Action(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The words this door understands."""
-    words = DoorParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
+    words = CommandParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
     actions = words.add_subparsers(
         dest="action", required=True, metavar="ACTION", parser_class=_Action
     )
@@ -171,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door("slurm.devcluster", main))
+    sys.exit(run_command("slurm.devcluster", main))

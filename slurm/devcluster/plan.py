@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 
 FILE = "devcluster.json"
 HIGH, LOW = "high", "low"  # the partitions; jobs in the first evict jobs in the second
@@ -87,7 +87,7 @@ def _is_free(port: int) -> bool:
 def save(plan: Plan) -> None:
     """Write the plan into its folder."""
     values = {**dataclasses.asdict(plan), "folder": str(plan.folder)}
-    write_whole(plan.folder / FILE, json.dumps(values, indent=1).encode() + b"\n")
+    write_atomic(plan.folder / FILE, json.dumps(values, indent=1).encode() + b"\n")
 
 
 def load(folder: Path) -> Plan:

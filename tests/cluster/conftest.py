@@ -16,7 +16,7 @@ import pytest
 from colortrain.runs.checkpoint import checkpoint_folder
 from slurm.devcluster import programs
 from tests.support import cluster_figures
-from tests.support.processes import ROOT, environment, run_door
+from tests.support.processes import ROOT, environment, run_command
 from tests.support.slurm_lab import STEPS, Lab, training
 from tests.support.small_shard_set import small_set
 
@@ -100,7 +100,9 @@ def reference(shards: Path, factory: pytest.TempPathFactory, processes: int) -> 
     with open(run.with_suffix(".lock"), "w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         if not checkpoint_folder(run, STEPS).is_dir():
-            done = run_door("launch.train", [*training(shards), "--run", run], processes=processes)
+            done = run_command(
+                "launch.train", [*training(shards), "--run", run], processes=processes
+            )
             assert done.returncode == 0, done.stderr
     return run
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
 from slurm import sweep
-from tests.support.processes import ROOT, run_door
+from tests.support.processes import ROOT, run_command
 from tests.support.slurm_lab import STEPS, Lab, steps_of, training, until, weights
 from tests.support.small_shard_set import cut_outs
 
@@ -53,7 +53,7 @@ def test_parts_packed_by_an_array_are_one_plain_build(
 ) -> None:
     """Three elements, then merge and verify; a picture that is none does not fail the job after it."""
     assert (
-        run_door("shards", ["build", photographs, tmp_path / "plain", *BUILD]).returncode == 1
+        run_command("shards", ["build", photographs, tmp_path / "plain", *BUILD]).returncode == 1
     )  # one left out
     words = [
         "--cluster",
@@ -80,7 +80,7 @@ def test_a_killed_part_comes_back(tidy: Lab, tmp_path: Path) -> None:
     folder.mkdir()
     for number, rgb in enumerate(cut_outs(32, 120)):
         Image.fromarray(rgb).save(folder / f"{number}.png")
-    assert run_door("shards", ["build", folder, tmp_path / "plain", *BUILD]).returncode == 0
+    assert run_command("shards", ["build", folder, tmp_path / "plain", *BUILD]).returncode == 0
     words = [
         "--cluster",
         site(tmp_path),
@@ -252,7 +252,7 @@ def launched(run: Path, rank: int) -> psutil.Process:
 
 def test_the_plain_array_packs(tidy: Lab, photographs: Path, tmp_path: Path) -> None:
     """build_shards.sbatch, twice, as its head says."""
-    assert run_door("shards", ["build", photographs, tmp_path / "plain", *BUILD]).returncode == 1
+    assert run_command("shards", ["build", photographs, tmp_path / "plain", *BUILD]).returncode == 1
     options = ["-p", "low", "--cpus-per-task=1", "-o", str(tmp_path / "log-%j")]
     script, made = str(ROOT / "slurm/build_shards.sbatch"), str(tmp_path / "set")
     array = tidy.ask(

@@ -18,7 +18,7 @@ from colortrain.lab import lab_to_rgb
 from colortrain.visualize import (
     loss_curves,
     read_metrics,
-    recolour,
+    recolor,
     sample_grid,
     save_png,
     smooth,
@@ -75,7 +75,7 @@ def test_a_png_is_exact_and_whole(tmp_path: Path) -> None:
 def test_its_own_colours_give_a_picture_back() -> None:
     picture = photograph("chelsea")
     again = picture.copy()
-    recolour(again, rgb_to_lab(picture)[1:])
+    recolor(again, rgb_to_lab(picture)[1:])
     assert np.abs(again.astype(int) - picture).max() <= 1
 
 
@@ -83,7 +83,7 @@ def test_colours_are_scaled_up_as_torch_does_and_lightness_stays() -> None:
     picture = photograph("coffee").copy()
     before = rgb_to_lab(picture)
     small = np.random.default_rng(0).uniform(-12, 12, (2, 16, 16)).astype(np.float32)
-    recolour(picture, small)
+    recolor(picture, small)
     up = F.interpolate(
         torch.from_numpy(small)[None], picture.shape[:2], mode="bicubic", antialias=True
     )[0]
@@ -103,9 +103,9 @@ def test_blocks_of_rows_leave_no_seam(
     whole = photograph("rocket")[: shape[0], : shape[1]].copy()
     blocks = whole.copy()
     ab = np.random.default_rng(1).uniform(-40, 40, (2, 32, 32))
-    recolour(whole, ab)
+    recolor(whole, ab)
     monkeypatch.setattr(visualize, "_BLOCK", 1000)
-    recolour(blocks, ab)
+    recolor(blocks, ab)
     assert np.abs(whole.astype(int) - blocks).max() <= 1
 
 

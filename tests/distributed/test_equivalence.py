@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.recipe import Recipe
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 from tests.support.step_equivalence import DTYPES, cases, outcome
 
 WITHIN = {"float64": 1e-10, "float32": 1e-5}
@@ -21,7 +21,7 @@ WITHIN = {"float64": 1e-10, "float32": 1e-5}
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every case leaves on two processes, from one launch."""
     out = tmp_path_factory.mktemp("outcomes")
-    done = run_door("tests.support.step_equivalence", [out], processes=2)
+    done = run_command("tests.support.step_equivalence", [out], processes=2)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -35,7 +35,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_step_as_one(
     two_processes: Path, name: str, recipe: Recipe, dtype: str, accumulate: int
 ) -> None:
-    alone = outcome(recipe, DTYPES[dtype], Accelerator(cpu=True), Engine())
+    alone = outcome(recipe, DTYPES[dtype], Accelerator(cpu=True), ComputeConfig())
     together = load_file(two_processes / f"{name}-{dtype}-{accumulate}")
     assert together.keys() == alone.keys()
     for key, tensor in alone.items():

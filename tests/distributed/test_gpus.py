@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from colortrain.data.loader import Loader
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark import main
 from shards.read.dataset import Split
@@ -66,7 +66,7 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
     )
     assert done.returncode == 0, done.stderr
     for name, recipe in {**RECIPES, **MUON, **SYNCED}.items():
-        alone = outcome(recipe, torch.float64, Accelerator(), Engine())
+        alone = outcome(recipe, torch.float64, Accelerator(), ComputeConfig())
         together = load_file(tmp_path / f"{name}-float64-1")
         for key, tensor in alone.items():
             torch.testing.assert_close(

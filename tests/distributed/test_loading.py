@@ -12,7 +12,7 @@ from shards.format.index import INDEX, rebuild_index, write_index
 from shards.format.manifest import Manifest, save_manifest
 from shards.format.tar_layout import TarOfSamples
 from shards.read.dataset import Split
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 from tests.support.small_shard_set import small_set
 
 SHARDS = (7, 1, 13, 0, 5, 11, 2)  # 39 samples, odd everywhere
@@ -46,7 +46,7 @@ def test_two_processes_share_odd_shards(tmp_path: Path) -> None:
     shards = numbered_set(tmp_path / "set")
     samples = sum(SHARDS)
     steps = samples * EPOCHS // BATCH  # 26 whole batches in four epochs
-    done = run_door("tests.support.seen_samples", [shards, tmp_path, BATCH, steps], processes=2)
+    done = run_command("tests.support.seen_samples", [shards, tmp_path, BATCH, steps], processes=2)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [len(rank) for rank in ranks] == [steps, steps]
@@ -83,10 +83,10 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
         "none",
         *sets,
     ]
-    stopped = run_door("launch.train", [*words, "--run", tmp_path / "stopped"])
+    stopped = run_command("launch.train", [*words, "--run", tmp_path / "stopped"])
     assert stopped.returncode == 2
     assert stopped.stderr.splitlines()[-1].count(f"{tar}: the member at byte 512") == 1
-    went_on = run_door(
+    went_on = run_command(
         "launch.train",
         [*words, "--run", tmp_path / "on", "--on-corrupt", "substitute", "--corrupt-limit", 0.1],
         processes=2,

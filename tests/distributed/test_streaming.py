@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 
 THIN = [
     "size=32",
@@ -28,7 +28,7 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
     source = ["--stream", shards / "train" / "*.tar", "--epoch-images", 11, "--validation", shards]
     for images in (24, 40):
         run = words(*source, "--run", tmp_path / "run", "--images", images)
-        done = run_door("launch.train", run, processes=2)
+        done = run_command("launch.train", run, processes=2)
         assert done.returncode == 0, done.stderr
         assert (
             done.stderr.count("--stream is not exact") + done.stdout.count("--stream is not exact")
@@ -53,7 +53,7 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, more: list[object], said: str) -> None:
-    done = run_door("launch.train", words(*more, "--run", tmp_path / "run"))
+    done = run_command("launch.train", words(*more, "--run", tmp_path / "run"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert said in done.stderr
     assert not (tmp_path / "run").exists()

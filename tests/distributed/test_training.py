@@ -17,7 +17,7 @@ import torch
 from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_whole, load_part
 from colortrain.runs.folder import lock
 from colortrain.training.trainer import step_seed
-from tests.support.processes import ROOT, command, environment, run_door
+from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
 
 THIN = [
@@ -61,7 +61,7 @@ def journal(run: Path) -> list[dict[str, Any]]:
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that nobody touched."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run_door("launch.train", words(shards, run), processes=2)
+    done = run_command("launch.train", words(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -115,7 +115,7 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
     process.wait()
     assert kill_at in checkpoint_steps(run)
     assert STEPS not in checkpoint_steps(run), "killed too late to prove anything"
-    done = run_door("launch.train", words(shards, run), processes=2)
+    done = run_command("launch.train", words(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     assert weights(run) == weights(undisturbed)
     trained = [entry["step"] for entry in journal(run) if entry["kind"] == "train"]
@@ -126,8 +126,8 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
 def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> None:
     """Another world size goes on with the same global batches; a finished run is left as it is."""
     run = tmp_path / "run"
-    assert run_door("launch.train", words(shards, run, steps=10), processes=2).returncode == 0
-    assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
+    assert run_command("launch.train", words(shards, run, steps=10), processes=2).returncode == 0
+    assert run_command("launch.train", words(shards, run, steps=20)).returncode == 0
     starts = [
         (line["step"], line["world"], line["images"])
         for line in journal(run)
@@ -135,7 +135,7 @@ def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> Non
     ]
     assert starts == [(0, 2, 0), (10, 1, 40)]
     before = weights(run, 20)
-    assert run_door("launch.train", words(shards, run, steps=20)).returncode == 0
+    assert run_command("launch.train", words(shards, run, steps=20)).returncode == 0
     assert weights(run, 20) == before
 
 
@@ -160,7 +160,7 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
     for processes in (1, 2):
         run = tmp_path / str(processes)
         asked = ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
-        done = run_door("launch.train", asked, processes)
+        done = run_command("launch.train", asked, processes)
         assert done.returncode == 0, done.stderr
         found.append(
             load_part(checkpoint_folder(run, 10), "generator")
@@ -177,10 +177,10 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
 @pytest.mark.distributed
 def test_a_run_that_is_being_trained_is_left_alone(shards: Path, tmp_path: Path) -> None:
     with lock(tmp_path / "run"):
-        second = run_door("launch.train", words(shards, tmp_path / "run", steps=2))
+        second = run_command("launch.train", words(shards, tmp_path / "run", steps=2))
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
     assert "is being trained by another process" in second.stderr
-    assert run_door("launch.train", words(shards, tmp_path / "run", steps=2)).returncode == 0
+    assert run_command("launch.train", words(shards, tmp_path / "run", steps=2)).returncode == 0
 
 
 @pytest.mark.distributed
@@ -188,9 +188,9 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(
     shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    assert run_door("launch.train", words(shards, run, steps=20), processes=2).returncode == 0
+    assert run_command("launch.train", words(shards, run, steps=20), processes=2).returncode == 0
     (checkpoint_folder(run, 20) / "critic.safetensors").write_bytes(b"gone")
-    done = run_door("launch.train", words(shards, run), processes=2)
+    done = run_command("launch.train", words(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     assert "step-000000020 is damaged, falling back" in done.stderr
     assert is_whole(checkpoint_folder(run, 20))
@@ -233,7 +233,7 @@ def test_a_mistake_is_one_line_and_status_2(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
 ) -> None:
     from launch.train import main
-    from shards.errors import run_door as run
+    from shards.errors import run_command as run
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -250,17 +250,17 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_another_recipe_or_dataset_in_the_same_folder_is_refused(
     shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    other = run_door("launch.train", words(shards, undisturbed, "critic_adam.lr=1e-3"))
+    other = run_command("launch.train", words(shards, undisturbed, "critic_adam.lr=1e-3"))
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds a run of another recipe (critic_adam:" in other.stderr
     more = small_set(tmp_path / "more", size=32, count=26, splits=("train", "val"))
-    moved = run_door("launch.train", words(more, undisturbed))
+    moved = run_command("launch.train", words(more, undisturbed))
     assert (moved.returncode, moved.stderr.count("\n")) == (2, 1)
     assert "was trained on dataset" in moved.stderr
 
 
 def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    done = run_door("launch.train", [*words(shards, tmp_path / "run"), "--dry-run"])
+    done = run_command("launch.train", [*words(shards, tmp_path / "run"), "--dry-run"])
     assert done.returncode == 0
     assert "11 to train on, 11 held out" in done.stdout
     assert "160 images, 40 steps, 14.55 epochs" in done.stdout
@@ -270,7 +270,7 @@ def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
 @pytest.mark.distributed
 def test_the_door_starts_its_own_processes(shards: Path, tmp_path: Path) -> None:
     asked = [*words(shards, tmp_path / "run", steps=2), "--processes", 2]
-    assert run_door("launch.train", asked).returncode == 0
+    assert run_command("launch.train", asked).returncode == 0
     assert journal(tmp_path / "run")[0]["world"] == 2
 
 

@@ -15,13 +15,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from colortrain.distributed.compute import Engine
-from colortrain.distributed.zero import ZeroNetwork, zero_stage
+from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.zero import ZeroTrainableNetwork, zero_stage
 from colortrain.recipe import Adam
 from colortrain.runs.checkpoint import checkpoint_folder, load_part
 from shards.errors import UserError
 from tests.support.gpus import two_gpus
-from tests.support.processes import ROOT, environment, run_door
+from tests.support.processes import ROOT, environment, run_command
 from tests.support.small_shard_set import small_set
 from tests.support.step_equivalence import MUON, cases, outcome
 
@@ -68,7 +68,7 @@ def test_zero_steps_as_one_process(tmp_path: Path, stage: int) -> None:
     for name, recipe, dtype, accumulate in (
         case for case in SINGLE if not (stage and case[0] in MUON)
     ):
-        alone = outcome(recipe, torch.float32, accelerator, Engine())
+        alone = outcome(recipe, torch.float32, accelerator, ComputeConfig())
         together = load_file(tmp_path / f"{name}-{dtype}-{accumulate}")
         assert together.keys() == alone.keys()
         worst = max((together[key] - tensor).abs().max().item() for key, tensor in alone.items())
@@ -107,11 +107,11 @@ def test_a_run_goes_on_with_zero_and_without(tmp_path: Path) -> None:
     """ZeRO 2 to step 10, ZeRO 1 to 20, one plain process to 30: as one plain process all along, Adam's state too."""
     shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
     plain, mixed = tmp_path / "plain", tmp_path / "mixed"
-    assert run_door("launch.train", words(shards, plain, 30)).returncode == 0
+    assert run_command("launch.train", words(shards, plain, 30)).returncode == 0
     for stage, steps in ((2, 10), (1, 20)):
         done = run_zero(stage, tmp_path, "launch.train", words(shards, mixed, steps))
         assert done.returncode == 0, done.stderr
-    assert run_door("launch.train", words(shards, mixed, 30)).returncode == 0
+    assert run_command("launch.train", words(shards, mixed, 30)).returncode == 0
     for step in (10, 20, 30):
         found, expected = tensors(mixed, step), tensors(plain, step)
         assert found.keys() == expected.keys()
@@ -152,7 +152,9 @@ def test_zero_trains_on_gpus_as_one_process(tmp_path: Path, precision: str) -> N
 @pytest.mark.parametrize("stage", [1, 2])
 def test_flat_weights_and_muon_are_refused(stage: int) -> None:
     with pytest.raises(UserError, match=r"generator_adam\.muon=0"):
-        ZeroNetwork(torch.nn.Linear(2, 2), Adam(muon=0.01), Accelerator(cpu=True), stage=stage)
+        ZeroTrainableNetwork(
+            torch.nn.Linear(2, 2), Adam(muon=0.01), Accelerator(cpu=True), stage=stage
+        )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from colortrain.recipes import RECIPES
 from launch import compare
 from launch.compare import check_images, prepared
 from shards.errors import UserError
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 from tests.support.small_run import small_run
 from tests.support.small_shard_set import small_set
 
@@ -33,7 +33,7 @@ def test_two_recipes_in_one_table(tmp_path: Path) -> None:
         "--recipes",
         *names,
     ]
-    done = run_door("launch.compare", asked)
+    done = run_command("launch.compare", asked)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "out" / "table.md").read_text()
     assert [
@@ -69,7 +69,7 @@ def test_unknown_recipes_are_named_before_any_work(tmp_path: Path) -> None:
         "--recipes",
         "nazeri_gann",
     ]
-    done = run_door("launch.compare", asked)
+    done = run_command("launch.compare", asked)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "valid, nearest first: nazeri_gan," in done.stderr
     assert not (tmp_path / "out").exists()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from colortrain.metrics.evaluate import score_split
-from colortrain.metrics.extractors import judges
+from colortrain.metrics.extractors import load_extractors
 from colortrain.runs.checkpoint import load_generator
 from launch.evaluate import main, write_json
 from shards.errors import UserError
 from shards.read.dataset import Split
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 from tests.support.small_run import small_run
 from tests.support.small_shard_set import small_set
 
@@ -63,7 +63,9 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
     generator, recipe, _ = load_generator(place / "run", step=3)
     split = Split(place / "shards", "train")
     on, off = (
-        score_split(generator, recipe.codec, split, "cpu", dropout=d, limit=5, judges=judges())
+        score_split(
+            generator, recipe.codec, split, "cpu", dropout=d, limit=5, extractors=load_extractors()
+        )
         for d in (True, False)
     )
     assert document["samples"] == 5
@@ -104,7 +106,7 @@ def test_two_processes_write_the_same_file_as_one(place: Path, tmp_path: Path) -
             "--vgg16",
             "random",
         ]
-        done = run_door("launch.evaluate", words, processes)
+        done = run_command("launch.evaluate", words, processes)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("L1 of ab / 110") == 2, "rank 0 alone prints, one table a mode"
         files.append(out.read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main
-from launch.cli import DOORS, DoorParser, add_cache, at_least_one, cache_of
+from launch.cli import COMMANDS, CommandParser, add_cache_arguments, at_least_one, make_cache
 from shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_help_lists_every_door_with_its_phrase(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for name, (_, phrase) in DOORS.items():
+    for name, (_, phrase) in COMMANDS.items():
         assert any(line.split(maxsplit=1) == [name, phrase] for line in out.splitlines())
 
 
-@pytest.mark.parametrize("module", [module for module, _ in DOORS.values()])
+@pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
 def test_every_door_leads_somewhere(module: str) -> None:
     assert importlib.util.find_spec(module) is not None
     assert callable(importlib.import_module(module).main)
@@ -37,7 +37,7 @@ def test_an_unknown_door_lists_the_valid_ones_nearest_first(
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "unknown command 'colourise'; valid, nearest first: colorize," in captured.err
-    assert all(name in captured.err for name in DOORS)
+    assert all(name in captured.err for name in COMMANDS)
 
 
 def test_no_door_is_a_mistake_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,9 +66,9 @@ def test_a_cache_of_no_size_is_one_line(size: str, capsys: pytest.CaptureFixture
 
 
 def test_a_cache_has_the_gigabytes_that_are_asked_for() -> None:
-    words = DoorParser("some.door", "words", "example")
-    add_cache(words)
-    cache = cache_of(words.parse_args(["--cache", "c", "--cache-size", "1.5"]))
+    words = CommandParser("some.door", "words", "example")
+    add_cache_arguments(words)
+    cache = make_cache(words.parse_args(["--cache", "c", "--cache-size", "1.5"]))
     assert cache is not None
     assert cache.max_bytes == 1_500_000_000
 
@@ -84,20 +84,20 @@ def test_nothing_heavy_is_imported_for_the_list(words: list[str]) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in DOORS if name != "shards"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "shards"])
 def test_every_door_helps_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"usage: python -m {DOORS[name][0].removesuffix('.__main__')}")
+    assert out.startswith(f"usage: python -m {COMMANDS[name][0].removesuffix('.__main__')}")
     assert "example" in out
     example = out.split("\nexample", 1)[-1]
     assert "python -m" in example or "launch.train" in example
 
 
 def test_parsers_complain_in_one_line() -> None:
-    words = DoorParser("launch.nothing", "Nothing.", "example: none")
+    words = CommandParser("launch.nothing", "Nothing.", "example: none")
     words.add_argument("--count", type=at_least_one)
     assert words.parse_args(["--count", "3"]).count == 3
     for wrong in (

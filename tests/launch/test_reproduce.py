@@ -32,7 +32,7 @@ from launch.reproduce.feature_classifier import Judge, judge_for, labelled, load
 from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
 from tests.support.photographs import pieces
-from tests.support.processes import ROOT, command, environment, run_door
+from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
 
 
@@ -84,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """The source, the folder of a table of two networks, and what the command printed."""
     folder = tmp_path_factory.mktemp("reproduce")
     source = small_cifar(folder / "cifar-10-batches-bin")
-    done = run_door(
+    done = run_command(
         "launch.reproduce", words(source, folder / "out", "--recipes", "flagship", "nazeri_unet_l2")
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -134,7 +134,7 @@ def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
     assert not (killed / "flagship-0" / "cost.json").exists()
-    again = run_door("launch.reproduce", words(source, killed))
+    again = run_command("launch.reproduce", words(source, killed))
     assert again.returncode == 0, again.stderr[-3000:]
     assert [row["metrics"] for row in rows(killed)] == [rows(whole)[1]["metrics"]]
 
@@ -143,7 +143,7 @@ def test_killed_in_the_middle_of_a_training_it_ends_with_the_same_figures(
 def test_nothing_is_made_twice_and_a_table_grows(made: tuple[Path, Path, str]) -> None:
     source, out, _ = made
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    more = run_door(
+    more = run_command(
         "launch.reproduce", words(source, out, "--recipes", "flagship", "--seeds", 0, 1)
     )
     assert more.returncode == 0, more.stderr[-3000:]
@@ -154,7 +154,7 @@ def test_nothing_is_made_twice_and_a_table_grows(made: tuple[Path, Path, str]) -
         ("flagship", 0),
         ("flagship", 1),
     ]
-    other = run_door("launch.reproduce", words(source, out, "--limit", 4))
+    other = run_command("launch.reproduce", words(source, out, "--limit", 4))
     assert other.returncode == 2
     assert "begun with other words" in other.stderr
 

@@ -17,7 +17,7 @@ from PIL import Image
 import colortrain
 from launch.colorize import main
 from launch.image_jobs import Job, Outcome
-from launch.video import Flicker, check_video, colour_film
+from launch.video import Flicker, check_video, colorize_film
 from shards.color import rgb_to_lab
 from shards.errors import UserError
 from shards.sources.decode import fit_image
@@ -113,7 +113,7 @@ class Own:
 def recoded(film: Path, target: Path) -> Outcome:
     """What comes of a film that gets its own colours back."""
     network: Any = Own()
-    colour_film(Job(film, (target,)), {"own": network}, 8, False, outcome := Outcome())
+    colorize_film(Job(film, (target,)), {"own": network}, 8, False, outcome := Outcome())
     return outcome
 
 

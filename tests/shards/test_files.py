@@ -13,7 +13,7 @@ from shards.builder.build import LOCK
 from shards.builder.finalize import drop_duplicates
 from shards.builder.plan import load_plan
 from shards.errors import UserError
-from shards.files import lock, whole_file, write_whole
+from shards.files import lock, open_atomic, write_atomic
 from shards.inspect.verify import verify
 from tests.support.photographs import make_folder, pack_folder
 
@@ -74,7 +74,7 @@ def test_a_file_system_without_locks_is_said_and_used(
 
 
 def test_a_temporary_name_tells_the_host_and_the_process(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "file") as stream:
+    with open_atomic(tmp_path / "file") as stream:
         stream.write(b"x")
         (temporary,) = tmp_path.iterdir()
     assert re.fullmatch(
@@ -88,7 +88,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
     reader.start()
-    write_whole(pipe, b"figures")
+    write_atomic(pipe, b"figures")
     reader.join(10)
     assert read == [b"figures"]
     assert pipe.is_fifo()
@@ -98,7 +98,7 @@ def test_a_link_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real/file")
     for content in (b"one", b"two"):
-        write_whole(tmp_path / "link", content)
+        write_atomic(tmp_path / "link", content)
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["file"]

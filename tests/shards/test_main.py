@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shards.__main__ import main
-from shards.errors import run_door
+from shards.errors import run_command
 from tests.support.photographs import make_folder, photograph
 
 
@@ -19,7 +19,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def knock(*argv: object) -> int:
-    return run_door("shards", main, [str(each) for each in argv])
+    return run_command("shards", main, [str(each) for each in argv])
 
 
 def test_build_verify_info_statistics(
@@ -130,7 +130,7 @@ def test_a_shard_cut_short_gets_one_line_from_every_reader(
 
 
 def test_a_bug_is_told_apart_from_images_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_door("shards", lambda _: 1 // 0) == 70
+    assert run_command("shards", lambda _: 1 // 0) == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 

@@ -93,7 +93,7 @@ def weights(run: Path) -> dict[str, bytes]:
     ("world", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"]
 )
 def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> None:
-    """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`settle`)."""
+    """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`settle_buckets`)."""
     shards = small_set(tmp_path / "set", size=32, count=22)
     assert statuses(ranks(shards, tmp_path / "undisturbed", world)) == [0] * world
     run = tmp_path / "run"
@@ -116,7 +116,7 @@ def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> 
 def test_signals_are_heard_inside_the_block_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
     for number in (signal.SIGUSR2, signal.SIGTERM):
-        with preemption.listening():
+        with preemption.handling_signals():
             assert not preemption.stop_requested()
             os.kill(os.getpid(), number)
             assert preemption.stop_requested()
@@ -125,7 +125,7 @@ def test_signals_are_heard_inside_the_block_alone() -> None:
 
 def test_a_forked_child_does_not_answer_for_us() -> None:
     """It inherits the handler: TERM to all processes of a step must neither end it nor make it ask for anything."""
-    with preemption.listening():
+    with preemption.handling_signals():
         if not (child := os.fork()):
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(preemption.stop_requested())

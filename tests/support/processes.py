@@ -34,7 +34,7 @@ def command(module: str, arguments: Sequence[object], processes: int = 1) -> lis
     return [sys.executable, "-m", *launch, "-m", module, *words]
 
 
-def run_door(
+def run_command(
     module: str, arguments: Sequence[object], processes: int = 1, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """Run a door to its end (four minutes at most) and give back its status and what it printed."""

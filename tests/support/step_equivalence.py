@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.distributed.zero import zero_stage
@@ -130,14 +130,14 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def outcome(
-    recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, engine: Engine
+    recipe: Recipe, dtype: torch.dtype, accelerator: Accelerator, compute: ComputeConfig
 ) -> dict[str, Tensor]:
     """Everything after both networks have had their turn: parameters, buffers, and the losses as logged."""
     steps = max(recipe.n_critic, recipe.n_generator)
     with _default(dtype):
         torch.manual_seed(0)
         networks = make_networks(
-            recipe, recipe.generator.build(), recipe.critic.build(), accelerator, engine
+            recipe, recipe.generator.build(), recipe.critic.build(), accelerator, compute
         )
         histogram = np.random.default_rng(0).dirichlet(np.ones(23 * 23)).reshape(23, 23)
         resources = Resources(accelerator.device, SymmetricCodec(), lambda: histogram)
@@ -163,7 +163,11 @@ def after_one_rank_failed(accelerator: Accelerator) -> dict[str, Tensor]:
     recipe = RECIPES["bce"]
     torch.manual_seed(0)
     networks = make_networks(
-        recipe, recipe.generator.build(), recipe.critic.build(), accelerator, Engine(accumulate=2)
+        recipe,
+        recipe.generator.build(),
+        recipe.critic.build(),
+        accelerator,
+        ComputeConfig(accumulate=2),
     )
     for step in range(3):
         batch = share(pictures(2, step), accelerator)
@@ -189,7 +193,7 @@ def main() -> None:
     for name, recipe, dtype, accumulate in cases():
         if dtype not in asked:
             continue
-        found = outcome(recipe, DTYPES[dtype], accelerator, Engine(accumulate=accumulate))
+        found = outcome(recipe, DTYPES[dtype], accelerator, ComputeConfig(accumulate=accumulate))
         if accelerator.is_main_process:
             save_file(
                 {key: tensor.contiguous() for key, tensor in found.items()},

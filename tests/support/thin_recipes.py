@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from colortrain.recipe import Recipe
-from colortrain.scale_down import thinned, without_downloads
+from colortrain.scale_down import scaled_down, without_downloads
 
 SIZES = (32, 64, 128)
 CHANNELS = 4
@@ -17,7 +17,7 @@ def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
     `steps` steps long, by default two turns of both networks. Rates, turns and losses stay, but nothing is downloaded.
     """
     recipe = without_downloads(recipe)
-    recipe = thinned(recipe, next(size for size in SIZES if fits(recipe, size)), CHANNELS)
+    recipe = scaled_down(recipe, next(size for size in SIZES if fits(recipe, size)), CHANNELS)
     batch_size = 4 if recipe.batch_size >= 4 else 2
     steps = steps or 2 * max(recipe.n_critic, recipe.n_generator)
     return dataclasses.replace(
@@ -33,7 +33,7 @@ def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
 def fits(recipe: Recipe, size: int) -> bool:
     """Whether both networks can be made thin enough for `size` pixels."""
     try:
-        thinned(recipe, size, CHANNELS)
+        scaled_down(recipe, size, CHANNELS)
     except ValueError:
         return False
     return True

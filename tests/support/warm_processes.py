@@ -29,7 +29,7 @@ from typing_extensions import NotRequired
 from colortrain.lab import Batch
 from colortrain.training.trainer import Trainer
 from launch import train
-from shards.errors import run_door
+from shards.errors import run_command
 
 
 class Trouble(TypedDict):
@@ -75,7 +75,7 @@ def _become_launcher(request: Request) -> None:
     if "largest_file" in request:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
     if request["processes"] == 1:
-        os._exit(run_door("launch.train", train.main, request["argv"]))
+        os._exit(run_command("launch.train", train.main, request["argv"]))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -108,7 +108,7 @@ def _rank(request: Request) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if "trouble" in request and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         _await(request["trouble"])
-    status = run_door("launch.train", train.main, request["argv"])
+    status = run_command("launch.train", train.main, request["argv"])
     if status:  # the agent expects success as a value returned
         os._exit(status)
 

@@ -22,12 +22,12 @@ from launch.benchmark.loading.seek import alone
 from launch.benchmark.report import Report
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Contestant, Figures, Stream, in_turns
-from launch.cli import DoorParser, at_least_one
-from shards.__main__ import cores
+from launch.cli import CommandParser, at_least_one
+from shards.__main__ import available_cores
 from shards.builder.build import Job, build
 from shards.builder.plan import Parameters
 from shards.errors import UserError
-from shards.sources.decode import Undecodable, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
@@ -164,7 +164,7 @@ def readable(path: Path) -> bool:
     try:
         opened = open_image(path.read_bytes())
         opened.load()
-    except (Undecodable, OSError, SyntaxError, ValueError):
+    except (UndecodableError, OSError, SyntaxError, ValueError):
         return False
     return opened.mode in ("RGB", "L")
 
@@ -182,7 +182,7 @@ def judge(report: Report, found: dict[str, Figures]) -> None:
         report.notes.append(
             "of CPU time, in which two workers cannot be faster than one: that goal is not judged"
         )
-    elif cores() >= 2:
+    elif available_cores() >= 2:
         report.judge("2 workers over 1", found[TWO].over(found[ONE]), 1.8)
     else:
         report.notes.append(
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The words this benchmark understands."""
-    words = DoorParser("launch.benchmark build", __doc__ or "", _EXAMPLE)
+    words = CommandParser("launch.benchmark build", __doc__ or "", _EXAMPLE)
     add = words.add_argument
     add("--source", required=True, metavar="PHOTOS", help="a folder or a text list of image files")
     add(

@@ -27,7 +27,7 @@ from launch.benchmark.loading.shard_sets import (
 from launch.benchmark.report import Report
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Contestant, Figures, in_turns
-from launch.cli import DoorParser, at_least_one
+from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError, unknown
 from shards.read.dataset import Split
 
@@ -265,7 +265,7 @@ def check(asked: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The words this benchmark understands."""
-    words = DoorParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
+    words = CommandParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
     add = words.add_argument
     add("--shards", type=Path, metavar="DIR", help="folder that `python -m shards build` wrote")
     add(

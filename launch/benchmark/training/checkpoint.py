@@ -18,7 +18,7 @@ from launch.benchmark.report import Report
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Figures
 from launch.benchmark.training.setup import Course, course, endless, settings, wait_for, words
-from launch.cli import DoorParser, at_least_one
+from launch.cli import CommandParser, at_least_one
 from shards.progress import ProgressLine
 
 _EXAMPLE = """\
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> DoorParser:
+def parser() -> CommandParser:
     """The words this benchmark understands."""
     found = words("checkpoint", __doc__ or "", _EXAMPLE)
     found.add_argument(

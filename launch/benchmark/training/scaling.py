@@ -20,10 +20,10 @@ from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Figures
 from launch.benchmark.training.scaling_worker import DOOR, SILENT, STRONG, WEAK
 from launch.benchmark.training.setup import Course, course, settings, words
-from launch.cli import DoorParser, at_least_one
+from launch.cli import CommandParser, at_least_one
 from launch.processes import check_processes, launcher
 from shards.errors import UserError
-from shards.files import write_whole
+from shards.files import write_atomic
 from shards.progress import ProgressLine
 
 _EXAMPLE = """\
@@ -51,7 +51,7 @@ def launched(
         "rounds": 1,
         "out": str(out),
     }
-    write_whole(request, json.dumps(said).encode())
+    write_atomic(request, json.dumps(said).encode())
     command = [*launcher(ranks), "-m", DOOR, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> DoorParser:
+def parser() -> CommandParser:
     """The words this benchmark understands."""
     found = words("scaling", __doc__ or "", _EXAMPLE)
     found.add_argument(

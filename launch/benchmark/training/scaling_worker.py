@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from colortrain.data.loader import ab_histogram
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
@@ -27,8 +27,8 @@ from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import Course, endless, wait_for
 from launch.processes import leave
-from shards.errors import run_door
-from shards.files import write_whole
+from shards.errors import run_command
+from shards.files import write_atomic
 
 DOOR = "launch.benchmark.training.scaling_worker"
 WEAK, SILENT, STRONG = (
@@ -45,7 +45,9 @@ class Rank:
         self.recipe, self.accelerator = on.recipe, accelerator
         torch.manual_seed(0)
         networks = on.recipe.generator.build(), on.recipe.critic.build()
-        self.generator, self.critic = make_networks(on.recipe, *networks, accelerator, Engine())
+        self.generator, self.critic = make_networks(
+            on.recipe, *networks, accelerator, ComputeConfig()
+        )
         samples = open_data(on.shards, on.recipe).train
         bare = self.generator.module
         resources = Resources(
@@ -112,11 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     on = Course(load_recipe(Path(asked["recipe"])), tuple(asked["shards"]), Path(asked["scratch"]))
     found = rates(Rank(on, accelerator), asked["ways"], asked["seconds"], asked["rounds"])
     if accelerator.is_main_process:
-        write_whole(Path(asked["out"]), json.dumps(found).encode())
+        write_atomic(Path(asked["out"]), json.dumps(found).encode())
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
 
 
 if __name__ == "__main__":
-    leave(run_door(DOOR, main))
+    leave(run_command(DOOR, main))

@@ -14,7 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from colortrain.data.tar_stream import make_loader
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.lab import Batch
 from colortrain.recipe import Recipe, load_recipe, override
@@ -22,7 +22,7 @@ from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.scale_down import without_downloads
 from colortrain.training.trainer import Trainer
-from launch.cli import DoorParser, at_least_one
+from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError
 
 _BATCHES = 4  # that steps are measured on, again and again
@@ -37,7 +37,12 @@ class Course:
     scratch: Path
 
     def trainer(
-        self, name: str, *, precision: str = "no", engine: Engine | None = None, seed: int = 0
+        self,
+        name: str,
+        *,
+        precision: str = "no",
+        compute: ComputeConfig | None = None,
+        seed: int = 0,
     ) -> Trainer:
         """A trainer, alone in its process or with others that compute otherwise, ready for `take_step`."""
         AcceleratorState._reset_state(
@@ -51,7 +56,7 @@ class Course:
             self.scratch / name,
             make_accelerator(mixed_precision=precision),
             None,
-            engine,
+            compute,
         )
 
     def batches(self) -> list[Batch]:
@@ -83,9 +88,9 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def words(name: str, text: str, example: str) -> DoorParser:
+def words(name: str, text: str, example: str) -> CommandParser:
     """The words that benchmarks of training have in common."""
-    found = DoorParser(f"launch.benchmark {name}", text, example)
+    found = CommandParser(f"launch.benchmark {name}", text, example)
     add = found.add_argument
     add(
         "--recipe",

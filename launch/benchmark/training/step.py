@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import Batch
 from colortrain.models.initialise import num_parameters
 from colortrain.training.trainer import Trainer
@@ -26,7 +26,7 @@ from launch.benchmark.timing import Contestant, Figures, Stream, in_turns
 from launch.benchmark.training import costs, time_shares
 from launch.benchmark.training.plain_loop import PlainLoop, is_writable
 from launch.benchmark.training.setup import Course, course, endless, settings, wait_for, words
-from launch.cli import DoorParser
+from launch.cli import CommandParser
 
 _EXAMPLE = """\
 example: nampouri's U-Net, thinner, at 64 px
@@ -48,27 +48,27 @@ class Variant:
 
     name: str
     precision: str = "no"
-    engine: Engine = Engine()
+    compute: ComputeConfig = ComputeConfig()
 
 
 def variants(compiles: bool) -> list[Variant]:
     """Every flag alone; on a GPU also what we would switch on together there."""
     bf16, last = (
         Variant("bf16", "bf16"),
-        Variant("channels_last", engine=Engine(channels_last=True)),
+        Variant("channels_last", compute=ComputeConfig(channels_last=True)),
     )
-    found = [Variant(OURS), bf16, last, Variant("recompute", engine=Engine(recompute=True))]
+    found = [Variant(OURS), bf16, last, Variant("recompute", compute=ComputeConfig(recompute=True))]
     if compiles:
-        found.append(Variant("compile", engine=Engine(compile=True)))
+        found.append(Variant("compile", compute=ComputeConfig(compile=True)))
     if torch.cuda.is_available():
-        return [*found, Variant(SHIPPED, "bf16", Engine(channels_last=True, compile=True))]
-    return [*found, Variant("fused Adam", engine=Engine(fused_adam=True))]
+        return [*found, Variant(SHIPPED, "bf16", ComputeConfig(channels_last=True, compile=True))]
+    return [*found, Variant("fused Adam", compute=ComputeConfig(fused_adam=True))]
 
 
 def ours(on: Course, variant: Variant) -> Trainer:
     """A trainer that computes as the variant says."""
     return on.trainer(
-        variant.name.replace(", ", "-"), precision=variant.precision, engine=variant.engine
+        variant.name.replace(", ", "-"), precision=variant.precision, compute=variant.compute
     )
 
 
@@ -174,7 +174,7 @@ def section_shares(on: Course, report: Report, seconds: float) -> None:
     """Where the time goes when training from the shards."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     best = (
-        Variant("shares", "bf16", Engine(channels_last=True))
+        Variant("shares", "bf16", ComputeConfig(channels_last=True))
         if device.type == "cuda"
         else Variant("shares")
     )
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> DoorParser:
+def parser() -> CommandParser:
     """The words this benchmark understands."""
     found = words("step", __doc__ or "", _EXAMPLE)
     found.add_argument(

@@ -201,14 +201,14 @@ def test_a_batch_that_is_held_is_not_written_over(split: Split, workers: int) ->
     loading = Loader(split, SymmetricCodec(), batch_size=12, seed=5, flip=0.5, workers=workers)
     with closing(loading.batches()) as batches:
         held = [batch.colour[2:5, :1] for batch in islice(batches, 20)]  # views hold as well
-    assert len(loading._room.arrays) >= len(held)
+    assert len(loading._pool.arrays) >= len(held)
     assert torch.equal(torch.stack(held), stream(loader(split), 20)[:, 2:5, 1:2])
 
 
 def test_room_that_nobody_holds_is_used_again(split: Split) -> None:
     loading = loader(split)
     stream(loading, 30)
-    assert len(loading._room.arrays) <= 2 * (
+    assert len(loading._pool.arrays) <= 2 * (
         1 + 3 + 2
     )  # L and colour of what is read ahead, and of what is looked at
 
@@ -248,7 +248,7 @@ def test_a_damaged_sample_gets_a_stand_in_on_every_rank(tmp_path: Path) -> None:
             rank=rank,
             world=world,
             max_damaged=1,
-            tell=told.append,
+            on_warning=told.append,
         )
         return torch.cat(
             [batch.colour for batch in islice(loading.batches(), 10)]

@@ -72,7 +72,7 @@ def loader(
     words: dict[str, Any] = {
         "seed": 3,
         "flip": 0.0,
-        "tell": (told if told is not None else []).append,
+        "on_warning": (told if told is not None else []).append,
         **more,
     }
     return StreamLoader(stream, SymmetricCodec(), batch_size=batch_size, **words)

@@ -9,15 +9,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.muon import hidden_weights, orthogonal
-from colortrain.distributed.trainable import Network
+from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.recipe import Adam
 
 ADAM = Adam(lr=0.01, betas=(0.9, 0.99), muon=0.02)
 
 
-def small_network(engine: Engine | None = None, adam: Adam = ADAM) -> Network:
+def small_network(compute: ComputeConfig | None = None, adam: Adam = ADAM) -> TrainableNetwork:
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(1, 4, 3),
@@ -28,17 +28,17 @@ def small_network(engine: Engine | None = None, adam: Adam = ADAM) -> Network:
         nn.ReLU(),
         nn.Conv2d(6, 2, 3),
     )
-    return Network(module, adam, Accelerator(cpu=True), engine)
+    return TrainableNetwork(module, adam, Accelerator(cpu=True), compute)
 
 
-def learn(network: Network, *scales: float) -> None:
+def learn(network: TrainableNetwork, *scales: float) -> None:
     x = torch.linspace(-1, 1, 2 * 144).view(2, 1, 12, 12)
     for scale in scales:
         network.backward(network(x).square().mean() * scale)
         network.update()
 
 
-def weights(network: Network) -> dict[str, Tensor]:
+def weights(network: TrainableNetwork) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.module.named_parameters()}
 
 
@@ -58,7 +58,7 @@ def test_singular_values_become_nearly_one_and_vectors_stay(shape: tuple[int, in
 def test_steps_are_pytorchs_where_it_has_them() -> None:
     """`torch.optim.Muon` on the same matrix and gradients; it iterates in bfloat16, we in float32."""
     mine = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 20), nn.Linear(20, 3))
-    network = Network(mine, ADAM, Accelerator(cpu=True))
+    network = TrainableNetwork(mine, ADAM, Accelerator(cpu=True))
     (weight,) = hidden_weights(mine)
     theirs = nn.Parameter(weight.detach().clone())
     reference = torch.optim.Muon([theirs], lr=ADAM.muon, weight_decay=0.0)
@@ -102,8 +102,8 @@ def test_rates_of_both_follow_the_schedule() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_an_update_that_is_not_finite_changes_nothing(fused: bool) -> None:
     network, undisturbed = (
-        small_network(Engine(fused_adam=fused)),
-        small_network(Engine(fused_adam=fused)),
+        small_network(ComputeConfig(fused_adam=fused)),
+        small_network(ComputeConfig(fused_adam=fused)),
     )
     learn(network, 1.0, math.nan, 1.0)
     learn(undisturbed, 1.0, 1.0)
@@ -115,7 +115,7 @@ def test_an_update_that_is_not_finite_changes_nothing(fused: bool) -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_run_goes_on_with_what_was_saved(fused: bool) -> None:
-    whole, first, second = (small_network(Engine(fused_adam=fused)) for _ in range(3))
+    whole, first, second = (small_network(ComputeConfig(fused_adam=fused)) for _ in range(3))
     learn(whole, 1.0, 0.5, 2.0, 1.0)
     learn(first, 1.0, 0.5)
     second.module.load_state_dict(first.module.state_dict())

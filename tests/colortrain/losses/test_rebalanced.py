@@ -13,7 +13,7 @@ from colortrain.lab import Batch, Codec, SymmetricCodec, UnitCodec, stored_to_la
 from colortrain.losses.rebalanced import RebalancedL1, bins, smoothed
 from colortrain.losses.reconstruction import L1, Resources
 from shards.color import pack, rgb_to_lab
-from shards.inspect.statistics import CENTRES, sums_of
+from shards.inspect.statistics import CENTRES, color_sums
 from tests.support.small_shard_set import cut_outs
 
 Mode = Literal["literal", "populated", "smoothed"]
@@ -119,7 +119,7 @@ def test_bins_are_those_of_the_statistics(codec: Codec) -> None:
     stored = np.stack([np.full_like(a, 128), a, b]).astype(np.uint8)
     L, colour = codec.encode(stored_to_lab(torch.from_numpy(stored)[None]))
     found = torch.bincount(bins(Batch(L, colour, L), codec).flatten(), minlength=23 * 23)
-    assert found.reshape(23, 23).tolist() == sums_of(stored).counts.tolist()
+    assert found.reshape(23, 23).tolist() == color_sums(stored).counts.tolist()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -136,7 +136,7 @@ def test_it_is_zero_at_the_truth_and_its_slope_is_the_weight(mode: Mode) -> None
 
 def test_histograms_of_photographs_give_weights() -> None:
     """Rare colours weigh more than common ones in every mode that is not the letter."""
-    counts = sum(sums_of(pack(rgb_to_lab(picture))).counts for picture in cut_outs(32, 8))
+    counts = sum(color_sums(pack(rgb_to_lab(picture))).counts for picture in cut_outs(32, 8))
     shares = counts / np.sum(counts)
     for mode in MODES[1:]:
         weights = RebalancedL1(mode=mode).table(shares)

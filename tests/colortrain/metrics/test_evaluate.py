@@ -14,7 +14,7 @@ from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import generate, intervals, make, score_split
-from colortrain.metrics.extractors import Judges, inception_eye
+from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import Pictures, l1, per_image, versions
 from colortrain.metrics.registry import markdown_table, text_table, than_grey
 from colortrain.metrics.set_metrics import LAB_FIELDS
@@ -230,8 +230,8 @@ def test_any_world_gives_the_same_bits(
 
     The ranks run in turn: a first round learns what each would send, in the second each receives everyone's.
     """
-    by = Judges(eyes=(LAB_FIELDS, inception_eye(Small(), splits=2)))
-    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True, judges=by)
+    by = FeatureExtractors(set_extractors=(LAB_FIELDS, inception_extractor(Small(), splits=2)))
+    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True, extractors=by)
     assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
     sent: list[object] = []
     received: list[object] = []
@@ -250,7 +250,7 @@ def test_any_world_gives_the_same_bits(
             world=world,
             batch_size=3,
             dropout=True,
-            judges=by,
+            extractors=by,
         )
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)

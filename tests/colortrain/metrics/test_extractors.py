@@ -13,9 +13,14 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from colortrain.metrics.extractors import _lpips_weights, inception_eye, judges, vgg_pairs
+from colortrain.metrics.extractors import (
+    _lpips_weights,
+    inception_extractor,
+    load_extractors,
+    vgg_pairs,
+)
 from colortrain.metrics.image_metrics import Pictures, versions
-from colortrain.metrics.set_metrics import Album
+from colortrain.metrics.set_metrics import SetMetrics
 from colortrain.models.inception import load_inception, resized
 from colortrain.models.pretrained import Published
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
@@ -65,12 +70,12 @@ class Part(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics tells that it keeps features
 def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]) -> None:
-    album = Album([inception_eye(Small(), splits=1)])
+    set_metrics = SetMetrics([inception_extractor(Small(), splits=1)])
     for start in (16, 0, 32):
-        album.add(
+        set_metrics.add(
             {name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start
         )
-    found = album.metrics()
+    found = set_metrics.metrics()
     eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in shown.items()}
     for version in ("generated", "grey", "median"):
         distance = FrechetInceptionDistance(feature=Part(0))
@@ -130,21 +135,21 @@ def test_without_weights_a_line_says_how_to_have_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    by = judges()
-    assert [eye.name for eye in by.eyes] == ["lab_fields"]
+    by = load_extractors()
+    assert [extractor.name for extractor in by.set_extractors] == ["lab_fields"]
     assert list(by.left_out) == ["fid, fid_diagonal, kid, inception_score", "vgg_distance, lpips"]
     assert all("--inception FILE" in how or "--vgg16 FILE" in how for how in by.left_out.values())
     monkeypatch.setattr(
         "colortrain.models.inception.INCEPTION", Published((tmp_path / "w-6726825d.pth").as_uri())
     )
     with pytest.raises(UserError, match=r"put the file into .* or leave out --inception"):
-        judges(inception="imagenet")
+        load_extractors(inception="imagenet")
 
 
 def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
     file = tmp_path / "vgg.pth"
     torch.save(load_vgg16("random", "", DEPTH_LPIPS).state_dict(), file)
-    facts = judges(vgg16=str(file)).extractors["lpips"]
+    facts = load_extractors(vgg16=str(file)).facts["lpips"]
     assert facts["weights"].startswith("sha256 ")
     assert len(facts["weights"]) == len("sha256 ") + 16
-    assert "random" in judges(vgg16="random").extractors["lpips"]["weights"]
+    assert "random" in load_extractors(vgg16="random").facts["lpips"]["weights"]

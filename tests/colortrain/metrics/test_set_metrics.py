@@ -11,7 +11,7 @@ from torch import Tensor
 
 from colortrain.metrics.features import OutOfRangeError
 from colortrain.metrics.image_metrics import Pictures, versions
-from colortrain.metrics.set_metrics import LAB_FIELDS, Album, colour_fields
+from colortrain.metrics.set_metrics import LAB_FIELDS, SetMetrics, colour_fields
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs
 
@@ -23,9 +23,9 @@ def truth() -> Tensor:
 
 
 def distance(truth: Tensor, ab: Tensor) -> float:
-    album = Album([LAB_FIELDS])
-    album.add(versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
-    return album.metrics()["frechet_lab"]["generated"]
+    set_metrics = SetMetrics([LAB_FIELDS])
+    set_metrics.add(versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
+    return set_metrics.metrics()["frechet_lab"]["generated"]
 
 
 def test_fields_are_means_and_spreads_of_cells(truth: Tensor) -> None:
@@ -68,10 +68,10 @@ def test_photographs_that_no_exact_moments_are_of_are_not_passed_over(truth: Ten
     """What is passed over is a network that has diverged; an extractor of too large features is a mistake."""
     shown = versions(truth, truth)
     with pytest.raises(OutOfRangeError, match="below 512"):
-        Album([LAB_FIELDS]).add({**shown, "truth": Pictures(truth * 100)}, 0)
-    album = Album([LAB_FIELDS])
-    album.add({**shown, "generated": Pictures(truth * math.nan)}, 0)
-    found = album.metrics()["frechet_lab"]
+        SetMetrics([LAB_FIELDS]).add({**shown, "truth": Pictures(truth * 100)}, 0)
+    set_metrics = SetMetrics([LAB_FIELDS])
+    set_metrics.add({**shown, "generated": Pictures(truth * math.nan)}, 0)
+    found = set_metrics.metrics()["frechet_lab"]
     assert math.isnan(found["generated"])
     assert math.isfinite(found["grey"])
 
@@ -80,16 +80,16 @@ def test_batches_in_any_order_give_the_same_bits(truth: Tensor) -> None:
     pictures = versions(truth.roll(1, dims=0), truth)
     found = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        album = Album([LAB_FIELDS])
+        set_metrics = SetMetrics([LAB_FIELDS])
         for part in order:
-            album.add(
+            set_metrics.add(
                 {
                     name: Pictures(shown.lab[16 * part : 16 * part + 16])
                     for name, shown in pictures.items()
                 },
                 part,
             )
-        found.append(album.metrics())
+        found.append(set_metrics.metrics())
     assert found[0] == found[1]
     assert math.isfinite(found[0]["frechet_lab"]["generated"])
     assert set(found[0]["frechet_lab"]) == {"generated", "grey"}

@@ -20,9 +20,9 @@ from colortrain.metrics.evaluate import generate
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import load_generator
-from colortrain.runs.folder import Data, open_data
+from colortrain.runs.folder import TrainingData, open_data
 from colortrain.training.trainer import Trainer
-from tests.support.processes import ROOT, command, environment, run_door
+from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
 from tests.support.thin_recipes import thin
 
@@ -64,7 +64,7 @@ def moved(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[bool
     return {not torch.equal(value, before[name]) for name, value in weights(network).items()}
 
 
-def turns(recipe: Recipe, data: Data) -> tuple[bool, bool]:
+def turns(recipe: Recipe, data: TrainingData) -> tuple[bool, bool]:
     """Whether the critic learns in this run, and whether the generator hears of it, by the recipe's own words."""
     steps = range(recipe.total_images(len(data.train)) // recipe.batch_size)
     whole = recipe.total_images(len(data.train))
@@ -121,7 +121,7 @@ def test_json_and_back(name: str, change: Callable[[Recipe], Recipe], tmp_path: 
 @pytest.mark.distributed
 def test_every_recipe_passes_every_door_on_two_processes(sets: Sets, tmp_path: Path) -> None:
     shards = {recipe.size: sets(recipe.size) for recipe in map(thin, map(get_recipe, RECIPES))}
-    done = run_door(
+    done = run_command(
         "tests.support.step_all_recipes", [tmp_path, shards[32].parent, *RECIPES], processes=2
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -27,7 +27,7 @@ from colortrain.runs.retention import (
 )
 from launch.evaluate import main as evaluate
 from launch.train import main
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from tests.colortrain.training.test_saver import lines, words
 from tests.support.small_shard_set import small_set
 
@@ -101,7 +101,7 @@ def test_the_best_stays_and_is_found(shards: Path, tmp_path: Path) -> None:
         "keep_checkpoints=1",
         "checkpoint_every=8",
     )
-    assert run_door("launch.train", main, asked) == 0
+    assert run_command("launch.train", main, asked) == 0
     scores = {
         line["step"]: line["metrics"]["psnr"]["generated"] for line in lines(run, "validation")
     }
@@ -119,7 +119,7 @@ def test_the_best_stays_and_is_found(shards: Path, tmp_path: Path) -> None:
         "--json",
         str(scored),
     ]
-    assert run_door("launch.evaluate", evaluate, asked) == 0
+    assert run_command("launch.evaluate", evaluate, asked) == 0
     assert json.loads(scored.read_text())["step"] == best
     document = json.loads((run / "checkpoints" / "best.json").read_text())
     assert (document["step"], document["value"]) == (best, scores[best])
@@ -134,13 +134,13 @@ def test_the_best_survives_a_resume(shards: Path, tmp_path: Path) -> None:
         "keep_checkpoints=1",
         "checkpoint_every=2",
     ]
-    assert run_door("launch.train", main, words(shards, run, *changes, "images=16")) == 0
+    assert run_command("launch.train", main, words(shards, run, *changes, "images=16")) == 0
     before = json.loads((run / "checkpoints" / "best.json").read_text())
     (run / "checkpoints" / "best.json").unlink()  # killed between the checkpoint and this file
-    assert run_door("launch.train", main, words(shards, run, *changes, "images=16")) == 0
+    assert run_command("launch.train", main, words(shards, run, *changes, "images=16")) == 0
     assert json.loads((run / "checkpoints" / "best.json").read_text()) == before
     assert (
-        run_door("launch.train", main, words(shards, run, "images=24")) == 0
+        run_command("launch.train", main, words(shards, run, "images=24")) == 0
     )  # no keep_best any more
     with pytest.raises(UserError, match="has no best checkpoint: train it with --set keep_best=l1"):
         load_generator(run, step="best")
@@ -190,7 +190,7 @@ def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(
 def test_a_wish_that_cannot_come_true_is_one_line(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
 ) -> None:
-    assert run_door("launch.train", main, words(shards, tmp_path / "run", change)) == 2
+    assert run_command("launch.train", main, words(shards, tmp_path / "run", change)) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -198,7 +198,7 @@ def test_a_wish_that_cannot_come_true_is_one_line(
 
 
 def test_every_metric_offered_is_scored(shards: Path, tmp_path: Path) -> None:
-    assert run_door("launch.train", main, words(shards, tmp_path / "run", "images=16")) == 0
+    assert run_command("launch.train", main, words(shards, tmp_path / "run", "images=16")) == 0
     scored = lines(tmp_path / "run", "validation")[0]["metrics"]
     assert set(METRICS) == set(scored)
     assert all(isinstance(contender(name, 1, scored), Best) for name in METRICS)

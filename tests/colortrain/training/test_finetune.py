@@ -21,7 +21,7 @@ from colortrain.runs.checkpoint import (
     save_checkpoint,
 )
 from launch.train import main
-from shards.errors import run_door
+from shards.errors import run_command
 from tests.colortrain.training.test_saver import lines, words
 from tests.support.small_shard_set import small_set
 
@@ -35,7 +35,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def old(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of eight steps with an average."""
     run = tmp_path_factory.mktemp("old") / "run"
-    assert run_door("launch.train", main, words(shards, run, "ema.half_life=20")) == 0
+    assert run_command("launch.train", main, words(shards, run, "ema.half_life=20")) == 0
     return run
 
 
@@ -47,7 +47,7 @@ def test_a_run_begins_with_the_averaged_weights_of_another(
     run, plain = tmp_path / "run", tmp_path / "plain"
     changes = ["images=8", "keep_checkpoints=9", "generator_adam.lr=1e-5"]
     asked = words(shards, run, *changes)
-    assert run_door("launch.train", main, [*asked, "--init-from", str(old), *only]) == 0
+    assert run_command("launch.train", main, [*asked, "--init-from", str(old), *only]) == 0
     assert checkpoint_steps(run) == [0, 2]
     begun, source = checkpoint_folder(run, 0), checkpoint_folder(old, 8)
     assert (begun / "generator.safetensors").read_bytes() == (
@@ -65,7 +65,7 @@ def test_a_run_begins_with_the_averaged_weights_of_another(
     }
     assert lines(run, "start")[0]["init_from"] == fact
     assert load_state(checkpoint_folder(run, 2))["init_from"] == fact
-    assert run_door("launch.train", main, words(shards, plain, *changes)) == 0
+    assert run_command("launch.train", main, words(shards, plain, *changes)) == 0
     assert lines(plain, "train")[0]["losses"] != lines(run, "train")[0]["losses"]
     assert "init_from" not in lines(plain, "start")[0]
 
@@ -74,12 +74,13 @@ def test_it_is_not_repeated_on_resume(shards: Path, old: Path, tmp_path: Path) -
     """The same command goes on, byte for byte, though the other run is gone by then."""
     there = shutil.copytree(old, tmp_path / "old")
     init = ["--init-from", str(there)]
-    assert run_door("launch.train", main, [*words(shards, tmp_path / "whole"), *init]) == 0
+    assert run_command("launch.train", main, [*words(shards, tmp_path / "whole"), *init]) == 0
     assert (
-        run_door("launch.train", main, [*words(shards, tmp_path / "run", "images=16"), *init]) == 0
+        run_command("launch.train", main, [*words(shards, tmp_path / "run", "images=16"), *init])
+        == 0
     )
     shutil.rmtree(there)
-    assert run_door("launch.train", main, [*words(shards, tmp_path / "run"), *init]) == 0
+    assert run_command("launch.train", main, [*words(shards, tmp_path / "run"), *init]) == 0
     for path in checkpoint_folder(tmp_path / "whole", 8).glob("*.safetensors"):
         assert (
             path.read_bytes() == (checkpoint_folder(tmp_path / "run", 8) / path.name).read_bytes()
@@ -104,7 +105,7 @@ def test_networks_that_do_not_fit_are_one_line(
     said: str,
 ) -> None:
     asked = [*words(shards, tmp_path / "run", change), "--init-from", str(old)]
-    assert run_door("launch.train", main, asked) == 2
+    assert run_command("launch.train", main, asked) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "use a recipe with the same networks" in error
@@ -115,7 +116,7 @@ def test_networks_that_do_not_fit_are_one_line(
 def test_only_the_generator_must_fit_then(shards: Path, old: Path, tmp_path: Path) -> None:
     asked = words(shards, tmp_path / "run", "critic.base_channels=4", "images=4")
     assert (
-        run_door("launch.train", main, [*asked, "--init-from", str(old), "--only", "generator"])
+        run_command("launch.train", main, [*asked, "--init-from", str(old), "--only", "generator"])
         == 0
     )
 
@@ -130,7 +131,7 @@ def test_only_the_generator_must_fit_then(shards: Path, old: Path, tmp_path: Pat
 def test_wrong_words_are_one_line(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
-    assert run_door("launch.train", main, [*words(shards, tmp_path / "run"), *more]) == 2
+    assert run_command("launch.train", main, [*words(shards, tmp_path / "run"), *more]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -174,7 +175,9 @@ def test_a_checkpoint_of_something_else_is_one_line(
 ) -> None:
     run = shutil.copytree(old, tmp_path / "run")
     change(run, load_state(checkpoint_folder(run, 8)))
-    assert run_door("launch.train", main, words(shards, run, "ema.half_life=20", "images=64")) == 2
+    assert (
+        run_command("launch.train", main, words(shards, run, "ema.half_life=20", "images=64")) == 2
+    )
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -185,7 +188,9 @@ def test_files_that_nobody_knows_do_not_matter(shards: Path, old: Path, tmp_path
     (checkpoint_folder(run, 8) / "notes.txt").write_text("mine")
     (run / "checkpoints" / "step-backup").mkdir()
     (run / "checkpoints" / "README").write_text("mine")
-    assert run_door("launch.train", main, words(shards, run, "ema.half_life=20", "images=40")) == 0
+    assert (
+        run_command("launch.train", main, words(shards, run, "ema.half_life=20", "images=40")) == 0
+    )
     assert lines(run, "start")[-1]["step"] == 8
     assert (run / "checkpoints" / "README").exists()
     assert all(

@@ -23,7 +23,7 @@ from colortrain.training import saver as saver_module
 from colortrain.training.journal import Journal
 from colortrain.training.saver import Copies, Saver
 from launch.train import main
-from shards.errors import run_door
+from shards.errors import run_command
 from tests.support.small_shard_set import small_set
 
 THIN = [
@@ -136,7 +136,7 @@ def test_a_full_disk_ends_the_training_in_one_line(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert run_door("launch.train", main, words(shards, tmp_path / "run")) == 2
+    assert run_command("launch.train", main, words(shards, tmp_path / "run")) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
     assert errors[0].startswith("launch.train: error: No space left on device at ")
@@ -144,14 +144,14 @@ def test_a_full_disk_ends_the_training_in_one_line(
     assert checkpoint_steps(tmp_path / "run") == [2]
     monkeypatch.undo()
     assert (
-        run_door("launch.train", main, words(shards, tmp_path / "run")) == 0
+        run_command("launch.train", main, words(shards, tmp_path / "run")) == 0
     )  # goes on once there is room
     assert checkpoint_steps(tmp_path / "run")[-1] == 8
 
 
 def test_every_save_is_journalled_with_its_stall(shards: Path, tmp_path: Path) -> None:
     began = time.monotonic()
-    assert run_door("launch.train", main, words(shards, tmp_path / "run")) == 0
+    assert run_command("launch.train", main, words(shards, tmp_path / "run")) == 0
     took = time.monotonic() - began
     told = lines(tmp_path / "run", "checkpoint")
     assert [(line["step"], line["images"]) for line in told] == [(2, 8), (4, 16), (6, 24), (8, 32)]

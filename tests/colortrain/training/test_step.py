@@ -13,19 +13,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.microbatches import parts_of
-from colortrain.distributed.trainable import Network, Skips
+from colortrain.distributed.trainable import Skips, TrainableNetwork
 from colortrain.distributed.wrap import make_networks, num_normalised
 from colortrain.lab import Batch
 from colortrain.models.batch_invariant import (
     PlacedDropout,
-    drawing,
-    mended,
-    mixes_pictures,
-    picture_keys,
+    dropout_keys,
+    frozen_bn_stats,
+    image_keys,
+    mixes_images,
     place_dropout,
-    untracked,
+    restore_finite_bn_stats,
 )
 from colortrain.models.patch_critic import PatchCriticConfig
 from colortrain.models.pix2pix import UNetConfig
@@ -33,7 +33,7 @@ from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.recipe import Adam, Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.scale_down import thinned, without_downloads
+from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.training.step import scores_of, train_step
 from shards.errors import UserError
 from tests.support.step_equivalence import RECIPES as GAMES
@@ -52,13 +52,15 @@ def recipe_with_dropout() -> Recipe:
     )
 
 
-def networks(recipe: Recipe, engine: Engine | None = None) -> tuple[Network, Network]:
+def networks(
+    recipe: Recipe, compute: ComputeConfig | None = None
+) -> tuple[TrainableNetwork, TrainableNetwork]:
     torch.manual_seed(0)
     built = recipe.generator.build(), recipe.critic.build()
-    return make_networks(recipe, *built, Accelerator(cpu=True), engine or Engine())
+    return make_networks(recipe, *built, Accelerator(cpu=True), compute or ComputeConfig())
 
 
-def state(network: Network) -> dict[str, Tensor]:
+def state(network: TrainableNetwork) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
 
 
@@ -71,9 +73,11 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("name", ["bce", "wasserstein_gp"])
 def test_microbatches_make_the_step_of_the_whole(name: str) -> None:
     accelerator = Accelerator(cpu=True)
-    whole = outcome(GAMES[name], torch.float64, accelerator, Engine())
+    whole = outcome(GAMES[name], torch.float64, accelerator, ComputeConfig())
     for accumulate in (4, 8):
-        parts = outcome(GAMES[name], torch.float64, accelerator, Engine(accumulate=accumulate))
+        parts = outcome(
+            GAMES[name], torch.float64, accelerator, ComputeConfig(accumulate=accumulate)
+        )
         assert parts.keys() == whole.keys()
         assert (
             max((parts[key] - tensor).abs().max().item() for key, tensor in whole.items()) < 1e-10
@@ -83,7 +87,7 @@ def test_microbatches_make_the_step_of_the_whole(name: str) -> None:
 def test_microbatches_count_statistics_once() -> None:
     """Running statistics move once a microbatch, in the pass that learns, not in the critic's as well."""
     recipe = recipe_with_dropout()
-    pair = networks(recipe, Engine(accumulate=2))
+    pair = networks(recipe, ComputeConfig(accumulate=2))
     train_step(
         *pair,
         recipe,
@@ -104,18 +108,18 @@ def test_a_share_that_cannot_be_divided_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"each of 2 processes has 4 pictures of a batch; use one of \[1, 2, 4\]"
     ):
-        Engine(accumulate=3).check_share(8, 2)
+        ComputeConfig(accumulate=3).check_share(8, 2)
     with pytest.raises(UserError, match="leave out --recompute"):
-        Engine(compile=True, recompute=True)
+        ComputeConfig(compile=True, recompute=True)
     with pytest.raises(UserError, match="at least 1"):
-        Engine(accumulate=0)
+        ComputeConfig(accumulate=0)
 
 
 def test_parts_are_the_share_in_order() -> None:
     batch = pictures(2, 0)
     parts = parts_of(batch, 4, rank=1, seed=0, step=0)
     assert torch.equal(torch.cat([part.batch.L for part in parts]), batch.L)
-    assert torch.equal(torch.cat([part.keys for part in parts]), picture_keys(0, 0, 8, 8, CPU))
+    assert torch.equal(torch.cat([part.keys for part in parts]), image_keys(0, 0, 8, 8, CPU))
     assert [part.last for part in parts] == [False, False, False, True]
 
 
@@ -124,7 +128,7 @@ def dropped(
 ) -> Tensor:
     """Which of (4, 32, 16, 16) ones are dropped for four pictures from place `first` on."""
     module = PlacedDropout(p, layer, whole_channels)
-    with drawing(module, picture_keys(7, step, first, 4, CPU)):
+    with dropout_keys(module, image_keys(7, step, first, 4, CPU)):
         return module(torch.ones(4, 32, 16, 16)) == 0
 
 
@@ -155,7 +159,7 @@ def test_draws_follow_the_place_in_the_global_batch() -> None:
 def test_what_stays_is_scaled() -> None:
     module = PlacedDropout(0.2, 0, False)
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
-    with drawing(module, picture_keys(0, 0, 0, 4, CPU)):
+    with dropout_keys(module, image_keys(0, 0, 0, 4, CPU)):
         y = module(x)
     y.sum().backward()
     assert x.grad is not None
@@ -194,11 +198,13 @@ def test_placing_dropout_changes_no_names(name: str) -> None:
     assert len({module.layer for module in placed}) == len(placed)
 
 
-def quadratic(engine: Engine | None = None, **adam: float) -> Network:
+def quadratic(compute: ComputeConfig | None = None, **adam: float) -> TrainableNetwork:
     """A network of one weight vector (3, 4); its loss is what a test makes of it."""
     module = nn.Linear(2, 1, bias=False)
     nn.init.constant_(module.weight, 1.0)
-    return Network(module, Adam(lr=0.1, betas=(0.5, 0.999), **adam), Accelerator(cpu=True), engine)
+    return TrainableNetwork(
+        module, Adam(lr=0.1, betas=(0.5, 0.999), **adam), Accelerator(cpu=True), compute
+    )
 
 
 def test_clipping_leaves_the_direction() -> None:
@@ -215,7 +221,10 @@ def test_clipping_leaves_the_direction() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_is_left_out(fused: bool, bad: float) -> None:
     """Nothing moves, Adam's step count neither; the next good one counts as if it had not been."""
-    network, undisturbed = quadratic(Engine(fused_adam=fused)), quadratic(Engine(fused_adam=fused))
+    network, undisturbed = (
+        quadratic(ComputeConfig(fused_adam=fused)),
+        quadratic(ComputeConfig(fused_adam=fused)),
+    )
     for scale in (1.0, bad, 2.0):
         network.backward(network(torch.tensor([[3.0, 4.0]])).sum() * scale)
         network.update()
@@ -230,7 +239,7 @@ def test_an_update_that_is_not_finite_is_left_out(fused: bool, bad: float) -> No
 
 def test_a_loss_that_is_not_finite_spoils_finite_gradients() -> None:
     """An infinite constant has no slope; other ranks learn of it through the averaged gradients all the same."""
-    network = quadratic(Engine(accumulate=2))
+    network = quadratic(ComputeConfig(accumulate=2))
     before = state(network)
     network.backward(network(torch.ones(1, 2)).sum() + math.inf)
     (weight,) = network.module.parameters()
@@ -270,9 +279,9 @@ def test_one_pass_scores_as_two() -> None:
 def test_critics_that_mix_pictures_are_known() -> None:
     kinds = {"batch": True, "instance": False, "none": False, "pixel": False}
     for norm, mixes in kinds.items():
-        assert mixes_pictures(SquareCriticConfig(base_channels=4, norm=norm).build()) == mixes  # type: ignore[arg-type]
+        assert mixes_images(SquareCriticConfig(base_channels=4, norm=norm).build()) == mixes  # type: ignore[arg-type]
     deviates = SquareCriticConfig(base_channels=4, norm="none", minibatch_stddev=True)
-    assert mixes_pictures(deviates.build())
+    assert mixes_images(deviates.build())
 
 
 @contextmanager
@@ -302,11 +311,11 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
     found = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        module = Engine(recompute=recompute).arrange(
+        module = ComputeConfig(recompute=recompute).arrange(
             generator.build(), compiles=True, recomputes=True
         )
         torch.manual_seed(1)
-        with counting_saved() as sizes, drawing(module, picture_keys(0, 0, 0, 4, CPU)):
+        with counting_saved() as sizes, dropout_keys(module, image_keys(0, 0, 0, 4, CPU)):
             made = module(torch.rand(4, 1, 64, 64))
         made.square().mean().backward()
         with torch.no_grad():
@@ -350,7 +359,7 @@ def test_one_value_a_channel_is_refused_at_the_door(
     name: str, batch_size: int, accumulate: int, passes: bool
 ) -> None:
     """Five halvings of 32 px leave one pixel, of which BatchNorm has no variance; arun's own batch is one picture."""
-    recipe = thinned(without_downloads(get_recipe(name)), 32, 4)
+    recipe = scaled_down(without_downloads(get_recipe(name)), 32, 4)
     deeper = ["generator.levels=5"] if name == "drouilhet_gan" else []
     recipe = override(recipe, [*deeper, f"batch_size={batch_size}"])
     layer, drawn = nn.Conv2d(1, 1, 1), torch.get_rng_state()
@@ -359,7 +368,9 @@ def test_one_value_a_channel_is_refused_at_the_door(
         if passes
         else pytest.raises(UserError, match="cannot learn from one picture at a time at 32 px")
     ):
-        make_networks(recipe, layer, layer, Accelerator(cpu=True), Engine(accumulate=accumulate))
+        make_networks(
+            recipe, layer, layer, Accelerator(cpu=True), ComputeConfig(accumulate=accumulate)
+        )
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
@@ -371,7 +382,7 @@ def test_an_infinity_does_not_stay_in_running_statistics() -> None:
         batch = pictures(2, step)
         batch.L[0, 0, 0, 0] += bad
         batch = Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
-        with mended(*(network.module for network in pair)):
+        with restore_finite_bn_stats(*(network.module for network in pair)):
             train_step(
                 *pair,
                 recipe,
@@ -391,7 +402,7 @@ def test_an_infinity_does_not_stay_in_running_statistics() -> None:
 @pytest.mark.parametrize("make", [nn.BatchNorm2d, nn.SyncBatchNorm])
 def test_untracked_statistics_stay(make: type[nn.BatchNorm2d]) -> None:
     module = make(2)
-    with untracked(module):
+    with frozen_bn_stats(module):
         y = module(torch.randn(4, 2, 3, 3))
     assert module.num_batches_tracked is not None
     assert module.num_batches_tracked.item() == 0
@@ -409,8 +420,8 @@ def test_engines_take_the_same_steps(change: dict[str, bool]) -> None:
     recipe = recipe_with_dropout()
     measures = [lambda fake, batch: (fake - batch.colour).abs().mean()]
     found = []
-    for engine in (Engine(), Engine(**change)):
-        pair = networks(recipe, engine)
+    for compute in (ComputeConfig(), ComputeConfig(**change)):
+        pair = networks(recipe, compute)
         for step in range(2):
             batch = pictures(2, step)
             batch = Batch(batch.L.float(), batch.colour.float(), batch.mix.float())
@@ -422,7 +433,7 @@ def test_engines_take_the_same_steps(change: dict[str, bool]) -> None:
 
 def test_norms_are_of_gradients_before_clipping() -> None:
     """The gradient of sum(W x) is x, whatever W."""
-    network = Network(nn.Linear(2, 1, bias=False), Adam(clip=0.1), Accelerator(cpu=True))
+    network = TrainableNetwork(nn.Linear(2, 1, bias=False), Adam(clip=0.1), Accelerator(cpu=True))
     for x in ([3.0, 4.0], [0.0, 7.0]):
         network.backward(network(torch.tensor([x])).sum())
         network.update()

@@ -28,7 +28,7 @@ from launch.benchmark.report import Report
 from launch.benchmark.timing import Contestant, Figures, Stream, in_turns, measure
 from shards.errors import UserError
 from shards.read.dataset import Split
-from tests.support.processes import run_door
+from tests.support.processes import run_command
 from tests.support.small_shard_set import cut_outs, small_set
 
 
@@ -131,7 +131,7 @@ def test_loader_measures_everyone(tmp_path: Path) -> None:
         1,
     ]
     asked = [*words, "--sections", "cold", "reading", "floats", "--json", tmp_path / "out.json"]
-    done = run_door("launch.benchmark", ["loader", *asked])
+    done = run_command("launch.benchmark", ["loader", *asked])
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "out.json").read_text())
     check_agrees(document)
@@ -226,7 +226,7 @@ def test_build_is_measured_beside_a_loop(tmp_path: Path) -> None:
         "--json",
         tmp_path / "out.json",
     ]
-    done = run_door("launch.benchmark", ["build", *asked])
+    done = run_command("launch.benchmark", ["build", *asked])
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "out.json").read_text())
     check_agrees(document)
@@ -261,7 +261,7 @@ def test_the_loop_makes_what_the_build_makes(tmp_path: Path) -> None:
 def test_two_workers_are_judged_where_they_were_measured(
     two: dict[str, Figures], judged: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "cores", lambda: 2)
+    monkeypatch.setattr(build, "available_cores", lambda: 2)
     rates = {
         build.ONE: Figures((10.0,)),
         build.DECODE: Figures((13.0,)),

@@ -16,7 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
@@ -88,7 +88,7 @@ def test_the_loop_by_hand_computes_what_ours_computes(
         built = recipe.generator.build(), recipe.critic.build()
         if by_hand:
             loop = PlainLoop(recipe, *built, accelerator.device)
-        networks = None if by_hand else make_networks(recipe, *built, accelerator, Engine())
+        networks = None if by_hand else make_networks(recipe, *built, accelerator, ComputeConfig())
         resources = Resources(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
         for step in range(4):

@@ -18,8 +18,8 @@ from skimage.color import rgb2lab
 
 from shards.builder.plan import load_plan
 from shards.builder.records import load_record
-from shards.errors import UserError, run_door
-from shards.files import whole_file
+from shards.errors import UserError, run_command
+from shards.files import open_atomic
 from shards.format.manifest import load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.inspect.verify import verify
@@ -294,11 +294,11 @@ def test_no_space_left_leaves_no_half_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill(argv: object) -> int:
-        with whole_file(tmp_path / "file") as stream:
+        with open_atomic(tmp_path / "file") as stream:
             stream.write(b"x")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    assert run_door("shards", fill) == 2
+    assert run_command("shards", fill) == 2
     assert capsys.readouterr().err == (
         f"shards: error: No space left on device at {tmp_path / 'file'}: free some space, then run the same command "
         "again (finished work is kept)\n"

@@ -20,7 +20,7 @@ from shards.builder.finalize import Outcome
 from shards.builder.merge import merge
 from shards.builder.parts import Part, hold_part, parse_part
 from shards.builder.plan import Parameters, load_plan, make_plan, save_plan
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from shards.inspect.verify import verify
 from shards.sources.listing import Source
 from tests.support.photographs import encode, fingerprint, make_folder, pack_folder, photograph
@@ -257,7 +257,7 @@ def test_parts_at_the_same_time_in_one_new_folder(
     for number, (text, _) in enumerate(printed, 1):
         assert text.startswith(f"{out}: part {number}/3: 3 of 9 blocks, ")
         assert text.endswith(f"; when all parts are done: python -m shards merge {out}\n")
-    assert run_door("shards", main, ["merge", str(out), "--workers", "1"]) == 1
+    assert run_command("shards", main, ["merge", str(out), "--workers", "1"]) == 1
     assert fingerprint(out) == fingerprint(plain)
 
 

@@ -1,4 +1,4 @@
-"""The same build once more: what was mended is taken, what has changed is packed anew, a passing failure ends it."""
+"""The same build once more: what was repaired is taken, what has changed is packed anew, a passing failure ends it."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pytest
 
 from shards.builder.plan import load_plan
 from shards.builder.records import DUPLICATE, Entry, load_record
-from shards.errors import run_door
+from shards.errors import run_command
 from shards.inspect.verify import verify
 from shards.sources.listing import Source, read_bytes
 from tests.support.photographs import (
@@ -51,7 +51,9 @@ def test_a_passing_failure_ends_the_build_and_leaves_no_image_out(
 
     monkeypatch.setattr("shards.builder.pack.read_bytes", fail)
     assert (
-        run_door("shards", lambda _: pack_folder(folder, tmp_path / "out", shard_size=2).num_packed)
+        run_command(
+            "shards", lambda _: pack_folder(folder, tmp_path / "out", shard_size=2).num_packed
+        )
         == 2
     )
     message = capsys.readouterr().err

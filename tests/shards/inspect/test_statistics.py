@@ -14,18 +14,18 @@ from hypothesis.extra.numpy import arrays
 from shards.__main__ import main
 from shards.builder.parts import Part
 from shards.color import unpack
-from shards.errors import UserError, run_door
+from shards.errors import UserError, run_command
 from shards.format.tar_layout import pixels_view
 from shards.inspect.statistics import (
     CENTRES,
     EDGES,
     NOTHING,
     Sums,
+    color_sums,
     merge_statistics,
     save_statistics,
     statistics,
     statistics_of_part,
-    sums_of,
 )
 from tests.support.photographs import make_folder, pack_folder
 
@@ -55,12 +55,12 @@ def test_statistics_are_numpys(tmp_path: Path, dtype: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 6), st.integers(1, 6))))
 def test_every_pixel_is_counted(stored: np.ndarray) -> None:
-    assert sums_of(stored).counts.sum() == stored[0].size
+    assert color_sums(stored).counts.sum() == stored[0].size
 
 
 def test_bins_are_centred_on_multiples_of_ten() -> None:
     stored = np.array([[[0]], [[128 + 34]], [[128 - 56]]], np.uint8)
-    a, b = np.argwhere(sums_of(stored).counts)[0]
+    a, b = np.argwhere(color_sums(stored).counts)[0]
     assert (CENTRES[a], CENTRES[b]) == (30, -60)
     assert EDGES[a] <= 34 < EDGES[a + 1]
 
@@ -105,8 +105,8 @@ def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(
     order = data.draw(st.permutations(range(12)))
     cuts = sorted(data.draw(st.lists(st.integers(0, 12), max_size=4)))
     shares = [order[start:end] for start, end in zip([0, *cuts], [*cuts, 12], strict=True)]
-    added = sum((sums_of(stored[share]) for share in shares), NOTHING)
-    assert same(added, sums_of(stored))
+    added = sum((color_sums(stored[share]) for share in shares), NOTHING)
+    assert same(added, color_sums(stored))
     unit = Fraction(1, 1 << 24) if dtype == "float16" else Fraction(1)
     values = [Fraction(float(value)) / unit for value in stored[:, 1].ravel()]
     values = [value - 128 * (dtype == "uint8") for value in values]
@@ -121,7 +121,7 @@ def same(one: Sums, other: Sums) -> bool:
 
 
 def knock(*argv: object) -> int:
-    return run_door("shards", main, [str(each) for each in argv])
+    return run_command("shards", main, [str(each) for each in argv])
 
 
 def test_parts_and_merge_from_the_door(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from shards.errors import UserError
-from shards.read.dataset import Damaged, Split
+from shards.read.dataset import DamagedSampleError, Split
 from shards.read.mixture import Mixture, Substitute, open_training, parse_shards
 from shards.read.order import MAX_BLOCK, MixedOrder, Order, apportion
 from tests.support.small_shard_set import small_set
@@ -254,7 +254,8 @@ def test_a_set_of_nothing_whole_ends(broken: Callable[[list[int]], Split]) -> No
 def test_damage_names_shard_member_and_offset(broken: Callable[[list[int]], Split]) -> None:
     split = broken([7])
     with pytest.raises(
-        Damaged, match=r"000001\.tar: the member at byte 3584 \(000000007\.lab\.npy\).*CRC-32"
+        DamagedSampleError,
+        match=r"000001\.tar: the member at byte 3584 \(000000007\.lab\.npy\).*CRC-32",
     ) as error:
         split.read([0, 1, 7, 2])
     assert error.value.row == 2
@@ -262,6 +263,6 @@ def test_damage_names_shard_member_and_offset(broken: Callable[[list[int]], Spli
 
 def test_mixtures_say_which_row(broken: Callable[[list[int]], Split], sets: list[Path]) -> None:
     mixture = Mixture([Split(sets[1]), broken([7])], [Fraction(1), Fraction(1)])
-    with pytest.raises(Damaged) as error:
+    with pytest.raises(DamagedSampleError) as error:
         mixture.read([0, 12, 12 + 7, 3])
     assert error.value.row == 2

@@ -8,7 +8,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from shards.sources.decode import (
     FITS,
-    Undecodable,
+    UndecodableError,
     decode_image,
     fit_image,
     open_image,
@@ -205,7 +205,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.Mon
     data = encode(Image.new("1", (4000, 4000)))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     with pytest.raises(
-        Undecodable, match="decompression bomb: 4000 x 4000 pixels, more than 1000000"
+        UndecodableError, match="decompression bomb: 4000 x 4000 pixels, more than 1000000"
     ):
         decode_image(data, max_pixels=1_000_000)
 
@@ -218,7 +218,7 @@ def test_the_limit_may_be_raised_above_pillows() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_truncated_file_is_unreadable(kind: str) -> None:
     data = encode(RGB, kind)
-    with pytest.raises(Undecodable) as caught:
+    with pytest.raises(UndecodableError) as caught:
         decode_image(data[: len(data) // 2])
     assert caught.value.reason == "unreadable"
     assert "0x" not in caught.value.detail
@@ -228,12 +228,12 @@ def test_a_truncated_file_is_unreadable(kind: str) -> None:
     "data", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
 def test_what_is_no_image_is_unreadable(data: bytes) -> None:
-    with pytest.raises(Undecodable, match="unreadable: no image of a known format"):
+    with pytest.raises(UndecodableError, match="unreadable: no image of a known format"):
         decode_image(data)
 
 
 def test_floating_point_pixels_are_refused() -> None:
-    with pytest.raises(Undecodable, match="no defined range"):
+    with pytest.raises(UndecodableError, match="no defined range"):
         decode_image(encode(GREY.astype(np.float32), "TIFF"))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile  # a dependency of scikit-image
 
-from shards.sources.decode import Undecodable, decode_image
+from shards.sources.decode import UndecodableError, decode_image
 from tests.support.photographs import encode, photograph
 
 RGB = photograph("coffee")[:120, :160]
@@ -68,7 +68,7 @@ def tiled(*entries: tuple[int, int, int]) -> bytes:
 def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(
     entries: list[tuple[int, int, int]], detail: str
 ) -> None:
-    with pytest.raises(Undecodable) as caught:
+    with pytest.raises(UndecodableError) as caught:
         decode_image(tiled(*entries), max_pixels=1_000_000)
     assert (caught.value.reason, caught.value.detail) == ("decompression bomb", detail)
 
@@ -88,7 +88,7 @@ def test_a_tiff_of_tiles_is_read(how: dict[str, Any], compression: str | None) -
     tifffile.imwrite(stream, RGB, photometric="rgb", tile=(64, 48), compression=compression, **how)
     rounded = 128 * 192
     assert np.array_equal(np.asarray(decode_image(stream.getvalue(), max_pixels=rounded)), RGB)
-    with pytest.raises(Undecodable, match="192 x 128 pixels in tiles"):
+    with pytest.raises(UndecodableError, match="192 x 128 pixels in tiles"):
         decode_image(stream.getvalue(), max_pixels=rounded - 1)
 
 
@@ -109,7 +109,7 @@ def test_a_jpeg_of_many_scans_is_refused(
     data = data.replace(
         b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1
     )  # no marker with a length, for libjpeg
-    with pytest.raises(Undecodable) as caught:
+    with pytest.raises(UndecodableError) as caught:
         decode_image(data)
     assert (caught.value.reason, caught.value.detail) == (
         "decompression bomb",

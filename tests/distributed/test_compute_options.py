@@ -15,13 +15,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from colortrain.distributed.compute import Engine
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.wrap import make_networks
 from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.runs.checkpoint import checkpoint_folder, load_generator, load_part
 from colortrain.training.step import train_step
 from tests.support.gpus import never_waiting, one_gpu
-from tests.support.processes import command, environment, run_door
+from tests.support.processes import command, environment, run_command
 from tests.support.step_equivalence import RECIPES, pictures
 
 STEPS = 20
@@ -58,12 +58,12 @@ def journal(run: Path) -> list[dict[str, Any]]:
 def test_a_run_goes_on_with_other_microbatches(shards: Path, tmp_path: Path) -> None:
     """Two processes with two microbatches, then one with four by accelerate's own setting: as one with none."""
     plain, parts = tmp_path / "plain", tmp_path / "parts"
-    assert run_door("launch.train", words(shards, plain)).returncode == 0
-    done = run_door(
+    assert run_command("launch.train", words(shards, plain)).returncode == 0
+    done = run_command(
         "launch.train", [*words(shards, parts, steps=10), "--accumulate", 2], processes=2
     )
     assert done.returncode == 0, done.stderr
-    done = run_door(
+    done = run_command(
         "launch.train",
         [*words(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"],
     )
@@ -83,7 +83,7 @@ def test_a_run_in_which_nothing_is_finite_ends_in_one_line(shards: Path, tmp_pat
         "--max-skipped",
         3,
     ]
-    done = run_door("launch.train", asked)
+    done = run_command("launch.train", asked)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert (
@@ -100,7 +100,7 @@ def test_a_run_in_which_nothing_is_finite_ends_in_one_line(shards: Path, tmp_pat
 def test_microbatches_that_cannot_be_are_refused(
     shards: Path, tmp_path: Path, wrong: list[str], said: str
 ) -> None:
-    done = run_door("launch.train", [*words(shards, tmp_path / "run"), *wrong])
+    done = run_command("launch.train", [*words(shards, tmp_path / "run"), *wrong])
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert said in done.stderr
     assert not (tmp_path / "run").exists()
@@ -119,10 +119,10 @@ def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
         RECIPES["bce_gp"], generator=DeepUNetConfig(base_channels=4, levels=1, norm="pixel")
     )
     found = []
-    for engine in (Engine(), Engine(compile=True)):
+    for compute in (ComputeConfig(), ComputeConfig(compile=True)):
         torch.manual_seed(0)
         pair = make_networks(
-            recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), engine
+            recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), compute
         )
         batch = pictures(2, 0)
         batch = dataclasses.replace(
@@ -170,7 +170,11 @@ def test_a_step_does_not_wait_for_the_gpu() -> None:
     """After warming up, a step with a penalty, clipping and two microbatches asks nothing of the device."""
     recipe = dataclasses.replace(RECIPES["clipped"], objective=RECIPES["bce_gp"].objective)
     pair = make_networks(
-        recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(), Engine(accumulate=2)
+        recipe,
+        recipe.generator.build(),
+        recipe.critic.build(),
+        Accelerator(),
+        ComputeConfig(accumulate=2),
     )
     batch = pictures(2, 0)
     batch = type(batch)(*(tensor.float().cuda() for tensor in (batch.L, batch.colour, batch.mix)))
