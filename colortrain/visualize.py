@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,22 +118,11 @@ def save_jpeg(picture: np.ndarray, path: Path, quality: int = 88) -> None:
         Image.fromarray(picture).save(stream, "JPEG", quality=quality, optimize=True)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; half a line, which a killed run leaves, is passed over."""
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write a PNG of training losses, validation L1 and colourfulness, by images seen.
 
-
-def loss_curves(metrics: Path, out: Path) -> None:
-    """Draw RUN/metrics.jsonl as PNG: training losses, validation L1 and colourfulness, by images seen."""
-    lines = read_metrics(metrics)
+    `lines` are those of a run's journal (`colortrain.runs.history.read_journal`).
+    """
     training = [line for line in lines if line.get("kind") == "train"]
     validation = [line for line in lines if line.get("kind") == "validation"]
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")

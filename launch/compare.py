@@ -25,6 +25,8 @@ from colortrain.metrics.registry import LABELS
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
+from colortrain.runs.history import read_journal
+from colortrain.runs.layout import evaluation_file
 from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.visualize import grey, save_png, titled_grid
 from launch.cli import CommandParser, at_least_one
@@ -76,7 +78,7 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
     ]
     run(recipe.name, [*launcher(num_processes_for(recipe.batch_size)), *words, "--tracker", "none"])
     check_images(recipe, folder)
-    scores = folder / "evaluation.json"
+    scores = evaluation_file(folder)
     evaluate = [
         "-m",
         "launch.evaluate",
@@ -88,7 +90,7 @@ def run_one(recipe: Recipe, shards: Path, folder: Path, limit: int | None) -> di
         str(scores),
     ]
     run(recipe.name, [sys.executable, *evaluate, *(["--limit", str(limit)] if limit else [])])
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_journal(folder)
     seconds = sum(line["seconds"] for line in lines if line["kind"] == "train")
     return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_text())}
 

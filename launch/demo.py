@@ -23,6 +23,7 @@ from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import load_generator
+from colortrain.runs.history import read_journal
 from colortrain.visualize import loss_curves, sample_grid, save_png
 from launch.cli import CommandParser
 from launch.processes import launcher, num_processes_for
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     step("Colour black-and-white photographs", [*python, *colorize])
     draw_grid(run, shards, run / "grid.png")
-    loss_curves(run / "metrics.jsonl", run / "curves.png")
+    loss_curves(read_journal(run), run / "curves.png")
     print(closing_words(run, time.monotonic() - began))
     return 0
 

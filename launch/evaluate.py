@@ -26,6 +26,7 @@ from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.registry import text_table
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
+from colortrain.runs.layout import evaluation_file
 from colortrain.serialize import finite
 from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache, step_or_best
 from launch.processes import leave
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run, step=arguments.checkpoint, ema=arguments.ema
     )
     split = open_split(arguments.shards, arguments.split, recipe, make_cache(arguments))
-    out = arguments.json or arguments.run / "evaluation.json"
+    out = arguments.json or evaluation_file(arguments.run)
     check_out(out)
     accelerator = make_accelerator()
     check_same_step(step, accelerator)

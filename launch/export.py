@@ -16,11 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
-from colortrain.inference.model_card import is_model_card, model_card, read_json
+from colortrain.inference.model_card import is_model_card, model_card
 from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.runs.checkpoint import find_checkpoint
+from colortrain.runs.history import read_document
+from colortrain.runs.layout import RECIPE, step_of
 from launch.cli import CommandParser
 from launch.network_options import add_weight_arguments
 from shards.errors import UserError, run_command
@@ -35,7 +37,7 @@ example: a folder for two lines of Python, and ONNX beside it
 """
 # What an upload fails with; the first are of requests, httpx or httpx2: each version of the library has its own client.
 _FAILURES: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, OSError)
-RECIPE, CARD = "recipe.json", "README.md"
+CARD = "README.md"
 FILES = (RECIPE, CARD, f"{MODEL}.safetensors", CONFIG)  # in the order in which they are written
 
 
@@ -76,7 +78,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_folder(out: Path, force: bool) -> None:
-    ours = read_json(out / CONFIG).get("library") == "colortrain" or _is_unfinished(out)
+    ours = read_document(out / CONFIG).get("library") == "colortrain" or _is_unfinished(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not ours):
         raise UserError(f"{out} holds something else than an export: choose another --out")
     if ours and not force:
@@ -155,9 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run, arguments.checkpoint
     )  # once: a run that trains on writes new ones
     recipe = load_recipe(folder / RECIPE)
-    network = load(
-        arguments.run, checkpoint=int(folder.name.removeprefix("step-")), ema=arguments.ema
-    )
+    network = load(arguments.run, checkpoint=step_of(folder), ema=arguments.ema)
     about = network.description
     print(f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}")
     if arguments.out is not None:

@@ -24,12 +24,17 @@ from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
-from colortrain.runs.checkpoint import checkpoint_steps
 from colortrain.runs.folder import TrainingData, check_run_folder, open_data, open_streamed
+from colortrain.runs.layout import (
+    EXIT_LOST_RANK,
+    EXIT_STOPPED,
+    checkpoint_steps,
+    tensorboard_folder,
+)
 from colortrain.runs.retention import check_keep_best
 from colortrain.serialize import to_plain
 from colortrain.training.finetune import InitialWeights, initial_weights
-from colortrain.training.preemption import STOPPED, handling_signals
+from colortrain.training.preemption import handling_signals
 from colortrain.training.trainer import Trainer
 from launch.cli import (
     CommandParser,
@@ -211,7 +216,7 @@ def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status, which is `preemption.STOPPED` if USR2 or TERM ended it early (all is saved).
+    """Train; returns the exit status, which is 75 (`EXIT_STOPPED`) if USR2 or TERM ended it early (all is saved).
 
     It is 69 where another process of the run died or hangs.
     """
@@ -233,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_divides(recipe.batch_size, arguments.processes)
         start_processes(arguments.processes, argv)
     project = ProjectConfiguration(
-        project_dir=str(arguments.run), logging_dir=str(arguments.run / "tensorboard")
+        project_dir=str(arguments.run), logging_dir=str(tensorboard_folder(arguments.run))
     )
     accelerator = make_accelerator(
         timeout=arguments.timeout, log_with=trackers or None, project_config=project
@@ -266,14 +271,14 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
     except LostRanksError as lost:
         if lost.line:
             print(f"launch.train: error: {lost.line}", file=sys.stderr)
-        return os.EX_UNAVAILABLE
+        return EXIT_LOST_RANK
     if (
         torch.distributed.is_initialized()
     ):  # after an error not: NCCL would wait here for ranks that do not come
         torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:
         print(f"{trainer.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
-    return 0 if finished else STOPPED
+    return 0 if finished else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ from typing import Any, NoReturn
 
 import submitit
 
+from colortrain.runs.layout import EXIT_STOPPED, lock_file
 from shards.errors import UserError, run_command
 from shards.files import lock
 from slurm import rendezvous, runs
 from slurm.code import Code
 
-# `colortrain.training.preemption.STOPPED`: all is saved, there is more to do. As the exit status of a process it asks
-# the batch script, which runs outside of any container, for a requeue.
-AGAIN = os.EX_TEMPFAIL
-HOPELESS = 2  # a mistake, or starts that get nowhere: the batch script does not try again
+# A process that exits with EXIT_STOPPED asks the batch script, which runs outside of any container, to requeue the job.
+EXIT_NO_REQUEUE = (
+    2  # a user's error, or starts without progress: the batch script does not requeue the job
+)
 
 _PATIENCE = 900.0  # seconds; collectives wait for 1800
 
@@ -45,7 +46,7 @@ class Place:
             self.code.check()
         except UserError as error:
             print(f"slurm: error: {error}", file=sys.stderr)
-            leave(HOPELESS)
+            leave(EXIT_NO_REQUEUE)
         os.chdir(self.folder)
         # what a killed start of this job said of itself is not true any more
         submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
@@ -80,7 +81,7 @@ class Training:
         from launch import train  # imports torch, which login nodes may lack
 
         status = run_command("launch.train", train.main, self.words)
-        if status == AGAIN:
+        if status == EXIT_STOPPED:
             assert callable(requeue)
             give_back(requeue)
         if status:
@@ -95,7 +96,7 @@ class Training:
                 f"slurm: {fruitless} starts in a row saved no step: give the job more minutes",
                 file=sys.stderr,
             )
-            leave(HOPELESS)
+            leave(EXIT_NO_REQUEUE)
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -107,7 +108,7 @@ def outlive_earlier_start(run: Path) -> None:
     end, told = time.monotonic() + _PATIENCE, False
     while time.monotonic() < end:
         try:
-            lock(run / ".lock", "").close()
+            lock(lock_file(run), "").close()
             return
         except UserError:
             if not told:
@@ -159,7 +160,7 @@ def give_back(requeue: Handler) -> NoReturn:
         print(
             f"slurm: no requeue from in here ({error}); the batch script tries it", file=sys.stderr
         )
-        leave(AGAIN)
+        leave(EXIT_STOPPED)
     leave(0)
 
 

@@ -9,75 +9,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_JOBS, _STARTS = "slurm/jobs.jsonl", "slurm/starts.jsonl"
-SWEEP = "sweep.json"  # of a sweep's folder: run folder -> what was set
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON objects; half a line at the end of a running one is left out."""
-    found = []
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return [line for line in found if isinstance(line, dict)]
+from colortrain.runs.history import read_journal, read_lines
+from colortrain.runs.layout import (
+    MANIFEST,
+    jobs_file,
+    recipe_file,
+    starts_file,
+    sweep_file,
+    written_checkpoints,
+)
 
 
 def record_job(run: Path, job: str, facts: Mapping[str, Any]) -> None:
     """Note in the run folder that a job was submitted for it."""
-    with open(run / _JOBS, "a") as stream:
+    with open(jobs_file(run), "a") as stream:
         stream.write(json.dumps({"job": job, "submitted": round(time.time(), 3), **facts}) + "\n")
 
 
 def job_of(run: Path) -> str | None:
     """The number of the newest job submitted for a run, None where there was none."""
-    lines = _lines(run / _JOBS)
+    lines = read_lines(jobs_file(run))
     return str(lines[-1]["job"]) if lines else None
 
 
 def points(sweep: Path) -> list[Path]:
     """The run folders of a sweep's folder; none for any other folder."""
     try:
-        return [sweep / name for name in json.loads((sweep / SWEEP).read_text())]
+        return [sweep / name for name in json.loads(sweep_file(sweep).read_text())]
     except FileNotFoundError:
         return []
 
 
-def last_scores(run: Path) -> dict[str, float]:
-    """What the last validation measured of the generated pictures, and of grey ones as "grey l1"; no NaN (null)."""
-    found = [
-        line["metrics"]
-        for line in _lines(run / "metrics.jsonl")
-        if line.get("kind") == "validation"
-    ]
-    if not found:
-        return {}
-    scores = {
-        name: values["generated"]
-        for name, values in found[-1].items()
-        if values.get("generated") is not None
-    }
-    grey = found[-1].get("l1", {}).get("grey")
-    return scores if grey is None else {**scores, "grey l1": grey}
-
-
 def newest_step(run: Path) -> int:
     """The step of the newest finished checkpoint, 0 where there is none."""
-    names = [
-        path.parent.name.removeprefix("step-")
-        for path in (run / "checkpoints").glob("step-*/MANIFEST.json")
-    ]
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    return max(written_checkpoints(run), default=0)
 
 
 def note_start(run: Path, job: str) -> None:
     """Note from which step a job starts."""
-    with open(run / _STARTS, "a") as stream:
+    with open(starts_file(run), "a") as stream:
         stream.write(
             json.dumps({"job": job, "step": newest_step(run), "time": round(time.time(), 3)}) + "\n"
         )
@@ -85,7 +55,7 @@ def note_start(run: Path, job: str) -> None:
 
 def fruitless_starts(run: Path, job: str) -> int:
     """How many starts of a job in a row, the last one included, have saved no step."""
-    steps = [int(line["step"]) for line in _lines(run / _STARTS) if line["job"] == job]
+    steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job]
     newest = newest_step(run)
     return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
 
@@ -112,7 +82,7 @@ class Progress:
 
 def progress(run: Path) -> Progress:
     """How far a run is, from its metrics.jsonl, recipe.json and checkpoints."""
-    lines = _lines(run / "metrics.jsonl")
+    lines = read_journal(run)
     trained = [line for line in lines if line.get("kind") == "train"]
     last: dict[str, Any] = max(lines, key=lambda line: int(line["step"]), default={})
     return Progress(
@@ -129,7 +99,7 @@ def progress(run: Path) -> Progress:
 def _length(run: Path, trained: list[dict[str, Any]]) -> int | None:
     """Images in all: of the recipe, or its epochs times the images of one."""
     try:
-        recipe = json.loads((run / "recipe.json").read_text())
+        recipe = json.loads(recipe_file(run).read_text())
     except (FileNotFoundError, ValueError):
         return None
     if recipe.get("images"):
@@ -140,5 +110,5 @@ def _length(run: Path, trained: list[dict[str, Any]]) -> int | None:
 
 
 def _checkpoint_age(run: Path) -> float | None:
-    times = [path.stat().st_mtime for path in (run / "checkpoints").glob("step-*/MANIFEST.json")]
+    times = [(folder / MANIFEST).stat().st_mtime for folder in written_checkpoints(run).values()]
     return time.time() - max(times) if times else None

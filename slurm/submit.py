@@ -19,6 +19,7 @@ from rich.live import Live
 
 from colortrain.data.loader import check_divides
 from colortrain.recipe import Recipe, save_recipe
+from colortrain.runs.layout import recipe_file
 from launch import train
 from launch.cli import CommandParser
 from shards.errors import UserError, run_command
@@ -141,7 +142,7 @@ def send(
     check_idle(run)
     (run / "slurm").mkdir(parents=True, exist_ok=True)
     save_recipe(
-        recipe, run / "recipe.json"
+        recipe, recipe_file(run)
     )  # by which the run folder is known as one, before it has begun
     code = snapshot(run / "slurm")
     job = Training(

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from colortrain.recipe import Recipe, save_recipe
+from colortrain.runs.history import last_scores
+from colortrain.runs.layout import recipe_file, sweep_file
 from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from shards.files import write_atomic
@@ -95,7 +97,7 @@ def table(out: Path, points: dict[str, Point]) -> Table:
     shown = Table(*fields, "state", "step", *_SHOWN, box=box.SIMPLE)
     for name, point in points.items():
         run = out / name
-        job, scores = known.get(runs.job_of(run) or ""), runs.last_scores(run)
+        job, scores = known.get(runs.job_of(run) or ""), last_scores(run)
         values = [change.partition("=")[2] for change in point]
         figures = [f"{scores[key]:.4g}" if key in scores else "" for key in _SHOWN]
         shown.add_row(
@@ -141,7 +143,7 @@ def send(
     place = Place(Path.cwd(), snapshot(out / "slurm"), cluster.scratch)
     for name in recipes:
         (out / name / "slurm").mkdir(parents=True, exist_ok=True)
-        save_recipe(recipes[name], out / name / "recipe.json")
+        save_recipe(recipes[name], recipe_file(out / name))
     calls = [
         Training(tuple(words[name]), out / name, place, cluster.max_restarts) for name in recipes
     ]
@@ -171,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if missing := unfinished(out, points):
         send(out, cluster, {name: recipes[name] for name in missing}, words, argv)
-    write_atomic(out / runs.SWEEP, json.dumps(points, indent=1).encode())
+    write_atomic(sweep_file(out), json.dumps(points, indent=1).encode())
     return report(out, points, wait=arguments.wait)
 
 

@@ -32,6 +32,7 @@ from colortrain.runs.checkpoint import (
     weights_part,
     write_tensors,
 )
+from colortrain.runs.layout import checkpoints_folder, recipe_file
 from colortrain.serialize import from_plain, to_plain
 from colortrain.visualize import recolor
 from shards.color import rgb_to_lab
@@ -200,7 +201,7 @@ def load(
             raise UserError(
                 f"{folder} is an export and holds one network: choose checkpoint and ema when exporting"
             )
-    elif (folder / "checkpoints").is_dir():
+    elif checkpoints_folder(folder).is_dir():
         network = _load_run(folder, checkpoint, ema)
     else:
         raise UserError(
@@ -212,7 +213,7 @@ def load(
 def _load_run(run: Path, checkpoint: Step, ema: bool) -> Colorizer:
     folder = find_checkpoint(run, checkpoint)
     weights: Weights = "ema" if weights_part(folder, ema) == "ema" else "generator"
-    about = describe(load_recipe(folder / "recipe.json"), load_state(folder), weights)
+    about = describe(load_recipe(recipe_file(folder)), load_state(folder), weights)
     return _filled(about, folder, weights)
 
 

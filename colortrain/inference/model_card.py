@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from colortrain.inference.colorizer import Colorizer, Description
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe
-from colortrain.visualize import read_metrics
+from colortrain.runs.history import read_document, read_journal
+from colortrain.runs.layout import evaluation_file
 
 _SHOWN = {
     "l1": "L1 (ab / 110), lower is better",
@@ -59,7 +59,7 @@ def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
         f"# {name}\n\nGives black-and-white photographs colours; trained by colortrain's recipe `{recipe.name}`.\n",
         _use(name),
         _facts(network, recipe, run),
-        _scores(read_json(run / "evaluation.json"), network.description),
+        _scores(read_document(evaluation_file(run)), network.description),
         _LIMITS.format(size=network.description.size),
     ]
     return "\n".join(part for part in parts if part)
@@ -93,10 +93,8 @@ def _facts(network: Colorizer, recipe: Recipe, run: Path) -> str:
 
 
 def _training(run: Path) -> dict[str, str]:
-    path = run / "metrics.jsonl"
-    lines = read_metrics(path) if path.is_file() else []
-    starts = [line for line in lines if line.get("kind") == "start"]
-    seconds = sum(line.get("seconds", 0.0) for line in lines if line.get("kind") == "train")
+    starts = read_journal(run, "start")
+    seconds = sum(line.get("seconds", 0.0) for line in read_journal(run, "train"))
     if not starts or not seconds:
         return {}
     last = starts[-1]
@@ -104,15 +102,6 @@ def _training(run: Path) -> dict[str, str]:
     return {
         "time": f"{seconds / 60:,.0f} minutes on {machine}, precision {last.get('mixed_precision', 'no')}"
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is no such file or it holds something else."""
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _scores(evaluation: dict[str, Any], about: Description) -> str:

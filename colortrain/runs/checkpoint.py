@@ -22,12 +22,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colortrain.recipe import Recipe, load_recipe, save_recipe
+from colortrain.runs.layout import (
+    MANIFEST,
+    TRAINER_STATE,
+    best_file,
+    checkpoint_folder,
+    checkpoint_steps,
+    checkpoints_folder,
+    recipe_file,
+)
 from shards.errors import UserError
 from shards.files import fsync_folder, open_atomic, sha256_of, write_atomic
 
 FORMAT = 1  # of the folder: files, their names and the names inside them
-BEST = "best.json"
-_MANIFEST = "MANIFEST.json"
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -43,11 +50,6 @@ _DTYPES = {
 
 Tensors = Mapping[str, Tensor]
 Step = int | Literal["best"] | None  # which checkpoint: of that step, the best, or the newest
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return run / "checkpoints" / f"step-{step:09d}"
 
 
 def save_checkpoint(
@@ -66,9 +68,9 @@ def save_checkpoint(
     try:
         for name, tensors in parts.items():
             _save_tensors(tensors, temporary / f"{name}.safetensors")
-        save_recipe(recipe, temporary / "recipe.json")
+        save_recipe(recipe, recipe_file(temporary))
         document = {"format": FORMAT, "step": step, **state}
-        write_atomic(temporary / "trainer.json", json.dumps(document, indent=1).encode())
+        write_atomic(temporary / TRAINER_STATE, json.dumps(document, indent=1).encode())
         _seal(temporary)
         shutil.rmtree(final, ignore_errors=True)  # a wreck of the same step
         temporary.rename(final)
@@ -114,13 +116,13 @@ def _seal(folder: Path) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
     }
-    write_atomic(folder / _MANIFEST, json.dumps(files, indent=1).encode())
+    write_atomic(folder / MANIFEST, json.dumps(files, indent=1).encode())
 
 
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint's files are all there with the sizes and hashes of its manifest."""
     try:
-        files = json.loads((folder / _MANIFEST).read_text())
+        files = json.loads((folder / MANIFEST).read_text())
         return all(
             (folder / name).stat().st_size == entry["bytes"]
             and sha256_of(folder / name) == entry["sha256"]
@@ -128,12 +130,6 @@ def is_whole(folder: Path) -> bool:
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return False  # other errors of the file system are no proof of damage: they end the run
-
-
-def checkpoint_steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint folder, whole or not, rising."""
-    names = [path.name.removeprefix("step-") for path in (run / "checkpoints").glob("step-*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -151,7 +147,7 @@ def latest_checkpoint(run: Path) -> Path | None:
         )
     if steps:
         raise UserError(
-            f"{run}/checkpoints: all are damaged; restore one, or delete that folder to start from step 0"
+            f"{checkpoints_folder(run)}: all are damaged; restore one, or delete that folder to start from step 0"
         )
     return None
 
@@ -167,7 +163,7 @@ def load_part(folder: Path, name: str) -> dict[str, Tensor]:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """What `trainer.json` holds: step, images, dataset_id and the like; raises `UserError` for another format."""
-    state = json.loads((folder / "trainer.json").read_text())
+    state = json.loads((folder / TRAINER_STATE).read_text())
     assert isinstance(state, dict)
     found = state.get("format", FORMAT)  # the first ones did not say
     if found != FORMAT:
@@ -219,7 +215,7 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
 def best_step(run: Path) -> int:
     """The step that `best.json` names."""
     try:
-        return int(json.loads((run / "checkpoints" / BEST).read_text())["step"])
+        return int(json.loads((best_file(run)).read_text())["step"])
     except FileNotFoundError:
         raise UserError(
             f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step"
@@ -241,7 +237,7 @@ def load_generator(
     """
     folder = find_checkpoint(Path(run), step)
     reached = load_state(folder)["step"]
-    recipe = load_recipe(folder / "recipe.json")
+    recipe = load_recipe(recipe_file(folder))
     generator = recipe.generator.build()
     load_weights(generator, folder, weights_part(folder, ema))
     return generator.eval(), recipe, reached

@@ -10,8 +10,9 @@ from typing import IO, Any
 
 from colortrain.data.tar_stream import open_stream
 from colortrain.recipe import Recipe, differences, load_recipe
+from colortrain.runs.layout import lock_file, recipe_file
 from shards.errors import UserError
-from shards.files import lock as lock_file
+from shards.files import lock as lock_path
 from shards.read.cache import Cache
 from shards.read.dataset import Split
 from shards.read.mixture import Mixture, Samples, open_training
@@ -75,15 +76,15 @@ def lock(run: Path) -> IO[bytes]:
     Raises `UserError` if another process holds it.
     """
     message = f"{run} is being trained by another process: wait for it, or choose another --run"
-    return lock_file(run / ".lock", message)
+    return lock_path(lock_file(run), message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:
     """Raise `UserError` if `run` holds something else than an earlier start of the same recipe."""
     if run.is_file():
         raise UserError(f"{run} is a file: give a folder as --run")
-    if (run / "recipe.json").is_file():
-        earlier = load_recipe(run / "recipe.json")
+    if recipe_file(run).is_file():
+        earlier = load_recipe(recipe_file(run))
         if earlier.digest != recipe.digest:
             changes = "; ".join(differences(earlier, recipe))
             raise UserError(
@@ -98,7 +99,7 @@ def check_checkpoint(
 ) -> None:
     """Raise `UserError` if a checkpoint was made with another recipe, other shards or in another order of samples."""
     run = folder.parent.parent
-    changes = differences(load_recipe(folder / "recipe.json"), recipe)
+    changes = differences(load_recipe(recipe_file(folder)), recipe)
     if changes:
         raise UserError(
             f"{folder} is of another recipe ({'; '.join(changes)}): choose another --run"
@@ -117,4 +118,4 @@ def check_checkpoint(
 
 def _ours(path: Path) -> bool:
     """Whether a start that was killed before it wrote recipe.json may have left this."""
-    return path.name == ".lock" or path.name.endswith(".tmp")
+    return path == lock_file(path.parent) or path.name.endswith(".tmp")

@@ -14,7 +14,12 @@ from typing import Any
 from colortrain.metrics.image_metrics import PAIRED_SLOW
 from colortrain.metrics.registry import LABELS, NEEDS_WEIGHTS
 from colortrain.recipe import Recipe
-from colortrain.runs.checkpoint import BEST, checkpoint_folder, checkpoint_steps
+from colortrain.runs.layout import (
+    best_file,
+    checkpoint_folder,
+    checkpoint_steps,
+    checkpoints_folder,
+)
 from shards.errors import UserError, unknown
 from shards.files import write_atomic
 
@@ -62,7 +67,7 @@ def better(new: Best, old: Best | None) -> bool:
 
 def save_best(run: Path, best: Best | None) -> None:
     """Write `best.json`, or remove it where there is none."""
-    path = run / "checkpoints" / BEST
+    path = best_file(run)
     if best is None:
         path.unlink(missing_ok=True)
     else:
@@ -96,5 +101,5 @@ def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = 
         folder.rename(
             folder.with_name(f"{folder.name}.tmp-old")
         )  # killed while deleting, it must not look damaged
-    for wreck in (run / "checkpoints").glob("step-*.tmp-*"):
+    for wreck in checkpoints_folder(run).glob("step-*.tmp-*"):
         shutil.rmtree(wreck, ignore_errors=True)

@@ -12,6 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from colortrain.recipe import PACE, Recipe
+from colortrain.runs.layout import journal_file, sample_file
 from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
 from colortrain.training.trackers import remember, show, start_words
@@ -24,7 +25,7 @@ class Journal:
 
     def __init__(self, run: Path, accelerator: Accelerator) -> None:
         self.run, self.accelerator = run, accelerator
-        self.path = run / "metrics.jsonl"
+        self.path = journal_file(run)
         self.writes = accelerator.is_main_process
         self.alarms: Alarms | None = None
 
@@ -73,7 +74,7 @@ class Journal:
         """Save a picture (H, W, 3) uint8 under RUN/samples and show it to TensorBoard."""
         if not self.writes:
             return
-        path = self.run / "samples" / f"step-{step:09d}.png"
+        path = sample_file(self.run, step)
         save_png(picture, path)
         show(self.accelerator.trackers, name, picture, path, step)
 

@@ -17,10 +17,6 @@ import torch
 from torch import nn
 from torch.distributed import ReduceOp, all_gather, all_reduce
 
-STOPPED = (
-    os.EX_TEMPFAIL
-)  # exit status 75: all is saved, but there is more to do; the same command goes on
-
 _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 _asked = False
 

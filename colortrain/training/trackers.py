@@ -8,15 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from colortrain.runs.layout import trackers_file
 from shards.files import write_atomic
-
-_FILE = "trackers.json"
 
 
 def known_names(run: Path) -> dict[str, str]:
     """Tracker -> what it calls this run; empty before the first start."""
     try:
-        found = json.loads((run / _FILE).read_text())
+        found = json.loads(trackers_file(run).read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -44,7 +43,7 @@ def remember(run: Path, trackers: Iterable[Any]) -> None:
         if tracker.name in ("wandb", "mlflow")
     }
     if names and known_names(run) != names:
-        write_atomic(run / _FILE, json.dumps(names, indent=1).encode() + b"\n")
+        write_atomic(trackers_file(run), json.dumps(names, indent=1).encode() + b"\n")
 
 
 def _name_of(tracker: Any) -> str:

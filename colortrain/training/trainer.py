@@ -25,6 +25,7 @@ from colortrain.models.pretrained import Pretrainable
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
+from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import better, check_keep_best, contender, resumed_best, save_best
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
@@ -162,7 +163,7 @@ class Trainer:
         agree_on_start(self.step, self.run)
         if self.accelerator.is_main_process:
             self.held.enter_context(lock(self.run))
-            save_recipe(self.recipe, self.run / "recipe.json")
+            save_recipe(self.recipe, recipe_file(self.run))
             save_best(self.run, self.saver.best)
         self.journal.begin(self.recipe, self.step)
         world, device = self.accelerator.num_processes, str(self.accelerator.device)

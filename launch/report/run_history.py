@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from colortrain.inference.model_card import read_json
 from colortrain.recipe import Recipe, load_recipe
-from colortrain.visualize import read_metrics
+from colortrain.runs.history import read_document, read_journal
+from colortrain.runs.layout import evaluation_file, recipe_file, sample_files
 from shards.errors import UserError
 
 Line = dict[str, Any]
 How = Literal["finished", "stopped", "killed", "open"]
-_SAMPLE = re.compile(r"step-(\d+)\.png")
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,11 @@ def read_stories(runs: Sequence[Path]) -> list[Story]:
 
 def read_story(run: Path, name: str) -> Story:
     """One run's story."""
-    if not (run / "recipe.json").is_file():
+    if not recipe_file(run).is_file():
         raise UserError(
             f"{run} holds no run (no recipe.json): give folders that launch.train wrote"
         )
-    path = run / "metrics.jsonl"
-    lines = (
-        [line for line in read_metrics(path) if "kind" in line and "step" in line]
-        if path.is_file()
-        else []
-    )
+    lines = [line for line in read_journal(run) if "kind" in line and "step" in line]
     by_kind = {
         kind: tuple(line for line in lines if line["kind"] == kind)
         for kind in ("train", "validation")
@@ -93,12 +86,12 @@ def read_story(run: Path, name: str) -> Story:
     return Story(
         run=run,
         name=name,
-        recipe=load_recipe(run / "recipe.json"),
+        recipe=load_recipe(recipe_file(run)),
         **by_kind,
         others=tuple(line for line in lines if line["kind"] not in by_kind),
         sessions=tuple(sessions_of(lines)),
         scores=_scores(run, by_kind["validation"]),
-        samples=_samples(run),
+        samples=tuple(sample_files(run)),
     )
 
 
@@ -113,13 +106,8 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
-    found, last = read_json(run / "evaluation.json"), validation[-1] if validation else {}
+    found, last = read_document(evaluation_file(run)), validation[-1] if validation else {}
     return found if found.get("step", -1) >= last.get("step", -1) else last
-
-
-def _samples(run: Path) -> tuple[tuple[int, Path], ...]:
-    found = [(_SAMPLE.fullmatch(path.name), path) for path in (run / "samples").glob("*.png")]
-    return tuple(sorted((int(match[1]), path) for match, path in found if match))
 
 
 def sessions_of(lines: Sequence[Line]) -> list[Session]:

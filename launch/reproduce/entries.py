@@ -14,12 +14,9 @@ import torch
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.runs.checkpoint import (
-    checkpoint_folder,
-    checkpoint_steps,
-    latest_checkpoint,
-    load_state,
-)
+from colortrain.runs.checkpoint import latest_checkpoint, load_state
+from colortrain.runs.history import read_journal
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, evaluation_file, recipe_file
 from launch.compare import prepared, run
 from launch.processes import launcher, num_processes_for
 from launch.reproduce.conditions import commit
@@ -122,7 +119,7 @@ def finished(entry: Entry) -> bool:
         raise UserError(
             f"{entry.folder} saw {seen:,} images, more than the {whole:,} of this budget: another --out"
         )
-    return seen >= whole and load_recipe(latest / "recipe.json").digest == entry.recipe.digest
+    return seen >= whole and load_recipe(recipe_file(latest)).digest == entry.recipe.digest
 
 
 def score(
@@ -168,7 +165,7 @@ def finished_rows(out: Path, judge: Judge | None) -> tuple[list[dict[str, Any]],
 
 def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
     """What `launch.evaluate` says of a step's checkpoint, and how many images the network had seen."""
-    found = entry.folder / f"evaluation-{step}.json"
+    found = evaluation_file(entry.folder, step)
     line = [
         sys.executable,
         "-m",
@@ -196,7 +193,7 @@ def point(document: dict[str, Any]) -> dict[str, float]:
 
 def told(folder: Path) -> dict[str, Any]:
     """What a run says of itself: seconds of training and precision of all its starts, and its peak memory."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_journal(folder)
     starts = [line for line in lines if line["kind"] == "start"]
     return {
         "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from colortrain.runs.checkpoint import checkpoint_folder
+from colortrain.runs.layout import checkpoint_folder
 from slurm.devcluster import programs
 from tests.support import cluster_figures
 from tests.support.processes import ROOT, environment, run_command

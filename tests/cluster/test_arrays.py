@@ -9,7 +9,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from slurm import sweep
 from tests.support.processes import ROOT, run_command
 from tests.support.slurm_lab import STEPS, Lab, steps_of, training, until, weights

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from shards.errors import UserError
 from slurm import batch
 from slurm.cluster import EXAMPLES, load_cluster

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from colortrain import visualize
 from colortrain.lab import lab_to_rgb
 from colortrain.visualize import (
     loss_curves,
-    read_metrics,
     recolor,
     sample_grid,
     save_png,
@@ -117,11 +115,6 @@ def test_smoothing_is_a_centred_mean() -> None:
     np.testing.assert_array_equal(smooth(values[:50]), values[:50])
 
 
-def write_metrics(path: Path, lines: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tra')
-    return path
-
-
 def training(step: int) -> dict[str, Any]:
     return {
         "kind": "train",
@@ -137,10 +130,6 @@ def validation(step: int) -> dict[str, Any]:
         "colourfulness_ratio": {"generated": 0.5, "grey": 0.0},
     }
     return {"kind": "validation", "step": step, "images": 16 * step, "metrics": metrics}
-
-
-def test_half_a_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
-    assert read_metrics(write_metrics(tmp_path / "metrics.jsonl", [training(1)])) == [training(1)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +148,7 @@ def test_half_a_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     ids=["nothing", "start", "one step", "one validation", "a run", "negative", "diverged"],
 )
 def test_curves_of_any_run_are_drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
-    loss_curves(write_metrics(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
+    loss_curves(lines, tmp_path / "curves.png")
     assert read_png(tmp_path / "curves.png").shape == (750, 1200, 3)
 
 
@@ -169,8 +158,7 @@ def test_curves_show_what_was_measured(tmp_path: Path) -> None:
     for value in (0.11, 0.11, 0.05):
         line = validation(10)
         line["metrics"]["l1"]["generated"] = value
-        path = write_metrics(tmp_path / "metrics.jsonl", [training(5), validation(5), line])
-        loss_curves(path, tmp_path / "curves.png")
+        loss_curves([training(5), validation(5), line], tmp_path / "curves.png")
         panels.append(read_png(tmp_path / "curves.png"))
     np.testing.assert_array_equal(panels[0], panels[1])
     changed = (panels[0] != panels[2]).any(axis=2)

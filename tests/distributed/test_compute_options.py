@@ -18,7 +18,8 @@ from torch import Tensor
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.wrap import make_networks
 from colortrain.models.deep_unet import DeepUNetConfig
-from colortrain.runs.checkpoint import checkpoint_folder, load_generator, load_part
+from colortrain.runs.checkpoint import load_generator, load_part
+from colortrain.runs.layout import checkpoint_folder
 from colortrain.training.step import train_step
 from tests.support.gpus import never_waiting, one_gpu
 from tests.support.processes import command, environment, run_command

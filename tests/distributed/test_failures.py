@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from tests.support.processes import ROOT, command, environment
 from tests.support.small_shard_set import small_set
 from tests.support.warm_launcher import WarmLauncher

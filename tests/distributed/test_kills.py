@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_whole
+from colortrain.runs.checkpoint import is_whole
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from tests.support.warm_launcher import Launch, WarmLauncher
 
 SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from colortrain.runs.checkpoint import checkpoint_folder, load_part
+from colortrain.runs.checkpoint import load_part
+from colortrain.runs.layout import checkpoint_folder
 from tests.support.warm_launcher import WarmLauncher
 
 # No BatchNorm: statistics of a rank's own part of a batch are another computation, not another rounding.

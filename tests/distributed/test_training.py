@@ -14,8 +14,9 @@ import psutil
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps, is_whole, load_part
+from colortrain.runs.checkpoint import is_whole, load_part
 from colortrain.runs.folder import lock
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.training.trainer import step_seed
 from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set

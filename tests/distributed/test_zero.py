@@ -18,7 +18,8 @@ from torch import Tensor
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.zero import ZeroTrainableNetwork, zero_stage
 from colortrain.recipe import Adam
-from colortrain.runs.checkpoint import checkpoint_folder, load_part
+from colortrain.runs.checkpoint import load_part
+from colortrain.runs.layout import checkpoint_folder
 from shards.errors import UserError
 from tests.support.gpus import two_gpus
 from tests.support.processes import ROOT, environment, run_command

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from colortrain.runs.checkpoint import checkpoint_folder, checkpoint_steps
+from colortrain.runs.layout import EXIT_STOPPED, checkpoint_folder, checkpoint_steps
 from colortrain.training import preemption
 from tests.support.processes import ROOT, environment
 from tests.support.small_shard_set import small_set
@@ -103,7 +103,7 @@ def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> 
         assert time.monotonic() < end
         time.sleep(0.01)
     processes[-1].send_signal(number)
-    assert statuses(processes) == [preemption.STOPPED] * world
+    assert statuses(processes) == [EXIT_STOPPED] * world
     (stopped,) = steps(run, "stop")
     assert 5 <= stopped < STEPS
     assert stopped in checkpoint_steps(run)

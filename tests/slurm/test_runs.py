@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from colortrain.runs.history import last_scores
 from slurm import code, runs, status, sweep
 from tests.support.processes import ROOT
 
@@ -77,7 +78,7 @@ def test_scores_of_a_diverged_run_are_left_out(tmp_path: Path) -> None:
         "best": {},
     }
     write(tmp_path / "a=1", {"kind": "validation", "step": 5, "images": 20, "metrics": metrics})
-    assert runs.last_scores(tmp_path / "a=1") == {"psnr": 19.5, "grey l1": 0.25}
+    assert last_scores(tmp_path / "a=1") == {"psnr": 19.5, "grey l1": 0.25}
     table = sweep.table(tmp_path, {"a=1": ("a=1",)})
     assert [next(iter(column.cells)) for column in table.columns] == [
         "1",

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from colortrain.runs.checkpoint import checkpoint_folder
+from colortrain.runs.layout import checkpoint_folder
 from slurm import submit
 from tests.support.processes import ROOT, environment
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from colortrain.recipe import save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint
+from colortrain.runs.layout import recipe_file
 from launch.benchmark.report import Report
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Figures
@@ -96,7 +97,7 @@ def resumed(on: Course, run: Path, name: str) -> float:
 def measure(on: Course, seconds: float, rounds: int) -> Saves:
     """Steps alone, a save beside steps, going on: in turns."""
     timed, saves = Timed(on, "run"), Saves()
-    save_recipe(on.recipe, timed.trainer.run / "recipe.json")
+    save_recipe(on.recipe, recipe_file(timed.trainer.run))
     timed.turns(seconds)
     with timed.trainer.saver, ProgressLine("saves", rounds, "rounds") as progress:
         for turn in range(rounds):

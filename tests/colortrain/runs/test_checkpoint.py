@@ -11,8 +11,6 @@ from colortrain.recipe import Recipe, load_recipe, override, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import (
     adam_tensors,
-    checkpoint_folder,
-    checkpoint_steps,
     is_whole,
     latest_checkpoint,
     load_adam,
@@ -20,6 +18,7 @@ from colortrain.runs.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.runs.retention import prune
 from shards.errors import UserError
 

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import (
-    checkpoint_folder,
-    checkpoint_steps,
-    load_generator,
-    load_state,
-)
+from colortrain.runs.checkpoint import load_generator, load_state
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.runs.retention import (
     METRICS,
     Best,

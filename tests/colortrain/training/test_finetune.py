@@ -12,14 +12,8 @@ import pytest
 import torch
 
 from colortrain.recipe import load_recipe, override
-from colortrain.runs.checkpoint import (
-    checkpoint_folder,
-    checkpoint_steps,
-    load_generator,
-    load_part,
-    load_state,
-    save_checkpoint,
-)
+from colortrain.runs.checkpoint import load_generator, load_part, load_state, save_checkpoint
+from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from launch.train import main
 from shards.errors import run_command
 from tests.colortrain.training.test_saver import lines, words

@@ -18,7 +18,8 @@ from accelerate import Accelerator
 
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
-from colortrain.runs.checkpoint import checkpoint_steps, load_part, load_state, write_tensors
+from colortrain.runs.checkpoint import load_part, load_state, write_tensors
+from colortrain.runs.layout import checkpoint_steps
 from colortrain.training import saver as saver_module
 from colortrain.training.journal import Journal
 from colortrain.training.saver import Copies, Saver

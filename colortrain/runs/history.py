@@ -1,0 +1,65 @@
+"""Reading what a run has recorded: the journal RUN/metrics.jsonl and other files of JSON. Needs no torch.
+
+Each journal line is {"kind": ..., "step": ..., "time": ...} and the values of that kind: "start",
+"train" (losses, rates), "validation" (metrics), "checkpoint", "warning", "stop" and "end".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from colortrain.runs.layout import journal_file
+
+Line = dict[str, Any]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the JSON objects of a file with one per line; an empty list if there is no file.
+
+    The incomplete last line of a run that was killed, or is writing, is left out.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    parsed = (_parse(line) for line in text.splitlines())
+    return [line for line in parsed if line is not None]
+
+
+def _parse(text: str) -> Line | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one if there is no file or no object in it."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def read_journal(run: Path, kind: str | None = None) -> list[Line]:
+    """Return the lines of a run's journal, in the order written; of one kind if it is given."""
+    lines = read_lines(journal_file(run))
+    return [line for line in lines if kind is None or line.get("kind") == kind]
+
+
+def last_scores(run: Path) -> dict[str, float]:
+    """Return the generator's scores in the last validation, and the baseline's L1 as "grey l1".
+
+    Metrics without a value (NaN, written as null) are left out.
+    """
+    validations = [line["metrics"] for line in read_journal(run, "validation")]
+    if not validations:
+        return {}
+    last = validations[-1]
+    scores = {name: values.get("generated") for name, values in last.items()}
+    scores["grey l1"] = last.get("l1", {}).get("grey")
+    return {name: value for name, value in scores.items() if value is not None}

@@ -1,0 +1,127 @@
+"""The contract of a run folder: the name of every file in it, and the exit statuses of training.
+
+RUN/recipe.json                      the resolved recipe
+RUN/metrics.jsonl                    the journal, one JSON object per line (`colortrain.runs.history`)
+RUN/evaluation.json                  the scores of the last `launch.evaluate`
+RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`); MANIFEST.json is
+                                     written last
+RUN/checkpoints/best.json            the best step by the metric of `keep_best`
+RUN/samples/step-000001000.png       sample grids of validations
+RUN/tensorboard/  RUN/trackers.json  event files; the run's names in W&B and MLflow
+RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
+RUN/.lock                            held by the process that trains
+
+This module needs no torch: login nodes, which may have none, read run folders through it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+RECIPE = "recipe.json"  # in a run folder, in each checkpoint, and in an exported folder
+MANIFEST = "MANIFEST.json"  # in each checkpoint, written last
+TRAINER_STATE = "trainer.json"  # in each checkpoint
+
+# Exit statuses of training, besides 0, 2 (a user's error) and 70 (a bug); see `shards.errors`.
+EXIT_STOPPED = (
+    os.EX_TEMPFAIL
+)  # 75: stopped by a signal, everything is saved, the same command resumes
+EXIT_LOST_RANK = os.EX_UNAVAILABLE  # 69: another process of the run died or hangs
+
+_STEP = re.compile(r"step-(\d+)")
+
+
+def recipe_file(run: Path) -> Path:
+    """Return RUN/recipe.json."""
+    return run / RECIPE
+
+
+def journal_file(run: Path) -> Path:
+    """Return RUN/metrics.jsonl."""
+    return run / "metrics.jsonl"
+
+
+def evaluation_file(run: Path, step: int | None = None) -> Path:
+    """Return RUN/evaluation.json, or RUN/evaluation-STEP.json for the scores of one step."""
+    return run / ("evaluation.json" if step is None else f"evaluation-{step}.json")
+
+
+def checkpoints_folder(run: Path) -> Path:
+    """Return RUN/checkpoints."""
+    return run / "checkpoints"
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return the folder of one step's checkpoint, whether it exists or not."""
+    return checkpoints_folder(run) / f"step-{step:09d}"
+
+
+def best_file(run: Path) -> Path:
+    """Return RUN/checkpoints/best.json."""
+    return checkpoints_folder(run) / "best.json"
+
+
+def sample_file(run: Path, step: int) -> Path:
+    """Return the PNG file of one step's sample grid."""
+    return run / "samples" / f"step-{step:09d}.png"
+
+
+def sample_files(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, file) of every sample grid in RUN/samples, by ascending step."""
+    paths = (run / "samples").glob("step-*.png")
+    steps = ((step_of(path.with_suffix("")), path) for path in paths)
+    return sorted((step, path) for step, path in steps if step is not None)
+
+
+def tensorboard_folder(run: Path) -> Path:
+    """Return RUN/tensorboard."""
+    return run / "tensorboard"
+
+
+def trackers_file(run: Path) -> Path:
+    """Return RUN/trackers.json."""
+    return run / "trackers.json"
+
+
+def lock_file(run: Path) -> Path:
+    """Return RUN/.lock."""
+    return run / ".lock"
+
+
+def jobs_file(run: Path) -> Path:
+    """Return RUN/slurm/jobs.jsonl: the SLURM jobs that were submitted for a run."""
+    return run / "slurm" / "jobs.jsonl"
+
+
+def starts_file(run: Path) -> Path:
+    """Return RUN/slurm/starts.jsonl: from which step each SLURM job started."""
+    return run / "slurm" / "starts.jsonl"
+
+
+def sweep_file(folder: Path) -> Path:
+    """Return FOLDER/sweep.json of a sweep: run folder -> the fields that were set."""
+    return folder / "sweep.json"
+
+
+def step_of(path: Path) -> int | None:
+    """Return the step in a name such as step-000001000, None for any other name."""
+    match = _STEP.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Return the steps that have a checkpoint folder, complete or not, in ascending order."""
+    steps = map(step_of, checkpoints_folder(run).glob("step-*"))
+    return sorted(step for step in steps if step is not None)
+
+
+def written_checkpoints(run: Path) -> dict[int, Path]:
+    """Return the checkpoint folders that have their MANIFEST.json, by ascending step.
+
+    The manifest is written last, so such a checkpoint was complete; its hashes are not verified
+    here (see `checkpoint.is_whole`).
+    """
+    folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
+    return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}
