@@ -21,7 +21,7 @@ import torch
 
 from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
-from colortrain.metrics.registry import LABELS
+from colortrain.metrics.registry import METRICS
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
@@ -116,9 +116,9 @@ def run(name: str, line: Sequence[str | Path]) -> None:
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
     """The table: recipes in rows, metrics in columns, grey first."""
-    metrics = [name for name in LABELS if name in results[0]["metrics"]]
-    head = ["recipe", *(LABELS[name][0] for name in metrics), "seconds"]
-    rows = [head, ["better", *(LABELS[name][1] for name in metrics), ""]]
+    metrics = [name for name in METRICS if name in results[0]["metrics"]]
+    head = ["recipe", *(METRICS[name].label for name in metrics), "seconds"]
+    rows = [head, ["better", *(METRICS[name].symbol for name in metrics), ""]]
     for version in ("grey", "median", "truth"):
         values = [results[0]["metrics"][name].get(version) for name in metrics]
         if any(value is not None for value in values):
@@ -144,7 +144,7 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
 
 def number(metric: str, value: float | None) -> str:
     """A score with as many decimals as are worth printing."""
-    return "" if value is None else f"{value:.{LABELS[metric][2]}f}"
+    return METRICS[metric].text(value)
 
 
 def open_photos(shards: Path, size: int) -> Split:

@@ -23,7 +23,7 @@ from torch import nn
 from colortrain.distributed.setup import make_accelerator
 from colortrain.metrics.evaluate import score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
-from colortrain.metrics.registry import text_table
+from colortrain.metrics.score_tables import text_table
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.layout import evaluation_file

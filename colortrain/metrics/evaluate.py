@@ -16,7 +16,7 @@ from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.extractors import FeatureExtractors
 from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, per_image, versions
-from colortrain.metrics.registry import LABELS, Scores
+from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.set_metrics import SetMetrics
 from shards.errors import UserError
 from shards.read.dataset import Split
@@ -147,7 +147,7 @@ def score_split(
         "left_out": dict(extractors.left_out) | set_metrics.left_out,
     }
     found = summarise(rows) | set_metrics.metrics()
-    ordered = {name: found[name] for name in LABELS if name in found}
+    ordered = {name: found[name] for name in METRICS if name in found}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
     return scores if metrics == "core" else {**scores, "intervals": intervals(rows)}
 

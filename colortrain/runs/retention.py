@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colortrain.metrics.image_metrics import PAIRED_SLOW
-from colortrain.metrics.registry import LABELS, NEEDS_WEIGHTS
+from colortrain.metrics.registry import METRICS
 from colortrain.recipe import Recipe
 from colortrain.runs.layout import (
     best_file,
@@ -24,7 +23,7 @@ from shards.errors import UserError, unknown
 from shards.files import write_atomic
 
 # What a validation along a training can be best by.
-METRICS = [name for name in LABELS if name not in (*PAIRED_SLOW, *NEEDS_WEIGHTS)]
+CHOICES = [metric.name for metric in METRICS.values() if not metric.needs]
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Best:
 
 def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
     """Raise `UserError` unless validation measures what `keep_best` asks for."""
-    if recipe.keep_best and recipe.keep_best not in METRICS:
-        raise unknown("metric of keep_best", recipe.keep_best, METRICS)
+    if recipe.keep_best and recipe.keep_best not in CHOICES:
+        raise unknown("metric of keep_best", recipe.keep_best, CHOICES)
     if recipe.keep_best and not has_validation:
         raise UserError(
             f"keep_best={recipe.keep_best}: the shards have no split to validate on; leave it out"
@@ -50,14 +49,8 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
 def contender(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
     """How good the generator of a step is by one metric, in the direction in which that is better."""
     values = scores[metric]
-    return Best(metric, step, values["generated"], _distance(LABELS[metric][1], values))
-
-
-def _distance(wanted: str, values: Mapping[str, float]) -> float:
-    value = values["generated"]
-    if wanted in ("↓", "↑"):
-        return value if wanted == "↓" else -value
-    return abs(value - (1.0 if wanted == "→ 1" else values["truth"]))
+    distance = METRICS[metric].distance(values["generated"], values.get("truth"))
+    return Best(metric, step, values["generated"], distance)
 
 
 def better(new: Best, old: Best | None) -> bool:

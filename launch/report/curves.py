@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colortrain.metrics.registry import LABELS
+from colortrain.metrics.registry import METRICS
 from colortrain.training.alarms import SEPIA, WAIT
 from launch.report.run_history import Line, Story
 
@@ -136,11 +136,13 @@ def _losses_of_many(stories: Sequence[Story]) -> list[Chart]:
 
 def _metrics(stories: Sequence[Story]) -> list[Chart]:
     """Held-out metrics: the runs', and grey, median and truth of the first run that has them."""
-    return [_metric(stories, name) for name in dict.fromkeys((*_FIRST, *LABELS)) if name in LABELS]
+    return [
+        _metric(stories, name) for name in dict.fromkeys((*_FIRST, *METRICS)) if name in METRICS
+    ]
 
 
 def _metric(stories: Sequence[Story], name: str) -> Chart:
-    label, better, _ = LABELS[name]
+    metric = METRICS[name]
     single = len(stories) == 1
     series = [
         line("generated" if single else story.name, i, _metric_points(story, name, "generated"))
@@ -156,7 +158,13 @@ def _metric(stories: Sequence[Story], name: str) -> Chart:
     ]
     if name == "colourfulness_ratio":
         rules += [{"y": 1.0, "name": "truth"}, {"y": SEPIA, "name": "sepia below"}]
-    return chart(label, series, "metrics" if name in _FIRST else "more", note=better, rules=rules)
+    return chart(
+        metric.label,
+        series,
+        "metrics" if name in _FIRST else "more",
+        note=metric.symbol,
+        rules=rules,
+    )
 
 
 def _metric_points(story: Story, name: str, version: str) -> list[tuple[float, float | None]]:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.metrics.registry import LABELS, than_grey
+from colortrain.metrics.registry import METRICS
+from colortrain.metrics.score_tables import compared_with_grayscale
 from colortrain.training.alarms import SEPIA
 from launch.report.papers import HEADLINES
 from launch.report.run_history import Session, Story
@@ -75,17 +76,17 @@ def cards(story: Story) -> list[dict[str, Any]]:
         values = story.metrics.get(name, {})
         if values.get("generated") is None:
             continue
-        label, better, decimals = LABELS[name]
+        metric = METRICS[name]
         beside = {
             **{v: values.get(v) for v in ("grey", "median", "truth")},
             "paper": paper.get(name),
         }
-        shown = [f"{v} {value:.{decimals}f}" for v, value in beside.items() if value is not None]
+        shown = [f"{v} {metric.text(value)}" for v, value in beside.items() if value is not None]
         made.append(
             {
-                "label": label,
-                "better": better,
-                "value": f"{values['generated']:.{decimals}f}",
+                "label": metric.label,
+                "better": metric.symbol,
+                "value": metric.text(values["generated"]),
                 "beside": " · ".join(shown),
             }
         )
@@ -99,7 +100,9 @@ def sentences(story: Story) -> list[str]:
     if mine is None or grey is None:
         return ["No held-out scores yet."]
     beside_median = f", {_beside(mine, median)} a constant median colour's" if median else ""
-    chance = ", which may be chance" if than_grey(story.scores, "l1") == "level" else ""
+    chance = (
+        ", which may be chance" if compared_with_grayscale(story.scores, "l1") == "level" else ""
+    )
     told = [f"L1 is {_beside(mine, grey)} a grey picture's{chance}{beside_median}."]
     ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.metrics.registry import COLUMNS, HEAD, LABELS, caption, notes, than_grey
+from colortrain.metrics.registry import METRICS, metric_named
+from colortrain.metrics.score_tables import COLUMNS, HEAD, caption, compared_with_grayscale, notes
 from colortrain.recipes import RECIPES
 from colortrain.serialize import to_plain
 from launch.report.papers import HEADLINES
@@ -25,14 +26,19 @@ def metric_rows(story: Story) -> list[dict[str, Any]]:
     paper = HEADLINES.get(story.recipe.name, {})
     rows = []
     for name, values in story.metrics.items():
-        label, better, decimals = LABELS.get(name, (name, "", 4))
+        metric = metric_named(name)
+        decimals = metric.decimals
         cells = [cell(values.get(column), decimals) for column in COLUMNS]
         cells[1:1] = [
             _interval(story, name, decimals),
-            {"text": than_grey(story.scores, name), "value": None},
+            {"text": compared_with_grayscale(story.scores, name), "value": None},
         ]
         rows.append(
-            {"name": label, "better": better, "cells": [*cells, cell(paper.get(name), decimals)]}
+            {
+                "name": metric.label,
+                "better": metric.symbol,
+                "cells": [*cells, cell(paper.get(name), decimals)],
+            }
         )
     return rows
 
@@ -57,8 +63,8 @@ def protocol(story: Story) -> str:
 
 def comparison(stories: Sequence[Story]) -> dict[str, Any]:
     """Runs in rows, grey, median and truth of each set of photographs too; metrics in columns."""
-    metrics = [name for name in LABELS if any(name in story.metrics for story in stories)]
-    columns = [{"label": LABELS[name][0], "better": LABELS[name][1]} for name in metrics]
+    metrics = [name for name in METRICS if any(name in story.metrics for story in stories)]
+    columns = [{"label": METRICS[name].label, "better": METRICS[name].symbol} for name in metrics]
     rows = [
         {
             "name": story.name,
@@ -75,7 +81,9 @@ def _pace(story: Story) -> list[Cell]:
 
 
 def _values(story: Story, metrics: Sequence[str], version: str) -> list[Cell]:
-    return [cell(story.metrics.get(name, {}).get(version), LABELS[name][2]) for name in metrics]
+    return [
+        cell(story.metrics.get(name, {}).get(version), METRICS[name].decimals) for name in metrics
+    ]
 
 
 def _references(stories: Sequence[Story], metrics: Sequence[str]) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from colortrain.metrics.registry import LABELS
+from colortrain.metrics.registry import METRICS
 
-# What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.LABELS`.
+# What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.METRICS`.
 HEADS = {
     "mae": "MAE",
     "accuracy_2": "acc. 2 %",
@@ -36,7 +36,7 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
     shown = [name for name in HEADS if reference(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
-    lines.append(["better", "", *(LABELS[name][1] for name in shown), "", "", ""])
+    lines.append(["better", "", *(METRICS[name].symbol for name in shown), "", "", ""])
     lines += [baseline(version, results, shown) for version in ("grey", "median", "truth")]
     if table == "nazeri":
         lines += [
@@ -54,10 +54,7 @@ def closest(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     """The best that any network reached: the highest, the lowest, or the nearest to what the truth has."""
     values = [value for row in results if (value := generated(metric, row)) is not None]
     truth = reference(metric, results).get("truth", 1.0)
-    better = {"↑": -1, "↓": 1}.get(LABELS[metric][1])
-    return min(
-        values, key=lambda value: better * value if better else abs(value - truth), default=None
-    )
+    return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
 
 
 def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]) -> list[str]:
@@ -159,4 +156,4 @@ def notes(facts: dict[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.{_DECIMALS.get(metric, LABELS[metric][2])}f}"
+    return "" if value is None else f"{value:.{_DECIMALS.get(metric, METRICS[metric].decimals)}f}"

@@ -261,7 +261,7 @@ def test_scores_of_the_evaluation_stand_with_their_intervals(
     assert f"{low:.4f} to {high:.4f}" in row.inner_text()
     assert page.get_by_text("VGG-16, random: comparable with nothing published").count() == 1
     assert page.get_by_text("left out: fid").count() == 1
-    page.locator("table.metrics th button", has_text="than grey").click()
+    page.locator("table.metrics th button", has_text="vs. grayscale").click()
     words = page.locator("table.metrics tbody tr td:nth-of-type(4)").all_inner_texts()
     said = [word for word in words if word]
     assert said == sorted(said)

@@ -20,7 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
-from colortrain.metrics.registry import LABELS
+from colortrain.metrics.registry import METRICS
 from colortrain.models.classifier import Classifier
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint
@@ -364,7 +364,7 @@ def test_a_curve_stands_below_the_table_and_only_where_there_is_one() -> None:
 
 
 def test_columns_are_metrics_that_there_are() -> None:
-    assert set(table.HEADS) <= set(LABELS)
+    assert set(table.HEADS) <= set(METRICS)
 
 
 def test_rows_of_another_judge_are_named_and_left_out(tmp_path: Path) -> None:

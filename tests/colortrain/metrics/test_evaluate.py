@@ -16,7 +16,7 @@ from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import generate, intervals, make, score_split
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import Pictures, l1, per_image, versions
-from colortrain.metrics.registry import markdown_table, text_table, than_grey
+from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from colortrain.models.pix2pix import UNetConfig
@@ -155,7 +155,7 @@ def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> Non
     assert metrics["accuracy_5"]["generated"] < metrics["accuracy_ab_5"]["generated"]
     assert metrics["l1"]["generated"] == pytest.approx(float(l1(shown, lab).mean()), rel=1e-5)
     assert scores["protocol"]["lightness"] == "made"
-    assert "L of its own" in text_table(scores)
+    assert "L generated" in text_table(scores)
 
 
 def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
@@ -333,6 +333,8 @@ def test_a_difference_counts_beyond_chance_alone(
     metric: str, ends: list[float] | None, word: str
 ) -> None:
     assert (
-        than_grey({"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric)
+        compared_with_grayscale(
+            {"intervals": {metric: {"generated - grey": ends}} if ends else {}}, metric
+        )
         == word
     )

@@ -12,7 +12,7 @@ import torch
 from colortrain.runs.checkpoint import load_generator, load_state
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.runs.retention import (
-    METRICS,
+    CHOICES,
     Best,
     better,
     contender,
@@ -196,7 +196,7 @@ def test_a_wish_that_cannot_come_true_is_one_line(
 def test_every_metric_offered_is_scored(shards: Path, tmp_path: Path) -> None:
     assert run_command("launch.train", main, words(shards, tmp_path / "run", "images=16")) == 0
     scored = lines(tmp_path / "run", "validation")[0]["metrics"]
-    assert set(METRICS) == set(scored)
-    assert all(isinstance(contender(name, 1, scored), Best) for name in METRICS)
+    assert set(CHOICES) == set(scored)
+    assert all(isinstance(contender(name, 1, scored), Best) for name in CHOICES)
     assert load_state(checkpoint_folder(tmp_path / "run", 4))["best"] is None
     assert torch.is_tensor(next(load_generator(tmp_path / "run")[0].parameters()))

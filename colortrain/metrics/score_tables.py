@@ -1,0 +1,103 @@
+"""Scores as text: tables for terminals and for Markdown, with a caption and notes."""
+
+from __future__ import annotations
+
+from colortrain.metrics.registry import Metric, Scores, metric_named
+
+COLUMNS = ("generated", "grey", "median", "truth")  # versions of the images, as keys of scores
+HEAD = (
+    "metric",
+    "better",
+    "generated",
+    "95 %",
+    "vs. grayscale",
+    "grayscale",
+    "median colour",
+    "truth",
+)
+
+
+def table_rows(scores: Scores) -> list[list[str]]:
+    """Return one row per metric, with a cell for each column of `HEAD`."""
+    return [_row(metric_named(name), scores) for name in scores["metrics"]]
+
+
+def _row(metric: Metric, scores: Scores) -> list[str]:
+    values = scores["metrics"][metric.name]
+    generated, *others = (metric.text(values.get(column)) for column in COLUMNS)
+    ends = scores.get("intervals", {}).get(metric.name, {}).get("generated", ())
+    interval = " to ".join(map(metric.text, ends))
+    comparison = compared_with_grayscale(scores, metric.name)
+    return [metric.label, metric.symbol, generated, interval, comparison, *others]
+
+
+def compared_with_grayscale(scores: Scores, name: str) -> str:
+    """Return "better", "worse" or "level": generated images compared with the grayscale baseline.
+
+    "level" means that the 95 % interval of the difference contains 0. Empty where there is no
+    interval, or where neither higher nor lower values are better.
+    """
+    direction = metric_named(name).direction
+    ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
+    if not ends or direction not in ("lower", "higher"):
+        return ""
+    low, high = ends if direction == "higher" else (-ends[1], -ends[0])
+    return "better" if low > 0 else "worse" if high < 0 else "level"
+
+
+def caption(scores: Scores) -> str:
+    """Return one line that says on which samples, and how, the scores were measured."""
+    protocol = scores["protocol"]
+    median = protocol["median"]
+    source = median["split"]
+    if median["oracle"]:
+        source += ", the split that is scored (an oracle)"
+    return (
+        f"{scores['samples']:,} samples of {protocol['split']} of {protocol['dataset_id']}, "
+        f"{protocol['size']} px ({protocol['fit']}), "
+        f"dropout {'on' if protocol['dropout'] else 'off'}, "
+        f"L {'generated' if protocol['lightness'] == 'made' else 'given'}; "
+        f"median a, b = {median['ab'][0]:g}, {median['ab'][1]:g} of {source}"
+    )
+
+
+def notes(scores: Scores) -> list[str]:
+    """Return lines on intervals, on the feature extractors and their weights, and on what is missing."""
+    protocol = scores["protocol"]
+    lines = []
+    if "intervals" in scores:
+        lines.append(
+            "95 %: bootstrap over images; vs. grayscale: from the differences per image; "
+            "metrics of whole sets have no interval"
+        )
+    by_facts: dict[tuple[str, ...], list[str]] = {}
+    for name, facts in protocol.get("extractors", {}).items():
+        key = (facts["extractor"], facts["weights"], f"resize {facts['resize']}")
+        by_facts.setdefault(key, []).append(name)
+    lines += [
+        f"{', '.join(names)}: {', '.join(facts)}; n = {scores['samples']:,}"
+        for facts, names in by_facts.items()
+    ]
+    missing = protocol.get("left_out", {}).items()
+    return lines + [f"not computed: {names}; requires {how}" for names, how in missing]
+
+
+def markdown_table(scores: Scores) -> str:
+    """Return the scores as a Markdown table, with the caption above and the notes below."""
+    lines = [HEAD, ["---", ":-:", *["--:"] * (len(HEAD) - 2)], *table_rows(scores)]
+    table = ("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join([caption(scores), "", *table, *("\n" + note for note in notes(scores))]) + "\n"
+
+
+def text_table(scores: Scores) -> str:
+    """Return the scores as aligned columns, with the caption above and the notes below."""
+    lines = [list(HEAD), *table_rows(scores)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([caption(scores), *(line.rstrip() for line in text), *notes(scores)]) + "\n"
