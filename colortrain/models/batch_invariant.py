@@ -36,7 +36,7 @@ def image_keys(seed: int, step: int, first: int, count: int, device: torch.devic
     return _scrambled(places * _GOLDEN + int.from_bytes(digest, "big", signed=True))
 
 
-class PlacedDropout(nn.Dropout):
+class KeyedDropout(nn.Dropout):
     """Dropout whose draws are a function of a picture's key, the layer and the place in the map: counter-based.
 
     Without keys (outside a training step) it draws from torch's generator, as the layer that it replaces.
@@ -65,8 +65,8 @@ class PlacedDropout(nn.Dropout):
         return _scrambled(_scrambled(counters ^ mine) + mine).view(shape)
 
 
-def place_dropout(module: nn.Module) -> nn.Module:
-    """Put a `PlacedDropout` in the place of every dropout inside `module`."""
+def replace_dropout(module: nn.Module) -> nn.Module:
+    """Put a `KeyedDropout` in the place of every dropout inside `module`."""
     found = [
         (parent, name)
         for parent in module.modules()
@@ -78,7 +78,7 @@ def place_dropout(module: nn.Module) -> nn.Module:
         setattr(
             parent,
             name,
-            PlacedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training),
+            KeyedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training),
         )
     return module
 
@@ -90,7 +90,7 @@ def _drops(module: nn.Module) -> bool:
 @contextmanager
 def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
     """Inside the block, forward passes of `module` drop what `keys` (B,) say."""
-    layers = [layer for layer in module.modules() if isinstance(layer, PlacedDropout)]
+    layers = [layer for layer in module.modules() if isinstance(layer, KeyedDropout)]
     for layer in layers:
         layer.keys = keys
     try:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
 from colortrain.losses.perceptual import Perceptual
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.metrics.extractors import vgg_distance
 from colortrain.models.pretrained import Published
 from colortrain.models.vgg16 import VGG16Features, feature_distance, load_vgg16
@@ -34,7 +34,9 @@ RANDOM = Perceptual(weights="random")
 SYMMETRIC = SymmetricCodec()
 
 
-def measure(term: Perceptual = RANDOM, codec: SymmetricCodec | LabCodec = SYMMETRIC) -> Measure:
+def measure(
+    term: Perceptual = RANDOM, codec: SymmetricCodec | LabCodec = SYMMETRIC
+) -> LossFunction:
     def histogram() -> None:
         raise AssertionError("colours are not asked for")
 
