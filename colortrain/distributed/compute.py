@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from colortrain.models.batch_invariant import PlacedDropout, frozen_bn_stats, place_dropout
+from colortrain.models.batch_invariant import KeyedDropout, frozen_bn_stats, replace_dropout
 from colortrain.models.resnet18 import BasicBlock
 from shards.errors import UserError
 
@@ -52,7 +52,7 @@ class ComputeConfig:
 
     def arrange(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
         """Make `module` ready to train, in place; its tensors keep their names."""
-        place_dropout(module)
+        replace_dropout(module)
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.recompute and recomputes:
@@ -88,7 +88,7 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 
 def _as_before(block: nn.Module) -> AbstractContextManager[None]:
     """A context in which `block` drops what it drops now, and remembers no statistics a second time."""
-    keys = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, PlacedDropout)]
+    keys = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 
     @contextmanager
     def again() -> Iterator[None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from colortrain.lab import Batch, lab_to_rgb
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.schedule import Schedule, constant
 
 _SMALL = 1e-2  # squared levels of 255: the root has no slope at 0
@@ -39,7 +39,7 @@ class ColourfulnessGap:
         if self.share < 0:
             raise ValueError(f"share must not be negative, got {self.share}")
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch)."""
 
         def mean_m3(batch: Batch, colour: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class LogError:
     weight: Schedule = constant(0.01)
     name: ClassVar[str] = "log_error"
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch)."""
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:
@@ -91,7 +91,7 @@ class SoftAccuracy:
         if not self.percents or min(self.percents) <= 0:
             raise ValueError(f"percents must be one or more above 0, got {self.percents}")
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch)."""
 
         def measure(fake: Tensor, batch: Batch) -> Tensor:

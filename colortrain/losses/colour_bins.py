@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.models.residual_unet import SPACING, ResidualUNet, colours_in_gamut
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
@@ -29,7 +29,7 @@ class ColourBins:
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "colour_bins"
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch); raises `UserError` for a generator without logits."""
         generator = resources.generator
         if not isinstance(generator, ResidualUNet):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch, lab_to_rgb
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.models.vgg16 import feature_distance, load_vgg16
 from colortrain.schedule import Schedule, constant
 
@@ -32,7 +32,7 @@ class Perceptual:
         """What logs call it."""
         return "vgg_random" if self.weights == "random" else "vgg"
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch); raises `UserError` if the weights cannot be had."""
         network = load_vgg16(self.weights, _WITHOUT).to(resources.device)
 

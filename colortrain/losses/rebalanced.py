@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch, Codec
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.schedule import Schedule, constant
 from shards.inspect.statistics import BIN, CENTRES, EDGES
 
@@ -58,7 +58,7 @@ class RebalancedL1:
         rarest = weights.max() if self.mode == "literal" else weights[shares > 0].max()
         return np.clip(weights / rarest * self.largest, self.least, self.largest)
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch); counts the training split's colours."""
         weights = (
             torch.from_numpy(self.table(resources.histogram()))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from colortrain.lab import Batch, Codec
 from colortrain.schedule import Schedule, constant
 
-Measure = Callable[[Tensor, Batch], Tensor]
+LossFunction = Callable[[Tensor, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class L1:
     weight: Schedule = constant(100.0)
     name: ClassVar[str] = "l1"
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch)."""
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
@@ -53,6 +53,6 @@ class L2:
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "l2"
 
-    def build(self, resources: Resources) -> Measure:
+    def build(self, resources: Resources) -> LossFunction:
         """The function of (fake, batch)."""
         return lambda fake, batch: (fake - batch.colour).square().mean()

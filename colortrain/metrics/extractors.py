@@ -16,7 +16,7 @@ from colortrain.metrics.features import Moments, Rows, fid, fid_diagonal, incept
 from colortrain.metrics.image_metrics import Pictures
 from colortrain.metrics.set_metrics import LAB_FIELDS, Extractor, FeatureStats
 from colortrain.models.inception import SIZE, load_inception
-from colortrain.models.pretrained import INCEPTION, VGG16, Published
+from colortrain.models.pretrained import INCEPTION, VGG16, PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, VGG16Features, feature_distance, load_vgg16
 from shards.files import sha256_of
 
@@ -75,15 +75,15 @@ def load_extractors(
     return FeatureExtractors(tuple(extractors), pairs, made, missing)
 
 
-def _at_hand(published: Published) -> str | None:
+def _at_hand(published: PublishedWeights) -> str | None:
     return "imagenet" if published.file.is_file() else None
 
 
-def _how(option: str, published: Published) -> str:
+def _how(option: str, published: PublishedWeights) -> str:
     return f"{option} FILE or {option} imagenet ({published.url})"
 
 
-def _facts(extractor: str, weights: str, published: Published, resize: str) -> dict[str, str]:
+def _facts(extractor: str, weights: str, published: PublishedWeights, resize: str) -> dict[str, str]:
     if weights == "random":
         return {
             "extractor": extractor,

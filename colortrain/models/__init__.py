@@ -1,1 +1,4 @@
-"""The networks, a flat list: each module has a frozen config dataclass, and `config.build()` makes the network."""
+"""Networks, in a flat folder of one module per architecture.
+
+Each module has a frozen config dataclass whose `build()` returns the network.
+"""

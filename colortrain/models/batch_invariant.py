@@ -1,6 +1,8 @@
-"""Layers whose result does not depend on how a global batch is shared among processes and microbatches.
+"""Layers whose results do not depend on how a global batch is divided.
 
-Dropout draws by each picture's place in the global batch, BatchNorm takes its statistics over all processes.
+The same global batch gives the same result on any number of processes and microbatches:
+dropout masks depend on an image's position in the global batch, and BatchNorm computes
+its statistics over all processes.
 """
 
 from __future__ import annotations
@@ -22,33 +24,45 @@ from colortrain.models.norms import MinibatchStddev
 _GOLDEN = 0x9E3779B1 - 2**32  # 2^32 over the golden ratio, odd; as int32
 
 
-def _scrambled(x: Tensor) -> Tensor:
-    """A hash of int32 (Wellons' lowbias32): flipping one bit of `x` flips every bit of the result half the time."""
+def _hash_int32(x: Tensor) -> Tensor:
+    """Return Wellons' lowbias32 hash of int32 values, elementwise.
+
+    Flipping one bit of the input flips every bit of the output with probability one
+    half.
+    """
     x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
     x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)
     return x ^ ((x >> 16) & 0xFFFF)
 
 
 def image_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
-    """int32 (count,): what pictures `first` and on of step `step`'s global batch draw from."""
+    """Return a random int32 key for each image of a step, shape (count,).
+
+    The images are those at positions `first` to `first + count - 1` of step `step`'s
+    global batch. A key depends on the seed, the step and the position only.
+    """
+    # the text is part of the random draws: another one would change every run
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
-    places = torch.arange(first, first + count, dtype=torch.int32, device=device)
-    return _scrambled(places * _GOLDEN + int.from_bytes(digest, "big", signed=True))
+    indices = torch.arange(first, first + count, dtype=torch.int32, device=device)
+    return _hash_int32(indices * _GOLDEN + int.from_bytes(digest, "big", signed=True))
 
 
-class PlacedDropout(nn.Dropout):
-    """Dropout whose draws are a function of a picture's key, the layer and the place in the map: counter-based.
+class KeyedDropout(nn.Dropout):
+    """Counter-based dropout: the mask is a function of image key, layer and position.
 
-    Without keys (outside a training step) it draws from torch's generator, as the layer that it replaces.
+    `keys` holds one int32 key per image, (B,). While it is None, outside a training
+    step, the layer draws from torch's generator, as the layer that it replaces. With
+    `whole_channels` it drops whole channels, as `nn.Dropout2d`.
     """
 
-    keys: Tensor | None = None  # not a buffer: it is no part of the network's state
+    keys: Tensor | None = None  # (B,) int32; not a buffer, so not part of the state dict
 
     def __init__(self, p: float, layer: int, whole_channels: bool) -> None:
         super().__init__(p)
         self.layer, self.whole_channels = layer, whole_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` (B, C, ...) with dropped values at 0 and the others / (1 - p)."""
         if not self.training or self.p == 0:
             return x
         if self.keys is None:
@@ -58,39 +72,32 @@ class PlacedDropout(nn.Dropout):
         return torch.where(keep, x / (1 - self.p), 0)
 
     def draws(self, keys: Tensor, shape: list[int]) -> Tensor:
-        """Uniform int32 of `shape`, whose first dimension is the pictures'."""
+        """Return uniform int32 values of `shape`; shape[0] is the number of images."""
         count = torch.Size(shape[1:]).numel()
-        mine = _scrambled(keys + self.layer).view(-1, 1)
+        seeds = _hash_int32(keys + self.layer).view(-1, 1)
         counters = torch.arange(count, dtype=torch.int32, device=keys.device) * _GOLDEN
-        return _scrambled(_scrambled(counters ^ mine) + mine).view(shape)
+        return _hash_int32(_hash_int32(counters ^ seeds) + seeds).view(shape)
 
 
-def place_dropout(module: nn.Module) -> nn.Module:
-    """Put a `PlacedDropout` in the place of every dropout inside `module`."""
-    found = [
+def replace_dropout(module: nn.Module) -> nn.Module:
+    """Replace every dropout layer in `module` by a `KeyedDropout`; return `module`."""
+    layers = [
         (parent, name)
         for parent in module.modules()
         for name, child in parent.named_children()
-        if _drops(child)
+        if isinstance(child, _DropoutNd)
     ]
-    for layer, (parent, name) in enumerate(found):
+    for layer, (parent, name) in enumerate(layers):
         old = getattr(parent, name)
-        setattr(
-            parent,
-            name,
-            PlacedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training),
-        )
+        new = KeyedDropout(old.p, layer, isinstance(old, nn.Dropout2d)).train(old.training)
+        setattr(parent, name, new)
     return module
-
-
-def _drops(module: nn.Module) -> bool:
-    return isinstance(module, _DropoutNd)
 
 
 @contextmanager
 def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
-    """Inside the block, forward passes of `module` drop what `keys` (B,) say."""
-    layers = [layer for layer in module.modules() if isinstance(layer, PlacedDropout)]
+    """Make the forward passes of `module` inside the block use `keys`, (B,) int32."""
+    layers = [layer for layer in module.modules() if isinstance(layer, KeyedDropout)]
     for layer in layers:
         layer.keys = keys
     try:
@@ -102,9 +109,11 @@ def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
 
 @contextmanager
 def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
-    """Inside the block, BatchNorms of `module` normalise as ever but leave their running statistics as they are.
+    """Keep the running statistics of `module`'s BatchNorms unchanged inside the block.
 
-    Autograd must keep what it keeps otherwise, or a block could not be computed again: so momentum 0 it is.
+    The layers still normalise by batch statistics. Momentum is set to 0 rather than
+    turning tracking off, because autograd must save the same tensors as in a normal
+    forward pass for activation checkpointing to work.
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -122,29 +131,31 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
-    """After the block, BatchNorms' running statistics that hold no number any more are again what they were before it.
+    """Restore running BatchNorm statistics that are no longer finite after the block.
 
-    An update that is left out would else spoil them for good: they never forget an infinity.
+    Every element that is infinite or NaN at the end gets the value it had at the start.
+    If a step with such values is skipped, they would otherwise stay in the running
+    averages forever.
     """
     norms = [
         child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)
     ]
-    statistics = [
+    stats = [
         each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None
     ]
-    if not statistics:
+    if not stats:
         yield
         return
-    before = torch.cat(statistics)
+    before = torch.cat(stats)
     yield
     with torch.no_grad():
-        now = torch.cat(statistics)
-        kept = torch.where(now.isfinite(), now, before).split([len(each) for each in statistics])
-        torch._foreach_copy_(statistics, kept)
+        after = torch.cat(stats)
+        kept = torch.where(after.isfinite(), after, before).split([len(each) for each in stats])
+        torch._foreach_copy_(stats, kept)
 
 
-class _MeanOverRanks(torch.autograd.Function):
-    """The mean of equal shares; its gradient is the mean too, since DDP divides by the number of ranks later."""
+class _MeanOverRanksFunction(torch.autograd.Function):
+    """Mean over ranks; its gradient is a mean too, as DDP averages over ranks later."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -158,47 +169,58 @@ class _MeanOverRanks(torch.autograd.Function):
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of every rank's `x`, differentiable any number of times; all ranks call it."""
-    return _MeanOverRanks.apply(x)
+    """Return the mean of `x` over all ranks, in the shape of `x`.
+
+    Every rank must call it. It is differentiable any number of times.
+    """
+    return _MeanOverRanksFunction.apply(x)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the equal shares of all ranks, for CPUs, where torch's own SyncBatchNorm does not run."""
+    """BatchNorm over the batches of all ranks, which must have the same size.
+
+    For CPUs, where torch's own SyncBatchNorm does not run.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) by channel; statistics are at least in float32."""
         if not self.training:
             return super().forward(x)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = mean_over_ranks(wide.mean((0, 2, 3)))
-        centred = wide - mean.view(-1, 1, 1)
+        x32 = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = mean_over_ranks(x32.mean((0, 2, 3)))
+        centred = x32 - mean.view(-1, 1, 1)
         variance = mean_over_ranks(centred.square().mean((0, 2, 3)))
         count = torch.distributed.get_world_size() * x.numel() // x.shape[1]
-        self._remember(mean, variance * (count / max(count - 1, 1)))
+        self._update_running_stats(mean, variance * (count / max(count - 1, 1)))
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centred * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
         assert self.momentum is not None
-        for buffer, now in ((self.running_mean, mean), (self.running_var, variance)):
+        for buffer, value in ((self.running_mean, mean), (self.running_var, variance)):
             assert buffer is not None
-            buffer.lerp_(now.to(buffer.dtype), self.momentum)
+            buffer.lerp_(value.to(buffer.dtype), self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
 
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with its BatchNorms counting over all processes: the same parameters and buffers by the same names."""
+    """Make the BatchNorm layers of `module` compute statistics over all processes.
+
+    Returns the converted module, with the same parameter and buffer names. With one
+    process nothing changes.
+    """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return module
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
-            child.__class__ = SyncBatchNorm2d  # the same state, another forward pass
+            child.__class__ = SyncBatchNorm2d  # same parameters and buffers, other forward()
     return module
 
 
 def mixes_images(module: nn.Module) -> bool:
-    """Whether what `module` makes of a picture depends on the others in its batch."""
+    """Return whether an output of `module` may depend on other images of the batch."""
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

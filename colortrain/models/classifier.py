@@ -1,4 +1,7 @@
-"""A small classifier of 32 px pictures, whose features stand in where no Inception weights are at hand."""
+"""A small classifier for 32 px images, used as a feature extractor.
+
+Its features are used for a Fréchet distance where no Inception weights are available.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] to logits (B, 10): a stem, a pooling and three residual blocks; 0.35 M parameters."""
+    """RGB (B, 3, H, W) in [0, 1] to logits (B, `classes`): 0.35 M parameters.
+
+    A stem with max pooling, three residual blocks and a linear layer.
+    """
 
     def __init__(self, width: int = 24, classes: int = 10) -> None:
         super().__init__()
@@ -24,15 +30,16 @@ class Classifier(nn.Module):
         self.head = nn.Linear(4 * width, classes)
 
     def features(self, rgb: Tensor) -> Tensor:
-        """(B, 4 width): the last maps, averaged over the picture."""
+        """Return the last feature maps, averaged over pixels: (B, 4 * width)."""
         return self.body(self.stem((rgb - 0.5) / 0.25)).mean((2, 3))
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Return logits (B, `classes`) of RGB (B, 3, H, W) in [0, 1]."""
         return self.head(self.features(rgb))
 
 
 class Block(nn.Module):
-    """conv - BN - ReLU - conv - BN, the input added, ReLU (He et al. 2016)."""
+    """conv - BN - ReLU - conv - BN, plus the input, then ReLU (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -43,10 +50,11 @@ class Block(nn.Module):
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        plain = inputs == outputs and stride == 1
+        identity = inputs == outputs and stride == 1
         self.shortcut = (
-            nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            nn.Identity() if identity else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         return (self.body(x) + self.shortcut(x)).relu()

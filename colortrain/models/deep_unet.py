@@ -1,4 +1,4 @@
-"""The deep U-Net of 3x3 convolutions with nearest-neighbour upsampling (drouilhet section 3.1, figure 6)."""
+"""The deep U-Net of 3x3 convolutions (drouilhet section 3.1, figure 6)."""
 
 from __future__ import annotations
 
@@ -10,48 +10,32 @@ from torch.nn import functional as F
 
 from colortrain.models.initialise import normal_init
 from colortrain.models.norms import Norm, make_norm, needs_bias
+from colortrain.models.unet_config import UNetConfigBase
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepUNetConfig:
-    """L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]: a block at full size, `levels` halvings, and the mirror image.
+class DeepUNetConfig(UNetConfigBase):
+    """A U-Net of 3x3 convolutions: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    With 64 base channels and 4 levels: 15,674,818 parameters (BatchNorm) and 1024 channels at 16x16 for 256 px.
-    The paper's text upsamples by nearest neighbour, its table 2 by transposed convolutions: the text is followed.
+    One block at full resolution, `levels` halvings, and a decoder that mirrors them.
+    With 64 base channels and 4 levels it has 15,674,818 parameters (BatchNorm) and 1024
+    channels at 16x16 for an image of 256 px. The paper's text upsamples by nearest
+    neighbour, its table 2 by transposed convolutions: this follows the text.
     """
 
-    base_channels: int = 64
     levels: int = 4
     norm: Norm = "batch"
 
-    def __post_init__(self) -> None:
-        if self.base_channels < 1 or self.levels < 1:
-            raise ValueError("base_channels and levels must be at least 1")
-
-    @property
-    def outputs(self) -> int:
-        """Channels of what it makes."""
-        return 2
-
-    def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot pass."""
-        if size % 2**self.levels:
-            fitting = max((level for level in range(1, 12) if size % 2**level == 0), default=0)
-            hint = (
-                f"set generator.levels={fitting}"
-                if fitting
-                else "choose a size that is a power of two"
-            )
-            raise ValueError(
-                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}"
-            )
-
     def channels(self) -> list[int]:
-        """Channels at full size and after each halving: doubling up to sixteen times the base."""
-        return [self.base_channels * min(2**level, 16) for level in range(self.levels + 1)]
+        """Return the channels per resolution: doubling up to 16 x `base_channels`."""
+        return self.doubling_channels(self.levels + 1, largest=16)
 
     def build(self) -> DeepUNet:
-        """The network, weights drawn from torch's global generator; the paper names no start, Isola's is taken."""
+        """Return the network; its weights are drawn from torch's global generator.
+
+        The paper does not specify the initialisation, so that of Isola et al. 2017 is
+        used.
+        """
         network = DeepUNet(self)
         normal_init(network)
         return network
@@ -66,6 +50,7 @@ class Block(nn.Module):
         self.norm = make_norm(norm, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         return self.norm(self.conv(x)).relu()
 
 
@@ -88,6 +73,7 @@ class DeepUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 2, 3, padding=1)
 
     def forward(self, L: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]."""
         skips = [self.encoder[0](L)]
         for down in self.encoder[1:]:
             skips.append(down(skips[-1]))

@@ -1,7 +1,8 @@
-"""nazeri's U-Nets with three channels out (section 3.1) and their critic (section 3.2), in TensorFlow's "same" padding.
+"""nazeri's three-channel U-Nets (section 3.1) and their critic (section 3.2).
 
-Layer plans are those of the authors' public code (github.com/ImagingLab/Colorizing-with-GANs, src/models.py), which the
-paper's text abridges. Where the two differ, the configs say what is read.
+The padding is TensorFlow's "same". Layer plans are those of the authors' public code
+(github.com/ImagingLab/Colorizing-with-GANs, src/models.py), which the paper describes
+only in part. Where the two differ, the config classes state which one is followed.
 """
 
 from __future__ import annotations
@@ -13,98 +14,87 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.models.norms import make_norm
+from colortrain.models.unet_config import UNetConfigBase, check_dropout
 
-_SLOPE = 0.2  # section 3.1
+_SLOPE = 0.2  # of LeakyReLU, section 3.1
 
 
 def same_conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A biased 4x4 convolution whose output is ceil(size / stride) high and wide, as TensorFlow's padding "same".
+    """Return a 4x4 convolution with bias and TensorFlow's padding "same".
 
-    At stride 1 four taps have no middle: three pixels are added, one before and two after.
+    Its output has height and width ceil(size / stride). At stride 1 a kernel of four
+    has no centre: three pixels are padded per dimension, one before and two after.
     """
     padding = nn.ZeroPad2d((1, 2, 1, 2)) if stride == 1 else nn.ZeroPad2d(1)
     return nn.Sequential(padding, nn.Conv2d(inputs, outputs, 4, stride=stride))
 
 
 def he_init(module: nn.Module) -> None:
-    """N(0, sqrt(2 / n)), n the connections that end in one output, and zero biases (He et al. 2015, equations 10, 12).
+    """Initialise convolutions as N(0, sqrt(2 / n)) with zero biases (He et al. 2015).
 
-    For a transposed convolution n is inputs * kernel^2 / stride^2: each output sees that many of its taps.
+    n is the number of connections that end in one output (equations 10 and 12). For a
+    transposed convolution it is inputs * kernel^2 / stride^2, since each output
+    receives only that many taps.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
-            spread = math.prod(child.stride) if isinstance(child, nn.ConvTranspose2d) else 1
-            connections = child.in_channels * math.prod(child.kernel_size) / spread
+            stride = math.prod(child.stride) if isinstance(child, nn.ConvTranspose2d) else 1
+            connections = child.in_channels * math.prod(child.kernel_size) / stride
             nn.init.normal_(child.weight, 0.0, math.sqrt(2 / connections))
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullyConvolutionalConfig:
-    """L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1]: a full-resolution layer, `levels` halvings, as many doublings.
+class FullyConvolutionalConfig(UNetConfigBase):
+    """A U-Net that predicts L too: L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1].
 
-    The decoder mirrors the encoder, and every encoder output but the last is a skip, the full-resolution one too.
-    CIFAR-10's (4 levels, `first_width` 2) has 16,654,851 parameters; Places' (7 levels, `first_width` 1) 42,023,811:
-    both end in 2x2 pixels, at 32 and at 256 px.
+    A layer at full resolution, `levels` halvings, and as many doublings. The decoder
+    mirrors the encoder, and every encoder output except the last is a skip connection,
+    including the one at full resolution. The CIFAR-10 network (4 levels, `first_width`
+    2) has 16,654,851 parameters, the Places365 network (7 levels, `first_width` 1)
+    42,023,811; both end in 2x2 pixels, at 32 and at 256 px.
 
-    The paper contradicts itself or its code twice. Section 3.3 has no BatchNorm in the first layer; the code, and
-    with it the counts above, has one: `first_norm=False` is the paper's (128 parameters fewer). Section 3.1 joins the
-    skip before BatchNorm and ReLU; the code joins it after them, so do we. Dropout stands "on several layers"
-    (section 3.2): after the first `dropout_blocks` decoder blocks.
+    The paper contradicts itself or its code twice. Section 3.3 has no BatchNorm in the
+    first layer; the code, and with it the counts above, has one: `first_norm=False` is
+    the paper's version (128 parameters fewer). Section 3.1 concatenates the skip before
+    BatchNorm and ReLU; the code concatenates it after them, and so does this network.
+    Section 3.2 places dropout "on several layers": here it follows the first
+    `dropout_blocks` decoder blocks.
     """
 
-    base_channels: int = 64
     levels: int = 4
-    first_width: int = (
-        2  # of the first halving, in base_channels; each next has twice as many, up to 8
-    )
+    first_width: int = 2  # channels after the first halving / base_channels; doubles up to 8
     first_norm: bool = True
     dropout: float = 0.5
     dropout_blocks: int = 2
 
+    min_bottleneck = 2  # BatchNorm needs more than one pixel per channel at batch size 1
+
     def __post_init__(self) -> None:
-        if min(self.base_channels, self.levels, self.first_width) < 1:
-            raise ValueError("base_channels, levels and first_width must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        super().__post_init__()
+        self.check_at_least(1, "first_width")
+        check_dropout(self.dropout)
 
     @property
     def outputs(self) -> int:
-        """Channels of what it makes: L, a and b."""
+        """Number of output channels: L, a and b."""
         return 3
 
-    def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot pass."""
-        step = 2**self.levels
-        if size % step or size < 2 * step:  # BatchNorm needs more than one pixel at the bottom
-            fitting = max(
-                (level for level in range(1, 12) if size % 2**level == 0 and size > 2**level),
-                default=0,
-            )
-            hint = (
-                f"set generator.levels={fitting}"
-                if fitting
-                else "choose a size that is a power of two"
-            )
-            raise ValueError(
-                f"{self.levels} levels need a size that is {step} times 2 or more, got {size}: {hint}"
-            )
-
     def channels(self) -> list[int]:
-        """Channels after the full-resolution layer and after each halving."""
+        """Return the channels of the full-resolution layer and after each halving."""
         widths = [min(self.first_width * 2**level, 8) for level in range(self.levels)]
         return [self.base_channels * width for width in (1, *widths)]
 
     def build(self) -> FullyConvolutional:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         network = FullyConvolutional(self)
         he_init(network)
         return network
 
 
 class Contract(nn.Module):
-    """4x4 convolution - [BatchNorm] - LeakyReLU; the result is also the skip."""
+    """4x4 convolution - [BatchNorm] - LeakyReLU; its result is also the skip."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: bool) -> None:
         super().__init__()
@@ -113,11 +103,15 @@ class Contract(nn.Module):
         self.activation = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
         return self.activation(self.norm(self.conv(x)))
 
 
 class Expand(nn.Module):
-    """4x4 transposed convolution of stride 2 - BatchNorm - ReLU [- dropout], then the skip beside it."""
+    """4x4 transposed convolution - BatchNorm - ReLU [- dropout], after the skip.
+
+    The convolution has stride 2.
+    """
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -126,6 +120,10 @@ class Expand(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Concatenate `skip` (B, C, 2 H, 2 W) and upsampled `x` (B, inputs, H, W).
+
+        The result is (B, C + outputs, 2 H, 2 W).
+        """
         return torch.cat([skip, self.dropout(self.norm(self.conv(x)).relu())], dim=1)
 
 
@@ -152,6 +150,7 @@ class FullyConvolutional(nn.Module):
         self.head = nn.Conv2d(2 * widths[0], 3, 1)
 
     def forward(self, L: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1]."""
         skips = [self.encoder[0](L)]
         for contract in self.encoder[1:]:
             skips.append(contract(skips[-1]))
@@ -163,29 +162,29 @@ class FullyConvolutional(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SameCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to a map of scores (logits) an eighth as high and wide.
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits (B, 1, H / 8, W / 8).
 
-    Widths 64, 128, 256, 512 at strides 2, 2, 2, 1, then one channel at stride 1: 2,767,553 parameters with 4 inputs, a
-    4x4 map at 32 px. BatchNorm but in the first and last layer (section 3.3). The paper's sigmoid (section 3.2) is in
-    the loss; its "series of stride 2" is the code's, whose last two layers have stride 1.
+    Widths 64, 128, 256, 512 at strides 2, 2, 2, 1, then one channel at stride 1:
+    2,767,553 parameters with 4 inputs, a 4x4 map at 32 px. BatchNorm in all but the
+    first and the last layer (section 3.3). The paper's sigmoid (section 3.2) is part of
+    the loss; its "series of stride 2" is that of the code, whose last two layers have
+    stride 1.
     """
 
     base_channels: int = 64
-    inputs: int = 4  # L and colour together
+    inputs: int = 4  # channels of L and colour together
 
     def __post_init__(self) -> None:
         if self.base_channels < 1 or self.inputs < 2:
             raise ValueError("base_channels must be at least 1 and inputs at least 2")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if three halvings do not fit into `size` pixels."""
+        """Raise `ValueError` if `size` cannot be halved three times."""
         if size % 8:
-            raise ValueError(
-                f"three halvings need a size divisible by 8, got {size}: choose such a size"
-            )
+            raise ValueError(f"SameCritic halves three times: {size} px is not divisible by 8")
 
     def build(self) -> SameCritic:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         network = SameCritic(self)
         he_init(network)
         return network
@@ -207,4 +206,8 @@ class SameCritic(nn.Module):
         )
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits.
+
+        The logits are (B, 1, H / 8, W / 8).
+        """
         return self.layers(torch.cat([L, colour], dim=1))

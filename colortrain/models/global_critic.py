@@ -1,4 +1,4 @@
-"""The critic that gives a whole picture one score (arun section II-D, figure 2)."""
+"""The critic that gives each image one score (arun section II-D, figure 2)."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to one score a picture, (B, 1), unbounded.
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to unbounded scores (B, 1).
 
-    With 64 base channels and 4 blocks: 2,757,057 parameters, 512 channels at 14 px for 224 px before the pooling.
-    The paper names no starting weights: PyTorch's own.
+    With 64 base channels and 4 blocks: 2,757,057 parameters and 512 channels at 14 px
+    for an image of 224 px before the pooling. The paper does not specify the weight
+    initialisation, so PyTorch's default is used.
     """
 
     base_channels: int = 64
     blocks: int = 4
-    inputs: int = 3  # L and colour together
+    inputs: int = 3  # channels of L and colour together
 
     def __post_init__(self) -> None:
         if self.base_channels < 1 or self.blocks < 1:
             raise ValueError("base_channels and blocks must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if InstanceNorm would be left with less than 2x2 pixels of a picture of `size`."""
+        """Raise `ValueError` if InstanceNorm would get less than 2x2 pixels."""
         if size // 2**self.blocks < 2:
             raise ValueError(
-                f"{self.blocks} blocks need at least {2 ** (self.blocks + 1)} px, got {size}"
+                f"blocks={self.blocks} needs a size of at least {2 ** (self.blocks + 1)} px, "
+                f"got {size}: set fewer critic.blocks"
             )
 
     def build(self) -> GlobalCritic:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         return GlobalCritic(self)
 
 
 class GlobalCritic(nn.Module):
-    """See `GlobalCriticConfig`. InstanceNorm treats pictures apart, so a penalty on one picture's score is its own."""
+    """See `GlobalCriticConfig`.
+
+    InstanceNorm does not mix images, so each image's gradient penalty depends on it
+    alone.
+    """
 
     def __init__(self, config: GlobalCriticConfig) -> None:
         super().__init__()
@@ -55,4 +61,5 @@ class GlobalCritic(nn.Module):
         self.head = nn.Linear(widths[-1], 1)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to scores (B, 1)."""
         return self.head(self.layers(torch.cat([L, colour], dim=1)).mean(dim=(2, 3)))

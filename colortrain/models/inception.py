@@ -1,6 +1,7 @@
-"""Inception-v3 as FID counts with: the network of 2015-12-05 with TensorFlow's habits, in torch-fidelity's layer names.
+"""The Inception-v3 of FID: TensorFlow's network of 2015-12-05.
 
-Szegedy et al. 2016 for the blocks; Heusel et al. 2017 took these weights, and every FID since is of them.
+The layer names are torch-fidelity's. The blocks are those of Szegedy et al. 2016;
+Heusel et al. 2017 used these weights, and so do all published FID values since.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colortrain.models.pretrained import INCEPTION, fill, load_weights
+from colortrain.models.pretrained import INCEPTION, load_matching, load_weights
 
-SIZE = 299  # pixels that pictures are scaled to
+SIZE = 299  # pixels: height and width to which images are resized
 
-# A branch: its layers' names with (channels, kernel, stride, padding); lists side by side split the branch at its end.
+# name, output channels, kernel, stride, padding; a branch is a list of these
 Layer = tuple[str, int, int | tuple[int, int], int, int | tuple[int, int]]
 _WIDE, _HIGH = ((1, 7), (0, 3)), ((7, 1), (3, 0))
 
@@ -40,7 +41,7 @@ _BLOCK_B = [[_conv("branch3x3", 384, 3, 0, 2)], _double(64, 2)]
 
 
 def _block_c(middle: int) -> list[list[Layer]]:
-    once = [
+    single = [
         _conv("branch7x7_1", middle),
         _seven("branch7x7_2", middle, _WIDE),
         _seven("branch7x7_3", 192, _HIGH),
@@ -53,7 +54,7 @@ def _block_c(middle: int) -> list[list[Layer]]:
     ]
     return [
         [_conv("branch1x1", 192)],
-        once,
+        single,
         [_conv("branch7x7dbl_1", middle), *twice],
         [_conv("branch_pool", 192)],
     ]
@@ -71,7 +72,7 @@ _BLOCK_D = [
 
 
 class Conv(nn.Module):
-    """Convolution without bias, BatchNorm with TensorFlow's epsilon, ReLU."""
+    """Convolution without bias, BatchNorm with TensorFlow's epsilon of 0.001, ReLU."""
 
     def __init__(self, inputs: int, layer: Layer) -> None:
         super().__init__()
@@ -80,12 +81,17 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H', W'), at least 0."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class Block(nn.Module):
-    """Branches side by side. The one named branch_pool averages its 3 x 3 surroundings first, without the padding
-    ("mean"); a block that halves the picture ("halve") has none, and joins the greatest of the surroundings instead."""
+    """Parallel branches, concatenated along the channels.
+
+    With `pool` "mean", the branch named branch_pool first averages 3x3 pixels,
+    excluding the padding. With "halve", the block halves height and width, has no such
+    branch, and concatenates a 3x3 max pooling of its input instead.
+    """
 
     def __init__(self, inputs: int, branches: list[list[Layer]], pool: str) -> None:
         super().__init__()
@@ -100,22 +106,25 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        found = []
+        """Map (B, inputs, H, W) to (B, self.outputs, H', W')."""
+        outputs = []
         for names in self.names:
-            y = _mean_around(x) if names[0] == "branch_pool" else x
+            y = _average_pool(x) if names[0] == "branch_pool" else x
             for name in names:
                 y = self.get_submodule(name)(y)
-            found.append(y)
-        return torch.cat([*found, F.max_pool2d(x, 3, 2)] if self.pool == "halve" else found, dim=1)
+            outputs.append(y)
+        return torch.cat(
+            [*outputs, F.max_pool2d(x, 3, 2)] if self.pool == "halve" else outputs, dim=1
+        )
 
 
-def _mean_around(x: Tensor) -> Tensor:
-    """The mean of each 3 x 3, without the padding."""
+def _average_pool(x: Tensor) -> Tensor:
+    """Return the means of 3x3 neighbourhoods, excluding the padding."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 class BlockE(nn.Module):
-    """The last two blocks: branches that split once more into a wide and a high half."""
+    """One of the last two blocks: two branches end in a 1x3 and a 3x1 convolution."""
 
     def __init__(self, inputs: int, pool: str) -> None:
         super().__init__()
@@ -136,8 +145,9 @@ class BlockE(nn.Module):
         self.pool, self.outputs = pool, 2048
 
     def forward(self, x: Tensor) -> Tensor:
-        # the greatest is a slip of the original that the weights were trained with
-        pooled = F.max_pool2d(x, 3, 1, 1) if self.pool == "max" else _mean_around(x)
+        """Map (B, inputs, H, W) to (B, 2048, H, W)."""
+        # max pooling is a mistake of the original that the weights were trained with
+        pooled = F.max_pool2d(x, 3, 1, 1) if self.pool == "max" else _average_pool(x)
         run = self.get_submodule
         three = run("branch3x3_1")(x)
         twice = run("branch3x3dbl_2")(run("branch3x3dbl_1")(x))
@@ -157,9 +167,11 @@ _POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
 
 
 class Inception(nn.Module):
-    """RGB of whole numbers 0 to 255, (B, 3, H, W) of any size, to pooled features (B, 2048) and logits (B, 1008).
+    """RGB (B, 3, H, W) to pooled features (B, 2048) and logits (B, 1008).
 
-    The logits are without the last layer's bias, as the inception score takes them. 23,885,392 parameters with it.
+    The input holds whole numbers from 0 to 255, at any size. The logits do not include
+    the last layer's bias, as in the inception score. 23,885,392 parameters with that
+    bias.
     """
 
     def __init__(self) -> None:
@@ -189,7 +201,8 @@ class Inception(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        x = (resized(rgb.float(), SIZE) - 128) / 128
+        """Return features (B, 2048) and logits (B, 1008) for `rgb` (B, 3, H, W)."""
+        x = (resize_tensorflow1(rgb.float(), SIZE) - 128) / 128
         for name in self.order:
             x = self.get_submodule(name)(x)
             x = F.max_pool2d(x, 3, 2) if name in _POOLED_AFTER else x
@@ -197,26 +210,32 @@ class Inception(nn.Module):
         return features, features @ self.fc.weight.T
 
 
-def resized(x: Tensor, size: int) -> Tensor:
-    """TensorFlow 1's bilinear scaling, which takes pixel i of the result from i x (input / size), without a half-pixel
-    shift and without smoothing: FID's numbers hang on it."""
+def resize_tensorflow1(x: Tensor, size: int) -> Tensor:
+    """Resize (B, C, H, W) to (B, C, size, size) bilinearly, as TensorFlow 1 does.
+
+    Output pixel i is read at i * (input / size), without a half-pixel shift and without
+    antialiasing. FID values depend on it.
+    """
     for dim in (2, 3):
         length = x.shape[dim]
-        place = torch.arange(size, dtype=torch.float32, device=x.device) * (length / size)
-        low = place.long()
-        high, share = (low + 1).clamp(max=length - 1), place - low
+        position = torch.arange(size, dtype=torch.float32, device=x.device) * (length / size)
+        low = position.long()
+        high, fraction = (low + 1).clamp(max=length - 1), position - low
         shape = [1, 1, size, 1] if dim == 2 else [1, 1, 1, size]
         first, second = x.index_select(dim, low), x.index_select(dim, high)
-        x = first + (second - first) * share.view(shape)
+        x = first + (second - first) * fraction.view(shape)
     return x
 
 
-def load_inception(weights: str, without: str) -> Inception:
-    """FID's network with `weights`: "imagenet" (torch-fidelity's file, downloaded once), a file's path, or "random".
+def load_inception(weights: str, alternative: str) -> Inception:
+    """Return FID's network with `weights`, in evaluation mode.
 
-    `without`: what an error tells to do in order to go without. Raises `UserError` if the weights cannot be had.
+    `weights` is "imagenet" (torch-fidelity's file, downloaded once), a file's path, or
+    "random" (always the same weights). `alternative` is the advice that an error
+    message ends with: how to do without the weights. Raises `UserError` if they cannot
+    be loaded.
     """
-    tensors = None if weights == "random" else load_weights(weights, INCEPTION, without)
+    tensors = None if weights == "random" else load_weights(weights, INCEPTION, alternative)
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(0)
         network = Inception()
@@ -224,5 +243,5 @@ def load_inception(weights: str, without: str) -> Inception:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     if tensors is not None:
-        fill(network, tensors, f"Inception from {weights}")
+        load_matching(network, tensors, f"Inception from {weights}")
     return network

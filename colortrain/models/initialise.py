@@ -1,4 +1,4 @@
-"""Starting weights."""
+"""Weight initialisation and parameter counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from torch import nn
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
-    """N(0, std) for convolutions, N(1, std) for BatchNorm weights, zero biases (Isola et al. 2017, section 6.2)."""
+    """Initialise as pix2pix: N(0, std) for weights, N(1, std) for BatchNorm weights.
+
+    Biases are zero (Isola et al. 2017, section 6.2).
+    """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(child.weight, 0.0, std)
@@ -18,5 +21,5 @@ def normal_init(module: nn.Module, std: float = 0.02) -> None:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,4 +1,7 @@
-"""Normalization layers by name, and the two of ProGAN (Karras et al. 2018, sections 3 and 4.2)."""
+"""Normalisation layers by name, and the two of ProGAN.
+
+(Karras et al. 2018, sections 3 and 4.2.)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ Norm = Literal["batch", "instance", "pixel", "none"]
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """BatchNorm (affine), InstanceNorm (not affine), PixelNorm or nothing, for (B, channels, H, W)."""
+    """Return the layer for (B, channels, H, W).
+
+    BatchNorm (affine), InstanceNorm (not affine), PixelNorm or, for "none", the
+    identity.
+    """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "pixel":
@@ -20,14 +27,18 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def needs_bias(kind: Norm) -> bool:
-    """Whether a convolution before this norm has use for a bias: not where the norm takes the mean away."""
+    """Return whether a convolution before this norm needs a bias.
+
+    It does not if the norm subtracts the mean, which removes the bias.
+    """
     return kind in ("pixel", "none")
 
 
 class PixelNorm(nn.Module):
-    """Divides each pixel's channels by their root mean square (drouilhet equation 5), without parameters.
+    """Divide each pixel's channels by their root mean square (drouilhet equation 5).
 
-    In float32 at least: in bfloat16 the squares keep 8 bits, in float16 1e-8 would be nothing.
+    It has no parameters. It is computed in float32 at least: bfloat16 keeps 8 bits of
+    the squares, and in float16 an epsilon of 1e-8 is 0.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:
@@ -35,27 +46,29 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = _widened(x)
-        return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.eps)).to(x.dtype)
+        """Map (B, C, H, W) to the same shape and dtype."""
+        x32 = _to_float32(x)
+        return (x32 * torch.rsqrt(x32.square().mean(dim=1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class MinibatchStddev(nn.Module):
-    """Appends one channel that holds the batch's mean standard deviation: (B, C, H, W) to (B, C + 1, H, W).
+    """Append one channel with the batch's mean standard deviation.
 
-    Drouilhet section 9.2, steps 1-4. The batch is the one this process holds: under data parallelism each rank sees
-    its own share (as in ProGAN's code, which groups by device), so the figure depends on batch_size / processes.
-    Equal pictures give exactly 0. Scores of one picture follow the others: beside a gradient penalty it blurs whose
-    gradient is penalised.
+    Drouilhet section 9.2, steps 1-4. The batch is the part of it that this process
+    holds: under data parallelism each rank computes its own (as ProGAN's code does,
+    which groups by device), so the value depends on batch_size / processes. Equal
+    images give exactly 0. The scores of one image depend on the others: with a gradient
+    penalty, the penalised gradient is no longer that of one image.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        variance = _widened(x).var(dim=0, correction=0)
-        spread = torch.where(
-            variance > 0, variance, 1
-        ).sqrt()  # the root has no slope at 0: keep it out of the graph
-        mean = torch.where(variance > 0, spread, 0).mean()
+        """Map (B, C, H, W) to (B, C + 1, H, W)."""
+        variance = _to_float32(x).var(dim=0, correction=0)
+        # sqrt has an infinite gradient at 0, so zeros are kept out of the graph
+        std = torch.where(variance > 0, variance, 1).sqrt()
+        mean = torch.where(variance > 0, std, 0).mean()
         return torch.cat([x, mean.to(x.dtype).expand(len(x), 1, *x.shape[2:])], dim=1)
 
 
-def _widened(x: Tensor) -> Tensor:
+def _to_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,7 @@
-"""The 70-pixel patch critic of pix2pix (nampouri appendix A.2; Isola et al. 2017, section 6.1.2)."""
+"""The 70-pixel patch critic of pix2pix.
+
+(nampouri appendix A.2; Isola et al. 2017, section 6.1.2.)
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from colortrain.models.norms import Norm, make_norm
 
 @dataclass(frozen=True, kw_only=True)
 class PatchCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to a map of scores (logits), each of which sees a patch.
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to a map of logits (B, 1, h, w).
 
-    With 64 base channels and 3 strided layers: 2,765,633 parameters, 70-pixel patches, a 30x30 map at 256 px.
+    Each logit has the receptive field of one patch. With 64 base channels and 3 strided
+    layers: 2,765,633 parameters, 70-pixel patches, a 30x30 map at 256 px.
     """
 
     base_channels: int = 64
     strided_layers: int = 3
-    inputs: int = 3  # L and colour together
+    inputs: int = 3  # channels of L and colour together
     norm: Norm = "batch"
 
     def __post_init__(self) -> None:
@@ -28,21 +32,26 @@ class PatchCriticConfig:
             raise ValueError("base_channels and strided_layers must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if no patch fits into a picture of `size` pixels."""
+        """Raise `ValueError` if no patch fits into a `size` x `size` image."""
         if size // 2**self.strided_layers < 3:
             raise ValueError(
-                f"{size} px leave no patch after {self.strided_layers} halvings; use fewer strided_layers"
+                f"strided_layers={self.strided_layers} leaves no patch in an image of {size} px: "
+                "set fewer critic.strided_layers"
             )
 
     def build(self) -> PatchCritic:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         network = PatchCritic(self)
         normal_init(network)
         return network
 
 
 class PatchCritic(nn.Module):
-    """See `PatchCriticConfig`. Strides 2, 2, 2, 1, 1: figure 15's 512@16x16 to 1@30x30 cannot be."""
+    """See `PatchCriticConfig`.
+
+    The strides are 2, 2, 2, 1, 1: figure 15's step from 512@16x16 to 1@30x30 is
+    impossible.
+    """
 
     def __init__(self, config: PatchCriticConfig) -> None:
         super().__init__()
@@ -69,4 +78,5 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to (B, 1, h, w)."""
         return self.layers(torch.cat([L, colour], dim=1))

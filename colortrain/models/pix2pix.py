@@ -1,4 +1,7 @@
-"""The pix2pix U-Net generator (nampouri appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1)."""
+"""The pix2pix U-Net generator.
+
+(nampouri appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1.)
+"""
 
 from __future__ import annotations
 
@@ -8,57 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.models.initialise import normal_init
+from colortrain.models.unet_config import UNetConfigBase, check_dropout
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]: `levels` halvings down to a bottleneck, mirrored up, skips between.
+class UNetConfig(UNetConfigBase):
+    """A pix2pix U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    With 64 base channels and 8 levels: 54,410,370 parameters, a 1x1 bottleneck at 256 px.
+    The encoder halves the image `levels` times, the decoder mirrors it, and skip
+    connections join the two. With 64 base channels and 8 levels it has 54,410,370
+    parameters and a 1x1 bottleneck at 256 px.
     """
 
-    base_channels: int = 64
     levels: int = 8
     dropout: float = 0.5  # in the first `dropout_blocks` decoder blocks
     dropout_blocks: int = 3
 
+    min_halvings = 2
+
     def __post_init__(self) -> None:
-        if self.base_channels < 1 or self.levels < 2:
-            raise ValueError("base_channels must be at least 1 and levels at least 2")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-
-    @property
-    def outputs(self) -> int:
-        """Channels of what it makes."""
-        return 2
-
-    def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot pass."""
-        if size % 2**self.levels:
-            fitting = max((level for level in range(2, 12) if size % 2**level == 0), default=0)
-            hint = (
-                f"set generator.levels={fitting}"
-                if fitting
-                else "choose a size that is a power of two"
-            )
-            raise ValueError(
-                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}: {hint}"
-            )
+        super().__post_init__()
+        check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Channels after each encoder level: doubling up to eight times the base."""
-        return [self.base_channels * min(2**level, 8) for level in range(self.levels)]
+        """Return the channels after each encoder level: doubling up to 8 x the base."""
+        return self.doubling_channels(self.levels, largest=8)
 
     def build(self) -> UNet:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         network = UNet(self)
         normal_init(network)
         return network
 
 
 class Down(nn.Module):
-    """[LeakyReLU] - 4x4 convolution of stride 2 - [BatchNorm]; the result, not yet activated, is also the skip."""
+    """[LeakyReLU] - 4x4 convolution of stride 2 - [BatchNorm].
+
+    The result, before the next activation, is also the skip connection.
+    """
 
     def __init__(self, inputs: int, outputs: int, first: bool = False, last: bool = False) -> None:
         super().__init__()
@@ -67,6 +57,7 @@ class Down(nn.Module):
         self.norm = nn.Identity() if first or last else nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / 2, W / 2)."""
         return self.norm(self.conv(self.activation(x)))
 
 
@@ -80,6 +71,7 @@ class Up(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         return self.dropout(self.norm(self.conv(x.relu())))
 
 
@@ -106,6 +98,7 @@ class UNet(nn.Module):
         self.head = nn.ConvTranspose2d(2 * widths[0], 2, 4, stride=2, padding=1)
 
     def forward(self, L: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]."""
         skips = [self.encoder[0](L)]
         for down in self.encoder[1:]:
             skips.append(down(skips[-1]))

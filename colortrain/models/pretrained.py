@@ -1,6 +1,7 @@
-"""Weights that others trained: torchvision's published files by name, or a file of the user's; nothing is unpickled.
+"""Pretrained weights: torchvision's published files by name, or a user's file.
 
-Only a fresh run asks for them: `config.build()` never does, so that a checkpoint, a dry run or an export needs none.
+Nothing is unpickled. Only a new run loads them: `config.build()` never does, so a
+checkpoint, a dry run or an export needs none.
 """
 
 from __future__ import annotations
@@ -24,50 +25,66 @@ from shards.files import sha256_of
 
 @runtime_checkable
 class Pretrainable(Protocol):
-    """A network's config that knows of weights to start from; the trainer asks for them where a run begins."""
+    """A network config with pretrained weights; the trainer loads them in a new run."""
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load the weights into `network`, which `build()` made; raises `UserError` if they cannot be had."""
+        """Load the weights into `network`, a result of `build()`.
+
+        Raises `UserError` if they cannot be loaded.
+        """
 
 
 @dataclass(frozen=True)
-class Published:
-    """A state dict on the web; its name ends in the first digits of its SHA-256, as torchvision names its files."""
+class PublishedWeights:
+    """A state dict to download.
+
+    Its file name ends in the first digits of its SHA-256, as torchvision's file names
+    do.
+    """
 
     url: str
 
     @property
     def file(self) -> Path:
-        """Where torch.hub keeps it."""
+        """The path where torch.hub stores it."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
     @property
-    def digits(self) -> str:
-        """The digits its SHA-256 begins with."""
+    def hash_prefix(self) -> str:
+        """The first digits of its SHA-256."""
         return self.file.stem.rpartition("-")[2]
 
 
-RESNET18 = Published("https://download.pytorch.org/models/resnet18-f37072fd.pth")  # IMAGENET1K_V1
-INCEPTION = Published(  # TensorFlow's of 2015-12-05, as torch-fidelity converted them
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+# ResNet-18 and VGG-16: torchvision's IMAGENET1K_V1
+RESNET18 = PublishedWeights("https://download.pytorch.org/models/resnet18-f37072fd.pth")
+VGG16 = PublishedWeights("https://download.pytorch.org/models/vgg16-397923af.pth")
+# TensorFlow's weights of 2015-12-05, converted by torch-fidelity
+INCEPTION = PublishedWeights(
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
 )
-VGG16 = Published("https://download.pytorch.org/models/vgg16-397923af.pth")  # IMAGENET1K_V1
 
 
-def load_weights(name: str, published: Published, without: str) -> dict[str, Tensor]:
-    """The tensors of `name`: "imagenet" (`published`, downloaded once), or the path of a .safetensors or .pth file.
+def load_weights(name: str, published: PublishedWeights, alternative: str) -> dict[str, Tensor]:
+    """Return the tensors of `name` on the CPU, by name.
 
-    `without` is what an error tells to write in order to do without them. Raises `UserError`.
+    `name` is "imagenet" (`published`, downloaded once) or the path of a .safetensors or
+    .pth file. `alternative` is the advice that an error message ends with: how to do
+    without the weights. Raises `UserError` if they cannot be downloaded or read.
     """
-    return _fetch(published, without) if name == "imagenet" else _read(Path(name), without)
+    return (
+        _download(published, alternative) if name == "imagenet" else _read(Path(name), alternative)
+    )
 
 
-def _fetch(published: Published, without: str) -> dict[str, Tensor]:
+def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor]:
     file = published.file
-    with nullcontext() if file.is_file() else _turns(file):  # a shared cache may be read-only
-        if file.is_file() and not sha256_of(file).startswith(published.digits):
+    # no lock where the file exists: a shared cache may be read-only
+    with nullcontext() if file.is_file() else _exclusive_lock(file):
+        if file.is_file() and not sha256_of(file).startswith(published.hash_prefix):
             raise UserError(
-                f"{file} is damaged: its SHA-256 does not begin with {published.digits}; delete the file"
+                f"{file} is damaged: its SHA-256 does not begin with {published.hash_prefix}; "
+                "delete the file"
             )
         try:
             return torch.hub.load_state_dict_from_url(
@@ -77,19 +94,17 @@ def _fetch(published: Published, without: str) -> dict[str, Tensor]:
                 check_hash=True,
                 weights_only=True,
             )
-        except (
-            OSError,
-            RuntimeError,
-            HTTPException,
-        ) as error:  # no network; a download that is not what it should be
+        # no network, or a download with another SHA-256
+        except (OSError, RuntimeError, HTTPException) as error:
             raise UserError(
-                f"cannot download {file.name} ({_first_line(error)}): put the file into {file.parent}, or {without}"
+                f"cannot download {file.name} ({_first_line(error)}): "
+                f"put the file into {file.parent}, or {alternative}"
             ) from None
 
 
 @contextmanager
-def _turns(file: Path) -> Iterator[None]:
-    """One process of a machine after the other, so that the first downloads for all."""
+def _exclusive_lock(file: Path) -> Iterator[None]:
+    """Lock `file` on this machine, so that one process downloads for all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:
@@ -99,39 +114,44 @@ def _turns(file: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _read(path: Path, without: str) -> dict[str, Tensor]:
+def _read(path: Path, alternative: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(
-            f"no weights file {path}: give imagenet, the path of a .safetensors or .pth file, or {without}"
+            f"no weights file {path}: give imagenet or the path of a .safetensors or .pth file, "
+            f"or {alternative}"
         )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in a dozen ways
-        raise UserError(f"{path} holds no weights that load safely: {_first_line(error)}") from None
+    except Exception as error:  # which class depends on how the file is damaged
+        raise UserError(f"cannot load weights safely from {path}: {_first_line(error)}") from None
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load the tensors that `module` has names for; raises `UserError` naming what is missing or of another shape.
+def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load those tensors that `module` has names for; `where` names their source.
 
-    Counters of BatchNorm may be missing: published files are older than they are.
+    Raises `UserError` naming a tensor that is missing or has another shape. Counters of
+    BatchNorm may be missing: published files are older than they are.
     """
-    mine = module.state_dict()
-    needed = [name for name in mine if not name.endswith("num_batches_tracked")]
+    own = module.state_dict()
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise UserError(
-            f"{where} lacks {len(missing)} of {len(needed)} tensors, {missing[0]} first"
+            f"{where} lacks {len(missing)} of {len(needed)} tensors, the first is {missing[0]}"
         )
-    wrong = [name for name in mine if name in tensors and tensors[name].shape != mine[name].shape]
-    if wrong:
-        name = wrong[0]
+    mismatched = [
+        name for name in own if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if mismatched:
+        name = mismatched[0]
         raise UserError(
-            f"{where}: {name} is {tuple(tensors[name].shape)}, the network's is {tuple(mine[name].shape)}"
+            f"{where}: {name} has shape {tuple(tensors[name].shape)}, "
+            f"the network expects {tuple(own[name].shape)}"
         )
-    module.load_state_dict({name: tensors[name] for name in mine if name in tensors}, strict=False)
+    module.load_state_dict({name: tensors[name] for name in own if name in tensors}, strict=False)

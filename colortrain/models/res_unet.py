@@ -1,4 +1,4 @@
-"""The ResU-Net generator: residual blocks in a U-Net, bilinear on the way up (arun section II-C, figure 1)."""
+"""The ResU-Net generator: a U-Net of residual blocks (arun section II-C, figure 1)."""
 
 from __future__ import annotations
 
@@ -8,51 +8,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colortrain.models.unet_config import UNetConfigBase, check_dropout
+
 
 @dataclass(frozen=True, kw_only=True)
-class ResUNetConfig:
-    """L (B, 1, H, W) to ab (B, 2, H, W), not bounded: `levels` residual blocks with poolings between, a bridge, back.
+class ResUNetConfig(UNetConfigBase):
+    """A residual U-Net: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
 
-    With 64 base channels and 3 levels: 8,216,194 parameters, a bridge of 512 channels at 28 px for 224 px (figure 1).
-    The paper names no starting weights: PyTorch's own.
+    `levels` residual encoder blocks with pooling between them, a bridge, and the
+    decoder. With 64 base channels and 3 levels it has 8,216,194 parameters and a bridge
+    of 512 channels at 28 px for an image of 224 px (figure 1). The paper does not
+    specify the weight initialisation, so PyTorch's default is used.
     """
 
-    base_channels: int = 64
-    levels: int = 3  # encoder blocks above the bridge, each followed by a pooling
+    levels: int = 3  # encoder blocks above the bridge, each followed by pooling
     dropout: float = 0.2  # of whole channels, after each encoder block and the bridge
 
+    min_bottleneck = 2  # BatchNorm needs more than one pixel per channel at batch size 1
+
     def __post_init__(self) -> None:
-        if self.base_channels < 1 or self.levels < 1:
-            raise ValueError("base_channels and levels must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-
-    @property
-    def outputs(self) -> int:
-        """Channels of what it makes."""
-        return 2
-
-    def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot pass, or leaves BatchNorm a single pixel."""
-        step = 2**self.levels
-        if size % step or size < 2 * step:
-            raise ValueError(
-                f"{self.levels} levels need a size that is {step} times 2 or more, got {size}"
-            )
+        super().__post_init__()
+        check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Channels of each encoder block and the bridge: 64, 128, 256, 512."""
-        return [self.base_channels * 2**level for level in range(self.levels + 1)]
+        """Return the channels of each encoder block and of the bridge."""
+        return self.doubling_channels(self.levels + 1)
 
     def build(self) -> ResUNet:
-        """The network, weights drawn from torch's global generator."""
+        """Return the network; its weights are drawn from torch's global generator."""
         return ResUNet(self)
 
 
 class ResBlock(nn.Module):
-    """3x3 conv - BN - ReLU - 3x3 conv - BN, a 1x1 projection added, then ReLU (section II-C items 1 and 4).
+    """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    The text says "identity shortcut", but every block changes the number of channels: hence the projection.
+    Section II-C, items 1 and 4. The text says "identity shortcut", but every block
+    changes the number of channels: hence the projection.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -67,11 +58,16 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H, W), at least 0."""
         return (self.body(x) + self.shortcut(x)).relu()
 
 
 class ResUNet(nn.Module):
-    """See `ResUNetConfig`. A skip carries what leaves its encoder block, dropout included; the decoder has none."""
+    """See `ResUNetConfig`.
+
+    A skip connection carries the output of its encoder block after dropout; the decoder
+    has no dropout. Upsampling is bilinear.
+    """
 
     def __init__(self, config: ResUNetConfig) -> None:
         super().__init__()
@@ -89,6 +85,7 @@ class ResUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, L: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) to ab (B, 2, H, W), unbounded."""
         x, skips = L, []
         for block in self.encoder:
             skips.append(block(x))

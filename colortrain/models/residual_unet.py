@@ -1,4 +1,7 @@
-"""The U-Net of pre-activation residual blocks that judges which colours are likely, and mixes them: ours."""
+"""A U-Net of pre-activation residual blocks that predicts a distribution over colours.
+
+The architecture is this project's own.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +14,71 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colortrain.models.unet_config import UNetConfigBase
 from shards.color import lab_to_rgb, rgb_to_lab
 
-SPACING = 10.0  # ab units between colours, as Zhang et al. 2016, section 2.1
-_LARGEST = 110  # of |a| and |b| on the grid
-_GROUP = 8  # channels that share a norm
+SPACING = 10.0  # distance of grid colours in ab units (Zhang et al. 2016, section 2.1)
+_LARGEST = 110  # largest |a| and |b| on the grid
+_GROUP = 8  # channels per normalisation group
 
 
 @lru_cache(maxsize=1)
 def colours_in_gamut() -> np.ndarray:
-    """Points of the ab grid that some L in 0 ... 100 shows in sRGB: float32 (Q, 2), in CIELAB units.
+    """Return the points of the ab grid that are in the sRGB gamut: float32 (Q, 2).
 
-    A colour counts if clipping to sRGB moves it by less than half the spacing.
+    CIELAB units. A colour counts if, for some L in 0..100, clipping to sRGB changes a
+    and b by less than half the spacing.
     """
-    line = np.arange(-_LARGEST, _LARGEST + 1, SPACING, dtype=np.float32)
-    L, a, b = np.meshgrid(np.arange(0, 101, 5, dtype=np.float32), line, line, indexing="ij")
+    axis = np.arange(-_LARGEST, _LARGEST + 1, SPACING, dtype=np.float32)
+    L, a, b = np.meshgrid(np.arange(0, 101, 5, dtype=np.float32), axis, axis, indexing="ij")
     lab = np.stack([L, a, b]).reshape(3, len(L), -1)
-    back = rgb_to_lab(lab_to_rgb(lab))
-    seen = (np.abs(back[1:] - lab[1:]).max(0) < SPACING / 2).any(0)
-    return lab[1:, 0, seen].T.copy()
+    round_trip = rgb_to_lab(lab_to_rgb(lab))
+    in_gamut = (np.abs(round_trip[1:] - lab[1:]).max(0) < SPACING / 2).any(0)
+    return lab[1:, 0, in_gamut].T.copy()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResidualUNetConfig:
-    """L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110: `levels` halvings, and back, sums for skips.
+class ResidualUNetConfig(UNetConfigBase):
+    """A U-Net over a colour grid: L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) / 110.
 
-    At every pixel the network weighs the grid's colours (logits over Q of them); ab is their mean under the softmax at
-    `temperature` (Zhang et al. 2016, equation 5: 1 is the mean, towards 0 the likeliest). In training mode `logits`
-    holds the last pass's, for `ColourBins`. Half the time goes into the last convolution's 3 x 3, and it is worth it.
+    The network halves the image `levels` times and adds the skip connections instead of
+    concatenating them. At every pixel it predicts logits over the Q colours of the
+    grid; ab is the mean of these colours under the softmax at `temperature` (Zhang et
+    al. 2016, equation 5: at 1 it is the mean, towards 0 the most likely colour). In
+    training mode the attribute `logits` keeps those of the last forward pass for the
+    `ColourBins` loss. The final 3x3 convolution takes half of the time; the quality
+    justifies it.
     """
 
-    base_channels: int = 64
     levels: int = 3
-    widest: int = 8  # times base_channels, at most
-    blocks: int = 1  # residual blocks at each size, on the way down and on the way up
+    widest: int = 8  # largest number of channels, as a multiple of base_channels
+    blocks: int = 1  # residual blocks at each resolution, in the encoder and in the decoder
     temperature: float = 0.4
 
     def __post_init__(self) -> None:
-        if min(self.base_channels, self.levels, self.widest, self.blocks) < 1:
-            raise ValueError("base_channels, levels, widest and blocks must be at least 1")
+        super().__post_init__()
+        self.check_at_least(1, "widest", "blocks")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
-    @property
-    def outputs(self) -> int:
-        """Channels of what it makes."""
-        return 2
-
-    def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot pass."""
-        if size % 2**self.levels:
-            raise ValueError(
-                f"{self.levels} levels need a size divisible by {2**self.levels}, got {size}"
-            )
-
     def channels(self) -> list[int]:
-        """Channels at full size and after each halving."""
-        return [self.base_channels * min(2**level, self.widest) for level in range(self.levels + 1)]
+        """Return the channels at full resolution and after each halving."""
+        return self.doubling_channels(self.levels + 1, largest=self.widest)
 
     def build(self) -> ResidualUNet:
-        """The network, weights drawn from torch's global generator; every block begins as the identity."""
+        """Return the network; its weights are drawn from torch's global generator.
+
+        Every residual block is initialised as the identity.
+        """
         return ResidualUNet(self)
 
 
 class ResidualBlock(nn.Module):
-    """norm - ReLU - 3x3 - norm - ReLU - 3x3, added to its input (He et al. 2016, "Identity mappings"); begins as 0."""
+    """norm - ReLU - 3x3 - norm - ReLU - 3x3, added to its input.
+
+    He et al. 2016, "Identity Mappings in Deep Residual Networks". The last convolution
+    starts at 0.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,15 +90,19 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        for begun in self.body[-1].parameters():
-            nn.init.zeros_(begun)
+        for parameter in self.body[-1].parameters():  # the block starts as the identity
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
         return x + self.body(x)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Norms of about eight channels of one picture: no batch is needed, and small ones may be taken."""
+    """Return a GroupNorm with about eight channels per group.
+
+    It does not depend on the other images, so batches may be small.
+    """
     groups = next(
         count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0
     )
@@ -106,9 +113,7 @@ class ResidualUNet(nn.Module):
     """See `ResidualUNetConfig`."""
 
     colours: Tensor
-    logits: Tensor | None = (
-        None  # (B, Q, H, W) of the last pass in training mode; no part of the state
-    )
+    logits: Tensor | None = None  # (B, Q, H, W), of the last forward pass in training mode
 
     def __init__(self, config: ResidualUNetConfig) -> None:
         super().__init__()
@@ -118,20 +123,23 @@ class ResidualUNet(nn.Module):
         )
         widths = config.channels()
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(stack(width, config.blocks) for width in widths)
+        self.encoder = nn.ModuleList(residual_blocks(width, config.blocks) for width in widths)
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(
             nn.Conv2d(wide, deep, 3, stride=2, padding=1) for wide, deep in pairs
         )
         self.up = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))
-        self.decoder = nn.ModuleList(stack(wide, config.blocks) for wide, _ in reversed(pairs))
+        self.decoder = nn.ModuleList(
+            residual_blocks(wide, config.blocks) for wide, _ in reversed(pairs)
+        )
         self.norm = group_norm(widths[0])
         self.head = nn.Conv2d(widths[0], len(self.colours), 3, padding=1)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, L: Tensor) -> Tensor:
-        x = self.stem(torch.cat([L, places(L)], dim=1))
+        """Map L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110."""
+        x = self.stem(torch.cat([L, coordinate_channels(L)], dim=1))
         skips = []
         for block, down in zip(self.encoder, self.down, strict=False):
             skips.append(block(x))
@@ -146,13 +154,17 @@ class ResidualUNet(nn.Module):
         return (self.colours.T.to(likely.dtype) @ likely.flatten(2)).unflatten(2, L.shape[2:])
 
 
-def stack(channels: int, blocks: int) -> nn.Sequential:
-    """Residual blocks one after the other."""
+def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
+    """Return `blocks` residual blocks in sequence."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
-def places(L: Tensor) -> Tensor:
-    """Row and column of each pixel in [-1, 1], (B, 2, H, W): skies are above (Liu et al. 2018, CoordConv)."""
+def coordinate_channels(L: Tensor) -> Tensor:
+    """Return row and column of each pixel in [-1, 1], (B, 2, H, W), for L (B, 1, H, W).
+
+    They tell the network where in the image it is, for instance that skies are at the
+    top (Liu et al. 2018, CoordConv).
+    """
     batch, _, height, width = L.shape
     rows = torch.linspace(-1, 1, height, device=L.device, dtype=L.dtype).view(1, 1, height, 1)
     columns = torch.linspace(-1, 1, width, device=L.device, dtype=L.dtype).view(1, 1, 1, width)

@@ -1,4 +1,7 @@
-"""The U-Net generator around a ResNet-18 trained on ImageNet (nampouri section 4.2, appendix A.2, figures 12-13)."""
+"""The U-Net generator around a ResNet-18 trained on ImageNet.
+
+(nampouri section 4.2, appendix A.2, figures 12-13.)
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from colortrain.models.initialise import normal_init
-from colortrain.models.pretrained import RESNET18, fill, load_weights
+from colortrain.models.pretrained import RESNET18, load_matching, load_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18UNetConfig:
-    """L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]: ResNet-18 less its head down, transposed convolutions up.
+    """L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1], with a ResNet-18 as the encoder.
 
-    With 64 base channels: 14,720,578 parameters, 11,176,512 of them the encoder's. `pretrained`: where a fresh run
-    takes the encoder's weights from: "imagenet" (torchvision's published file), the path of a .safetensors or .pth
-    file in torchvision's layout, or none (He's start).
+    The encoder is ResNet-18 without its head, the decoder consists of transposed
+    convolutions. With 64 base channels the network has 14,720,578 parameters, of which
+    11,176,512 are in the encoder. `pretrained` names the encoder's weights for a new
+    run: "imagenet" (torchvision's published file), the path of a .safetensors or .pth
+    file in torchvision's layout, or None for He's initialisation.
     """
 
     base_channels: int = 64
@@ -30,37 +35,44 @@ class ResNet18UNetConfig:
 
     @property
     def outputs(self) -> int:
-        """Channels of what it makes."""
+        """Number of output channels: a and b."""
         return 2
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels, or ImageNet's weights, cannot fit."""
+        """Raise `ValueError` if `size` or the pretrained weights do not fit."""
         if size % 32:
             raise ValueError(
-                f"ResNet-18 halves five times and needs a size divisible by 32, got {size}"
+                f"ResNet-18 halves five times: it needs a size divisible by 32, got {size}"
             )
         if self.pretrained == "imagenet" and self.base_channels != 64:
             raise ValueError(
-                f"ImageNet's weights have 64 base channels, not {self.base_channels}: set generator.pretrained=none"
+                f"the ImageNet weights have 64 base channels, not {self.base_channels}: "
+                "set generator.pretrained=none"
             )
 
     def build(self) -> ResNet18UNet:
-        """The network, weights drawn from torch's global generator: He's start for the encoder, Isola's above it."""
+        """Return the network; its weights are drawn from torch's global generator.
+
+        He's initialisation for the encoder, that of Isola et al. for the decoder.
+        """
         network = ResNet18UNet(self)
         normal_init(network)
         _he_init(network.encoder)
         return network
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load `pretrained` into the encoder; raises `UserError` if it cannot be had or does not fit."""
+        """Load `pretrained` into the encoder.
+
+        Raises `UserError` if the weights cannot be loaded or do not fit.
+        """
         assert isinstance(network, ResNet18UNet)
         if self.pretrained not in (None, "none"):
             tensors = load_weights(self.pretrained, RESNET18, "--set generator.pretrained=none")
-            fill(network.encoder, tensors, f"generator.pretrained={self.pretrained}")
+            load_matching(network.encoder, tensors, f"generator.pretrained={self.pretrained}")
 
 
 def _he_init(module: nn.Module) -> None:
-    """He et al. 2015, fan out, and plain BatchNorms: what torchvision's training started from."""
+    """Initialise as torchvision did: He et al. 2015, fan out; BatchNorm at 1."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
@@ -69,7 +81,10 @@ def _he_init(module: nn.Module) -> None:
 
 
 class BasicBlock(nn.Module):
-    """3x3 - BatchNorm - ReLU - 3x3 - BatchNorm, plus its input, then ReLU (He et al. 2016, figure 5 left)."""
+    """3x3 - BatchNorm - ReLU - 3x3 - BatchNorm, plus its input, then ReLU.
+
+    (He et al. 2016, figure 5 left.)
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -84,15 +99,13 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride), at least 0."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return (self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + shortcut).relu()
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 less pooling and classifier; names and shapes of its tensors are torchvision's.
-
-    (B, 3, H, W) to five maps: half size (the stem), then a quarter to a thirty-second (layers 1 to 4).
-    """
+    """ResNet-18 without pooling and classifier; tensor names are torchvision's."""
 
     def __init__(self, base_channels: int = 64) -> None:
         super().__init__()
@@ -105,6 +118,10 @@ class ResNet18(nn.Module):
         self.layer4 = _layer(widths[2], widths[3], stride=2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) to five feature maps.
+
+        The first is the stem's at H / 2; those of layers 1 to 4 are at H / 4 to H / 32.
+        """
         stem = self.bn1(self.conv1(x)).relu()
         maps = [stem, self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1))]
         for layer in (self.layer2, self.layer3, self.layer4):
@@ -117,7 +134,7 @@ def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Up(nn.Module):
-    """ReLU - 4x4 transposed convolution of stride 2 - BatchNorm (figure 13), without dropout."""
+    """ReLU - 4x4 transposed convolution of stride 2 - BatchNorm (figure 13)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -125,11 +142,15 @@ class Up(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         return self.norm(self.conv(x.relu()))
 
 
 class ResNet18UNet(nn.Module):
-    """See `ResNet18UNetConfig`. L stands in for R, G and B as it is (equation 12), not normalised as ImageNet's."""
+    """See `ResNet18UNetConfig`.
+
+    L is used for R, G and B unchanged (equation 12), without ImageNet's normalisation.
+    """
 
     def __init__(self, config: ResNet18UNetConfig) -> None:
         super().__init__()
@@ -141,6 +162,7 @@ class ResNet18UNet(nn.Module):
         self.head = nn.ConvTranspose2d(2 * base, 2, 4, stride=2, padding=1)
 
     def forward(self, L: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]."""
         skips = self.encoder(L.expand(-1, 3, -1, -1))
         x = skips.pop()
         for up in self.decoder:

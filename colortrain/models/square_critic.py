@@ -1,4 +1,7 @@
-"""A patch critic whose map has one score for every square of the picture: 16x16 at 256 px (drouilhet section 3.1)."""
+"""A patch critic with one score per square of the image (drouilhet section 3.1).
+
+Its map is 16x16 at 256 px.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,17 @@ from colortrain.models.norms import MinibatchStddev, Norm, make_norm, needs_bias
 
 @dataclass(frozen=True, kw_only=True)
 class SquareCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits (B, 1, H / 2^depth, W / 2^depth).
+    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits.
 
-    With 64 base channels and depth 4: 2,765,633 parameters with BatchNorm, a 16x16 map at 256 px. Section 3.1 tried
-    depths 3 (weak), 4 and 5 (overpowering). `minibatch_stddev` adds a channel before the last layer (section 9.2).
+    The map of logits is (B, 1, H / 2^depth, W / 2^depth). With 64 base channels and
+    depth 4: 2,765,633 parameters with BatchNorm, a 16x16 map at 256 px. Section 3.1
+    tried depths 3 (weak), 4 and 5 (overpowering). `minibatch_stddev` adds a channel
+    before the last layer (section 9.2).
     """
 
     base_channels: int = 64
     depth: int = 4
-    inputs: int = 3  # L and colour together
+    inputs: int = 3  # channels of L and colour together
     norm: Norm = "batch"
     minibatch_stddev: bool = False
 
@@ -31,23 +36,30 @@ class SquareCriticConfig:
             raise ValueError("base_channels and depth must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if a picture of `size` pixels cannot be divided into squares."""
-        least = 2 if self.norm == "instance" else 1  # the norm of a single pixel is always 0
+        """Raise `ValueError` if `size` cannot be divided into squares."""
+        least = 2 if self.norm == "instance" else 1  # InstanceNorm of a single pixel is always 0
         if size % 2**self.depth or size >> self.depth < least:
             raise ValueError(
-                f"depth {self.depth} needs a multiple of {2**self.depth} px, {least << self.depth} at least, "
-                f"got {size}: set a smaller critic.depth"
+                f"depth={self.depth} needs a size divisible by {2**self.depth} and at least "
+                f"{least << self.depth}, got {size}: set a smaller critic.depth"
             )
 
     def build(self) -> SquareCritic:
-        """The network, weights drawn from torch's global generator; the paper names no start, Isola's is taken."""
+        """Return the network; its weights are drawn from torch's global generator.
+
+        The paper does not specify the initialisation, so that of Isola et al. 2017 is
+        used.
+        """
         network = SquareCritic(self)
         normal_init(network)
         return network
 
 
 class SquareCritic(nn.Module):
-    """See `SquareCriticConfig`. Padded on two sides more, the last 4x4 convolution keeps the map's size."""
+    """See `SquareCriticConfig`.
+
+    Extra padding on two sides makes the last 4x4 convolution keep the size of the map.
+    """
 
     def __init__(self, config: SquareCriticConfig) -> None:
         super().__init__()
@@ -69,4 +81,8 @@ class SquareCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits (B, 1, h, w).
+
+        h and w are H and W divided by 2^depth.
+        """
         return self.layers(torch.cat([L, colour], dim=1))

@@ -1,4 +1,7 @@
-"""The convolutions of VGG-16 (Simonyan and Zisserman 2015, configuration D) as a measure of what pictures look like."""
+"""Feature maps of VGG-16 (Simonyan and Zisserman 2015, configuration D).
+
+They are used by the perceptual loss, the VGG distance and LPIPS.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from colortrain.models.pretrained import VGG16, fill, load_weights
+from colortrain.models.pretrained import VGG16, load_matching, load_weights
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DEPTH, DEPTH_LPIPS = 3, 5  # blocks: up to relu3_3, up to relu5_3
-_MEAN, _STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet's RGB, with which torchvision trained
+_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB, as used to train torchvision's weights
+_STD = (0.229, 0.224, 0.225)
 
 
 class VGG16Features(nn.Module):
-    """RGB in [0, 1], (B, 3, H, W), to the maps of relu1_2 (B, 64, H, W), relu2_2 and relu3_3 (B, 256, H / 4, W / 4),
-    one a block; with `depth` 5, which LPIPS takes, relu4_3 and relu5_3 too.
+    """RGB (B, 3, H, W) in [0, 1] to a list of feature maps, one per block.
 
-    1,735,488 parameters, none of which learns; their names and shapes are torchvision's ("features.0.weight").
+    With `depth` 3: relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2) and relu3_3
+    (B, 256, H / 4, W / 4); with `depth` 5, as LPIPS needs, relu4_3 and relu5_3 too. The
+    1,735,488 parameters (of depth 3) are frozen; their names and shapes are
+    torchvision's ("features.0.weight").
     """
 
     mean: Tensor
@@ -36,9 +39,9 @@ class VGG16Features(nn.Module):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
             layers.append(nn.MaxPool2d(2))
-        layers.pop()  # nothing looks at what is behind the last map
+        layers.pop()  # no layer follows the last feature map
         self.taps = [
-            place - 1 for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)
+            index - 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)
         ]
         self.taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
@@ -47,29 +50,32 @@ class VGG16Features(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
+        """Return the feature maps of RGB (B, 3, H, W) in [0, 1]."""
         x = (rgb - self.mean) / self.std
         maps = []
-        for place, layer in enumerate(self.features):
+        for index, layer in enumerate(self.features):
             x = layer(x)
-            if place in self.taps:
+            if index in self.taps:
                 maps.append(x)
         return maps
 
 
-def load_vgg16(weights: str, without: str, depth: int = DEPTH) -> VGG16Features:
-    """VGG-16's features with `weights`: "imagenet", a file's path, or "random" (He's start, always the same one).
+def load_vgg16(weights: str, alternative: str, depth: int = DEPTH) -> VGG16Features:
+    """Return the feature extractor with `weights`.
 
-    `without`: what an error tells to do in order to go without. Raises `UserError` if the weights cannot be had.
+    `weights` is "imagenet", a file's path, or "random" (He's initialisation, always the
+    same weights). `alternative` is the advice that an error message ends with: how to
+    do without the weights. Raises `UserError` if they cannot be loaded.
     """
     tensors = None
     if weights != "random":
-        tensors = load_weights(weights, VGG16, without)
-    with torch.random.fork_rng([]):  # the run's own draws must not follow from the loss
+        tensors = load_weights(weights, VGG16, alternative)
+    with torch.random.fork_rng([]):  # the loss must not change the run's random draws
         torch.default_generator.manual_seed(0)
         network = VGG16Features(depth)
         _he_init(network)
     if tensors is not None:
-        fill(network, tensors, f"VGG-16 from {weights}")
+        load_matching(network, tensors, f"VGG-16 from {weights}")
     return network
 
 
@@ -81,9 +87,13 @@ def _he_init(network: VGG16Features) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def feature_distance(found: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of the mean squared difference of feature maps: (B,) (drouilhet equation 6)."""
+def feature_distance(generated: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+    """Return the mean squared difference of feature maps, summed over layers: (B,).
+
+    Each argument is a list of (B, C, H, W), one per layer (drouilhet equation 6).
+    """
     layers = [
-        (one - other).square().flatten(1).mean(1) for one, other in zip(found, truth, strict=True)
+        (one - other).square().flatten(1).mean(1)
+        for one, other in zip(generated, truth, strict=True)
     ]
     return torch.stack(layers).sum(0)

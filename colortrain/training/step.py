@@ -12,12 +12,12 @@ from colortrain.distributed.microbatches import Part, parts_of
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.lab import Batch
 from colortrain.losses.penalty import penalty_terms
-from colortrain.losses.reconstruction import Measure
+from colortrain.losses.reconstruction import LossFunction
 from colortrain.models.batch_invariant import dropout_keys, frozen_bn_stats
 from colortrain.recipe import Objective, Recipe
 
 Losses = dict[str, Tensor]
-Measures = Sequence[Measure]  # one for each reconstruction term of the objective
+Measures = Sequence[LossFunction]  # one for each reconstruction term of the objective
 
 
 def generated(

@@ -10,7 +10,7 @@ import torch
 
 from colortrain.lab import Batch, SymmetricCodec, lab_to_rgb
 from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy, m3
-from colortrain.losses.reconstruction import Measure, Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.metrics.accuracy import accuracy
 from colortrain.metrics.image_metrics import colourfulness, mse
 from shards.color import rgb_to_lab
@@ -28,7 +28,7 @@ def batch() -> Batch:
     return Batch(L, colour, torch.zeros(2, 1, 1, 1))
 
 
-def built(term: Term) -> Measure:
+def built(term: Term) -> LossFunction:
     return term.build(Resources(torch.device("cpu"), CODEC, lambda: np.zeros((23, 23))))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
-from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import generate, intervals, make, score_split
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
-from colortrain.metrics.image_metrics import Pictures, l1, per_image, versions
+from colortrain.metrics.image_metrics import l1, per_image, versions
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
@@ -169,35 +167,6 @@ def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
             metrics[f"accuracy_{percent}"]["generated"]
             == metrics[f"accuracy_ab_{percent}"]["generated"]
         )
-
-
-def test_the_constant_is_learnt_from_train_where_there_is_one(
-    tmp_path: Path, generator: nn.Module
-) -> None:
-    root = small_set(tmp_path, count=12, splits=("train", "val"))
-    train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
-    ab = [float(channel.median()) for channel in train]
-    for name, oracle in (("val", False), ("train", True)):
-        scores = score_split(generator, CODEC, Split(root, name), "cpu")
-        assert scores["protocol"]["median"] == {
-            "ab": ab,
-            "split": "train",
-            "samples": 6,
-            "oracle": oracle,
-        }
-        truth = read(Split(root, name))
-        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
-        assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
-        assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
-        assert ("oracle" in text_table(scores)) is oracle
-
-
-def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
-    median = median_colour(split)
-    assert (median.split, median.samples) == ("all", 13)
-    assert median.protocol(split)["oracle"] is True
-    scores = score_split(generator, CODEC, split, "cpu")["metrics"]["l1"]
-    assert scores["median"] < scores["grey"]
 
 
 def test_core_leaves_out_what_is_slow_and_changes_nothing_else(

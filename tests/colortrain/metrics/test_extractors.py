@@ -21,8 +21,7 @@ from colortrain.metrics.extractors import (
 )
 from colortrain.metrics.image_metrics import Pictures, versions
 from colortrain.metrics.set_metrics import SetMetrics
-from colortrain.models.inception import load_inception, resized
-from colortrain.models.pretrained import Published
+from colortrain.models.pretrained import PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
 from shards.color import rgb_to_lab
 from shards.errors import UserError
@@ -107,30 +106,6 @@ def test_lpips_is_torchmetrics(shown: dict[str, Pictures], monkeypatch: pytest.M
     assert (rows["vgg_distance.generated"] > 0).all()
 
 
-FEATURES = [0.9937319, 0.9628648, 0.2417384, 0.1599092]
-LOGITS = [0.1494788, 0.3720036, -0.4918069, -0.2361449]
-
-
-def picture() -> Tensor:
-    """(1, 3, 40, 56) of whole numbers, the same everywhere."""
-    place = torch.arange(3 * 40 * 56).reshape(1, 3, 40, 56)
-    return place * place % 251
-
-
-def test_inception_is_torch_fidelitys() -> None:
-    """What torch-fidelity 0.4.0's FeatureExtractorInceptionV3 says with the same weights (docs/LOG.md: how)."""
-    features, logits = load_inception("random", "")(picture())
-    assert (features.shape, logits.shape) == ((1, 2048), (1, 1008))
-    torch.testing.assert_close(features[0, ::512], torch.tensor(FEATURES), rtol=1e-4, atol=0)
-    torch.testing.assert_close(logits[0, ::252], torch.tensor(LOGITS), rtol=1e-4, atol=0)
-
-
-def test_scaling_begins_at_the_first_pixel() -> None:
-    """TensorFlow 1 takes pixel i from i x (input / size): 2 pixels to 4 repeat the last one."""
-    row = resized(torch.tensor([[[[0.0, 10.0]]]]), 4)[0, 0, 0]
-    assert row.tolist() == [0, 5, 10, 10]
-
-
 def test_without_weights_a_line_says_how_to_have_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -140,7 +115,8 @@ def test_without_weights_a_line_says_how_to_have_them(
     assert list(by.left_out) == ["fid, fid_diagonal, kid, inception_score", "vgg_distance, lpips"]
     assert all("--inception FILE" in how or "--vgg16 FILE" in how for how in by.left_out.values())
     monkeypatch.setattr(
-        "colortrain.models.inception.INCEPTION", Published((tmp_path / "w-6726825d.pth").as_uri())
+        "colortrain.models.inception.INCEPTION",
+        PublishedWeights((tmp_path / "w-6726825d.pth").as_uri()),
     )
     with pytest.raises(UserError, match=r"put the file into .* or leave out --inception"):
         load_extractors(inception="imagenet")

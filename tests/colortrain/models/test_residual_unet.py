@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
 
-from colortrain.lab import Batch, SymmetricCodec
-from colortrain.losses.colour_bins import ColourBins, cross_entropy, nearest_in_gamut
-from colortrain.losses.reconstruction import Resources
-from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.residual_unet import ResidualUNet, ResidualUNetConfig, colours_in_gamut
-from shards.errors import UserError
 
 
 def small(**settings: object) -> ResidualUNet:
@@ -68,44 +60,3 @@ def test_every_weight_hears_of_ab_alone_and_logits_are_of_training() -> None:
 def test_sizes_that_cannot_pass_are_told() -> None:
     with pytest.raises(ValueError, match="divisible by 8"):
         ResidualUNetConfig(levels=3).check_size(36)
-
-
-def test_cross_entropy_of_ignorance_and_of_certainty() -> None:
-    lookup, count = nearest_in_gamut(), len(colours_in_gamut())
-    ab = torch.from_numpy(colours_in_gamut()[:50]).T.reshape(1, 2, 5, 10)
-    assert float(cross_entropy(torch.zeros(1, count, 5, 10), ab, lookup)) == pytest.approx(
-        math.log(count), rel=1e-5
-    )
-    sure = (
-        torch.nn.functional.one_hot(torch.arange(50).reshape(1, 5, 10), count).permute(0, 3, 1, 2)
-        * 50.0
-    )
-    assert float(cross_entropy(sure, ab, lookup)) == pytest.approx(0, abs=1e-5)
-
-
-def test_the_target_means_the_true_colour() -> None:
-    """The slope of a cross-entropy is softmax - target, so the target can be read off: its mean is the true colour."""
-    ab = torch.tensor([3.0, -12.5]).view(1, 2, 1, 1)
-    logits = torch.zeros(1, len(colours_in_gamut()), 1, 1, requires_grad=True)
-    (slope,) = torch.autograd.grad(cross_entropy(logits, ab, nearest_in_gamut()), logits)
-    target = (logits.softmax(1) - slope).flatten()
-    assert int((target > 1e-6).sum()) == 4
-    assert torch.allclose(target @ torch.from_numpy(colours_in_gamut()), ab.flatten(), atol=1e-4)
-
-
-def test_colour_bins_ask_for_a_network_that_weighs_colours() -> None:
-    network = small().train()
-    resources = Resources(
-        torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)), network
-    )
-    batch = Batch(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 1, 1))
-    measure = ColourBins().build(resources)
-    assert float(measure(network(batch.L), batch).detach()) > 0
-    other = Resources(
-        torch.device("cpu"),
-        SymmetricCodec(),
-        resources.histogram,
-        UNetConfig(base_channels=2).build(),
-    )
-    with pytest.raises(UserError, match="weighs colours"):
-        ColourBins().build(other)

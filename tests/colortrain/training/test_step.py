@@ -19,12 +19,12 @@ from colortrain.distributed.trainable import Skips, TrainableNetwork
 from colortrain.distributed.wrap import make_networks, num_normalised
 from colortrain.lab import Batch
 from colortrain.models.batch_invariant import (
-    PlacedDropout,
+    KeyedDropout,
     dropout_keys,
     frozen_bn_stats,
     image_keys,
     mixes_images,
-    place_dropout,
+    replace_dropout,
     restore_finite_bn_stats,
 )
 from colortrain.models.patch_critic import PatchCriticConfig
@@ -127,7 +127,7 @@ def dropped(
     whole_channels: bool = False, p: float = 0.5, layer: int = 0, first: int = 0, step: int = 0
 ) -> Tensor:
     """Which of (4, 32, 16, 16) ones are dropped for four pictures from place `first` on."""
-    module = PlacedDropout(p, layer, whole_channels)
+    module = KeyedDropout(p, layer, whole_channels)
     with dropout_keys(module, image_keys(7, step, first, 4, CPU)):
         return module(torch.ones(4, 32, 16, 16)) == 0
 
@@ -157,7 +157,7 @@ def test_draws_follow_the_place_in_the_global_batch() -> None:
 
 
 def test_what_stays_is_scaled() -> None:
-    module = PlacedDropout(0.2, 0, False)
+    module = KeyedDropout(0.2, 0, False)
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
     with dropout_keys(module, image_keys(0, 0, 0, 4, CPU)):
         y = module(x)
@@ -171,8 +171,8 @@ def test_outside_of_steps_dropout_is_torchs() -> None:
     """Pictures made with dropout on draw from torch's generator, as the network that was never trained does."""
     x = torch.ones(2, 4, 8, 8)
     for placed, plain in (
-        (PlacedDropout(0.5, 3, False), F.dropout),
-        (PlacedDropout(0.5, 3, True), F.dropout2d),
+        (KeyedDropout(0.5, 3, False), F.dropout),
+        (KeyedDropout(0.5, 3, True), F.dropout2d),
     ):
         torch.manual_seed(5)
         found = placed(x)
@@ -191,8 +191,8 @@ def test_placing_dropout_changes_no_names(name: str) -> None:
             for module in generator.modules()
             if isinstance(module, nn.Dropout | nn.Dropout2d)
         ]
-        place_dropout(generator)
-    placed = [module for module in generator.modules() if isinstance(module, PlacedDropout)]
+        replace_dropout(generator)
+    placed = [module for module in generator.modules() if isinstance(module, KeyedDropout)]
     assert list(generator.state_dict()) == before
     assert [module.p for module in placed] == rates
     assert len({module.layer for module in placed}) == len(placed)

@@ -1,0 +1,81 @@
+"""What the configurations of all U-Nets share: width, depth, and valid sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MOST_LEVELS = 11  # considered when a smaller depth is suggested: 2048 px
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfigBase:
+    """Base of the U-Net configurations; a subclass adds the field that counts halvings.
+
+    The three attributes without annotations below are not fields, so they are neither
+    saved with a recipe nor settable: `depth_field` is the name of the field that counts
+    halvings, `min_halvings` its smallest value, and `min_bottleneck` the smallest side
+    in pixels of the bottleneck's feature map.
+    """
+
+    base_channels: int = 64
+
+    depth_field = "levels"
+    min_halvings = 1
+    min_bottleneck = 1
+
+    def __post_init__(self) -> None:
+        self.check_at_least(1, "base_channels")
+        self.check_at_least(self.min_halvings, self.depth_field)
+
+    @property
+    def num_halvings(self) -> int:
+        """How often the encoder halves the height and the width of its input."""
+        return int(getattr(self, self.depth_field))
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels: a and b."""
+        return 2
+
+    def check_at_least(self, least: int, *fields: str) -> None:
+        """Raise `ValueError` if the value of one of `fields` is below `least`."""
+        for field in fields:
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
+
+    def check_size(self, size: int) -> None:
+        """Raise `ValueError` if the network is too deep for `size` x `size` images."""
+        if self._fits(size, self.num_halvings):
+            return
+        step = 2**self.num_halvings
+        least = f" and at least {self.min_bottleneck * step}" if self.min_bottleneck > 1 else ""
+        raise ValueError(
+            f"{self.depth_field}={self.num_halvings} needs a size divisible by {step}{least}, "
+            f"got {size}: {self._hint(size)}"
+        )
+
+    def _fits(self, size: int, halvings: int) -> bool:
+        return size % 2**halvings == 0 and size >> halvings >= self.min_bottleneck
+
+    def _hint(self, size: int) -> str:
+        depths = range(self.min_halvings, _MOST_LEVELS + 1)
+        fitting = [depth for depth in depths if self._fits(size, depth)]
+        if not fitting:
+            return "choose a size that is a power of two"
+        return f"set generator.{self.depth_field}={fitting[-1]}"
+
+    def doubling_channels(self, count: int, largest: int | None = None) -> list[int]:
+        """Return `count` channel numbers, each twice the one before it.
+
+        The first is `base_channels`; none exceeds `largest` x `base_channels`.
+        """
+        factors = [2**level for level in range(count)]
+        if largest is not None:
+            factors = [min(factor, largest) for factor in factors]
+        return [self.base_channels * factor for factor in factors]
+
+
+def check_dropout(rate: float) -> None:
+    """Raise `ValueError` unless `rate` is a dropout probability in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {rate}")

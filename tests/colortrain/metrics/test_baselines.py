@@ -1,0 +1,68 @@
+"""The constant-colour baseline: from which split its median comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from colortrain.lab import SymmetricCodec, stored_to_lab
+from colortrain.metrics.baselines import median_colour
+from colortrain.metrics.evaluate import score_split
+from colortrain.metrics.image_metrics import Pictures, l1
+from colortrain.metrics.registry import text_table
+from colortrain.models.pix2pix import UNetConfig
+from shards.read.dataset import Split
+from tests.support.small_shard_set import small_set
+
+CODEC = SymmetricCodec()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return Split(small_set(tmp_path_factory.mktemp("set"), count=13))
+
+
+@pytest.fixture
+def generator() -> nn.Module:
+    torch.manual_seed(3)
+    network = UNetConfig(base_channels=4, levels=4).build()
+    with torch.no_grad():
+        network(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1
+        network.head.weight.mul_(30)  # colours worth scoring
+    return network
+
+
+def read(split: Split) -> Tensor:
+    return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
+
+
+def test_the_constant_is_learnt_from_train_where_there_is_one(
+    tmp_path: Path, generator: nn.Module
+) -> None:
+    root = small_set(tmp_path, count=12, splits=("train", "val"))
+    train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
+    ab = [float(channel.median()) for channel in train]
+    for name, oracle in (("val", False), ("train", True)):
+        scores = score_split(generator, CODEC, Split(root, name), "cpu")
+        assert scores["protocol"]["median"] == {
+            "ab": ab,
+            "split": "train",
+            "samples": 6,
+            "oracle": oracle,
+        }
+        truth = read(Split(root, name))
+        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
+        assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
+        assert ("oracle" in text_table(scores)) is oracle
+
+
+def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
+    median = median_colour(split)
+    assert (median.split, median.samples) == ("all", 13)
+    assert median.protocol(split)["oracle"] is True
+    scores = score_split(generator, CODEC, split, "cpu")["metrics"]["l1"]
+    assert scores["median"] < scores["grey"]

@@ -1,0 +1,69 @@
+"""The patch critic: parameter count, shapes, receptive field, valid sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from colortrain.models.initialise import num_parameters
+from colortrain.models.patch_critic import PatchCriticConfig
+from colortrain.models.pix2pix import UNetConfig
+
+
+def on_meta(config: UNetConfig | PatchCriticConfig) -> torch.nn.Module:
+    with torch.device("meta"):
+        return config.build()
+
+
+def test_critic_count_and_map() -> None:
+    network = on_meta(PatchCriticConfig())
+    assert num_parameters(network) == 2_765_633
+    pictures = (
+        torch.empty(2, 1, 256, 256, device="meta"),
+        torch.empty(2, 2, 256, 256, device="meta"),
+    )
+    assert network(*pictures).shape == (2, 1, 30, 30)
+
+
+def test_critic_layers_at_256() -> None:
+    """Nampouri figure 15, parameters and shapes; strides 2, 2, 2, 1, 1 give 31 px before the last map of 30."""
+    network = on_meta(PatchCriticConfig())
+    rows: list[tuple[int, int, int]] = []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            count = num_parameters(layer)
+            layer.register_forward_hook(
+                lambda _, __, out, n=count: rows.append((out.shape[1], out.shape[2], n))
+            )
+    network(torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 2, 256, 256, device="meta"))
+    assert rows == [
+        (64, 128, 3_136),
+        *[(128, 64, 131_072), (128, 64, 256)],
+        *[(256, 32, 524_288), (256, 32, 512)],
+        *[(512, 31, 2_097_152), (512, 31, 1_024)],
+        (1, 30, 8_193),
+    ]
+
+
+def test_critic_score_sees_70_pixels() -> None:
+    torch.manual_seed(0)
+    network = PatchCriticConfig(base_channels=4).build().eval()
+    L = torch.randn(1, 1, 256, 256, requires_grad=True)
+    network(L, torch.randn(1, 2, 256, 256))[0, 0, 15, 15].backward()
+    assert L.grad is not None
+    rows = L.grad[0, 0].abs().sum(1).nonzero().flatten()
+    assert int(rows.max() - rows.min() + 1) == 70
+
+
+@pytest.mark.parametrize(("size", "fits"), [(16, False), (24, True), (32, True), (256, True)])
+def test_critic_says_when_no_patch_fits(size: int, fits: bool) -> None:
+    config = PatchCriticConfig(base_channels=2)
+    if fits:
+        config.check_size(size)
+        assert (
+            on_meta(config)(*(torch.empty(1, c, size, size, device="meta") for c in (1, 2))).numel()
+            > 0
+        )
+    else:
+        with pytest.raises(ValueError, match="leaves no patch"):
+            config.check_size(size)

@@ -1,0 +1,88 @@
+"""Shallow U-Nets: counts, shapes, skip connections, dropout, valid sizes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from colortrain.models.initialise import num_parameters
+from colortrain.models.shallow_unet import ShallowUNet, ShallowUNetConfig
+
+
+def on_meta(config: ShallowUNetConfig) -> ShallowUNet:
+    with torch.device("meta"):
+        return config.build()
+
+
+def by_hand(depth: int, thick: int) -> int:
+    """4x4 layers with widths 64, 128, 256, 512, BatchNorm on all but first and last, 3x3 layers at the bottom."""
+    widths = [64 * 2**level for level in range(depth)]
+    down = 16 * widths[0] + sum(16 * a * b + 2 * b for a, b in pairwise(widths))
+    flat = (2 + 2 * thick) * (9 * widths[-1] ** 2 + 2 * widths[-1])
+    up = sum(16 * 2 * b * a + 2 * a for a, b in pairwise(widths)) + 16 * 2 * 64 * 2 + 2
+    return down + flat + up
+
+
+@pytest.mark.parametrize("thick", [0, 3])
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_counts_and_shapes_at_256(depth: int, thick: int) -> None:
+    """Section VI-A: `depth` encoding and decoding layers, a bottleneck between, three layers on either side of it."""
+    network = on_meta(ShallowUNetConfig(depth=depth, thick_layers=thick))
+    assert num_parameters(network) == by_hand(depth, thick)
+    shapes: list[tuple[int, ...]] = []
+    for layer in [*network.encoder, *network.bottleneck, *network.decoder, network.head]:
+        layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
+    assert network(torch.empty(2, 1, 256, 256, device="meta")).shape == (2, 2, 256, 256)
+    down = [(64 * 2**level, 128 // 2**level, 128 // 2**level) for level in range(depth)]
+    assert shapes == [*down, *[down[-1]] * (2 + 2 * thick), *down[-2::-1], (2, 256, 256)]
+
+
+def test_published_counts() -> None:
+    assert num_parameters(on_meta(ShallowUNetConfig())) == 12_985_986
+    assert num_parameters(on_meta(ShallowUNetConfig(thick_layers=3))) == 27_147_906
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_output_is_bounded_and_depends_on_each_skip(depth: int) -> None:
+    """Section III: the last decoder layer sees the first encoder layer, and so on for each depth."""
+    torch.manual_seed(0)
+    network = ShallowUNetConfig(base_channels=4, depth=depth, thick_layers=1).build().eval()
+    inputs: list[torch.Tensor] = []
+    for up in [*network.decoder, network.head]:
+        up.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    skips: list[torch.Tensor] = []
+    for down in network.encoder:
+        down.register_forward_hook(lambda _, __, output: skips.append(output))
+    made = network(torch.randn(2, 1, 32, 32))
+    assert made.abs().max() < 1
+    for seen, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
+        assert torch.equal(seen[:, -skip.shape[1] :], skip)
+    assert torch.equal(inputs[-1][:, -skips[0].shape[1] :], skips[0].relu())
+
+
+def test_no_dropout_unless_asked_for() -> None:
+    def rates(config: ShallowUNetConfig) -> list[float]:
+        return [module.p for module in on_meta(config).modules() if isinstance(module, nn.Dropout)]
+
+    assert rates(ShallowUNetConfig()) == []
+    assert rates(ShallowUNetConfig(dropout=0.5)) == [0.5] * 3
+
+
+@pytest.mark.parametrize(("size", "fits"), [(16, False), (32, True), (40, False), (48, True)])
+def test_sizes(size: int, fits: bool) -> None:
+    config = ShallowUNetConfig(base_channels=2, depth=4)
+    if fits:
+        config.check_size(size)
+        assert config.build().train()(torch.randn(1, 1, size, size)).shape == (1, 2, size, size)
+    else:
+        with pytest.raises(ValueError, match="depth=4 needs a size divisible by 16 and at least 32"):
+            config.check_size(size)
+
+
+def test_weights_start_as_isola() -> None:
+    torch.manual_seed(0)
+    weight = ShallowUNetConfig().build().state_dict()["bottleneck.0.conv.weight"]
+    assert abs(weight.std().item() - 0.02) < 1e-4
