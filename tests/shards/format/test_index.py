@@ -15,7 +15,7 @@ import pytest
 from shards.errors import UserError
 from shards.format.index import load_index, rebuild_index, write_index
 from shards.format.manifest import Manifest, Shard, load_manifest
-from tests.support.photographs import encode, make_folder, pack_folder, pieces
+from tests.support.photographs import encode, make_folder, pack_folder, random_crops
 
 
 @pytest.fixture(scope="module", params=["uint8", "float16"])
@@ -69,7 +69,7 @@ def test_the_index_made_again_from_the_tars_is_the_built_one_byte_for_byte(
 
 def test_an_empty_split_has_an_empty_index(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    for number, piece in enumerate(pieces(2)):
+    for number, piece in enumerate(random_crops(2)):
         (tmp_path / "photos" / f"{number}.png").write_bytes(encode(piece))
     pack_folder(tmp_path / "photos", tmp_path / "out", splits="train=.999999,val=.000001")
     assert load_index(tmp_path / "out" / "val" / "index.npy", 0).shape == (0, 3)

@@ -9,14 +9,14 @@ import pytest
 from shards.errors import UserError
 from shards.sources.archives import NOWHERE, members
 from shards.sources.listing import open_sources, read_bytes
-from tests.support.photographs import encode, pack_folder, pieces
+from tests.support.photographs import encode, pack_folder, random_crops
 
 
 @pytest.fixture
 def tar(tmp_path: Path) -> Path:
     path = tmp_path / "photos.tar"
     with tarfile.open(path, "w") as archive:
-        for number, piece in enumerate(pieces(4)):
+        for number, piece in enumerate(random_crops(4)):
             add(archive, f"{number}.png", encode(piece))
     return path
 
@@ -93,7 +93,7 @@ def test_links_give_what_they_lead_to_and_others_are_listed(tmp_path: Path) -> N
     with tarfile.open(path, "w") as archive:
         add(archive, "a", type=tarfile.DIRTYPE)
         add(archive, "a/ahead.png", type=tarfile.SYMTYPE, linkname="../b/photo.png")
-        add(archive, "b/photo.png", encode(next(pieces(1))))
+        add(archive, "b/photo.png", encode(next(random_crops(1))))
         add(archive, "hard.png", type=tarfile.LNKTYPE, linkname="b/photo.png")
         add(archive, "a/twice.png", type=tarfile.SYMTYPE, linkname="../hard.png")
         add(archive, "nowhere.png", type=tarfile.SYMTYPE, linkname="/etc/photo.png")
@@ -107,7 +107,7 @@ def test_links_give_what_they_lead_to_and_others_are_listed(tmp_path: Path) -> N
     }
     listing = open_sources(str(path), Path("/nonexistent"))
     read = [read_bytes(source, 1 << 20) for source in listing.sources if source.offset != NOWHERE]
-    assert read == [encode(next(pieces(1)))] * 4
+    assert read == [encode(next(random_crops(1)))] * 4
     outcome = pack_folder(path, tmp_path / "out")
     assert (outcome.num_packed, outcome.manifest.left_out) == (1, {"duplicate": 3, "unreadable": 3})
     assert "link to no file of its tar" in (tmp_path / "out" / "left_out.tsv").read_text()

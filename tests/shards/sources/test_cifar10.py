@@ -14,13 +14,13 @@ from shards.errors import UserError
 from shards.format.manifest import load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.sources.cifar10 import load_python
-from tests.support.photographs import fingerprint, pack_folder, pieces
+from tests.support.photographs import fingerprint, pack_folder, random_crops
 
 BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
 
 
 def rows(seed: int, count: int = 20) -> np.ndarray:
-    planes = [piece.transpose(2, 0, 1) for piece in pieces(3 * count, 32)]
+    planes = [piece.transpose(2, 0, 1) for piece in random_crops(3 * count, 32)]
     return np.stack(planes[seed * count : (seed + 1) * count]).reshape(count, -1)
 
 
