@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from shards.builder.build import Job, build, build_part, check_workers
+from shards.builder.build import BuildOptions, build, build_part, check_workers
 from shards.builder.merge import merge
 from shards.builder.parts import Part, parse_part
 from shards.builder.plan import Parameters
@@ -86,7 +86,7 @@ def available_cores() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one door; returns the exit status, raises `UserError`."""
-    arguments = parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     status: int = arguments.door(arguments)
     return status
 
@@ -98,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see `python -m {self.prog} --help`)")
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = _Parser(
         prog="shards",
@@ -185,14 +185,18 @@ def _add_build(doors: Doors) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     names = ("size", "fit", "dtype", "splits", "drop_grey", "min_side", "max_pixels", "shard_size")
     parameters = Parameters(**{name: getattr(arguments, name) for name in names})
-    job = Job(out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict)
+    options = BuildOptions(
+        out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict
+    )
     if arguments.part is not None:
         return (
             1
-            if build_part(arguments.source, parameters, parse_part(arguments.part), job).left_out
+            if build_part(
+                arguments.source, parameters, parse_part(arguments.part), options
+            ).left_out
             else 0
         )
-    outcome = build(arguments.source, parameters, job)
+    outcome = build(arguments.source, parameters, options)
     return 1 if outcome.manifest.left_out else 0
 
 
@@ -216,8 +220,10 @@ def _add_merge(doors: Doors) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    job = Job(out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict)
-    return 1 if merge(arguments.parts, job).manifest.left_out else 0
+    options = BuildOptions(
+        out=arguments.out, workers=check_workers(arguments.workers), strict=arguments.strict
+    )
+    return 1 if merge(arguments.parts, options).manifest.left_out else 0
 
 
 def _add_readers(doors: Doors) -> None:

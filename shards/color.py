@@ -1,6 +1,7 @@
-"""sRGB to CIELAB and back (D65, 2 degree observer, as scikit-image), in float32 numpy, and the packed integer form.
+"""Convert between sRGB and CIELAB in float32 NumPy, and pack Lab for storage.
 
-CIE 15:2004 section 8.2.1; sRGB as IEC 61966-2-1. scikit-image is the oracle in the tests.
+D65 white point and 2 degree observer, as in scikit-image, which is the reference in the
+tests. CIELAB follows CIE 15:2004 section 8.2.1, sRGB follows IEC 61966-2-1.
 """
 
 from __future__ import annotations
@@ -18,23 +19,29 @@ _LINEAR = np.where(
     ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
     np.arange(256) / 255 / 12.92,
 ).astype(np.float32)
-_CHUNK = 8192  # pixels at a time: what they need stays in a core's second cache (256 px: 0.7 ms instead of 2.0)
-_SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 form
+# Pixels per chunk: the temporary arrays fit in the L2 cache (256 px: 0.7 ms instead of
+# 2.0).
+_CHUNK = 8192
+_SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 format
 _OFFSET = np.array([0, 128, 128], np.float32)[:, None, None]
 
 
 def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """CIELAB of an 8-bit picture: (H, W, 3) uint8 sRGB to (3, H, W) float32, L in [0, 100], a and b about +-110."""
+    """Convert an 8-bit image from sRGB to CIELAB.
+
+    rgb: (H, W, 3) uint8, sRGB. Returns (3, H, W) float32, CIELAB: L in [0, 100], a and
+    b in about [-110, 110].
+    """
     pixels = rgb.reshape(-1, 3)
     lab = np.empty((3, len(pixels)), np.float32)
     for start in range(0, len(pixels), _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        _lab_of_xyz(_TO_XYZ @ _LINEAR.take(pixels[piece]).T, lab[:, piece])
+        chunk = slice(start, start + _CHUNK)
+        _xyz_to_lab(_TO_XYZ @ _LINEAR.take(pixels[chunk]).T, lab[:, chunk])
     return lab.reshape(3, *rgb.shape[:2])
 
 
-def _lab_of_xyz(xyz: np.ndarray, lab: np.ndarray) -> None:
-    """Fill `lab` from XYZ relative to white, both (3, pixels)."""
+def _xyz_to_lab(xyz: np.ndarray, lab: np.ndarray) -> None:
+    """Write the CIELAB of XYZ relative to white into `lab`; both are (3, pixels)."""
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)
     lab[0] = 116 * f[1] - 16
@@ -43,7 +50,10 @@ def _lab_of_xyz(xyz: np.ndarray, lab: np.ndarray) -> None:
 
 
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """The 8-bit picture of CIELAB values: (3, H, W) to (H, W, 3) uint8; colours outside sRGB are clipped."""
+    """Convert CIELAB values to an 8-bit sRGB image; colours outside sRGB are clipped.
+
+    lab: (3, H, W), CIELAB. Returns (H, W, 3) uint8, sRGB.
+    """
     L, a, b = lab.astype(np.float32).reshape(3, -1)
     y = (L + 16) / 116
     f = np.stack([y + a / 500, y, np.maximum(y - b / 200, 0)])  # like scikit-image: no negative Z
@@ -54,9 +64,11 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def pack(lab: np.ndarray, dtype: str = "uint8") -> np.ndarray:
-    """The stored form of CIELAB values: uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (as they are).
+    """Convert CIELAB values to the stored format.
 
-    uint8 is off by at most 0.5 / 2.55 = 0.196 in L and 0.5 in a and b; no sRGB colour leaves its range.
+    lab: (3, H, W) float32, CIELAB. Returns (3, H, W), either uint8 (L * 2.55, a + 128,
+    b + 128, rounded) or float16 (the values unchanged). The error of uint8 is at most
+    0.5 / 2.55 = 0.196 in L and 0.5 in a and b; all sRGB colours are within its range.
     """
     if dtype == "float16":
         return lab.astype(np.float16)
@@ -66,7 +78,10 @@ def pack(lab: np.ndarray, dtype: str = "uint8") -> np.ndarray:
 
 
 def unpack(stored: np.ndarray) -> np.ndarray:
-    """CIELAB values of the stored form: (..., 3, H, W) uint8 or float16 to float32."""
+    """Convert the stored format to CIELAB values.
+
+    stored: (..., 3, H, W), uint8 or float16. Returns (..., 3, H, W) float32, CIELAB.
+    """
     if stored.dtype == np.uint8:
         return (stored - _OFFSET) / _SCALE
     return stored.astype(np.float32)

@@ -1,4 +1,8 @@
-"""What a user did wrong, said in one line, and the door that says it (exit status 2, no traceback)."""
+"""One-line errors for users, and the wrapper that runs a command and prints them.
+
+A user's error becomes one line on standard error and exit status 2, without a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one line that says what, where and what to do."""
+    """An error that the user can fix.
+
+    The message is one line: what is wrong, where, and what to do.
+    """
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """An error for a name that does not exist; lists the valid ones, the nearest first."""
+    """Return a UserError for an unknown name, listing valid ones, nearest first."""
     names = sorted(
         valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other)
     )
@@ -24,7 +31,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 
 
 def describe(error: BaseException) -> str | None:
-    """The one line for an error that is the user's or the machine's, None for a bug of ours."""
+    """Return a one-line message for an error of the user or machine, None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _OS_ERRORS:
@@ -39,29 +46,48 @@ _OS_ERRORS = {
     errno.EACCES: "check the permissions or choose another folder",
     errno.EPERM: "check the permissions or choose another folder",
     errno.EROFS: "choose a folder on a writable file system",
-    errno.EISDIR: "a file was expected, give a file's path",
-    errno.ENOTDIR: "a folder was expected, give a folder's path",
+    errno.EISDIR: "expected a file, give the path of a file",
+    errno.ENOTDIR: "expected a folder, give the path of a folder",
     errno.ENOENT: "check the path",
-    errno.EEXIST: "something else has that name, choose another",
-    errno.EFBIG: "the file system or `ulimit -f` allows no larger file, choose another folder or smaller shards",
+    errno.EEXIST: "the name is taken by something else, choose another",
+    errno.EFBIG: (
+        "the file exceeds the limit of the file system or of `ulimit -f`, "
+        "choose another folder or smaller shards"
+    ),
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "the link leads to itself, check the path",
-    errno.EIO: "the disk or the network file system fails, check it, then run the same command again",
-    errno.ESTALE: "the network file system went away, check it, then run the same command again",
-    errno.ETIMEDOUT: "the network file system does not answer, check it, then run the same command again",
-    errno.ENOTCONN: "the network file system went away, check it, then run the same command again",
+    errno.ELOOP: "the symbolic link points to itself, check the path",
+    errno.EIO: (
+        "the disk or the network file system failed, check it, then run the same command again"
+    ),
+    errno.ESTALE: (
+        "the network file system was disconnected, check it, then run the same command again"
+    ),
+    errno.ETIMEDOUT: (
+        "the network file system does not respond, check it, then run the same command again"
+    ),
+    errno.ENOTCONN: (
+        "the network file system was disconnected, check it, then run the same command again"
+    ),
     errno.EMFILE: "too many open files, raise `ulimit -n`",
-    errno.ENFILE: "the machine has too many open files, wait or close some, then run the same command again",
-    errno.ENOMEM: "not enough memory, run the same command again with less at a time",
+    errno.ENFILE: (
+        "the machine has too many open files, wait or close some, then run the same command again"
+    ),
+    errno.ENOMEM: (
+        "not enough memory, run the same command again with a smaller batch or fewer workers"
+    ),
 }
 
 
-def _of_rank(line: str) -> str:
-    """The line as rank 0 says it; others wait, so that an error of all is said once and one of their own is heard."""
+def _prefix_rank(line: str) -> str:
+    """Return the line as it is on rank 0, with the prefix "rank N: " on other ranks.
+
+    Other ranks wait first: an error of all ranks is printed once, by rank 0, and an
+    error of one rank alone is still printed.
+    """
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         return line
-    time.sleep(5)  # the launcher ends us meanwhile if rank 0 failed too
+    time.sleep(5)  # if rank 0 failed too, the launcher ends this process meanwhile
     return f"rank {rank}: {line}"
 
 
@@ -69,7 +95,11 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a door's `main(argv)`, return the exit status; a user's error becomes one line on stderr and 2, a bug 70."""
+    """Run a command's `main(argv)` and return its exit status.
+
+    A user's error is printed as one line on standard error and returns 2; a bug prints
+    its traceback and returns 70; Ctrl-C returns 130.
+    """
     try:
         return main(argv) or 0
     except KeyboardInterrupt:
@@ -80,8 +110,8 @@ def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> 
         return 0
     except Exception as error:
         line = describe(error)
-        if line is None:  # not the 1 that Python would give: that tells of images left out
+        if line is None:  # not Python's status 1, which means that images were left out
             traceback.print_exc()
             return os.EX_SOFTWARE
-        print(f"{program}: error: {_of_rank(line)}", file=sys.stderr)
+        print(f"{program}: error: {_prefix_rank(line)}", file=sys.stderr)
         return 2

@@ -1,4 +1,8 @@
-"""Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder; and locks."""
+"""Atomic file writes, file locks and checksums.
+
+A file is written under a temporary name, flushed with fsync and renamed; then its
+folder is flushed as well.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,12 @@ from typing import IO, BinaryIO
 
 from shards.errors import UserError
 
-_NO_LOCKS = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-)  # some cluster file systems are mounted without
+# Some cluster file systems are mounted without support for locks.
+_LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
+    """Flush `folder` to disk, so that renames inside it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -32,9 +33,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour for writing; it takes the name `path` only if the block ends well.
+    """Open a temporary file next to `path`, renamed to `path` if the block succeeds.
 
-    A link is followed, and a pipe or a device is written to as it is: neither is replaced by a plain file.
+    A symbolic link is followed, and a pipe or a device is written to directly: neither
+    is replaced by a regular file.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as stream:
@@ -42,7 +44,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The host too: machines that share a file system have the same process numbers.
+    # With the host name: machines that share a file system can have equal process IDs.
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
@@ -51,7 +53,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # "no space left" should say where
+        error.filename = error.filename or str(path)  # so that "no space left" names the file
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -59,15 +61,16 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path` completely or not at all."""
     with open_atomic(path) as stream:
         stream.write(data)
 
 
 def lock(path: Path, message: str) -> IO[bytes]:
-    """Hold the lock file `path` as long as the file returned stays open, which ends with the process however it ends.
+    """Lock the file `path` and return it; closing it or exiting the process unlocks it.
 
-    Raises `UserError(message)` if another process holds it; where the file system has no locks, says so and goes on.
+    Raises `UserError(message)` if another process holds the lock. Where the file system
+    does not support locks, prints a warning and continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = open(path, "ab")  # noqa: SIM115 - held open on purpose
@@ -77,20 +80,21 @@ def lock(path: Path, message: str) -> IO[bytes]:
         held.close()
         raise UserError(message) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in _LOCKS_UNSUPPORTED:
             held.close()
             raise
         print(
-            f"{path} cannot be locked ({error.strerror}): see that no second process works there",
+            f"{path} cannot be locked ({error.strerror}): make sure that no other process uses "
+            "this folder",
             file=sys.stderr,
         )
     return held
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read in pieces of 1 MiB."""
+    """Return the hexadecimal SHA-256 of a file, read in chunks of 1 MiB."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

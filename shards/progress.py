@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, a plain line now and then elsewhere (logs, SLURM output)."""
+"""Progress display: a live bar on a terminal, a line every 10 s in logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressLine:
-    """Counts things done, with rate and time left; `shown=False` (ranks other than 0) makes it silent.
+    """Displays a count of items done, the rate and the time left.
+
+    `shown=False` disables all output, for ranks other than 0.
 
     >>> with ProgressLine("packing", total=1523, unit="images") as progress:
     ...     progress.advance_to(12, {"left out": "1"})
@@ -25,7 +27,7 @@ class ProgressLine:
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.start = self.done = start
-        self.began = self.last_line = time.monotonic()
+        self.start_time = self.last_line = time.monotonic()
         self.details: Mapping[str, str] = {}
         self.shown = shown
         console = Console(stderr=True)
@@ -54,11 +56,11 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Things per second since this process began."""
-        return (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
+        """Items per second since this object was created."""
+        return (self.done - self.start) / max(time.monotonic() - self.start_time, 1e-9)
 
     def advance_to(self, done: int, details: Mapping[str, str] | None = None) -> None:
-        """Say that `done` things are done in all, with figures to show beside the rate."""
+        """Set the total number of items done; `details` are shown next to the rate."""
         self.done = done
         self.details = details or self.details
         if self.bar and self.task is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.cli import CommandParser, at_least_one
-from shards.__main__ import parser as shards_parser
+from shards.__main__ import make_parser as shards_parser
 from shards.errors import UserError, run_command
 from slurm import batch, queue
 from slurm.cluster import Cluster, check_against_site, here, load_cluster

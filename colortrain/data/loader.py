@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from colortrain.lab import Batch, Codec, encode_stored, stored_to_lab
 from shards.errors import UserError
 from shards.inspect.statistics import color_sums
-from shards.read.mixture import Samples, Substitute, evenly_spaced
+from shards.read.mixture import Samples, SubstitutingReader, evenly_spaced
 
 _AHEAD = 3  # batches read before they are asked for, more than there are threads
 _ROOMS = 32  # tensors that are kept to be used again
@@ -129,7 +129,7 @@ class Loader:
 
     `batch_size` is global and must be divisible by `world`. `workers` threads read ahead, 0 reads when asked; batches
     are the same for any number. Damaged samples raise `DamagedSampleError`, unless up to `max_damaged` of them may be replaced
-    (see `Substitute`); `on_warning` hears of each. `waited` sums the seconds the training loop stood still.
+    (see `SubstitutingReader`); `on_warning` hears of each. `waited` sums the seconds the training loop stood still.
     """
 
     def __init__(
@@ -154,7 +154,9 @@ class Loader:
         self.device, self.workers = torch.device(device), workers
         self.order = samples.order(seed)
         self.substitute = (
-            Substitute(samples, self.order, max_damaged, on_warning) if max_damaged else None
+            SubstitutingReader(samples, self.order, max_damaged, on_warning)
+            if max_damaged
+            else None
         )
         self.waited = 0.0
         self._pool = BufferPool()

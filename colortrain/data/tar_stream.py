@@ -159,13 +159,13 @@ def samples_of(tar: str) -> Iterator[dict[str, Any]]:
     stream = TarStream(tar)
     try:
         yield from group_by_keys(tar_file_expander(iter([{"url": stream.name, "stream": stream}])))
-        stream.check_whole()
+        stream.check_complete()
     except UserError as error:
         raise UserError(
             error.args[0]
         ) from None  # webdataset adds to the arguments of what passes through it
     except (tarfile.TarError, ValueError) as error:
-        stream.check_whole()
+        stream.check_complete()
         raise UserError(
             f"{stream.name}: {error.args[0]}: restore it, or leave it out of the pattern"
         ) from None

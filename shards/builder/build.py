@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shards.builder.finalize import LEFT_OUT, Outcome, RepackError, finish, say_left_out
+from shards.builder.finalize import LEFT_OUT, BuildResult, RepackError, finalize, say_left_out
 from shards.builder.pack import Report, pack_block
 from shards.builder.parts import Part, hold_part
 from shards.builder.plan import (
@@ -33,7 +33,7 @@ from shards.sources.listing import Listing, open_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BuildOptions:
     """Where to build, with how many processes, and how strictly: nothing that changes a byte of the shards."""
 
     out: Path
@@ -42,16 +42,17 @@ class Job:
     quiet: bool = False
 
 
-def build(source: str, parameters: Parameters, job: Job) -> Outcome:
+def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildResult:
     """Build the shard set OUT from SOURCE, or go on where an earlier attempt stopped; raises `UserError`."""
-    listing, plan = _settle(source, parameters, job.out)
+    listing, plan = _settle(source, parameters, options.out)
     with lock(
-        job.out / LOCK, f"another build is at work on {job.out}: wait for it, or choose a new OUT"
+        options.out / LOCK,
+        f"another build is at work on {options.out}: wait for it, or choose a new OUT",
     ):
-        save_plan(plan, job.out)
-        outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, job)
-    if not job.quiet:
-        print(summary(outcome, job.out, listing.ignored))
+        save_plan(plan, options.out)
+        outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, options)
+    if not options.quiet:
+        print(summary(outcome, options.out, listing.ignored))
     return outcome
 
 
@@ -62,7 +63,7 @@ def _settle(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Pl
 
 
 @dataclass(frozen=True)
-class PartOutcome:
+class PartResult:
     """What a part's blocks amount to before duplicates are looked for, which takes all parts."""
 
     part: Part
@@ -71,63 +72,67 @@ class PartOutcome:
     left_out: list[Entry]
 
 
-def build_part(source: str, parameters: Parameters, part: Part, job: Job) -> PartOutcome:
+def build_part(
+    source: str, parameters: Parameters, part: Part, options: BuildOptions
+) -> PartResult:
     """Pack one part's blocks into OUT, beside any number of other parts; writes no manifest, raises `UserError`."""
-    listing, plan = _settle(source, parameters, job.out)
+    listing, plan = _settle(source, parameters, options.out)
     wanted = part.blocks(plan.num_blocks)
-    with hold_part(job.out, part):
-        save_plan(plan, job.out)
+    with hold_part(options.out, part):
+        save_plan(plan, options.out)
         blocks = list(blocks_of(plan, listing.sources))[wanted.start : wanted.stop]
-        pack_blocks(blocks, plan, job)
+        pack_blocks(blocks, plan, options)
         left_out = [
-            entry for number in wanted for entry in load_record(job.out, plan, number).left_out
+            entry for number in wanted for entry in load_record(options.out, plan, number).left_out
         ]
-    outcome = PartOutcome(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
-    if job.strict and left_out:
+    outcome = PartResult(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
+    if options.strict and left_out:
         raise UserError(
             f"{say_left_out(left_out, outcome.num_sources)}; mend them or drop --strict"
         )
-    if not job.quiet:
-        print(summary_of_part(outcome, plan, job.out))
+    if not options.quiet:
+        print(summary_of_part(outcome, plan, options.out))
     return outcome
 
 
-def _pack_and_finish(blocks: Sequence[Block], plan: Plan, job: Job) -> Outcome:
+def _pack_and_finish(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> BuildResult:
     while True:  # a block packed anew has no duplicates dropped, so it comes here once at most
-        pack_blocks(blocks, plan, job)
+        pack_blocks(blocks, plan, options)
         try:
-            return finish(job.out, plan, job.strict)
+            return finalize(options.out, plan, options.strict)
         except RepackError:
             continue
 
 
-def pack_blocks(blocks: Sequence[Block], plan: Plan, job: Job) -> None:
+def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> None:
     """Pack those of `blocks` that are not done."""
-    missing = _missing_blocks(blocks, plan, job)
+    missing = _missing_blocks(blocks, plan, options)
     if not missing:
         return
-    (job.out / MANIFEST).unlink(missing_ok=True)  # what it names is about to change
+    (options.out / MANIFEST).unlink(missing_ok=True)  # what it names is about to change
     total = sum(len(block.sources) for block in blocks)
     done = total - sum(len(block.sources) for block in missing)
-    tasks: list[Task[None]] = [partial(_pack, job.out, plan, block) for block in missing]
-    with ProgressLine("packing", total, "images", start=done, shown=not job.quiet) as progress:
-        for _ in run_tasks(tasks, job.workers, progress, done):
+    tasks: list[Task[None]] = [partial(_pack, options.out, plan, block) for block in missing]
+    with ProgressLine("packing", total, "images", start=done, shown=not options.quiet) as progress:
+        for _ in run_tasks(tasks, options.workers, progress, done):
             pass
         progress.advance_to(total)
 
 
-def _missing_blocks(blocks: Sequence[Block], plan: Plan, job: Job) -> list[Block]:
+def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> list[Block]:
     """The blocks without a record, or whose shards are not what their record says."""
-    claimed = [block for block in blocks if record_path(job.out, block.number).is_file()]
+    claimed = [block for block in blocks if record_path(options.out, block.number).is_file()]
     if not claimed:
         return list(blocks)
     tasks: list[Task[bool]] = [
-        partial(_is_done, job.out, plan, job.strict, block) for block in claimed
+        partial(_is_done, options.out, plan, options.strict, block) for block in claimed
     ]
     total = sum(len(block.sources) for block in claimed)
     done = set()
-    with ProgressLine("checking what is done", total, "images", shown=not job.quiet) as progress:
-        for place, is_done in run_tasks(tasks, job.workers, progress):
+    with ProgressLine(
+        "checking what is done", total, "images", shown=not options.quiet
+    ) as progress:
+        for place, is_done in run_tasks(tasks, options.workers, progress):
             if is_done:
                 done.add(claimed[place].number)
         progress.advance_to(total)
@@ -147,7 +152,7 @@ def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report)
     return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
-def summary(outcome: Outcome, root: Path, ignored: Sequence[str] = ()) -> str:
+def summary(outcome: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str:
     """A few lines for the user: what was packed, what was left out and where that is listed."""
     manifest = outcome.manifest
     shards = sum(len(each) for each in manifest.splits.values())
@@ -166,7 +171,7 @@ def summary(outcome: Outcome, root: Path, ignored: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def summary_of_part(outcome: PartOutcome, plan: Plan, root: Path) -> str:
+def summary_of_part(outcome: PartResult, plan: Plan, root: Path) -> str:
     """A line for the user: how much of the build this part was, and what comes after all parts."""
     packed = outcome.num_sources - len(outcome.left_out)
     what = f"{root}: part {outcome.part}: {outcome.num_blocks} of {plan.num_blocks} blocks, "

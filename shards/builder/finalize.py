@@ -40,7 +40,7 @@ class RepackError(UserError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildResult:
     """What a finished build amounts to."""
 
     manifest: Manifest
@@ -51,7 +51,7 @@ class Outcome:
         return sum(self.manifest.samples(split) for split in self.manifest.splits)
 
 
-def finish(root: Path, plan: Plan, strict: bool = False) -> Outcome:
+def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     """Make OUT a shard set; all blocks must be packed. Raises `UserError` if nothing, or with `strict` not all, is."""
     drop_duplicates(root, plan)
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
@@ -71,7 +71,7 @@ def finish(root: Path, plan: Plan, strict: bool = False) -> Outcome:
         left_out=dict(sorted(Counter(entry.reason for entry in left_out).items())),
     )
     save_manifest(manifest, root)
-    return Outcome(manifest, plan.num_sources)
+    return BuildResult(manifest, plan.num_sources)
 
 
 def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool) -> None:

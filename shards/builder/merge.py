@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.builder.build import Job, summary
-from shards.builder.finalize import Outcome, finish
+from shards.builder.build import BuildOptions, summary
+from shards.builder.finalize import BuildResult, finalize
 from shards.builder.pack import Report
 from shards.builder.parts import Part, counts_of_parts
 from shards.builder.plan import LOCK, NO_LINKS, Plan, check_plan, load_plan, save_plan
@@ -28,26 +28,26 @@ from shards.progress import ProgressLine
 _MOST_NAMED = 20  # runs of missing blocks that a message lists
 
 
-def merge(folders: Sequence[Path], job: Job) -> Outcome:
+def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
     """Make OUT a shard set from the parts built in it and in `folders`; the bytes are those of one plain build.
 
     Raises `UserError` that lists the missing blocks, or if a part is at work, of another build, or broken.
     """
-    others = _others(job.out, folders)
-    plan = load_plan(next(iter(others), job.out))
+    others = _others(options.out, folders)
+    plan = load_plan(next(iter(others), options.out))
     for folder in others:
         check_plan(plan, folder, "merge parts of one build")
     with ExitStack() as held:
-        for folder in (job.out, *others):
+        for folder in (options.out, *others):
             message = f"a build, or a part of one, is at work on {folder}: wait for it"
             held.enter_context(lock(folder / LOCK, message))
-        save_plan(plan, job.out)
-        missing = _gather(others, plan, job)
+        save_plan(plan, options.out)
+        missing = _gather(others, plan, options)
         if missing:
-            raise UserError(_say_missing(job.out, others, plan, missing))
-        outcome = finish(job.out, plan, job.strict)
-    if not job.quiet:
-        print(summary(outcome, job.out))
+            raise UserError(_say_missing(options.out, others, plan, missing))
+        outcome = finalize(options.out, plan, options.strict)
+    if not options.quiet:
+        print(summary(outcome, options.out))
     return outcome
 
 
@@ -58,14 +58,14 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _gather(folders: Sequence[Path], plan: Plan, job: Job) -> list[int]:
+def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
     """Bring to OUT the blocks that are not done there; returns those that are nowhere."""
     tasks: list[Task[bool]] = [
-        partial(_find, job.out, folders, plan, block) for block in range(plan.num_blocks)
+        partial(_find, options.out, folders, plan, block) for block in range(plan.num_blocks)
     ]
     missing = []
-    with ProgressLine("gathering", plan.num_sources, "images", shown=not job.quiet) as progress:
-        for block, found in run_tasks(tasks, job.workers, progress):
+    with ProgressLine("gathering", plan.num_sources, "images", shown=not options.quiet) as progress:
+        for block, found in run_tasks(tasks, options.workers, progress):
             if not found:
                 missing.append(block)
         progress.advance_to(plan.num_sources)

@@ -1,1 +1,1 @@
-"""The on-disk contract of a shard set: manifest, shard table, tar layout and binary index."""
+"""The on-disk format of a shard set: manifest, shard table, tar layout, index."""

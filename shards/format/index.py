@@ -1,7 +1,8 @@
-"""The binary index of a split, `index.npy`: which sample lies where in its tar, and the CRC-32 of its pixels.
+"""The binary index of a split, `index.npy`: the location and the CRC-32 of each sample.
 
-int64 (samples, 3), a row a sample in shard order: its key, the byte at which its member's content begins, and the
-CRC-32 (as zlib's) of its pixels as stored, the member's content after the .npy header.
+The table is int64 (samples, 3) with one row per sample in shard order: the sample's
+key, the byte offset of its member's content in the tar, and the CRC-32 (zlib's) of its
+stored pixels, that is, of the member's content after the .npy header.
 """
 
 from __future__ import annotations
@@ -25,23 +26,29 @@ _KEY_ENDS = b"." + MEMBER.encode() + b"\0"
 
 
 def write_index(path: Path, table: np.ndarray) -> None:
-    """Write the table, whole or not at all."""
+    """Write the table, int64 (samples, 3), to `path` atomically."""
     with open_atomic(path) as stream:
         np.save(stream, table, allow_pickle=False)
 
 
 def load_index(path: Path, samples: int) -> np.ndarray:
-    """Map the table of a split of `samples` samples; raises `UserError` if it is missing, damaged or another's."""
+    """Memory-map the table of a split that has `samples` samples: int64 (samples, 3).
+
+    Raises UserError if the file is missing, damaged or belongs to another manifest.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing: restore it or build the shard set again")
-    header = _header(samples)  # numpy's own parser of headers fails in many ways on a damaged one
+    # Compared as bytes: numpy's header parser raises many kinds of errors on damaged
+    # headers.
+    header = _header(samples)
     with open(path, "rb") as stream:
         if (
             stream.read(len(header)) != header
             or path.stat().st_size != len(header) + samples * COLUMNS * 8
         ):
             raise UserError(
-                f"{path} is damaged or not of this manifest: restore it or build the shard set again"
+                f"{path} is damaged or does not belong to this manifest: "
+                "restore it or build the shard set again"
             )
     if not samples:
         return np.empty((0, COLUMNS), np.int64)
@@ -49,7 +56,7 @@ def load_index(path: Path, samples: int) -> np.ndarray:
 
 
 def _header(samples: int) -> bytes:
-    """The .npy header that `write_index` writes."""
+    """Return the .npy header that `write_index` writes."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)}
@@ -58,7 +65,7 @@ def _header(samples: int) -> bytes:
 
 
 def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: str) -> np.ndarray:
-    """The rows of one shard: int64 (samples, 3)."""
+    """Return the rows of one shard: int64 (samples, 3)."""
     return np.stack(
         [
             np.array(keys, np.int64),
@@ -70,16 +77,17 @@ def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: 
 
 
 def join_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """The table of a split from the rows of its shards, of which there may be none."""
+    """Concatenate the rows of a split's shards, possibly none: int64 (samples, 3)."""
     return np.concatenate([np.empty((0, COLUMNS), np.int64), *rows])
 
 
 def rebuild_index(
     paths: Sequence[Path], shards: Sequence[Shard], size: int, dtype: str
 ) -> np.ndarray:
-    """The table of a split from its tars alone: `paths` are where the manifest's `shards` lie.
+    """Rebuild the table of a split from its tars: int64 (samples, 3).
 
-    Reads every byte. Raises `UserError` for a tar whose length, SHA-256 or members are not what the manifest implies.
+    `paths` are the local paths of the manifest's `shards`; every byte is read. Raises
+    UserError if the length, SHA-256 or members of a tar do not match the manifest.
     """
     return join_rows(
         [_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
@@ -95,7 +103,8 @@ def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
             key, body = _key_at(data, offset, size, dtype), offset + len(header)
             if key < 0 or data[offset:body] != header:
                 raise UserError(
-                    f"{path}: no sample of {size} pixels at byte {offset}: restore it or build again"
+                    f"{path}: no sample of {size} pixels at byte {offset}: "
+                    "restore it or build again"
                 )
             keys.append(key)
             checksums.append(zlib.crc32(data[body : offset + member_bytes(size, dtype)]))
@@ -105,25 +114,28 @@ def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
 def _check_tar(path: Path, shard: Shard, expected: int) -> None:
     if shard.bytes != expected:
         raise UserError(
-            f"{path}: {shard.samples} samples have {expected} bytes, not the manifest's {shard.bytes}: build again"
+            f"{path}: {shard.samples} samples take {expected} bytes, "
+            f"but the manifest says {shard.bytes}: build again"
         )
     if not path.is_file():
         raise UserError(
-            f"{path} is missing, the manifest names it: restore it or build the shard set again"
+            f"{path} is in the manifest but missing: restore it or build the shard set again"
         )
     found = path.stat().st_size
     if found != shard.bytes:
         raise UserError(
-            f"{path} has {found} bytes, the manifest says {shard.bytes}: restore it or build again"
+            f"{path} has {found} bytes, but the manifest says {shard.bytes}: "
+            "restore it or build again"
         )
     if sha256_of(path) != shard.sha256:
         raise UserError(
-            f"{path} is broken, its SHA-256 is not the manifest's: restore it or build again"
+            f"{path} is damaged, its SHA-256 is not the one in the manifest: "
+            "restore it or build again"
         )
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """The key in the tar header that ends at `offset`; -1 if it is not the header of a sample."""
+    """Return the key in the tar header that ends at `offset`, -1 if there is none."""
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
     if not end or not digits.isdigit():

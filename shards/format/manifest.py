@@ -1,14 +1,16 @@
-"""THE contract of a shard set: what lies on disk, and what may be believed of it.
+"""The on-disk format of a shard set: its files, and the manifest that describes them.
 
-    OUT/manifest.json          written last; a folder without it is not a shard set
-    OUT/train/000000.tar       samples: one member `<key>.lab.npy` each, C-order array (3, size, size)
-    OUT/train/000000.idx       the same tar's index in DALI's text form
-    OUT/train/index.npy        one binary table for the split: int64 (samples, 3) of key, member offset, CRC-32
-    OUT/sources/000000.jsonl   what became of each source image of this block: packed, or left out and why
+    OUT/manifest.json         written last; a folder without it is not a shard set
+    OUT/train/000000.tar      samples: one member `<key>.lab.npy` each, a C-order array
+                              (3, size, size)
+    OUT/train/000000.idx      the index of the same tar in DALI's text format
+    OUT/train/index.npy       binary index of the split, see format/index.py
+    OUT/sources/000000.jsonl  each source image of this block: packed, or why it is not
 
-Without `--splits` there is one split, "all", and its tars lie in OUT itself. Block b of the (shuffled) source list
-feeds shard b of every split, so a shard depends on nothing but its own sources: shards are built in any order, by any
-number of processes or machines, with the same bytes.
+Without `--splits` there is one split, "all", and its tars are in OUT itself. Block b of
+the shuffled source list goes into shard b of every split, so a shard depends only on
+its own sources: shards can be built in any order, by any number of processes or
+machines, and have the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 
 from shards.errors import UserError, unknown
 from shards.files import write_atomic
-from shards.format.shard_table import Shard, ShardTable, samples_of
+from shards.format.shard_table import Shard, ShardTable, sample_counts
 
 _FORMATS = "colortrain-shards-"
 FORMAT = f"{_FORMATS}2"
@@ -42,21 +44,21 @@ _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a shard set holds; everything a reader believes comes from here."""
+    """The content of OUT/manifest.json: readers open only the files that it names."""
 
     size: int  # height and width of every sample, in pixels
     fit: str  # crop, squash or pad
     dtype: str  # uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (L, a, b as they are)
     splits: dict[str, Sequence[Shard]]
-    left_out: dict[str, int]  # reason -> how many source images
+    left_out: dict[str, int]  # reason -> number of source images
     format: str = FORMAT
 
     @cached_property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that name exactly these samples in exactly this order."""
+        """16 hexadecimal digits that identify the samples and their order."""
         digest = hashlib.sha256()
-        for piece in _pieces(self):
-            digest.update(piece.encode())
+        for text in _canonical_json(self):
+            digest.update(text.encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -64,35 +66,38 @@ class Manifest:
         return (3, self.size, self.size)
 
     def samples(self, split: str) -> int:
-        """How many samples a split holds."""
-        return int(samples_of(self.splits[split]).sum())
+        """Return the number of samples in a split."""
+        return int(sample_counts(self.splits[split]).sum())
 
     def held_out(self) -> str | None:
-        """The split to score on: "val", else "validation", else "test"; None where there is none of them."""
+        """Return the split to evaluate on: the first of HELD_OUT, None without any."""
         return next((name for name in HELD_OUT if name in self.splits), None)
 
-    def choose_split(self, wanted: str, where: str | Path) -> str:
-        """`wanted` if there is such a split, else the only one; otherwise an error that lists them."""
-        if wanted in self.splits:
-            return wanted
+    def choose_split(self, name: str, where: str | Path) -> str:
+        """Return `name` if there is such a split, else the name of the only split.
+
+        Raises UserError, which lists the splits, if there are several others.
+        """
+        if name in self.splits:
+            return name
         if len(self.splits) == 1:
             return next(iter(self.splits))
-        raise UserError(f"{where}: {unknown('split', wanted, self.splits)}")
+        raise UserError(f"{where}: {unknown('split', name, self.splits)}")
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split's tars: OUT/<split>, or OUT itself where there is only one."""
+    """Return the folder of a split's tars: OUT/<split>, or OUT for the only split."""
     return root if split == ONE_SPLIT else root / split
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a split, and so its folder, can have this name."""
+    """Return whether this is a valid name for a split and its folder."""
     return bool(_SPLIT_NAME.fullmatch(name))
 
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """The bytes that stand before the pixels in every member: the .npy header of a C-order (3, size, size) array."""
+    """Return the .npy header of each member: of a C-order (3, size, size) array."""
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -102,17 +107,24 @@ def member_header(size: int, dtype: str) -> bytes:
 
 
 def member_bytes(size: int, dtype: str) -> int:
-    """How many bytes a member's content has (header and pixels, without the tar's own header and padding)."""
+    """Return the number of bytes of a member's content: its .npy header and pixels.
+
+    The tar header and the padding do not count.
+    """
     return len(member_header(size, dtype)) + 3 * size * size * np.dtype(dtype).itemsize
 
 
 def key_name(key: int) -> str:
-    """A sample's key in the tar: fixed width, because dots or varying widths confuse readers (`000000042`)."""
+    """Return the name of a sample in the tar (`000000042`).
+
+    It has a fixed width and no dots, because both confuse readers: what follows a dot
+    becomes the extension.
+    """
     return f"{key:09d}"
 
 
 def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> str:
-    """A tar's index in the text form NVIDIA DALI reads (`wds2idx`, version 1.2)."""
+    """Return a tar's index in NVIDIA DALI's text format (`wds2idx`, version 1.2)."""
     content = member_bytes(size, dtype)
     lines = [
         f"{MEMBER} {offset} {content} {key_name(key)}.{MEMBER}"
@@ -122,7 +134,7 @@ def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> 
 
 
 def save_manifest(manifest: Manifest, root: Path) -> None:
-    """Write OUT/manifest.json, the last act of building."""
+    """Write OUT/manifest.json, the last step of a build."""
     splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
     document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
     write_atomic(root / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
@@ -131,19 +143,21 @@ def save_manifest(manifest: Manifest, root: Path) -> None:
 def load_manifest(root: str | Path) -> Manifest:
     """Read and check OUT/manifest.json.
 
-    Raises `UserError` if the folder is missing, unfinished, of another version, or if the manifest was altered.
+    Raises UserError if the folder is missing or unfinished, or if the manifest has
+    another format version or was altered.
     """
     path = Path(root) / MANIFEST
     if not Path(root).is_dir():
-        raise UserError(f"no folder {root}: give the folder that `python -m shards build` wrote")
+        raise UserError(f"no folder {root}: give a folder written by `python -m shards build`")
     if not path.is_file():
         raise UserError(
-            f"{root} has no {MANIFEST}: not a shard set, or not finished (run the same build again)"
+            f"{root} has no {MANIFEST}: it is not a shard set, or its build is not finished "
+            "(run the same build again)"
         )
     try:
-        document = json.loads(
-            path.read_bytes(), object_hook=_shard_or_dict
-        )  # each as soon as it is read
+        # The hook replaces each shard's dict as soon as it is parsed, which saves
+        # memory.
+        document = json.loads(path.read_bytes(), object_hook=_shard_or_dict)
         _check_format(path, document.get("format"))
         return _parse_manifest(document)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -158,7 +172,7 @@ def _check_format(path: Path, found: Any) -> None:
     if not str(found).startswith(_FORMATS):
         raise ValueError(f"format {found!r}, this version reads {FORMAT!r}")
     raise UserError(
-        f"{path} is of format {found!r}, this version reads {FORMAT!r}: build the shard set again"
+        f"{path} has format {found!r}, this version reads {FORMAT!r}: build the shard set again"
     )
 
 
@@ -174,37 +188,44 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _pieces(manifest: Manifest) -> Iterator[str]:
-    """The manifest as JSON with sorted keys, a shard at a time: a hundred thousand need no second copy in memory."""
-    yield (
-        json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
-    )  # the last of its names
-    for place, name in enumerate(sorted(manifest.splits)):
-        yield (", " if place else "") + json.dumps(name) + ": ["
+def _canonical_json(manifest: Manifest) -> Iterator[str]:
+    """Yield the manifest as JSON with sorted keys, shard by shard.
+
+    In pieces, so that a manifest of a hundred thousand shards is not copied in memory.
+    """
+    # "splits" sorts after all other keys, so it can be appended.
+    yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
+    for position, name in enumerate(sorted(manifest.splits)):
+        yield (", " if position else "") + json.dumps(name) + ": ["
         for number, shard in enumerate(manifest.splits[name]):
-            row = f'"path": {json.dumps(shard.path)}, "samples": {shard.samples}, "sha256": "{shard.sha256}"'
+            path = json.dumps(shard.path)
+            row = f'"path": {path}, "samples": {shard.samples}, "sha256": "{shard.sha256}"'
             yield (", " if number else "") + f'{{"bytes": {shard.bytes}, {row}}}'
         yield "]"
     yield "}}"
 
 
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
-    claimed = document.pop("dataset_id")
+    stated_id = document.pop("dataset_id")
     _check_names(document["splits"])
     splits: dict[str, Sequence[Shard]] = {
         name: ShardTable(shards) for name, shards in document.pop("splits").items()
     }
     manifest = Manifest(splits=splits, **document)
-    if manifest.dataset_id != claimed:
-        raise ValueError(f"dataset_id is {claimed}, its content gives {manifest.dataset_id}")
+    if manifest.dataset_id != stated_id:
+        raise ValueError(f"dataset_id is {stated_id}, its content gives {manifest.dataset_id}")
     return manifest
 
 
 def _check_names(splits: dict[str, list[Shard]]) -> None:
-    """Raise `ValueError` for what leads out of the set's folder: a set that others made is read, and indexed, in it."""
+    """Raise ValueError for names that lead out of the folder of the shard set.
+
+    A shard set may come from somebody else, and readers read and write files at these
+    paths.
+    """
     for name in splits:
         if not is_split_name(name):
-            raise ValueError(f"a split is called {name!r}")
+            raise ValueError(f"invalid split name {name!r}")
     for shard in (shard for shards in splits.values() for shard in shards):
         if shard.path.startswith("/") or ".." in shard.path.split("/"):
-            raise ValueError(f"a shard lies at {shard.path!r}")
+            raise ValueError(f"shard path {shard.path!r} leads out of the folder")

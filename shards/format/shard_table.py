@@ -1,4 +1,7 @@
-"""The shards of a split, many thousands of them, in a few arrays: a tenth of the memory of as many objects."""
+"""The shards of a split, stored in a few arrays.
+
+They take a tenth of the memory of one object per shard.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """One tar: its path relative to the manifest, how many samples, how many bytes, and their SHA-256."""
+    """One tar: path relative to the manifest, number of samples, size and SHA-256."""
 
     path: str
     samples: int
@@ -19,17 +22,18 @@ class Shard:
     sha256: str
 
 
-def samples_of(shards: Sequence[Shard]) -> np.ndarray:
-    """How many samples each shard has: int64."""
+def sample_counts(shards: Sequence[Shard]) -> np.ndarray:
+    """Return the number of samples of each shard: int64 (shards,)."""
     if isinstance(shards, ShardTable):
         return shards.samples
     return np.array([shard.samples for shard in shards], np.int64)
 
 
 class ShardTable(Sequence[Shard]):
-    """A sequence of shards that makes each only when it is asked for; equal to any sequence of the same shards.
+    """A sequence of shards that creates each `Shard` on access.
 
-    Raises `ValueError`, `TypeError` or `OverflowError` for what cannot be a shard.
+    It is equal to any sequence of the same shards. Raises ValueError, TypeError or
+    OverflowError for fields that no shard can have.
     """
 
     def __init__(self, shards: Iterable[Shard]) -> None:
@@ -40,9 +44,9 @@ class ShardTable(Sequence[Shard]):
             sizes.append(shard.bytes)
             digests.append(bytes.fromhex(shard.sha256))
         if not all(type(number) is int for number in (*samples, *sizes)):
-            raise TypeError("samples and bytes are whole numbers")
+            raise TypeError("samples and bytes must be integers")
         if any(len(digest) != 32 for digest in digests):
-            raise ValueError("a SHA-256 has 64 hexadecimal digits")
+            raise ValueError("sha256 must have 64 hexadecimal digits")
         self.samples = np.array(samples, np.int64)
         self._bytes = np.array(sizes, np.int64)
         self._paths, self._ends = b"".join(paths), np.cumsum([0, *map(len, paths)])
@@ -52,14 +56,14 @@ class ShardTable(Sequence[Shard]):
         return len(self.samples)
 
     @overload
-    def __getitem__(self, place: int) -> Shard: ...
+    def __getitem__(self, index: int) -> Shard: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[Shard, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[Shard, ...]: ...
 
-    def __getitem__(self, place: int | slice) -> Shard | tuple[Shard, ...]:
-        if isinstance(place, slice):
-            return tuple(self[each] for each in range(*place.indices(len(self))))
-        number = range(len(self))[place]
+    def __getitem__(self, index: int | slice) -> Shard | tuple[Shard, ...]:
+        if isinstance(index, slice):
+            return tuple(self[each] for each in range(*index.indices(len(self))))
+        number = range(len(self))[index]  # also checks the range, and resolves negative indices
         return Shard(
             path=self._paths[self._ends[number] : self._ends[number + 1]].decode(),
             samples=int(self.samples[number]),
@@ -74,7 +78,7 @@ class ShardTable(Sequence[Shard]):
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(
-            mine == its for mine, its in zip(self, other, strict=True)
+            own == theirs for own, theirs in zip(self, other, strict=True)
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -1,4 +1,7 @@
-"""Tars of Lab members: byte for byte webdataset's, read as one strided view, since all members have the same length."""
+"""Tars of Lab arrays, byte for byte as webdataset writes them.
+
+All members have the same length, so a tar is read as one strided view.
+"""
 
 from __future__ import annotations
 
@@ -26,30 +29,36 @@ _MODE = 0o644
 
 
 def member_stride(size: int, dtype: str) -> int:
-    """Bytes from one member's content to the next one's: a tar header, the content, and padding to 512."""
+    """Return the bytes per member: tar header, content, and padding to 512."""
     return TAR_BLOCK + -(-member_bytes(size, dtype) // TAR_BLOCK) * TAR_BLOCK
 
 
 def content_offsets(samples: int, size: int, dtype: str) -> np.ndarray:
-    """Where the content of each member of a shard begins: int64 (samples,)."""
+    """Return the byte offset of each member's content in a shard: int64 (samples,)."""
     return TAR_BLOCK + member_stride(size, dtype) * np.arange(samples, dtype=np.int64)
 
 
 def tar_bytes(samples: int, size: int, dtype: str) -> int:
-    """The length of a shard: its members, two empty blocks, padding to tar's records of 20 blocks."""
+    """Return the size of a shard in bytes.
+
+    It has the members, two empty blocks, and padding to tar records of 20 blocks.
+    """
     used = samples * member_stride(size, dtype) + 2 * TAR_BLOCK
     return -(-used // (20 * TAR_BLOCK)) * 20 * TAR_BLOCK
 
 
 def tar_header(key: int, size: int, dtype: str) -> bytes:
-    """The 512 bytes before a member's content, as webdataset's TarWriter writes them."""
+    """Return a member's tar header, 512 bytes, as webdataset's TarWriter writes it."""
     info = tarfile.TarInfo(f"{key_name(key)}.{MEMBER}")
     info.size, info.mode = member_bytes(size, dtype), _MODE
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
-    """All pixels of a shard, mapped, not read: (samples, 3, size, size); raises `UserError` if its length is wrong."""
+    """Memory-map all pixels of a shard: (samples, 3, size, size), uint8 or float16.
+
+    Raises UserError if the length of the tar is wrong.
+    """
     stride = member_stride(size, dtype)
     start = TAR_BLOCK + len(member_header(size, dtype))
     if samples == 0:
@@ -57,7 +66,8 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
     found, expected = path.stat().st_size, tar_bytes(samples, size, dtype)
     if found != expected:
         raise UserError(
-            f"{path} has {found} bytes instead of {expected}: restore it, or run the same build again"
+            f"{path} has {found} bytes instead of {expected}: "
+            "restore it, or run the same build again"
         )
     mapped = np.memmap(path, np.uint8, "r")
     item = np.dtype(dtype).itemsize
@@ -66,7 +76,7 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
 
 
 class TarOfSamples:
-    """One shard being written; it takes its name, and its .idx beside it, only when the block ends well.
+    """Writes one shard: the tar and its .idx appear only if the block succeeds.
 
     >>> with TarOfSamples(root, "train/000000.tar", 256, "uint8") as tar:
     ...     tar.add(42, pixels)
@@ -90,9 +100,7 @@ class TarOfSamples:
     def add(self, key: int, pixels: bytes) -> None:
         """Append the sample `key` with its stored pixels (C order)."""
         header = tar_header(key, self.size, self.dtype)
-        self._write(
-            b"".join((header, self.header, pixels, self.padding))
-        )  # hashed and written in one go
+        self._write(b"".join((header, self.header, pixels, self.padding)))
         self.keys.append(key)
 
     def _write(self, data: bytes) -> None:
@@ -103,9 +111,7 @@ class TarOfSamples:
         if failure[0] is None:
             try:
                 self._finish()
-            except (
-                BaseException
-            ) as error:  # the temporary file must go when its last bytes do not fit
+            except BaseException as error:  # remove the temporary file, for example on ENOSPC
                 self.stack.__exit__(type(error), error, error.__traceback__)
                 raise
         return self.stack.__exit__(*failure)

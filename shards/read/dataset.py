@@ -34,7 +34,7 @@ from shards.format.manifest import (
     member_header,
     split_folder,
 )
-from shards.format.shard_table import samples_of
+from shards.format.shard_table import sample_counts
 from shards.format.tar_layout import member_stride, tar_bytes
 from shards.read.cache import Cache
 from shards.read.order import WINDOW_SHARDS, Order
@@ -81,7 +81,7 @@ class Split:
         self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
         self.name = self.manifest.choose_split(split, root)
         self.shards = self.manifest.splits[self.name]
-        self.counts = samples_of(self.shards)
+        self.counts = sample_counts(self.shards)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.header = member_header(self.manifest.size, self.manifest.dtype)
         self.index = self._load_index()

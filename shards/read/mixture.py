@@ -148,7 +148,7 @@ def open_training(
     return Mixture(parts, given or [Fraction(len(part)) for part in parts])
 
 
-class Substitute:
+class SubstitutingReader:
     """Reads positions of a stream; where a sample is damaged, the first whole one at a later position stands in.
 
     Which one depends on the stream and the damage alone, not on who reads, so all ranks and all resumed runs see the

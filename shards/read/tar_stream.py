@@ -113,7 +113,7 @@ class _Far:
 class TarStream:
     """A tar's bytes from front to back; it follows the headers, so that it knows in the end whether it was whole.
 
-    `tarfile` takes a damaged header for the end, and says nothing: `check_whole` does.
+    `tarfile` takes a damaged header for the end, and says nothing: `check_complete` does.
     """
 
     def __init__(self, name: str, patience: Patience | None = None) -> None:
@@ -133,7 +133,7 @@ class TarStream:
     def close(self) -> None:
         self._source.close()
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         """Raise `UserError` unless all members were read, up to the empty block after the last."""
         if self._fault is None and self._ended:
             return

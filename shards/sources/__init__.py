@@ -1,1 +1,1 @@
-"""Where images come from, and how their bytes become upright sRGB images."""
+"""Read source images: listing, archives, and decoding to upright sRGB."""

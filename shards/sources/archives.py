@@ -1,4 +1,7 @@
-"""The members of a tar of images, and proof that the tar is whole: `tarfile` ends without a word at damage."""
+"""List the members of a tar of images and check that the tar is complete.
+
+The check is needed because `tarfile` stops at damage without an error.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import BinaryIO, NamedTuple
 
 from shards.errors import UserError
 
-NOWHERE = -1  # the offset of a link that leads to no file of its tar
+NO_CONTENT = -1  # offset of a link to no file of its tar, and of sparse and special files
 _BLOCK = 512
 _MAX_LINKS = 16
 
 
 class Member(NamedTuple):
-    """A file in a tar: where its content lies."""
+    """A file in a tar: its name, and the byte offset and size of its content."""
 
     name: str
     offset: int
@@ -23,32 +26,34 @@ class Member(NamedTuple):
 
 
 def members(path: Path) -> list[Member]:
-    """The files of a tar, links resolved; raises `UserError` for no tar, and for one that is damaged or cut short."""
-    found: list[tarfile.TarInfo] = []
+    """Return the files of a tar, with links resolved.
+
+    Raises UserError if `path` is not a plain tar, is damaged or is cut short.
+    """
+    entries: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(path, "r:") as archive:
             try:
-                found.extend(
-                    archive
-                )  # the members before the damage are kept: one was there, so it is a tar
-            except tarfile.TarError:
+                entries.extend(archive)
+            except tarfile.TarError:  # after `open` read a first member: a tar, but damaged
                 raise _damaged(path, min(archive.offset, path.stat().st_size)) from None
             _check_end(path, archive.offset)
     except tarfile.TarError as error:
         raise UserError(
-            f"{path} is no plain tar ({error}): unpack it, or leave it out of the pattern"
+            f"{path} is not a plain tar ({error}): unpack it, or leave it out of the pattern"
         ) from None
-    return _resolve(found)
+    return _resolve(entries)
 
 
-def _damaged(path: Path, place: int) -> UserError:
+def _damaged(path: Path, offset: int) -> UserError:
     return UserError(
-        f"{path} is damaged or cut short at byte {place}: restore it, or leave it out of the pattern"
+        f"{path} is damaged or cut short at byte {offset}: "
+        "restore it, or leave it out of the pattern"
     )
 
 
 def _check_end(path: Path, end: int) -> None:
-    """A tar ends with two empty blocks, and with nothing but zeros after them."""
+    """Raise UserError unless the tar ends with two empty blocks, then only zeros."""
     with open(path, "rb") as stream:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
@@ -57,15 +62,18 @@ def _check_end(path: Path, end: int) -> None:
 
 
 def _check_zeros(path: Path, stream: BinaryIO) -> None:
-    while piece := stream.read(1 << 20):
-        if piece.strip(b"\0"):
-            raise _damaged(path, stream.tell() - len(piece.lstrip(b"\0")))
+    while chunk := stream.read(1 << 20):
+        if chunk.strip(b"\0"):
+            raise _damaged(path, stream.tell() - len(chunk.lstrip(b"\0")))
 
 
-def _resolve(found: list[tarfile.TarInfo]) -> list[Member]:
-    """Files as they are, links as what they lead to; folders are nothing, and what else there is lies nowhere."""
-    by_name = {posixpath.normpath(each.name): each for each in found}
-    return [_member(each, by_name) for each in found if not each.isdir()]
+def _resolve(entries: list[tarfile.TarInfo]) -> list[Member]:
+    """Return all entries except folders.
+
+    A link has the offset of its target, and whatever else is not a file has NO_CONTENT.
+    """
+    by_name = {posixpath.normpath(each.name): each for each in entries}
+    return [_member(each, by_name) for each in entries if not each.isdir()]
 
 
 def _member(info: tarfile.TarInfo, by_name: dict[str, tarfile.TarInfo]) -> Member:
@@ -76,5 +84,5 @@ def _member(info: tarfile.TarInfo, by_name: dict[str, tarfile.TarInfo]) -> Membe
         folder = posixpath.dirname(target.name) if target.issym() else ""
         target = by_name.get(posixpath.normpath(posixpath.join(folder, target.linkname)))
     if target is None or not target.isreg() or target.issparse():
-        return Member(info.name, NOWHERE, 0)
+        return Member(info.name, NO_CONTENT, 0)
     return Member(info.name, target.offset_data, target.size)

@@ -1,7 +1,10 @@
-"""Encoded bytes to an upright 8-bit sRGB picture, whatever the file's mode, profile or orientation, and its square.
+"""Decode image files to upright 8-bit sRGB, and resize them to squares.
 
-Lossy choices, all small: a JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8 by libjpeg's own DCT scaling
-while both sides stay at least twice the target (the bicubic filter then removes the rest); 16 bits become 8.
+Any mode, colour profile and orientation is supported.
+
+Two steps lose a little precision: a JPEG much larger than needed is decoded at 1/2, 1/4
+or 1/8 by libjpeg's DCT scaling, as long as both sides stay at least twice the target (a
+bicubic filter scales down the rest), and 16-bit images become 8-bit.
 """
 
 from __future__ import annotations
@@ -22,21 +25,23 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from shards.sources.decompression_bombs import excess
+from shards.sources.decompression_bombs import find_bomb
 
 MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
 Image.init()
-# Pillow could also open EPS, which starts Ghostscript; these are decoded in this process alone. (JPEG includes MPO.)
-_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-FORMATS: list[str] = [name for name in _WANTED if name in Image.OPEN]
-Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check, whose limit the user can set
-# Pillow gives up on a PNG with more than 1 MB of a profile or of text; printers and editing histories need more.
+# Only formats that are decoded in this process: Pillow would also open EPS, which
+# starts Ghostscript. JPEG includes MPO.
+_SUPPORTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS: list[str] = [name for name in _SUPPORTED if name in Image.OPEN]
+Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check with a configurable limit
+# By default Pillow rejects a PNG with more than 1 MB of profile or text; profiles of
+# printers and editing histories can be larger.
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
 _SRGB = ImageCms.createProfile("sRGB")
-_TURNS = {
+_TRANSPOSES = {  # by Exif orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,7 +53,10 @@ _TURNS = {
 
 
 class UndecodableError(Exception):
-    """An image that cannot be used; `reason` is one of a few words, `detail` says more."""
+    """An image cannot be used.
+
+    `reason` is one of a few fixed strings, `detail` is free text.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -56,30 +64,38 @@ class UndecodableError(Exception):
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The upright sRGB picture of encoded bytes, mode RGB, at full resolution; raises `UndecodableError`."""
+    """Decode an image file to an upright sRGB image, mode RGB, at full resolution.
+
+    Raises UndecodableError if the bytes are no image or decoding would take too much
+    memory or time.
+    """
     return to_rgb(open_image(data, max_pixels))
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open without decoding pixels; raises `UndecodableError` for no image, or one whose decoding takes too much."""
+    """Open an image without decoding its pixels.
+
+    Raises UndecodableError if the bytes are no image or decoding would take too much
+    memory or time.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata is no news here
+            warnings.simplefilter("ignore")  # about damaged metadata, which is common
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            too_much = excess(image, data, max_pixels)
-    except Exception as error:  # Pillow's parsers raise anything on damaged files
+            problem = find_bomb(image, data, max_pixels)
+    except Exception as error:  # Pillow's parsers raise many types of errors on damaged files
         raise _undecodable_error(error) from None
-    if too_much:
-        raise UndecodableError(BOMB, too_much)
+    if problem:
+        raise UndecodableError(BOMB, problem)
     return image
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened image once it is turned upright."""
+    """Return the width and height of an opened image after it is turned upright."""
     width, height = image.size
-    if isinstance(
-        image, TiffImagePlugin.TiffImageFile
-    ):  # whose `size` is upright already in newer Pillows
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # In newer versions of Pillow the `size` of a TIFF is already that of the
+        # upright image.
         width, height = (
             image.tag_v2[TiffImagePlugin.IMAGEWIDTH],
             image.tag_v2[TiffImagePlugin.IMAGELENGTH],
@@ -88,19 +104,27 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def reduce_jpeg(image: Image.Image, target: int) -> None:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8, while both sides stay at least `2 * target` pixels."""
-    image.draft(None, (2 * target, 2 * target))  # does nothing but for JPEG
+    """Make libjpeg decode at 1/2, 1/4 or 1/8 of the size.
+
+    Both sides stay at least `2 * target` pixels.
+    """
+    image.draft(None, (2 * target, 2 * target))  # has no effect on other formats than JPEG
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image: upright, in sRGB, 8 bits, transparent parts on white; raises `UndecodableError`."""
+    """Decode an opened image to upright 8-bit sRGB, mode RGB, on a white background.
+
+    Raises UndecodableError if the image is damaged or its pixel format is not
+    supported.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image.load()
-            turn = _TURNS.get(_orientation(image))  # after load: Pillow turns TIFFs itself
+            # After load, because Pillow turns TIFF images itself.
+            transpose = _TRANSPOSES.get(_orientation(image))
             rgb = _flatten(image)
-            return rgb if turn is None else rgb.transpose(turn)
+            return rgb if transpose is None else rgb.transpose(transpose)
     except (MemoryError, UndecodableError):
         raise
     except Exception as error:
@@ -108,9 +132,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
-    """The `size` x `size` picture, antialiased.
+    """Resize an image to `size` x `size` pixels with antialiasing.
 
-    crop: the centred square, scaled; squash: all of it, out of proportion; pad: all of it, on black.
+    fit: "crop" scales the centre square; "squash" scales the image without keeping its
+    aspect ratio; "pad" keeps the aspect ratio and fills the rest with black.
     """
     if fit == "squash":
         return image.resize((size, size), Image.Resampling.BICUBIC)
@@ -133,19 +158,22 @@ def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
 def _undecodable_error(error: Exception) -> UndecodableError:
     if isinstance(error, UnidentifiedImageError):
         return UndecodableError(UNREADABLE, "no image of a known format")
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # addresses would make two builds differ
+    # Without memory addresses, which would make the output of two builds differ.
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(error))
     return UndecodableError(UNREADABLE, text or type(error).__name__)
 
 
 def _orientation(image: Image.Image) -> int:
+    """Return the Exif orientation, 1 (upright) where it is missing or invalid."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the picture itself may well be whole
+    except Exception:  # damaged Exif data: the pixels may still be intact
         return 1
-    return value if value in _TURNS else 1
+    return value if value in _TRANSPOSES else 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:
+    """Return a loaded image in sRGB, with transparent parts on white."""
     profile = image.info.get("icc_profile")
     pixels = _eight_bits(image)
     alpha = None
@@ -153,33 +181,33 @@ def _flatten(image: Image.Image) -> Image.Image:
         pixels = pixels.convert("RGBA")
         alpha = pixels.getchannel("A")
     rgb = _to_srgb(pixels, profile)
-    return (
-        rgb if alpha is None else Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-    )
+    if alpha is None:
+        return rgb
+    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled, not clipped as Pillow's `convert` does (16-bit colour it scales itself, within one level)."""
+    """Return the image with 8 bits per channel, or raise UndecodableError.
+
+    16-bit grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour
+    is already scaled by Pillow, to within one level.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
-        grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        gray = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
         if _is_min_white(image):
-            return ImageChops.invert(grey)
-        if (
-            "transparency" in image.info
-        ):  # one of the 65536 greys, to be found before they become 256
-            alpha = Image.fromarray(
-                np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
-            )
-            return Image.merge("LA", (grey, alpha))
-        return grey
+            return ImageChops.invert(gray)
+        if "transparency" in image.info:  # one of the 65536 levels, looked up before scaling
+            opaque = np.where(values == image.info["transparency"], 0, 255)
+            return Image.merge("LA", (gray, Image.fromarray(opaque.astype(np.uint8))))
+        return gray
     if image.mode in ("I", "F"):
         raise UndecodableError(UNREADABLE, f"pixels of mode {image.mode!r} have no defined range")
     return image
 
 
 def _is_min_white(image: Image.Image) -> bool:
-    """Whether 0 is white, which Pillow sees to for 8 bits alone."""
+    """Return whether 0 is white in this TIFF; Pillow inverts only 8-bit images."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
@@ -189,14 +217,13 @@ def _to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
     if pixels.mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
         return ImageCms.applyTransform(pixels, transform) or pixels
-    grey, cmyk, rgb = _transforms(profile) if profile else (None, None, None)
+    gray, cmyk, rgb = _transforms(profile) if profile else (None, None, None)
     if pixels.mode == "CMYK" and cmyk:
         return ImageCms.applyTransform(pixels, cmyk) or pixels
-    if pixels.mode == "L" and grey:
-        return ImageCms.applyTransform(pixels, grey) or pixels
-    pixels = (
-        pixels if pixels.mode == "RGB" else pixels.convert("RGB")
-    )  # convert copies what is RGB already
+    if pixels.mode == "L" and gray:
+        return ImageCms.applyTransform(pixels, gray) or pixels
+    if pixels.mode != "RGB":  # `convert` would copy an image that is RGB already
+        pixels = pixels.convert("RGB")
     return ImageCms.applyTransform(pixels, rgb) or pixels if rgb else pixels
 
 
@@ -205,7 +232,11 @@ Transform = ImageCms.ImageCmsTransform
 
 @lru_cache(maxsize=64)
 def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Transform | None]:
-    """From the profile's colours to sRGB, for grey, CMYK and RGB pixels: the one it is for, None for the others."""
+    """Return transforms from a profile to sRGB for grayscale, CMYK and RGB pixels.
+
+    Only the one for the profile's own colour space is set, the others are None. All are
+    None if the profile is damaged or is sRGB itself.
+    """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
@@ -213,20 +244,19 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
             mode if space == name else None
             for mode, name in (("L", "GRAY"), ("CMYK", "CMYK"), ("RGB", "RGB"))
         ]
-        grey, cmyk, rgb = (
+        gray, cmyk, rgb = (
             mode and ImageCms.buildTransform(opened, _SRGB, mode, "RGB") for mode in modes
         )
-    except (
-        ImageCms.PyCMSError,
-        OSError,
-        ValueError,
-    ):  # a damaged profile: take the numbers as sRGB, as browsers do
-        return None, None, None
-    return grey or None, cmyk or None, rgb if rgb and not _changes_nothing(rgb) else None
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None, None, None  # a damaged profile: treat the pixels as sRGB, as browsers do
+    return gray or None, cmyk or None, rgb if rgb and not _is_identity(rgb) else None
 
 
-def _changes_nothing(transform: Transform) -> bool:
-    """Whether a transform leaves a grid of colours as it is, to two levels: a profile that is sRGB by another name."""
+def _is_identity(transform: Transform) -> bool:
+    """Return whether a transform changes a grid of colours by at most two levels.
+
+    Then the profile is sRGB under another name.
+    """
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
     after = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))

@@ -1,6 +1,7 @@
-"""Where images come from: a folder tree, a text list, tars of images, or CIFAR-10; each gives a sorted list.
+"""List the images of a source: a folder tree, a text file, tars of images, or CIFAR-10.
 
-Listing reads names alone (and the headers of tars); `read_bytes` fetches one image, in whichever process needs it.
+Listing reads only file names and tar headers; `read_bytes` reads one image, in any
+process.
 """
 
 from __future__ import annotations
@@ -16,36 +17,39 @@ from typing import NamedTuple
 from shards.errors import UserError
 from shards.sources import archives, cifar10
 
-# HEIC and camera raw files count as images so that they are listed as unreadable, not passed over in silence.
-SUFFIXES = "jpg jpeg jpe jfif mpo png webp tif tiff bmp gif ppm pgm pnm jp2 avif heic heif dng cr2 nef arw".split()  # noqa: SIM905
+# HEIC and camera raw files are included, so that they are reported as unreadable and
+# not silently ignored.
+SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff", "bmp", "gif"),
+    *("ppm", "pgm", "pnm", "jp2", "avif", "heic", "heif", "dng", "cr2", "nef", "arw"),
+)
 FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
 
 
 class Source(NamedTuple):
-    """One image: its name relative to SOURCE, and where its bytes lie."""
+    """One image: its name relative to SOURCE, and where its bytes are stored."""
 
     name: str
     path: str
     kind: str = FILE
-    offset: int = (
-        0  # of the first byte (tar member, CIFAR binary) or number of the row (CIFAR python)
-    )
+    offset: int = 0  # of the first byte (tar member, CIFAR binary), or the row (CIFAR Python)
     size: int = 0
-    split: str = (
-        ""  # the split the source itself puts it in: CIFAR's train or test, else the first folder
-    )
+    split: str = ""  # the split in the source: CIFAR-10's train or test, else the first folder
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a SOURCE, sorted by name, and the files passed over because their names are not images'."""
+    """All images of a SOURCE, sorted by name, and the files ignored by their suffix."""
 
     sources: list[Source]
     ignored: list[str]
 
 
 def open_sources(source: str, out: Path) -> Listing:
-    """List the images of SOURCE, never those under `out`; raises `UserError` where there are none."""
+    """List the images of SOURCE, except those inside `out`.
+
+    Raises UserError if SOURCE does not exist, is damaged or contains no images.
+    """
     sources, ignored = _list_any(source, out)
     if not sources:
         hint = _hint(ignored)
@@ -56,8 +60,8 @@ def open_sources(source: str, out: Path) -> Listing:
 def _hint(ignored: list[str]) -> str:
     tars = sum(name.endswith(".tar") for name in ignored)
     if tars:
-        return f": it holds {tars} tars, give them as a quoted pattern such as 'FOLDER/*.tar'"
-    return ": give a folder, a text list, a quoted pattern of tars, or CIFAR-10's folder"
+        return f": it contains {tars} tars, give them as a quoted pattern such as 'FOLDER/*.tar'"
+    return ": give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
 
 
 def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
@@ -68,14 +72,13 @@ def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
     if path.is_file():
         return _list_file(path)
     if names := _expand(source, out):
-        batches = [Path(name) for name in names if cifar10.is_batch(Path(name))]
-        return (
-            (_list_cifar(batches), [])
-            if len(batches) == len(names)
-            else _list_tars([Path(n) for n in names])
-        )
+        paths = [Path(name) for name in names]
+        if all(map(cifar10.is_batch, paths)):
+            return _list_cifar(paths), []
+        return _list_tars(paths)
     raise UserError(
-        f"no such source {source}: give a folder, a text list, a quoted pattern of tars, or CIFAR-10's folder"
+        f"no such source {source}: "
+        "give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
     )
 
 
@@ -85,26 +88,30 @@ def _list_file(path: Path) -> tuple[list[Source], list[str]]:
     if path.suffix == ".tar":
         return _list_tars([path])
     if _is_image(path.name):
-        raise UserError(f"{path} is one image: give the folder that holds it, or a text list")
+        raise UserError(f"{path} is one image: give its folder, or a text file that lists images")
     return _list_text(path)
 
 
 def _expand(pattern: str, out: Path) -> list[str]:
-    """The files that a pattern names, but `out`'s own: `*`, `?`, `[]` as in a shell, WebDataset's `{00..12}`."""
-    import braceexpand  # comes with webdataset
+    """Return the files that match a pattern, sorted, except those inside `out`.
+
+    `*`, `?` and `[]` are those of a shell, `{00..12}` is WebDataset's.
+    """
+    import braceexpand  # a dependency of webdataset
 
     inside = os.path.realpath(out).rstrip("/") + "/"
     try:
         patterns = list(braceexpand.braceexpand(pattern))
-    except ValueError:  # unbalanced braces: a plain name, then
+    except ValueError:  # unbalanced braces: part of the name
         patterns = [pattern]
-    found = {name for each in patterns for name in glob.glob(each, recursive=True)}  # noqa: PTH207  # may be absolute
-    files = (name for name in found if Path(name).is_file())
+    # Not Path.glob, because the pattern may be absolute.
+    names = {name for each in patterns for name in glob.glob(each, recursive=True)}  # noqa: PTH207
+    files = (name for name in names if Path(name).is_file())
     return sorted(name for name in files if not os.path.realpath(name).startswith(inside))
 
 
 def _is_image(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in SUFFIXES  # pathlib takes seconds for a million names
+    return name.rpartition(".")[2].lower() in SUFFIXES  # pathlib is slow for a million names
 
 
 def _list_folder(root: Path, out: Path) -> tuple[list[Source], list[str]]:
@@ -119,7 +126,11 @@ def _list_folder(root: Path, out: Path) -> tuple[list[Source], list[str]]:
 
 
 def _walk(root: Path, out: Path) -> Iterator[str]:
-    """Every path under `root` that is no folder; a linked folder is entered once, and only if it leads elsewhere."""
+    """Yield every path under `root` that is not a folder.
+
+    A symbolic link to a folder is followed once, and only if its target is outside
+    `root`.
+    """
     inside = os.path.realpath(root)
     seen = {os.path.realpath(out)}
     folders = [str(root).rstrip("/") or "/"]
@@ -139,7 +150,7 @@ def _walk(root: Path, out: Path) -> Iterator[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: listed like a file, then unreadable
+    except OSError:  # a link to itself: listed like a file, and later reported as unreadable
         return False
 
 
@@ -154,7 +165,7 @@ def _is_within(path: str, folder: str) -> bool:
 def _list_text(path: Path) -> tuple[list[Source], list[str]]:
     data = path.read_bytes()
     if b"\0" in data:
-        raise UserError(f"{path} is neither a folder, a .tar nor a text list (one path a line)")
+        raise UserError(f"{path} is not a folder, a .tar or a text file with one path per line")
     lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
     return [Source(name, str(path.parent / name)) for name in names], []
@@ -188,27 +199,28 @@ def _list_cifar(batches: list[Path]) -> list[Source]:
 
 
 def read_bytes(source: Source, limit: int) -> bytes:
-    """The encoded bytes of an image (CIFAR: its 3072 raw bytes).
+    """Return the encoded bytes of an image (CIFAR-10: its 3072 raw bytes).
 
-    Raises `OSError` where they cannot be read, and also for what is no regular file or longer than `limit` bytes.
+    Raises OSError if they cannot be read, are not in a regular file, or are more than
+    `limit`.
     """
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()
-    if source.offset == archives.NOWHERE:
+    if source.offset == archives.NO_CONTENT:
         raise OSError("a link to no file of its tar, or a sparse or special file")
-    with open(source.path, "rb", opener=_open_at_once) as stream:
+    with open(source.path, "rb", opener=_open_nonblocking) as stream:
         status = os.fstat(stream.fileno())
         size = source.size if source.kind != FILE else status.st_size
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
         if size > limit:
-            raise OSError(f"{size} bytes are too many")
+            raise OSError(f"{size} bytes, which is too large")
         stream.seek(source.offset)
         data = stream.read(size)
     if len(data) < size:
-        raise OSError(f"{source.path} ends inside it")
+        raise OSError(f"{source.path} ends before the end of the image")
     return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe in a list must not hang the build
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a named pipe must not block the build

@@ -31,7 +31,7 @@ from launch.reproduce.entries import entries, finished_rows, starter, told
 from launch.reproduce.feature_classifier import Judge, judge_for, labelled, load_judge, moved
 from launch.reproduce.options import Asked, Plan
 from shards.errors import UserError
-from tests.support.photographs import pieces
+from tests.support.photographs import random_crops
 from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
 
@@ -39,7 +39,7 @@ from tests.support.small_shard_set import small_set
 def small_cifar(folder: Path, count: int = 12) -> Path:
     """CIFAR-10's binary layout with `count` pictures in each of two batches; the first of each is grey."""
     folder.mkdir(parents=True)
-    squares = list(pieces(2 * count, side=32))
+    squares = list(random_crops(2 * count, side=32))
     for number, name in enumerate(("data_batch_1.bin", "test_batch.bin")):
         mine = [square.copy() for square in squares[number * count : (number + 1) * count]]
         mine[0][:] = mine[0][..., :1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import train
-from shards.__main__ import parser as shards_parser
+from shards.__main__ import make_parser as shards_parser
 from shards.errors import UserError
 from slurm import batch, build_shards, jobs, submit, sweep
 from tests.support.processes import ROOT

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shards.builder.build import Job, build_part
+from shards.builder.build import BuildOptions, build_part
 from shards.builder.merge import merge
 from shards.builder.parts import Part
 from shards.builder.plan import Parameters
@@ -30,8 +30,13 @@ def build_plainly(photos: Path, out: Path) -> None:
 def build_in_parts(photos: Path, out: Path) -> None:
     other = out.with_name(f"{out.name} of another machine")
     for number, folder in enumerate((out, other), 1):
-        build_part(str(photos), Parameters(**OPTIONS), Part(number, 2), Job(out=folder, quiet=True))
-    merge([other], Job(out=out, quiet=True))
+        build_part(
+            str(photos),
+            Parameters(**OPTIONS),
+            Part(number, 2),
+            BuildOptions(out=folder, quiet=True),
+        )
+    merge([other], BuildOptions(out=out, quiet=True))
 
 
 WAYS: dict[str, Build] = {"plain": build_plainly, "parts": build_in_parts}

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from shards.builder.build import Job, build
-from shards.builder.finalize import Outcome
+from shards.builder.build import BuildOptions, build
+from shards.builder.finalize import BuildResult
 from shards.builder.plan import Parameters
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -35,7 +35,7 @@ def encode(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: Any)
     return stream.getvalue()
 
 
-def pieces(count: int, side: int = 48) -> Iterator[np.ndarray]:
+def random_crops(count: int, side: int = 48) -> Iterator[np.ndarray]:
     """Different squares cut out of the photographs."""
     random = np.random.default_rng(7)
     for number in range(count):
@@ -46,7 +46,7 @@ def pieces(count: int, side: int = 48) -> Iterator[np.ndarray]:
 
 def make_folder(folder: Path, count: int, side: int = 48) -> Path:
     """A folder tree of `count` small JPEG and PNG photographs."""
-    for number, piece in enumerate(pieces(count, side)):
+    for number, piece in enumerate(random_crops(count, side)):
         kind, suffix = (("JPEG", "jpg"), ("PNG", "png"))[number % 2]
         path = folder / f"class{number % 3}" / f"photo {number:03d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +56,12 @@ def make_folder(folder: Path, count: int, side: int = 48) -> Path:
 
 def pack_folder(
     source: Path | str, out: Path, workers: int = 1, strict: bool = False, **options: Any
-) -> Outcome:
+) -> BuildResult:
     """Build a shard set in this process, silently; 32 pixels unless told."""
     parameters = Parameters(**{"size": 32, **options})
-    return build(str(source), parameters, Job(out=out, workers=workers, strict=strict, quiet=True))
+    return build(
+        str(source), parameters, BuildOptions(out=out, workers=workers, strict=strict, quiet=True)
+    )
 
 
 def fingerprint(root: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import Contestant, Figures, Stream, in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.__main__ import available_cores
-from shards.builder.build import Job, build
+from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
 from shards.errors import UserError
 from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
@@ -48,7 +48,7 @@ def packed(images: Sequence[str], size: int, workers: int, folder: Path) -> Stre
     build(
         str(write_list(images, folder)),
         parameters(size),
-        Job(out=folder / "out", workers=workers, quiet=True),
+        BuildOptions(out=folder / "out", workers=workers, quiet=True),
     )
     yield len(images)
 

@@ -330,10 +330,10 @@ def test_tars_of_other_programs_are_whole(tmp_path: Path, format: int) -> None:
         archive.addfile(link)
     stream = TarStream(str(tmp_path / "0.tar"))
     with pytest.raises(UserError):
-        stream.check_whole()  # nothing has been read
+        stream.check_complete()  # nothing has been read
     while stream.read(777):
         pass
-    stream.check_whole()
+    stream.check_complete()
     stream.close()
     assert len(list(samples_of(str(tmp_path / "0.tar")))) == 3
 

@@ -14,7 +14,7 @@ from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.metrics.accuracy import accuracy
 from colortrain.metrics.image_metrics import colourfulness, mse
 from shards.color import rgb_to_lab
-from tests.support.photographs import pieces
+from tests.support.photographs import random_crops
 
 CODEC = SymmetricCodec()
 Term = ColourfulnessGap | LogError | SoftAccuracy
@@ -23,7 +23,7 @@ Term = ColourfulnessGap | LogError | SoftAccuracy
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     L, colour = CODEC.encode(
-        torch.from_numpy(np.stack([rgb_to_lab(piece) for piece in pieces(2, side=32)]))
+        torch.from_numpy(np.stack([rgb_to_lab(piece) for piece in random_crops(2, side=32)]))
     )
     return Batch(L, colour, torch.zeros(2, 1, 1, 1))
 

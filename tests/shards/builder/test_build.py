@@ -29,7 +29,7 @@ from tests.support.photographs import (
     make_folder,
     pack_folder,
     photograph,
-    pieces,
+    random_crops,
 )
 
 SPLITS = "train=.7,val=.3"
@@ -198,7 +198,7 @@ def test_building_needs_no_torch(
 def test_duplicates_are_found_by_bytes_and_by_pixels_whatever_the_workers(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number, piece in enumerate(pieces(12)):
+    for number, piece in enumerate(random_crops(12)):
         data = encode(piece)
         (folder / f"{number:02d}.png").write_bytes(data)
         if number < 4:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.__main__ import main
-from shards.builder.build import Job, PartOutcome, build_part
-from shards.builder.finalize import Outcome
+from shards.builder.build import BuildOptions, PartResult, build_part
+from shards.builder.finalize import BuildResult
 from shards.builder.merge import merge
 from shards.builder.parts import Part, hold_part, parse_part
 from shards.builder.plan import Parameters, load_plan, make_plan, save_plan
@@ -52,15 +52,15 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pack_part(
     photos: Path, out: Path, part: str, strict: bool = False, **options: Any
-) -> PartOutcome:
+) -> PartResult:
     parameters = Parameters(**{**OPTIONS, **options})
     return build_part(
-        str(photos), parameters, parse_part(part), Job(out=out, strict=strict, quiet=True)
+        str(photos), parameters, parse_part(part), BuildOptions(out=out, strict=strict, quiet=True)
     )
 
 
-def merge_into(out: Path, *folders: Path, workers: int = 1, strict: bool = False) -> Outcome:
-    return merge(folders, Job(out=out, workers=workers, strict=strict, quiet=True))
+def merge_into(out: Path, *folders: Path, workers: int = 1, strict: bool = False) -> BuildResult:
+    return merge(folders, BuildOptions(out=out, workers=workers, strict=strict, quiet=True))
 
 
 @given(st.integers(1, 300), st.integers(1, 40))

@@ -17,7 +17,7 @@ from tests.support.photographs import (
     make_folder,
     pack_folder,
     photograph,
-    pieces,
+    random_crops,
 )
 
 
@@ -98,7 +98,7 @@ def test_a_duplicate_whose_first_copy_is_gone_is_packed(tmp_path: Path, content:
 
 def test_three_copies_of_which_the_first_goes_leave_one(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 10)
-    (piece,) = pieces(1, 40)
+    (piece,) = random_crops(1, 40)
     for name in ("a.png", "b.png", "c.png"):
         (folder / name).write_bytes(encode(piece))
     pack_folder(folder, tmp_path / "out", shard_size=1)

@@ -71,9 +71,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 print("once")
-from shards.builder.build import Job, build
+from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
-build(sys.argv[1], Parameters(size=16, shard_size=4), Job(out=Path(sys.argv[2]), workers=2, quiet=True))
+build(sys.argv[1], Parameters(size=16, shard_size=4), BuildOptions(out=Path(sys.argv[2]), workers=2, quiet=True))
 """
 
 

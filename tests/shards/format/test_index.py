@@ -1,4 +1,4 @@
-"""The binary index: what the builder writes, what tars alone give again, and what is no index."""
+"""Tests of index: rows match the tars; damaged tars and indexes are rejected."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ import pytest
 from shards.errors import UserError
 from shards.format.index import load_index, rebuild_index, write_index
 from shards.format.manifest import Manifest, Shard, load_manifest
-from tests.support.photographs import encode, make_folder, pack_folder, pieces
+from tests.support.photographs import encode, make_folder, pack_folder, random_crops
 
 
 @pytest.fixture(scope="module", params=["uint8", "float16"])
@@ -23,10 +23,10 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = make_folder(tmp_path_factory.mktemp("photos"), 20)
     (folder / "copy.png").write_bytes((folder / "class1" / "photo 001.png").read_bytes())
     out = tmp_path_factory.mktemp("built") / "out"
-    outcome = pack_folder(
+    result = pack_folder(
         folder, out, size=16, dtype=request.param, splits="train=.7,val=.3", shard_size=5
     )
-    assert outcome.manifest.left_out == {"duplicate": 1}
+    assert result.manifest.left_out == {"duplicate": 1}
     return out
 
 
@@ -38,7 +38,7 @@ def rebuild(root: Path, split: str, shards: tuple[Shard, ...] | None = None) -> 
     )
 
 
-def by_tarfile(root: Path, manifest: Manifest, split: str) -> list[tuple[int, int, int]]:
+def read_with_tarfile(root: Path, manifest: Manifest, split: str) -> list[tuple[int, int, int]]:
     rows = []
     for shard in manifest.splits[split]:
         with tarfile.open(root / shard.path) as tar:
@@ -52,64 +52,66 @@ def by_tarfile(root: Path, manifest: Manifest, split: str) -> list[tuple[int, in
     return rows
 
 
-def test_each_row_is_what_a_plain_tar_reader_sees(built: Path) -> None:
+def test_rows_match_what_tarfile_reads(built: Path) -> None:
     manifest = load_manifest(built)
     for split in ("train", "val"):
         table = load_index(built / split / "index.npy", manifest.samples(split))
-        assert [tuple(row) for row in table.tolist()] == by_tarfile(built, manifest, split)
+        assert [tuple(row) for row in table.tolist()] == read_with_tarfile(built, manifest, split)
 
 
-def test_the_index_made_again_from_the_tars_is_the_built_one_byte_for_byte(
-    built: Path, tmp_path: Path
-) -> None:
+def test_index_rebuilt_from_the_tars_equals_the_built_one(built: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_index(tmp_path / split, rebuild(built, split))
         assert (tmp_path / split).read_bytes() == (built / split / "index.npy").read_bytes()
 
 
-def test_an_empty_split_has_an_empty_index(tmp_path: Path) -> None:
+def test_empty_split_has_an_empty_index(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    for number, piece in enumerate(pieces(2)):
-        (tmp_path / "photos" / f"{number}.png").write_bytes(encode(piece))
+    for number, crop in enumerate(random_crops(2)):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(encode(crop))
     pack_folder(tmp_path / "photos", tmp_path / "out", splits="train=.999999,val=.000001")
     assert load_index(tmp_path / "out" / "val" / "index.npy", 0).shape == (0, 3)
     assert rebuild(tmp_path / "out", "val").shape == (0, 3)
 
 
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+def flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
 
 
 @pytest.mark.parametrize(
-    ("damage", "told", "message"),
+    ("damage", "update_manifest", "message"),
     [
-        (lambda data: data[:-512], False, r"has \d+ bytes, the manifest says \d+"),
-        (lambda data: flipped(data, 900), False, "is broken, its SHA-256 is not the manifest's"),
+        (lambda data: data[:-512], False, r"has \d+ bytes, but the manifest says \d+"),
+        (lambda data: flipped(data, 900), False, "is damaged, its SHA-256 is not the one in the"),
         (lambda data: flipped(data, 3), True, "no sample of 16 pixels at byte 512"),
         (lambda data: flipped(data, 120), True, "no sample of 16 pixels at byte 512"),
         (lambda data: flipped(data, 512 + 7), True, "no sample of 16 pixels at byte 512"),
-        (lambda data: data[:700], True, r"samples have \d+ bytes, not the manifest's 700"),
+        (lambda data: data[:700], True, r"samples take \d+ bytes, but the manifest says 700"),
     ],
 )
-def test_a_tar_that_is_not_the_manifests_is_named(
-    built: Path, tmp_path: Path, damage: Callable[[bytes], bytes], told: bool, message: str
+def test_error_names_a_tar_that_does_not_match_the_manifest(
+    built: Path,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    update_manifest: bool,
+    message: str,
 ) -> None:
-    """`told`: the manifest was made to fit, so the members themselves have to be looked at."""
+    """`update_manifest` makes size and SHA-256 match: only the members differ."""
     out = Path(shutil.copytree(built, tmp_path / "out"))
     first, *rest = load_manifest(out).splits["train"]
     data = damage((out / first.path).read_bytes())
     (out / first.path).write_bytes(data)
-    if told:
+    if update_manifest:
         first = replace(first, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(UserError, match=message) as caught:
         rebuild(out, "train", (first, *rest))
     assert str(out / first.path) in str(caught.value)
 
 
-def test_a_missing_tar_is_named(built: Path, tmp_path: Path) -> None:
+def test_error_names_a_missing_tar(built: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(built, tmp_path / "out"))
     (out / "train" / "000001.tar").unlink()
-    with pytest.raises(UserError, match=r"train/000001.tar is missing, the manifest names it"):
+    with pytest.raises(UserError, match=r"train/000001.tar is in the manifest but missing"):
         rebuild(out, "train")
 
 
@@ -117,15 +119,15 @@ def test_a_missing_tar_is_named(built: Path, tmp_path: Path) -> None:
     ("table", "message"),
     [
         (None, "is missing"),
-        (np.zeros((4, 2), np.int64), "not of this manifest"),
-        (np.zeros((4, 3), np.int32), "not of this manifest"),
-        (np.zeros((3, 3), np.int64), "not of this manifest"),
+        (np.zeros((4, 2), np.int64), "does not belong to this manifest"),
+        (np.zeros((4, 3), np.int32), "does not belong to this manifest"),
+        (np.zeros((3, 3), np.int64), "does not belong to this manifest"),
         (np.array([[None] * 3] * 4), "is damaged"),
         (b"", "is damaged"),
         (b"\x93NUMPY\x01\x00", "is damaged"),
     ],
 )
-def test_what_is_no_index_gets_one_line(
+def test_invalid_index_raises_a_one_line_error(
     tmp_path: Path, table: np.ndarray | bytes | None, message: str
 ) -> None:
     path = tmp_path / "index.npy"
@@ -139,7 +141,7 @@ def test_what_is_no_index_gets_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_set_of_an_older_format_says_build_again(built: Path, tmp_path: Path) -> None:
+def test_older_format_raises_and_suggests_to_build_again(built: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(built, tmp_path / "out"))
     text = (out / "manifest.json").read_text()
     (out / "manifest.json").write_text(text.replace("colortrain-shards-2", "colortrain-shards-1"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shards.errors import UserError
 from shards.read.dataset import DamagedSampleError, Split
-from shards.read.mixture import Mixture, Substitute, open_training, parse_shards
+from shards.read.mixture import Mixture, SubstitutingReader, open_training, parse_shards
 from shards.read.order import MAX_BLOCK, MixedOrder, Order, apportion
 from tests.support.small_shard_set import small_set
 
@@ -179,7 +179,7 @@ def test_damage_is_named_or_counted(
     try:
         split = Split(root)
         if substitute:
-            reader = Substitute(split, split.order(1), 10, told.append)
+            reader = SubstitutingReader(split, split.order(1), 10, told.append)
             pixels, numbers = reader.read(0, 23), whole.order(1)(0, 23)
             wrong = [
                 row for row in range(23) if not np.array_equal(pixels[row], truth[numbers[row]])
@@ -226,7 +226,7 @@ def test_the_next_position_stands_in_whoever_reads(
         [(30, 60), (0, 30)],
         [(p, p + 4) for p in range(56, -1, -4)],
     ):
-        reader = Substitute(split, stream, 3, lambda _: None)
+        reader = SubstitutingReader(split, stream, 3, lambda _: None)
         found = np.concatenate(
             [reader.read(*piece) for piece in sorted(pieces, key=lambda p: -p[0])][::-1]
         )
@@ -241,14 +241,14 @@ def test_past_the_limit_it_ends(broken: Callable[[list[int]], Split]) -> None:
         UserError,
         match=r"more than 2 damaged samples, the limit; the last: .*000000\.tar|000003\.tar",
     ):
-        Substitute(split, split.order(0), 2, told.append).read(0, 23)
+        SubstitutingReader(split, split.order(0), 2, told.append).read(0, 23)
     assert len(told) == 2
 
 
 def test_a_set_of_nothing_whole_ends(broken: Callable[[list[int]], Split]) -> None:
     split = broken(list(range(23)))
     with pytest.raises(UserError, match="more than 22 damaged"):
-        Substitute(split, split.order(0), 1000, lambda _: None).read(0, 23)
+        SubstitutingReader(split, split.order(0), 1000, lambda _: None).read(0, 23)
 
 
 def test_damage_names_shard_member_and_offset(broken: Callable[[list[int]], Split]) -> None:

@@ -1,4 +1,4 @@
-"""A tar of images gives all its images, or says at which byte it is damaged."""
+"""Tests of archives: all members of a tar, or an error with the damaged offset."""
 
 import io
 import tarfile
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UserError
-from shards.sources.archives import NOWHERE, members
+from shards.sources.archives import NO_CONTENT, members
 from shards.sources.listing import open_sources, read_bytes
-from tests.support.photographs import encode, pack_folder, pieces
+from tests.support.photographs import encode, pack_folder, random_crops
 
 
 @pytest.fixture
 def tar(tmp_path: Path) -> Path:
     path = tmp_path / "photos.tar"
     with tarfile.open(path, "w") as archive:
-        for number, piece in enumerate(pieces(4)):
-            add(archive, f"{number}.png", encode(piece))
+        for number, crop in enumerate(random_crops(4)):
+            add(archive, f"{number}.png", encode(crop))
     return path
 
 
@@ -29,7 +29,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields: object
     archive.addfile(info, io.BytesIO(data))
 
 
-def test_a_whole_tar_is_taken_whatever_its_padding(tar: Path) -> None:
+def test_complete_tar_is_accepted_with_any_padding(tar: Path) -> None:
     data = tar.read_bytes()
     with tarfile.open(tar) as archive:
         expected = [(each.name, each.offset_data, each.size) for each in archive]
@@ -39,29 +39,29 @@ def test_a_whole_tar_is_taken_whatever_its_padding(tar: Path) -> None:
         assert members(tar) == expected
 
 
-def header_of(tar: Path, place: int) -> int:
+def header_offset(tar: Path, index: int) -> int:
     with tarfile.open(tar) as archive:
-        return archive.getmembers()[place].offset
+        return archive.getmembers()[index].offset
 
 
-def end_of(tar: Path) -> int:
+def end_offset(tar: Path) -> int:
     with tarfile.open(tar) as archive:
         archive.getmembers()
         return archive.offset
 
 
-@pytest.mark.parametrize("place", [1, 2, 3])
-def test_a_damaged_header_is_an_error_at_its_byte(tar: Path, place: int) -> None:
-    where = header_of(tar, place)
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_damaged_header_raises_with_its_offset(tar: Path, index: int) -> None:
+    offset = header_offset(tar, index)
     data = bytearray(tar.read_bytes())
-    data[where + 5] ^= 1
+    data[offset + 5] ^= 1
     tar.write_bytes(data)
-    with pytest.raises(UserError, match=rf"photos.tar is damaged or cut short at byte {where}:"):
+    with pytest.raises(UserError, match=rf"photos.tar is damaged or cut short at byte {offset}:"):
         open_sources(str(tar), Path("/nonexistent"))
 
 
-def test_a_tar_cut_short_anywhere_is_an_error(tar: Path) -> None:
-    data, third, end = tar.read_bytes(), header_of(tar, 2), end_of(tar)
+def test_tar_cut_short_anywhere_raises(tar: Path) -> None:
+    data, third, end = tar.read_bytes(), header_offset(tar, 2), end_offset(tar)
     for length in (
         third - 1,
         third,
@@ -78,36 +78,38 @@ def test_a_tar_cut_short_anywhere_is_an_error(tar: Path) -> None:
             members(tar)
 
 
-def test_a_second_tar_behind_the_first_is_not_lost_in_silence(tar: Path) -> None:
+def test_data_after_the_end_of_the_tar_raises(tar: Path) -> None:
     data = tar.read_bytes()
     tar.write_bytes(data + data)
     with pytest.raises(UserError, match=rf"damaged or cut short at byte {len(data)}:"):
         members(tar)
-    tar.write_bytes(data[: end_of(tar) + 512] + b"x" * 9728)
+    tar.write_bytes(data[: end_offset(tar) + 512] + b"x" * 9728)
     with pytest.raises(UserError, match="damaged or cut short"):
         members(tar)
 
 
-def test_links_give_what_they_lead_to_and_others_are_listed(tmp_path: Path) -> None:
+def test_links_are_resolved_and_special_files_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "photos.tar"
     with tarfile.open(path, "w") as archive:
         add(archive, "a", type=tarfile.DIRTYPE)
         add(archive, "a/ahead.png", type=tarfile.SYMTYPE, linkname="../b/photo.png")
-        add(archive, "b/photo.png", encode(next(pieces(1))))
+        add(archive, "b/photo.png", encode(next(random_crops(1))))
         add(archive, "hard.png", type=tarfile.LNKTYPE, linkname="b/photo.png")
         add(archive, "a/twice.png", type=tarfile.SYMTYPE, linkname="../hard.png")
         add(archive, "nowhere.png", type=tarfile.SYMTYPE, linkname="/etc/photo.png")
         add(archive, "loop.png", type=tarfile.SYMTYPE, linkname="loop.png")
         add(archive, "pipe.png", type=tarfile.FIFOTYPE)
     found = {each.name: each.offset for each in members(path)}
-    assert {name for name, offset in found.items() if offset == NOWHERE} == {
+    assert {name for name, offset in found.items() if offset == NO_CONTENT} == {
         "nowhere.png",
         "loop.png",
         "pipe.png",
     }
     listing = open_sources(str(path), Path("/nonexistent"))
-    read = [read_bytes(source, 1 << 20) for source in listing.sources if source.offset != NOWHERE]
-    assert read == [encode(next(pieces(1)))] * 4
-    outcome = pack_folder(path, tmp_path / "out")
-    assert (outcome.num_packed, outcome.manifest.left_out) == (1, {"duplicate": 3, "unreadable": 3})
+    read = [
+        read_bytes(source, 1 << 20) for source in listing.sources if source.offset != NO_CONTENT
+    ]
+    assert read == [encode(next(random_crops(1)))] * 4
+    result = pack_folder(path, tmp_path / "out")
+    assert (result.num_packed, result.manifest.left_out) == (1, {"duplicate": 3, "unreadable": 3})
     assert "link to no file of its tar" in (tmp_path / "out" / "left_out.tsv").read_text()

@@ -1,4 +1,4 @@
-"""CIFAR-10's two layouts give the same pictures, and a pickle gets nothing run."""
+"""Tests of cifar10: equal images from both layouts, and no execution of pickles."""
 
 import os
 import pickle
@@ -14,13 +14,13 @@ from shards.errors import UserError
 from shards.format.manifest import load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.sources.cifar10 import load_python
-from tests.support.photographs import fingerprint, pack_folder, pieces
+from tests.support.photographs import fingerprint, pack_folder, random_crops
 
 BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
 
 
 def rows(seed: int, count: int = 20) -> np.ndarray:
-    planes = [piece.transpose(2, 0, 1) for piece in pieces(3 * count, 32)]
+    planes = [crop.transpose(2, 0, 1) for crop in random_crops(3 * count, 32)]
     return np.stack(planes[seed * count : (seed + 1) * count]).reshape(count, -1)
 
 
@@ -45,17 +45,20 @@ def make_python(folder: Path, protocol: int = 2) -> Path:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+def test_all_pickle_protocols_are_read(tmp_path: Path, protocol: int) -> None:
     folder = make_python(tmp_path / "cifar", protocol)
     assert np.array_equal(load_python(str(folder / "data_batch_1")), rows(0))
 
 
-def test_a_python_2_pickle_as_published_is_read(tmp_path: Path) -> None:
-    # What Python 2's cPickle wrote, opcode by opcode: str keys, ints where numpy now has booleans, pixels as str.
+def test_published_python_2_pickle_is_read(tmp_path: Path) -> None:
+    # The opcodes that Python 2's cPickle wrote: str keys, pixels as str, and integers
+    # where numpy now writes booleans.
     pixels = rows(0, 2).tobytes()
     data = (
-        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x02M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\n"
+        b"cnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
         + len(pixels).to_bytes(4, "little")
         + pixels
         + b"tbs."
@@ -64,7 +67,7 @@ def test_a_python_2_pickle_as_published_is_read(tmp_path: Path) -> None:
     assert np.array_equal(load_python(str(tmp_path / "data_batch_1")), rows(0, 2))
 
 
-def test_both_layouts_give_the_same_shards_with_their_own_splits(tmp_path: Path) -> None:
+def test_both_layouts_give_the_same_shards_with_the_source_splits(tmp_path: Path) -> None:
     make_binary(tmp_path / "bin")
     make_python(tmp_path / "py")
     for name in ("bin", "py"):
@@ -82,7 +85,7 @@ def test_both_layouts_give_the_same_shards_with_their_own_splits(tmp_path: Path)
     assert {Path(k).parts[0] for k in tars[0]} == {"train", "test"}
 
 
-def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+def test_pixels_match_the_file(tmp_path: Path) -> None:
     make_binary(tmp_path / "bin")
     pack_folder(str(tmp_path / "bin" / "test_batch.bin"), tmp_path / "out", shard_size=20)
     shard = load_manifest(tmp_path / "out").splits["all"][0]
@@ -92,7 +95,7 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 class Reduced:
-    """Pickles as the call and the state it is made of."""
+    """An object that is pickled as the given call and state."""
 
     def __init__(self, *parts: object) -> None:
         self.parts = parts
@@ -101,23 +104,24 @@ class Reduced:
         return self.parts
 
 
-def refusal(folder: Path, data: bytes) -> str:
-    """The one line for a pickle that must be refused."""
+def load_error(folder: Path, data: bytes) -> str:
+    """Return the message of the error that loading this pickle must raise."""
     (folder / "data_batch_1").write_bytes(data)
-    with pytest.raises(UserError, match=r"is not CIFAR-10's python layout") as caught:
+    with pytest.raises(UserError, match=r"is not in CIFAR-10's Python layout") as caught:
         load_python(str(folder / "data_batch_1"))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_what_a_pickle_would_run_is_not_run(tmp_path: Path, protocol: int) -> None:
-    proof = tmp_path / "ran"
-    evil = pickle.dumps({b"data": Reduced(os.system, (f"touch {proof}",))}, protocol)
-    pickle.loads(evil)  # it is as evil as it should be
-    assert proof.exists()
-    proof.unlink()
-    assert "(it asks for posix.system): nothing of it was run" in refusal(tmp_path, evil)
-    assert not proof.exists()
+def test_code_in_a_pickle_is_not_executed(tmp_path: Path, protocol: int) -> None:
+    marker = tmp_path / "executed"
+    malicious = pickle.dumps({b"data": Reduced(os.system, (f"touch {marker}",))}, protocol)
+    pickle.loads(malicious)  # the attack works with the standard unpickler
+    assert marker.exists()
+    marker.unlink()
+    message = "(it refers to posix.system, which is not allowed): none of its code was executed"
+    assert message in load_error(tmp_path, malicious)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -125,16 +129,16 @@ def test_what_a_pickle_would_run_is_not_run(tmp_path: Path, protocol: int) -> No
     [
         (b"cnumpy\nload\n(S'x'\ntR.", "numpy.load"),
         (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
-        (b"not a pickle", "nothing of it was run"),
-        (b"", "nothing of it was run"),
+        (b"not a pickle", "none of its code was executed"),
+        (b"", "none of its code was executed"),
         (pickle.dumps([1, 2]), "no uint8 array"),
         (pickle.dumps({b"data": np.zeros((2, 9), np.uint8)}), "no uint8 array"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.int64)}), "no uint8 array"),
         (pickle.dumps({b"data": np.array([os], dtype=object).astype(str)}), "no uint8 array"),
     ],
 )
-def test_any_other_pickle_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
-    assert message in refusal(tmp_path, data)
+def test_other_pickles_are_rejected(tmp_path: Path, data: bytes, message: str) -> None:
+    assert message in load_error(tmp_path, data)
 
 
 U1 = np.dtype("u1")
@@ -143,7 +147,7 @@ FROM_BUFFER = np.zeros(1, np.uint8).__reduce_ex__(5)[0]
 
 
 def dtype(*state: object) -> Reduced:
-    """A u1 to which the pickle then gives a state of its own."""
+    """Return a u1 dtype whose state is set by the pickle."""
     return Reduced(np.dtype, ("u1", False, True), state)
 
 
@@ -151,16 +155,15 @@ def array(shape: object, kind: object, data: object) -> Reduced:
     return Reduced(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, kind, False, data))
 
 
-FOREIGN = dtype(
-    3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0
-)  # a GiB of whatever lies behind the array
+# An item size of 1 GiB: reads memory behind the array.
+OVERSIZED = dtype(3, "|", (U1, (1 << 30,)), None, None, 1 << 30, 1, 0)
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize(
     "payload",
     [
-        array((1, 3072), FOREIGN, b"x"),
+        array((1, 3072), OVERSIZED, b"x"),
         array((1, 3072), dtype(3, "|", None, ("a", "b"), {"a": 7}, 8, 1, 63), b"x"),
         array((1, 3072), dtype(-1), b"x" * 3071),
         array((1, -3072), U1, b"x" * 3072),
@@ -168,23 +171,23 @@ FOREIGN = dtype(
         array(3072, U1, b"x" * 3072),
         array((1, 3072), U1, ["x"] * 3072),
         array((1, 3072), np.dtype("O"), [os.getcwd] * 3072),
-        Reduced(FROM_BUFFER, (b"x", FOREIGN, (1, 3072), "C")),
+        Reduced(FROM_BUFFER, (b"x", OVERSIZED, (1, 3072), "C")),
         Reduced(
-            FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), FOREIGN, False, b"x")
+            FROM_BUFFER, (b"x" * 3072, U1, (1, 3072), "C"), (1, (1, 3072), OVERSIZED, False, b"x")
         ),
         Reduced(FROM_BUFFER, (b"x" * 3072, U1, (2, 3072), "C")),
         Reduced(np.ndarray, ((1 << 40, 3072), U1)),
     ],
 )
-def test_no_array_is_made_of_bytes_that_are_not_its_own(
+def test_array_whose_bytes_do_not_match_is_rejected(
     tmp_path: Path, payload: Reduced, protocol: int
 ) -> None:
-    refusal(tmp_path, pickle.dumps({b"data": payload}, protocol))
+    load_error(tmp_path, pickle.dumps({b"data": payload}, protocol))
 
 
-def test_a_state_of_the_dtype_is_not_believed(tmp_path: Path) -> None:
-    """The bytes fill the shape, so the array is taken, as the bytes it is: never as what the state says."""
-    for seed, kind in enumerate((FOREIGN, dtype(None), dtype())):
+def test_state_of_a_dtype_is_ignored(tmp_path: Path) -> None:
+    """The bytes match the shape, so the array is read as uint8 whatever the state."""
+    for seed, kind in enumerate((OVERSIZED, dtype(None), dtype())):
         path = tmp_path / f"data_batch_{seed}"
         path.write_bytes(pickle.dumps({b"data": array((1, 3072), kind, b"x" * 3072)}))
         assert np.array_equal(load_python(str(path)), np.full((1, 3072), ord("x"), np.uint8))
@@ -192,19 +195,15 @@ def test_a_state_of_the_dtype_is_not_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"cnumpy\nndarray\n"])
 @pytest.mark.parametrize("state", [b"}S'x'\nI1\ns", b"N}S'__defaults__'\nI1\ns\x86"])
-def test_what_is_admitted_cannot_be_changed(tmp_path: Path, name: bytes, state: bytes) -> None:
-    assert "a state to what has none" in refusal(tmp_path, name + state + b"b.")
+def test_allowed_globals_cannot_be_modified(tmp_path: Path, name: bytes, state: bytes) -> None:
+    assert "sets the state of an object without state" in load_error(tmp_path, name + state + b"b.")
 
 
-def test_a_nest_of_tuples_does_not_end_the_process(tmp_path: Path) -> None:
+def test_nested_tuples_do_not_crash_the_process(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1").write_bytes(b"\x80\x02})" + b"\x85" * 3_000_000 + b"K\x01s.")
     code = "import sys; from shards.sources.cifar10 import load_python; load_python(sys.argv[1])"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(tmp_path / "data_batch_1"),
-    ]  # a process of its own, since it may die
+    # In a separate process, because it may crash.
+    command = [sys.executable, "-c", code, str(tmp_path / "data_batch_1")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "it has too many tuples" in done.stderr

@@ -1,4 +1,4 @@
-"""Small files that would take gigabytes or minutes are refused unread; unusual ones that do not are read."""
+"""Tests of decompression_bombs: bombs are rejected, unusual files are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ TILE = 2000
 
 
 def tiled(*entries: tuple[int, int, int]) -> bytes:
-    """A grey TIFF, 100 pixels square, in one tile of TILE; `entries` (tag, type, value) tell its sides."""
+    """Return a grayscale TIFF of 100 x 100 pixels in one tile of TILE x TILE.
+
+    `entries` are the tags (tag, type, value) that set the sides of the tile.
+    """
     pixels = zlib.compress(bytes(TILE * TILE))
     tags = [
         (256, LONG, 100),
@@ -55,17 +58,17 @@ def tiled(*entries: tuple[int, int, int]) -> bytes:
         ),
         (
             [(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)],
-            "tiles of no certain size",
-        ),  # which Pillow passes over
+            "tiles of ambiguous size",
+        ),  # entries that Pillow ignores
         (
             [(SIDE, LONG, TILE), (SIDE, LONG, 16), (LENGTH, LONG, TILE), (LENGTH, LONG, 16)],
-            "tiles of no certain size",
+            "tiles of ambiguous size",
         ),
-        ([(SIDE, LONG, 0), (LENGTH, LONG, 16)], "tiles of no certain size"),
+        ([(SIDE, LONG, 0), (LENGTH, LONG, 16)], "tiles of ambiguous size"),
     ],
-    ids=["wide and high", "high", "types that Pillow lacks", "twice", "no width"],
+    ids=["wide and high", "high", "types unknown to Pillow", "duplicate tags", "no width"],
 )
-def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(
+def test_tiff_with_tiles_much_larger_than_the_image_is_rejected(
     entries: list[tuple[int, int, int]], detail: str
 ) -> None:
     with pytest.raises(UndecodableError) as caught:
@@ -73,7 +76,7 @@ def test_a_tiff_of_tiles_much_larger_than_itself_is_refused(
     assert (caught.value.reason, caught.value.detail) == ("decompression bomb", detail)
 
 
-def test_such_a_tile_is_what_is_decoded() -> None:
+def test_tile_size_is_accepted_within_the_limit() -> None:
     assert decode_image(
         tiled((SIDE, LONG, TILE), (LENGTH, LONG, TILE)), max_pixels=TILE * TILE
     ).size == (100, 100)
@@ -83,7 +86,7 @@ def test_such_a_tile_is_what_is_decoded() -> None:
     "how", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": "<"}]
 )
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_tiff_of_tiles_is_read(how: dict[str, Any], compression: str | None) -> None:
+def test_tiled_tiff_is_read(how: dict[str, Any], compression: str | None) -> None:
     stream = io.BytesIO()
     tifffile.imwrite(stream, RGB, photometric="rgb", tile=(64, 48), compression=compression, **how)
     rounded = 128 * 192
@@ -92,8 +95,8 @@ def test_a_tiff_of_tiles_is_read(how: dict[str, Any], compression: str | None) -
         decode_image(stream.getvalue(), max_pixels=rounded - 1)
 
 
-def scanned(times: int, **options: int) -> bytes:
-    """A JPEG whose last scan comes so many times more."""
+def jpeg_with_scans(times: int, **options: int) -> bytes:
+    """Return a JPEG whose last scan is repeated `times` more times."""
     data = encode(RGB, "JPEG", **options)
     start = data.rfind(b"\xff\xda")
     return data[:-2] + data[start:-2] * times + data[-2:]
@@ -102,13 +105,12 @@ def scanned(times: int, **options: int) -> bytes:
 @pytest.mark.parametrize(
     "options", [{"progressive": True}, {"progressive": True, "restart_marker_rows": 1}]
 )
-def test_a_jpeg_of_many_scans_is_refused(
+def test_jpeg_with_too_many_scans_is_rejected(
     options: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = scanned(300, **options)
-    data = data.replace(
-        b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1
-    )  # no marker with a length, for libjpeg
+    data = jpeg_with_scans(300, **options)
+    # For libjpeg, FF 02 is not a marker that has a length.
+    data = data.replace(b"\xff\xd0", b"\xff\x02\xff\xff\xff\xd0", 1)
     with pytest.raises(UndecodableError) as caught:
         decode_image(data)
     assert (caught.value.reason, caught.value.detail) == (
@@ -116,13 +118,13 @@ def test_a_jpeg_of_many_scans_is_refused(
         "more than 200 scans",
     )
     monkeypatch.setattr("shards.sources.decompression_bombs.MAX_SCANS", 1000)
-    assert decode_image(data).size == (160, 120), "and it would have been decoded"
+    assert decode_image(data).size == (160, 120), "the file is otherwise valid"
 
 
-def test_a_jpeg_of_the_scans_that_optimisers_write_is_read() -> None:
-    assert decode_image(scanned(100, progressive=True)).size == (160, 120)
+def test_jpeg_with_as_many_scans_as_optimisers_write_is_read() -> None:
+    assert decode_image(jpeg_with_scans(100, progressive=True)).size == (160, 120)
 
 
-def test_what_looks_like_scans_in_metadata_or_behind_the_picture_does_not_count() -> None:
+def test_scan_markers_in_metadata_or_after_the_image_are_not_counted() -> None:
     data = encode(RGB, "JPEG", comment=b"\xff\xda" * 300) + b"\xff\xda\x00\x02" * 300
     assert decode_image(data).tobytes() == decode_image(encode(RGB, "JPEG")).tobytes()

@@ -1,4 +1,4 @@
-"""Every kind of SOURCE lists the same photographs, and nothing outside of it."""
+"""Tests of listing: every kind of source lists its images and nothing outside of it."""
 
 import os
 import tarfile
@@ -21,7 +21,7 @@ def contents(listing: Listing) -> list[bytes]:
     return [read_bytes(source, 1 << 20) for source in listing.sources]
 
 
-def test_a_folder_is_listed_by_sorted_name(tmp_path: Path) -> None:
+def test_folder_is_listed_in_sorted_order(tmp_path: Path) -> None:
     make_folder(tmp_path, 5)
     (tmp_path / "notes.txt").write_text("no image")
     listing = open_sources(str(tmp_path), ELSEWHERE)
@@ -31,13 +31,13 @@ def test_a_folder_is_listed_by_sorted_name(tmp_path: Path) -> None:
     assert contents(listing) == [(tmp_path / name).read_bytes() for name in names(listing)]
 
 
-def test_out_inside_source_is_not_taken(tmp_path: Path) -> None:
+def test_out_inside_source_is_not_listed(tmp_path: Path) -> None:
     make_folder(tmp_path, 3)
     make_folder(tmp_path / "out" / "deeper", 2)
     assert len(open_sources(str(tmp_path), tmp_path / "out").sources) == 3
 
 
-def test_linked_files_and_folders_are_followed_but_no_loops(tmp_path: Path) -> None:
+def test_links_to_files_and_folders_are_followed_but_loops_are_not(tmp_path: Path) -> None:
     make_folder(tmp_path / "other", 2)
     source = make_folder(tmp_path / "source", 3)
     (source / "one.jpg").symlink_to(tmp_path / "other" / "class0" / "photo 000.jpg")
@@ -57,7 +57,7 @@ def test_linked_files_and_folders_are_followed_but_no_loops(tmp_path: Path) -> N
     }
 
 
-def test_a_text_list_is_relative_to_its_folder(tmp_path: Path) -> None:
+def test_paths_in_a_text_file_are_relative_to_its_folder(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 4)
     listed = open_sources(str(folder), ELSEWHERE)
     for ending in ("\n", "\r\n"):
@@ -75,7 +75,7 @@ def make_tars(folder: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*.tar", "{00000..00001}.tar"])
-def test_tars_as_img2dataset_writes_them(tmp_path: Path, pattern: str) -> None:
+def test_tars_written_like_img2dataset_are_listed(tmp_path: Path, pattern: str) -> None:
     folder = make_folder(tmp_path / "photos", 5)
     make_tars(folder, tmp_path / "tars")
     listing = open_sources(str(tmp_path / "tars" / pattern), ELSEWHERE)
@@ -86,24 +86,24 @@ def test_tars_as_img2dataset_writes_them(tmp_path: Path, pattern: str) -> None:
     assert names(one) == ["00001.tar!000000001.png", "00001.tar!000000003.png"]
 
 
-def test_reading_refuses_pipes_and_the_oversized(tmp_path: Path) -> None:
+def test_reading_rejects_pipes_and_files_above_the_limit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(OSError, match="not a regular file"):
         read_bytes(Source("pipe.jpg", str(tmp_path / "pipe.jpg")), 100)
     (tmp_path / "long.jpg").write_bytes(bytes(101))
-    with pytest.raises(OSError, match="101 bytes are too many"):
+    with pytest.raises(OSError, match="101 bytes, which is too large"):
         read_bytes(Source("long.jpg", str(tmp_path / "long.jpg")), 100)
 
 
-def test_a_member_cut_off_with_its_tar_is_an_error(tmp_path: Path) -> None:
+def test_truncated_tar_member_raises(tmp_path: Path) -> None:
     make_tars(make_folder(tmp_path / "photos", 1), tmp_path / "tars")
     (source,) = open_sources(str(tmp_path / "tars" / "00000.tar"), ELSEWHERE).sources
     os.truncate(source.path, source.offset + source.size - 1)
-    with pytest.raises(OSError, match="ends inside"):
+    with pytest.raises(OSError, match="ends before the end of the image"):
         read_bytes(source, 1 << 20)
 
 
-def test_out_is_not_taken_by_a_pattern_either(tmp_path: Path) -> None:
+def test_out_is_not_listed_by_a_pattern(tmp_path: Path) -> None:
     make_tars(make_folder(tmp_path / "photos", 4), tmp_path / "tars")
     make_tars(make_folder(tmp_path / "more", 4), tmp_path / "tars" / "out")
     (tmp_path / "link").symlink_to("tars")
@@ -113,19 +113,19 @@ def test_out_is_not_taken_by_a_pattern_either(tmp_path: Path) -> None:
     }
 
 
-def test_a_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
+def test_link_to_itself_is_one_unreadable_image(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 3)
     (folder / "loop.jpg").symlink_to("loop.jpg")
     listing = open_sources(str(folder), ELSEWHERE)
     assert names(listing)[-1] == "loop.jpg"
     with pytest.raises(OSError, match="symbolic link"):
         read_bytes(listing.sources[-1], 100)
-    outcome = pack_folder(folder, tmp_path / "out")
-    assert (outcome.num_packed, outcome.manifest.left_out) == (3, {"unreadable": 1})
+    result = pack_folder(folder, tmp_path / "out")
+    assert (result.num_packed, result.manifest.left_out) == (3, {"unreadable": 1})
 
 
-def test_odd_names_survive(tmp_path: Path) -> None:
-    odd = [
+def test_unusual_file_names_are_preserved(tmp_path: Path) -> None:
+    unusual = [
         b"new\nline.jpg",
         b"tab\t.jpg",
         b"not utf-8 \xff.jpg",
@@ -133,10 +133,10 @@ def test_odd_names_survive(tmp_path: Path) -> None:
         b".jpg",
         "ü.JPG".encode(),
     ]
-    for name in odd:
+    for name in unusual:
         (tmp_path / os.fsdecode(name)).write_bytes(encode(photograph()[:8, :8], "JPEG"))
     found = [os.fsencode(name) for name in names(open_sources(str(tmp_path), ELSEWHERE))]
-    assert sorted(found) == sorted(odd)
+    assert sorted(found) == sorted(unusual)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_odd_names_survive(tmp_path: Path) -> None:
     [
         ("missing", None, "no such source .*missing"),
         ("empty.txt", b"\n\n", "no images in .*empty.txt"),
-        ("binary.bin", b"\0\1", "neither a folder, a .tar nor a text list"),
-        ("one.jpg", b"x", "is one image: give the folder"),
-        ("bad.tar", b"no tar at all" * 100, "is no plain tar"),
-        ("data_batch_1.bin", b"x" * 3074, "no multiple of 3073"),
+        ("binary.bin", b"\0\1", "is not a folder, a .tar or a text file"),
+        ("one.jpg", b"x", "is one image: give its folder"),
+        ("bad.tar", b"no tar at all" * 100, "is not a plain tar"),
+        ("data_batch_1.bin", b"x" * 3074, "not a multiple of 3073"),
     ],
 )
-def test_what_is_no_source_gets_one_line(
+def test_invalid_source_raises_a_one_line_error(
     tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -160,7 +160,7 @@ def test_what_is_no_source_gets_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_tars_says_how_to_give_them(tmp_path: Path) -> None:
+def test_error_for_a_folder_of_tars_suggests_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").touch()
-    with pytest.raises(UserError, match="it holds 1 tars, give them as a quoted pattern"):
+    with pytest.raises(UserError, match="it contains 1 tars, give them as a quoted pattern"):
         open_sources(str(tmp_path), ELSEWHERE)
