@@ -83,7 +83,9 @@ def _how(option: str, published: PublishedWeights) -> str:
     return f"{option} FILE or {option} imagenet ({published.url})"
 
 
-def _facts(extractor: str, weights: str, published: PublishedWeights, resize: str) -> dict[str, str]:
+def _facts(
+    extractor: str, weights: str, published: PublishedWeights, resize: str
+) -> dict[str, str]:
     if weights == "random":
         return {
             "extractor": extractor,

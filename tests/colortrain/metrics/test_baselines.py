@@ -12,7 +12,7 @@ from colortrain.lab import SymmetricCodec, stored_to_lab
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import score_split
 from colortrain.metrics.image_metrics import Pictures, l1
-from colortrain.metrics.registry import text_table
+from colortrain.metrics.score_tables import text_table
 from colortrain.models.pix2pix import UNetConfig
 from shards.read.dataset import Split
 from tests.support.small_shard_set import small_set

@@ -69,7 +69,8 @@ def test_wrong_files_are_one_line(tmp_path: Path) -> None:
         config.pretrain(config.build())
     torch.save(weights_of(ResNet18UNetConfig(base_channels=2)), tmp_path / "w.pth")
     with pytest.raises(
-        UserError, match=r"conv1.weight has shape \(2, 3, 7, 7\), the network expects \(4, 3, 7, 7\)"
+        UserError,
+        match=r"conv1.weight has shape \(2, 3, 7, 7\), the network expects \(4, 3, 7, 7\)",
     ):
         config.pretrain(config.build())
 

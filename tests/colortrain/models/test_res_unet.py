@@ -121,7 +121,9 @@ def test_nothing_bounds_the_output() -> None:
 def test_generator_says_which_sizes_fit(size: int, fits: bool) -> None:
     config = ResUNetConfig(base_channels=2)
     if not fits:
-        with pytest.raises(ValueError, match="levels=3 needs a size divisible by 8 and at least 16"):
+        with pytest.raises(
+            ValueError, match="levels=3 needs a size divisible by 8 and at least 16"
+        ):
             config.check_size(size)
         return
     config.check_size(size)

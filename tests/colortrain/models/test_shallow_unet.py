@@ -78,7 +78,9 @@ def test_sizes(size: int, fits: bool) -> None:
         config.check_size(size)
         assert config.build().train()(torch.randn(1, 1, size, size)).shape == (1, 2, size, size)
     else:
-        with pytest.raises(ValueError, match="depth=4 needs a size divisible by 16 and at least 32"):
+        with pytest.raises(
+            ValueError, match="depth=4 needs a size divisible by 16 and at least 32"
+        ):
             config.check_size(size)
 
 
