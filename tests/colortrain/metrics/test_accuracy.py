@@ -57,7 +57,7 @@ def test_the_networks_own_lightness_counts_where_it_has_one() -> None:
     truth = plane(50, 10, -20, size=16)
     made = truth + torch.tensor([20.0, 3, 0]).view(3, 1, 1)
     shown = torch.cat([truth[:, :1], made[:, 1:]], dim=1)
-    rows = per_image(versions(shown, truth, (10, -20)), made=made)
+    rows = per_image(versions(shown, truth, (10, -20)), predicted=made)
     assert rows["accuracy_2.generated"].tolist() == [0]
     assert rows["accuracy_ab_2.generated"].tolist() == [100]
     torch.testing.assert_close(rows["mae.generated"], torch.tensor([100 * (0.4 + 3 / 110) / 3]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from colortrain.lab import SymmetricCodec, stored_to_lab
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import score_split
-from colortrain.metrics.image_metrics import Pictures, l1
+from colortrain.metrics.image_metrics import ImageBatch, l1
 from colortrain.metrics.registry import text_table
 from colortrain.models.pix2pix import UNetConfig
 from shards.read.dataset import Split
@@ -54,7 +54,7 @@ def test_the_constant_is_learnt_from_train_where_there_is_one(
             "oracle": oracle,
         }
         truth = read(Split(root, name))
-        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        expected = l1(ImageBatch(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
         assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
         assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
         assert ("oracle" in text_table(scores)) is oracle

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
-from colortrain.metrics.evaluate import generate, intervals, make, score_split
+from colortrain.metrics.evaluate import generate, intervals, predict_lab, score_split
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import l1, per_image, versions
 from colortrain.metrics.registry import markdown_table, text_table, than_grey
@@ -50,7 +50,7 @@ def test_one_picture_is_scored_but_for_distances_between_sets(
     one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
     assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
     assert one["protocol"]["left_out"] == {
-        "distances between sets": "a split of two pictures or more"
+        "distances between sets": "a split of two images or more"
     }
     assert two["protocol"]["left_out"] == {}
 
@@ -142,7 +142,7 @@ def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> Non
     torch.manual_seed(4)
     generator = FullyConvolutionalConfig(base_channels=4, levels=2).build()
     lab = read(split)
-    made = make(generator, LabCodec(), lab)
+    made = predict_lab(generator, LabCodec(), lab)
     shown = generate(generator, LabCodec(), lab)
     assert not torch.equal(made[:, :1], lab[:, :1])
     assert torch.equal(shown, torch.cat([lab[:, :1], made[:, 1:]], dim=1))
@@ -158,7 +158,7 @@ def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> Non
 
 def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
     lab = read(split)
-    assert torch.equal(make(generator, CODEC, lab), generate(generator, CODEC, lab))
+    assert torch.equal(predict_lab(generator, CODEC, lab), generate(generator, CODEC, lab))
     scores = score_split(generator, CODEC, split, "cpu")
     assert scores["protocol"]["lightness"] == "given"
     for percent in (2, 5):

@@ -17,9 +17,9 @@ from colortrain.metrics.extractors import (
     _lpips_weights,
     inception_extractor,
     load_extractors,
-    vgg_pairs,
+    vgg_pair_metrics,
 )
-from colortrain.metrics.image_metrics import Pictures, versions
+from colortrain.metrics.image_metrics import ImageBatch, versions
 from colortrain.metrics.set_metrics import SetMetrics
 from colortrain.models.pretrained import PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
@@ -29,7 +29,7 @@ from tests.support.small_shard_set import cut_outs
 
 
 @pytest.fixture(scope="module")
-def shown() -> dict[str, Pictures]:
+def shown() -> dict[str, ImageBatch]:
     """Forty photographs of 32 px and the same with fading, noisy colours."""
     truth = torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(32, 40)]))
     noise = torch.randn(truth[:, 1:].shape, generator=torch.Generator().manual_seed(0))
@@ -68,13 +68,13 @@ class Part(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics tells that it keeps features
-def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]) -> None:
+def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, ImageBatch]) -> None:
     set_metrics = SetMetrics([inception_extractor(Small(), splits=1)])
     for start in (16, 0, 32):
-        set_metrics.add(
-            {name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start
+        set_metrics.update(
+            {name: ImageBatch(one.lab[start : start + 16]) for name, one in shown.items()}, start
         )
-    found = set_metrics.metrics()
+    found = set_metrics.compute()
     eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in shown.items()}
     for version in ("generated", "grey", "median"):
         distance = FrechetInceptionDistance(feature=Part(0))
@@ -93,13 +93,15 @@ def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]
     assert "truth" not in found["fid"]
 
 
-def test_lpips_is_torchmetrics(shown: dict[str, Pictures], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_is_torchmetrics(
+    shown: dict[str, ImageBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = load_vgg16("random", "", DEPTH_LPIPS)
     monkeypatch.setattr(
         reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features
     )
     reference = reference_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
-    rows = vgg_pairs(network, _lpips_weights())(shown)
+    rows = vgg_pair_metrics(network, _lpips_weights())(shown)
     for version in ("generated", "grey", "median"):
         expected = reference(shown[version].rgb, shown["truth"].rgb, normalize=True).flatten()
         torch.testing.assert_close(rows[f"lpips.{version}"], expected, rtol=1e-4, atol=0)

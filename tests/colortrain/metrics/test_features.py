@@ -9,7 +9,15 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.special import softmax
 
-from colortrain.metrics.features import Moments, Rows, fid, fid_diagonal, inception_score, kid, mmd
+from colortrain.metrics.features import (
+    Moments,
+    FeatureRows,
+    fid,
+    fid_diagonal,
+    inception_score,
+    kid,
+    mmd,
+)
 
 
 def features(seed: int, num: int = 300, dim: int = 12) -> np.ndarray:
@@ -119,14 +127,14 @@ def test_largest_features_do_not_overflow() -> None:
 
 
 def test_one_picture_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="needs two pictures"):
+    with pytest.raises(ValueError, match="needs at least two images"):
         _ = Moments.of(np.zeros((1, 3))).covariance
 
 
 def test_rows_come_in_the_order_of_pictures() -> None:
     values = features(0, num=10)
-    mine = Rows(((4, values[4:6]), (0, values[:4])))
-    assert np.array_equal((Rows(((6, values[6:]),)) + mine).array(), values)
+    mine = FeatureRows(((4, values[4:6]), (0, values[:4])))
+    assert np.array_equal((FeatureRows(((6, values[6:]),)) + mine).array(), values)
 
 
 def test_inception_score_is_the_formula() -> None:
@@ -145,7 +153,7 @@ def test_inception_score_lies_between_one_and_the_classes() -> None:
         1000.0 * np.eye(5), (8, 1)
     )  # each class equally often, without doubt; e^1000 would overflow
     assert inception_score(sure, splits=4) == pytest.approx((5, 0))
-    with pytest.raises(ValueError, match="as many pictures"):
+    with pytest.raises(ValueError, match="10 splits need at least 10 images"):
         inception_score(np.zeros((3, 2)))
 
 

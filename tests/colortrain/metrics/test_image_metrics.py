@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from colortrain.metrics.image_metrics import (
-    Pictures,
+    ImageBatch,
     colourfulness,
     colourfulness_absolute,
     l1,
@@ -37,11 +37,11 @@ def other(truth: Tensor) -> Tensor:
 
 
 def as_numpy(pictures: Tensor) -> np.ndarray:
-    return Pictures(pictures).rgb.permute(0, 2, 3, 1).double().numpy()
+    return ImageBatch(pictures).rgb.permute(0, 2, 3, 1).double().numpy()
 
 
 def test_psnr_equals_scikit_image_for_each_picture(truth: Tensor, other: Tensor) -> None:
-    found = psnr(mse(Pictures(other).rgb, Pictures(truth).rgb))
+    found = psnr(mse(ImageBatch(other).rgb, ImageBatch(truth).rgb))
     expected = [
         peak_signal_noise_ratio(t, o, data_range=1)
         for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
@@ -64,13 +64,15 @@ def test_ssim_equals_scikit_image_for_each_picture(truth: Tensor, other: Tensor,
         )
         for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
     ]
-    np.testing.assert_allclose(ssim(Pictures(other).rgb, Pictures(truth).rgb), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        ssim(ImageBatch(other).rgb, ImageBatch(truth).rgb), expected, rtol=1e-4
+    )
 
 
 def test_ssim_of_pictures_smaller_than_its_window(truth: Tensor, other: Tensor) -> None:
-    small = ssim(Pictures(other[..., :8, :8]).rgb, Pictures(truth[..., :8, :8]).rgb)
+    small = ssim(ImageBatch(other[..., :8, :8]).rgb, ImageBatch(truth[..., :8, :8]).rgb)
     assert ((small > -1) & (small < 1)).all()
-    same = Pictures(truth[..., :6, :6]).rgb
+    same = ImageBatch(truth[..., :6, :6]).rgb
     np.testing.assert_allclose(ssim(same, same), 1, atol=1e-6)
     with pytest.raises(ValueError, match="at least 6 px, got 5x5"):
         ssim(same[..., :5, :5], same[..., :5, :5])
@@ -108,7 +110,7 @@ def test_colourfulness_of_two_halves() -> None:
 
 
 def test_colourfulness_follows_its_formula_on_photographs(truth: Tensor) -> None:
-    for found, rgb in zip(colourfulness(Pictures(truth).rgb), as_numpy(truth) * 255, strict=True):
+    for found, rgb in zip(colourfulness(ImageBatch(truth).rgb), as_numpy(truth) * 255, strict=True):
         red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
         rg, yb = red - green, 0.5 * (red + green) - blue
         expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
@@ -117,7 +119,7 @@ def test_colourfulness_follows_its_formula_on_photographs(truth: Tensor) -> None
 
 def test_the_absolute_variant_follows_its_formula_on_photographs(truth: Tensor) -> None:
     for found, rgb in zip(
-        colourfulness_absolute(Pictures(truth).rgb), as_numpy(truth) * 255, strict=True
+        colourfulness_absolute(ImageBatch(truth).rgb), as_numpy(truth) * 255, strict=True
     ):
         rg, yb = (
             np.abs(rgb[..., 0] - rgb[..., 1]),
@@ -133,7 +135,7 @@ def test_grey_has_the_true_lightness_and_no_colour(truth: Tensor, other: Tensor)
     np.testing.assert_allclose(
         rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5
     )
-    grey = as_numpy(Pictures(truth).with_ab(0).lab)
+    grey = as_numpy(ImageBatch(truth).with_ab(0).lab)
     expected = [
         peak_signal_noise_ratio(t, g, data_range=1)
         for t, g in zip(as_numpy(truth), grey, strict=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from colortrain.metrics.features import OutOfRangeError
-from colortrain.metrics.image_metrics import Pictures, versions
+from colortrain.metrics.image_metrics import ImageBatch, versions
 from colortrain.metrics.set_metrics import LAB_FIELDS, SetMetrics, colour_fields
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs
@@ -24,8 +24,8 @@ def truth() -> Tensor:
 
 def distance(truth: Tensor, ab: Tensor) -> float:
     set_metrics = SetMetrics([LAB_FIELDS])
-    set_metrics.add(versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
-    return set_metrics.metrics()["frechet_lab"]["generated"]
+    set_metrics.update(versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
+    return set_metrics.compute()["frechet_lab"]["generated"]
 
 
 def test_fields_are_means_and_spreads_of_cells(truth: Tensor) -> None:
@@ -68,10 +68,10 @@ def test_photographs_that_no_exact_moments_are_of_are_not_passed_over(truth: Ten
     """What is passed over is a network that has diverged; an extractor of too large features is a mistake."""
     shown = versions(truth, truth)
     with pytest.raises(OutOfRangeError, match="below 512"):
-        SetMetrics([LAB_FIELDS]).add({**shown, "truth": Pictures(truth * 100)}, 0)
+        SetMetrics([LAB_FIELDS]).update({**shown, "truth": ImageBatch(truth * 100)}, 0)
     set_metrics = SetMetrics([LAB_FIELDS])
-    set_metrics.add({**shown, "generated": Pictures(truth * math.nan)}, 0)
-    found = set_metrics.metrics()["frechet_lab"]
+    set_metrics.update({**shown, "generated": ImageBatch(truth * math.nan)}, 0)
+    found = set_metrics.compute()["frechet_lab"]
     assert math.isnan(found["generated"])
     assert math.isfinite(found["grey"])
 
@@ -82,14 +82,14 @@ def test_batches_in_any_order_give_the_same_bits(truth: Tensor) -> None:
     for order in ([0, 1, 2], [2, 0, 1]):
         set_metrics = SetMetrics([LAB_FIELDS])
         for part in order:
-            set_metrics.add(
+            set_metrics.update(
                 {
-                    name: Pictures(shown.lab[16 * part : 16 * part + 16])
+                    name: ImageBatch(shown.lab[16 * part : 16 * part + 16])
                     for name, shown in pictures.items()
                 },
                 part,
             )
-        found.append(set_metrics.metrics())
+        found.append(set_metrics.compute())
     assert found[0] == found[1]
     assert math.isfinite(found[0]["frechet_lab"]["generated"])
     assert set(found[0]["frechet_lab"]) == {"generated", "grey"}
