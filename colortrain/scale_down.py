@@ -53,7 +53,8 @@ def fit_to_size(part: Part, size: int, base_channels: int) -> Part:
     if "base_channels" in names:
         part = dataclasses.replace(part, base_channels=base_channels)
     depth = next((name for name in DEPTH_FIELDS if name in names), None)
-    while depth and getattr(part, depth) > 1 and not _accepts(part, size):
+    least = getattr(part, "min_halvings", 1)
+    while depth and getattr(part, depth) > least and not _accepts(part, size):
         part = dataclasses.replace(part, **{depth: getattr(part, depth) - 1})
     part.check_size(size)
     return part

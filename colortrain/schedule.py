@@ -27,7 +27,7 @@ class Schedule:
     def __post_init__(self) -> None:
         epochs = [epoch for epoch, _ in self.points]
         if not epochs or epochs != sorted(set(epochs)):
-            raise ValueError(f"a schedule needs points with increasing epochs, got {self.points}")
+            raise ValueError(f"a schedule needs points at rising epochs, got {self.points}")
 
     def at(self, epoch: float) -> float:
         """Return the value at `epoch`, which may be fractional."""

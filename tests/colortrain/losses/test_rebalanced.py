@@ -1,4 +1,7 @@
-"""L1 weighted by the rarity of colours: closed forms of each mode, and the degeneration of the paper's."""
+"""L1 weighted by the rarity of colours: closed forms of each mode.
+
+The literal mode of the paper degenerates.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ MODES: tuple[Mode, ...] = ("literal", "populated", "smoothed")
 
 
 def some_fractions(populated: int = 12) -> np.ndarray:
-    """Shares that fall by half from bin to bin along a row; all other bin_indices are empty."""
+    """Return fractions that halve from bin to bin along a row, and are 0 elsewhere."""
     fractions = np.zeros((23, 23))
     fractions[11, :populated] = 2.0 ** -np.arange(1, populated + 1)
     return fractions / fractions.sum()
@@ -36,8 +39,11 @@ def measured(
     )
 
 
-def test_the_letter_degenerates() -> None:
-    """With one empty bin the maximum is 1 / eps: every colour that occurs weighs .5, so the loss is half of L1."""
+def test_literal_mode_degenerates_with_an_empty_bin() -> None:
+    """With one empty bin the maximum is 1 / eps, and the loss is half of L1.
+
+    Every colour that occurs then has weight 0.5.
+    """
     fractions = some_fractions()
     weights = RebalancedL1(mode="literal").bin_weights(fractions)
     assert (weights[fractions > 0] == 0.5).all()
@@ -48,7 +54,7 @@ def test_the_letter_degenerates() -> None:
     torch.testing.assert_close(loss, measured(L1(), fractions, fake, real, SymmetricCodec()) / 2)
 
 
-def test_the_letter_works_where_every_bin_occurs() -> None:
+def test_literal_mode_works_if_every_bin_occurs() -> None:
     fractions = np.ones((23, 23))
     fractions[0, 0] = 1 / 8
     fractions[0, 1] = 100
@@ -58,8 +64,8 @@ def test_the_letter_works_where_every_bin_occurs() -> None:
     assert weights[0, 1] == 0.5
 
 
-def test_populated_is_in_proportion_until_the_clamp() -> None:
-    """The rarest weighs 5, one twice as common half of that; from ten times on .5."""
+def test_populated_weights_are_proportional_until_clamped() -> None:
+    """The rarest has weight 5, one twice as common 2.5, one ten times as common 0.5."""
     fractions = some_fractions()
     weights = RebalancedL1(mode="populated").bin_weights(fractions)[11, :12][::-1]
     assert weights.tolist() == pytest.approx([5, 5 / 2, 5 / 4, 5 / 8, *[0.5] * 8], rel=1e-3)
@@ -77,8 +83,11 @@ def test_smoothed_has_mean_weight_one() -> None:
     )  # uniform alone
 
 
-def test_smoothed_is_zhangs_equation_4() -> None:
-    """One colour alone: p = 1 in one bin; without smoothing w there is 1 and elsewhere (.5 + .5 / 313) / (.5 / 313)."""
+def test_smoothed_equals_zhangs_equation_4() -> None:
+    """A single colour has p = 1 in one bin.
+
+    Without smoothing its weight is 1, all others have (0.5 + 0.5 / 313) / (0.5 / 313).
+    """
     fractions = np.zeros((23, 23))
     fractions[11, 11] = 1
     weights = RebalancedL1(mode="smoothed", sigma=0.1).bin_weights(fractions)
@@ -86,21 +95,27 @@ def test_smoothed_is_zhangs_equation_4() -> None:
     assert weights[0, 0] == pytest.approx(314)
 
 
-def test_smoothing_keeps_the_sum_and_follows_sigma() -> None:
+def test_smoothing_keeps_the_sum_and_has_width_sigma() -> None:
     fractions = np.zeros((23, 23))
     fractions[11, 11] = 0.75
     fractions[0, 22] = 0.25  # in a corner, where a kernel would leave the grid
-    found = smooth_histogram(fractions, 5.0)
-    assert found.sum() == pytest.approx(1)
-    assert found[11, 12] / found[11, 11] == pytest.approx(np.exp(-2))  # 10 units away, sigma 5
-    assert found[12, 12] / found[11, 11] == pytest.approx(np.exp(-4))
+    result = smooth_histogram(fractions, 5.0)
+    assert result.sum() == pytest.approx(1)
+    assert result[11, 12] / result[11, 11] == pytest.approx(np.exp(-2))  # 10 units away, sigma 5
+    assert result[12, 12] / result[11, 11] == pytest.approx(np.exp(-4))
 
 
 @pytest.mark.parametrize("codec", [SymmetricCodec(), UnitCodec()])
-def test_a_pixel_is_weighed_by_its_true_colour(codec: Codec) -> None:
-    """Two pixels, of a common and of a rare colour, each off by .1 in a alone: (.5 + 5) / 2 * .1 / 2."""
+def test_pixels_are_weighted_by_their_true_colour(codec: Codec) -> None:
+    """Two pixels, a common and a rare colour, each off by 0.1 in a alone.
+
+    The loss is (0.5 + 5) / 2 * 0.1 / 2.
+    """
     fractions = np.zeros((23, 23))
-    fractions[CENTRES.index(0), CENTRES.index(0)], fractions[CENTRES.index(50), CENTRES.index(-20)] = (
+    (
+        fractions[CENTRES.index(0), CENTRES.index(0)],
+        fractions[CENTRES.index(50), CENTRES.index(-20)],
+    ) = (
         0.99,
         0.01,
     )
@@ -113,17 +128,17 @@ def test_a_pixel_is_weighed_by_its_true_colour(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", [SymmetricCodec(), UnitCodec()])
-def test_bins_are_those_of_the_statistics(codec: Codec) -> None:
-    """Every stored ab, edges too, falls where `shards statistics` counts it, in spite of the scaling to and fro."""
+def test_bins_equal_those_of_shards_statistics(codec: Codec) -> None:
+    """Every stored ab, edges included, is in the same bin in spite of the scaling."""
     a, b = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
     stored = np.stack([np.full_like(a, 128), a, b]).astype(np.uint8)
     L, colour = codec.encode(stored_to_lab(torch.from_numpy(stored)[None]))
-    found = torch.bincount(bin_indices(Batch(L, colour, L), codec).flatten(), minlength=23 * 23)
-    assert found.reshape(23, 23).tolist() == color_sums(stored).counts.tolist()
+    result = torch.bincount(bin_indices(Batch(L, colour, L), codec).flatten(), minlength=23 * 23)
+    assert result.reshape(23, 23).tolist() == color_sums(stored).counts.tolist()
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_zero_at_the_truth_and_its_slope_is_the_weight(mode: Mode) -> None:
+def test_loss_is_zero_at_the_truth_and_its_gradient_is_the_weight(mode: Mode) -> None:
     fractions = some_fractions()
     real = torch.zeros(1, 2, 2, 2)
     assert measured(RebalancedL1(mode=mode), fractions, real, real, SymmetricCodec()).item() == 0
@@ -135,7 +150,7 @@ def test_it_is_zero_at_the_truth_and_its_slope_is_the_weight(mode: Mode) -> None
 
 
 def test_histograms_of_photographs_give_weights() -> None:
-    """Rare colours weigh more than common ones in every mode that is not the letter."""
+    """In all modes but "literal", rare colours have larger weights than common ones."""
     counts = sum(color_sums(pack(rgb_to_lab(picture))).counts for picture in cut_outs(32, 8))
     fractions = counts / np.sum(counts)
     for mode in MODES[1:]:
@@ -148,6 +163,6 @@ def test_histograms_of_photographs_give_weights() -> None:
 @pytest.mark.parametrize(
     "fields", [{"least": 6.0}, {"least": -1.0}, {"eps": 0.0}, {"sigma": 0.0}, {"mix": 0.0}]
 )
-def test_impossible_fields_are_refused(fields: dict[str, float]) -> None:
+def test_invalid_fields_raise(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         RebalancedL1(**fields)  # type: ignore[arg-type]

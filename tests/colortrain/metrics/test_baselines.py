@@ -39,9 +39,7 @@ def read(split: Split) -> Tensor:
     return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
 
 
-def test_the_constant_is_learnt_from_train_where_there_is_one(
-    tmp_path: Path, generator: nn.Module
-) -> None:
+def test_median_is_computed_from_the_train_split(tmp_path: Path, generator: nn.Module) -> None:
     root = small_set(tmp_path, count=12, splits=("train", "val"))
     train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
     ab = [float(channel.median()) for channel in train]
@@ -60,7 +58,7 @@ def test_the_constant_is_learnt_from_train_where_there_is_one(
         assert ("oracle" in text_table(scores)) is oracle
 
 
-def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
+def test_without_a_train_split_the_median_is_an_oracle(split: Split, generator: nn.Module) -> None:
     median = median_colour(split)
     assert (median.split, median.samples) == ("all", 13)
     assert median.protocol(split)["oracle"] is True
