@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from colortrain.headline import Headline
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy
@@ -56,7 +57,7 @@ _LEAST = {
     "span": 0,
 }
 _LONGEST = 10**12  # images or epochs
-RESUMABLE_FIELDS = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
+RESUMABLE_FIELDS = (*_LENGTH, *_EVERY, "keep_every", "keep_best", "headline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ class Recipe:
         ""  # a metric (l1, psnr, ...): the best checkpoint by it stays too, made at every new best
     )
     paper: str = ""
+    headline: Headline = Headline()  # what the paper reports; not part of what a run computes
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -86,13 +86,6 @@ def data_text(recipe: Recipe) -> str:
     return f"{recipe.size} px, batch {recipe.batch_size}\n{length}"
 
 
-def headline(name: str) -> str:
-    """The sentence of a recipe's docstring that begins with "Headline"."""
-    text = inspect.cleandoc(RECIPES[name].__doc__ or "").replace("\n", " ")
-    _, found, rest = text.partition("Headline")
-    return " ".join(rest.partition(": ")[2].partition(". ")[0].split()) if found else ""
-
-
 def table() -> Table:
     """All recipes, a row each."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
@@ -102,13 +95,15 @@ def table() -> Table:
         "losses",
         "Adam (betas)",
         "data",
-        "headline in the paper",
+        "reported in the paper",
     ):
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in RECIPES:
         recipe = get_recipe(name)
         losses, adam = losses_text(recipe.objective), optimisers_text(recipe)
-        grid.add_row(name, networks_text(recipe), losses, adam, data_text(recipe), headline(name))
+        grid.add_row(
+            name, networks_text(recipe), losses, adam, data_text(recipe), recipe.headline.text()
+        )
     return grid
 
 

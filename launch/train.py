@@ -41,8 +41,8 @@ from launch.cli import (
     add_cache_arguments,
     at_least_one,
     at_least_zero,
-    make_cache,
     fraction,
+    make_cache,
 )
 from launch.compute_options import add_compute_arguments, compute_config
 from launch.processes import check_processes, launcher, leave
