@@ -168,15 +168,15 @@ def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
 
 
 def test_core_metrics_leave_out_only_the_slow_ones(split: Split, generator: nn.Module) -> None:
-    core, whole = (
+    core, complete = (
         score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth)
         for depth in ("core", "all")
     )
     assert "ssim" not in core["metrics"]
     assert core["metrics"] == {
-        name: values for name, values in whole["metrics"].items() if name != "ssim"
+        name: values for name, values in complete["metrics"].items() if name != "ssim"
     }
-    assert core["protocol"] == whole["protocol"]
+    assert core["protocol"] == complete["protocol"]
 
 
 def test_limit_selects_the_first_samples(split: Split, generator: nn.Module) -> None:
