@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from shards.builder.build import LOCK
-from shards.builder.finalize import drop_duplicates
-from shards.builder.plan import load_plan
 from shards.errors import UserError
 from shards.files import lock, open_atomic, write_atomic
 from shards.inspect.verify import verify
@@ -35,25 +33,6 @@ def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path:
     first.communicate(b"\n")
     assert pack_folder(folder, tmp_path / "out").num_packed == 4
     verify(tmp_path / "out", quiet=True)
-
-
-def test_duplicates_are_not_dropped_from_a_shard_that_is_not_its_records(tmp_path: Path) -> None:
-    """A second builder's shard under the first one's record: its pixels must not be copied under wrong names."""
-    folder = make_folder(tmp_path / "photos", 8)
-    (folder / "copy.jpg").write_bytes((folder / "class0" / "photo 000.jpg").read_bytes())
-    out = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.builder.finalize.drop_duplicates", lambda root, plan: None)
-        pack_folder(folder, out, shard_size=9)
-    tar = out / "000000.tar"
-    data = bytearray(tar.read_bytes())
-    data[1000] ^= 1
-    tar.write_bytes(data)
-    with pytest.raises(UserError, match=r"000000.tar has changed under the build"):
-        drop_duplicates(out, load_plan(out))
-    assert tar.read_bytes() == data
-    assert pack_folder(folder, out, shard_size=9).num_packed == 8
-    verify(out, quiet=True)
 
 
 def test_a_lock_is_for_one_and_ends_with_its_file(tmp_path: Path) -> None:
