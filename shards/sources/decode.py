@@ -1,7 +1,6 @@
 """Decode image files to upright 8-bit sRGB, and resize them to squares.
 
 Any mode, colour profile and orientation is supported.
-
 Two steps lose a little precision: a JPEG much larger than needed is decoded at 1/2, 1/4
 or 1/8 by libjpeg's DCT scaling, as long as both sides stay at least twice the target (a
 bicubic filter scales down the rest), and 16-bit images become 8-bit.
