@@ -1,6 +1,6 @@
-"""The command line of the package.
+"""The commands of the package: build, merge, verify, info and statistics.
 
-python -m shards build|merge|verify|info|statistics --help
+    python -m shards COMMAND --help
 """
 
 from __future__ import annotations

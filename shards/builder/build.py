@@ -148,9 +148,9 @@ def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) 
     with ProgressLine(
         "checking finished blocks", total, "images", shown=not options.quiet
     ) as progress:
-        for place, is_done in run_tasks(tasks, options.workers, progress):
+        for index, is_done in run_tasks(tasks, options.workers, progress):
             if is_done:
-                done.add(recorded[place].number)
+                done.add(recorded[index].number)
         progress.advance_to(total)
     return [block for block in blocks if block.number not in done]
 

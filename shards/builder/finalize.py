@@ -1,6 +1,6 @@
 """Turn packed blocks into a shard set: remove duplicates, write index and manifest.
 
-It needs only OUT and not the sources, so it works the same whether one machine packed
+This needs only OUT and not the sources, so it works the same whether one machine packed
 all blocks or several machines packed some each.
 """
 
@@ -39,8 +39,7 @@ LEFT_OUT = "left_out.tsv"
 class RepackError(UserError):
     """Blocks must be packed again, and their records were deleted.
 
-    They contain an image that was removed as a duplicate and whose first copy has
-    changed.
+    One of their images was left out as a duplicate, but its first copy has changed.
     """
 
 
@@ -181,7 +180,7 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
 def _delete_stale_records(
     root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
 ) -> None:
-    """Delete records of blocks that need an image again whose pixels were removed."""
+    """Delete records of blocks that lack an image that is no longer a duplicate."""
     stale = []
     for block in range(plan.num_blocks):
         dropped = (

@@ -82,7 +82,8 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
 def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry, bytes]:
     """Return the entry of one image and its stored pixels, b"" if it is left out.
 
-    Raises UserError if there is not enough memory, OSError if the machine fails.
+    Raises UserError if there is not enough memory, and OSError for errors of the
+    machine such as EIO.
     """
     entry = Entry(key=key, source=source.name)
     try:

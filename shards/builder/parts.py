@@ -40,7 +40,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return its block numbers out of `total`; empty for some if parts > blocks."""
+        """Return the block numbers of this part out of `total`, possibly none."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 

@@ -226,14 +226,15 @@ def _write_if_missing(path: Path, data: bytes) -> None:
 
 def _link(old: Path, new: Path) -> None:
     try:
-        os.link(old, new)  # unlike a rename, it never replaces a file, also on NFS
+        # Unlike a rename, a link never replaces a file, not even on network file
+        # systems.
+        os.link(old, new)
     except FileExistsError:
         return
     except OSError as error:
         if error.errno not in LINK_UNSUPPORTED:
             raise
-        # Here the last writer wins. Records contain their build, so `merge` detects two
-        # builds.
+        # The last writer wins. `merge` detects two builds, because records name theirs.
         old.replace(new)
 
 

@@ -33,7 +33,7 @@ _PRELOAD = ["numpy", "PIL.Image", "shards.builder.pack"]
 def run_tasks(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int = 0
 ) -> Iterator[tuple[int, Result]]:
-    """Run picklable `tasks` on `workers` processes, or in this process if it is one.
+    """Run picklable `tasks` on `workers` processes (with 1: in this process).
 
     Yields (index in `tasks`, result) in order of completion; `start` is the progress
     before the first task. Raises the first error of a task after the others have
@@ -64,14 +64,12 @@ def _run_here(
 def _run_pool(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
-    # Number of images done per task; a last cell other than 0 tells the workers to
-    # stop.
+    # Number of images done per task. If the last cell is not 0, the workers stop.
     done = RawArray("Q", len(tasks) + 1)
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, _init_worker, (done,))
     try:
-        # Inside `try`: `submit` starts the workers, and one may die before the last
-        # submit.
+        # Inside `try`, because a worker may be killed before the last `submit`.
         with _single_threaded_forkserver(), _without_main():
             futures: dict[Future[Result], int] = {
                 pool.submit(_run_task, task, index): index for index, task in enumerate(tasks)

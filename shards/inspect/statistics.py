@@ -45,7 +45,7 @@ _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over pixels, which can be added."""
+    """Sums over pixels; `+` adds those of two sets of pixels."""
 
     counts: np.ndarray  # (23, 23) int64: pixels per bin of ab, with a along the rows
     total: tuple[int, ...]  # sums of L, a, b in units of `_UNITS`
@@ -65,7 +65,10 @@ EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 
 
 def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Return the document that `python -m shards statistics` writes."""
+    """Return the document that `python -m shards statistics` writes.
+
+    Raises UserError if `root` is not a shard set or a shard is damaged.
+    """
     manifest = load_manifest(root)
     return _document(manifest, _count(root, manifest, Part(1, 1), workers, quiet))
 
@@ -73,7 +76,10 @@ def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, A
 def statistics_of_part(
     root: Path, part: Part, workers: int = 1, quiet: bool = False
 ) -> dict[str, Any]:
-    """Return the sums over one part of the shards, for `merge_statistics`."""
+    """Return the sums over one part of the shards, for `merge_statistics`.
+
+    Raises UserError like `statistics`.
+    """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
     splits = {
@@ -228,7 +234,7 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 def color_sums(stored: np.ndarray) -> Sums:
     """Return the sums over stored samples: (..., 3, H, W), uint8 or float16.
 
-    A value of a or b on an edge counts in the upper bin.
+    A value of a or b on an edge between bins counts in the upper bin.
     """
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
     codes = (

@@ -121,8 +121,7 @@ class Cache:
             if excess <= 0:
                 break
             if file.complete:
-                # Linux keeps files that other processes have mapped or open; only the
-                # name goes.
+                # Linux keeps the content for processes that have it mapped or open.
                 file.path.unlink(missing_ok=True)
                 excess -= file.bytes
         return excess <= 0
@@ -200,8 +199,7 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
         yield stream is not None
     finally:
         if stream is not None:
-            # Safe while the lock is held: processes that wait for it notice the
-            # removal.
+            # Safe while the lock is held: waiting processes notice the removal.
             path.unlink(missing_ok=True)
             stream.close()
 

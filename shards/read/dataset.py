@@ -44,8 +44,7 @@ from shards.read.store import Folder, open_store
 
 _TRIES = 3  # attempts to open a file, which a small cache may evict in between
 _MAX_OPEN = 256  # shards mapped at the same time
-# The same for a URL: a file that the cache has evicted uses disk space as long as it is
-# mapped.
+# The same for a URL. It is lower, because evicted files use disk space while mapped.
 _MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
 
@@ -72,7 +71,8 @@ class Split:
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256): packed Lab
 
     `root` is a folder or a URL; a URL requires a `cache`. Several threads may read at
-    the same time. A pickled copy opens all files again.
+    the same time. A pickled copy opens all files again. Raises UserError if the shard
+    set is missing or damaged, or has no such split.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ from shards.read.cache import Cache
 from shards.read.dataset import DamagedSampleError, Split
 from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
-# Maps positions [start, stop) of an endless stream to sample numbers, int64 (stop -
-# start,).
+# Maps positions [start, stop) of an endless stream to sample numbers: int64
+# (positions,).
 Stream = Callable[[int, int], np.ndarray]
 
 

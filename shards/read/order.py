@@ -19,7 +19,7 @@ import numpy as np
 ORDER_VERSION = "philox-window16-1"
 MIXTURE_VERSION = "philox-block-1"
 WINDOW_SHARDS = 16
-MAX_BLOCK = 4096  # maximum number of positions in which a mixture has exactly its weights
+MAX_BLOCK = 4096  # maximum length of a mixture's block, in positions
 _MIXTURE = 2**63 - 1  # Philox stream of mixtures; no window has this number
 
 

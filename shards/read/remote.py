@@ -42,8 +42,7 @@ _NO_CREDENTIALS = (
     "DefaultCredentialsError",
     "ProfileNotFound",
 )
-# A few attempts are enough to distinguish a faulty proxy from a wrong file on the
-# server.
+# A few attempts are enough to tell a faulty proxy from a wrong file on the server.
 _MISMATCH_TRIES = 3
 _BLOCK_BYTES = 8 << 20
 
@@ -111,13 +110,11 @@ def _options(scheme: str) -> dict[str, Any]:
     if scheme in ("http", "https"):
         import aiohttp
 
-        # By default aiohttp aborts every request after five minutes and ignores proxy
-        # settings.
+        # By default aiohttp aborts requests after five minutes and ignores proxies.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     if scheme in ("s3", "s3a"):
-        # The default, ten concurrent blocks of 50 MiB, would time out on a slow
-        # connection.
+        # Ten concurrent blocks of 50 MiB, the default, time out on a slow connection.
         return {"default_block_size": _BLOCK_BYTES, "max_concurrency": 4}
     return {}
 
