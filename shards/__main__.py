@@ -1,6 +1,6 @@
 """The commands of the package: build, merge, verify, info and statistics.
 
-    python -m shards COMMAND --help
+python -m shards COMMAND --help
 """
 
 from __future__ import annotations
@@ -309,10 +309,8 @@ def _statistics(args: argparse.Namespace) -> int:
     if args.part is not None:
         return _statistics_of_part(args.out, parse_part(args.part), workers, args.json)
     path = args.json or args.out / "statistics.json"
-    if args.merge is not None:
-        document = merge_statistics(args.out, args.merge)
-    else:
-        document = statistics(args.out, workers)
+    merging = args.merge is not None
+    document = merge_statistics(args.out, args.merge) if merging else statistics(args.out, workers)
     save_statistics(document, path)
     for split, each in document["splits"].items():
         values = ", ".join(
