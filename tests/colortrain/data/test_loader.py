@@ -75,7 +75,7 @@ def test_a_resumed_loader_continues_the_same_stream(split: Split, batches: int) 
 def test_global_batches_do_not_depend_on_world_workers_and_accumulation(
     split: Split, world: int, workers: int, accumulation: int, start: int, seed: int, mixed: bool
 ) -> None:
-    """The loader is killed after `start` batches and resumed; the order is compared too.
+    """The loader is killed after `start` batches and resumed; order is compared too.
 
     Gradient accumulation splits a rank's part of each global batch.
     """
