@@ -29,11 +29,10 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import torch
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import Batch, Codec
 from shards.color import pack, unpack
 from shards.errors import UserError
@@ -288,47 +287,28 @@ class _PrefetchedSamples:
 class StreamLoader:
     """Endless batches of one rank from `StreamedTars`, with the interface of `Loader`.
 
-    `workers` threads read and decode; the batches are a function of seed, images, rank,
-    world and workers. Flips and crops depend on the position, as in `Loader`.
-    `max_damaged` applies to each rank separately.
+    The workers are threads that read and decode, at least one; the batches are a
+    function of seed, images, rank, world and workers. Flips and crops depend on the
+    position, as in `Loader`. `max_damaged` applies to each rank separately.
     """
 
     def __init__(
         self,
         samples: StreamedTars,
         codec: Codec,
-        *,
-        batch_size: int,
-        seed: int,
-        flip: float,
-        crop: float = 1.0,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 1,
-        max_damaged: int = 0,
+        config: LoaderConfig,
         on_warning: Callable[[str], None] = print,
     ) -> None:
-        workers = max(workers, 1)
+        workers = max(config.workers, 1)
         streams = [
-            WorkerStream(samples, seed, 0, rank, world, worker, workers)
+            WorkerStream(samples, config.seed, 0, config.rank, config.world, worker, workers)
             for worker in range(workers)
         ]
-        self.prefetched = _PrefetchedSamples(streams, max_damaged, on_warning)
+        self.prefetched = _PrefetchedSamples(streams, config.max_damaged, on_warning)
         # One thread takes samples from the workers, so that their order is
         # deterministic.
-        self.loader = Loader(
-            self.prefetched,
-            codec,
-            batch_size=batch_size,
-            seed=seed,
-            flip=flip,
-            crop=crop,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=1,
-        )
+        single = dataclasses.replace(config, workers=1, max_damaged=0)
+        self.loader = Loader(self.prefetched, codec, single)
 
     @property
     def waited(self) -> float:
@@ -342,15 +322,20 @@ class StreamLoader:
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Yield batches without end for a run that has consumed `images`."""
-        if self.loader.rank == 0:
+        if self.loader.config.rank == 0:
             self.prefetched.on_warning(NOT_EXACT)
         self.prefetched.start(images)
         with closing(self.prefetched):
             yield from self.loader.batches(images)
 
 
-def make_loader(samples: Samples, codec: Codec, **kwargs: Any) -> Loader | StreamLoader:
+def make_loader(
+    samples: Samples,
+    codec: Codec,
+    config: LoaderConfig,
+    on_warning: Callable[[str], None] = print,
+) -> Loader | StreamLoader:
     """Return the loader for what a run trains on: indexed shards or streamed tars."""
     if isinstance(samples, StreamedTars):
-        return StreamLoader(samples, codec, **kwargs)
-    return Loader(samples, codec, **kwargs)
+        return StreamLoader(samples, codec, config, on_warning)
+    return Loader(samples, codec, config, on_warning)

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from webdataset import TarWriter
 
+from colortrain.data.loader import LoaderConfig
 from colortrain.data.tar_stream import (
     NOT_EXACT,
     StreamedTars,
@@ -72,13 +73,9 @@ def png(rgb: np.ndarray) -> bytes:
 def loader(
     stream: StreamedTars, batch_size: int = 4, messages: list[str] | None = None, **options: Any
 ) -> StreamLoader:
-    kwargs: dict[str, Any] = {
-        "seed": 3,
-        "flip": 0.0,
-        "on_warning": (messages if messages is not None else []).append,
-        **options,
-    }
-    return StreamLoader(stream, SymmetricCodec(), batch_size=batch_size, **kwargs)
+    config = LoaderConfig(**{"batch_size": batch_size, "seed": 3, "flip": 0.0, **options})
+    on_warning = (messages if messages is not None else []).append
+    return StreamLoader(stream, SymmetricCodec(), config, on_warning)
 
 
 def numbers(loading: StreamLoader, batches: int, images: int = 0) -> list[int]:
@@ -218,12 +215,12 @@ READ_ONE_RANK = """
 import json, sys
 from itertools import islice
 from colortrain.lab import SymmetricCodec
+from colortrain.data.loader import LoaderConfig
 from colortrain.data.tar_stream import StreamLoader, open_stream
 pattern, rank = sys.argv[1], int(sys.argv[2])
 stream = open_stream(pattern, 16, 40)
-loading = StreamLoader(
-    stream, SymmetricCodec(), batch_size=4, seed=3, flip=0, rank=rank, world=2, workers=2
-)
+config = LoaderConfig(batch_size=4, seed=3, flip=0, rank=rank, world=2, workers=2)
+loading = StreamLoader(stream, SymmetricCodec(), config)
 numbers = []
 for batch in islice(loading.batches(), 50):
     numbers += ((batch.L[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
