@@ -208,7 +208,7 @@ class Recipe:
         self._check_size()
         if self.keep_every % self.checkpoint_every:
             raise UserError(
-                f"recipe {self.name}: keep_every={self.keep_every} is no multiple of checkpoint_every="
+                f"recipe {self.name}: keep_every={self.keep_every} is not a multiple of checkpoint_every="
                 f"{self.checkpoint_every}: there would be nothing to keep"
             )
 
