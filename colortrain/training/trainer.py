@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from colortrain.data.loader import ab_histogram
+from colortrain.data.loader import LoaderConfig, ab_histogram
 from colortrain.data.tar_stream import make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.rank_failures import heartbeat
@@ -66,15 +66,17 @@ class Trainer:
         self.loader = make_loader(
             data.train,
             recipe.codec,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            flip=recipe.flip,
-            crop=recipe.crop,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            device=accelerator.device,
-            workers=data.workers,
-            max_damaged=data.max_damaged,
+            LoaderConfig(
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                flip=recipe.flip,
+                crop=recipe.crop,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                device=accelerator.device,
+                workers=data.workers,
+                max_damaged=data.max_damaged,
+            ),
             on_warning=self._warn,
         )
         torch.manual_seed(recipe.seed)

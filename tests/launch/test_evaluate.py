@@ -126,7 +126,7 @@ def test_sizes_that_differ_are_named(place: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--split", "tset"], "unknown split 'tset'; valid, nearest first: train, val"),
-        (["--checkpoint", "4"], "no whole checkpoint of step 4"),
+        (["--checkpoint", "4"], "no intact checkpoint of step 4"),
         (["--limit", "0"], "at least 1"),
         (["--dropout", "maybe"], "--dropout"),
         (["--json", "."], "--json . is a folder"),

@@ -173,7 +173,7 @@ def test_a_folder_of_another_library_is_no_export(run: Path, tmp_path: Path) -> 
         (["--onnx", "n.onnx", "--push", "me/x"], "give that too"),
         (["--out", "o", "--push", "a/b/c"], "--push a/b/c"),
         (["--out", "o", "--push", "me/x"], "needs a token"),
-        (["--out", "o", "--checkpoint", "4"], "no whole checkpoint of step 4"),
+        (["--out", "o", "--checkpoint", "4"], "no intact checkpoint of step 4"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(
