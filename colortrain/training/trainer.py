@@ -33,6 +33,7 @@ from colortrain.training.meter import Meter
 from colortrain.training.networks import build_networks, make_average
 from colortrain.training.plateau import PlateauWatch
 from colortrain.training.preemption import StopVote
+from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
 from colortrain.training.saver import Parts, Saver
 from colortrain.training.state import State, agree_on_start, move_average
 from colortrain.training.step import train_step
@@ -85,6 +86,7 @@ class Trainer:
         self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
         self.saver = Saver(run, recipe, self.journal)
         self.meter = self._make_meter()
+        self.profiler: Profiler = NO_PROFILER
         self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
 
     def _make_loader(self) -> Loader | StreamLoader:
@@ -204,13 +206,16 @@ class Trainer:
                 batch,
                 self.step,
                 self.clock,
+                self.profiler,
             )
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
             decay = self.recipe.ema.decay(self.recipe.batch_size, self.total)
-            move_average(self.average, self.generator.module, decay)
-        self.meter.add(losses)
+            with self.profiler.region(AVERAGE):
+                move_average(self.average, self.generator.module, decay)
+        with self.profiler.region(LOGGING):
+            self.meter.add(losses)
 
     def _lr_factor(self) -> float:
         return self.recipe.learning_rate.at(self.clock) * self.plateau.factor
@@ -232,7 +237,8 @@ class Trainer:
 
     def _log(self) -> dict[str, str]:
         """Write the "train" line of the last steps; return what the progress bar shows of it."""
-        readings = self.meter.read(self.images, f"{self.run}: step {self.step}")
+        with self.profiler.region(LOGGING):
+            readings = self.meter.read(self.images, f"{self.run}: step {self.step}")
         if not readings:
             return {}
         if self.data.max_damaged:
