@@ -47,7 +47,7 @@ Reconstruction = (
     L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
 )
 
-# How long a run is and how often it tells and saves: these may change when a run goes on (but see `Recipe.pace`).
+# How long a run is and how often it tells and saves: these may change when a run goes on (but see `Recipe.resumable_fields`).
 _EVERY = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 _LENGTH = ("images", "epochs")
 _LEAST = {
@@ -56,7 +56,7 @@ _LEAST = {
     "span": 0,
 }
 _LONGEST = 10**12  # images or epochs
-PACE = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
+RESUMABLE_FIELDS = (*_LENGTH, *_EVERY, "keep_every", "keep_best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,12 +241,12 @@ class Recipe:
         return self.images if self.images is not None else max(1, round(self.epochs * dataset_size))
 
     @property
-    def pace(self) -> tuple[str, ...]:
+    def resumable_fields(self) -> tuple[str, ...]:
         """Fields that may change when a run goes on; not its length, where schedules or averages are shares of it."""
         return (
-            tuple(name for name in PACE if name not in _LENGTH)
+            tuple(name for name in RESUMABLE_FIELDS if name not in _LENGTH)
             if self.span or self.ema.share
-            else PACE
+            else RESUMABLE_FIELDS
         )
 
     @property
@@ -255,7 +255,9 @@ class Recipe:
         as_read = to_plain(
             parse_recipe(to_plain(self), self.name)
         )  # 19 in a recipe's code is 19.0 in its file
-        plain = {name: value for name, value in as_read.items() if name not in self.pace}
+        plain = {
+            name: value for name, value in as_read.items() if name not in self.resumable_fields
+        }
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -269,7 +271,9 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """The fields in which two recipes compute different things, as "field: one -> other"."""
     first, second = to_plain(one), to_plain(other)
-    names = [name for name in first if name not in one.pace and first[name] != second[name]]
+    names = [
+        name for name in first if name not in one.resumable_fields and first[name] != second[name]
+    ]
     return [f"{name}: {first[name]} -> {second[name]}" for name in names]
 
 

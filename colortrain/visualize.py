@@ -30,13 +30,13 @@ def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
     for true, made in zip(
         truth.float().cpu().numpy(), generated.float().cpu().numpy(), strict=True
     ):
-        rows.append([lab_to_rgb(grey(true)), lab_to_rgb(made), lab_to_rgb(true)])
+        rows.append([lab_to_rgb(to_grayscale(true)), lab_to_rgb(made), lab_to_rgb(true)])
     return titled_grid(
         rows, ["grey", "generated", "truth"], photos_per_row=1 if len(rows) < 5 else 2
     )
 
 
-def grey(lab: np.ndarray) -> np.ndarray:
+def to_grayscale(lab: np.ndarray) -> np.ndarray:
     """The same L without colour: (3, H, W) CIELAB units."""
     return np.concatenate([lab[:1], np.zeros_like(lab[1:])])
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.visualize import grey, recolor, save_jpeg, save_png, titled_grid
+from colortrain.visualize import recolor, save_jpeg, save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
 from launch.image_jobs import Job, Outcome, plan, read_batches, skip_existing
 from launch.network_options import add_network_arguments, load_networks, named
@@ -95,7 +95,8 @@ def colorize_all(
             images = [image for _, image in batch]
             seed = outcome.num_written
             colours = [
-                network.ab(images, dropout=dropout, seed=seed) for network in networks.values()
+                network.predict_ab(images, dropout=dropout, seed=seed)
+                for network in networks.values()
             ]
             del images
             for ab in zip(*colours, strict=True):
@@ -127,7 +128,7 @@ def _write(
             row.append(np.asarray(small))
     outcome.num_written += 1
     if row:
-        outcome.rows.append([lab_to_rgb(grey(rgb_to_lab(row[0]))), *row])
+        outcome.rows.append([lab_to_rgb(to_grayscale(rgb_to_lab(row[0]))), *row])
 
 
 def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:

@@ -28,7 +28,7 @@ from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_s
 from colortrain.runs.history import read_journal
 from colortrain.runs.layout import evaluation_file
 from colortrain.scale_down import scaled_down, without_downloads
-from colortrain.visualize import grey, save_png, titled_grid
+from colortrain.visualize import save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
 from launch.processes import launcher, num_processes_for
 from shards.color import lab_to_rgb
@@ -165,7 +165,7 @@ def draw(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
             split.read(np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int)))
         )
     )
-    columns = [[grey(one) for one in lab.numpy()]]
+    columns = [[to_grayscale(one) for one in lab.numpy()]]
     for folder in runs.values():
         generator, recipe, _ = load_generator(folder)
         columns.append(

@@ -42,11 +42,11 @@ from launch.cli import (
     at_least_one,
     at_least_zero,
     make_cache,
-    share,
+    fraction,
 )
 from launch.compute_options import add_compute_arguments, compute_config
 from launch.processes import check_processes, launcher, leave
-from shards.errors import UserError, run_command
+from shards.errors import UserError, command_name, run_command
 from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument(
         "--corrupt-limit",
-        type=share,
+        type=fraction,
         default=0.01,
         metavar="SHARE",
         help="with substitute: stop when more than this share of the samples is damaged (default: 0.01)",
@@ -270,7 +270,7 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
             finished = trainer.train()
     except LostRanksError as lost:
         if lost.line:
-            print(f"launch.train: error: {lost.line}", file=sys.stderr)
+            print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
     if (
         torch.distributed.is_initialized()

@@ -151,7 +151,7 @@ class Recoding:
         images = [Image.fromarray(rgb) for rgb in pictures]
         if self.num_frames == 0:
             self._shape(frames[0], *images[0].size)
-        self._measure(images, colours := self.network.ab(images, dropout=self.dropout))
+        self._measure(images, colours := self.network.predict_ab(images, dropout=self.dropout))
         for frame, rgb, ab in zip(frames, pictures, colours, strict=True):
             recolor(rgb, ab)
             coloured = av.VideoFrame.from_ndarray(rgb, format="rgb24")

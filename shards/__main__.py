@@ -95,13 +95,13 @@ class _Parser(argparse.ArgumentParser):
     """Wrong arguments get one line too, not the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see `python -m {self.prog} --help`)")
+        raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The words this door understands."""
     words = _Parser(
-        prog="shards",
+        prog="colortrain shards",
         description="Photographs to shards of CIELAB arrays.",
         epilog="example: python -m shards build photos photos-256 --size 256 --splits train=.95,val=.05",
     )

@@ -115,18 +115,18 @@ class Colorizer:
         """
         if isinstance(photograph, Image.Image):
             image = to_rgb(photograph)
-            (ab,) = self.ab([image], dropout=dropout, seed=seed)
+            (ab,) = self.predict_ab([image], dropout=dropout, seed=seed)
             rgb = np.array(image)
             recolor(rgb, ab)
             return Image.fromarray(rgb)
-        (ab,) = self.ab(
+        (ab,) = self.predict_ab(
             [_image_of(photograph)], dropout=dropout, seed=seed
         )  # Pillow's copy, 4 bytes a pixel, goes
         rgb = np.array(photograph) if photograph.ndim == 3 else np.stack([photograph] * 3, axis=2)
         recolor(rgb, ab)
         return rgb
 
-    def ab(
+    def predict_ab(
         self, images: Sequence[Image.Image], *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray:
         """The colours given to RGB images, squashed to the size trained at: float32 (B, 2, size, size) CIELAB."""

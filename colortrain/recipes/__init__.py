@@ -1,4 +1,4 @@
-"""Every recipe by name; `RECIPES[name]()` is a full recipe."""
+"""All recipes by name; `RECIPES[name]()` returns a complete recipe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe called `name`; an unknown name raises `UserError` that lists the valid ones, nearest first."""
+    """Return the recipe called `name`.
+
+    Raises `UserError` for an unknown name, with the valid names, the most similar
+    first.
+    """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]()

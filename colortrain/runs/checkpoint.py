@@ -60,7 +60,7 @@ def save_checkpoint(
     `parts`: file stem -> tensors by name; `state`: what JSON can hold. An existing checkpoint of that step stays.
     """
     final = checkpoint_folder(run, step)
-    if is_whole(final):
+    if is_intact(final):
         return final
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -119,7 +119,7 @@ def _seal(folder: Path) -> None:
     write_atomic(folder / MANIFEST, json.dumps(files, indent=1).encode())
 
 
-def is_whole(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Whether a checkpoint's files are all there with the sizes and hashes of its manifest."""
     try:
         files = json.loads((folder / MANIFEST).read_text())
@@ -140,7 +140,7 @@ def latest_checkpoint(run: Path) -> Path | None:
     steps = checkpoint_steps(run)
     for step in reversed(steps):
         folder = checkpoint_folder(run, step)
-        if is_whole(folder):
+        if is_intact(folder):
             return folder
         warnings.warn(
             f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
@@ -203,7 +203,7 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
     if step == "best":
         step = best_step(run)
     folder = latest_checkpoint(run) if step is None else checkpoint_folder(run, step)
-    if folder is None or not is_whole(folder):
+    if folder is None or not is_intact(folder):
         steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
         asked = "no checkpoint" if step is None else f"no whole checkpoint of step {step}"
         raise UserError(

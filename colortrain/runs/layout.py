@@ -121,7 +121,7 @@ def written_checkpoints(run: Path) -> dict[int, Path]:
     """Return the checkpoint folders that have their MANIFEST.json, by ascending step.
 
     The manifest is written last, so such a checkpoint was complete; its hashes are not verified
-    here (see `checkpoint.is_whole`).
+    here (see `checkpoint.is_intact`).
     """
     folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
     return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from colortrain.recipe import PACE, Recipe
+from colortrain.recipe import RESUMABLE_FIELDS, Recipe
 from colortrain.runs.layout import journal_file, sample_file
 from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
@@ -34,7 +34,7 @@ class Journal:
         config = {
             name: value
             for name, value in _flat(to_plain(recipe)).items()
-            if step == 0 or name not in PACE
+            if step == 0 or name not in RESUMABLE_FIELDS
         }
         self.accelerator.init_trackers(
             "colortrain", config=config, init_kwargs=start_words(self.run, step)

@@ -17,7 +17,7 @@ from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
 from colortrain.metrics.image_metrics import per_image, versions
 from colortrain.runs.checkpoint import load_generator
-from colortrain.visualize import grey
+from colortrain.visualize import to_grayscale
 from launch.evaluate import open_split
 from launch.report.embedded_images import webp
 from shards.color import lab_to_rgb
@@ -78,7 +78,7 @@ def _shown(looked: Looked, place: int) -> dict[str, Any]:
     return {
         "number": int(looked.numbers[place]),
         "size": truth.shape[-1],
-        "grey": _picture(grey(truth)),
+        "grey": _picture(to_grayscale(truth)),
         "generated": _picture(looked.made[place]),
         "truth": _picture(truth),
         "l1": float(rows["l1.generated"][place]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from colortrain.runs.checkpoint import is_whole
+from colortrain.runs.checkpoint import is_intact
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from tests.support.warm_launcher import Launch, WarmLauncher
 
@@ -101,7 +101,7 @@ def kill_often(warm: WarmLauncher, asked: list[object], run: Path, kills: int) -
         )
         launch.kill()
         in_saves += bool(unfinished(run) - before)
-        assert all(is_whole(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), (
+        assert all(is_intact(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), (
             f"kill {number}"
         )
     return in_saves

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import is_whole, load_part
+from colortrain.runs.checkpoint import is_intact, load_part
 from colortrain.runs.folder import lock
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.training.trainer import step_seed
@@ -194,7 +194,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(
     done = run_command("launch.train", words(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     assert "step-000000020 is damaged, falling back" in done.stderr
-    assert is_whole(checkpoint_folder(run, 20))
+    assert is_intact(checkpoint_folder(run, 20))
     assert weights(run) == weights(undisturbed)
 
 

@@ -104,7 +104,7 @@ def write_plain(
 class Own:
     """In a network's place: gives pictures their own colours back."""
 
-    def ab(self, images: Sequence[Image.Image], dropout: bool | None = None) -> np.ndarray:
+    def predict_ab(self, images: Sequence[Image.Image], dropout: bool | None = None) -> np.ndarray:
         return np.stack(
             [rgb_to_lab(np.asarray(fit_image(image, 16, "squash")))[1:] for image in images]
         )

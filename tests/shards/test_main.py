@@ -103,7 +103,7 @@ def test_mistakes_get_one_line_and_leave_nothing(
     before = sorted(tmp_path.rglob("*")), sorted(photos.rglob("*"))
     assert knock(*(each.format(photos=photos, **places) for each in argv)) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("shards: error: ")
+    assert printed.err.startswith("colortrain shards: error: ")
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
@@ -125,7 +125,7 @@ def test_a_shard_cut_short_gets_one_line_from_every_reader(
         assert knock(*argv) == 2
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith(
-            f"shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it"
+            f"colortrain shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it"
         )
 
 

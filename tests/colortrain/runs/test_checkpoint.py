@@ -11,7 +11,7 @@ from colortrain.recipe import Recipe, load_recipe, override, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import (
     adam_tensors,
-    is_whole,
+    is_intact,
     latest_checkpoint,
     load_adam,
     load_generator,
@@ -71,7 +71,7 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) ->
         path.unlink()
     else:
         path.write_bytes(bytes(data[: len(data) // 2]))
-    assert not is_whole(checkpoint_folder(tmp_path, 2))
+    assert not is_intact(checkpoint_folder(tmp_path, 2))
     with pytest.warns(UserWarning, match="step-000000002 is damaged"):
         assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
 
@@ -80,7 +80,7 @@ def test_saving_over_a_wreck_mends_it(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (checkpoint_folder(tmp_path, 1) / "critic.safetensors").write_bytes(b"")
     save(tmp_path, 1)
-    assert is_whole(checkpoint_folder(tmp_path, 1))
+    assert is_intact(checkpoint_folder(tmp_path, 1))
 
 
 def test_retention_keeps_the_newest_and_clears_wrecks(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(
     error = capfd.readouterr().err
     assert status == 2
     assert "Traceback" not in error
-    assert error.count("shards: error: File too large at") == 1
+    assert error.count("colortrain shards: error: File too large at") == 1
     assert not (out / "manifest.json").exists()
     assert not list(out.rglob("*.tmp"))
     pack_folder(photos, out, workers=workers, splits=SPLITS, shard_size=20)
@@ -300,7 +300,7 @@ def test_no_space_left_leaves_no_half_file(
 
     assert run_command("shards", fill) == 2
     assert capsys.readouterr().err == (
-        f"shards: error: No space left on device at {tmp_path / 'file'}: free some space, then run the same command "
+        f"colortrain shards: error: No space left on device at {tmp_path / 'file'}: free some space, then run the same command "
         "again (finished work is kept)\n"
     )
     assert list(tmp_path.iterdir()) == []

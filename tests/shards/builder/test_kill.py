@@ -129,7 +129,7 @@ def test_a_killed_worker_ends_the_build_in_one_line(photos: Path, tmp_path: Path
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in error
-    assert "shards: error: a worker process was killed (out of memory?)" in error
+    assert "colortrain shards: error: a worker process was killed (out of memory?)" in error
 
 
 def newest_process_of_session(session: int) -> int:

@@ -58,7 +58,7 @@ def test_a_passing_failure_ends_the_build_and_leaves_no_image_out(
     )
     message = capsys.readouterr().err
     assert message.startswith(
-        f"shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: "
+        f"colortrain shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: "
     )
     assert message.count("\n") == 1
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -63,7 +63,7 @@ def test_a_long_tmpdir_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"shards: error: the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one\n"
+        f"colortrain shards: error: the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one\n"
     )
 
 
