@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy
@@ -135,12 +137,15 @@ class Objective:
             names = [term.name for term in terms]
             if len(set(names)) < len(names):
                 raise ValueError(f"terms of one name would hide each other: {', '.join(names)}")
-        if not self.reconstruction and not any(
-            value for _, value in self.adversarial_weight.points
-        ):
+        if not self.reconstruction and not self.has_adversarial_weight:
             raise ValueError(
                 "the generator has nothing to minimise: no reconstruction, adversarial_weight 0"
             )
+
+    @property
+    def has_adversarial_weight(self) -> bool:
+        """Whether the adversarial weight is other than 0 at any time."""
+        return any(value for _, value in self.adversarial_weight.points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +159,7 @@ class Recipe:
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that a run of any length goes through; 0: they go by the data's own
     generator: Generator
-    critic: Critic
+    critic: Critic | None = None  # None: no adversary, for reconstruction losses alone
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor on both rates
@@ -204,6 +209,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raise `UserError` if the parts do not fit together; apart, so that `--set` may go in any order."""
+        self._check_critic()
         self._check_channels()
         self._check_size()
         if self.keep_every % self.checkpoint_every:
@@ -212,13 +218,28 @@ class Recipe:
                 f"{self.checkpoint_every}: there would be nothing to keep"
             )
 
+    def _check_critic(self) -> None:
+        if self.critic is not None:
+            return
+        reasons = {
+            "objective.adversarial_weight is not 0": self.objective.has_adversarial_weight,
+            "objective.penalties is not empty": self.objective.penalties,
+            f"n_critic is {self.n_critic}, not 1": self.n_critic > 1,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise UserError(
+                    f"recipe {self.name} has no critic, but {reason}: "
+                    "give the recipe a critic, or change that field"
+                )
+
     def _check_channels(self) -> None:
         if self.generator.outputs != self.codec.channels:
             raise UserError(
                 f"recipe {self.name}: the generator makes {self.generator.outputs} channels, "
                 f"{type(self.codec).__name__} has {self.codec.channels}: change one of them"
             )
-        if self.critic.inputs != 1 + self.codec.channels:
+        if self.critic is not None and self.critic.inputs != 1 + self.codec.channels:
             raise UserError(
                 f"recipe {self.name}: the critic takes {self.critic.inputs} channels, "
                 f"L and {type(self.codec).__name__}'s colour are {1 + self.codec.channels}: set critic.inputs"
@@ -230,11 +251,25 @@ class Recipe:
                 raise UserError(
                     f"recipe {self.name}: {term.name}: cell={term.cell} is more than {self.size} pixels"
                 )
-        for name, network in (("generator", self.generator), ("critic", self.critic)):
+        for name, network in self.network_configs.items():
             try:
                 network.check_size(self.size)
             except ValueError as error:
                 raise UserError(f"recipe {self.name}: {name}: {error}") from None
+
+    @property
+    def network_configs(self) -> dict[str, Generator | Critic]:
+        """The configs of the generator and, if the recipe has one, the critic."""
+        configs: dict[str, Generator | Critic] = {"generator": self.generator}
+        return configs if self.critic is None else {**configs, "critic": self.critic}
+
+    def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
+        """Build the generator, then the critic (None if the recipe has none), on the default device.
+
+        The generator is built first, so its initial weights do not depend on the critic.
+        """
+        generator = self.generator.build()
+        return generator, None if self.critic is None else self.critic.build()
 
     def total_images(self, dataset_size: int) -> int:
         """How many images the run sees in all."""

@@ -12,15 +12,15 @@ from colortrain.training.finetune import InitialWeights
 
 def build_networks(
     recipe: Recipe, init: InitialWeights | None, *, resumes: bool
-) -> tuple[nn.Module, nn.Module]:
-    """Build the generator and the critic on the CPU, and set their initial weights.
+) -> tuple[nn.Module, nn.Module | None]:
+    """Build a recipe's networks on the CPU and set their initial weights; no critic if it has none.
 
     The weights are random (from the recipe's seed), those of another run (`init`) or, where
     the recipe names any, published ones. A run that resumes takes its weights from its
     checkpoint afterwards, so neither is loaded here.
     """
     torch.manual_seed(recipe.seed)
-    generator, critic = recipe.generator.build(), recipe.critic.build()
+    generator, critic = recipe.build_networks()
     if resumes:
         return generator, critic
     if init is not None:

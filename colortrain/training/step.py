@@ -61,7 +61,7 @@ def critic_part(
 
 def generator_part(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     objective: Objective,
     loss_functions: LossFunctions,
     part: Part,
@@ -82,6 +82,7 @@ def generator_part(
         }
         weight = objective.adversarial_weight.at(epoch)
         if weight:
+            assert critic is not None, "refused by Recipe.check"
             with critic.frozen() as judge:
                 terms["adversarial"] = (
                     weight,
@@ -101,7 +102,7 @@ def generator_part(
 
 def train_step(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     recipe: Recipe,
     loss_functions: LossFunctions,
     batch: Batch,
@@ -131,7 +132,7 @@ def train_step(
             return generate(generator, part, grad=False, update_bn=not generator_turn)
 
     losses: Losses = {}
-    if critic_turn:
+    if critic is not None and critic_turn:
         with profiler.region(CRITIC):
             losses |= averaged(
                 critic_part(critic, recipe.objective, part, fake_for_critic(part), epoch)

@@ -78,14 +78,17 @@ class Trainer:
         self.resume_from = latest_checkpoint(run)
         self.init_facts = init.facts() if init and self.resume_from is None else None
         self.generator, self.critic = self._build_networks(init)
+        self.networks = {"generator": self.generator}
+        if self.critic is not None:
+            self.networks["critic"] = self.critic
         self.average = make_average(recipe, self.generator.module)
         self.loss_functions = self._build_losses()
         self.journal = Journal(run, accelerator)
         self.validation = self._make_validation()
         self.plateau = PlateauWatch(recipe.plateau)
-        self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
+        self.state = State(self.networks, self.average, self.plateau, accelerator)
         self.saver = Saver(run, recipe, self.journal)
-        self.meter = self._make_meter()
+        self.meter = Meter(self.networks, self.loader, accelerator, self.compute.max_skipped)
         self.profiler: Profiler = NO_PROFILER
         self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
 
@@ -108,8 +111,8 @@ class Trainer:
 
     def _build_networks(
         self, init: InitialWeights | None
-    ) -> tuple[TrainableNetwork, TrainableNetwork]:
-        """Build both networks and wrap them for this device and these processes."""
+    ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
+        """Build the networks and wrap them for this device and these processes."""
         built = build_networks(self.recipe, init, resumes=self.resume_from is not None)
         return make_networks(self.recipe, *built, self.accelerator, self.compute)
 
@@ -128,10 +131,6 @@ class Trainer:
         if split is None:
             return None
         return Validation(self.recipe, split, self.accelerator, self.journal)
-
-    def _make_meter(self) -> Meter:
-        networks = {"generator": self.generator, "critic": self.critic}
-        return Meter(networks, self.loader, self.accelerator, self.compute.max_skipped)
 
     @property
     def epoch(self) -> float:
@@ -170,7 +169,8 @@ class Trainer:
                 batch = next(batches)
                 if self.step == self.start_step and self.accelerator.num_processes > 1:
                     settle_buckets(self.generator, batch.L)
-                    settle_buckets(self.critic, batch.L, batch.colour)
+                    if self.critic is not None:
+                        settle_buckets(self.critic, batch.L, batch.colour)
                 self.take_step(batch)
                 self._run_due_tasks(progress)
         return True
@@ -195,9 +195,9 @@ class Trainer:
     def take_step(self, batch: Batch) -> None:
         """Take one training step; `batch` is this rank's slice of the global batch."""
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
-        self.generator.set_rate(self._lr_factor())
-        self.critic.set_rate(self._lr_factor())
-        with restore_finite_bn_stats(self.generator.module, self.critic.module):
+        for network in self.networks.values():
+            network.set_rate(self._lr_factor())
+        with restore_finite_bn_stats(*(network.module for network in self.networks.values())):
             losses = train_step(
                 self.generator,
                 self.critic,

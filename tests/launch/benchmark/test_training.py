@@ -86,7 +86,9 @@ def test_the_loop_by_hand_computes_what_ours_computes(
     accelerator, ends = Accelerator(cpu=True), []
     for by_hand in (False, True):
         torch.manual_seed(0)
-        built = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
+        assert critic is not None
+        built = generator, critic
         if by_hand:
             loop = PlainLoop(recipe, *built, accelerator.device)
         networks = None if by_hand else make_networks(recipe, *built, accelerator, ComputeConfig())
@@ -120,6 +122,8 @@ def test_no_loop_is_claimed_for_other_objectives() -> None:
         "nazeri_unet_l2",
     }
     assert not is_writable(override(get_recipe("nampouri_unet"), ["critic_adam.clip=1"]))
+    without_critic = ["critic=none", "objective.adversarial_weight=0"]
+    assert not is_writable(override(get_recipe("nampouri_unet"), without_critic))
 
 
 def test_each_second_belongs_to_the_innermost_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +273,7 @@ def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
     stall, step = values["standing still for a save"]["low"], values["a step"]["high"]
     assert 0 < 100 * stall / (50 * step + stall) <= document["goals"][0]["high"]
     recipe = course(shards, tmp_path).recipe
-    weights = sum(num_parameters(config.build()) for config in (recipe.generator, recipe.critic))
+    weights = sum(num_parameters(config.build()) for config in recipe.network_configs.values())
     assert (
         1 < values["both networks and their Adam"]["value"] / (3 * 4 * weights / 1e6) < 1.5
     )  # with two moments each
