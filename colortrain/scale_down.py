@@ -23,7 +23,7 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     Raises `ValueError` if its networks cannot be made to fit.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
-    critic = fit_to_size(recipe.critic, size, base_channels)
+    critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
     return dataclasses.replace(recipe, size=size, generator=generator, critic=critic)
 
 

@@ -36,13 +36,14 @@ def schedule_text(schedule: Schedule) -> str:
 def networks_text(recipe: Recipe) -> str:
     """Both networks by class with their parameter counts."""
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
     return "\n".join(
-        f"{type(module).__name__} {num_parameters(module):,}" for module in (generator, critic)
+        "no critic" if module is None else f"{type(module).__name__} {num_parameters(module):,}"
+        for module in (generator, critic)
     )
 
 
-def losses_text(objective: Objective) -> str:
+def losses_text(objective: Objective, has_critic: bool = True) -> str:
     """What the generator and the critic minimise, with weights."""
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
@@ -53,7 +54,7 @@ def losses_text(objective: Objective) -> str:
     ]
     return "\n".join(
         [
-            "G: " + " + ".join([adversarial, *terms]),
+            "G: " + " + ".join([adversarial, *terms] if has_critic else terms),
             *(["D: + " + " + ".join(penalties)] if penalties else []),
         ]
     )
@@ -66,7 +67,7 @@ def optimisers_text(recipe: Recipe) -> str:
         muon = f", Muon {adam.muon:g}" if adam.muon else ""
         return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g}){muon}"
 
-    same = recipe.generator_adam == recipe.critic_adam
+    same = recipe.critic is None or recipe.generator_adam == recipe.critic_adam
     rates = (
         short(recipe.generator_adam)
         if same
@@ -100,7 +101,8 @@ def table() -> Table:
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in RECIPES:
         recipe = get_recipe(name)
-        losses, adam = losses_text(recipe.objective), optimisers_text(recipe)
+        losses = losses_text(recipe.objective, recipe.critic is not None)
+        adam = optimisers_text(recipe)
         grid.add_row(
             name, networks_text(recipe), losses, adam, data_text(recipe), recipe.headline.text()
         )

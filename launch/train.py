@@ -170,11 +170,12 @@ def describe(recipe: Recipe, data: TrainingData) -> str:
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
+    critic_text = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
     return "\n".join(
         [
             json.dumps(to_plain(recipe), indent=1),
-            f"generator {num_parameters(generator):,} parameters, critic {num_parameters(critic):,}",
+            f"generator {num_parameters(generator):,} parameters, {critic_text}",
             f"dataset {data.train.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
             f"{total:,} images, {-(-total // recipe.batch_size):,} steps, {total / len(data.train):,.2f} epochs",
         ]

@@ -81,7 +81,7 @@ def active_parts(recipe: Recipe, data: TrainingData) -> tuple[bool, bool]:
     epochs = [step * recipe.batch_size * epochs_per_image for step in steps]
     objective = recipe.objective
     return (
-        any(epoch >= objective.critic_from for epoch in epochs),
+        recipe.critic is not None and any(epoch >= objective.critic_from for epoch in epochs),
         any(objective.adversarial_weight.at(epoch) for epoch in epochs),
     )
 
@@ -95,10 +95,12 @@ def test_training_then_loading_reproduces_the_images(name: str, sets: Sets, tmp_
     data = open_data(sets(recipe.size), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())
     critic_trains, uses_critic = active_parts(recipe, data)
-    generator, critic = weights(trainer.generator.module), weights(trainer.critic.module)
+    before = {name: weights(network.module) for name, network in trainer.networks.items()}
+    assert set(before) == set(recipe.network_configs)
     trainer.train()
-    assert changed(generator, trainer.generator.module) == {True}
-    assert changed(critic, trainer.critic.module) == {critic_trains}
+    trains = {"generator": True, "critic": critic_trains}
+    for name, network in trainer.networks.items():
+        assert changed(before[name], network.module) == {trains[name]}
     assert all(value.isfinite().all() for value in trainer.generator.module.state_dict().values())
     losses = [line["losses"] for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
     assert all(math.isfinite(value) for line in losses for value in line.values())

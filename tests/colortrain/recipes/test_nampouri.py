@@ -27,7 +27,7 @@ def test_parameter_counts() -> None:
     for name in ("nampouri_unet", "nampouri_resnet18"):
         recipe = get_recipe(name)
         with torch.device("meta"):
-            networks = recipe.generator.build(), recipe.critic.build()
+            networks = [config.build() for config in recipe.network_configs.values()]
         counts.append([num_parameters(network) for network in networks])
     assert counts == [[54_410_370, 2_765_633], [14_720_578, 2_765_633]]
 

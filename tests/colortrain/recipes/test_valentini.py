@@ -24,6 +24,7 @@ def on_meta(config: ShallowUNetConfig) -> ShallowUNet:
 def test_critic_has_no_norm_first_and_last(name: str) -> None:
     """Section III: no norm in the first and last block, no activation at the end."""
     recipe = get_recipe(name)
+    assert recipe.critic is not None
     with torch.device("meta"):
         network = recipe.critic.build()
     norm = "InstanceNorm2d" if recipe.objective.penalties else "BatchNorm2d"
@@ -44,7 +45,9 @@ def test_critics_with_a_penalty_do_not_mix_images() -> None:
     torch.manual_seed(0)
     L, colour = torch.randn(3, 1, 32, 32), torch.randn(3, 2, 32, 32)
     for name, apart in zip(NAMES, (False, True, True), strict=True):
-        critic = override(get_recipe(name), ["critic.base_channels=4"]).critic.build().train()
+        config = override(get_recipe(name), ["critic.base_channels=4"]).critic
+        assert config is not None
+        critic = config.build().train()
         together = critic(L, colour)[:1]
         assert torch.allclose(together, critic(L[:1], colour[:1]), atol=1e-6) == apart
 
