@@ -36,7 +36,7 @@ class Metric:
 
     @property
     def symbol(self) -> str:
-        """Return the sign that tells readers of a table which values are better."""
+        """Return the sign for the better values, as tables print it."""
         return _SYMBOLS[self.direction] if self.direction else ""
 
     def text(self, value: float | None) -> str:
