@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from colortrain.inference.colorizer import Colorizer, Description
+from colortrain.metrics.registry import Metric, ordered
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe
 from colortrain.runs.history import read_document, read_journal
 from colortrain.runs.layout import evaluation_file
 
-_METRICS = {
-    "l1": "L1 (ab / 110), lower is better",
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "mae": "MAE",
-    "accuracy_5": "accuracy at 5 %",
-    "colourfulness_ratio": "colourfulness / truth, 1 is best",
-}
+_METRICS = ("l1", "psnr", "ssim", "mae", "accuracy_5", "colourfulness_ratio")
 # versions of the images, as keys of scores, and their column titles
 _COLUMNS = {
     "generated": "this network",
@@ -119,13 +114,7 @@ def _scores(evaluation: dict[str, Any], description: Description) -> str:
     if (evaluation.get("step"), evaluation.get("ema")) != key:
         return "## Scores\n\nThis checkpoint has not been scored with `launch.evaluate`.\n"
     metrics, protocol = evaluation["metrics"], evaluation.get("protocol", {})
-    rows = [
-        f"| {title} | "
-        + " | ".join(_number(metrics[name].get(version)) for version in _COLUMNS)
-        + " |"
-        for name, title in _METRICS.items()
-        if name in metrics
-    ]
+    rows = [_row(metric, metrics[metric.name]) for metric in ordered(set(metrics) & set(_METRICS))]
     samples = (
         f"{evaluation.get('samples')} photographs of split `{protocol.get('split')}`, "
         f"{protocol.get('size')} px, dataset `{protocol.get('dataset_id')}`"
@@ -135,5 +124,6 @@ def _scores(evaluation: dict[str, Any], description: Description) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _row(metric: Metric, values: Mapping[str, float | None]) -> str:
+    cells = [f"{metric.label} {metric.symbol}", *(metric.text(values.get(v)) for v in _COLUMNS)]
+    return f"| {' | '.join(cells)} |"

@@ -155,4 +155,4 @@ def test_impossible_recipes_are_refused() -> None:
     recipe: Recipe = get_recipe("nampouri_unet")
     for change in ({"flip": 1.5}, {"crop": 0.0}, {"seed": -1}, {"n_critic": 2, "n_generator": 2}):
         with pytest.raises(ValueError, match=next(iter(change))):
-            dataclasses.replace(recipe, **change)  # type: ignore[arg-type]
+            dataclasses.replace(recipe, **change)

@@ -177,7 +177,7 @@ def test_fewer_tars_than_ranks_block_no_rank(tmp_path: Path) -> None:
 def test_batches_are_a_function_of_seed_images_and_workers(tmp_path: Path) -> None:
     stream = open_stream(write_tars(tmp_path, [40, 30, 50]), SIZE, 120)
 
-    def read(images: int = 0, **options: int) -> tuple[int, ...]:
+    def read(images: int = 0, **options: Any) -> tuple[int, ...]:
         return tuple(numbers(loader(stream, batch_size=4, **options), 12, images))
 
     for workers in (1, 3):

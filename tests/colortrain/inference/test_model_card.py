@@ -68,7 +68,7 @@ def test_scores_are_shown_only_if_they_fit_step_and_weights(
     evaluation_file(run).write_text(json.dumps({**SCORES, **change}))
     assert read_document(evaluation_file(run))
     lines = card(run).splitlines()
-    assert ("| PSNR, dB | 20.13 | 19 |  |" in lines) is (not change)
+    assert ("| PSNR, mean over images, dB ↑ | 20.13 | 19.00 |  |" in lines) is (not change)
     assert ("On 74 photographs of split `val`, 32 px, dataset `feed`:" in lines) is (not change)
     unscored = "This checkpoint has not been scored with `launch.evaluate`."
     assert (unscored in lines) is bool(change)
