@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
+from colortrain.headline import Headline
 from colortrain.lab import Codec, SymmetricCodec
 from colortrain.losses.adversarial import BCE, Adversarial
 from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy
@@ -61,7 +64,7 @@ _MINIMUM = {
 _MAX_LENGTH = 10**12  # images or epochs
 # The length of a run and how often it logs, validates and saves: these fields may
 # change when a run is resumed (with exceptions, see `Recipe.resumable_fields`).
-RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best")
+RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best", "headline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +161,16 @@ class Objective:
             names = [term.name for term in terms]
             if len(set(names)) < len(names):
                 raise ValueError(f"terms must have different names, got {', '.join(names)}")
-        if not self.reconstruction and not any(
-            value for _, value in self.adversarial_weight.points
-        ):
+        if not self.reconstruction and not self.has_adversarial_weight:
             raise ValueError(
                 "the generator has nothing to minimise: no reconstruction terms, and "
                 "adversarial_weight is 0"
             )
+
+    @property
+    def has_adversarial_weight(self) -> bool:
+        """Whether the adversarial weight is other than 0 at any time."""
+        return any(value for _, value in self.adversarial_weight.points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +187,7 @@ class Recipe:
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that the whole run covers; 0: actual epochs
     generator: Generator
-    critic: Critic
+    critic: Critic | None = None  # None: no adversary, for reconstruction losses alone
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor of both learning rates
@@ -203,6 +209,7 @@ class Recipe:
     keep_every: int = 0  # steps: checkpoints at multiples are kept as well; 0: none
     keep_best: str = ""  # metric (l1, psnr, ...): the best checkpoint by it is saved and kept
     paper: str = ""
+    headline: Headline = Headline()  # what the paper reports; not part of what a run computes
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUM.items():
@@ -229,6 +236,7 @@ class Recipe:
         This is not part of the constructor, so that `--set` may change fields in any
         order.
         """
+        self._check_critic()
         self._check_channels()
         self._check_size()
         if self.keep_every % self.checkpoint_every:
@@ -237,13 +245,28 @@ class Recipe:
                 f"checkpoint_every={self.checkpoint_every}: there would be no checkpoint to keep"
             )
 
+    def _check_critic(self) -> None:
+        if self.critic is not None:
+            return
+        reasons = {
+            "objective.adversarial_weight is not 0": self.objective.has_adversarial_weight,
+            "objective.penalties is not empty": self.objective.penalties,
+            f"n_critic is {self.n_critic}, not 1": self.n_critic > 1,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise UserError(
+                    f"recipe {self.name} has no critic, but {reason}: "
+                    "give the recipe a critic, or change that field"
+                )
+
     def _check_channels(self) -> None:
         if self.generator.outputs != self.codec.channels:
             raise UserError(
                 f"recipe {self.name}: the generator has {self.generator.outputs} output channels, "
                 f"{type(self.codec).__name__} requires {self.codec.channels}: change one of them"
             )
-        if self.critic.inputs != 1 + self.codec.channels:
+        if self.critic is not None and self.critic.inputs != 1 + self.codec.channels:
             raise UserError(
                 f"recipe {self.name}: the critic has {self.critic.inputs} input channels, L and "
                 f"the colour of {type(self.codec).__name__} have {1 + self.codec.channels}: "
@@ -257,11 +280,25 @@ class Recipe:
                     f"recipe {self.name}: {term.name}: cell={term.cell} is more than the "
                     f"image size, {self.size} pixels"
                 )
-        for name, network in (("generator", self.generator), ("critic", self.critic)):
+        for name, network in self.network_configs.items():
             try:
                 network.check_size(self.size)
             except ValueError as error:
                 raise UserError(f"recipe {self.name}: {name}: {error}") from None
+
+    @property
+    def network_configs(self) -> dict[str, Generator | Critic]:
+        """The configs of the generator and, if the recipe has one, the critic."""
+        configs: dict[str, Generator | Critic] = {"generator": self.generator}
+        return configs if self.critic is None else {**configs, "critic": self.critic}
+
+    def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
+        """Build the generator, then the critic (None if the recipe has none), on the default device.
+
+        The generator is built first, so its initial weights do not depend on the critic.
+        """
+        generator = self.generator.build()
+        return generator, None if self.critic is None else self.critic.build()
 
     def total_images(self, dataset_size: int) -> int:
         """Return the number of images of the whole run on a dataset of that size."""

@@ -36,13 +36,14 @@ def schedule_text(schedule: Schedule) -> str:
 def networks_text(recipe: Recipe) -> str:
     """Both networks by class with their parameter counts."""
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
     return "\n".join(
-        f"{type(module).__name__} {num_parameters(module):,}" for module in (generator, critic)
+        "no critic" if module is None else f"{type(module).__name__} {num_parameters(module):,}"
+        for module in (generator, critic)
     )
 
 
-def losses_text(objective: Objective) -> str:
+def losses_text(objective: Objective, has_critic: bool = True) -> str:
     """What the generator and the critic minimise, with weights."""
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
@@ -53,7 +54,7 @@ def losses_text(objective: Objective) -> str:
     ]
     return "\n".join(
         [
-            "G: " + " + ".join([adversarial, *terms]),
+            "G: " + " + ".join([adversarial, *terms] if has_critic else terms),
             *(["D: + " + " + ".join(penalties)] if penalties else []),
         ]
     )
@@ -66,7 +67,7 @@ def optimisers_text(recipe: Recipe) -> str:
         muon = f", Muon {adam.muon:g}" if adam.muon else ""
         return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g}){muon}"
 
-    same = recipe.generator_adam == recipe.critic_adam
+    same = recipe.critic is None or recipe.generator_adam == recipe.critic_adam
     rates = (
         short(recipe.generator_adam)
         if same
@@ -86,13 +87,6 @@ def data_text(recipe: Recipe) -> str:
     return f"{recipe.size} px, batch {recipe.batch_size}\n{length}"
 
 
-def headline(name: str) -> str:
-    """The sentence of a recipe's docstring that begins with "Headline"."""
-    text = inspect.cleandoc(RECIPES[name].__doc__ or "").replace("\n", " ")
-    _, found, rest = text.partition("Headline")
-    return " ".join(rest.partition(": ")[2].partition(". ")[0].split()) if found else ""
-
-
 def table() -> Table:
     """All recipes, a row each."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
@@ -102,13 +96,16 @@ def table() -> Table:
         "losses",
         "Adam (betas)",
         "data",
-        "headline in the paper",
+        "reported in the paper",
     ):
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in RECIPES:
         recipe = get_recipe(name)
-        losses, adam = losses_text(recipe.objective), optimisers_text(recipe)
-        grid.add_row(name, networks_text(recipe), losses, adam, data_text(recipe), headline(name))
+        losses = losses_text(recipe.objective, recipe.critic is not None)
+        adam = optimisers_text(recipe)
+        grid.add_row(
+            name, networks_text(recipe), losses, adam, data_text(recipe), recipe.headline.text()
+        )
     return grid
 
 

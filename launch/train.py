@@ -41,12 +41,12 @@ from launch.cli import (
     add_cache_arguments,
     at_least_one,
     at_least_zero,
+    fraction,
     make_cache,
-    share,
 )
 from launch.compute_options import add_compute_arguments, compute_config
 from launch.processes import check_processes, launcher, leave
-from shards.errors import UserError, run_command
+from shards.errors import UserError, command_name, run_command
 from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument(
         "--corrupt-limit",
-        type=share,
+        type=fraction,
         default=0.01,
         metavar="SHARE",
         help="with substitute: stop when more than this share of the samples is damaged (default: 0.01)",
@@ -170,11 +170,12 @@ def describe(recipe: Recipe, data: TrainingData) -> str:
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
+    critic_text = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
     return "\n".join(
         [
             json.dumps(to_plain(recipe), indent=1),
-            f"generator {num_parameters(generator):,} parameters, critic {num_parameters(critic):,}",
+            f"generator {num_parameters(generator):,} parameters, {critic_text}",
             f"dataset {data.train.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
             f"{total:,} images, {-(-total // recipe.batch_size):,} steps, {total / len(data.train):,.2f} epochs",
         ]
@@ -270,7 +271,7 @@ def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float)
             finished = trainer.train()
     except LostRanksError as lost:
         if lost.line:
-            print(f"launch.train: error: {lost.line}", file=sys.stderr)
+            print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
     if (
         torch.distributed.is_initialized()

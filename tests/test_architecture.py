@@ -24,6 +24,7 @@ LAYERS = {
         {"schedule", "lab", "serialize", "visualize"},
         {"models"},
         {"losses", "metrics"},
+        {"headline"},
         {"recipe"},
         {"recipes", "scale_down", "data"},
         {"runs"},

@@ -19,11 +19,11 @@ from shards.errors import UserError
 def make_networks(
     recipe: Recipe,
     generator: nn.Module,
-    critic: nn.Module,
+    critic: nn.Module | None,
     accelerator: Accelerator,
     compute: ComputeConfig,
-) -> tuple[TrainableNetwork, TrainableNetwork]:
-    """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
+) -> tuple[TrainableNetwork, TrainableNetwork | None]:
+    """Both networks ready to train; None for the critic of a recipe without one. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
     gradient of its gradient goes through neither."""
     compute.check_share(recipe.batch_size, accelerator.num_processes)
     if num_normalised(recipe, accelerator.num_processes, compute.accumulate) == 1:
@@ -31,15 +31,17 @@ def make_networks(
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
         generator = convert_sync_batch_norm(generator, accelerator.device)
-        critic = critic if penalised else convert_sync_batch_norm(critic, accelerator.device)
+        if critic is not None and not penalised:
+            critic = convert_sync_batch_norm(critic, accelerator.device)
     compute.arrange(generator, compiles=True, recomputes=True)
-    compute.arrange(critic, compiles=not penalised, recomputes=False)
+    if critic is not None:
+        compute.arrange(critic, compiles=not penalised, recomputes=False)
     stage = zero_stage()
     make = TrainableNetwork if stage is None else partial(ZeroTrainableNetwork, stage=stage)
-    return (
-        make(generator, recipe.generator_adam, accelerator, compute),
-        make(critic, recipe.critic_adam, accelerator, compute),
-    )
+    trainable = make(generator, recipe.generator_adam, accelerator, compute)
+    if critic is None:
+        return trainable, None
+    return trainable, make(critic, recipe.critic_adam, accelerator, compute)
 
 
 def num_normalised(recipe: Recipe, world: int, accumulate: int) -> int:
@@ -54,7 +56,8 @@ def check_single_pictures(recipe: Recipe) -> None:
         L, colour = torch.empty(1, 1, size, size), torch.empty(1, colours, size, size)
         try:
             recipe.generator.build()(L)
-            recipe.critic.build()(L, colour)
+            if recipe.critic is not None:
+                recipe.critic.build()(L, colour)
         except ValueError as error:
             raise UserError(
                 f"recipe {recipe.name} cannot learn from one picture at a time at {size} px ({error}): "

@@ -39,10 +39,12 @@ class InitialWeights:
     def check(self, recipe: Recipe) -> None:
         """Raise `UserError` naming the first tensor that does not fit the recipe's networks; reads headers alone."""
         with torch.device("meta"):
-            networks: dict[str, nn.Module] = {
-                "generator": recipe.generator.build(),
-                "critic": recipe.critic.build(),
-            }
+            networks = {name: config.build() for name, config in recipe.network_configs.items()}
+        if not self.only_generator and not (self.folder / "critic.safetensors").is_file():
+            raise UserError(
+                f"--init-from: {self.folder} has no critic, recipe {recipe.name} has one: "
+                "add --only generator to start the critic with random weights"
+            )
         for name, source in self.sources.items():
             wanted = {
                 key: tuple(tensor.shape) for key, tensor in networks[name].state_dict().items()
@@ -61,10 +63,10 @@ class InitialWeights:
                     "use a recipe with the same networks (see recipe.json there)"
                 )
 
-    def load(self, generator: nn.Module, critic: nn.Module) -> None:
-        """Put the weights into networks that `check` found to fit."""
+    def load(self, generator: nn.Module, critic: nn.Module | None) -> None:
+        """Load the weights into networks that fit according to `check`."""
         for name, network in (("generator", generator), ("critic", critic)):
-            if name in self.sources:
+            if network is not None and name in self.sources:
                 network.load_state_dict(load_part(self.folder, self.sources[name]))
 
 
@@ -74,6 +76,7 @@ def _described(key: str, shapes: dict[str, tuple[int, ...]]) -> str:
 
 def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> InitialWeights:
     """The weights of a run's newest whole checkpoint; raises `UserError` unless they fit the recipe."""
-    weights = InitialWeights(find_checkpoint(run), only == "generator")
+    only_generator = only == "generator" or recipe.critic is None
+    weights = InitialWeights(find_checkpoint(run), only_generator)
     weights.check(recipe)
     return weights

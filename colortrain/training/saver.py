@@ -19,7 +19,7 @@ from torch import Tensor
 
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import Tensors, save_checkpoint
-from colortrain.runs.retention import Best, prune, save_best
+from colortrain.runs.retention import Best, better, contender, prune, save_best
 from colortrain.training.journal import Journal
 
 Parts = Mapping[str, Tensors]
@@ -91,6 +91,16 @@ class Saver:
         tb: TracebackType | None,
     ) -> None:
         self.thread.shutdown(wait=True)
+
+    def see(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
+        """Compare the scores of a step by the recipe's `keep_best`; return whether they are the best so far."""
+        if not self.recipe.keep_best:
+            return False
+        new = contender(self.recipe.keep_best, step, metrics)
+        if not better(new, self.best):
+            return False
+        self.best = new
+        return True
 
     def save(self, step: int, parts: Parts, state: dict[str, Any], began: float) -> None:
         """Copy what a checkpoint holds and let it be written; the loop stands still since `began` (monotonic)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,17 @@ class State:
 
     def __init__(
         self,
-        generator: TrainableNetwork,
-        critic: TrainableNetwork,
+        networks: Mapping[str, TrainableNetwork],
         average: nn.Module | None,
         plateau: PlateauWatch,
         accelerator: Accelerator,
     ) -> None:
-        self.generator, self.critic, self.average, self.plateau = (
-            generator,
-            critic,
-            average,
-            plateau,
-        )
-        self.accelerator = accelerator
+        self.networks, self.average = networks, average
+        self.plateau, self.accelerator = plateau, accelerator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Generator, critic, and the average where there is one."""
-        modules = {"generator": self.generator.module, "critic": self.critic.module}
+        """The networks, and the average where there is one."""
+        modules = {name: network.module for name, network in self.networks.items()}
         return modules if self.average is None else {**modules, "ema": self.average}
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
@@ -52,8 +46,8 @@ class State:
         parts: dict[str, dict[str, Tensor]] = {
             name: module.state_dict() for name, module in self.modules().items()
         }
-        parts["generator_adam"] = self.generator.adam_tensors()
-        parts["critic_adam"] = self.critic.adam_tensors()
+        for name, network in self.networks.items():
+            parts[f"{name}_adam"] = network.adam_tensors()
         return parts
 
     def plain(self) -> dict[str, Any]:
@@ -66,8 +60,8 @@ class State:
         for name, module in self.modules().items():
             load_weights(module, folder, name)
             self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
-        self.generator.load_adam(load_part(folder, "generator_adam"))
-        self.critic.load_adam(load_part(folder, "critic_adam"))
+        for name, network in self.networks.items():
+            network.load_adam(load_part(folder, f"{name}_adam"))
         for name, scaler in self._scalers().items():
             if name in plain.get("scalers", {}):
                 scaler.load_state_dict(plain["scalers"][name])
@@ -75,9 +69,10 @@ class State:
 
     def _scalers(self) -> dict[str, torch.amp.GradScaler]:
         """What losses are multiplied by under fp16, network by network."""
-        networks = {"generator": self.generator, "critic": self.critic}
         return {
-            name: network.scaler for name, network in networks.items() if network.scaler is not None
+            name: network.scaler
+            for name, network in self.networks.items()
+            if network.scaler is not None
         }
 
     def _load_own_buffers(self, path: Path, module: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""The order of things inside one training step; the mathematics is the objective's, the loop is the trainer's."""
+"""One training step: the order of the critic's and the generator's forward passes, backward passes and updates.
+
+The objective defines the losses, the trainer runs the loop.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import LossFunction
 from colortrain.models.batch_invariant import dropout_keys, frozen_bn_stats
 from colortrain.recipe import Objective, Recipe
+from colortrain.training.profiling import CRITIC, GENERATOR, NO_PROFILER, Profiler
 
 Losses = dict[str, Tensor]
-Measures = Sequence[LossFunction]  # one for each reconstruction term of the objective
+LossFunctions = Sequence[LossFunction]  # one per reconstruction term of the objective
 
 
-def generated(
-    generator: TrainableNetwork, part: Part, *, learns: bool, remembers: bool = True
+def generate(
+    generator: TrainableNetwork, part: Part, *, grad: bool, update_bn: bool = True
 ) -> Tensor:
     """What the generator makes of a part: through the wrapper if it learns from it, else without a graph."""
-    tracking = nullcontext() if remembers else frozen_bn_stats(generator.module)
-    with dropout_keys(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
-        return (generator if learns else generator.module)(part.batch.L)
+    bn_stats = nullcontext() if update_bn else frozen_bn_stats(generator.module)
+    with dropout_keys(generator.module, part.keys), torch.set_grad_enabled(grad), bn_stats:
+        return (generator if grad else generator.module)(part.batch.L)
 
 
 def scores_of(critic: TrainableNetwork, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,26 +61,28 @@ def critic_part(
 
 def generator_part(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     objective: Objective,
-    measures: Measures,
+    loss_functions: LossFunctions,
     part: Part,
-    made: Tensor | None,
+    fake: Tensor | None,
     epoch: float,
 ) -> Losses:
     """What the generator learns from one part: weighted reconstruction, and the bare, frozen critic's judgement.
 
-    `made`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
+    `fake`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
     """
     with generator.sync_on_last(part.last):
-        fake = generated(generator, part, learns=True) if made is None else made
+        if fake is None:
+            fake = generate(generator, part, grad=True)
         terms = {
-            term.name: (at, measure(fake, part.batch))
-            for term, measure in zip(objective.reconstruction, measures, strict=True)
+            term.name: (at, function(fake, part.batch))
+            for term, function in zip(objective.reconstruction, loss_functions, strict=True)
             if (at := term.weight.at(epoch))
         }
         weight = objective.adversarial_weight.at(epoch)
         if weight:
+            assert critic is not None, "refused by Recipe.check"
             with critic.frozen() as judge:
                 terms["adversarial"] = (
                     weight,
@@ -96,12 +102,13 @@ def generator_part(
 
 def train_step(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     recipe: Recipe,
-    measures: Measures,
+    loss_functions: LossFunctions,
     batch: Batch,
     step: int,
     epoch: float,
+    profiler: Profiler = NO_PROFILER,
 ) -> Losses:
     """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
 
@@ -113,26 +120,34 @@ def train_step(
     generator_turn = (step + 1) % recipe.n_critic == 0
     rank, count = generator.accelerator.process_index, generator.compute.accumulate
     parts = parts_of(batch, count, rank, recipe.seed, step)
-    made = generated(generator, parts[0], learns=True) if generator_turn and count == 1 else None
+    fake: Tensor | None = None
+    if generator_turn and count == 1:
+        with profiler.region(GENERATOR):
+            fake = generate(generator, parts[0], grad=True)
+
+    def fake_for_critic(part: Part) -> Tensor:
+        if fake is not None:
+            return fake.detach()
+        with profiler.region(GENERATOR):
+            return generate(generator, part, grad=False, update_bn=not generator_turn)
+
     losses: Losses = {}
-    if critic_turn:
-        fakes = (
-            generated(generator, part, learns=False, remembers=not generator_turn)
-            if made is None
-            else made.detach()
-            for part in parts
-        )
-        pairs = zip(parts, fakes, strict=True)
-        losses |= averaged(
-            critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs
-        )
-        critic.update()
+    if critic is not None and critic_turn:
+        with profiler.region(CRITIC):
+            losses |= averaged(
+                critic_part(critic, recipe.objective, part, fake_for_critic(part), epoch)
+                for part in parts
+            )
+            critic.update()
     if generator_turn:
-        losses |= averaged(
-            generator_part(generator, critic, recipe.objective, measures, part, made, epoch)
-            for part in parts
-        )
-        generator.update()
+        with profiler.region(GENERATOR):
+            losses |= averaged(
+                generator_part(
+                    generator, critic, recipe.objective, loss_functions, part, fake, epoch
+                )
+                for part in parts
+            )
+            generator.update()
     return losses
 
 

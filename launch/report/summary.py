@@ -8,8 +8,8 @@ from typing import Any
 
 from colortrain.metrics.registry import METRICS
 from colortrain.metrics.score_tables import compared_with_grayscale
+from colortrain.recipes import headline_of
 from colortrain.training.alarms import SEPIA
-from launch.report.papers import HEADLINES
 from launch.report.run_history import Session, Story
 
 _CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "frechet_lab", "ssim", "sepia")
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 def cards(story: Story) -> list[dict[str, Any]]:
     """The few numbers to look at, each beside grey, median and the paper's."""
-    paper = HEADLINES.get(story.recipe.name, {})
+    paper = headline_of(story.recipe).values()
     made = []
     for name in _CARDS:
         values = story.metrics.get(name, {})

@@ -7,9 +7,8 @@ from typing import Any
 
 from colortrain.metrics.registry import METRICS, metric_named
 from colortrain.metrics.score_tables import COLUMNS, HEAD, caption, compared_with_grayscale, notes
-from colortrain.recipes import RECIPES
+from colortrain.recipes import RECIPES, headline_of
 from colortrain.serialize import to_plain
-from launch.report.papers import HEADLINES
 from launch.report.run_history import Story
 
 METRIC_COLUMNS = (*HEAD[2:], "paper")
@@ -23,7 +22,7 @@ def cell(value: float | None, decimals: int) -> Cell:
 
 def metric_rows(story: Story) -> list[dict[str, Any]]:
     """A row a metric: name, which way is better, and a cell for each of `METRIC_COLUMNS`."""
-    paper = HEADLINES.get(story.recipe.name, {})
+    paper = headline_of(story.recipe).values()
     rows = []
     for name, values in story.metrics.items():
         metric = metric_named(name)

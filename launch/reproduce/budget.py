@@ -102,9 +102,7 @@ def seconds_an_image(recipe: Recipe) -> float:
     """How long one image takes, both networks' turns together: on noise, in this process and `starter`'s precision."""
     accelerator = make_accelerator(mixed_precision=precision(num_processes_for(recipe.batch_size)))
     few = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
-    networks = make_networks(
-        few, few.generator.build(), few.critic.build(), accelerator, ComputeConfig()
-    )
+    networks = make_networks(few, *few.build_networks(), accelerator, ComputeConfig())
     evenly = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
     resources = Resources(accelerator.device, few.codec, lambda: evenly, networks[0].module)
     measures = [term.build(resources) for term in few.objective.reconstruction]

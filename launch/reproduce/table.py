@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from colortrain.metrics.registry import METRICS
+from colortrain.recipes import get_recipe
+from launch.reproduce.datasets import NAZERI
 
 # What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.METRICS`.
 HEADS = {
@@ -25,10 +27,6 @@ HEADS = {
     "sepia": "sepia",
 }
 _DECIMALS = {"fid": 3}  # a small classifier's distances are below 1
-PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
-    "nazeri_gan": {"mae": 5.1, "accuracy_2": 24.1, "accuracy_5": 65.5},
-    "nazeri_unet_l2": {"mae": 7.9, "accuracy_2": 13.7, "accuracy_5": 37.2},
-}
 
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
@@ -41,8 +39,8 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
     if table == "nazeri":
         lines += [
             published(name, shown)
-            for name in PUBLISHED
-            if name in {result["recipe"] for result in results}
+            for name in dict.fromkeys(result["recipe"] for result in results)
+            if name in NAZERI
         ]
     best = {name: closest(name, results) for name in shown}
     lines += [line(result, shown, best) for result in results]
@@ -92,10 +90,11 @@ def baseline(version: str, results: Sequence[dict[str, Any]], shown: Sequence[st
 
 def published(name: str, shown: Sequence[str]) -> list[str]:
     """What the paper says of a network."""
+    values = get_recipe(name).headline.values()
     return [
         f"{name}, the paper",
         "",
-        *(_number(PUBLISHED[name].get(metric), metric) for metric in shown),
+        *(_number(values.get(metric), metric) for metric in shown),
         "",
         "",
         "",

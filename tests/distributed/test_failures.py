@@ -90,7 +90,7 @@ def test_a_hanging_rank_ends_the_others_within_the_timeout(
     assert launch.wait_until(lambda: "died or hangs" in launch.log.read_text())
     told = launch.log.read_text()
     launch.kill()
-    lines = [line for line in told.splitlines() if "launch.train: error" in line]
+    lines = [line for line in told.splitlines() if "colortrain train: error" in line]
     assert len(lines) == 1
     assert "rank 1 (" in lines[0]
     assert "\nTraceback" not in told
@@ -125,7 +125,9 @@ def test_a_rank_that_drifts_is_caught_at_the_next_save(
     """The last bits of one weight of the critic differ on rank 1 after step 6, which step 8 would have saved."""
     launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("spoil"))
     assert launch.status() == 1
-    lines = [line for line in launch.log.read_text().splitlines() if "launch.train: error" in line]
+    lines = [
+        line for line in launch.log.read_text().splitlines() if "colortrain train: error" in line
+    ]
     assert len(lines) == 1
     assert "step 8: rank 1 on " in lines[0]
     assert "no longer holds what the others hold, from critic." in lines[0]
@@ -138,7 +140,9 @@ def test_a_full_disk_is_one_line(warm: WarmLauncher, shards: Path, tmp_path: Pat
     assert launch.status() == 1
     told = launch.log.read_text()
     lines = [
-        line for line in told.splitlines() if "error" in line and line.startswith("launch.train")
+        line
+        for line in told.splitlines()
+        if "error" in line and line.startswith("colortrain train")
     ]
     assert len(lines) == 1
     assert "File too large at " in lines[0]

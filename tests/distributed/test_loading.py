@@ -92,7 +92,7 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
         processes=2,
     )
     assert went_on.returncode == 0, went_on.stderr
-    told = [line for line in went_on.stderr.splitlines() if "another sample stands in" in line]
+    told = [line for line in went_on.stderr.splitlines() if "replaced a damaged sample" in line]
     assert (
         1 <= len({line.split(":")[0] for line in told}) == len(told) <= 2
     )  # each rank that meets it says so, once

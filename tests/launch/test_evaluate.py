@@ -172,7 +172,7 @@ def test_scores_are_shown_even_if_they_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("launch.evaluate.write_whole", full)
+    monkeypatch.setattr("launch.evaluate.write_atomic", full)
     with pytest.raises(OSError, match="No space left"):
         evaluated(place, tmp_path / "scores.json")
     shown = capsys.readouterr().out

@@ -188,7 +188,7 @@ def test_seeds_and_photos_are_looked_at_before_any_work(tmp_path: Path) -> None:
         "--budget",
         "full",
     ]
-    with pytest.raises(UserError, match="needs a whole number of at least 0, got '-1'"):
+    with pytest.raises(UserError, match="must be a whole number of at least 0, got '-1'"):
         asked_of([*line, "--seeds", "0", "-1"])
     with pytest.raises(
         UserError, match=r"--seeds 9223372036854775808: give whole numbers below 2\^63"

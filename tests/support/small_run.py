@@ -17,6 +17,7 @@ def small_run(run: Path, step: int = 3, seed: int = 0, settings: tuple[str, ...]
     """Write the checkpoint of a step (with averaged weights where the recipe has a half-life); its recipe."""
     recipe = override(get_recipe("nampouri_unet"), [*SETTINGS, *settings])
     torch.manual_seed(seed)
+    assert recipe.critic is not None
     generator, critic = recipe.generator.build(), recipe.critic.build()
     with torch.no_grad():
         generator(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1

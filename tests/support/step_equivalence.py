@@ -70,6 +70,7 @@ RECIPES = {
     "rebalanced_l1": _plays(Objective(reconstruction=(RebalancedL1(mode="smoothed"),))),
     "vgg": _plays(Objective(reconstruction=(Perceptual(weights="random"),))),
     "l1_alone": _plays(Objective(adversarial_weight=constant(0.0))),
+    "no_critic": _plays(Objective(adversarial_weight=constant(0.0)), critic=None),
     "clipped": _plays(
         Objective(), generator_adam=Adam(lr=1e-3, clip=0.05), critic_adam=Adam(lr=1e-3, clip=0.01)
     ),
@@ -136,9 +137,7 @@ def outcome(
     steps = max(recipe.n_critic, recipe.n_generator)
     with _default(dtype):
         torch.manual_seed(0)
-        networks = make_networks(
-            recipe, recipe.generator.build(), recipe.critic.build(), accelerator, compute
-        )
+        networks = make_networks(recipe, *recipe.build_networks(), accelerator, compute)
         histogram = np.random.default_rng(0).dirichlet(np.ones(23 * 23)).reshape(23, 23)
         resources = Resources(accelerator.device, SymmetricCodec(), lambda: histogram)
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
@@ -150,7 +149,7 @@ def outcome(
                 f"step {step} {name}": accelerator.reduce(value, "mean")
                 for name, value in losses.items()
             }
-    for network in networks:
+    for network in filter(None, networks):
         found |= {
             f"{type(network.module).__name__}.{k}": v.detach()
             for k, v in network.module.state_dict().items()
@@ -162,18 +161,13 @@ def after_one_rank_failed(accelerator: Accelerator) -> dict[str, Tensor]:
     """What each rank holds and counts after three steps; in the second the last rank's pictures are not finite."""
     recipe = RECIPES["bce"]
     torch.manual_seed(0)
-    networks = make_networks(
-        recipe,
-        recipe.generator.build(),
-        recipe.critic.build(),
-        accelerator,
-        ComputeConfig(accumulate=2),
-    )
+    pair = make_networks(recipe, *recipe.build_networks(), accelerator, ComputeConfig(accumulate=2))
+    networks = [network for network in pair if network is not None]
     for step in range(3):
         batch = share(pictures(2, step), accelerator)
         if step == 1 and accelerator.is_last_process:
             batch.colour[0, 0, 0, 0] = torch.inf
-        train_step(*networks, recipe, [L1().build(_RESOURCES)], _single(batch), step, epoch=0)
+        train_step(*pair, recipe, [L1().build(_RESOURCES)], _single(batch), step, epoch=0)
     values = [
         parameter.detach().flatten()
         for network in networks

@@ -44,7 +44,7 @@ class Rank:
     def __init__(self, on: Course, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator = on.recipe, accelerator
         torch.manual_seed(0)
-        networks = on.recipe.generator.build(), on.recipe.critic.build()
+        networks = on.recipe.build_networks()
         self.generator, self.critic = make_networks(
             on.recipe, *networks, accelerator, ComputeConfig()
         )
@@ -65,7 +65,7 @@ class Rank:
         """So many steps."""
         with ExitStack() as silence:
             if way == SILENT and self.accelerator.num_processes > 1:
-                for network in (self.generator, self.critic):
+                for network in filter(None, (self.generator, self.critic)):
                     silence.enter_context(self.accelerator.no_sync(network.wrapped))
             for _ in range(steps):
                 batch = next(self.batches[way])

@@ -75,7 +75,9 @@ def ours(on: Course, variant: Variant) -> Trainer:
 def plain(on: Course, device: torch.device) -> PlainLoop:
     """The loop by hand."""
     torch.manual_seed(on.recipe.seed)
-    return PlainLoop(on.recipe, on.recipe.generator.build(), on.recipe.critic.build(), device)
+    generator, critic = on.recipe.build_networks()
+    assert critic is not None, "see is_writable"
+    return PlainLoop(on.recipe, generator, critic, device)
 
 
 def stepping(
@@ -241,11 +243,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         section_arithmetic(on, report, found)
         section_memory(on, report, asked)
     with torch.device("meta"):
-        networks = (
-            num_parameters(on.recipe.generator.build()),
-            num_parameters(on.recipe.critic.build()),
-        )
-    report.notes.append("generator {:,} parameters, critic {:,}".format(*networks))
+        generator, critic = on.recipe.build_networks()
+    critic_text = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
+    report.notes.append(f"generator {num_parameters(generator):,} parameters, {critic_text}")
     report.publish(asked.json, asked.plot)
     return 0
 

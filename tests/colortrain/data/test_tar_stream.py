@@ -282,8 +282,8 @@ def test_a_sample_of_another_size_is_named(tmp_path: Path) -> None:
     stream = open_stream(write_tars(tmp_path, [3]), 32, 3)
     with pytest.raises(
         UserError,
-        match=r"sample 000000000: another size: lab.npy holds uint8 \(3, 16, 16\), "
-        r"needed is .*\(3, 32, 32\)",
+        match=r"sample 000000000: another size: lab.npy has uint8 \(3, 16, 16\), "
+        r"expected .*\(3, 32, 32\)",
     ):
         numbers(loader(stream), 1)
 

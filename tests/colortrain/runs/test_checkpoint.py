@@ -30,8 +30,9 @@ RECIPE: Recipe = override(
 
 def save(run: Path, step: int, ema: bool = False) -> torch.nn.Module:
     torch.manual_seed(step)
-    generator = RECIPE.generator.build()
-    parts = {"generator": generator.state_dict(), "critic": RECIPE.critic.build().state_dict()}
+    generator, critic = RECIPE.build_networks()
+    assert critic is not None
+    parts = {"generator": generator.state_dict(), "critic": critic.state_dict()}
     if ema:
         parts["ema"] = {name: tensor + 1 for name, tensor in generator.state_dict().items()}
     save_checkpoint(run, step, parts, RECIPE, {"images": 16 * step})

@@ -140,7 +140,7 @@ def test_a_full_disk_ends_the_training_in_one_line(
     assert run_command("launch.train", main, words(shards, tmp_path / "run")) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
-    assert errors[0].startswith("launch.train: error: No space left on device at ")
+    assert errors[0].startswith("colortrain train: error: No space left on device at ")
     assert "step-000000004" in errors[0]
     assert checkpoint_steps(tmp_path / "run") == [2]
     monkeypatch.undo()

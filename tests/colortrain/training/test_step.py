@@ -56,8 +56,11 @@ def networks(
     recipe: Recipe, compute: ComputeConfig | None = None
 ) -> tuple[TrainableNetwork, TrainableNetwork]:
     torch.manual_seed(0)
-    built = recipe.generator.build(), recipe.critic.build()
-    return make_networks(recipe, *built, Accelerator(cpu=True), compute or ComputeConfig())
+    generator, critic = make_networks(
+        recipe, *recipe.build_networks(), Accelerator(cpu=True), compute or ComputeConfig()
+    )
+    assert critic is not None
+    return generator, critic
 
 
 def state(network: TrainableNetwork) -> dict[str, Tensor]:

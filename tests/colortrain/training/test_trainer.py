@@ -52,10 +52,7 @@ def test_rates_follow_the_schedule(shards: Path, tmp_path: Path) -> None:
     for _ in range(6):
         training.take_step(next(batches))
         rates.append(
-            [
-                network.optimizer.param_groups[0]["lr"]
-                for network in (training.generator, training.critic)
-            ]
+            [network.optimizer.param_groups[0]["lr"] for network in training.networks.values()]
         )
     batches.close()
     assert rates == [[2e-4] * 2] * 2 + [[1e-4] * 2] * 2 + [[0.0] * 2] * 2
@@ -66,6 +63,7 @@ def test_steps_without_a_turn_are_silent(shards: Path, tmp_path: Path) -> None:
     training = trainer(
         shards, tmp_path / "run", "n_critic=5", "objective.critic_from=100", "log_every=1"
     )
+    assert training.critic is not None
     before = {name: tensor.clone() for name, tensor in training.critic.module.state_dict().items()}
     training.train()
     lines = [

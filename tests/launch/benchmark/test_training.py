@@ -24,6 +24,7 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import RECIPES, get_recipe
+from colortrain.training.profiling import NO_PROFILER
 from colortrain.training.step import train_step
 from launch.benchmark import main
 from launch.benchmark.training import scaling
@@ -85,7 +86,9 @@ def test_the_loop_by_hand_computes_what_ours_computes(
     accelerator, ends = Accelerator(cpu=True), []
     for by_hand in (False, True):
         torch.manual_seed(0)
-        built = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
+        assert critic is not None
+        built = generator, critic
         if by_hand:
             loop = PlainLoop(recipe, *built, accelerator.device)
         networks = None if by_hand else make_networks(recipe, *built, accelerator, ComputeConfig())
@@ -119,12 +122,14 @@ def test_no_loop_is_claimed_for_other_objectives() -> None:
         "nazeri_unet_l2",
     }
     assert not is_writable(override(get_recipe("nampouri_unet"), ["critic_adam.clip=1"]))
+    without_critic = ["critic=none", "objective.adversarial_weight=0"]
+    assert not is_writable(override(get_recipe("nampouri_unet"), without_critic))
 
 
 def test_each_second_belongs_to_the_innermost_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", itertools.accumulate([0, 1, 2, 4, 8, 16]).__next__)
     watch = Stopwatch(torch.device("cpu"))
-    with watch.part("critic"), watch.part("generator"):
+    with watch.region("critic"), watch.region("generator"):
         pass
     watch.change()
     assert {part: seconds for part, seconds in watch.seconds.items() if seconds} == {
@@ -139,13 +144,13 @@ def course(shards: Path, scratch: Path, *changes: str) -> Course:
     return Course(recipe, (str(shards),), scratch)
 
 
-def test_shares_are_of_all_the_time_and_leave_no_patch(shards: Path, tmp_path: Path) -> None:
+def test_fractions_sum_to_one_and_no_profiler_stays(shards: Path, tmp_path: Path) -> None:
     trainer = course(shards, tmp_path).trainer("run")
     found = train_for(trainer, 1.0)
     assert set(found) == set(PARTS)
     assert sum(found.values()) == pytest.approx(1)
     assert found["critic"] > 0.05 < found["generator"]
-    assert "update" not in vars(trainer.critic)
+    assert trainer.profiler is NO_PROFILER
 
 
 def test_operations_of_one_convolution_are_twice_its_multiplications(
@@ -268,7 +273,7 @@ def test_saves_are_timed_beside_steps(shards: Path, tmp_path: Path) -> None:
     stall, step = values["standing still for a save"]["low"], values["a step"]["high"]
     assert 0 < 100 * stall / (50 * step + stall) <= document["goals"][0]["high"]
     recipe = course(shards, tmp_path).recipe
-    weights = sum(num_parameters(config.build()) for config in (recipe.generator, recipe.critic))
+    weights = sum(num_parameters(config.build()) for config in recipe.network_configs.values())
     assert (
         1 < values["both networks and their Adam"]["value"] / (3 * 4 * weights / 1e6) < 1.5
     )  # with two moments each
