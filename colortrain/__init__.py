@@ -1,7 +1,8 @@
 """Train colorization networks on shards, evaluate them, and colorize photographs.
 
-network = colortrain.load("runs/first")  # a run, or a folder written by launch.export
-coloured = network.colorize(photograph)  # uint8 (H, W, 3) or (H, W), or a PIL image
+network = colortrain.load("runs/first")  # a run, or a folder written by
+`colortrain export` coloured = network.colorize(photograph)  # uint8 (H, W, 3) or
+(H, W), or a PIL image
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     coloured = network.colorize(photograph)
 
 An exported folder holds model.safetensors and config.json. It is written by
-`Colorizer.save`, which `launch.export` calls.
+`Colorizer.save`, which `colortrain export` calls.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def load(
     ema: bool = True,
     device: torch.device | str = "cpu",
 ) -> Colorizer:
-    """Return the network of a run, or of a folder that `launch.export` wrote.
+    """Return the network of a run, or of a folder written by `colortrain export`.
 
     For a run, `checkpoint` is None (the newest intact one), "best" (by `keep_best`) or
     a step, and the averaged weights are used if there are any and `ema` is true. An
@@ -210,8 +210,8 @@ def load(
         network = _load_run(folder, checkpoint, ema)
     else:
         raise UserError(
-            f"{folder} holds no network: give a run of launch.train or a folder written by "
-            "launch.export"
+            f"{folder} holds no network: give a run of `colortrain train` or a folder written by "
+            "`colortrain export`"
         )
     return network.to(device)
 
@@ -230,7 +230,7 @@ def _load_exported(folder: Path) -> Colorizer:
         library, version, digest = (document.pop(name) for name in ("library", "format", "sha256"))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(
-            f"{config} was not written by launch.export: give a folder that it wrote, or a run"
+            f"{config} was not written by `colortrain export`: give an exported folder, or a run"
         ) from None
     if (library, version) != ("colortrain", FORMAT):
         raise UserError(

@@ -112,7 +112,7 @@ def _scores(evaluation: dict[str, Any], description: Description) -> str:
     """Return the table of scores if they are those of this step and these weights."""
     key = (description.step, description.weights == "ema")
     if (evaluation.get("step"), evaluation.get("ema")) != key:
-        return "## Scores\n\nThis checkpoint has not been scored with `launch.evaluate`.\n"
+        return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"
     metrics, protocol = evaluation["metrics"], evaluation.get("protocol", {})
     rows = [_row(metric, metrics[metric.name]) for metric in ordered(set(metrics) & set(_METRICS))]
     samples = (

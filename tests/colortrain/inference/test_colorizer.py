@@ -168,7 +168,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
             colortrain.load(folder)
         assert "\n" not in str(raised.value)
     config.write_text("[]")
-    with pytest.raises(UserError, match=r"was not written by launch\.export"):
+    with pytest.raises(UserError, match="was not written by `colortrain export`"):
         colortrain.load(folder)
     with pytest.raises(UserError, match="holds no network: give a run"):
         colortrain.load(tmp_path)

@@ -70,7 +70,7 @@ def test_scores_are_shown_only_if_they_fit_step_and_weights(
     lines = card(run).splitlines()
     assert ("| PSNR, mean over images, dB ↑ | 20.13 | 19.00 |  |" in lines) is (not change)
     assert ("On 74 photographs of split `val`, 32 px, dataset `feed`:" in lines) is (not change)
-    unscored = "This checkpoint has not been scored with `launch.evaluate`."
+    unscored = "This checkpoint has not been scored with `colortrain evaluate`."
     assert (unscored in lines) is bool(change)
     assert not any("FID" in line for line in lines)
 
