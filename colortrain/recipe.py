@@ -293,9 +293,10 @@ class Recipe:
         return configs if self.critic is None else {**configs, "critic": self.critic}
 
     def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
-        """Build the generator, then the critic (None if the recipe has none), on the default device.
+        """Build the generator and the critic (None if the recipe has none).
 
-        The generator is built first, so its initial weights do not depend on the critic.
+        The generator is built first, so its initial weights do not depend on the
+        critic.
         """
         generator = self.generator.build()
         return generator, None if self.critic is None else self.critic.build()

@@ -72,7 +72,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def with_override(recipe: T, assignment: str) -> T:
-    """Return a dataclass with one field changed, such as "critic_adam.lr=5e-5".
+    """Return a dataclass with one field changed, as by "critic_adam.lr=5e-5".
 
     Raises UserError for an unknown field or an invalid value.
     """
@@ -86,7 +86,7 @@ def with_override(recipe: T, assignment: str) -> T:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # accept .5, too
+        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # JSON requires 0.5
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.distributed.setup import make_accelerator
-from colortrain.metrics.evaluate import score_split
+from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.score_tables import text_table
 from colortrain.recipe import Recipe
@@ -184,12 +184,14 @@ def score(
             recipe.codec,
             split,
             accelerator.device,
+            ScoringConfig(
+                batch_size=arguments.batch_size,
+                limit=arguments.limit,
+                dropout=dropout,
+                extractors=by,
+            ),
             rank=accelerator.process_index,
             world=accelerator.num_processes,
-            dropout=dropout,
-            batch_size=arguments.batch_size,
-            limit=arguments.limit,
-            extractors=by,
             progress=progress.advance_to,
         )
 

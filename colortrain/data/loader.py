@@ -97,7 +97,7 @@ def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
     """Return the fraction of pixels in each bin of ab.
 
     The result is (23, 23) float64 with a along the rows and the bins of
-    `python -m shards statistics`. If the split has more than `max_samples` samples,
+    `colortrain shards statistics`. If the split has more than `max_samples` samples,
     that many evenly spaced ones are counted.
     """
     counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))

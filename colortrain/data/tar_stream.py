@@ -6,7 +6,7 @@ through webdataset, shuffles the samples in a buffer and continues with the next
 its own, without end. Within a pass no two ranks read the same tar, tars of unequal
 length make no rank wait, and with fewer tars than ranks the ranks take turns.
 
-Unlike shards from `python -m shards build`, this does not guarantee that every sample
+Unlike shards from `colortrain shards build`, this does not guarantee that every sample
 is seen once per epoch, that a resumed run continues with the remaining samples, or that
 another number of processes sees the same samples.
 """
@@ -44,7 +44,7 @@ from shards.sources.decode import UndecodableError
 NOT_EXACT = (
     "--stream is not exact: a resumed run sees different samples than an uninterrupted one, and "
     "a sample may be seen several times per epoch or not at all; shards from "
-    "`python -m shards build` are exact"
+    "`colortrain shards build` are exact"
 )
 _SHUFFLE_INITIAL = 100  # samples in a shuffle buffer before the first one is taken out
 _QUEUE_SIZE = 64  # samples that a worker prefetches

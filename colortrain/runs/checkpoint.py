@@ -227,7 +227,7 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
         missing = "no checkpoint" if step is None else f"no intact checkpoint of step {step}"
         raise UserError(
             f"{run}: {missing} (steps found: {steps}); "
-            "give the folder that launch.train wrote as --run"
+            "give the folder of a run of `colortrain train` as --run"
         )
     return folder
 

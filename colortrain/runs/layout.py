@@ -2,7 +2,7 @@
 
 RUN/recipe.json                      the resolved recipe
 RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
-RUN/evaluation.json                  the scores of the last `launch.evaluate`
+RUN/evaluation.json                  the scores of the last `colortrain evaluate`
 RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
 RUN/checkpoints/best.json            the best step by the metric of `keep_best`
 RUN/samples/step-000001000.png       sample grids of validations

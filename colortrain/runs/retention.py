@@ -55,7 +55,7 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
 
 
 def contender(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
-    """Return the entry that the checkpoint of a step would have as the best one.
+    """Return the checkpoint of a step as a candidate for the best one.
 
     `scores` are those of its validation: metric -> version of the images -> value.
     """

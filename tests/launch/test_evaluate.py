@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from colortrain.metrics.evaluate import score_split
+from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import load_extractors
 from colortrain.runs.checkpoint import load_generator
 from launch.evaluate import main, write_json
@@ -49,9 +49,8 @@ def evaluated(place: Path, out: Path, *words: str) -> dict[str, Any]:
 def test_scores_are_those_of_the_newest_checkpoint_on_val(place: Path, tmp_path: Path) -> None:
     document = evaluated(place, tmp_path / "scores.json")
     generator, recipe, _ = load_generator(place / "run", step=8)
-    expected = score_split(
-        generator, recipe.codec, Split(place / "shards", "val"), "cpu", dropout=True
-    )
+    split = Split(place / "shards", "val")
+    expected = score_split(generator, recipe.codec, split, "cpu", ScoringConfig(dropout=True))
     assert (document["step"], document["recipe"], document["samples"]) == (8, "nampouri_unet", 19)
     assert document["protocol"]["dropout"] is recipe.test_dropout is True
     assert document["metrics"] == expected["metrics"]
@@ -62,12 +61,11 @@ def test_words_choose_checkpoint_split_limit_and_dropout(place: Path, tmp_path: 
     document = evaluated(place, tmp_path / "scores.json", *words)
     generator, recipe, _ = load_generator(place / "run", step=3)
     split = Split(place / "shards", "train")
-    on, off = (
-        score_split(
-            generator, recipe.codec, split, "cpu", dropout=d, limit=5, extractors=load_extractors()
-        )
-        for d in (True, False)
+    configs = (
+        ScoringConfig(dropout=dropout, limit=5, extractors=load_extractors())
+        for dropout in (True, False)
     )
+    on, off = (score_split(generator, recipe.codec, split, "cpu", each) for each in configs)
     assert document["samples"] == 5
     assert document["metrics"] == on["metrics"]
     assert document["other_dropout"] == off

@@ -89,8 +89,8 @@ def test_the_card_is_filled_from_the_run(run: Path, tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: colortrain\n")
     assert "\n# old-photos\n" in card
     assert "10 minutes on 2 x cuda, precision bf16" in card
-    assert "| L1 (ab / 110), lower is better | 0.1235 | 0.2 | 0.3 |" in card
-    assert "On 74 photographs of split `val`, 32 px, data set `feed`" in card
+    assert "| L1 of ab / 110 ↓ | 0.1235 | 0.2000 | 0.3000 |" in card
+    assert "On 74 photographs of split `val`, 32 px, dataset `feed`" in card
     code = (
         card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "old-photos"))
     )
