@@ -93,7 +93,7 @@ def weights(run: Path) -> dict[str, bytes]:
     ("world", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"]
 )
 def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> None:
-    """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`settle_buckets`)."""
+    """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`rebuild_ddp_buckets`)."""
     shards = small_set(tmp_path / "set", size=32, count=22)
     assert statuses(ranks(shards, tmp_path / "undisturbed", world)) == [0] * world
     run = tmp_path / "run"

@@ -24,7 +24,8 @@ from colortrain.runs.retention import (
 from launch.evaluate import main as evaluate
 from launch.train import main
 from shards.errors import UserError, run_command
-from tests.colortrain.training.test_saver import lines, words
+from tests.colortrain.training.test_checkpoint_writer import arguments as words
+from tests.colortrain.training.test_checkpoint_writer import lines
 from tests.support.small_shard_set import small_set
 
 
