@@ -159,7 +159,7 @@ class Recipe:
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that a run of any length goes through; 0: they go by the data's own
     generator: Generator
-    critic: Critic | None = None  # None: no adversary, for reconstruction losses alone
+    critic: Critic | None = None  # None: reconstruction losses only, no adversarial training
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor on both rates
@@ -264,9 +264,10 @@ class Recipe:
         return configs if self.critic is None else {**configs, "critic": self.critic}
 
     def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
-        """Build the generator, then the critic (None if the recipe has none), on the default device.
+        """Build the generator and the critic (None if the recipe has none).
 
-        The generator is built first, so its initial weights do not depend on the critic.
+        They are on torch's default device. The generator is built first, so its initial
+        weights do not depend on whether there is a critic.
         """
         generator = self.generator.build()
         return generator, None if self.critic is None else self.critic.build()

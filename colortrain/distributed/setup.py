@@ -65,7 +65,7 @@ def check_plugins(accelerator: Accelerator) -> None:
             f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED_TYPES)}"
         )
     if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
-        raise UserError("dynamo_backend must be 'no': use launch.train --compile instead")
+        raise UserError("dynamo_backend must be 'no': use `colortrain train --compile` instead")
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Start a run with the weights of another one: `launch.train --init-from RUN`."""
+"""Start a run with the weights of another one: `colortrain train --init-from RUN`."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ def handling_signals() -> Iterator[None]:
 
 
 class SharedStopFlag:
-    """Whether any rank was asked to stop; all ranks learn it at the same step boundary.
+    """Whether a stop was requested on any rank, the same value on all ranks.
 
-    The flags are all-reduced at each boundary, and the result is read one boundary
+    The ranks' flags are all-reduced at each boundary, and the result is read one boundary
     later, so that on a GPU no rank waits for the step that it has just launched.
     """
 
@@ -66,7 +66,7 @@ class SharedStopFlag:
         self.pending: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
 
     def is_set(self) -> bool:
-        """Return whether any rank was asked to stop before the previous step boundary.
+        """Return whether any rank had a stop request at the previous step boundary.
 
         All ranks must call it at every step boundary.
         """

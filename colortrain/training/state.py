@@ -132,13 +132,13 @@ class TrainState:
 def check_same_start(step: int, run: Path) -> None:
     """Raise UserError if ranks would start at different steps.
 
-    That happens, for instance, if the machines do not share the run folder.
+    That happens, for instance, if the run folder is not on a shared file system.
     """
     steps = gather_object([step])
     if len(set(steps)) > 1:
         raise UserError(
             f"{run}: processes found checkpoints of different steps, {sorted(set(steps))}; "
-            "--run must be a folder that all machines share"
+            "--run must be a folder on a file system that all machines share"
         )
 
 

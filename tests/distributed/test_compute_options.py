@@ -1,4 +1,4 @@
-"""Compute options of `launch.train`: microbatches, compilation, the limit of skipped updates."""
+"""Compute options of training: microbatches, compilation, skipped updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = 20
 
 
 def arguments(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
-    """Return arguments for a recipe with a penalty, whose networks do not mix images."""
+    """Return arguments of a recipe with a penalty; its networks do not mix images."""
     exact = [
         "generator.levels=3",
         "critic.depth=2",
@@ -168,7 +168,7 @@ def test_all_options_train_on_a_gpu(
 @one_gpu
 @pytest.mark.gpu
 def test_a_step_does_not_wait_for_the_gpu() -> None:
-    """After two steps, one with a penalty, clipping and two microbatches never syncs."""
+    """The third step, with a penalty, clipping and two microbatches, never syncs."""
     recipe = dataclasses.replace(RECIPES["clipped"], objective=RECIPES["bce_gp"].objective)
     pair = make_networks(
         recipe,

@@ -88,7 +88,7 @@ def test_a_killed_rank_ends_the_run_and_is_named(
 def test_a_hanging_rank_ends_the_others_within_the_timeout(
     warm: WarmLauncher, shards: Path, tmp_path: Path, what: str
 ) -> None:
-    """The test does not wait for the launcher, which kills a stopped rank after 30 s."""
+    """The launcher kills a stopped rank after 30 s; the test does not wait for it."""
     launch = warm.start(arguments(shards, tmp_path / "run", "--timeout", 5), failure=failure(what))
     assert launch.wait_until(lambda: "died or hangs" in launch.log.read_text())
     output = launch.log.read_text()
@@ -127,7 +127,7 @@ def test_a_rank_that_fails_leaves_its_name_and_traceback(
 def test_a_rank_that_diverges_is_detected_at_the_next_save(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    """One weight of the critic on rank 1 changes slightly after step 6; step 8 saves."""
+    """A weight of the critic on rank 1 changes slightly after step 6; step 8 saves."""
     launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure("spoil"))
     assert launch.status() == 1
     lines = [

@@ -1,4 +1,4 @@
-"""Tests on GPUs: NCCL, BatchNorm under DDP, prefetching with pinned memory, benchmarks."""
+"""Tests on GPUs: NCCL, BatchNorm with DDP, pinned memory, benchmarks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ THIN = [
 
 @pytest.fixture
 def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch TF32 off, which rounds to 10 bits, for convolutions and matrix products."""
+    """Switch TF32 off for convolutions and matrix products: it rounds to 10 bits."""
     for products in (torch.backends.cuda.matmul, torch.backends.cudnn):
         monkeypatch.setattr(products, "allow_tf32", False)
 

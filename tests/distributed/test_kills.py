@@ -17,7 +17,8 @@ from colortrain.runs.checkpoint import is_intact
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from tests.support.warm_launcher import Launch, WarmLauncher
 
-# seconds per call of fsync, a dozen per save: otherwise half of the kills would miss the saves
+# seconds per call of fsync, a dozen per save: otherwise half of the kills would miss
+# the saves
 SLOW_DISK = 0.01
 THIN = [
     "size=32",
@@ -140,7 +141,8 @@ def check_kills(warm: WarmLauncher, shards: Path, folder: Path, kills: int, step
     resumed_at = [line["step"] for line in read_metrics(run) if line["kind"] == "start"]
     minutes = (time.monotonic() - started) / 60
     print(
-        f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, {minutes:.1f} minutes"
+        f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, "
+        f"{minutes:.1f} minutes"
     )
     assert checkpoint_bytes(run) == checkpoint_bytes(folder / "undisturbed")
     assert [step for step, _ in logged(run, "train")] == list(

@@ -1,4 +1,4 @@
-"""Loading on two processes with uneven shards: no hang, no sample lost or seen twice."""
+"""Loading uneven shards on two processes: no hang, no sample lost or repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resuming with another world size: the same global batches, parameters up to rounding."""
+"""Resuming with another world size: equal parameters up to rounding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from colortrain.runs.checkpoint import load_part
 from colortrain.runs.layout import checkpoint_folder
 from tests.support.warm_launcher import WarmLauncher
 
-# No BatchNorm: statistics of a local batch are another computation, not another rounding.
+# No BatchNorm: statistics of a local batch are another computation, not another
+# rounding.
 NETWORKS = [
     "generator.levels=3",
     "generator.base_channels=4",

@@ -1,4 +1,4 @@
-"""Training from plain tars with `launch.train --stream`: on two processes, and resumed."""
+"""Training from plain tars (--stream): on two processes, and resumed."""
 
 from __future__ import annotations
 

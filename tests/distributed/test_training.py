@@ -92,7 +92,7 @@ def test_two_processes_write_metrics_samples_and_checkpoints(undisturbed: Path) 
 def test_a_killed_run_resumes_to_the_same_bytes(
     shards: Path, undisturbed: Path, tmp_path: Path, kill_at: int
 ) -> None:
-    """Launcher and ranks are killed when a checkpoint appears; the same command resumes."""
+    """Launcher and ranks are killed when a checkpoint appears; the command resumes."""
     run = tmp_path / "run"
     line = command("launch.train", arguments(shards, run), processes=2)
     process = subprocess.Popen(

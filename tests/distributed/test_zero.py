@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO on two CPU processes: the steps of one process, the same checkpoints."""
+"""DeepSpeed ZeRO on two CPU processes: the steps and checkpoints of one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from colortrain.distributed.compute import ComputeConfig
-from colortrain.distributed.zero import ZeroTrainableNetwork, zero_stage
-from colortrain.recipe import Adam
 from colortrain.runs.checkpoint import load_part
 from colortrain.runs.layout import checkpoint_folder
-from shards.errors import UserError
 from tests.support.gpus import two_gpus
 from tests.support.processes import ROOT, environment, run_command
 from tests.support.small_shard_set import small_set
@@ -61,7 +58,7 @@ def run_zero(
 @pytest.mark.distributed
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_zero_takes_the_steps_of_one_process(tmp_path: Path, stage: int) -> None:
-    """Every objective, with one microbatch and two; both ranks skip the same updates."""
+    """Every objective, one microbatch and two; both ranks skip the same updates."""
     done = run_zero(stage, tmp_path, "tests.support.step_equivalence", [tmp_path, "float32"])
     assert done.returncode == 0, done.stderr
     accelerator = Accelerator(cpu=True)

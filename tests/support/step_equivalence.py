@@ -95,8 +95,8 @@ SYNCED = {
         generator=FullyConvolutionalConfig(base_channels=4, levels=3),
         critic=PatchCriticConfig(base_channels=4, strided_layers=2, inputs=4),
         sync_batch_norm=True,
-        # the gradients of its biases before BatchNorm are rounding errors, which Adam would
-        # scale up to a full step
+        # the gradients of its biases before BatchNorm are rounding errors, which Adam
+        # would scale up to a full step
         generator_adam=Adam(lr=1e-3, eps=1e-4),
     ),
 }

@@ -1,4 +1,4 @@
-"""A client of `tests.support.warm_processes`: launchers that start fast and can be killed."""
+"""A client of `tests.support.warm_processes`: launchers that start fast."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class WarmLauncher:
 
 @contextmanager
 def warm_launcher(folder: Path) -> Iterator[WarmLauncher]:
-    """Start the server for the duration of the block; output goes to a log in `folder`."""
+    """Run the server during the block; output goes to a log file in `folder`."""
     argv = [sys.executable, "-m", "tests.support.warm_processes"]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT

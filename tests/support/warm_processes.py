@@ -2,10 +2,10 @@
 
     python -m tests.support.warm_processes
 
-It imports everything once. For every JSON request (`Request`), one per line, it prints the
-process id of a launcher: torch's elastic agent, which `accelerate launch` runs too, with
-one forked process per rank that calls `launch.train.main`. When that launcher has ended,
-the server prints its exit status.
+It imports everything once. For every JSON request (`Request`), one per line, it prints
+the process id of a launcher: torch's elastic agent, which `accelerate launch` runs too,
+with one forked process per rank that calls `launch.train.main`. When that launcher has
+ended, the server prints its exit status.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from shards.errors import run_command
 class Failure(TypedDict):
     """A failure of one rank after a step, once.
 
-    `what` is "kill" or "stop" (by signal), "hang", "raise", or "spoil" (change a weight).
+    `what` is "kill" or "stop" (by signal), "hang", "raise", or "spoil" (change a
+    weight).
     """
 
     rank: int

@@ -1,4 +1,4 @@
-"""Muon: against the singular value decomposition, torch.optim.Muon, and after resuming."""
+"""Muon: compared with the SVD, with torch.optim.Muon, and after resuming."""
 
 from __future__ import annotations
 

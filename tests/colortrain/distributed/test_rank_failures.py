@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -21,7 +20,7 @@ KEY = "colortrain/0/{}"
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.distributed.TCPStore]:
+def store(monkeypatch: pytest.MonkeyPatch) -> torch.distributed.TCPStore:
     """A store as the launcher hosts it, with its address in the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -30,7 +29,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.distributed.TCPStor
     monkeypatch.setenv("MASTER_PORT", str(port))
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     monkeypatch.setattr(rank_failures, "_REPORT_SECONDS", 1.0)
-    yield torch.distributed.TCPStore(
+    return torch.distributed.TCPStore(
         "127.0.0.1", port, is_master=True, timeout=timedelta(seconds=10)
     )
 

@@ -36,7 +36,7 @@ def linear(compute: ComputeConfig | None = None, **adam: float) -> TrainableNetw
 
 
 def test_clipping_keeps_the_direction() -> None:
-    """A gradient (3, 4) has norm 5; clipped to 1, Adam's first moment is half of (0.6, 0.8)."""
+    """A gradient (3, 4), clipped to norm 1, gives a first moment of half (0.6, 0.8)."""
     for clip, expected in ((1.0, [0.3, 0.4]), (6.0, [1.5, 2.0]), (0.0, [1.5, 2.0])):
         network = linear(clip=clip)
         network.backward(network(torch.tensor([[3.0, 4.0]])).sum())
@@ -64,7 +64,7 @@ def test_an_update_that_is_not_finite_is_skipped(fused: bool, bad: float) -> Non
 
 
 def test_a_loss_that_is_not_finite_makes_all_gradients_nan() -> None:
-    """An infinite constant has gradient 0; the NaN reaches other ranks in the all-reduce."""
+    """An infinite constant has gradient 0; the NaN is all-reduced to other ranks."""
     network = linear(ComputeConfig(accumulate=2))
     before = copy_state(network)
     network.backward(network(torch.ones(1, 2)).sum() + math.inf)
@@ -110,7 +110,7 @@ def test_a_frozen_network_gets_no_gradients() -> None:
 
 
 def test_rebuilding_buckets_changes_no_state() -> None:
-    """Neither weights and running statistics, nor gradients, nor the optimizer's state."""
+    """Weights, running statistics, gradients and the optimizer's state are compared."""
     generator, _ = make_pair(recipe_with_dropout())
     before = copy_state(generator)
     rebuild_ddp_buckets(generator, float_batch(0).L)

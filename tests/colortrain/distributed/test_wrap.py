@@ -1,4 +1,4 @@
-"""Wrapping networks: the images of a BatchNorm, and batches that it cannot normalise."""
+"""Wrapping networks: the number of images over which BatchNorm normalises."""
 
 from __future__ import annotations
 

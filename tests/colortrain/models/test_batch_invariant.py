@@ -107,7 +107,7 @@ def test_layers_that_mix_images(layer: nn.Module, mixes: bool) -> None:
 def dropped(
     whole_channels: bool = False, p: float = 0.5, layer: int = 0, first: int = 0, step: int = 0
 ) -> Tensor:
-    """Return which of (4, 32, 16, 16) ones are dropped, for four images from `first` on."""
+    """Return which of (4, 32, 16, 16) ones are dropped; the images start at `first`."""
     module = KeyedDropout(p, layer, whole_channels)
     with dropout_keys(module, image_keys(7, step, first, 4, CPU)):
         return module(torch.ones(4, 32, 16, 16)) == 0
@@ -152,7 +152,7 @@ def test_kept_values_are_scaled() -> None:
 
 
 def test_without_keys_dropout_is_that_of_torch() -> None:
-    """Outside training steps it draws from torch's generator, as the layer it replaces."""
+    """Outside training steps it draws from torch's generator."""
     x = torch.ones(2, 4, 8, 8)
     for keyed, plain in (
         (KeyedDropout(0.5, 3, False), F.dropout),

@@ -1,4 +1,4 @@
-"""Background writes: the copies are written, one write at a time, and errors are raised."""
+"""Background writes: of the copies, one at a time, and errors are raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting with another run's weights, and checkpoints that are refused with one line."""
+"""Starting with another run's weights, and refused checkpoints."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_run_starts_with_the_averaged_weights_of_another(
 def test_the_weights_are_not_loaded_again_on_resume(
     shards: Path, old: Path, tmp_path: Path
 ) -> None:
-    """The same command resumes byte for byte, although the other run is deleted by then."""
+    """The same command resumes byte for byte, with the other run deleted."""
     there = shutil.copytree(old, tmp_path / "old")
     init = ["--init-from", str(there)]
     assert (
@@ -142,7 +142,7 @@ def test_wrong_arguments_are_one_line(
 
 
 def another_recipe(run: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint by one of another recipe, as if copied from another run."""
+    """Replace the checkpoint by one of another recipe, as if copied."""
     recipe = override(load_recipe(run / "recipe.json"), ["flip=0.25"])
     shutil.rmtree(checkpoint_folder(run, 8))
     save_checkpoint(run, 8, {}, recipe, state)

@@ -1,4 +1,4 @@
-"""The journal: lines and warnings of metrics.jsonl, and what a resumed run keeps of them."""
+"""The journal: lines and warnings in metrics.jsonl, also of resumed runs."""
 
 from __future__ import annotations
 

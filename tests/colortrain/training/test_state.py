@@ -1,4 +1,4 @@
-"""The training state: fingerprints, the line that names differing ranks, the average."""
+"""The training state: fingerprints, differing ranks, the average, checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training steps on one process: microbatches, running statistics, scores of the critic."""
+"""Training steps on one process: microbatches, running statistics, scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_microbatches_take_the_step_of_the_whole_batch(name: str) -> None:
 
 
 def test_running_statistics_are_updated_once_per_microbatch() -> None:
-    """Only the generator's own forward pass updates them, not the one for the critic."""
+    """The generator's own forward pass updates them, the one for the critic not."""
     recipe = recipe_with_dropout()
     pair = make_pair(recipe, ComputeConfig(accumulate=2))
     train_step(*pair, recipe, [l1_loss], float_batch(0), 0, 0.0)

@@ -1,4 +1,4 @@
-"""Trackers: a resumed run continues the same run there, and images reach each of them."""
+"""Trackers: a resumed run stays the same run there, and images reach them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_a_resumed_run_stays_one_run_in_its_trackers(tmp_path: Path) -> None:
         "dir": str(run),
     }
     assert second.init_kwargs["tensorboard"] == {"purge_step": 8}
-    # a field that may change on resume is not logged again: MLflow refuses another value
+    # a field that may change on resume is not logged again: MLflow refuses another
+    # value
     assert "epochs" in first.config
     assert "epochs" not in second.config
 

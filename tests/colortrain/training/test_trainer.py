@@ -1,4 +1,4 @@
-"""The trainer: the moving average, learning rates, and steps in which no network is due."""
+"""The trainer: the average, learning rates, steps in which no network is due."""
 
 from __future__ import annotations
 

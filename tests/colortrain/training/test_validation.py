@@ -1,4 +1,4 @@
-"""Validation: the whole split is scored, and a grid of at most eight images is logged."""
+"""Validation: the whole split is scored, at most eight images are logged."""
 
 from __future__ import annotations
 
