@@ -187,7 +187,7 @@ class Recipe:
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that the whole run covers; 0: actual epochs
     generator: Generator
-    critic: Critic | None = None  # None: no adversary, for reconstruction losses alone
+    critic: Critic | None = None  # None: reconstruction losses only, no adversarial training
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor of both learning rates
@@ -295,8 +295,8 @@ class Recipe:
     def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
         """Build the generator and the critic (None if the recipe has none).
 
-        The generator is built first, so its initial weights do not depend on the
-        critic.
+        They are on torch's default device. The generator is built first, so its initial
+        weights do not depend on whether there is a critic.
         """
         generator = self.generator.build()
         return generator, None if self.critic is None else self.critic.build()

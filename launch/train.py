@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from colortrain.data.loader import check_divides
-from colortrain.distributed.rank_failures import LostRanksError, roll_call
+from colortrain.distributed.rank_failures import LostRanksError, detect_lost_ranks
 from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, override
@@ -266,7 +266,7 @@ def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights
 def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float) -> int:
     """Make the trainer and run it, as one of several processes perhaps; returns the exit status."""
     try:
-        with roll_call(accelerator, timeout), handling_signals():
+        with detect_lost_ranks(accelerator, timeout), handling_signals():
             trainer = make()
             finished = trainer.train()
     except LostRanksError as lost:

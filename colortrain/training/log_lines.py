@@ -1,4 +1,4 @@
-"""What a training run reports: the values of its lines in metrics.jsonl and of its progress bar."""
+"""The values of a run's lines in metrics.jsonl and of its progress bar."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ _PROGRESS_LOSSES = ("generator", "critic", "l1")
 
 
 def start_values(
-    images: int, dataset_id: str, accelerator: Accelerator, init_facts: dict[str, Any] | None
+    images: int, dataset_id: str, accelerator: Accelerator, init_metadata: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the values of a "start" line; `init_facts` describe another run's weights, if any were loaded."""
+    """Return the values of a "start" line.
+
+    `init_metadata` tells which run the initial weights come from, None if from no
+    other.
+    """
     values = {
         "images": images,
         "dataset_id": dataset_id,
@@ -21,11 +25,11 @@ def start_values(
         "device": str(accelerator.device),
         "mixed_precision": accelerator.mixed_precision,
     }
-    return {**values, "init_from": init_facts} if init_facts else values
+    return {**values, "init_from": init_metadata} if init_metadata else values
 
 
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the progress bar shows of the values of a "train" line, as text by label."""
+    """Return what the progress bar shows of a "train" line, as text by label."""
     losses = values["losses"]
     shown = {name: f"{losses[name]:.3f}" for name in _PROGRESS_LOSSES if name in losses}
     return {**shown, "data wait": f"{values['data_wait']:.1%}"}

@@ -1,4 +1,4 @@
-"""The networks of a run with their initial weights, before they are wrapped for training."""
+"""Build the networks of a run with their initial weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from colortrain.training.finetune import InitialWeights
 def build_networks(
     recipe: Recipe, init: InitialWeights | None, *, resumes: bool
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Build a recipe's networks on the CPU and set their initial weights; no critic if it has none.
+    """Build the generator and the critic (None if there is none) with initial weights.
 
-    The weights are random (from the recipe's seed), those of another run (`init`) or, where
-    the recipe names any, published ones. A run that resumes takes its weights from its
-    checkpoint afterwards, so neither is loaded here.
+    They are on the CPU. The weights are random, from the recipe's seed; or those of
+    another run (`init`); or published ones if the recipe names any. A run that resumes
+    loads its checkpoint afterwards, so only random weights are set.
     """
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -26,13 +26,16 @@ def build_networks(
     if init is not None:
         init.load(generator, critic)
     elif isinstance(recipe.generator, Pretrainable):
-        # before anything is written: the published weights may not be available
+        # raises before the run writes anything if the weights cannot be downloaded
         recipe.generator.pretrain(generator)
     return generator, critic
 
 
 def make_average(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
-    """Return a copy of the generator for the moving average of its weights, None if the recipe has no EMA."""
+    """Return a copy of the generator for its moving average, None for a recipe without.
+
+    The copy is on the generator's device, in eval mode, and takes no gradients.
+    """
     if not recipe.ema:
         return None
     average = recipe.generator.build()

@@ -1,4 +1,4 @@
-"""A hook to measure the parts of a training step; it does nothing unless a profiler is set.
+"""A hook to measure the parts of a training step; by default it does nothing.
 
 `Trainer.profiler` receives the regions below, nested where one runs inside another.
 """

@@ -16,7 +16,7 @@ from colortrain.data.loader import Loader, LoaderConfig, ab_histogram
 from colortrain.data.tar_stream import StreamLoader, make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.rank_failures import heartbeat
-from colortrain.distributed.trainable import TrainableNetwork, settle_buckets
+from colortrain.distributed.trainable import TrainableNetwork, rebuild_ddp_buckets
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import LossFunction, Resources
@@ -26,17 +26,17 @@ from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import check_keep_best, resumed_best, save_best
+from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
 from colortrain.training.log_lines import progress_fields, start_values
-from colortrain.training.meter import Meter
 from colortrain.training.networks import build_networks, make_average
-from colortrain.training.plateau import PlateauWatch
-from colortrain.training.preemption import StopVote
+from colortrain.training.plateau import ReduceOnPlateau
+from colortrain.training.preemption import SharedStopFlag
 from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
-from colortrain.training.saver import Parts, Saver
-from colortrain.training.state import State, agree_on_start, move_average
+from colortrain.training.state import TrainState, check_same_start, update_average
 from colortrain.training.step import train_step
+from colortrain.training.train_metrics import TrainMetrics
 from colortrain.training.validation import Validation
 from shards.progress import ProgressLine
 from shards.read.order import ORDER_VERSION
@@ -76,7 +76,7 @@ class Trainer:
         check_keep_best(recipe, data.validation is not None)
         self.loader = self._make_loader()
         self.resume_from = latest_checkpoint(run)
-        self.init_facts = init.facts() if init and self.resume_from is None else None
+        self.init_metadata = init.metadata() if init and self.resume_from is None else None
         self.generator, self.critic = self._build_networks(init)
         self.networks = {"generator": self.generator}
         if self.critic is not None:
@@ -85,10 +85,12 @@ class Trainer:
         self.loss_functions = self._build_losses()
         self.journal = Journal(run, accelerator)
         self.validation = self._make_validation()
-        self.plateau = PlateauWatch(recipe.plateau)
-        self.state = State(self.networks, self.average, self.plateau, accelerator)
-        self.saver = Saver(run, recipe, self.journal)
-        self.meter = Meter(self.networks, self.loader, accelerator, self.compute.max_skipped)
+        self.plateau = ReduceOnPlateau(recipe.plateau)
+        self.state = TrainState(self.networks, self.average, self.plateau, accelerator)
+        self.checkpoint_writer = CheckpointWriter(run, recipe, self.journal)
+        self.metrics = TrainMetrics(
+            self.networks, self.loader, accelerator, self.compute.max_skipped
+        )
         self.profiler: Profiler = NO_PROFILER
         self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
 
@@ -141,16 +143,19 @@ class Trainer:
 
     @property
     def clock(self) -> float:
-        """The position in schedules: the epoch or, for a recipe with a `span`, span * the fraction of the run done."""
+        """The position in the recipe's schedules, in epochs.
+
+        With a `span`, it is `span` times the fraction of the run that is done.
+        """
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
-        """Train to the recipe's length, with checkpoints on the way; validate and save at the end.
+        """Train to the recipe's length; return whether the run was finished.
 
-        Return False if the run saved a checkpoint and stopped earlier because of SIGUSR2 or
-        SIGTERM (inside `preemption.handling_signals()`).
+        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and the
+        result is False. A checkpoint is saved in both cases.
         """
-        with self.run_lock, self.saver:
+        with self.run_lock, self.checkpoint_writer:
             self._start()
             finished = self._loop()
             self._finish("end" if finished else "stop")
@@ -160,45 +165,45 @@ class Trainer:
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
         progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
-        stop = StopVote(self.accelerator.device)
+        stop = SharedStopFlag(self.accelerator.device)
         with progress, closing(self.loader.batches(self.images)) as batches:
             while self.images < self.total:
-                if stop.carried():
+                if stop.is_set():
                     self._save_early()
                     return False
                 heartbeat()
-                self.saver.poll()
+                self.checkpoint_writer.poll()
                 batch = next(batches)
                 if self.step == self.start_step and self.accelerator.num_processes > 1:
-                    settle_buckets(self.generator, batch.L)
+                    rebuild_ddp_buckets(self.generator, batch.L)
                     if self.critic is not None:
-                        settle_buckets(self.critic, batch.L, batch.colour)
+                        rebuild_ddp_buckets(self.critic, batch.L, batch.colour)
                 self.take_step(batch)
                 self._run_due_tasks(progress)
         return True
 
     def _start(self) -> None:
-        """Load the checkpoint to resume from, if any; lock the folder; write the "start" line."""
+        """Load the checkpoint, if any; lock the folder; write the "start" line."""
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
-        agree_on_start(self.step, self.run)
+        check_same_start(self.step, self.run)
         if self.accelerator.is_main_process:
             self.run_lock.enter_context(lock(self.run))
             save_recipe(self.recipe, recipe_file(self.run))
-            save_best(self.run, self.saver.best)
-        self.journal.begin(self.recipe, self.step)
-        values = start_values(self.images, self.dataset_id, self.accelerator, self.init_facts)
+            save_best(self.run, self.checkpoint_writer.best)
+        self.journal.start(self.recipe, self.step)
+        values = start_values(self.images, self.dataset_id, self.accelerator, self.init_metadata)
         self.journal.write("start", self.step, values)
-        if self.init_facts and self.resume_from is None:
+        if self.init_metadata and self.resume_from is None:
             self.save()  # the run that the weights came from may change or be deleted from now on
-        self.meter.begin(self.images)
+        self.metrics.start(self.images)
 
     def take_step(self, batch: Batch) -> None:
         """Take one training step; `batch` is this rank's slice of the global batch."""
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
         for network in self.networks.values():
-            network.set_rate(self._lr_factor())
+            network.scale_lr(self._lr_factor())
         with restore_finite_bn_stats(*(network.module for network in self.networks.values())):
             losses = train_step(
                 self.generator,
@@ -215,15 +220,15 @@ class Trainer:
         if self.average is not None:
             decay = self.recipe.ema.decay(self.recipe.batch_size, self.total)
             with self.profiler.region(AVERAGE):
-                move_average(self.average, self.generator.module, decay)
+                update_average(self.average, self.generator.module, decay)
         with self.profiler.region(LOGGING):
-            self.meter.add(losses)
+            self.metrics.update(losses)
 
     def _lr_factor(self) -> float:
         return self.recipe.learning_rate.at(self.clock) * self.plateau.factor
 
     def _run_due_tasks(self, progress: ProgressLine) -> None:
-        """Log, validate and save if the recipe schedules any of these at the current step."""
+        """Log, validate and save if any of these is due at the current step."""
         recipe, last = self.recipe, self.images >= self.total
         if self.step % recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
@@ -232,19 +237,19 @@ class Trainer:
             for every in (recipe.evaluate_every, recipe.checkpoint_every)
         )
         if validate or save:
-            self.state.agree_on_buffers()
+            self.state.average_buffers()
         is_best = validate and self._validate()
         if save or is_best:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write the "train" line of the last steps; return what the progress bar shows of it."""
+        """Write a "train" line; return what the progress bar shows of it."""
         with self.profiler.region(LOGGING):
-            readings = self.meter.read(self.images, f"{self.run}: step {self.step}")
+            readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
             return {}
         if self.data.max_damaged:
-            readings["substituted"] = self.meter.substituted()
+            readings["substituted"] = self.metrics.num_substituted()
         lr = self.recipe.generator_adam.lr * self._lr_factor()
         values = {"images": self.images, "epoch": self.epoch, "lr": lr, **readings}
         self.journal.write("train", self.step, values)
@@ -254,7 +259,10 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split and draw samples; return whether this is the best checkpoint so far."""
+        """Score the validation split and log samples; return whether it is the best.
+
+        The score is that of the recipe's `keep_best`; without it the result is False.
+        """
         if self.validation is None:
             return False
         started = time.monotonic()
@@ -264,25 +272,33 @@ class Trainer:
         self.journal.write("validation", self.step, values)
         if self.step % self.recipe.evaluate_every == 0:
             # not the extra validation at the end: a longer run would not have it
-            self.plateau.see(scores["metrics"]["l1"]["generated"])
-        self.validation.draw(generator, self.step)
-        self.meter.pause(time.monotonic() - started)
-        return self.saver.see(self.step, scores["metrics"])
+            self.plateau.step(scores["metrics"]["l1"]["generated"])
+        self.validation.log_samples(generator, self.step)
+        self.metrics.exclude(time.monotonic() - started)
+        return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
-    def save(self, more: Parts | None = None) -> None:
-        """Save a checkpoint: all ranks check that they agree, rank 0 copies the tensors, its thread writes them."""
+    def save(self, more: TensorFiles | None = None) -> None:
+        """Save a checkpoint, with the files `more` in addition; all ranks must call it.
+
+        The ranks check that they agree, rank 0 copies the tensors and a thread writes
+        them.
+        """
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
-        parts = {**self.state.parts(), **(more or {})}
+        files = {**self.state.tensor_files(), **(more or {})}
         if self.accelerator.is_main_process:
-            self.saver.save(self.step, parts, self._metadata(), started)
+            self.checkpoint_writer.save(self.step, files, self._metadata(), started)
 
     def _save_early(self) -> None:
-        """Save where the recipe schedules no checkpoint, in such a way that resuming from it changes no result."""
+        """Save at a step for which the recipe schedules no checkpoint.
+
+        Resuming from it changes no result: it also holds each rank's own BatchNorm
+        statistics, which only scheduled checkpoints average.
+        """
         if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
-            own = self.state.own_buffers()
-            self.state.agree_on_buffers()
-            self.save(own)
+            rank_buffers = self.state.rank_buffer_files()
+            self.state.average_buffers()
+            self.save(rank_buffers)
 
     def _metadata(self) -> dict[str, Any]:
         """Return what a checkpoint's trainer.json holds besides the step."""
@@ -292,22 +308,27 @@ class Trainer:
             "recipe": self.recipe.digest,
             "order": ORDER_VERSION,
             "torch": torch.__version__,
-            "init_from": self.init_facts,
-            **self.state.plain(),
+            "init_from": self.init_metadata,
+            **self.state.json_state(),
         }
 
     def load(self, folder: Path) -> None:
-        """Load a checkpoint; raises UserError if it belongs to another recipe, dataset or sample order."""
+        """Load a checkpoint.
+
+        Raises UserError if it belongs to another recipe, dataset or order of samples.
+        """
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
         self.state.load(folder, state)
         self.step, self.images = state["step"], state["images"]
-        self.init_facts = state.get("init_from")
-        self.saver.best = resumed_best(self.run, self.recipe.keep_best, state.get("best"))
+        self.init_metadata = state.get("init_from")
+        self.checkpoint_writer.best = resumed_best(
+            self.run, self.recipe.keep_best, state.get("best")
+        )
 
     def _finish(self, kind: str) -> None:
-        """Wait until the last checkpoint is on disk, on all ranks, and write the last line."""
-        self.saver.wait()
+        """Wait until the last checkpoint is on disk, and write the last line."""
+        self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
         self.journal.write(kind, self.step, {"images": self.images})
-        self.journal.end()
+        self.journal.close()

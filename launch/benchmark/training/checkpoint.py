@@ -67,15 +67,15 @@ class Timed:
 
 def save_beside_steps(timed: Timed, quiet: float, saves: Saves) -> None:
     """One checkpoint as a run writes it, and the turns that go on meanwhile."""
-    saver = timed.trainer.saver
+    saver = timed.trainer.checkpoint_writer
     began = time.perf_counter()
     timed.trainer.save()
     saves.stall.append(time.perf_counter() - began)
     beside = [timed.turn()]
-    while saver.under_way is not None and not saver.under_way.done():
+    while saver.pending is not None and not saver.pending.done():
         beside.append(timed.turn())
-    assert saver.under_way is not None
-    written = saver.under_way.result()
+    assert saver.pending is not None
+    written = saver.pending.result()
     saver.wait()
     saves.writing.append(written.seconds)
     saves.megabytes.append(written.bytes / 1e6)
@@ -99,7 +99,7 @@ def measure(on: Course, seconds: float, rounds: int) -> Saves:
     timed, saves = Timed(on, "run"), Saves()
     save_recipe(on.recipe, recipe_file(timed.trainer.run))
     timed.turns(seconds)
-    with timed.trainer.saver, ProgressLine("saves", rounds, "rounds") as progress:
+    with timed.trainer.checkpoint_writer, ProgressLine("saves", rounds, "rounds") as progress:
         for turn in range(rounds):
             alone = sorted(timed.turns(seconds))
             quiet = alone[len(alone) // 2]

@@ -98,7 +98,7 @@ def and_logs(trainer: Trainer, batch: Batch) -> None:
     """A step as a run takes it, its log line included."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
-        trainer.meter.read(trainer.images, "benchmark")
+        trainer.metrics.compute(trainer.images, "benchmark")
 
 
 @contextmanager

@@ -24,8 +24,8 @@ PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
 class Stopwatch:
     """A profiler that sums up the seconds of each region.
 
-    It waits for the device at every change of region, so that asynchronous work counts for
-    the region that started it.
+    It waits for the device at every change of region, so that asynchronous work counts
+    for the region that started it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -64,7 +64,7 @@ def profiled(trainer: Trainer) -> Iterator[Stopwatch]:
 
 
 def train_for(trainer: Trainer, seconds: float) -> dict[str, float]:
-    """Train from the shards for some seconds; return the fraction of the time per part."""
+    """Train from the shards for some seconds; return the fraction of time per part."""
     with closing(trainer.loader.batches()) as batches:
         for _ in range(trainer.recipe.n_critic):
             trainer.take_step(next(batches))
@@ -85,5 +85,5 @@ def _take_steps(
         trainer.take_step(batch)
         if trainer.step % trainer.recipe.log_every == 0:
             with watch.region(LOGGING):
-                trainer.meter.read(trainer.images, "benchmark")
+                trainer.metrics.compute(trainer.images, "benchmark")
     watch.change()

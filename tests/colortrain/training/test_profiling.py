@@ -43,7 +43,7 @@ def make_trainer(shards: Path, run: Path) -> Trainer:
 
 
 def test_regions_follow_the_order_of_the_step(shards: Path, tmp_path: Path) -> None:
-    """With n_critic=2 the generator is updated in the second step; one forward serves both."""
+    """With n_critic=2 the second step updates the generator, after one forward pass."""
     trainer = make_trainer(shards, tmp_path / "run")
     batches = trainer.loader.batches()
     found = []

@@ -1,4 +1,4 @@
-"""Recipes without a critic: what is checked, trained, saved, resumed and taken from other runs."""
+"""Recipes without a critic: checks, training, checkpoints, resuming, --init-from."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_checkpoints_and_metrics_have_no_critic(run: Path) -> None:
 
 
 def test_weights_are_those_of_a_run_with_an_idle_critic(run: Path, old_run: Path) -> None:
-    """Building the critic draws random numbers, but after the generator and before seeded steps."""
+    """The critic is built after the generator, and every step seeds its own draws."""
     new, old = tensor_files(run, 8), tensor_files(old_run, 8)
     assert set(old) - set(new) == {"critic.safetensors", "critic_adam.safetensors"}
     for name, content in new.items():

@@ -38,7 +38,7 @@ from launch.compare import prepared
 from shards.errors import UserError
 from tests.launch.benchmark.test_loading import check_agrees
 from tests.support.small_shard_set import small_set
-from tests.support.step_equivalence import pictures
+from tests.support.step_equivalence import make_batch
 
 THIN = [
     "size=32",
@@ -95,7 +95,7 @@ def test_the_loop_by_hand_computes_what_ours_computes(
         resources = Resources(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
         for step in range(4):
-            batch = pictures(2, step)
+            batch = make_batch(2, step)
             loop.step(batch) if networks is None else train_step(
                 *networks, recipe, measures, batch, step, 0.0
             )
