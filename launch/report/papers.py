@@ -1,6 +1,7 @@
-"""The papers' headline figures in our metrics' names; each stands in its recipe's docstring with its section.
+"""The papers' headline scores; the recipes' docstrings cite their sections.
 
-They were measured on the papers' own photographs and sizes: read them beside grey there, not as a goal here.
+They were measured on the papers' own photographs and image sizes, so they are not
+targets for other photographs.
 """
 
 from __future__ import annotations
