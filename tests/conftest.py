@@ -7,9 +7,9 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.support.browser import browser, complaints, page
+from tests.support.browser import browser, page, script_errors
 
-__all__ = ["browser", "complaints", "page"]
+__all__ = ["browser", "page", "script_errors"]
 
 
 # A machine that others use stands still for longer than Hypothesis allows an example.

@@ -1,4 +1,4 @@
-"""The page that colours photographs, in Chromium with real uploads, and its server against hostile ones."""
+"""The `colortrain serve` page in Chromium, and its server with malicious requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.processes import ROOT
 from tests.support.small_run import small_run
 from tests.support.small_shard_set import photograph
 
-pytest.importorskip("starlette", reason="the page needs colortrain[serve]")
+pytest.importorskip("starlette", reason="needs colortrain[serve]")
 from playwright.sync_api import FilePayload, Page, expect
 from uvicorn import Config, Server
 
@@ -41,13 +41,13 @@ LIMITS = Limits(bytes=2 << 20, pixels=1_000_000)
 
 @dataclass(frozen=True)
 class Site:
-    """A server in a thread of this process, and the networks behind it."""
+    """A server in a thread of this process, and its networks."""
 
     port: int
     networks: dict[str, Colorizer]
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
 
@@ -69,25 +69,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def upload(
     data: bytes, name: str = "cat.png", field: str = "photo"
 ) -> tuple[bytes, dict[str, str]]:
-    """A request's body and headers, as browsers make them."""
-    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+    """Return the body and headers of an upload, as browsers send it."""
+    head = (
+        f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    )
     return head.encode() + data + b"\r\n--x--\r\n", {
         "Content-Type": "multipart/form-data; boundary=x"
     }
 
 
-def ask(
-    site: Site, path: str, method: str = "GET", body: Any = None, **how: Any
+def request(
+    site: Site, path: str, method: str = "GET", body: Any = None, **options: Any
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of an answer."""
+    """Return status, body and headers of a response."""
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
     try:
-        connection.request(method, path, body, **how)
-        answer = connection.getresponse()
+        connection.request(method, path, body, **options)
+        response = connection.getresponse()
         return (
-            answer.status,
-            answer.read(),
-            {name.lower(): value for name, value in answer.getheaders()},
+            response.status,
+            response.read(),
+            {name.lower(): value for name, value in response.getheaders()},
         )
     finally:
         connection.close()
@@ -97,18 +100,18 @@ def post(
     site: Site, data: bytes, number: int = 0, **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
     body, own = upload(data)
-    return ask(site, f"/colorize/{number}", "POST", body, headers={**own, **headers})
+    return request(site, f"/colorize/{number}", "POST", body, headers={**own, **headers})
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that says it has that many pixels."""
+    """Return a PNG of a few bytes whose header claims this size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
-    made = [
+    encoded = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(encoded)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -117,7 +120,7 @@ def pixels(png: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_a_photograph_comes_back_as_each_network_colours_it(site: Site) -> None:
+def test_each_network_colorizes_an_upload(site: Site) -> None:
     cat = photograph("chelsea")
     for number, network in enumerate(site.networks.values()):
         status, png, headers = post(site, encode(cat), number)
@@ -125,9 +128,7 @@ def test_a_photograph_comes_back_as_each_network_colours_it(site: Site) -> None:
         assert np.array_equal(pixels(png), network.colorize(cat))
 
 
-def test_a_photograph_of_megabytes_never_reaches_the_disk(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_upload_is_not_written_to_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tempfile.SpooledTemporaryFile.rollover", lambda self: pytest.fail("written")
     )
@@ -136,18 +137,18 @@ def test_a_photograph_of_megabytes_never_reaches_the_disk(
     assert post(site, noise)[0] == 200
 
 
-def test_every_answer_is_locked_up(site: Site) -> None:
+def test_every_response_has_security_headers(site: Site) -> None:
     for path, method in (
         ("/", "GET"),
         ("/page.js", "GET"),
         ("/nowhere", "GET"),
         ("/colorize/0", "POST"),
     ):
-        headers = ask(site, path, method)[2]
+        headers = request(site, path, method)[2]
         policy = headers["content-security-policy"].split("; ")
         assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
         assert not any(
-            word in headers["content-security-policy"] for word in ("unsafe", "http", "*")
+            source in headers["content-security-policy"] for source in ("unsafe", "http", "*")
         )
         assert (headers["x-content-type-options"], headers["cache-control"]) == (
             "nosniff",
@@ -158,26 +159,26 @@ def test_every_answer_is_locked_up(site: Site) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "sentence"),
     [
-        (b"\xff\xd8\xff\xe0 no more", 422, "no picture that can be read"),
-        (b"", 422, "no picture that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", 422, "no picture that can be read"),
-        (encode(photograph("chelsea"))[:-4000], 422, "damaged"),
-        (bomb(50_000, 50_000), 413, "more than 1 megapixels"),
-        (bytes(3 << 20), 413, "larger than 2 MB"),
+        (b"\xff\xd8\xff\xe0 no more", 422, "damaged or not a supported image"),
+        (b"", 422, "damaged or not a supported image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", 422, "damaged or not a supported image"),
+        (encode(photograph("chelsea"))[:-4000], 422, "damaged or not"),
+        (bomb(50_000, 50_000), 413, "The maximum is 1 megapixels"),
+        (bytes(3 << 20), 413, "The maximum is 2 MB"),
     ],
-    ids=["broken", "empty", "PostScript", "cut short", "bomb", "big"],
+    ids=["broken", "empty", "PostScript", "truncated", "bomb", "large"],
 )
-def test_what_cannot_be_coloured_is_refused_in_one_sentence(
+def test_invalid_uploads_are_rejected_with_one_sentence(
     site: Site, data: bytes, status: int, sentence: str
 ) -> None:
-    found, said, headers = post(site, data)
+    found, body, headers = post(site, data)
     assert (found, headers["content-type"]) == (status, "text/plain; charset=utf-8")
-    assert sentence in said.decode()
-    assert b"\n" not in said.strip()
-    assert post(site, encode(photograph("chelsea")))[0] == 200, "and the server goes on"
+    assert sentence in body.decode()
+    assert b"\n" not in body.strip()
+    assert post(site, encode(photograph("chelsea")))[0] == 200, "the server keeps working"
 
 
-def test_an_upload_that_hides_its_size_is_cut_off(site: Site) -> None:
+def test_an_upload_without_content_length_is_cut_off(site: Site) -> None:
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -188,28 +189,28 @@ def test_an_upload_that_hides_its_size_is_cut_off(site: Site) -> None:
             yield bytes(1 << 16)
 
     try:
-        status, said, _ = ask(
+        status, body, _ = request(
             site, "/colorize/0", "POST", endless(), headers=upload(b"")[1], encode_chunked=True
         )
-        assert (status, b"larger than 2 MB" in said) == (413, True)
-    except (BrokenPipeError, ConnectionResetError):  # it hung up while we were still talking
+        assert (status, b"The maximum is 2 MB" in body) == (413, True)
+    except (BrokenPipeError, ConnectionResetError):  # the server closed the connection first
         pass
     assert sent < 100 << 20
 
 
 @pytest.mark.parametrize(
-    ("told", "status"), [(10, (400,)), (4000, (400, None))], ids=["too short", "too long"]
+    ("length", "status"), [(10, (400,)), (4000, (400, None))], ids=["too short", "too long"]
 )
-def test_a_wrong_content_length_harms_nobody(
-    site: Site, told: int, status: tuple[int | None, ...]
+def test_a_wrong_content_length_does_not_harm_the_server(
+    site: Site, length: int, status: tuple[int | None, ...]
 ) -> None:
     body, headers = upload(b"x" * 100)
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
     connection.request(
-        "POST", "/colorize/0", body, headers={**headers, "Content-Length": str(told)}
+        "POST", "/colorize/0", body, headers={**headers, "Content-Length": str(length)}
     )
     assert connection.sock
-    connection.sock.shutdown(1)  # no more will come
+    connection.sock.shutdown(1)  # end of the request
     try:
         found: int | None = connection.getresponse().status
     except (http.client.HTTPException, ConnectionError):
@@ -219,7 +220,7 @@ def test_a_wrong_content_length_harms_nobody(
     assert post(site, encode(photograph("chelsea")))[0] == 200
 
 
-def test_names_of_uploads_are_not_looked_at(
+def test_file_names_of_uploads_are_ignored(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -232,42 +233,46 @@ def test_names_of_uploads_are_not_looked_at(
         "<script>.png",
     ):
         body, headers = upload(encode(photograph("chelsea")), name)
-        status, png, answered = ask(site, "/colorize/0", "POST", body, headers=headers)
+        status, png, received = request(site, "/colorize/0", "POST", body, headers=headers)
         assert status == 200
-        assert answered["content-disposition"] == 'inline; filename="coloured.png"'
+        assert received["content-disposition"] == 'inline; filename="coloured.png"'
         assert pixels(png).shape == photograph("chelsea").shape
     assert list(tmp_path.iterdir()) == []
     for path in ("/../app.py", "/page/../app.py", "/..%2fapp.py", "/page.html"):
-        assert ask(site, path)[0] == 404
+        assert request(site, path)[0] == 404
 
 
-def test_other_requests_are_refused(site: Site) -> None:
+def test_other_requests_are_rejected(site: Site) -> None:
     cat = encode(photograph("chelsea"))
     assert post(site, cat, Origin="https://elsewhere.example")[0] == 403
     assert post(site, cat, Origin="null")[0] == 403
-    assert post(site, cat, Origin=site.address.rstrip("/"))[0] == 200
-    assert post(site, cat, Host="elsewhere.example")[0] == 400, "a name that was made to point here"
+    assert post(site, cat, Origin=site.url.rstrip("/"))[0] == 200
+    assert post(site, cat, Host="elsewhere.example")[0] == 400, "DNS rebinding"
     assert post(site, cat, number=2)[0] == 404
     body, headers = upload(cat, field="other")
-    assert ask(site, "/colorize/0", "POST", body, headers=headers)[0] == 400
-    assert ask(site, "/colorize/0", "POST", body[:60], headers=headers)[0] == 400
+    assert request(site, "/colorize/0", "POST", body, headers=headers)[0] == 400
+    assert request(site, "/colorize/0", "POST", body[:60], headers=headers)[0] == 400
     assert (
-        ask(site, "/colorize/0", "POST", body, headers={"Content-Type": "multipart/form-data"})[0]
+        request(site, "/colorize/0", "POST", body, headers={"Content-Type": "multipart/form-data"})[
+            0
+        ]
         == 400
     )
-    assert ask(site, "/colorize/0", "POST", cat, headers={"Content-Type": "image/png"})[0] == 415
-    assert ask(site, "/colorize/0")[0] == 405
+    assert (
+        request(site, "/colorize/0", "POST", cat, headers={"Content-Type": "image/png"})[0] == 415
+    )
+    assert request(site, "/colorize/0")[0] == 405
     two = body[:-9] + b"\r\n" + upload(cat)[0]
-    assert ask(site, "/colorize/0", "POST", two, headers=headers)[0] == 400
+    assert request(site, "/colorize/0", "POST", two, headers=headers)[0] == 400
 
 
-def test_the_doors_mistakes_are_one_line(site: Site, tmp_path: Path) -> None:
+def test_errors_of_the_command_are_one_line(site: Site, tmp_path: Path) -> None:
     small_run(tmp_path / "run")
     small_run(tmp_path / "a" / "run")
     run = ["--run", str(tmp_path / "run")]
-    with pytest.raises(UserError, match=f"cannot listen at 127.0.0.1:{site.port} .*another --port"):
+    with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{site.port} .*another --port"):
         main([*run, "--port", str(site.port)])
-    with pytest.raises(UserError, match=r"cannot listen at 203\.0\.113\.9"):
+    with pytest.raises(UserError, match=r"cannot listen on 203\.0\.113\.9"):
         main([*run, "--host", "203.0.113.9", "--port", "0"])
     with pytest.raises(UserError, match="is given twice"):
         main([*run, *run])
@@ -275,19 +280,19 @@ def test_the_doors_mistakes_are_one_line(site: Site, tmp_path: Path) -> None:
         main(["--run", str(tmp_path)])
 
 
-def test_the_door_says_where_it_is_and_ends_when_interrupted(tmp_path: Path) -> None:
+def test_the_server_prints_its_address_and_stops_when_interrupted(tmp_path: Path) -> None:
     small_run(tmp_path / "run")
     line = [sys.executable, "-m", "launch.serve", "--run", str(tmp_path / "run"), "--port", "0"]
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as door:
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert door.stdout
-            found = re.match(r"http://127\.0\.0\.1:(\d+)  ", door.stdout.readline())
+            assert server.stdout
+            found = re.match(r"http://127\.0\.0\.1:(\d+)  ", server.stdout.readline())
             assert found
-            assert ask(Site(int(found[1]), {}), "/")[0] == 200
-            door.send_signal(signal.SIGINT)
-            assert door.wait(30) == 0
+            assert request(Site(int(found[1]), {}), "/")[0] == 200
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
         finally:
-            door.kill()
+            server.kill()
 
 
 # In Chromium
@@ -298,7 +303,7 @@ def payload(name: str, data: bytes) -> FilePayload:
 
 
 def opened(page: Page, site: Site) -> Page:
-    page.goto(site.address)
+    page.goto(site.url)
     return page
 
 
@@ -309,24 +314,24 @@ def send(page: Page, name: str, data: bytes) -> None:
 def wait_for_results(page: Page, count: int) -> None:
     expect(page.locator("[aria-busy=false]")).to_have_count(
         count
-    )  # its policy forbids Playwright's polling scripts
+    )  # the page's policy forbids the scripts of `wait_for_function`
 
 
 def cut(page: Page) -> list[str]:
-    """How much of each grey picture is cut off at the right."""
+    """Return the clip path of each original image."""
     return page.eval_on_selector_all(".before", "all => all.map(one => one.style.clipPath)")
 
 
-def test_a_photograph_is_coloured_compared_and_downloaded(
+def test_a_photograph_is_colorized_compared_and_downloaded(
     page: Page, site: Site, tmp_path: Path
 ) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     opened(page, site)
     cat = photograph("chelsea")
     send(page, "my.cat.png", encode(cat))
     wait_for_results(page, 2)
-    assert page.inner_text("#status") == "my.cat.png is coloured. Move the slider to compare."
+    assert page.inner_text("#status") == "my.cat.png is colorized. Move the slider to compare."
     for number in range(4):
         expect(page.locator(".stage img").nth(number)).to_have_js_property("naturalWidth", 451)
     sizes = page.eval_on_selector_all(
@@ -337,11 +342,11 @@ def test_a_photograph_is_coloured_compared_and_downloaded(
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     assert page.input_value(".result:nth-child(1) input") == "60", (
-        "both networks' pictures are divided alike"
+        "all results are divided at the same position"
     )
     assert cut(page) == ["inset(0px 40% 0px 0px)"] * 2
     assert page.eval_on_selector(".before", "one => getComputedStyle(one).filter") == "grayscale(1)"
-    page.check(".own input")
+    page.check(".original input")
     assert page.eval_on_selector(".before", "one => getComputedStyle(one).filter") == "none"
     for number, (name, network) in enumerate(site.networks.items()):
         with page.expect_download() as started:
@@ -349,19 +354,20 @@ def test_a_photograph_is_coloured_compared_and_downloaded(
         assert started.value.suggested_filename == f"my.cat-{name}.png"
         started.value.save_as(tmp_path / name)
         assert np.array_equal(pixels((tmp_path / name).read_bytes()), network.colorize(cat))
-    assert {url.partition("?")[0] for url in asked if not url.startswith(("blob:", "data:"))} == {
-        site.address + path for path in ("", "page.css", "page.js", "colorize/0", "colorize/1")
-    }
+    assert {
+        url.partition("?")[0] for url in requested if not url.startswith(("blob:", "data:"))
+    } == {site.url + path for path in ("", "page.css", "page.js", "colorize/0", "colorize/1")}
 
 
-def test_photographs_are_dropped_several_at_once(page: Page, site: Site) -> None:
+def test_several_photographs_can_be_dropped_at_once(page: Page, site: Site) -> None:
     opened(page, site)
     script = """async address => {
         const transfer = new DataTransfer();
         for (const name of ["one.png", "two.png"]) {
             const canvas = new OffscreenCanvas(40, 30);
             canvas.getContext("2d").fillRect(5, 5, 20, 10);
-            transfer.items.add(new File([await canvas.convertToBlob()], name, { type: "image/png" }));
+            const blob = await canvas.convertToBlob();
+            transfer.items.add(new File([blob], name, { type: "image/png" }));
         }
         return transfer;
     }"""
@@ -373,7 +379,7 @@ def test_photographs_are_dropped_several_at_once(page: Page, site: Site) -> None
     assert page.locator(".photo h2").all_inner_texts() == ["two.png", "one.png"]
 
 
-def test_a_format_that_browsers_lack_is_shown_all_the_same(page: Page, site: Site) -> None:
+def test_an_image_format_without_browser_support_is_shown(page: Page, site: Site) -> None:
     opened(page, site)
     send(page, "scan.tif", encode(photograph("coffee")[::2, ::2], "TIFF"))
     wait_for_results(page, 2)
@@ -381,44 +387,42 @@ def test_a_format_that_browsers_lack_is_shown_all_the_same(page: Page, site: Sit
         expect(page.locator(".before").nth(number)).to_have_js_property("naturalWidth", 300)
 
 
-def test_refusals_are_polite_and_the_next_photograph_works(
-    page: Page, site: Site, complaints: list[str]
+def test_the_page_shows_rejections_and_accepts_the_next_photograph(
+    page: Page, site: Site, script_errors: list[str]
 ) -> None:
     opened(page, site)
     send(page, "broken.jpg", b"\xff\xd8\xff\xe0 no more")
     page.wait_for_selector("[role=alert]")
-    assert (
-        page.inner_text("[role=alert]")
-        == "This file is no picture that can be read here, or it is damaged."
-    )
+    assert page.inner_text("[role=alert]") == "This file is damaged or not a supported image."
     send(page, "large.png", bytes(3 << 20))
     expect(page.locator("[role=alert]")).to_have_count(2)
-    assert "larger than 2 MB" in page.locator("[role=alert]").first.inner_text()
-    assert len(complaints) == 1, "the large one was not even sent"
-    complaints.clear()  # browsers report every refusal
+    assert "The maximum is 2 MB" in page.locator("[role=alert]").first.inner_text()
+    assert len(script_errors) == 1, "the large file is not uploaded"
+    script_errors.clear()  # browsers report every rejected request
     send(page, "cat.png", encode(photograph("chelsea")))
     wait_for_results(page, 2)
 
 
-def test_a_hostile_name_is_only_text(page: Page, site: Site) -> None:
+def test_html_in_a_file_name_is_shown_as_text(page: Page, site: Site) -> None:
     opened(page, site)
     name = "<img src=x onerror=document.title='owned'>.png"
     send(page, name, encode(photograph("chelsea")))
     wait_for_results(page, 2)
     assert page.inner_text(".photo h2") == name
-    assert page.title() == "Colour a photograph – colortrain"
+    assert page.title() == "Colorize a photograph – colortrain"
     assert page.locator("h2 img").count() == 0
 
 
-def test_the_keyboard_alone_is_enough(page: Page, site: Site) -> None:
-    # Asked for before the page opens: `expect_file_chooser` does not wait until Chromium intercepts its dialogs, and
-    # headless Chromium cancels one that nobody intercepts.
+def test_the_page_works_with_the_keyboard_alone(page: Page, site: Site) -> None:
+    # A handler before the page opens: `expect_file_chooser` does not wait until
+    # Chromium intercepts its dialogs, and headless Chromium cancels a dialog that is
+    # not intercepted.
     page.on("filechooser", lambda _: None)
     opened(page, site)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "photo"
     outline = page.eval_on_selector("#drop", "one => getComputedStyle(one).outlineStyle")
-    assert outline == "solid", "one sees where one is"
+    assert outline == "solid", "the focus is visible"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files([payload("cat.png", encode(photograph("chelsea")))])
@@ -433,7 +437,7 @@ def test_the_keyboard_alone_is_enough(page: Page, site: Site) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_without_sideways_scrolling(page: Page, site: Site, scheme: Any) -> None:
+def test_a_phone_shows_it_without_horizontal_scrolling(page: Page, site: Site, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(PHONE)
     opened(page, site)
@@ -443,18 +447,18 @@ def test_a_phone_shows_it_without_sideways_scrolling(page: Page, site: Site, sch
     boxes = [page.locator(".stage").nth(number).bounding_box() for number in (0, 1)]
     assert boxes[0]
     assert boxes[1]
-    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"], "one below the other"
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, paper[4:-1].split(","))) > 600) == (scheme == "light")
+    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"], "results are below each other"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(","))) > 600) == (scheme == "light")
 
 
-def test_without_scripts_the_form_works(site: Site, browser: Any) -> None:
+def test_the_form_works_without_javascript(site: Site, browser: Any) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     opened(page, site)
     send(page, "cat.png", encode(photograph("chelsea")))
-    with page.expect_response("**/colorize/0") as answer:
+    with page.expect_response("**/colorize/0") as response:
         page.click("button")
-    assert answer.value.status == 200
-    assert answer.value.headers["content-type"] == "image/png"
+    assert response.value.status == 200
+    assert response.value.headers["content-type"] == "image/png"
     context.close()
