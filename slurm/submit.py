@@ -94,7 +94,7 @@ def check_training(words: Sequence[str], cluster: Cluster) -> Recipe:
     """Let launch.train check its words here, before anything is sent; the resolved recipe."""
     with contextlib.redirect_stdout(io.StringIO()):
         train.main([*words, "--dry-run"])
-    recipe = train.resolve(train.parser().parse_args(words))
+    recipe = train.resolve(train.make_parser().parse_args(words))
     check_divides(recipe.batch_size, cluster.world)
     return recipe
 

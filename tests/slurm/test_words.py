@@ -90,11 +90,11 @@ def test_commands_of_the_docs_run_as_they_stand() -> None:
     _, out = build_shards.build_words(
         build_shards.parser().parse_args(found["slurm.build_shards"]).build
     )
-    asked = train.parser().parse_args(
+    asked = train.make_parser().parse_args(
         submit.training_words(submit.parser().parse_args(found["slurm.submit"]))
     )
     assert asked.shards == [str(out)]
     assert train.resolve(asked).size == 32
     arguments, common = sweep.parser().parse_known_args(found["slurm.sweep"])
     points = sweep.grid_points(arguments.grid)
-    assert train.parser().parse_args(sweep.words_of(points[0], out, common)).set == list(points[0])
+    assert train.make_parser().parse_args(sweep.words_of(points[0], out, common)).set == list(points[0])
