@@ -10,7 +10,7 @@ from colortrain.distributed.compute import ComputeConfig
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for how steps are computed, such as --accumulate."""
     group = parser.add_argument_group(
-        "compute options", "change speed and memory; results only by rounding errors"
+        "compute options", "affect speed and memory; results change by rounding errors only"
     )
     group.add_argument(
         "--accumulate",

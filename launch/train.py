@@ -74,10 +74,17 @@ def make_parser() -> argparse.ArgumentParser:
         _EXAMPLE,
     )
     parser.add_argument(
-        "--recipe", required=True, help="the name of a recipe, or the path of a recipe.json"
+        "--recipe",
+        required=True,
+        metavar="NAME",
+        help="the name of a recipe, or the path of a recipe.json",
     )
     parser.add_argument(
-        "--run", required=True, type=Path, help="run folder: created, or resumed if it exists"
+        "--run",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="run folder: created, or resumed if it exists",
     )
     _add_data_arguments(parser)
     _add_recipe_arguments(parser)
@@ -144,8 +151,8 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a field of the recipe, for example critic_adam.lr=5e-5; repeatable",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--images", type=int, help="length of training as a number of images")
-    length.add_argument("--epochs", type=float, help="length of training in epochs")
+    length.add_argument("--images", type=int, metavar="N", help="length of training in images")
+    length.add_argument("--epochs", type=float, metavar="X", help="length of training in epochs")
     parser.add_argument(
         "--init-from", type=Path, metavar="RUN", help="initialise with the weights of another run"
     )
