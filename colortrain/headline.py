@@ -13,7 +13,7 @@ from colortrain.metrics.registry import metric_named
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One reported number, under the name of the metric in `colortrain.metrics.registry`."""
+    """One reported number; `metric` is a name in `colortrain.metrics.registry`."""
 
     metric: str
     value: float

@@ -15,6 +15,7 @@ HEAD = (
     "median colour",
     "truth",
 )
+LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # of the versions, in all tables
 
 
 def table_rows(scores: Scores) -> list[list[str]]:

@@ -45,7 +45,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def headline_of(recipe: Recipe) -> Headline:
-    """Return what the paper reports; also for a recipe saved before recipes had this field."""
+    """Return what the paper reports, also for a recipe saved without this field."""
     if recipe.headline != Headline() or recipe.name not in RECIPES:
         return recipe.headline
     return RECIPES[recipe.name]().headline

@@ -152,8 +152,8 @@ class Trainer:
     def train(self) -> bool:
         """Train to the recipe's length; return whether the run was finished.
 
-        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and the
-        result is False. A checkpoint is saved in both cases.
+        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
+        the result is False. A checkpoint is saved in both cases.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()

@@ -42,7 +42,7 @@ _NO_CREDENTIALS = (
     "DefaultCredentialsError",
     "ProfileNotFound",
 )
-# A few attempts are enough to distinguish a faulty proxy from a wrong file on the server.
+# A few attempts distinguish a faulty proxy from a wrong file on the server.
 _MISMATCH_TRIES = 3
 _BLOCK_BYTES = 8 << 20
 

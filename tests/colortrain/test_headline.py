@@ -1,4 +1,4 @@
-"""What papers report: under the names of our metrics, in one line, and no part of what a run computes."""
+"""What papers report: by the names of our metrics, and no part of a run's digest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_one_line_has_source_figures_and_note() -> None:
 
 
 def test_runs_of_recipes_saved_without_it_are_the_same_runs() -> None:
-    """recipe.json of an older version: the same digest, no difference, the headline by name."""
+    """A recipe.json without the field has the same digest and the same headline."""
     recipe = get_recipe("nazeri_gan")
     plain = to_plain(recipe)
     assert plain.pop("headline")["source"] == "table 1"

@@ -123,7 +123,8 @@ def test_truncated_shard_gives_a_one_line_error_in_every_command(
         assert run(*argv) == 2
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith(
-            f"colortrain shards: error: {out}/000003.tar has {length} bytes instead of 10240: restore it"
+            f"colortrain shards: error: {out}/000003.tar has {length} bytes "
+            "instead of 10240: restore it"
         )
 
 
