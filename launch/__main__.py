@@ -29,7 +29,7 @@ _EXAMPLE = f"""\
 
 
 def usage() -> str:
-    """Return the text of `colortrain --help`: all commands in groups, with a phrase each."""
+    """Return the text of `colortrain --help`: all commands in groups."""
     width = max(map(len, COMMANDS))
     lines = [_HEAD]
     for group, commands in COMMAND_GROUPS.items():

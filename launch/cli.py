@@ -1,4 +1,4 @@
-"""The list of commands, the argument parser that they share, and types of its options."""
+"""The list of commands, their common argument parser, and types of options."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The argument parser of one command: mistakes are a `UserError`, help ends with an example.
+    """An argument parser that raises UserError and whose help ends with an example.
 
-    `program` is the command's name ("train") or its module ("launch.train"); help shows both as
-    `colortrain train`.
+    `program` is the command's name ("train") or its module ("launch.train"); help shows
+    both as `colortrain train`.
     """
 
     def __init__(self, program: str, description: str, example: str) -> None:

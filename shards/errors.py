@@ -108,8 +108,9 @@ def command_name(program: str) -> str:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    Messages start with `command_name(program)`. A user's error is printed as one line on standard error and returns 2; a bug prints
-    its traceback and returns 70; Ctrl-C returns 130.
+    Messages start with `command_name(program)`. A user's error is printed as one line
+    on standard error and returns 2; a bug prints its traceback and returns 70; Ctrl-C
+    returns 130.
     """
     name = command_name(program)
     try:

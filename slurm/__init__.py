@@ -1,1 +1,1 @@
-"""The doors on a cluster: jobs and arrays through SLURM, and a SLURM of one's own to try them on."""
+"""Commands for SLURM clusters: jobs, job arrays, and a local development cluster."""

@@ -1,4 +1,4 @@
-"""A site's facts as submitit's parameters, and through them as an sbatch script."""
+"""Translate a site file to submitit's parameters and to an sbatch script."""
 
 from __future__ import annotations
 
@@ -16,136 +16,166 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from shards.errors import UserError
 from slurm.cluster import Cluster
-from slurm.code import Code
+from slurm.code import CodeSnapshot
 
-_PASSED = ("partition", "account", "qos", "constraint")
-_OUTER = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")  # of a job that submits a job
-_FOR_EVER = 1_000_000  # of submitit's requeues after time-outs: whether a start was fruitless is judged by its steps
+_PASSED_ON = ("partition", "account", "qos", "constraint")
+_JOB_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
+# submitit's limit on requeues after time-outs; ours counts starts that saved no step
+_UNLIMITED = 1_000_000
 
 
-def parameters(
-    cluster: Cluster, code: Code, *, name: str, comment: str, again: str, runs: Sequence[Path] = ()
+def job_parameters(
+    cluster: Cluster,
+    code: CodeSnapshot,
+    *,
+    name: str,
+    comment: str,
+    resume_command: str,
+    runs: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """What submitit is told; `again` is the command with which a person goes on, if SLURM refuses a requeue.
+    """Return submitit's parameters for a job.
 
-    `runs` are the run folders, one for each element of an array: a failed start that saved a step there is tried again.
+    `resume_command` is printed for the user where SLURM refuses a requeue. `runs` are
+    the run folders, one per array task: a failed start is repeated until `max_restarts`
+    consecutive ones have saved no step there.
     """
-    found: dict[str, Any] = {
-        field: getattr(cluster, field) for field in _PASSED if getattr(cluster, field)
+    parameters: dict[str, Any] = {
+        field: getattr(cluster, field) for field in _PASSED_ON if getattr(cluster, field)
     }
-    found |= {
+    parameters |= {
         "job_name": name,
         "comment": comment,
         "time": cluster.minutes,
         "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.tasks,
+        "ntasks_per_node": cluster.tasks_per_node,
         "cpus_per_task": cluster.cpus,
         "signal_delay_s": cluster.warning,
         "setup": _setup(cluster, code, runs),
-        "teardown": _teardown(cluster, again),
-        "srun_args": _srun_words(cluster, code),
-        "additional_parameters": _options(cluster),
+        "teardown": _teardown(cluster, resume_command),
+        "srun_args": _srun_options(cluster, code),
+        "additional_parameters": _sbatch_options(cluster),
     }
     if cluster.gpus:
-        found["gpus_per_node"] = cluster.gpus
+        parameters["gpus_per_node"] = cluster.gpus
     if cluster.memory:
-        found["mem"] = f"{round(cluster.memory * 1024)}M"
-    return found
+        parameters["mem"] = f"{round(cluster.memory * 1024)}M"
+    return parameters
 
 
-def _setup(cluster: Cluster, code: Code, runs: Sequence[Path]) -> list[str]:
-    notes = f"{code.folder.parent}/starts-"
+def _setup(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
+    starts = f"{code.folder.parent}/starts-"
     return [
         *cluster.setup,
-        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",  # srun of SLURM 22.05 and 23.02 does not look at sbatch's
+        # srun of SLURM 22.05 and 23.02 ignores the --cpus-per-task of sbatch
+        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",
         "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}",
         f"export PYTHONPATH={shlex.quote(str(code.folder))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"runs=({shlex.join(map(str, runs))})",
         "run=${runs[${SLURM_ARRAY_TASK_ID:-0}]}",
-        f'notes={shlex.quote(notes)}"$SLURM_JOB_ID"',
+        f'starts={shlex.quote(starts)}"$SLURM_JOB_ID"',
         f". {shlex.quote(str(code.folder / 'slurm' / 'requeue.sh'))}",
-        'note_start "$run" "$notes"',
+        'record_start "$run" "$starts"',
     ]
 
 
-def _teardown(cluster: Cluster, again: str) -> list[str]:
-    """Send the job back to the queue, if that is what it needs: the rules are in requeue.sh."""
+def _teardown(cluster: Cluster, resume_command: str) -> list[str]:
+    """Return the lines that requeue the job, by the rules in requeue.sh."""
     return [
         "status=$?",
-        f'requeue "$status" "$run" "$notes" {cluster.max_restarts} {shlex.quote(again)}',
+        f'requeue "$status" "$run" "$starts" {cluster.max_restarts} {shlex.quote(resume_command)}',
     ]
 
 
-def _srun_words(cluster: Cluster, code: Code) -> list[str]:
-    """A dead process ends the job, or the others would wait for it; --chdir keeps `python -m` off other code."""
-    words = ["--kill-on-bad-exit=1", f"--chdir={code.folder}"]
+def _srun_options(cluster: Cluster, code: CodeSnapshot) -> list[str]:
+    """Return the options of srun.
+
+    A failed process ends the job, because the others would wait for it; --chdir makes
+    `python -m` import the snapshot's code.
+    """
+    options = ["--kill-on-bad-exit=1", f"--chdir={code.folder}"]
     if cluster.container:
-        mounts = ",".join([*cluster.container.mounts])
-        words.append(f"--container-image={cluster.container.image}")
-        words += [f"--container-mounts={mounts}"] if mounts else []
-        words += [f"--container-workdir={code.folder}", *cluster.container.options]
-    return words
+        mounts = ",".join(cluster.container.mounts)
+        options.append(f"--container-image={cluster.container.image}")
+        options += [f"--container-mounts={mounts}"] if mounts else []
+        options += [f"--container-workdir={code.folder}", *cluster.container.options]
+    return options
 
 
-def _options(cluster: Cluster) -> dict[str, Any]:
+def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
     pairs = [option.removeprefix("--").partition("=") for option in cluster.options]
-    found: dict[str, Any] = {name: value if equals else True for name, equals, value in pairs}
-    return found if "no-requeue" in found else {"requeue": True, **found}
+    options: dict[str, Any] = {name: value if equals else True for name, equals, value in pairs}
+    return options if "no-requeue" in options else {"requeue": True, **options}
 
 
 def _python(cluster: Cluster) -> str:
-    """The interpreter, deaf to what would end it before it has handlers; SLURM itself requeues what it then evicts."""
+    """Return the command of the interpreter.
+
+    It ignores USR2 and TERM until the trainer installs its handlers; a job that is
+    evicted before that is requeued by SLURM itself.
+    """
     python = cluster.python or shlex.quote(sys.executable)
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""
 
 
-def text(cluster: Cluster, folder: Path, told: dict[str, Any], count: int | None = None) -> str:
-    """The sbatch script that `submit` would send; `count` elements of an array."""
-    limits: dict[str, Any] = (
-        {} if count is None else {"map_count": count, "array_parallelism": cluster.parallel}
+def script_text(
+    cluster: Cluster, folder: Path, parameters: dict[str, Any], array_size: int | None = None
+) -> str:
+    """Return the sbatch script that `submit` would send.
+
+    It is that of a job array if `array_size` is given.
+    """
+    array: dict[str, Any] = (
+        {}
+        if array_size is None
+        else {"map_count": array_size, "array_parallelism": cluster.parallel}
     )
     command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    script: str = _make_sbatch_string(command, folder, **told, **limits)
+    script: str = _make_sbatch_string(command, folder, **parameters, **array)
     return script
 
 
 def submit(
-    cluster: Cluster, folder: Path, told: dict[str, Any], calls: Sequence[Callable[[], Any]]
+    cluster: Cluster, folder: Path, parameters: dict[str, Any], calls: Sequence[Callable[[], Any]]
 ) -> list[str]:
-    """Send one job, or an array of several calls; the numbers. Raises `UserError` with what sbatch says."""
+    """Submit one job, or an array for several calls, and return the job ids.
+
+    Raises UserError with the message of sbatch if it refuses the job.
+    """
     with _outside_of_any_job():
         try:
             executor = submitit.SlurmExecutor(
-                folder, max_num_timeout=_FOR_EVER, python=_python(cluster)
+                folder, max_num_timeout=_UNLIMITED, python=_python(cluster)
             )
-            executor.update_parameters(**told)
+            executor.update_parameters(**parameters)
             if len(calls) == 1:
                 return [str(executor.submit(calls[0]).job_id)]
             executor.update_parameters(array_parallelism=cluster.parallel)
             with executor.batch():
                 jobs = [executor.submit(call) for call in calls]
-        except RuntimeError as error:  # submitit: no srun here
-            raise UserError(_first_lines(error)) from None
+        except RuntimeError as error:  # raised by submitit where there is no srun
+            raise UserError(_on_one_line(error)) from None
         except subprocess.CalledProcessError as error:
             raise UserError(
-                f"sbatch refused the job: {_first_lines(error.stderr or error.output)}"
+                f"sbatch refused the job: {_on_one_line(error.stderr or error.output)}"
             ) from None
     return [str(job.job_id) for job in jobs]
 
 
-def _first_lines(error: object) -> str:
-    words = error.decode() if isinstance(error, bytes) else str(error)
-    return " ".join(line.strip() for line in words.splitlines() if line.strip())[:500]
+def _on_one_line(error: object) -> str:
+    text = error.decode() if isinstance(error, bytes) else str(error)
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())[:500]
 
 
 @contextmanager
 def _outside_of_any_job() -> Iterator[None]:
-    """An outer job's variables would be taken for options of the new one."""
-    outer = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_OUTER)}
-    kept = {
-        name: outer[name] for name in outer if name in ("SLURM_CONF",)
-    }  # which cluster, not which job
-    os.environ.update(kept)
+    """Hide an outer job's variables, which sbatch would take for options of the new
+    job.
+    """
+    outer = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_JOB_PREFIXES)
+    }
+    if "SLURM_CONF" in outer:  # names the cluster, not a job
+        os.environ["SLURM_CONF"] = outer["SLURM_CONF"]
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""Pack photographs on many nodes: a job array, one part an element, then one job that merges and verifies.
+"""Build shards on many nodes: a job array with one part per task, then a merging job.
 
-python -m slurm.build_shards --cluster site.toml --parts 16 -- PHOTOS photos-256 --size 256
+colortrain build_shards --cluster site.toml --parts 16 -- photos photos-256 --size 256
 """
 
 from __future__ import annotations
@@ -14,111 +14,144 @@ from pathlib import Path
 from typing import Any
 
 from launch.cli import CommandParser, at_least_one
-from shards.__main__ import make_parser as shards_parser
+from shards.__main__ import make_parser as make_shards_parser
 from shards.errors import UserError, run_command
 from slurm import batch, queue
-from slurm.cluster import Cluster, check_against_site, here, load_cluster
-from slurm.code import ROOT, Code, digest_of, snapshot
-from slurm.jobs import Place, Shards
+from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
+from slurm.jobs import JobContext, ShardsJob
 
 _EXAMPLE = """\
-After -- stand the words of `python -m shards build`; OUT lies where all nodes see it. The bytes are those of one plain
-build; the same command goes on where an earlier one stopped. Logs are in OUT-slurm. Of the site file, nodes, gpus and
-processes are not asked for: a part is one process on `cpus` CPUs. example:
-  python -m slurm.build_shards --cluster site.toml --parts 16 -- photos photos-256 --size 256 --splits train=.95,val=.05
+The arguments after -- are those of `colortrain shards build`; OUT must be on a file system
+that all nodes share. The result has the same bytes as a build on one machine, and the same
+command resumes where an earlier one stopped. The second job merges the parts and verifies the
+shard set. Logs are in OUT-slurm. nodes, gpus and processes of the site file are ignored: each
+part is one process on `cpus` CPUs.
+
+example:
+  colortrain build_shards --cluster site.toml --parts 16 -- \\
+    photos photos-256 --size 256 --splits train=0.95,val=0.05
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("slurm.build_shards", "Pack photographs on many nodes.", _EXAMPLE)
-    words.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    parser = CommandParser("slurm.build_shards", "Build shards on many nodes.", _EXAMPLE)
+    parser.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
     )
-    words.add_argument(
-        "--parts", required=True, type=at_least_one, metavar="N", help="elements of the array"
+    parser.add_argument(
+        "--parts",
+        required=True,
+        type=at_least_one,
+        metavar="N",
+        help="number of parts, each an array task",
     )
-    words.add_argument(
-        "--dry-run", action="store_true", help="print both sbatch scripts, send nothing"
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print both sbatch scripts, but do not submit"
     )
-    words.add_argument(
-        "--wait", action="store_true", help="come back when all is over; 0 if it completed, else 1"
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="return when all jobs have ended, with status 0 if they completed, else 1",
     )
-    words.add_argument(
-        "build", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of python -m shards build"
+    parser.add_argument(
+        "build",
+        nargs=argparse.REMAINDER,
+        metavar="-- ARGS",
+        help="arguments of `colortrain shards build`",
     )
-    return words
+    return parser
 
 
-def build_words(given: Sequence[str]) -> tuple[list[str], Path]:
-    """The words of `shards build`, checked by its own parser, and its OUT."""
-    words = [word for number, word in enumerate(given) if (number, word) != (0, "--")]
-    asked = shards_parser().parse_args(["build", *words])
-    if asked.part is not None:
-        raise UserError("--part after --: leave it out, and give the number of parts as --parts")
-    return words, asked.out
+def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
+    """Return the arguments of `shards build`, checked by its own parser, and its OUT.
+
+    Raises UserError if they are invalid or contain --part.
+    """
+    argv = list(args.build)
+    if argv[:1] == ["--"]:
+        del argv[0]
+    build_args = make_shards_parser().parse_args(["build", *argv])
+    if build_args.part is not None:
+        raise UserError("--part after --: remove it, and give the number of parts as --parts")
+    return argv, build_args.out
 
 
-def told(cluster: Cluster, code: Code, name: str, again: str, **more: Any) -> dict[str, Any]:
-    """submitit's parameters of one process of packing."""
-    found = batch.parameters(cluster, code, name=name, comment="", again=again)
-    del found["comment"]
-    # or the merge would wait for ever for a part that failed
-    found["additional_parameters"] |= {"kill-on-invalid-dep": "yes"}
-    return {**found, **more}
+def job_parameters(
+    cluster: Cluster, code: CodeSnapshot, name: str, resume_command: str, **more: Any
+) -> dict[str, Any]:
+    """Return submitit's parameters for one process of a build."""
+    parameters = batch.job_parameters(
+        cluster, code, name=name, comment="", resume_command=resume_command
+    )
+    del parameters["comment"]
+    # otherwise the merge would wait forever for a part that has failed
+    parameters["additional_parameters"] |= {"kill-on-invalid-dep": "yes"}
+    return {**parameters, **more}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the array and the job after it; returns the exit status."""
+    """Submit the array and the merging job, and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(argv)
-    again = shlex.join(["python", "-m", "slurm.build_shards", *argv])
-    cluster = dataclasses.replace(load_cluster(arguments.cluster), nodes=1, gpus=0, processes=1)
-    words, out = build_words(arguments.build)
-    if here() or not arguments.dry_run:
+    args = make_parser().parse_args(argv)
+    resume_command = shlex.join(["colortrain", "build_shards", *argv])
+    cluster = dataclasses.replace(load_cluster(args.cluster), nodes=1, gpus=0, processes=1)
+    shards_argv, out = build_argv(args)
+    if slurm_available() or not args.dry_run:
         check_against_site(cluster)
-    logs = logs_of(out)
-    if arguments.dry_run:
-        code = Code(logs / f"code-{digest_of(ROOT)}", digest_of(ROOT))
-        print(batch.text(cluster, logs, told(cluster, code, "pack", again), arguments.parts))
-        print(
-            batch.text(
-                cluster, logs, told(cluster, code, "merge", again, dependency="afterok:ARRAY")
-            )
-        )
+    if args.dry_run:
+        print_scripts(cluster, log_folder(out), args.parts, resume_command)
         return 0
-    return send(arguments, cluster, words, out, again)
+    return submit(args, cluster, shards_argv, out, resume_command)
 
 
-def logs_of(out: Path) -> Path:
-    """Where the jobs' files go: beside the shard set, which holds nothing but itself."""
+def print_scripts(cluster: Cluster, logs: Path, parts: int, resume_command: str) -> None:
+    """Print the sbatch scripts of both jobs."""
+    code = planned_snapshot(logs)
+    array = job_parameters(cluster, code, "pack", resume_command)
+    merge = job_parameters(cluster, code, "merge", resume_command, dependency="afterok:ARRAY")
+    print(batch.script_text(cluster, logs, array, parts))
+    print(batch.script_text(cluster, logs, merge))
+
+
+def log_folder(out: Path) -> Path:
+    """Return the folder of the jobs' files, next to the shard set."""
     return Path(f"{out.resolve()}-slurm")
 
 
-def send(
-    arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], out: Path, again: str
+def submit(
+    args: argparse.Namespace,
+    cluster: Cluster,
+    argv: Sequence[str],
+    out: Path,
+    resume_command: str,
 ) -> int:
-    """Submit both; with --wait, come back at the end of the second."""
-    logs = logs_of(out)
+    """Submit both jobs, wait for the second one with --wait, and return the status.
+
+    `argv` are the arguments of `shards build`.
+    """
+    logs = log_folder(out)
     logs.mkdir(parents=True, exist_ok=True)
-    place = Place(Path.cwd(), snapshot(logs), cluster.scratch)
+    context = JobContext(Path.cwd(), take_snapshot(logs), cluster.scratch)
     workers = ("--workers", str(cluster.cpus))
-    parts = [f"{number}/{arguments.parts}" for number in range(1, arguments.parts + 1)]
-    # the user's own --workers comes after ours, and the last one counts
-    packing = [Shards((("build", *workers, *words, "--part", part),), place) for part in parts]
-    merging = Shards((("merge", str(out), *workers), ("verify", str(out))), place)
-    numbers = batch.submit(cluster, logs, told(cluster, place.code, "pack", again), packing)
-    after = f"afterok:{numbers[0].split('_')[0]}"
-    (last,) = batch.submit(
-        cluster, logs, told(cluster, place.code, "merge", again, dependency=after), [merging]
+    parts = [f"{number}/{args.parts}" for number in range(1, args.parts + 1)]
+    # a --workers of the user's own comes after ours, and argparse takes the last one
+    builds = [ShardsJob((("build", *workers, *argv, "--part", part),), context) for part in parts]
+    merge = ShardsJob((("merge", str(out), *workers), ("verify", str(out))), context)
+    array = job_parameters(cluster, context.code, "pack", resume_command)
+    array_id = batch.submit(cluster, logs, array, builds)[0].split("_")[0]
+    dependent = job_parameters(
+        cluster, context.code, "merge", resume_command, dependency=f"afterok:{array_id}"
     )
+    (merge_id,) = batch.submit(cluster, logs, dependent, [merge])
     print(
-        f"job {numbers[0].split('_')[0]}: {arguments.parts} parts; then job {last}: merge, verify. Logs: {logs}"
+        f"job {array_id}: {args.parts} parts; then job {merge_id}: merge and verify. Logs: {logs}"
     )
-    if not arguments.wait:
+    if not args.wait:
         return 0
-    state = queue.wait([last])[last].state
-    print(f"job {last} {state.lower()}")
+    state = queue.wait([merge_id])[merge_id].state
+    print(f"job {merge_id} {state.lower()}")
     return 0 if state == "COMPLETED" else 1
 
 

@@ -1,4 +1,4 @@
-"""What a site's cluster is like, from a TOML file, checked before submitting."""
+"""The site file: a TOML description of a cluster, and its checks against SLURM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """An image for Pyxis' options of srun; a mount is "outside:inside"."""
+    """A container image for the Pyxis options of srun.
+
+    A mount is "outside:inside".
+    """
 
     image: str
     mounts: tuple[str, ...] = ()
@@ -32,13 +35,17 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """How a job of this site is asked for. Empty words and zeros are left to the site's own defaults.
+    """The resources that each job requests.
 
-    There is one process a GPU; without GPUs, `processes` a node with `cpus` each. `memory` is GB a node, `warning` the
-    seconds between the signal to save and the time limit, `parallel` the elements of an array that run at a time,
-    `max_restarts` the starts in a row that may end without having saved a step: the last of them ends the job.
-    `setup` are shell lines before the processes start, `scratch` a folder of each node that becomes TMPDIR, `options`
-    more words for sbatch ("--reservation=maintenance").
+    Empty strings and zeros mean the site's defaults.
+
+    One process is started per GPU, or `processes` per node where `gpus` is 0. `gpus`
+    and `memory` (GB) are per node, `cpus` per process. `warning` is the number of
+    seconds between the signal to save and the time limit, `parallel` the number of
+    array tasks that run at the same time. `max_restarts` consecutive starts that save
+    no step end the job. `setup` holds shell lines that run before the processes start,
+    `scratch` is a folder on each node that becomes TMPDIR, and `options` are further
+    options of sbatch ("--reservation=maintenance").
     """
 
     partition: str = ""
@@ -61,50 +68,60 @@ class Cluster:
     container: Container | None = None
 
     @property
-    def tasks(self) -> int:
-        """Processes of a node."""
+    def tasks_per_node(self) -> int:
+        """Processes per node."""
         return self.gpus or self.processes
 
     @property
-    def world(self) -> int:
-        """Processes of all nodes."""
-        return self.nodes * self.tasks
+    def world_size(self) -> int:
+        """Processes on all nodes."""
+        return self.nodes * self.tasks_per_node
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Read a site's file; raises `UserError` naming what does not fit."""
+    """Read and check a site file.
+
+    Raises UserError if the file is missing or is not TOML, or if a field is unknown or
+    has an invalid value.
+    """
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"no site file {path}; write one after an example in {EXAMPLES}") from None
+        raise UserError(
+            f"there is no site file {path}; copy and edit one of the examples in {EXAMPLES}"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
+        raise UserError(f"{path} is not valid TOML: {error}") from None
     cluster: Cluster = from_plain(Cluster, document, str(path))
-    _check_numbers(cluster, str(path))
+    _check_values(cluster, str(path))
     return cluster
 
 
-def _check_numbers(cluster: Cluster, where: str) -> None:
+def _check_values(cluster: Cluster, where: str) -> None:
     for name in ("nodes", "processes", "cpus", "minutes", "parallel", "max_restarts"):
         if getattr(cluster, name) < 1:
-            raise UserError(f"{where}: {name} = {getattr(cluster, name)}: needs at least 1")
+            raise UserError(f"{where}: {name} = {getattr(cluster, name)}: must be at least 1")
     for name in ("gpus", "memory", "warning"):
         if getattr(cluster, name) < 0:
-            raise UserError(f"{where}: {name} = {getattr(cluster, name)}: needs at least 0")
+            raise UserError(f"{where}: {name} = {getattr(cluster, name)}: must be at least 0")
     if cluster.warning >= 60 * cluster.minutes:
         raise UserError(
-            f"{where}: warning = {cluster.warning} s is not shorter than minutes = {cluster.minutes}"
+            f"{where}: warning = {cluster.warning} s must be shorter than "
+            f"minutes = {cluster.minutes}"
         )
     for option in cluster.options:
         if not option.startswith("--"):
             raise UserError(
-                f"{where}: options: {option!r} is no option of sbatch, write it as --name=value"
+                f"{where}: options: {option!r} is not an option of sbatch, write it as --name=value"
             )
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What sinfo says of a partition; `minutes` is None where jobs may run for ever. Largest values of its nodes."""
+    """A partition as sinfo describes it, with the largest values among its nodes.
+
+    `minutes` is None where the partition has no time limit.
+    """
 
     name: str
     default: bool
@@ -116,69 +133,77 @@ class Partition:
     minutes: int | None
 
 
-def ask(*words: str) -> str:
-    """What a command of SLURM prints; raises `UserError` if it fails."""
+def run_slurm(*command: str) -> str:
+    """Run a SLURM command and return its standard output.
+
+    Raises UserError if it is not installed, fails, or does not respond within 60 s.
+    """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
-        raise UserError(f"no SLURM here ({words[0]} not found): run this on a login node") from None
+        raise UserError(
+            f"SLURM is not available here ({command[0]} not found): run this on a login node"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"SLURM does not answer ({words[0]}, 60 s): try again later") from None
+        raise UserError(
+            f"SLURM does not respond ({command[0]} timed out after 60 s): try again later"
+        ) from None
     if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2]
-        raise UserError(said or f"{words[0]} failed with status {done.returncode}")
+        message = done.stderr.strip().rpartition("\n")[2]
+        raise UserError(message or f"{command[0]} failed with status {done.returncode}")
     return done.stdout
 
 
-def here() -> bool:
-    """Whether SLURM's commands are on the PATH."""
+def slurm_available() -> bool:
+    """Return whether SLURM's commands are on the PATH."""
     return shutil.which("sinfo") is not None
 
 
-def partitions() -> dict[str, Partition]:
-    """All partitions by name; raises `UserError` where there is no SLURM."""
-    found: dict[str, Partition] = {}
-    for line in ask("sinfo", "-h", "-o", "%R|%P|%D|%c|%m|%G|%f|%l").splitlines():
-        one = _partition(line)
-        other = found.get(one.name)
-        found[one.name] = _joined(one, other) if other else one
-    return found
+def query_partitions() -> dict[str, Partition]:
+    """Return all partitions by name. Raises UserError where SLURM is not available."""
+    partitions: dict[str, Partition] = {}
+    for line in run_slurm("sinfo", "-h", "-o", "%R|%P|%D|%c|%m|%G|%f|%l").splitlines():
+        partition = _parse_partition(line)
+        known = partitions.get(partition.name)
+        partitions[partition.name] = _merge(partition, known) if known else partition
+    return partitions
 
 
-def _partition(line: str) -> Partition:
+def _parse_partition(line: str) -> Partition:
     name, starred, nodes, cpus, megabytes, gres, features, limit = line.split("|")
     counts = [int(count) for count in re.findall(r"\bgpu(?::[\w.-]+)??:(\d+)", gres)]
     return Partition(
         name=name,
         default=starred.endswith("*"),
         nodes=int(nodes),
-        cpus=_number(cpus),
-        megabytes=_number(megabytes),
+        cpus=_parse_count(cpus),
+        megabytes=_parse_count(megabytes),
         gpus=sum(counts),
         features=frozenset(features.split(",")) - {"(null)"},
-        minutes=_minutes(limit),
+        minutes=_parse_minutes(limit),
     )
 
 
-def _joined(one: Partition, other: Partition) -> Partition:
+def _merge(first: Partition, second: Partition) -> Partition:
+    """Combine two lines of sinfo about one partition (its nodes are not all alike)."""
     return Partition(
-        name=one.name,
-        default=one.default,
-        nodes=one.nodes + other.nodes,
-        cpus=max(one.cpus, other.cpus),
-        megabytes=max(one.megabytes, other.megabytes),
-        gpus=max(one.gpus, other.gpus),
-        features=one.features | other.features,
-        minutes=one.minutes,
+        name=first.name,
+        default=first.default,
+        nodes=first.nodes + second.nodes,
+        cpus=max(first.cpus, second.cpus),
+        megabytes=max(first.megabytes, second.megabytes),
+        gpus=max(first.gpus, second.gpus),
+        features=first.features | second.features,
+        minutes=first.minutes,
     )
 
 
-def _number(text: str) -> int:
-    return int(text.rstrip("+"))  # "64+" where nodes differ
+def _parse_count(text: str) -> int:
+    return int(text.rstrip("+"))  # sinfo prints "64+" where nodes differ
 
 
-def _minutes(text: str) -> int | None:
-    """Of sinfo's [days-]hours:minutes:seconds, "infinite" or "n/a"."""
+def _parse_minutes(text: str) -> int | None:
+    """Parse sinfo's [days-]hours:minutes:seconds; None for "infinite" and "n/a"."""
     days, _, rest = text.rpartition("-")
     parts = rest.split(":")
     if not all(part.isdigit() for part in parts):
@@ -188,42 +213,46 @@ def _minutes(text: str) -> int | None:
 
 
 def check_against_site(cluster: Cluster) -> None:
-    """Raise `UserError` if this SLURM has not what the file asks for; errors list what it has."""
-    found = partitions()
-    default = next((name for name, partition in found.items() if partition.default), "")
+    """Check that this SLURM has the resources that the site file requests.
+
+    Raises UserError, listing what is available, if it does not.
+    """
+    partitions = query_partitions()
+    default = next((name for name, partition in partitions.items() if partition.default), "")
     name = cluster.partition or default
-    if name not in found:
-        raise unknown("partition", name, found)
-    _check_size(cluster, found[name])
+    if name not in partitions:
+        raise unknown("partition", name, partitions)
+    _check_size(cluster, partitions[name])
     for feature in re.findall(r"[A-Za-z_][\w.-]*", cluster.constraint):
-        if feature not in found[name].features:
-            raise unknown(f"constraint of partition {name}", feature, found[name].features)
-    _check_names(cluster)
+        if feature not in partitions[name].features:
+            raise unknown(f"constraint of partition {name}", feature, partitions[name].features)
+    _check_accounting(cluster)
 
 
 def _check_size(cluster: Cluster, partition: Partition) -> None:
-    asked = {
+    limits = {
         "nodes": (cluster.nodes, partition.nodes, "nodes"),
-        "gpus": (cluster.gpus, partition.gpus, "GPUs a node"),
-        "cpus": (cluster.cpus * cluster.tasks, partition.cpus, "CPUs a node"),
-        "memory": (cluster.memory * 1024, partition.megabytes, "MB a node"),
+        "gpus": (cluster.gpus, partition.gpus, "GPUs per node"),
+        "cpus": (cluster.cpus * cluster.tasks_per_node, partition.cpus, "CPUs per node"),
+        "memory": (cluster.memory * 1024, partition.megabytes, "MB per node"),
         "minutes": (cluster.minutes, partition.minutes, "minutes"),
     }
-    for field, (wanted, most, unit) in asked.items():
-        if most is not None and wanted > most:
+    for field, (requested, limit, unit) in limits.items():
+        if limit is not None and requested > limit:
             raise UserError(
-                f"{field}: partition {partition.name} has {most} {unit}, the site file asks for {wanted:g}"
+                f"{field}: partition {partition.name} has {limit} {unit}, "
+                f"the site file requests {requested:g}"
             )
 
 
-def _check_names(cluster: Cluster) -> None:
-    """Account and quality of service, where there is accounting to ask."""
-    kinds = {
+def _check_accounting(cluster: Cluster) -> None:
+    """Check the account and the quality of service where SLURM keeps accounting."""
+    queries = {
         "account": (cluster.account, ("assoc", f"user={getpass.getuser()}", "format=account")),
         "qos": (cluster.qos, ("qos", "format=name")),
     }
-    for kind, (name, words) in kinds.items():
+    for kind, (name, query) in queries.items():
         if name and shutil.which("sacctmgr"):
-            valid = set(ask("sacctmgr", "-nP", "show", *words).split())
+            valid = set(run_slurm("sacctmgr", "-nP", "show", *query).split())
             if valid and name not in valid:
                 raise unknown(kind, name, valid)

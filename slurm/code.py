@@ -1,4 +1,7 @@
-"""The code a job runs is the code that was submitted: a copy in the run folder, refused if it was changed since."""
+"""Snapshots of the source code: a job runs the copy that was made at its submission.
+
+A job refuses a copy that was changed since.
+"""
 
 from __future__ import annotations
 
@@ -12,58 +15,67 @@ from shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("shards", "colortrain", "launch", "slurm")
-_KINDS = (".py", ".yaml", ".toml", ".sbatch", ".sh")
+_SUFFIXES = (".py", ".yaml", ".toml", ".sbatch", ".sh")
 
 
 @dataclass(frozen=True)
-class Code:
-    """A folder with the packages, and the hash of what was put there."""
+class CodeSnapshot:
+    """A folder that holds a copy of the packages, and the hash of its files."""
 
     folder: Path
     digest: str
 
     def check(self) -> None:
-        """Raise `UserError` unless this process runs that code, unchanged."""
+        """Raise UserError unless this process runs the snapshot's code, unchanged."""
         if self.folder != ROOT:
             raise UserError(
-                f"this process runs the code in {ROOT}, the job was submitted with {self.folder}"
+                f"this process runs the code in {ROOT}, but the job was submitted "
+                f"with {self.folder}: check PYTHONPATH, then submit again"
             )
         if digest_of(self.folder) != self.digest:
             raise UserError(
-                f"{self.folder} was changed after the job was submitted: submit again to run other code"
+                f"{self.folder} was changed after the job was submitted: "
+                "submit again to run other code"
             )
 
 
-def _files(root: Path) -> list[Path]:
-    """Relative paths of all that belongs to the packages."""
-    found = [
+def _source_files(root: Path) -> list[Path]:
+    """Return the paths, relative to `root`, of all source files of the packages."""
+    paths = [
         path
         for package in _PACKAGES
         for path in (root / package).rglob("*")
-        if path.suffix in _KINDS
+        if path.suffix in _SUFFIXES
     ]
-    return sorted(path.relative_to(root) for path in found)
+    return sorted(path.relative_to(root) for path in paths)
 
 
 def digest_of(root: Path) -> str:
-    """A hash over names and contents."""
+    """Return a hash of the names and contents of the source files below `root`."""
     digest = hashlib.sha256()
-    for path in _files(root):
+    for path in _source_files(root):
         content = (root / path).read_bytes()
         digest.update(f"{path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
 
 
-def snapshot(parent: Path) -> Code:
-    """Copy the running code to `parent`/code-<hash>, once for each state of it."""
+def planned_snapshot(parent: Path) -> CodeSnapshot:
+    """Return what `take_snapshot` would return now, without copying anything."""
+    digest = digest_of(ROOT)
+    return CodeSnapshot(parent / f"code-{digest}", digest)
+
+
+def take_snapshot(parent: Path) -> CodeSnapshot:
+    """Copy the running code to `parent`/code-<hash>, unless that folder exists."""
     temporary = parent / f"code.{os.uname().nodename}.{os.getpid()}.tmp"
-    for path in _files(ROOT):
+    for path in _source_files(ROOT):
         (temporary / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, temporary / path)
-    code = Code(parent.resolve() / f"code-{digest_of(temporary)}", digest_of(temporary))
-    if code.folder.is_dir():
+    digest = digest_of(temporary)
+    snapshot = CodeSnapshot(parent.resolve() / f"code-{digest}", digest)
+    if snapshot.folder.is_dir():
         shutil.rmtree(temporary)
     else:
-        temporary.rename(code.folder)
-    return code
+        temporary.rename(snapshot.folder)
+    return snapshot

@@ -1,4 +1,7 @@
-"""What runs inside a job: small callables without state, so that a requeued job is the same call again."""
+"""The callables that submitit runs inside a job.
+
+They are small and keep no state, so that a requeued job is the same call again.
+"""
 
 from __future__ import annotations
 
@@ -20,35 +23,42 @@ from colortrain.runs.layout import EXIT_STOPPED, lock_file
 from shards.errors import UserError, run_command
 from shards.files import lock
 from slurm import rendezvous, runs
-from slurm.code import Code
+from slurm.code import CodeSnapshot
 
-# A process that exits with EXIT_STOPPED asks the batch script, which runs outside of any container, to requeue the job.
-EXIT_NO_REQUEUE = (
-    2  # a user's error, or starts without progress: the batch script does not requeue the job
-)
+# A process that exits with EXIT_STOPPED makes the batch script, which runs outside of
+# any container, requeue the job. With EXIT_NO_REQUEUE (an error of the user, or several
+# starts without progress) the batch script does not requeue it.
+EXIT_NO_REQUEUE = 2
 
-_PATIENCE = 900.0  # seconds; collectives wait for 1800
+_LOCK_TIMEOUT = 900.0  # seconds; collectives time out after 1800
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job runs: the folder it was submitted from (paths in its words start there), its code, its TMPDIR."""
+class JobContext:
+    """Where a job runs.
+
+    `folder` is the folder from which the job was submitted: relative paths in its
+    arguments refer to it. `scratch`, if given, becomes TMPDIR.
+    """
 
     folder: Path
-    code: Code
+    code: CodeSnapshot
     scratch: str = ""
 
     def prepare(self) -> None:
-        """Check that this is the code that was submitted, and go where the words were written."""
+        """Check the code, change to the submission folder, and set TMPDIR.
+
+        Exits the process with EXIT_NO_REQUEUE if the code is not the submitted one.
+        """
         try:
             self.code.check()
         except UserError as error:
             print(f"slurm: error: {error}", file=sys.stderr)
-            leave(EXIT_NO_REQUEUE)
+            exit_process(EXIT_NO_REQUEUE)
         os.chdir(self.folder)
-        # what a killed start of this job said of itself is not true any more
+        # the result that a killed start of this job has left is outdated
         submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
         if self.scratch:
             folder = Path(os.path.expandvars(self.scratch))
@@ -57,125 +67,152 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One process of a training job: `launch.train` with `words`, as `accelerate launch` would have started it.
+class TrainingJob:
+    """One process of a training job.
 
-    `max_restarts` starts in a row that are told to leave before they have saved a step end the job.
+    It runs `launch.train` with `argv`, as `accelerate launch` would.
+
+    `max_restarts` consecutive starts that are interrupted before they save a step end
+    the job.
     """
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     run: Path
-    place: Place
+    context: JobContext
     max_restarts: int
 
     def __call__(self) -> None:
-        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer puts its own in front
-        self.place.prepare()
-        rendezvous.export()
-        # one CPU for all processes of a node is what srun's forgotten --cpus-per-task looks like (SLURM 22.05 to 23.02)
-        where, cpus = os.uname().nodename, len(os.sched_getaffinity(0))
-        print(f"slurm: rank {os.environ['RANK']} on {where}, may use {cpus} CPUs", file=sys.stderr)
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer replaces it
+        self.context.prepare()
+        rendezvous.export_variables()
+        _log_cpus()
         if os.environ["RANK"] == "0":
-            runs.note_start(self.run, os.environ["SLURM_JOB_ID"])
-            outlive_earlier_start(self.run)
+            runs.record_start(self.run, os.environ["SLURM_JOB_ID"])
+            wait_for_earlier_start(self.run)
         from launch import train  # imports torch, which login nodes may lack
 
-        status = run_command("launch.train", train.main, self.words)
+        status = run_command("launch.train", train.main, self.argv)
         if status == EXIT_STOPPED:
             assert callable(requeue)
-            give_back(requeue)
+            requeue_job(requeue)
         if status:
-            leave(status)
-        atexit.register(leave, 0)  # once submitit has noted the success
+            exit_process(status)
+        atexit.register(exit_process, 0)  # runs after submitit has recorded the success
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The same call again; does not come back, and ends the job, once several starts in a row saved no step."""
-        fruitless = runs.fruitless_starts(self.run, os.environ["SLURM_JOB_ID"])
-        if fruitless >= self.max_restarts:
+        """Return the same call for a requeued job.
+
+        Exits the process with EXIT_NO_REQUEUE, which ends the job, after `max_restarts`
+        consecutive starts that saved no step.
+        """
+        starts = runs.starts_without_progress(self.run, os.environ["SLURM_JOB_ID"])
+        if starts >= self.max_restarts:
             print(
-                f"slurm: {fruitless} starts in a row saved no step: give the job more minutes",
+                f"slurm: {starts} consecutive starts saved no step: "
+                "increase `minutes` in the site file, or save more often",
                 file=sys.stderr,
             )
-            leave(EXIT_NO_REQUEUE)
+            exit_process(EXIT_NO_REQUEUE)
         return submitit.helpers.DelayedSubmission(self)
 
 
-def outlive_earlier_start(run: Path) -> None:
-    """Wait while an earlier start still holds the run folder; without end it is `launch.train` that refuses.
+def _log_cpus() -> None:
+    # One CPU for all processes of a node is the symptom of an srun without
+    # --cpus-per-task (SLURM 22.05 to 23.02).
+    node, cpus = os.uname().nodename, len(os.sched_getaffinity(0))
+    print(f"slurm: rank {os.environ['RANK']} on {node}, may use {cpus} CPUs", file=sys.stderr)
 
-    On a node that SLURM has lost sight of, processes live until it sees them again, and two must not write here.
+
+def wait_for_earlier_start(run: Path) -> None:
+    """Wait while a process of an earlier start holds the lock of the run folder.
+
+    When SLURM loses contact with a node, the processes there keep running until contact
+    is restored, and two processes must not write to one run folder. After the timeout,
+    `launch.train` refuses the locked folder.
     """
-    end, told = time.monotonic() + _PATIENCE, False
+    end, reported = time.monotonic() + _LOCK_TIMEOUT, False
     while time.monotonic() < end:
         try:
             lock(lock_file(run), "").close()
             return
         except UserError:
-            if not told:
+            if not reported:
                 print(
-                    f"slurm: a process of an earlier start still holds {run}: waiting for its end",
+                    f"slurm: a process of an earlier start still holds {run}: "
+                    "waiting for it to end",
                     file=sys.stderr,
                 )
-            told = True
+            reported = True
             time.sleep(1)
 
 
 @dataclass(frozen=True)
-class Shards:
-    """`python -m shards` with each of `calls` in turn. Images left out, its exit status 1, are no failure here."""
+class ShardsJob:
+    """`colortrain shards` with each of `calls` in turn.
+
+    Its exit status 1 (some images were left out) does not fail the job.
+    """
 
     calls: tuple[tuple[str, ...], ...]
-    place: Place
+    context: JobContext
 
     def __call__(self) -> None:
-        self.place.prepare()
+        self.context.prepare()
         from shards.__main__ import main
 
-        for words in self.calls:
-            status = run_command("shards", main, words)
+        for argv in self.calls:
+            status = run_command("shards", main, argv)
             if status > 1:
-                leave(status)
+                exit_process(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The same call again: a build goes on where it was stopped."""
+        """Return the same call for a requeued job; the build resumes."""
         return submitit.helpers.DelayedSubmission(self)
 
 
-def give_back(requeue: Handler) -> NoReturn:
-    """All is saved: let rank 0 ask for a requeue, unless SLURM is ending or requeueing the job anyway, and leave.
+def requeue_job(requeue: Handler) -> NoReturn:
+    """Let rank 0 requeue the job, then exit; everything is saved at this point.
 
-    A job that was cancelled, or ran out of time, must not come back to life.
+    The job is not requeued if SLURM is ending or requeueing it already: a job that was
+    cancelled must not start again.
     """
     if os.environ["RANK"] != "0":
-        leave(0)
+        exit_process(0)
     try:
         if _is_running():
-            # the job's signals may reach our children too, and would end the command that saves it
+            # the job's signals may reach our children too, and would end the requeue
+            # command
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
                 signal.signal(number, signal.SIG_IGN)
             requeue(signal.SIGUSR2, None)
     except SystemExit:
-        pass  # submitit's way out, once the job is requeued
+        pass  # raised by submitit once the job is requeued
     except (FileNotFoundError, subprocess.SubprocessError) as error:
         print(
-            f"slurm: no requeue from in here ({error}); the batch script tries it", file=sys.stderr
+            f"slurm: cannot requeue the job from here ({error}); the batch script will try",
+            file=sys.stderr,
         )
-        leave(EXIT_STOPPED)
-    leave(0)
+        exit_process(EXIT_STOPPED)
+    exit_process(0)
 
 
 def _is_running() -> bool:
-    """Whether SLURM means this job to go on; a cancelled or requeued one is COMPLETING by now."""
-    number = (
-        submitit.JobEnvironment().job_id
-    )  # SLURM_JOB_ID of an array's last element means the whole array to squeue
-    words = ["squeue", "-h", "-j", number, "-o", "%T"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    """Return whether SLURM means to keep the job running.
+
+    A job that was cancelled or requeued is COMPLETING by now.
+    """
+    # Not SLURM_JOB_ID: squeue takes that of an array's last task for the whole array.
+    job_id = submitit.JobEnvironment().job_id
+    command = ["squeue", "-h", "-j", job_id, "-o", "%T"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip() == "RUNNING"
 
 
-def leave(status: int) -> NoReturn:
-    """End this process at once: threads of gloo abort an ordinary exit now and then, after right results."""
+def exit_process(status: int) -> NoReturn:
+    """End this process at once, without the interpreter's shutdown.
+
+    gloo's threads occasionally abort during shutdown, after correct results.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

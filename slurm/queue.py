@@ -1,4 +1,4 @@
-"""What SLURM says of jobs: squeue of those it has, sacct of those it has forgotten."""
+"""The state of jobs: from squeue where SLURM still lists them, else from sacct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from shards.errors import UserError
 
-# A job in one of these does not come back by itself.
+# States in which SLURM does not start the job again.
 _FAILED = (
     "FAILED",
     "CANCELLED",
@@ -20,27 +20,31 @@ _FAILED = (
     "NODE_FAIL",
     "PREEMPTED",
 )
-ENDED = ("COMPLETED", *_FAILED, "GONE")
+FINISHED = ("COMPLETED", *_FAILED, "GONE")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job, or one element of an array: `restarts` is None where only sacct knows it, `reason` that it waits."""
+    """One job, or one task of an array.
 
-    number: str
+    `reason` says why a pending job waits. `restarts` is None where only sacct lists the
+    job.
+    """
+
+    job_id: str
     state: str
     reason: str = ""
     restarts: int | None = None
     comment: str = ""
 
     @property
-    def ended(self) -> bool:
-        """Whether it is over."""
-        return self.state in ENDED
+    def finished(self) -> bool:
+        """Whether the job is over."""
+        return self.state in FINISHED
 
     @property
-    def shown(self) -> str:
-        """State, and why it waits."""
+    def description(self) -> str:
+        """The state and, for a pending job, the reason."""
         waits = self.state == "PENDING" and self.reason not in ("", "None")
         return f"{self.state.lower()} ({self.reason})" if waits else self.state.lower()
 
@@ -48,56 +52,68 @@ class Job:
 _FIELDS = "JobArrayID:|,State:|,Reason:|,RestartCnt:|,Comment:4096"
 
 
-def _ask(*words: str) -> str | None:
-    """What a command prints; None if it fails, as squeue does for a number it does not know."""
+def _output(*command: str) -> str | None:
+    """Return the output of a command, None if it fails.
+
+    squeue fails for a job id that it does not list. Raises UserError where SLURM is not
+    installed.
+    """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
-        raise UserError(f"no SLURM here ({words[0]} not found): run this on a login node") from None
+        raise UserError(
+            f"SLURM is not available here ({command[0]} not found): run this on a login node"
+        ) from None
     except subprocess.TimeoutExpired:
         return None
     return done.stdout if done.returncode == 0 else None
 
 
-def mine() -> list[Job]:
-    """All jobs of this user that squeue knows, those that ended a few minutes ago too."""
-    text = _ask("squeue", "-h", "--me", "--states=all", "--array", "-O", _FIELDS)
+def own_jobs() -> list[Job]:
+    """Return all jobs of this user that squeue lists, recently finished ones included.
+
+    Raises UserError if squeue fails.
+    """
+    text = _output("squeue", "-h", "--me", "--states=all", "--array", "-O", _FIELDS)
     if text is None:
-        raise UserError("SLURM's controller does not answer (squeue): try again later")
-    return [_job(line) for line in text.splitlines() if line.count("|") >= 4]
+        raise UserError("SLURM's controller does not respond (squeue failed): try again later")
+    return [_parse_job(line) for line in text.splitlines() if line.count("|") >= 4]
 
 
-def _job(line: str) -> Job:
-    number, state, reason, restarts, comment = line.split("|", 4)
-    return Job(number, state, reason, int(restarts or 0), comment.strip())
+def _parse_job(line: str) -> Job:
+    job_id, state, reason, restarts, comment = line.split("|", 4)
+    return Job(job_id, state, reason, int(restarts or 0), comment.strip())
 
 
-def jobs(numbers: Iterable[str]) -> dict[str, Job]:
-    """Jobs by number; "GONE" where SLURM has forgotten one."""
-    wanted = set(numbers)
-    known = {job.number: job for job in mine() if job.number in wanted} if wanted else {}
-    missing = wanted - set(known)
+def jobs(job_ids: Iterable[str]) -> dict[str, Job]:
+    """Return jobs by id, in the state "GONE" where SLURM no longer knows one."""
+    requested = set(job_ids)
+    known = {job.job_id: job for job in own_jobs() if job.job_id in requested} if requested else {}
+    missing = requested - set(known)
     if missing:
-        known |= _accounted(missing)
-    return known | {number: Job(number, "GONE") for number in missing - set(known)}
+        known |= _accounted_jobs(missing)
+    return known | {job_id: Job(job_id, "GONE") for job_id in missing - set(known)}
 
 
-def _accounted(numbers: set[str]) -> dict[str, Job]:
-    words = [word for number in sorted(numbers) for word in ("-j", number)]
-    text = _ask("sacct", "-o", "JobID,State,NodeList", "--parsable2", *words) or ""
-    found = {}
+def _accounted_jobs(job_ids: set[str]) -> dict[str, Job]:
+    selection = [option for job_id in sorted(job_ids) for option in ("-j", job_id)]
+    text = _output("sacct", "-o", "JobID,State,NodeList", "--parsable2", *selection) or ""
+    accounted = {}
     for line in text.splitlines()[1:]:
-        number, state, *_ = line.split("|")
-        if number in numbers:
-            found[number] = Job(number, state.split()[0])  # "CANCELLED by 1000"
-    return found
+        job_id, state, *_ = line.split("|")
+        if job_id in job_ids:
+            accounted[job_id] = Job(job_id, state.split()[0])  # "CANCELLED by 1000"
+    return accounted
 
 
-def wait(numbers: Iterable[str], every: float = 5.0) -> dict[str, Job]:
-    """Wait until all of them are over; what they ended as."""
-    wanted = list(numbers)
-    found = jobs(wanted)
-    while not all(job.ended for job in found.values()):
-        time.sleep(every)
-        found = jobs(wanted)
-    return found
+def wait(job_ids: Iterable[str], interval: float = 5.0) -> dict[str, Job]:
+    """Wait until all jobs have finished and return them.
+
+    The queue is polled every `interval` seconds.
+    """
+    requested = list(job_ids)
+    current = jobs(requested)
+    while not all(job.finished for job in current.values()):
+        time.sleep(interval)
+        current = jobs(requested)
+    return current

@@ -1,4 +1,4 @@
-"""How the processes of a job find each other: torch's variables, from SLURM's own."""
+"""torch's environment variables for the processes of a job, from SLURM's variables."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from collections.abc import Mapping
 
 from submitit.slurm.slurm import _parse_node_list
 
-_PORTS = (20000, 32000)  # below the range from which connections draw theirs
+_PORTS = (20000, 32000)  # below the range that the kernel uses for outgoing connections
 
 
-def variables(slurm: Mapping[str, str]) -> dict[str, str]:
-    """MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and their local sisters, from the variables of one task.
+def torch_variables(slurm: Mapping[str, str]) -> dict[str, str]:
+    """Return MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and LOCAL_* of one SLURM task.
 
-    The port differs from job to job and from start to start: one that stayed busy must not stop a job for ever.
+    The port differs between jobs and between starts of a job, so that a port in use by
+    another program does not block every start of the job.
     """
-    drawn = random.Random(f"{slurm['SLURM_JOB_ID']}/{slurm.get('SLURM_RESTART_COUNT', '0')}")
-    world, nodes = int(slurm["SLURM_NTASKS"]), int(slurm["SLURM_JOB_NUM_NODES"])
+    generator = random.Random(f"{slurm['SLURM_JOB_ID']}/{slurm.get('SLURM_RESTART_COUNT', '0')}")
+    world_size, nodes = int(slurm["SLURM_NTASKS"]), int(slurm["SLURM_JOB_NUM_NODES"])
     return {
         "MASTER_ADDR": _parse_node_list(slurm["SLURM_JOB_NODELIST"])[0],
-        "MASTER_PORT": str(drawn.randint(*_PORTS)),
+        "MASTER_PORT": str(generator.randint(*_PORTS)),
         "RANK": slurm["SLURM_PROCID"],
-        "LOCAL_RANK": _device(slurm),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world // nodes),
+        "LOCAL_RANK": _local_rank(slurm),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size // nodes),
     }
 
 
-def _device(slurm: Mapping[str, str]) -> str:
-    """Which of the GPUs that a task sees is its own: all tasks see all, or (`--gpus-per-task`) each sees one alone."""
-    seen = slurm.get("CUDA_VISIBLE_DEVICES", "")
-    return (
-        str(int(slurm["SLURM_LOCALID"]) % len(seen.split(","))) if seen else slurm["SLURM_LOCALID"]
-    )
+def _local_rank(slurm: Mapping[str, str]) -> str:
+    """Return the index of the task's GPU among those visible to it.
+
+    Either every task sees all GPUs of the node or, with `--gpus-per-task`, only its
+    own.
+    """
+    visible = slurm.get("CUDA_VISIBLE_DEVICES", "")
+    local_id = slurm["SLURM_LOCALID"]
+    return str(int(local_id) % len(visible.split(","))) if visible else local_id
 
 
-def export() -> None:
-    """Put them into this process's environment, over whatever an outer job or a container left there."""
-    os.environ.update(variables(os.environ))
+def export_variables() -> None:
+    """Set torch's variables in this process's environment.
+
+    They replace those inherited from an outer job or a container.
+    """
+    os.environ.update(torch_variables(os.environ))

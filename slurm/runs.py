@@ -1,4 +1,4 @@
-"""What a run folder says of itself, read without torch: login nodes have none."""
+"""The state of a run, read from its folder without torch (login nodes may lack it)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from colortrain.runs.layout import (
 )
 
 
-def record_job(run: Path, job: str, facts: Mapping[str, Any]) -> None:
-    """Note in the run folder that a job was submitted for it."""
+def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
+    """Append a submitted job to the run folder's jobs.jsonl."""
     with open(jobs_file(run), "a") as stream:
-        stream.write(json.dumps({"job": job, "submitted": round(time.time(), 3), **facts}) + "\n")
+        stream.write(
+            json.dumps({"job": job_id, "submitted": round(time.time(), 3), **facts}) + "\n"
+        )
 
 
-def job_of(run: Path) -> str | None:
-    """The number of the newest job submitted for a run, None where there was none."""
+def latest_job(run: Path) -> str | None:
+    """Return the id of the latest job submitted for a run, None if there is none."""
     lines = read_lines(jobs_file(run))
     return str(lines[-1]["job"]) if lines else None
 
 
-def points(sweep: Path) -> list[Path]:
-    """The run folders of a sweep's folder; none for any other folder."""
+def sweep_runs(sweep: Path) -> list[Path]:
+    """Return the run folders of a sweep, an empty list for any other folder."""
     try:
         return [sweep / name for name in json.loads(sweep_file(sweep).read_text())]
     except FileNotFoundError:
@@ -41,63 +43,66 @@ def points(sweep: Path) -> list[Path]:
 
 
 def newest_step(run: Path) -> int:
-    """The step of the newest finished checkpoint, 0 where there is none."""
+    """Return the step of the newest complete checkpoint, 0 if there is none."""
     return max(written_checkpoints(run), default=0)
 
 
-def note_start(run: Path, job: str) -> None:
-    """Note from which step a job starts."""
+def record_start(run: Path, job_id: str) -> None:
+    """Append the step from which a job starts to the run folder's starts.jsonl."""
+    facts = {"job": job_id, "step": newest_step(run), "time": round(time.time(), 3)}
     with open(starts_file(run), "a") as stream:
-        stream.write(
-            json.dumps({"job": job, "step": newest_step(run), "time": round(time.time(), 3)}) + "\n"
-        )
+        stream.write(json.dumps(facts) + "\n")
 
 
-def fruitless_starts(run: Path, job: str) -> int:
-    """How many starts of a job in a row, the last one included, have saved no step."""
-    steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job]
+def starts_without_progress(run: Path, job_id: str) -> int:
+    """Return how many consecutive starts of a job, up to the latest, saved no step."""
+    steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job_id]
     newest = newest_step(run)
     return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `images` is None before the length is known, `left` seconds, `saved` seconds ago."""
+    """How far a run is.
+
+    `total_images` is None while the length is unknown. `checkpoint_age` is in seconds,
+    None without a checkpoint.
+    """
 
     step: int
-    seen: int
-    images: int | None
-    rate: float | None
-    saved: float | None
+    images: int
+    total_images: int | None
+    images_per_second: float | None
+    checkpoint_age: float | None
     starts: int
-    ended: bool
+    finished: bool
 
     @property
-    def left(self) -> float | None:
-        """Seconds to its end at the rate of the last lines."""
-        if self.ended or not self.rate or self.images is None:
+    def seconds_left(self) -> float | None:
+        """Seconds to the end of the run at its latest speed, None if unknown."""
+        if self.finished or not self.images_per_second or self.total_images is None:
             return None
-        return max(self.images - self.seen, 0) / self.rate
+        return max(self.total_images - self.images, 0) / self.images_per_second
 
 
-def progress(run: Path) -> Progress:
-    """How far a run is, from its metrics.jsonl, recipe.json and checkpoints."""
+def read_progress(run: Path) -> Progress:
+    """Read a run's progress from its metrics.jsonl, recipe.json and checkpoints."""
     lines = read_journal(run)
     trained = [line for line in lines if line.get("kind") == "train"]
     last: dict[str, Any] = max(lines, key=lambda line: int(line["step"]), default={})
     return Progress(
         step=int(last.get("step", 0)),
-        seen=int(last.get("images", 0)),
-        images=_length(run, trained),
-        rate=float(trained[-1]["images_per_second"]) if trained else None,
-        saved=_checkpoint_age(run),
+        images=int(last.get("images", 0)),
+        total_images=_total_images(run, trained),
+        images_per_second=float(trained[-1]["images_per_second"]) if trained else None,
+        checkpoint_age=_checkpoint_age(run),
         starts=sum(line.get("kind") == "start" for line in lines),
-        ended=bool(lines) and lines[-1].get("kind") == "end",
+        finished=bool(lines) and lines[-1].get("kind") == "end",
     )
 
 
-def _length(run: Path, trained: list[dict[str, Any]]) -> int | None:
-    """Images in all: of the recipe, or its epochs times the images of one."""
+def _total_images(run: Path, trained: list[dict[str, Any]]) -> int | None:
+    """Return the run's length: the recipe's images, or its epochs times their size."""
     try:
         recipe = json.loads(recipe_file(run).read_text())
     except (FileNotFoundError, ValueError):

@@ -1,6 +1,8 @@
-"""How runs on the cluster stand: queue, step, speed, last checkpoint, restarts, expected end. Needs no torch.
+"""Show the state of runs on the cluster: job, step, speed, checkpoint, restarts, end.
 
-python -m slurm.status runs/first runs/second
+colortrain status runs/first runs/second
+
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -19,90 +21,104 @@ from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from slurm import queue, runs
 
-COMMENT = "colortrain:"  # in a job's comment, before its run folder
+COMMENT = "colortrain:"  # prefix of the run folder in a job's comment
 _COLUMNS = ("run", "job", "state", "step", "images", "images/s", "checkpoint", "restarts", "ends")
 _EXAMPLE = """\
-Without RUN: every run of yours that SLURM still knows a job of. example:
-  python -m slurm.status runs/first
+Without RUN, every run of yours with a job that SLURM still lists is shown.
+
+example:
+  colortrain status runs/first
 """
 
 
 def rows(folders: Sequence[Path]) -> list[list[str]]:
-    """The table's cells, a row for each run."""
-    numbers = {run: runs.job_of(run) for run in folders}
-    known = queue.jobs(number for number in numbers.values() if number)
-    return [_row(run, known.get(numbers[run] or "")) for run in folders]
+    """Return the cells of the table, one row per run."""
+    job_ids = {run: runs.latest_job(run) for run in folders}
+    known = queue.jobs(job_id for job_id in job_ids.values() if job_id)
+    return [_row(run, known.get(job_ids[run] or "")) for run in folders]
 
 
 def _row(run: Path, job: queue.Job | None) -> list[str]:
-    done = runs.progress(run)
-    restarts = job.restarts if job and job.restarts is not None else max(done.starts - 1, 0)
+    progress = runs.read_progress(run)
+    restarts = job.restarts if job and job.restarts is not None else max(progress.starts - 1, 0)
     running = job is not None and job.state == "RUNNING"
+    total, speed, age = (
+        progress.total_images,
+        progress.images_per_second,
+        progress.checkpoint_age,
+    )
     return [
         str(run),
-        job.number if job else "",
-        job.shown if job else "no job",
-        f"{done.step:,}",
-        f"{done.seen:,}" + (f" of {done.images:,}" if done.images else ""),
-        f"{done.rate:.1f}" if done.rate else "",
-        f"{span(done.saved)} ago" if done.saved is not None else "none",
+        job.job_id if job else "",
+        job.description if job else "no job",
+        f"{progress.step:,}",
+        f"{progress.images:,}" + (f" of {total:,}" if total else ""),
+        f"{speed:.1f}" if speed else "",
+        f"{format_span(age)} ago" if age is not None else "none",
         str(restarts),
-        "ended" if done.ended else _end(done.left) if running else "",
+        "ended" if progress.finished else _end_time(progress.seconds_left) if running else "",
     ]
 
 
-def _end(left: float | None) -> str:
-    return time.strftime("%a %H:%M", time.localtime(time.time() + left)) if left is not None else ""
+def _end_time(seconds_left: float | None) -> str:
+    if seconds_left is None:
+        return ""
+    return time.strftime("%a %H:%M", time.localtime(time.time() + seconds_left))
 
 
-def span(seconds: float) -> str:
-    """A time span in its largest unit: "45 s", "12 min", "3.5 h"."""
+def format_span(seconds: float) -> str:
+    """Format a time span in its largest unit: "45 s", "12 min", "3.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def table(folders: Sequence[Path]) -> Table:
-    """All of it, for people."""
-    shown = Table(box=box.SIMPLE)
+def make_table(folders: Sequence[Path]) -> Table:
+    """Return the table of all runs, ready to be printed."""
+    table = Table(box=box.SIMPLE)
     for name in _COLUMNS:
-        shown.add_column(
+        table.add_column(
             name, justify="left" if name in ("run", "state") else "right", overflow="fold"
         )
     for row in rows(folders):
-        shown.add_row(*row)
-    return shown
+        table.add_row(*row)
+    return table
 
 
 def known_runs() -> list[Path]:
-    """Run folders of this user's jobs, from the jobs' comments: a run folder, or that of a sweep."""
+    """Return the run folders of this user's jobs, as named in the jobs' comments.
+
+    A comment names one run folder, or the folder of a sweep.
+    """
     named = [
         Path(job.comment.removeprefix(COMMENT))
-        for job in queue.mine()
+        for job in queue.own_jobs()
         if job.comment.startswith(COMMENT)
     ]
-    found = [run for folder in dict.fromkeys(named) for run in runs.points(folder) or [folder]]
-    return [run for run in found if run.is_dir()]
+    folders = [
+        run for folder in dict.fromkeys(named) for run in runs.sweep_runs(folder) or [folder]
+    ]
+    return [run for run in folders if run.is_dir()]
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("slurm.status", "How runs on the cluster stand.", _EXAMPLE)
-    words.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
-    return words
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    parser = CommandParser("slurm.status", "Show the state of runs on the cluster.", _EXAMPLE)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
-    folders = parser().parse_args(argv).runs or known_runs()
+    """Print the table and return the exit status."""
+    folders = make_parser().parse_args(argv).runs or known_runs()
     for run in folders:
         if not run.is_dir():
-            raise UserError(f"no run folder {run}")
+            raise UserError(f"there is no run folder {run}: check the path")
     if not folders:
-        print("SLURM knows no job of yours that trains a run")
+        print("SLURM lists no job of yours that trains a run")
         return 0
-    wide = None if sys.stdout.isatty() else 160
-    Console(width=wide).print(table(folders))
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(make_table(folders))
     return 0
 
 

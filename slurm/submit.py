@@ -1,6 +1,7 @@
-"""Train on a cluster: one job, one process a GPU, requeued by itself until the run is at its end.
+"""Train on a SLURM cluster: one job, one process per GPU, requeued until the run ends.
 
-python -m slurm.submit --cluster site.toml --run runs/first -- --recipe nampouri_unet --shards photos-256
+colortrain submit --cluster site.toml --run runs/first -- \\
+    --recipe nampouri_unet --shards photos-256
 """
 
 from __future__ import annotations
@@ -24,187 +25,203 @@ from launch import train
 from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from slurm import batch, queue, runs, status
-from slurm.cluster import Cluster, check_against_site, here, load_cluster
-from slurm.code import ROOT, Code, digest_of, snapshot
-from slurm.jobs import Place, Training
+from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
+from slurm.jobs import JobContext, TrainingJob
 
-_EVERY = 2.0  # seconds between two looks at the queue
+_INTERVAL = 2.0  # seconds between two queries of the queue
 _EXAMPLE = """\
-After -- stand the words of launch.train, less --run. A signal before a time limit or an eviction makes all processes
-save between two steps and the job requeue; a lost node or process does so from the last checkpoint, until max_restarts
-starts in a row have saved no step. Logs are in RUN/slurm.
-A site file (TOML) has: partition, account, qos, constraint, nodes, gpus and cpus (per node, per process), processes
-(per node, without GPUs), memory (GB per node), minutes, warning (seconds), max_restarts, parallel (elements of an array
-at a time), setup (shell lines), scratch, python, options (of sbatch), [container] image, mounts, options; examples in
-slurm/examples. example:
-  python -m slurm.submit --cluster slurm/examples/plain.toml --run runs/first -- \\
+The arguments after -- are those of `colortrain train`, without --run. Before a time limit or
+an eviction SLURM sends a signal: all processes save between two steps, and the job is
+requeued. After a lost node or process the job is requeued too and resumes from the last
+checkpoint, until max_restarts consecutive starts have saved no step. Logs are in RUN/slurm.
+
+The site file (TOML) has these fields: partition, account, qos, constraint, nodes, gpus (per
+node), cpus (per process), processes (per node, without GPUs), memory (GB per node), minutes,
+warning (seconds), max_restarts, parallel (array tasks at the same time), setup (shell lines),
+scratch, python, options (of sbatch), [container] image, mounts, options. There are examples
+in slurm/examples.
+
+example:
+  colortrain submit --cluster slurm/examples/plain.toml --run runs/first -- \\
     --recipe nampouri_unet --shards photos-256 --set batch_size=256
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("slurm.submit", "Train on a cluster.", _EXAMPLE)
-    words.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    parser = CommandParser("slurm.submit", "Train on a SLURM cluster.", _EXAMPLE)
+    parser.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
     )
-    words.add_argument(
+    parser.add_argument(
         "--run",
         required=True,
         type=Path,
-        help="folder of the run, on a file system all nodes share",
+        help="run folder, on a file system that all nodes share",
     )
-    words.add_argument("--name", help="of the job (default: the run folder's)")
-    words.add_argument(
+    parser.add_argument("--name", help="job name (default: the name of the run folder)")
+    parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the sbatch script, send nothing",
+        help="check everything and print the sbatch script, but do not submit",
     )
-    words.add_argument(
+    parser.add_argument(
         "--wait",
         action="store_true",
-        help="come back when the job is over; 0 if it completed, else 1",
+        help="return when the job has ended, with status 0 if it completed, else 1",
     )
-    words.add_argument("--follow", action="store_true", help="the same, with a live table")
-    words.add_argument(
-        "training", nargs=argparse.REMAINDER, metavar="-- WORDS", help="of launch.train"
+    parser.add_argument(
+        "--follow", action="store_true", help="like --wait, and show a live table meanwhile"
     )
-    return words
+    parser.add_argument(
+        "training",
+        nargs=argparse.REMAINDER,
+        metavar="-- ARGS",
+        help="arguments of `colortrain train`",
+    )
+    return parser
 
 
-def training_words(arguments: argparse.Namespace) -> list[str]:
-    """What launch.train will be given."""
-    words = [word for number, word in enumerate(arguments.training) if (number, word) != (0, "--")]
-    refuse(
-        words,
+def training_argv(args: argparse.Namespace) -> list[str]:
+    """Return the arguments of `launch.train`.
+
+    Raises UserError for an option that is set from here.
+    """
+    argv = list(args.training)
+    if argv[:1] == ["--"]:
+        del argv[0]
+    reject_options(
+        argv,
         ("--run", "--processes", "--dry-run"),
-        "after --: leave it out, slurm.submit says it itself",
+        "after --: remove it, `colortrain submit` sets it",
     )
-    return [*words, "--run", str(arguments.run)]
+    return [*argv, "--run", str(args.run)]
 
 
-def refuse(words: Sequence[str], taken: Sequence[str], why: str) -> None:
-    """Raise `UserError` for a word that launch.train is given from here, as `--word value` or `--word=value`."""
-    for name in taken:
-        if any(word == name or word.startswith(f"{name}=") for word in words):
-            raise UserError(f"{name} {why}")
+def reject_options(argv: Sequence[str], options: Sequence[str], reason: str) -> None:
+    """Raise UserError if `argv` has one of `options`, or one of them with "=value"."""
+    for option in options:
+        if any(argument == option or argument.startswith(f"{option}=") for argument in argv):
+            raise UserError(f"{option} {reason}")
 
 
-def check_training(words: Sequence[str], cluster: Cluster) -> Recipe:
-    """Let launch.train check its words here, before anything is sent; the resolved recipe."""
+def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
+    """Let `launch.train` check its arguments here and return the resolved recipe.
+
+    Raises UserError if training would refuse them, or if the batch size does not divide
+    among the processes.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
-        train.main([*words, "--dry-run"])
-    recipe = train.resolve(train.parser().parse_args(words))
-    check_divides(recipe.batch_size, cluster.world)
+        train.main([*argv, "--dry-run"])
+    recipe = train.resolve(train.make_parser().parse_args(argv))
+    check_divides(recipe.batch_size, cluster.world_size)
     return recipe
 
 
 def check_idle(run: Path) -> None:
-    """Raise `UserError` if an earlier job of this run is still there."""
-    number = runs.job_of(run)
-    job = queue.jobs([number])[number] if number else None
-    if job and not job.ended:
+    """Raise UserError if an earlier job of this run has not finished."""
+    job_id = runs.latest_job(run)
+    job = queue.jobs([job_id])[job_id] if job_id else None
+    if job and not job.finished:
         raise UserError(
-            f"job {job.number} trains {run} already ({job.shown}): scancel {job.number}, or choose another --run"
+            f"job {job.job_id} trains {run} already ({job.description}): "
+            f"run `scancel {job.job_id}`, or choose another --run"
         )
 
 
-def plan(
-    arguments: argparse.Namespace, cluster: Cluster, code: Code, words: Sequence[str]
+def job_parameters(
+    args: argparse.Namespace, cluster: Cluster, code: CodeSnapshot, argv: Sequence[str]
 ) -> dict[str, object]:
-    """What the job is called and asks for."""
-    run = arguments.run.resolve()
-    again = [
-        "python",
-        "-m",
-        "slurm.submit",
-        "--cluster",
-        str(arguments.cluster),
-        "--run",
-        str(arguments.run),
-        "--",
+    """Return submitit's parameters for the training job."""
+    run = args.run.resolve()
+    # without the last two arguments of `argv`, which are --run RUN
+    resume = [
+        *("colortrain", "submit", "--cluster", str(args.cluster)),
+        *("--run", str(args.run), "--", *argv[:-2]),
     ]
-    return batch.parameters(
+    return batch.job_parameters(
         cluster,
         code,
-        name=arguments.name or run.name,
+        name=args.name or run.name,
         comment=f"{status.COMMENT}{run}",
-        again=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*again, *words[:-2]])}",
+        resume_command=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(resume)}",
         runs=[run],
     )
 
 
-def send(
-    arguments: argparse.Namespace, cluster: Cluster, words: Sequence[str], recipe: Recipe
-) -> str:
-    """Copy the code, submit, note it in the run folder; the job's number."""
-    run = arguments.run.resolve()
+def submit(args: argparse.Namespace, cluster: Cluster, argv: Sequence[str], recipe: Recipe) -> str:
+    """Copy the code, submit the job, record it in the run folder, and return its id."""
+    run = args.run.resolve()
     check_idle(run)
     (run / "slurm").mkdir(parents=True, exist_ok=True)
-    save_recipe(
-        recipe, recipe_file(run)
-    )  # by which the run folder is known as one, before it has begun
-    code = snapshot(run / "slurm")
-    job = Training(
-        tuple(words), run, Place(Path.cwd(), code, cluster.scratch), cluster.max_restarts
+    save_recipe(recipe, recipe_file(run))  # marks the folder as a run before the job starts
+    code = take_snapshot(run / "slurm")
+    job = TrainingJob(
+        tuple(argv), run, JobContext(Path.cwd(), code, cluster.scratch), cluster.max_restarts
     )
-    (number,) = batch.submit(cluster, run / "slurm", plan(arguments, cluster, code, words), [job])
+    parameters = job_parameters(args, cluster, code, argv)
+    (job_id,) = batch.submit(cluster, run / "slurm", parameters, [job])
     runs.record_job(
-        run, number, {"cluster": str(arguments.cluster), "words": list(words), "code": code.digest}
+        run, job_id, {"cluster": str(args.cluster), "words": list(argv), "code": code.digest}
     )
-    return number
+    return job_id
 
 
-def follow(run: Path, number: str, *, live: bool) -> int:
-    """Wait for the end of a job, with a table of the run if `live`; the exit status."""
+def follow(run: Path, job_id: str, *, live: bool) -> int:
+    """Wait until a job has ended, showing a table of the run if `live`.
+
+    Returns the exit status: 0 if the job completed, else 1.
+    """
     console = Console()
     if not live:
-        job = queue.wait([number], _EVERY)[number]
+        job = queue.wait([job_id], _INTERVAL)[job_id]
     elif console.is_terminal:
-        with Live(status.table([run]), console=console, auto_refresh=False) as shown:
-            while not (job := queue.jobs([number])[number]).ended:
-                shown.update(status.table([run]), refresh=True)
-                time.sleep(_EVERY)
-            shown.update(status.table([run]), refresh=True)
+        with Live(status.make_table([run]), console=console, auto_refresh=False) as display:
+            while not (job := queue.jobs([job_id])[job_id]).finished:
+                display.update(status.make_table([run]), refresh=True)
+                time.sleep(_INTERVAL)
+            display.update(status.make_table([run]), refresh=True)
     else:
-        job = _follow_in_lines(run, number)
-    print(f"job {number} {job.shown}")
+        job = _follow_as_log(run, job_id)
+    print(f"job {job_id} {job.description}")
     return 0 if job.state == "COMPLETED" else 1
 
 
-def _follow_in_lines(run: Path, number: str) -> queue.Job:
-    """A line whenever something changed, for logs."""
-    said = ""
+def _follow_as_log(run: Path, job_id: str) -> queue.Job:
+    """Print a line whenever the state has changed, for logs."""
+    last_line = ""
     while True:
-        job = queue.jobs([number])[number]
+        job = queue.jobs([job_id])[job_id]
         line = ", ".join(cell for cell in status.rows([run])[0][2:6] if cell)
-        if line != said:
+        if line != last_line:
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-            said = line
-        if job.ended:
+            last_line = line
+        if job.finished:
             return job
-        time.sleep(_EVERY)
+        time.sleep(_INTERVAL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit a training run; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    cluster = load_cluster(arguments.cluster)
-    words = training_words(arguments)
-    if here() or not arguments.dry_run:
+    """Submit a training run and return the exit status."""
+    args = make_parser().parse_args(argv)
+    cluster = load_cluster(args.cluster)
+    train_argv = training_argv(args)
+    if slurm_available() or not args.dry_run:
         check_against_site(cluster)
-    recipe = check_training(words, cluster)
-    if arguments.dry_run:
-        folder = arguments.run.resolve() / "slurm"
-        code = Code(folder / f"code-{digest_of(ROOT)}", digest_of(ROOT))
-        print(batch.text(cluster, folder, plan(arguments, cluster, code, words)))
+    recipe = check_training(train_argv, cluster)
+    if args.dry_run:
+        folder = args.run.resolve() / "slurm"
+        parameters = job_parameters(args, cluster, planned_snapshot(folder), train_argv)
+        print(batch.script_text(cluster, folder, parameters))
         return 0
-    number = send(arguments, cluster, words, recipe)
+    job_id = submit(args, cluster, train_argv, recipe)
     print(
-        f"job {number}: {cluster.nodes} nodes x {cluster.tasks} processes; python -m slurm.status {arguments.run}"
+        f"job {job_id}: {cluster.nodes} nodes x {cluster.tasks_per_node} processes; "
+        f"to see its state: colortrain status {args.run}"
     )
-    if arguments.wait or arguments.follow:
-        return follow(arguments.run, number, live=arguments.follow)
+    if args.wait or args.follow:
+        return follow(args.run, job_id, live=args.follow)
     return 0
 
 

@@ -1,6 +1,8 @@
-"""Many runs of a recipe with other numbers: a job array, one run folder a point, one table at the end.
+"""Train a recipe at every point of a grid: a job array, a run folder per point, a
+table.
 
-python -m slurm.sweep --cluster site.toml --out sweeps/depth --grid generator.depth=2,3,4 --recipe R --shards S
+colortrain sweep --cluster site.toml --out sweeps/depth --grid generator.depth=2,3,4 \\
+    --recipe valentini_wgan --shards photos-64
 """
 
 from __future__ import annotations
@@ -25,51 +27,63 @@ from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from shards.files import write_atomic
 from slurm import batch, queue, runs, status
-from slurm.cluster import Cluster, check_against_site, here, load_cluster
-from slurm.code import ROOT, Code, digest_of, snapshot
-from slurm.jobs import Place, Training
-from slurm.submit import check_training, refuse
+from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
+from slurm.jobs import JobContext, TrainingJob
+from slurm.submit import check_training, reject_options
 
-_SHOWN = ("l1", "psnr", "colourfulness", "grey l1")  # of the last validation
+_SCORES = ("l1", "psnr", "colourfulness", "grey l1")  # columns, from the last validation
 _EXAMPLE = """\
-All other words are launch.train's. The same command again submits the points that have not ended, and prints the table
-of all. example:
-  python -m slurm.sweep --cluster site.toml --out sweeps/penalty --recipe valentini_wgan --shards photos-64 \\
-    --grid generator.depth=2,3,4 --grid objective.penalties.0.weight=0,.1,.3 --wait
+All other options are those of `colortrain train`. The same command again submits the points
+that have not ended, and prints the table of all points.
+
+example:
+  colortrain sweep --cluster site.toml --out sweeps/penalty --recipe valentini_wgan \\
+    --shards photos-64 --grid generator.depth=2,3,4 \\
+    --grid objective.penalties.0.weight=0,0.1,0.3 --wait
 """
 
 Point = tuple[str, ...]  # of "field=value"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("slurm.sweep", "Many runs of a recipe with other numbers.", _EXAMPLE)
-    words.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="the site's TOML file"
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's own options."""
+    parser = CommandParser("slurm.sweep", "Train a recipe at every point of a grid.", _EXAMPLE)
+    parser.add_argument(
+        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
     )
-    words.add_argument("--out", required=True, type=Path, help="folder of the run folders")
-    words.add_argument(
-        "--grid", required=True, action="append", metavar="FIELD=A,B,C", help="values of a field"
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder in which the run folders are created"
     )
-    words.add_argument(
+    parser.add_argument(
+        "--grid",
+        required=True,
+        action="append",
+        metavar="FIELD=A,B,C",
+        help="a field of the recipe and its values; repeat for further fields",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check all points, print the sbatch script, send nothing",
+        help="check all points and print the sbatch script, but do not submit",
     )
-    words.add_argument(
-        "--wait", action="store_true", help="come back when all is over, with the table"
+    parser.add_argument(
+        "--wait", action="store_true", help="return when all runs have ended, with the table"
     )
-    return words
+    return parser
 
 
 def grid_points(grids: Sequence[str]) -> list[Point]:
-    """Every combination, the last grid's values changing fastest."""
+    """Return every combination of the grids' values, the last grid varying fastest.
+
+    Raises UserError for a grid without values, or for two grids of one field.
+    """
     axes = []
     for grid in grids:
         field, equals, values = grid.partition("=")
         if not equals or not all(values.split(",")):
             raise UserError(
-                f"--grid {grid!r}: write it as field=value,value, for instance --grid n_critic=1,5"
+                f"--grid {grid!r}: write it as field=value,value, for example --grid n_critic=1,5"
             )
         axes.append([f"{field}={value}" for value in values.split(",")])
     fields = [axis[0].partition("=")[0] for axis in axes]
@@ -80,109 +94,123 @@ def grid_points(grids: Sequence[str]) -> list[Point]:
     return list(itertools.product(*axes))
 
 
-def words_of(point: Point, run: Path, common: Sequence[str]) -> list[str]:
-    """What launch.train is given for a point."""
-    refuse(
+def training_argv(point: Point, run: Path, common: Sequence[str]) -> list[str]:
+    """Return the arguments of `launch.train` for a point.
+
+    Raises UserError for an option that is set from here.
+    """
+    reject_options(
         common,
         ("--run", "--processes"),
-        "of launch.train: leave it out, slurm.sweep says it for each point",
+        "of `colortrain train`: remove it, `colortrain sweep` sets it for each point",
     )
-    return [*common, *(word for change in point for word in ("--set", change)), "--run", str(run)]
+    changes = [argument for change in point for argument in ("--set", change)]
+    return [*common, *changes, "--run", str(run)]
 
 
-def table(out: Path, points: dict[str, Point]) -> Table:
-    """Every point's numbers, how far it is and what it scored."""
+def make_table(out: Path, points: dict[str, Point]) -> Table:
+    """Return the table of all points: their values, state, step and scores."""
     fields = [change.partition("=")[0] for change in next(iter(points.values()))]
-    known = queue.jobs(number for name in points if (number := runs.job_of(out / name)))
-    shown = Table(*fields, "state", "step", *_SHOWN, box=box.SIMPLE)
+    known = queue.jobs(job_id for name in points if (job_id := runs.latest_job(out / name)))
+    table = Table(*fields, "state", "step", *_SCORES, box=box.SIMPLE)
     for name, point in points.items():
         run = out / name
-        job, scores = known.get(runs.job_of(run) or ""), last_scores(run)
+        job, scores = known.get(runs.latest_job(run) or ""), last_scores(run)
         values = [change.partition("=")[2] for change in point]
-        figures = [f"{scores[key]:.4g}" if key in scores else "" for key in _SHOWN]
-        shown.add_row(
-            *values, job.shown if job else "no job", f"{runs.progress(run).step:,}", *figures
-        )
-    return shown
+        cells = [f"{scores[key]:.4g}" if key in scores else "" for key in _SCORES]
+        step = f"{runs.read_progress(run).step:,}"
+        table.add_row(*values, job.description if job else "no job", step, *cells)
+    return table
 
 
-def unfinished(out: Path, points: dict[str, Point]) -> dict[str, Point]:
-    """Points that have not reached their end and have no job that may still bring them there."""
-    numbers = {name: runs.job_of(out / name) for name in points}
-    known = queue.jobs(number for number in numbers.values() if number)
-    alive = {name for name, number in numbers.items() if number and not known[number].ended}
+def unfinished_points(out: Path, points: dict[str, Point]) -> dict[str, Point]:
+    """Return the points that have not ended and have no unfinished job."""
+    job_ids = {name: runs.latest_job(out / name) for name in points}
+    known = queue.jobs(job_id for job_id in job_ids.values() if job_id)
+    active = {name for name, job_id in job_ids.items() if job_id and not known[job_id].finished}
     return {
         name: point
         for name, point in points.items()
-        if name not in alive and not runs.progress(out / name).ended
+        if name not in active and not runs.read_progress(out / name).finished
     }
 
 
-def told(
-    cluster: Cluster, code: Code, out: Path, names: Iterable[str], argv: Sequence[str]
+def job_parameters(
+    cluster: Cluster, code: CodeSnapshot, out: Path, names: Iterable[str], argv: Sequence[str]
 ) -> dict[str, Any]:
-    """submitit's parameters of the array."""
-    again = (
-        f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['python', '-m', 'slurm.sweep', *argv])}"
-    )
-    comment, folders = f"{status.COMMENT}{out}", [out / name for name in names]
-    return batch.parameters(
-        cluster, code, name=out.name, comment=comment, again=again, runs=folders
+    """Return submitit's parameters for the array."""
+    resume = shlex.join(["colortrain", "sweep", *argv])
+    return batch.job_parameters(
+        cluster,
+        code,
+        name=out.name,
+        comment=f"{status.COMMENT}{out}",
+        resume_command=f"cd {shlex.quote(str(Path.cwd()))} && {resume}",
+        runs=[out / name for name in names],
     )
 
 
-def send(
+def submit_points(
     out: Path,
     cluster: Cluster,
     recipes: dict[str, Recipe],
-    words: dict[str, list[str]],
+    train_argvs: dict[str, list[str]],
     argv: Sequence[str],
 ) -> None:
-    """Submit points, by name, as one array."""
+    """Submit the points of `recipes` as one array and record each point's job.
+
+    `recipes` and `train_argvs` (the arguments of `launch.train`) are keyed by the name
+    of the point; `argv` are the arguments of this command.
+    """
     (out / "slurm").mkdir(parents=True, exist_ok=True)
-    place = Place(Path.cwd(), snapshot(out / "slurm"), cluster.scratch)
+    context = JobContext(Path.cwd(), take_snapshot(out / "slurm"), cluster.scratch)
     for name in recipes:
         (out / name / "slurm").mkdir(parents=True, exist_ok=True)
         save_recipe(recipes[name], recipe_file(out / name))
     calls = [
-        Training(tuple(words[name]), out / name, place, cluster.max_restarts) for name in recipes
+        TrainingJob(tuple(train_argvs[name]), out / name, context, cluster.max_restarts)
+        for name in recipes
     ]
-    numbers = batch.submit(
-        cluster, out / "slurm", told(cluster, place.code, out, recipes, argv), calls
-    )
-    for name, number in zip(recipes, numbers, strict=True):
-        runs.record_job(out / name, number, {"words": words[name], "code": place.code.digest})
-    print(f"job {numbers[0].split('_')[0]}: {len(numbers)} points below {out}")
+    parameters = job_parameters(cluster, context.code, out, recipes, argv)
+    job_ids = batch.submit(cluster, out / "slurm", parameters, calls)
+    for name, job_id in zip(recipes, job_ids, strict=True):
+        facts = {"words": train_argvs[name], "code": context.code.digest}
+        runs.record_job(out / name, job_id, facts)
+    print(f"job {job_ids[0].split('_')[0]}: {len(job_ids)} points in {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit what is missing, print the table; returns the exit status."""
+    """Submit the missing points, print the table, and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments, common = parser().parse_known_args(argv)
-    cluster, out = load_cluster(arguments.cluster), arguments.out.resolve()
-    points = {",".join(point).replace("/", "_"): point for point in grid_points(arguments.grid)}
-    words = {name: words_of(point, out / name, common) for name, point in points.items()}
-    if here() or not arguments.dry_run:
+    args, common = make_parser().parse_known_args(argv)
+    cluster, out = load_cluster(args.cluster), args.out.resolve()
+    points = {",".join(point).replace("/", "_"): point for point in grid_points(args.grid)}
+    train_argvs = {name: training_argv(point, out / name, common) for name, point in points.items()}
+    if slurm_available() or not args.dry_run:
         check_against_site(cluster)
-    recipes = {name: check_training(words[name], cluster) for name in points}
-    if arguments.dry_run:
-        code = Code(out / "slurm" / f"code-{digest_of(ROOT)}", digest_of(ROOT))
-        print(
-            batch.text(cluster, out / "slurm", told(cluster, code, out, points, argv), len(points))
-        )
+    recipes = {name: check_training(train_argvs[name], cluster) for name in points}
+    if args.dry_run:
+        folder = out / "slurm"
+        parameters = job_parameters(cluster, planned_snapshot(folder), out, points, argv)
+        print(batch.script_text(cluster, folder, parameters, len(points)))
         return 0
-    if missing := unfinished(out, points):
-        send(out, cluster, {name: recipes[name] for name in missing}, words, argv)
+    if missing := unfinished_points(out, points):
+        submit_points(out, cluster, {name: recipes[name] for name in missing}, train_argvs, argv)
     write_atomic(sweep_file(out), json.dumps(points, indent=1).encode())
-    return report(out, points, wait=arguments.wait)
+    return report(out, points, wait=args.wait)
 
 
 def report(out: Path, points: dict[str, Point], *, wait: bool) -> int:
-    """Print the table, after the end of all with `wait`; 1 if a point failed."""
+    """Print the table; with `wait`, when all jobs have ended.
+
+    Returns the exit status: 1 if `wait` and a run has not reached its end, else 0.
+    """
     if wait:
-        queue.wait([number for name in points if (number := runs.job_of(out / name))])
-    Console(width=None if sys.stdout.isatty() else 160).print(table(out, points))
-    return 1 if wait and not all(runs.progress(out / name).ended for name in points) else 0
+        queue.wait([job_id for name in points if (job_id := runs.latest_job(out / name))])
+    Console(width=None if sys.stdout.isatty() else 160).print(make_table(out, points))
+    if not wait:
+        return 0
+    return 0 if all(runs.read_progress(out / name).finished for name in points) else 1
 
 
 if __name__ == "__main__":

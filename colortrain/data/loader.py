@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
     """Return the fraction of pixels in each bin of ab.
 
     The result is (23, 23) float64 with a along the rows and the bins of
-    `python -m shards statistics`. If the split has more than `max_samples` samples,
+    `colortrain shards statistics`. If the split has more than `max_samples` samples,
     that many evenly spaced ones are counted.
     """
     counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))
@@ -134,13 +135,32 @@ class BufferPool:
             return torch.from_numpy(array)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """Which batches a loader yields, for which process, and how they are read."""
+
+    batch_size: int  # global: over all processes
+    seed: int  # of the sample order, flips and crops
+    flip: float  # probability of a horizontal flip
+    crop: float = 1.0  # smallest side of a random crop, as a fraction of the image's; 1: none
+    rank: int = 0
+    world: int = 1  # number of processes; must divide batch_size
+    device: torch.device | str = "cpu"
+    workers: int = 1  # threads that read ahead; 0 reads in the calling thread
+    max_damaged: int = 0  # damaged samples that may be replaced; one more raises an error
+
+    @property
+    def local_batch_size(self) -> int:
+        """Samples of a global batch that each rank gets."""
+        return self.batch_size // self.world
+
+
 class Loader:
     """Endless batches of one rank.
 
-    Global batch k holds positions [kB, (k + 1)B) of the sample order; each rank gets a
-    contiguous slice. `batch_size` (B) is global and must be divisible by `world`, the
-    number of processes. `workers` threads read ahead, 0 reads in the calling thread;
-    the batches are the same for any number.
+    Global batch k holds positions [kB, (k + 1)B) of the sample order, where B is the
+    global batch size; each rank gets a contiguous slice. The batches are the same for
+    any number of workers.
 
     A damaged sample raises `DamagedSampleError` if `max_damaged` is 0. Otherwise up to
     `max_damaged` of them are replaced (see `SubstitutingReader`), and `on_warning` is
@@ -152,27 +172,16 @@ class Loader:
         self,
         samples: Samples,
         codec: Codec,
-        *,
-        batch_size: int,
-        seed: int,
-        flip: float,
-        crop: float = 1.0,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 1,
-        max_damaged: int = 0,
+        config: LoaderConfig,
         on_warning: Callable[[str], None] = print,
     ) -> None:
-        check_divides(batch_size, world)
-        self.samples, self.codec, self.seed, self.flip, self.crop = samples, codec, seed, flip, crop
-        self.batch_size, self.rank = batch_size, rank
-        self.local_batch_size = batch_size // world
-        self.device, self.workers = torch.device(device), workers
-        self.order = samples.order(seed)
+        check_divides(config.batch_size, config.world)
+        self.samples, self.codec, self.config = samples, codec, config
+        self.device = torch.device(config.device)
+        self.order = samples.order(config.seed)
         self.substituting_reader = (
-            SubstitutingReader(samples, self.order, max_damaged, on_warning)
-            if max_damaged
+            SubstitutingReader(samples, self.order, config.max_damaged, on_warning)
+            if config.max_damaged
             else None
         )
         self.waited = 0.0
@@ -185,7 +194,8 @@ class Loader:
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Yield batches without end, starting after `images` consumed images."""
-        items = self._read_ahead(images) if self.workers else self._read_synchronously(images)
+        read = self._read_ahead if self.config.workers else self._read_synchronously
+        items = read(images)
         try:
             while True:
                 started = time.perf_counter()
@@ -198,16 +208,16 @@ class Loader:
     def _read_synchronously(self, start: int) -> Generator[_Item | Batch, None, None]:
         while True:
             yield self._read(start)
-            start += self.batch_size
+            start += self.config.batch_size
 
     def _read_ahead(self, start: int) -> Generator[_Item | Batch, None, None]:
-        pool = ThreadPoolExecutor(self.workers, "loader")
+        pool = ThreadPoolExecutor(self.config.workers, "loader")
         pending: deque[Future[_Item | Batch]] = deque()
         try:
             while True:
-                while len(pending) < self.workers + _READ_AHEAD:
+                while len(pending) < self.config.workers + _READ_AHEAD:
                     pending.append(pool.submit(self._read, start))
-                    start += self.batch_size
+                    start += self.config.batch_size
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -218,16 +228,17 @@ class Loader:
         On a CPU the result is a finished batch; for a GPU the copy and the arithmetic
         are left to the thread that consumes it.
         """
-        first = start + self.rank * self.local_batch_size
-        positions = np.arange(first, first + self.local_batch_size)
-        stored = torch.from_numpy(self._pixels(first, first + self.local_batch_size))
-        if self.crop == 1:  # with a crop, the affine map flips as well
-            for row in np.flatnonzero(flips(self.seed, positions, self.flip)):
+        config = self.config
+        first = start + config.rank * config.local_batch_size
+        positions = np.arange(first, first + config.local_batch_size)
+        stored = torch.from_numpy(self._pixels(first, first + config.local_batch_size))
+        if config.crop == 1:  # with a crop, the affine map flips as well
+            for row in np.flatnonzero(flips(config.seed, positions, config.flip)):
                 stored[row] = stored[row].flip(-1)
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        maps = affine_maps(self.seed, positions, self.flip, self.crop)
-        mix = uniform_draws(self.seed, positions, _MIX)
+        maps = affine_maps(config.seed, positions, config.flip, config.crop)
+        mix = uniform_draws(config.seed, positions, _MIX)
         item = (stored, torch.from_numpy(maps), torch.from_numpy(mix))
         return self._to_device(*item) if self.device.type == "cpu" else item
 
@@ -239,7 +250,7 @@ class Loader:
 
     def _to_device(self, stored: Tensor, maps: Tensor, mix: Tensor) -> Batch:
         stored, maps = (tensor.to(self.device, non_blocking=True) for tensor in (stored, maps))
-        if self.crop < 1:
+        if self.config.crop < 1:
             L, colour = self.codec.encode(crop_and_flip(stored_to_lab(stored), maps))
         else:
             L, colour = encode_stored(self.codec, stored, self._pool)

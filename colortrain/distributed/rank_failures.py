@@ -71,7 +71,7 @@ _watchdog: Watchdog | None = None  # of this process, inside `detect_lost_ranks`
 
 
 def heartbeat() -> None:
-    """Tell the watchdog that this process is alive; called at every step boundary."""
+    """Reset the watchdog; called at every step boundary."""
     if _watchdog is not None:
         _watchdog.last_heartbeat = time.monotonic()
 

@@ -55,5 +55,5 @@ def _count(split: Split) -> MedianColour:
         units = np.clip(np.rint(unpack(stored)[1:]) + 128, 0, 255).astype(np.intp)
         counts += [np.bincount(channel.ravel(), minlength=256) for channel in units]
     reached = counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)
-    a, b = (float(place - 128) for place in reached.argmax(1).tolist())
+    a, b = (float(index - 128) for index in reached.argmax(1).tolist())
     return MedianColour((a, b), split.name, samples)

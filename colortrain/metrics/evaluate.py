@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,56 +90,62 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Which samples of a split are scored, and how; equal on all ranks."""
+
+    batch_size: int = 16  # samples per chunk; the last bits of the scores depend on it
+    limit: int | None = None  # score only so many first samples; None: all
+    dropout: bool = False  # keep dropout layers active
+    seed: int = 0  # of the dropout masks
+    metrics: Depth = "all"  # "core" leaves out slow metrics and intervals, for use in training
+    extractors: FeatureExtractors = field(default_factory=FeatureExtractors)  # feature metrics
+
+
 def score_split(
     generator: nn.Module,
     codec: Codec,
     split: Split,
     device: torch.device | str,
+    config: ScoringConfig | None = None,
     *,
     rank: int = 0,
     world: int = 1,
-    dropout: bool = False,
-    batch_size: int = 16,
-    limit: int | None = None,
-    seed: int = 0,
-    metrics: Depth = "all",
-    extractors: FeatureExtractors | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Return every metric of the first `limit` samples of a split (all by default).
+    """Return the metrics of a split.
 
     Each is given for the generated images, the grayscale baseline ("grey"), the
     constant-colour baseline ("median") and the truth. The result is {"samples",
     "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every
     rank; every rank must call the function. Raises `UserError` for an empty split.
 
-    Samples pass through the network in fixed chunks of `batch_size`, chunk i on rank i
-    % world, on one thread if the device is a CPU: the last bits of sums depend on both,
-    so neither may depend on the number of processes.
+    Samples pass through the network in fixed chunks of `config.batch_size`, chunk i on
+    rank i % world, on one thread if the device is a CPU: the last bits of sums depend
+    on both, so neither may depend on the number of processes.
 
-    `metrics="core"` leaves out slow metrics and intervals, for scores during training.
-    `extractors` are the networks for feature metrics. "intervals" has the same form as
-    "metrics", with "generated - grey" as another version; metrics of whole sets have
-    none, because resampling with repetition biases them. `progress` is called with the
-    number of samples done, over all ranks, estimated from this rank's.
+    "intervals" has the same form as "metrics", with "generated - grey" as another
+    version; metrics of whole sets have none, because resampling with repetition biases
+    them. `progress` is called with the number of samples done, over all ranks,
+    estimated from this rank's.
     """
-    device, count = torch.device(device), min(len(split), limit or len(split))
+    config = config or ScoringConfig()
+    device, count = torch.device(device), min(len(split), config.limit or len(split))
+    batch_size, extractors = config.batch_size, config.extractors
     if count == 0:
         raise UserError(f"{split.root}: split {split.name} is empty: there is nothing to score")
     constant = median_colour(split)
     chunks: list[tuple[int, Rows]] = []
-    extractors = extractors or FeatureExtractors()
     set_metrics = SetMetrics(extractors.set_extractors)
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
-            predicted = predict_lab(
-                generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start)
-            )
+            seed = chunk_seed(config.seed, start)
+            predicted = predict_lab(generator, codec, truth, dropout=config.dropout, seed=seed)
             images = versions(with_lightness(truth, predicted), truth, constant.ab)
             pairs = extractors.pair_metrics(images) if extractors.pair_metrics else {}
-            rows = per_image(images, predicted=predicted, metrics=metrics) | pairs
+            rows = per_image(images, predicted=predicted, metrics=config.metrics) | pairs
             chunks.append((start, _to_numpy(rows)))
             set_metrics.update(images, start)
             if progress:
@@ -148,8 +155,8 @@ def score_split(
     set_metrics = set_metrics.merge(stats for _, stats in parts)
     protocol = {
         **_split_facts(split),
-        "dropout": dropout,
-        "seed": seed,
+        "dropout": config.dropout,
+        "seed": config.seed,
         "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given",
         "median": constant.protocol(split),
@@ -159,7 +166,7 @@ def score_split(
     values = summarise(all_rows) | set_metrics.compute()
     ordered = {name: values[name] for name in METRICS if name in values}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
-    return scores if metrics == "core" else {**scores, "intervals": intervals(all_rows)}
+    return scores if config.metrics == "core" else {**scores, "intervals": intervals(all_rows)}
 
 
 def _split_facts(split: Split) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from colortrain.headline import Headline
 from colortrain.recipe import Recipe
 from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
 from colortrain.recipes.drouilhet import drouilhet_gan, drouilhet_progan, drouilhet_wgan_gp
@@ -41,3 +42,10 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]()
+
+
+def headline_of(recipe: Recipe) -> Headline:
+    """Return what the paper reports, also for a recipe saved without this field."""
+    if recipe.headline != Headline() or recipe.name not in RECIPES:
+        return recipe.headline
+    return RECIPES[recipe.name]().headline

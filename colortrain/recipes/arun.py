@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from colortrain.headline import reported
 from colortrain.lab import UnitCodec
 from colortrain.losses.adversarial import Wasserstein
 from colortrain.losses.penalty import GradientPenalty
@@ -25,8 +26,7 @@ def arun_wgan_gp() -> Recipe:
 
     The critic is trained, but has no influence on the generator.
 
-    Headline (table I): IS 4.3125 +- 1.8372 (real photographs 4.3412 +- 1.7963), "FID"
-    13.1076. The latter is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
+    The headline's "FID" is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
     element-wise sigma (section II-F), called `fid_diagonal` here. Protocol: training
     and test use the same 5,000 photographs of 224 px (section II-B), so the values do
     not describe unseen images. Cost: 750,000 steps of one photograph each; neither
@@ -51,6 +51,12 @@ def arun_wgan_gp() -> Recipe:
     """
     return Recipe(
         name="arun_wgan_gp",
+        headline=reported(
+            "table I",
+            "IS +- 1.8372, of real photographs 4.3412 +- 1.7963",
+            inception_score=4.3125,
+            fid_diagonal=13.1076,
+        ),
         paper="arun",
         size=224,  # II-B
         batch_size=1,  # II-G
@@ -88,10 +94,10 @@ def arun_wgan_gp() -> Recipe:
 def arun_wgan_gp_adversarial() -> Recipe:
     r"""The abstract's version: the generator minimises 100 L1 minus its mean score.
 
-    Headline (table I): IS 4.3125 +- 1.8372, "FID" 13.1076, as for `arun_wgan_gp`, which
-    documents everything else: the paper has one table for both versions. It gives the
-    adversarial term no weight; here it is 1, as in the objective of Isola et al. 2017
-    (equation 4), from whom the paper takes the weight 100 of L1 too.
+    The headline is that of `arun_wgan_gp`, which documents everything else: the paper
+    has one table for both versions. It gives the adversarial term no weight; here it is
+    1, as in the objective of Isola et al. 2017 (equation 4), from whom the paper takes
+    the weight 100 of L1 too.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from colortrain.headline import reported
 from colortrain.lab import SymmetricCodec
 from colortrain.losses.adversarial import BCE, Wasserstein
 from colortrain.losses.penalty import GradientPenalty
@@ -30,7 +31,7 @@ def drouilhet_gan() -> Recipe:
 
     The labels are soft on both sides; L1 is weighted by the rarity of colours.
 
-    Headline (table 3): PSNR 19.63 dB, VGG 4.2968. Protocol: COCO, 256 px, PSNR of RGB
+    Protocol of the headline: COCO, 256 px, PSNR of RGB
     in [0, 1] (section 5); how it is averaged, and over how many photographs, is not
     specified. The grayscale baseline reaches about 23.8 dB as the mean over images and
     20.1 dB pooled, so compare the result with it. Cost: not given (Colab, section
@@ -53,6 +54,7 @@ def drouilhet_gan() -> Recipe:
     """
     return Recipe(
         name="drouilhet_gan",
+        headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # 3.1
         batch_size=16,  # not given; nampouri's
@@ -84,9 +86,9 @@ def drouilhet_wgan_gp() -> Recipe:
 
     The weight of L1 is 70, then 10, then 30.
 
-    Headline (table 3): PSNR 21.41 dB, VGG 4.1719; protocol as for `drouilhet_gan`, and
-    the grayscale baseline reaches about 23.8 dB as the mean over images and 20.1 dB
-    pooled. Cost: over 10 hours on Colab (section 7.5.3).
+    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10
+    hours on Colab (section 7.5.3).
 
         accelerate launch -m launch.train --recipe drouilhet_wgan_gp \
             --shards SHARDS --run runs/drouilhet_wgan_gp
@@ -101,6 +103,7 @@ def drouilhet_wgan_gp() -> Recipe:
     return dataclasses.replace(
         drouilhet_gan(),
         name="drouilhet_wgan_gp",
+        headline=reported("table 3", psnr=21.41, vgg_distance=4.1719),
         critic=SquareCriticConfig(base_channels=64, depth=4, norm="instance"),  # 7.1.1
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2, 7.2
@@ -124,9 +127,8 @@ def drouilhet_progan() -> Recipe:
     PixelNorm is in the generator, the minibatch standard deviation in the critic, and
     the VGG loss replaces L1.
 
-    Headline (table 3): PSNR 20.92 dB, VGG 3.3715; protocol as for `drouilhet_gan`, and
-    the grayscale baseline reaches about 23.8 dB as the mean over images and 20.1 dB
-    pooled. Cost: not given.
+    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
 
         accelerate launch -m launch.train --recipe drouilhet_progan \
             --shards SHARDS --run runs/drouilhet_progan
@@ -146,6 +148,7 @@ def drouilhet_progan() -> Recipe:
     return dataclasses.replace(
         drouilhet_gan(),
         name="drouilhet_progan",
+        headline=reported("table 3", psnr=20.92, vgg_distance=3.3715),
         epochs=20,  # table 3
         generator=DeepUNetConfig(  # 9.1, equation 5: 15,671,874 parameters
             base_channels=64, levels=4, norm="pixel"

@@ -41,7 +41,7 @@ def late(weight: float) -> Schedule:
 def flagship() -> Recipe:
     r"""A colour distribution for four fifths of the run, then adversarial training.
 
-    Headline: no paper's result; docs/RECIPES.md compares it with all others. Cost: five
+    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: five
     times that of `drouilhet_gan`.
 
         accelerate launch -m launch.train --recipe flagship \
@@ -64,7 +64,7 @@ def flagship_calm() -> Recipe:
 
     It is closer to the truth per pixel and as a set of images.
 
-    Headline: no paper's result; docs/RECIPES.md compares it with all others. Cost: as
+    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: as
     for `flagship`.
 
         accelerate launch -m launch.train --recipe flagship_calm \

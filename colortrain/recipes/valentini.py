@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from colortrain.headline import reported
 from colortrain.lab import SymmetricCodec
 from colortrain.losses.adversarial import BCE, Wasserstein
 from colortrain.losses.penalty import GradientPenalty
@@ -37,9 +38,8 @@ _CRITIC = PatchCriticConfig(
 def valentini_cgan() -> Recipe:
     r"""The re-implementation of pix2pix (sections III and VI-A) with a plain U-Net.
 
-    Headline: no numbers, only curves (figure 5): of depths 2, 3 and 4 the deeper is the
-    more stable. Colours have bright spots at the centre (figure 7) which the losses do
-    not show (section VII). Protocol: about 10,000 photographs for training and 3,000
+    Colours have bright spots at the centre (figure 7) which the losses do not show
+    (section VII). Protocol: about 10,000 photographs for training and 3,000
     for validation, of 1,000 classes, 256 px (section V).
 
         accelerate launch -m launch.train --recipe valentini_cgan \
@@ -57,6 +57,10 @@ def valentini_cgan() -> Recipe:
     """
     return Recipe(
         name="valentini_cgan",
+        headline=reported(
+            "figure 5",
+            "no numbers, only curves: of depths 2, 3 and 4 the deeper is the more stable",
+        ),
         paper="valentini",
         size=256,  # V
         batch_size=16,  # not given; nampouri's (5.2) for such networks at this size
@@ -79,10 +83,7 @@ def valentini_cgan() -> Recipe:
 def valentini_wgan() -> Recipe:
     r"""The Wasserstein version of sections IV and VI-B, with the thick U-Net.
 
-    Headline: no numbers, only curves (figures 8, 9 and 11): lower losses than the plain
-    U-Net, depth 4 slightly better than 3, and 2 noisy; penalties of 0, 0.1 and 0.3
-    differ little in loss, the strongest has the best images. Protocol as for
-    `valentini_cgan`.
+    The protocol is that of `valentini_cgan`.
 
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
@@ -104,6 +105,12 @@ def valentini_wgan() -> Recipe:
     return dataclasses.replace(
         recipe,
         name="valentini_wgan",
+        headline=reported(
+            "figures 8, 9 and 11",
+            "no numbers, only curves: lower losses than the plain U-Net; depth 4 slightly better "
+            "than 3, and 2 noisy; penalties of 0, 0.1 and 0.3 differ little in loss, the strongest "
+            "has the best images",
+        ),
         generator=dataclasses.replace(_PLAIN, thick_layers=3),  # VI-A: "a triple layer"
         critic=dataclasses.replace(_CRITIC, norm="instance"),
         objective=dataclasses.replace(
@@ -123,8 +130,7 @@ def valentini_wgan_literal() -> Recipe:
 
     The losses are cross-entropy and a gradient penalty on the logits.
 
-    Headline: no numbers, only curves (figures 8, 9 and 11), which may show this version
-    as well as `valentini_wgan`; everything else is as there. The interpretations of
+    Everything else is as in `valentini_wgan`. The interpretations of
     equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight of
     L1) apply to equation 8 too.
 

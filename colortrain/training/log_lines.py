@@ -15,7 +15,7 @@ def start_values(
 ) -> dict[str, Any]:
     """Return the values of a "start" line.
 
-    `init_metadata` tells which run the initial weights come from, None if from no
+    `init_metadata` says which run the initial weights come from, None if from no
     other.
     """
     values = {

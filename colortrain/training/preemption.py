@@ -57,8 +57,9 @@ def handling_signals() -> Iterator[None]:
 class SharedStopFlag:
     """Whether a stop was requested on any rank, the same value on all ranks.
 
-    The ranks' flags are all-reduced at each boundary, and the result is read one boundary
-    later, so that on a GPU no rank waits for the step that it has just launched.
+    The ranks' flags are all-reduced at each boundary, and the result is read one
+    boundary later, so that on a GPU no rank waits for the step that it has just
+    launched.
     """
 
     def __init__(self, device: torch.device) -> None:

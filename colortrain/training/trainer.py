@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from colortrain.data.loader import Loader, ab_histogram
+from colortrain.data.loader import Loader, LoaderConfig, ab_histogram
 from colortrain.data.tar_stream import StreamLoader, make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.rank_failures import heartbeat
@@ -99,15 +99,17 @@ class Trainer:
         return make_loader(
             data.train,
             recipe.codec,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            flip=recipe.flip,
-            crop=recipe.crop,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            device=accelerator.device,
-            workers=data.workers,
-            max_damaged=data.max_damaged,
+            LoaderConfig(
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                flip=recipe.flip,
+                crop=recipe.crop,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                device=accelerator.device,
+                workers=data.workers,
+                max_damaged=data.max_damaged,
+            ),
             on_warning=self._warn,
         )
 
@@ -150,8 +152,8 @@ class Trainer:
     def train(self) -> bool:
         """Train to the recipe's length; return whether the run was finished.
 
-        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and the
-        result is False. A checkpoint is saved in both cases.
+        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
+        the result is False. A checkpoint is saved in both cases.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()

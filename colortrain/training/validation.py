@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.lab import stored_to_lab
-from colortrain.metrics.evaluate import generate, score_split
+from colortrain.metrics.evaluate import ScoringConfig, generate, score_split
 from colortrain.metrics.registry import Scores
 from colortrain.recipe import Recipe
 from colortrain.training.journal import Journal
@@ -37,10 +37,9 @@ class Validation:
             self.recipe.codec,
             self.split,
             self.accelerator.device,
+            ScoringConfig(dropout=self.recipe.test_dropout, metrics="core"),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            dropout=self.recipe.test_dropout,
-            metrics="core",
         )
 
     def log_samples(self, generator: nn.Module, step: int) -> None:

@@ -1,1 +1,4 @@
-"""A real SLURM of several nodes on one Linux machine, for trying things and for tests; nothing outside one folder."""
+"""A real SLURM of several nodes on one Linux machine, for development and tests.
+
+All its files are in one folder.
+"""

@@ -1,6 +1,6 @@
-"""Start, look at, break and stop a real SLURM of several nodes on this machine: no systemd, no containers.
+"""Run a real SLURM of several nodes on this machine, without systemd and containers.
 
-python -m slurm.devcluster up && . .devcluster/env && sinfo
+colortrain devcluster up && . .devcluster/env && sinfo
 """
 
 from __future__ import annotations
@@ -16,157 +16,190 @@ from typing import NoReturn
 
 from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError, run_command
-from slurm.devcluster import hosts, life, plan, programs
-from slurm.devcluster.configuration import MOST_GPUS
+from slurm.devcluster import hosts, lifecycle, plan, programs
+from slurm.devcluster.configuration import MAX_GPUS
 from slurm.devcluster.plan import HIGH, LOW, Plan
 
-DEFAULT = Path(".devcluster")
+DEFAULT_FOLDER = Path(".devcluster")
 _EXAMPLE = f"""\
-Nodes are hosts of their own (name, address, processes) for root, and for everybody where user namespaces are allowed;
-elsewhere daemons on the loopback. Jobs in partition {HIGH!r} evict and requeue those in {LOW!r}. example:
-  python -m slurm.devcluster up
+For root, and wherever user namespaces are allowed, each node is a host of its own, with its
+own name, address and processes; elsewhere nodes are daemons on the loopback. Jobs in
+partition {HIGH!r} evict and requeue those in {LOW!r}.
+
+example:
+  colortrain devcluster up
   . .devcluster/env
   srun -N2 hostname
-  python -m slurm.devcluster power-off node2
-  python -m slurm.devcluster down
+  colortrain devcluster power-off node2
+  colortrain devcluster down
 """
 
 
-class _Action(argparse.ArgumentParser):
-    """The parser of one action: its complaints are one line as well."""
+class _ActionParser(argparse.ArgumentParser):
+    """The parser of one action, which raises UserError for a mistake."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help lists the words)")
+        raise UserError(f"{message} (`{self.prog} --help` lists the options)")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
-    actions = words.add_subparsers(
-        dest="action", required=True, metavar="ACTION", parser_class=_Action
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's actions and their options."""
+    parser = CommandParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_ActionParser
     )
-    start = actions.add_parser("up", help="start a cluster")
-    start.add_argument("--nodes", type=at_least_one, default=4, help="default: 4")
-    start.add_argument(
+    action_parsers = [actions.add_parser("up", help="start a cluster")]
+    _add_up_options(action_parsers[0])
+    action_parsers.append(actions.add_parser("down", help="stop the cluster, delete its folder"))
+    action_parsers.append(actions.add_parser("status", help="show its nodes and jobs"))
+    for event, (_, description) in lifecycle.EVENTS.items():
+        action_parsers.append(actions.add_parser(event, help=description))
+        action_parsers[-1].add_argument("node", help="node1, node2, ...")
+    for action_parser in action_parsers:
+        action_parser.add_argument(
+            "--dir",
+            type=Path,
+            default=DEFAULT_FOLDER,
+            help=f"folder of the cluster (default: {DEFAULT_FOLDER})",
+        )
+    return parser
+
+
+def _add_up_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nodes", type=at_least_one, default=4, help="number of nodes (default: 4)"
+    )
+    parser.add_argument(
         "--cpus",
         type=at_least_one,
         default=4,
-        help="of a node, whatever the machine has (default: 4)",
+        help="CPUs per node, however many the machine has (default: 4)",
     )
-    start.add_argument(
+    parser.add_argument(
         "--gpus",
         type=int,
         default=2,
-        help=f"pretended GPUs of a node, 0 to {MOST_GPUS} (default: 2)",
+        help=f"simulated GPUs per node, 0 to {MAX_GPUS} (default: 2)",
     )
-    start.add_argument(
-        "--hosts", choices=("auto", "namespaces", "loopback"), default="auto", help="what a node is"
+    parser.add_argument(
+        "--hosts",
+        choices=("auto", "namespaces", "loopback"),
+        default="auto",
+        help="how nodes are realised (default: auto, namespaces where they are allowed)",
     )
-    start.add_argument(
+    parser.add_argument(
         "--no-accounting",
         action="store_true",
-        help="no database; `sacct` asks the controller instead",
+        help="no database: `sacct` queries the controller instead",
     )
-    start.add_argument(
+    parser.add_argument(
         "--no-user-signal",
         action="store_true",
-        help="evicted jobs get TERM alone, not their --signal",
+        help="evicted jobs get TERM only, not the signal of their --signal option",
     )
-    start.add_argument(
-        "--grace", type=at_least_one, default=5, help="seconds an evicted job has (default: 5)"
+    parser.add_argument(
+        "--grace",
+        type=at_least_one,
+        default=5,
+        help="seconds between the signal to an evicted job and its end (default: 5)",
     )
-    start.add_argument(
-        "--owner", type=int, metavar="PID", help="take it down when this process is gone"
+    parser.add_argument(
+        "--owner", type=int, metavar="PID", help="stop the cluster when this process has ended"
     )
-    everyone = [start, actions.add_parser("down", help="stop it and delete its folder")]
-    everyone.append(actions.add_parser("status", help="its nodes and jobs"))
-    for event, (_, phrase) in life.EVENTS.items():
-        one = actions.add_parser(event, help=phrase)
-        one.add_argument("node", help="node1, node2, ...")
-        everyone.append(one)
-    for one in everyone:
-        one.add_argument(
-            "--dir", type=Path, default=DEFAULT, help=f"folder of the cluster (default: {DEFAULT})"
-        )
-    return words
 
 
-def make_plan(arguments: argparse.Namespace, folder: Path) -> Plan:
-    """The cluster asked for, checked against what this machine has and allows."""
-    if not 0 <= arguments.gpus <= MOST_GPUS:
-        raise UserError(f"--gpus {arguments.gpus}: a node can have 0 to {MOST_GPUS}")
-    programs.check(not arguments.no_accounting)
+def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
+    """Return the requested cluster, checked against what this machine has and allows.
+
+    Raises UserError if a program is missing, the folder is not suitable, or namespaces
+    are requested but not allowed.
+    """
+    if not 0 <= args.gpus <= MAX_GPUS:
+        raise UserError(f"--gpus {args.gpus}: a node can have 0 to {MAX_GPUS}")
+    programs.check(not args.no_accounting)
     plan.check_folder(folder)
-    loopback = arguments.hosts == "loopback"
-    own = not loopback and hosts.namespaces_work(user=False)
-    user = not loopback and not own and os.getuid() != 0 and hosts.namespaces_work(user=True)
-    if arguments.hosts == "namespaces" and not (own or user):
+    loopback = args.hosts == "loopback"
+    as_root = not loopback and hosts.namespaces_work(user=False)
+    in_user_namespace = (
+        not loopback and not as_root and os.getuid() != 0 and hosts.namespaces_work(user=True)
+    )
+    if args.hosts == "namespaces" and not (as_root or in_user_namespace):
         raise UserError(
-            "this machine allows no namespaces (--hosts namespaces): be root, or take --hosts loopback"
+            "--hosts namespaces: this machine does not allow namespaces to this user: "
+            "run as root, or use --hosts loopback"
         )
     return Plan(
         folder=folder,
-        nodes=arguments.nodes,
-        cpus=arguments.cpus,
-        gpus=arguments.gpus,
-        grace=arguments.grace,
-        accounting=not arguments.no_accounting,
-        user_signal=not arguments.no_user_signal,
-        user_namespace=user,
-        base_port=0 if own or user else plan.free_ports(arguments.nodes + 12),
+        nodes=args.nodes,
+        cpus=args.cpus,
+        gpus=args.gpus,
+        grace=args.grace,
+        accounting=not args.no_accounting,
+        user_signal=not args.no_user_signal,
+        user_namespace=in_user_namespace,
+        base_port=0 if as_root or in_user_namespace else plan.free_ports(args.nodes + 12),
     )
 
 
-def start(arguments: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
-    """`up`; in a user namespace where this user may make hosts only there."""
+def start(args: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
+    """Start a cluster (`up`).
+
+    Where this user may create hosts only in a user namespace, the command is executed
+    again inside one.
+    """
     inside = os.environ.pop("COLORTRAIN_IN_USER_NAMESPACE", "")
-    cluster = make_plan(arguments, folder)
+    cluster = make_plan(args, folder)
     if cluster.user_namespace and not inside:
-        words = [*hosts.user_namespace_words(), sys.executable, "-m", "slurm.devcluster", *argv]
-        os.execvpe(words[0], words, {**os.environ, "COLORTRAIN_IN_USER_NAMESPACE": "yes"})
-    began = time.monotonic()
-    life.up(Plan(**{**vars(cluster), "user_namespace": bool(inside)}))
-    if arguments.owner:
-        life.watch(cluster, arguments.owner)
-    kind = "hosts in namespaces" if cluster.own_hosts else "daemons on the loopback"
+        command = [*hosts.user_namespace_command(), sys.executable, "-m", "slurm.devcluster", *argv]
+        os.execvpe(command[0], command, {**os.environ, "COLORTRAIN_IN_USER_NAMESPACE": "yes"})
+    start_time = time.monotonic()
+    lifecycle.start_cluster(Plan(**{**vars(cluster), "user_namespace": bool(inside)}))
+    if args.owner:
+        lifecycle.stop_with_owner(cluster, args.owner)
+    kind = "hosts in namespaces" if cluster.uses_namespaces else "daemons on the loopback"
     print(
-        f"{cluster.nodes} nodes ({kind}) are up after {time.monotonic() - began:.1f} s; now:  . {folder}/env"
+        f"{cluster.nodes} nodes ({kind}) are up after {time.monotonic() - start_time:.1f} s; "
+        f"to use them, run: . {folder}/env"
     )
 
 
-def show(folder: Path) -> int:
-    """`status`; 1 if the cluster does not answer."""
+def show_status(folder: Path) -> int:
+    """Print the nodes and jobs (`status`).
+
+    Returns the exit status: 1 if the cluster does not respond, else 0.
+    """
     cluster = plan.load(folder)
-    tables = (
+    queries = (
         ["sinfo", "-N", "-o", "%10N %9P %6T %4c %8G %E"],
         ["squeue", "-o", "%8i %9P %20j %10T %8M %3D %R"],
     )
-    for name, *words in tables:
+    for name, *options in queries:
         try:
-            line = [f"{cluster.folder}/bin/{name}", *words]
-            done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)
+            command = [f"{cluster.folder}/bin/{name}", *options]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         except subprocess.TimeoutExpired:
-            done = subprocess.CompletedProcess(words, 1, "", "no answer in 20 s")
+            done = subprocess.CompletedProcess(options, 1, "", f"{name} timed out after 20 s")
         if done.returncode:
-            print(f"the cluster in {folder} does not answer: {done.stderr.strip()}")
+            print(f"the cluster in {folder} does not respond: {done.stderr.strip()}")
             return 1
         print(done.stdout.rstrip())
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the first word says; returns the exit status."""
+    """Run the chosen action and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(argv)
-    folder = arguments.dir.resolve()
-    if arguments.action == "up":
-        start(arguments, argv, folder)
-    elif arguments.action == "down":
-        print(f"{folder} is down" if life.down(folder) else f"no cluster in {folder}")
-    elif arguments.action == "status":
-        return show(folder)
+    args = make_parser().parse_args(argv)
+    folder = args.dir.resolve()
+    if args.action == "up":
+        start(args, argv, folder)
+    elif args.action == "down":
+        stopped = lifecycle.stop_cluster(folder)
+        print(f"{folder} is down" if stopped else f"no cluster in {folder}")
+    elif args.action == "status":
+        return show_status(folder)
     else:
-        life.befall(plan.load(folder), arguments.action, arguments.node)
+        lifecycle.inject_event(plan.load(folder), args.action, args.node)
     return 0
 
 

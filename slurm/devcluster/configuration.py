@@ -1,4 +1,4 @@
-"""The text of every file a development cluster is configured by. Each line that is not obvious says why it is here."""
+"""The configuration files and client commands of a development cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from slurm.devcluster.plan import HIGH, LOW, Plan, loopback_address
 from slurm.devcluster.programs import CLIENTS, find
 
-# Slurm wants one character device for each GPU and only ever stat()s it. With Count= and no File= it reports no GPU;
-# a plain file leaves CUDA_VISIBLE_DEVICES empty.
+# SLURM needs one character device per GPU and only calls stat() on it. With Count= and
+# without File= it reports no GPU; with a regular file CUDA_VISIBLE_DEVICES stays empty.
 _DEVICES = (
     "/dev/null",
     "/dev/zero",
@@ -21,12 +21,13 @@ _DEVICES = (
     "/dev/tty",
     "/dev/ptmx",
 )
-MOST_GPUS = len(_DEVICES)
-MARK = "COLORTRAIN_DEVCLUSTER"  # in the environment of every process of a cluster: `down` finds them by it
+MAX_GPUS = len(_DEVICES)
+# in the environment of every process of a cluster: `down` finds the processes by it
+MARK = "COLORTRAIN_DEVCLUSTER"
 
 
 def slurm_conf(plan: Plan) -> str:
-    """The configuration of slurmctld, slurmd and the clients."""
+    """Return slurm.conf, which slurmctld, slurmd and the client commands read."""
     name, address = plan.head
     return f"""\
 ClusterName=devcluster
@@ -36,7 +37,8 @@ SlurmUser={getpass.getuser()}
 SlurmdUser={getpass.getuser()}
 {_listening(plan)}
 
-# One munged for all hosts. A requeued job may not start before its old credential has expired; 5 s is the least.
+# One munged for all hosts. A requeued job may start only after its old credential has expired;
+# 5 s is the minimum.
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={plan.folder}/run/munge.sock,cred_expire=5
@@ -51,7 +53,8 @@ SlurmctldDebug=verbose
 SlurmdDebug=verbose
 MailProg=/bin/true
 
-# No systemd and no cgroups; the NodeName lines are believed, not the hardware. Raising limits needs a capability.
+# No systemd and no cgroups; config_overrides takes the NodeName lines instead of the hardware.
+# Limits are not propagated: raising them needs a capability.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/{"linux" if plan.accounting else "none"}
@@ -61,7 +64,7 @@ PropagateResourceLimits=NONE
 SwitchType=switch/none
 MpiDefault=none
 
-# A pass of the scheduler every second, where large clusters take 30 to 60.
+# The scheduler runs every second; on large clusters every 30 to 60 s.
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
@@ -72,11 +75,12 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PreemptExemptTime=0
 JobRequeue=1
-# With preempt_send_user_signal the signal that sbatch --signal asks for comes before an eviction; else TERM alone.
+# With preempt_send_user_signal the signal of sbatch --signal is sent before an eviction;
+# without it only TERM.
 {"SlurmctldParameters=preempt_send_user_signal" if plan.user_signal else ""}
 
-# Failures are seen in seconds, where large clusters take minutes. With TCPTimeout=2, the default, a node without power
-# is down after 30 s instead of 20.
+# Failures are noticed within seconds; on large clusters within minutes. With TCPTimeout=2, the
+# default, a node without power is down after 30 s instead of 20.
 TCPTimeout=1
 SlurmctldTimeout=10
 SlurmdTimeout=10
@@ -96,8 +100,8 @@ PartitionName={HIGH} PriorityTier=10 PreemptMode=OFF
 
 
 def _listening(plan: Plan) -> str:
-    """On one host all daemons would listen on 0.0.0.0; they can be told to bind to the host name's own address."""
-    if plan.own_hosts or not loopback_address().startswith("127."):
+    """Make the daemons of one host bind to its name's address instead of 0.0.0.0."""
+    if plan.uses_namespaces or not loopback_address().startswith("127."):
         return ""
     return "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
 
@@ -110,22 +114,26 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost={plan.head[1]}
 AccountingStoragePort={plan.port("slurmdbd")}
 AccountingStorageTRES=gres/gpu
-# The link to slurmdbd does not look at AuthInfo.
+# The connection to slurmdbd ignores AuthInfo.
 AccountingStoragePass={plan.folder}/run/munge.sock"""
 
 
 def _nodes(plan: Plan) -> str:
-    size = f"CPUs={plan.cpus} RealMemory=4000 {f'Gres=gpu:{plan.gpus}' if plan.gpus else ''} State=UNKNOWN"
+    gres = f"Gres=gpu:{plan.gpus}" if plan.gpus else ""
+    size = f"CPUs={plan.cpus} RealMemory=4000 {gres} State=UNKNOWN"
     last = 10 + plan.nodes
-    if plan.own_hosts:
+    if plan.uses_namespaces:
         return f"NodeName=node[1-{plan.nodes}] NodeAddr=10.77.0.[11-{last}] Port=6818 {size}"
     ports = f"Port=[{plan.base_port + 11}-{plan.base_port + last}]"
-    address = loopback_address()
-    return f"NodeName=127.0.0.[11-{last}] NodeAddr={address} NodeHostname={plan.head[0]} {ports} {size}"
+    address = f"NodeAddr={loopback_address()} NodeHostname={plan.head[0]}"
+    return f"NodeName=127.0.0.[11-{last}] {address} {ports} {size}"
 
 
 def slurmdbd_conf(plan: Plan, password: str) -> str:
-    """The configuration of the accounting daemon; it must be readable by its owner alone."""
+    """Return slurmdbd.conf, of the accounting daemon.
+
+    The file must be readable only by its owner.
+    """
     return f"""\
 AuthType=auth/munge
 AuthInfo=socket={plan.folder}/run/munge.sock,cred_expire=5
@@ -147,7 +155,7 @@ StorageLoc=slurm_acct_db
 
 
 def database_sql(password: str) -> str:
-    """What mariadbd runs when it starts."""
+    """Return the SQL that mariadbd executes when it starts."""
     return f"""\
 CREATE DATABASE IF NOT EXISTS slurm_acct_db;
 CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY '{password}';
@@ -156,15 +164,16 @@ GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 
 
 def hosts(plan: Plan) -> str:
-    """/etc/hosts of every host."""
+    """Return /etc/hosts of every host."""
     lines = ["127.0.0.1 localhost", f"{plan.head[1]} {plan.head[0]}"]
     return "\n".join(
         [*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""]
     )
 
 
-# A `sacct` for clusters without accounting, just enough for submitit and for us: it asks slurmctld through squeue,
-# which knows finished jobs for MinJobAge seconds, and no steps.
+# A `sacct` for clusters without accounting, sufficient for submitit and `slurm.queue`.
+# It queries slurmctld through squeue, which lists finished jobs for MinJobAge seconds,
+# without their steps.
 _SACCT = r"""#!/bin/bash
 ids=
 while [ $# -gt 0 ]; do
@@ -175,26 +184,31 @@ while [ $# -gt 0 ]; do
     esac; shift
 done
 echo 'JobID|State|NodeList'
-"$(dirname "$0")/squeue" --noheader --states=all ${ids:+--jobs="${ids#,}"} --format='%i|%T|%N' 2>/dev/null
+"$(dirname "$0")/squeue" --noheader --states=all ${ids:+--jobs="${ids#,}"} \
+    --format='%i|%T|%N' 2>/dev/null
 exit 0
 """
 
 
 def node_command(plan: Plan, name: str) -> str:
-    """A client command for processes on the nodes.
+    """Return the script of a client command for processes on the nodes.
 
-    Real clusters signal the tasks of a step; proctrack/linuxproc signals all their children as well, so that a TERM on
-    its way would end the `scontrol requeue` of a job that leaves because of it.
+    Real clusters signal the tasks of a step. proctrack/linuxproc also signals their
+    children, so a TERM would end the `scontrol requeue` that a job runs because of it:
+    scontrol therefore ignores signals.
     """
     if name == "sacct" and not plan.accounting:
         return _SACCT
-    deaf = 'trap "" TERM USR1 USR2 CONT\n' if name == "scontrol" else ""
+    ignore = 'trap "" TERM USR1 USR2 CONT\n' if name == "scontrol" else ""
     exports = f"export SLURM_CONF={plan.folder}/etc/slurm.conf {MARK}={plan.folder}"
-    return f'#!/bin/sh\n{exports}\n{deaf}exec {find(name)} "$@"\n'
+    return f'#!/bin/sh\n{exports}\n{ignore}exec {find(name)} "$@"\n'
 
 
 def outer_command(plan: Plan, name: str, head: int) -> str:
-    """The same for everybody else: it enters the head first."""
+    """Return the script of a client command for processes outside the hosts.
+
+    It enters the head first.
+    """
     inner = f"{plan.folder}/nodebin/{name}"
     user = "--user --preserve-credentials " if plan.user_namespace else ""
     enter = f"nsenter -t {head} {user}--net --uts --mount --"
@@ -202,12 +216,15 @@ def outer_command(plan: Plan, name: str, head: int) -> str:
 
 
 def shell_lines(plan: Plan) -> str:
-    """DIR/env, to be sourced: an outer job's variables go, the cluster's commands come first on the PATH."""
-    forget = (
+    """Return DIR/env, to be sourced by a shell.
+
+    It unsets an outer job's variables and prepends the cluster's commands to PATH.
+    """
+    outer_variables = (
         r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
     )
     return f"""\
-unset $(env | {forget})
+unset $(env | {outer_variables})
 export SLURM_CONF={plan.folder}/etc/slurm.conf
 export PATH={shlex.quote(str(plan.folder))}/bin:$PATH
 """
@@ -221,7 +238,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_files(plan: Plan) -> None:
-    """Write all that does not depend on running hosts."""
+    """Write all files that do not depend on running hosts."""
     folder, password = plan.folder, secrets.token_hex(12)
     _write(folder / "etc/slurm.conf", slurm_conf(plan))
     devices = f"Name=gpu File={','.join(_DEVICES[: plan.gpus])}" if plan.gpus else ""
@@ -229,7 +246,7 @@ def write_files(plan: Plan) -> None:
     _write(folder / "etc/slurmdbd.conf", slurmdbd_conf(plan, password), 0o600)
     _write(folder / "etc/database.sql", database_sql(password), 0o600)
     _write(folder / "env", shell_lines(plan))
-    if plan.own_hosts:
+    if plan.uses_namespaces:
         _write(folder / "etc/hosts", hosts(plan))
     (folder / "etc/munge.key").touch(0o600)
     (folder / "etc/munge.key").write_bytes(secrets.token_bytes(1024))
@@ -237,11 +254,14 @@ def write_files(plan: Plan) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in CLIENTS:
         _write(folder / "nodebin" / name, node_command(plan, name), 0o755)
-        if not plan.own_hosts:
+        if not plan.uses_namespaces:
             _write(folder / "bin" / name, node_command(plan, name), 0o755)
 
 
 def write_outer_commands(plan: Plan, head: int) -> None:
-    """Write the client commands for outside the hosts, once the head's process number is known."""
+    """Write the client commands for processes outside the hosts.
+
+    They need the process id of the head's init process.
+    """
     for name in CLIENTS:
         _write(plan.folder / "bin" / name, outer_command(plan, name, head), 0o755)

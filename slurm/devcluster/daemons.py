@@ -1,4 +1,7 @@
-"""munged, mariadbd, slurmdbd, slurmctld and slurmds: started in this order, each waited for."""
+"""Start munged, mariadbd, slurmdbd, slurmctld and the slurmds, in this order.
+
+Each function returns when its daemon is ready.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,26 @@ from slurm.devcluster.programs import program
 
 
 def link_programs(plan: Plan) -> None:
-    """DIR/sbin: Slurm learns from argv[0] which daemon it is, and `slurmctld-wlm` with slurmdbd would crash."""
+    """Link the daemons in DIR/sbin under their plain names.
+
+    SLURM derives from argv[0] which daemon it is; `slurmctld-wlm` with slurmdbd would
+    crash.
+    """
     (plan.folder / "sbin").mkdir(exist_ok=True)
     for name in ("slurmctld", "slurmd", "slurmstepd"):
         (plan.folder / "sbin" / name).symlink_to(program(name))
 
 
-def _start(plan: Plan, host: str, name: str, words: list[str]) -> None:
+def _start(plan: Plan, host: str, name: str, command: list[str]) -> None:
     log = plan.folder / "log" / f"{name}.out"
-    if run(plan, inside(plan, host, words), log.name):
+    if run(plan, inside(plan, host, command), log.name):
         raise UserError(
             f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}"
         )
 
 
 def start_munged(plan: Plan) -> None:
-    """The daemon that signs credentials, with a key and a socket of its own."""
+    """Start the daemon that signs credentials, with its own key and socket."""
     run_folder, log = plan.folder / "run", plan.folder / "log" / "munged.log"
     options = {
         "key-file": plan.folder / "etc/munge.key",
@@ -40,17 +47,25 @@ def start_munged(plan: Plan) -> None:
         "seed-file": run_folder / "munged.seed",
         "num-threads": 4,
     }
-    words = [
-        program("munged"),
-        "--force",
-        *(f"--{name}={value}" for name, value in options.items()),
-    ]
-    _start(plan, plan.head[0], "munged", words)
+    command = [program("munged"), "--force", *_long_options(options)]
+    _start(plan, plan.head[0], "munged", command)
+
+
+def _long_options(options: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 def start_accounting(plan: Plan) -> None:
-    """mariadbd and slurmdbd, for a real sacct."""
-    _make_database(plan)
+    """Start mariadbd and slurmdbd, which a real sacct needs."""
+    _create_database(plan)
+    _start_mariadbd(plan)
+    configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
+    _start(plan, plan.head[0], "slurmdbd", ["env", configuration, program("slurmdbd")])
+    _wait_for_port(plan, "slurmdbd", plan.head[1])
+
+
+def _start_mariadbd(plan: Plan) -> None:
+    log = plan.folder / "log/mariadbd.log"
     options = {
         "datadir": plan.folder / "mysql",
         "socket": plan.folder / "run/mysql.sock",
@@ -58,7 +73,7 @@ def start_accounting(plan: Plan) -> None:
         "pid-file": plan.folder / "run/mariadbd.pid",
         "port": plan.port("mariadbd"),
         "init-file": plan.folder / "etc/database.sql",
-        "log-error": plan.folder / "log/mariadbd.log",
+        "log-error": log,
         "innodb-buffer-pool-size": "16M",
         "innodb-log-file-size": "8M",
         "innodb-lock-wait-timeout": 900,
@@ -66,93 +81,105 @@ def start_accounting(plan: Plan) -> None:
         "key-buffer-size": "1M",
         "aria-pagecache-buffer-size": "8M",
     }
-    words = [
-        *_own_tmpdir(plan),
+    command = [
+        *_with_own_tmpdir(plan),
         program("mariadbd"),
         "--no-defaults",
-        *_as_root(),
+        _user_option(),
         "--skip-name-resolve",
         "--performance-schema=off",
+        *_long_options(options),
     ]
-    words += [f"--{name}={value}" for name, value in options.items()]
-    # it stays in the foreground: the inner & leaves it to the host's process 1
-    _start(plan, plan.head[0], "mariadbd", ["sh", "-c", 'setsid "$@" &', "sh", *words])
-    # its port answers before it has read its init file, which makes slurmdbd's user
-    log = plan.folder / "log/mariadbd.log"
+    # it stays in the foreground; the inner & leaves it to the host's init process
+    _start(plan, plan.head[0], "mariadbd", ["sh", "-c", 'setsid "$@" &', "sh", *command])
+    # Wait for the log, not the port: the port answers before the init file, which
+    # creates slurmdbd's user, has been read.
     ready = "ready for connections"
     wait_until(
         "mariadbd", lambda: log.exists() and ready in log.read_text(errors="replace"), 120, log
     )
-    configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
-    _start(plan, plan.head[0], "slurmdbd", ["env", configuration, program("slurmdbd")])
-    _wait_for_port(plan, "slurmdbd", plan.head[1])
 
 
-def _own_tmpdir(plan: Plan) -> list[str]:
-    """A mariadbd that starts clears away the temporary tables in its TMPDIR, those of other clusters in /tmp too."""
+def _with_own_tmpdir(plan: Plan) -> list[str]:
+    """Return the prefix that sets TMPDIR to a folder of the cluster.
+
+    At its start mariadbd deletes the temporary tables in its TMPDIR: in /tmp these may
+    belong to other clusters.
+    """
     (plan.folder / "tmp").mkdir(exist_ok=True)
     return ["env", f"TMPDIR={plan.folder}/tmp"]
 
 
-def _as_root() -> list[str]:
-    return ["--user=root"] if os.getuid() == 0 else [f"--user={getpass.getuser()}"]
+def _user_option() -> str:
+    return "--user=root" if os.getuid() == 0 else f"--user={getpass.getuser()}"
 
 
-def _make_database(plan: Plan) -> None:
-    words = [
-        *_own_tmpdir(plan),
+def _create_database(plan: Plan) -> None:
+    command = [
+        *_with_own_tmpdir(plan),
         program("mariadb-install-db"),
         "--no-defaults",
-        *_as_root(),
+        _user_option(),
         f"--datadir={plan.folder}/mysql",
+        "--skip-test-db",
+        "--auth-root-authentication-method=normal",
     ]
-    words += ["--skip-test-db", "--auth-root-authentication-method=normal"]
-    if run(plan, words, "mariadb-install.log"):
+    if run(plan, command, "mariadb-install.log"):
         raise UserError(
-            f"the accounting database could not be made, see {plan.folder}/log/mariadb-install.log"
+            "the accounting database could not be created, "
+            f"see {plan.folder}/log/mariadb-install.log"
         )
 
 
 def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
-    """A client that comes too early would wait seconds before it tries again."""
+    """Wait until a daemon listens on its port.
+
+    A client that connects too early would wait for seconds before it retries.
+    """
     host, port = plan.head[0], plan.port(daemon)
 
-    def answers() -> bool:
-        if not plan.own_hosts:
+    def listens() -> bool:
+        if not plan.uses_namespaces:
             with socket.socket() as probe:
                 return probe.connect_ex((address, port)) == 0
-        line = inside(
+        command = inside(
             plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True
         )
-        return subprocess.run(line, capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    wait_until(daemon, answers, 120, plan.folder / "log" / f"{daemon}.log")
+    wait_until(daemon, listens, 120, plan.folder / "log" / f"{daemon}.log")
 
 
 def start_controller(plan: Plan) -> None:
-    """slurmctld, which gives out the nodes."""
-    words = [f"{plan.folder}/sbin/slurmctld", "-f", f"{plan.folder}/etc/slurm.conf"]
-    _start(plan, plan.head[0], "slurmctld", words)
+    """Start slurmctld, which allocates the nodes."""
+    command = [f"{plan.folder}/sbin/slurmctld", "-f", f"{plan.folder}/etc/slurm.conf"]
+    _start(plan, plan.head[0], "slurmctld", command)
     _wait_for_port(plan, "slurmctld", plan.head[1])
 
 
 def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
-    """slurmd of one node; `rebooted` tells the controller that what ran there is gone."""
-    words = [f"{plan.folder}/sbin/slurmd", *(["-b"] if rebooted else [])]
-    words += ["-f", f"{plan.folder}/etc/slurm.conf", "-d", f"{plan.folder}/sbin/slurmstepd"]
-    _start(plan, node, f"slurmd-{node}", words if plan.own_hosts else [*words, "-N", node])
+    """Start the slurmd of one node.
+
+    With `rebooted` it reports to the controller that the node's earlier processes are
+    gone.
+    """
+    command = [f"{plan.folder}/sbin/slurmd", *(["-b"] if rebooted else [])]
+    command += ["-f", f"{plan.folder}/etc/slurm.conf", "-d", f"{plan.folder}/sbin/slurmstepd"]
+    if not plan.uses_namespaces:
+        command += ["-N", node]
+    _start(plan, node, f"slurmd-{node}", command)
 
 
 def idle_nodes(plan: Plan) -> list[str]:
-    """Nodes that could take a job now."""
-    words = inside(
+    """Return the names of the nodes that could run a job now."""
+    command = inside(
         plan,
         plan.head[0],
         [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"],
     )
     try:
         done = subprocess.run(
-            words, env=environment(plan), capture_output=True, text=True, timeout=10, check=False
+            command, env=environment(plan), capture_output=True, text=True, timeout=10, check=False
         )
     except subprocess.TimeoutExpired:
         return []
@@ -160,6 +187,6 @@ def idle_nodes(plan: Plan) -> list[str]:
 
 
 def wait_for_nodes(plan: Plan) -> None:
-    """Wait until every node is idle."""
+    """Wait until every node is idle. Raises UserError after 120 s."""
     log = Path(plan.folder / "log" / "slurmctld.log")
     wait_until(f"{plan.nodes} idle nodes", lambda: len(idle_nodes(plan)) == plan.nodes, 120, log)

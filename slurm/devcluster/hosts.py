@@ -1,4 +1,7 @@
-"""The hosts of a cluster: each a process 1 in network, name, mount and process namespaces of its own."""
+"""The hosts of a cluster, each with its own network, name, mounts and processes.
+
+A host exists as long as its init process (process 1 of its process namespace).
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,14 @@ from slurm.devcluster.configuration import MARK
 from slurm.devcluster.plan import Plan
 from slurm.devcluster.programs import find
 
-_SPACES = ["--net", "--uts", "--mount", "--pid"]
-_INTO_USER_NAMESPACE = ["unshare", "--user", "--map-current-user", "--keep-caps"]
+_NAMESPACES = ["--net", "--uts", "--mount", "--pid"]
+_ENTER_USER_NAMESPACE = ["unshare", "--user", "--map-current-user", "--keep-caps"]
 
-# Process 1 of a host: killing it kills all that runs there, at once, like a power cut. It sees the hosts' names in
-# /etc/hosts, and the nodes' own commands where everybody else finds those that first enter the head. Last it only
-# waits, which makes bash bury orphans.
-_PROCESS_1 = r"""
+# The init process of a host. Killing it kills everything that runs on the host at once,
+# like a power failure. It mounts the cluster's /etc/hosts, and the nodes' own client
+# commands over those that enter the head first. In the end it only waits, which makes
+# bash reap orphans.
+_INIT = r"""
 set -e
 name=$1 folder=$2
 hostname "$name"
@@ -34,9 +38,10 @@ trap 'exit 0' TERM
 while :; do sleep 3600 & wait $! || true; done
 """
 
-# A node's cable to the head's switch. A node keeps its hardware address when it is booted again, as a real one does:
-# the others remember it, and would send to a new one's old address for eight seconds, longer than a job's credential.
-_CABLE = """
+# The link from a node to the head's switch. A node keeps its hardware address when it
+# is booted again, as a real one does: the other hosts cache it, and would send to an
+# old address for eight seconds, which is longer than the life of a job's credential.
+_LINK = """
 ip link del "$1" 2>/dev/null || true
 ip link add "$1" type veth peer name eth0 address "$3" netns "$2"
 ip link set "$1" master switch up
@@ -44,36 +49,44 @@ ip link set "$1" master switch up
 
 
 def wait_until(
-    what: str, done: Callable[[], bool], seconds: float, log: Path | None = None
+    what: str, condition: Callable[[], bool], seconds: float, log: Path | None = None
 ) -> None:
-    """Wait for `done()`; raises `UserError` with the log's last lines after `seconds`."""
+    """Wait until `condition()` is true.
+
+    Raises UserError, with the last lines of the log, after `seconds`.
+    """
     end = time.monotonic() + seconds
-    while not done():
+    while not condition():
         if time.monotonic() > end:
-            said = (
+            last_lines = (
                 "; ".join(log.read_text(errors="replace").splitlines()[-3:])
                 if log and log.exists()
                 else ""
             )
-            raise UserError(
-                f"{what}: not there after {seconds:.0f} s{f', see {log}: {said}' if log else ''}"
-            )
+            see_log = f", see {log}: {last_lines}" if log else ""
+            raise UserError(f"timed out after {seconds:.0f} s waiting for {what}{see_log}")
         time.sleep(0.02)
 
 
 def namespaces_work(*, user: bool) -> bool:
-    """Whether this process may make hosts, with a user namespace around them or without."""
-    around = _INTO_USER_NAMESPACE if user else []
+    """Return whether this process may create hosts.
+
+    With `user`: whether it may do so inside a new user namespace.
+    """
+    outer = _ENTER_USER_NAMESPACE if user else []
     trial = "ip link add switch type bridge && ip link add left type veth peer name right"
-    words = [*around, "unshare", *_SPACES, "--fork", "--mount-proc", "sh", "-c", trial]
+    command = [*outer, "unshare", *_NAMESPACES, "--fork", "--mount-proc", "sh", "-c", trial]
     return (
         find("ip") is not None
-        and subprocess.run(words, capture_output=True, check=False).returncode == 0
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
     )
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """Of every process of the cluster: marked as its own, free of an outer SLURM's variables."""
+    """Return the environment of the cluster's processes.
+
+    It has the cluster's mark, and none of the variables of an outer SLURM.
+    """
     outer = ("SLURM", "SLURMD", "SBATCH", "SRUN", "SALLOC", "SACCT", "SQUEUE")
     kept = {name: value for name, value in os.environ.items() if name.split("_")[0] not in outer}
     path = f"{kept.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
@@ -85,11 +98,14 @@ def environment(plan: Plan) -> dict[str, str]:
     }
 
 
-def run(plan: Plan, words: Sequence[str], log: str) -> int:
-    """Run a command that comes to an end (a daemon that goes to the background), its output into DIR/log."""
+def run(plan: Plan, command: Sequence[str], log: str) -> int:
+    """Run a command that ends, or goes to the background, and return its exit status.
+
+    Its output is appended to the file `log` in the cluster's log folder.
+    """
     with open(plan.folder / "log" / log, "ab") as stream:
         done = subprocess.run(
-            words,
+            command,
             env=environment(plan),
             cwd=plan.folder,
             stdin=subprocess.DEVNULL,
@@ -100,44 +116,49 @@ def run(plan: Plan, words: Sequence[str], log: str) -> int:
     return done.returncode
 
 
-def process_1(plan: Plan, host: str) -> int:
-    """The process number, as seen from outside, of a host's process 1; raises `UserError` if the host is off."""
+def init_pid(plan: Plan, host: str) -> int:
+    """Return the process id of a host's init process, as seen from outside the host.
+
+    Raises UserError if the host is off.
+    """
     try:
-        number = int((plan.folder / "run" / f"{host}.init").read_text())
-        words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+        pid = int((plan.folder / "run" / f"{host}.init").read_text())
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
-        words = []
-    if os.fsencode(plan.folder) not in words:
+        argv = []
+    if os.fsencode(plan.folder) not in argv:
         raise UserError(
-            f"{host} is off: python -m slurm.devcluster boot {host} --dir {plan.folder}"
+            f"{host} is off: run `colortrain devcluster boot {host} --dir {plan.folder}`"
         )
-    return number
+    return pid
 
 
 def is_on(plan: Plan, host: str) -> bool:
-    """Whether a host has a process 1."""
+    """Return whether a host has an init process."""
     try:
-        return process_1(plan, host) > 0
+        return init_pid(plan, host) > 0
     except UserError:
         return False
 
 
-def inside(plan: Plan, host: str, words: Sequence[str], *, network_only: bool = False) -> list[str]:
-    """The command that runs `words` on a host."""
-    if not plan.own_hosts:
-        return list(words)
-    spaces = ["--net"] if network_only else _SPACES
-    return ["nsenter", "-t", str(process_1(plan, host)), *spaces, "--", *words]
+def inside(
+    plan: Plan, host: str, command: Sequence[str], *, network_only: bool = False
+) -> list[str]:
+    """Return the command that runs `command` on a host."""
+    if not plan.uses_namespaces:
+        return list(command)
+    namespaces = ["--net"] if network_only else _NAMESPACES
+    return ["nsenter", "-t", str(init_pid(plan, host)), *namespaces, "--", *command]
 
 
 def power_on(plan: Plan, host: str) -> None:
-    """Start a host's process 1."""
+    """Start a host's init process. Raises UserError if it does not start."""
     up, log = plan.folder / "run" / f"{host}.up", plan.folder / "log" / f"{host}.log"
     up.unlink(missing_ok=True)
-    words = ["unshare", *_SPACES, "--fork", "--kill-child", "--mount-proc"]
+    unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
     with open(log, "ab") as stream:
         outer = subprocess.Popen(
-            [*words, "bash", "-c", _PROCESS_1, "devcluster-host", host, str(plan.folder)],
+            [*unshare, "bash", "-c", _INIT, "devcluster-host", host, str(plan.folder)],
             env=environment(plan),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -155,96 +176,94 @@ def power_on(plan: Plan, host: str) -> None:
 
 
 def make_switch(plan: Plan) -> None:
-    """The bridge in the head's network that all cables end in."""
+    """Create the bridge in the head's network to which all links are connected."""
     address = plan.head[1]
-    add = f"ip link add switch address {hardware_address(address)} type bridge forward_delay 0"  # or it takes a cable's
+    # an explicit hardware address, because a bridge otherwise takes that of a link
+    add = f"ip link add switch address {hardware_address(address)} type bridge forward_delay 0"
     _shell(plan, plan.head[0], f"{add}; ip addr add {address}/24 dev switch; ip link set switch up")
 
 
 def connect(plan: Plan, node: str) -> None:
-    """Lay a node's cable and give it its address."""
+    """Create a node's link to the switch and give the node its address."""
     address = plan.node_address(node)
     _shell(
         plan,
         plan.head[0],
-        _CABLE,
-        cable(node),
-        str(process_1(plan, node)),
+        _LINK,
+        link_name(node),
+        str(init_pid(plan, node)),
         hardware_address(address),
     )
     _shell(plan, node, f"ip addr add {address}/24 dev eth0; ip link set eth0 up")
 
 
 def hardware_address(address: str) -> str:
-    """The Ethernet address that goes with an IPv4 address: always the same, locally administered."""
+    """Return the locally administered Ethernet address for an IPv4 address."""
     return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
 
 
-def cable(node: str) -> str:
-    """The name of the head's end of a node's cable."""
+def link_name(node: str) -> str:
+    """Return the name of the head's end of a node's link."""
     return f"to-{node}"
 
 
-def set_cable(plan: Plan, node: str, state: str) -> None:
-    """Pull a node's cable ("down") or plug it in ("up"): its processes live on either way."""
-    _shell(plan, plan.head[0], f"ip link set {cable(node)} {state}")
+def set_link(plan: Plan, node: str, state: str) -> None:
+    """Disconnect ("down") or reconnect ("up") a node; its processes keep running."""
+    _shell(plan, plan.head[0], f"ip link set {link_name(node)} {state}")
 
 
 def power_off(plan: Plan, host: str) -> None:
-    """A power cut: all that runs on a host is gone at once."""
-    number = process_1(plan, host)
-    os.kill(number, signal.SIGKILL)
-    wait_until(
-        f"{host}'s end", lambda: not Path(f"/proc/{number}").exists() or _is_zombie(number), 20
-    )
+    """Kill everything that runs on a host at once, like a power failure."""
+    pid = init_pid(plan, host)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(f"{host} to end", lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), 20)
 
 
-def _is_zombie(number: int) -> bool:
+def _is_zombie(pid: int) -> bool:
     try:
-        return ") Z" in Path(f"/proc/{number}/stat").read_text()
+        return ") Z" in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
 
 
-def _shell(plan: Plan, host: str, text: str, *words: str) -> None:
-    line = inside(plan, host, ["sh", "-ec", text, "sh", *words], network_only=True)
-    if run(plan, line, f"{host}.log"):
+def _shell(plan: Plan, host: str, script: str, *arguments: str) -> None:
+    """Run a shell script in a host's network namespace."""
+    command = inside(plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True)
+    if run(plan, command, f"{host}.log"):
         raise UserError(
-            f"{host}: its network could not be set up, see {plan.folder}/log/{host}.log"
+            f"the network of {host} could not be set up, see {plan.folder}/log/{host}.log"
         )
 
 
-def user_namespace_words() -> list[str]:
-    """What to put before a command so that it runs in a new user namespace: as the same user, with all capabilities.
+def user_namespace_command() -> list[str]:
+    """Return the prefix that runs a command in a new user namespace.
 
-    Not as its root: daemons of SLURM run by uid 0 call setgroups(), which is denied there.
+    The command runs as the same user, with all capabilities. It does not run as root of
+    the namespace, because SLURM's daemons call setgroups() under uid 0, which is denied
+    there.
     """
-    return list(_INTO_USER_NAMESPACE)
+    return list(_ENTER_USER_NAMESPACE)
 
 
-def join_user_namespace(number: int) -> None:
-    """Move this process into the user namespace of process `number`, with capabilities that its children keep."""
+def join_user_namespace(pid: int) -> None:
+    """Move this process into the user namespace of process `pid`.
+
+    Its capabilities are made ambient, so that child processes keep them. Raises
+    UserError if the namespace cannot be entered.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    with open(f"/proc/{number}/ns/user") as space:
-        if libc.setns(space.fileno(), 0x10000000):  # CLONE_NEWUSER
+    with open(f"/proc/{pid}/ns/user") as namespace:
+        if libc.setns(namespace.fileno(), 0x10000000):  # CLONE_NEWUSER
             raise UserError(
                 f"cannot enter the cluster's user namespace: {os.strerror(ctypes.get_errno())}"
             )
-    header = ctypes.create_string_buffer(
-        struct.pack("Ii", 0x20080522, 0)
-    )  # _LINUX_CAPABILITY_VERSION_3, this process
-    caps = ctypes.create_string_buffer(24)
-    libc.capget(header, caps)
-    _, permitted_low, _, _, permitted_high, _ = struct.unpack("6I", caps.raw)
-    words = (
-        permitted_low,
-        permitted_low,
-        permitted_low,
-        permitted_high,
-        permitted_high,
-        permitted_high,
-    )
-    libc.capset(header, ctypes.create_string_buffer(struct.pack("6I", *words)))
+    # _LINUX_CAPABILITY_VERSION_3 and this process
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    capabilities = ctypes.create_string_buffer(24)
+    libc.capget(header, capabilities)
+    _, permitted_low, _, _, permitted_high, _ = struct.unpack("6I", capabilities.raw)
+    masks = (*(permitted_low,) * 3, *(permitted_high,) * 3)
+    libc.capset(header, ctypes.create_string_buffer(struct.pack("6I", *masks)))
     for number in range(64):
         if (permitted_low | permitted_high << 32) >> number & 1:
             libc.prctl(47, 2, number, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE

@@ -1,4 +1,4 @@
-"""What a development cluster consists of: its hosts, addresses and ports. Kept as DIR/devcluster.json."""
+"""The hosts, addresses and ports of a development cluster, in DIR/devcluster.json."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from shards.errors import UserError
 from shards.files import write_atomic
 
 FILE = "devcluster.json"
-HIGH, LOW = "high", "low"  # the partitions; jobs in the first evict jobs in the second
-LONGEST_PATH = 80  # of the folder: a socket's path below it may have 107 characters
+HIGH, LOW = "high", "low"  # partitions; jobs in HIGH evict jobs in LOW
+MAX_PATH = 80  # characters of the folder's path: a socket's path below it may have 107
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One cluster. `base_port` is 0 where every host has a network, and so all ports, of its own."""
+    """The parameters of one cluster.
+
+    `base_port` is 0 where every host has a network, and therefore all ports, of its
+    own.
+    """
 
     folder: Path
     nodes: int = 4
@@ -33,37 +37,42 @@ class Plan:
     base_port: int = 0
 
     @property
-    def own_hosts(self) -> bool:
-        """Whether nodes are hosts of their own, in namespaces; otherwise they are daemons on 127.0.0.1."""
+    def uses_namespaces(self) -> bool:
+        """Whether nodes are hosts in namespaces, not daemons on 127.0.0.1."""
         return self.base_port == 0
 
     @property
     def node_names(self) -> list[str]:
-        """node1, node2, ...; on loopback addresses, so that everyone can resolve them without /etc/hosts."""
+        """node1, node2, ..., or loopback addresses, which need no /etc/hosts."""
         return [self._name(number) for number in range(1, self.nodes + 1)]
 
     def _name(self, number: int) -> str:
-        return f"node{number}" if self.own_hosts else f"127.0.0.{10 + number}"
+        return f"node{number}" if self.uses_namespaces else f"127.0.0.{10 + number}"
 
     @property
     def head(self) -> tuple[str, str]:
-        """Host name and address of the machine of slurmctld and slurmdbd."""
-        if self.own_hosts:
+        """Host name and address of the host of slurmctld and slurmdbd."""
+        if self.uses_namespaces:
             return "head", "10.77.0.1"
         return socket.gethostname(), loopback_address()
 
     def port(self, daemon: str) -> int:
-        """Where slurmctld, slurmdbd or mariadbd listens."""
-        own = {"slurmctld": 6817, "slurmdbd": 6819, "mariadbd": 3306}
-        return own[daemon] if self.own_hosts else self.base_port + list(own).index(daemon)
+        """Return the port of slurmctld, slurmdbd or mariadbd."""
+        defaults = {"slurmctld": 6817, "slurmdbd": 6819, "mariadbd": 3306}
+        if self.uses_namespaces:
+            return defaults[daemon]
+        return self.base_port + list(defaults).index(daemon)
 
     def node_address(self, name: str) -> str:
-        """The address of a node's eth0."""
+        """Return the IPv4 address of a node's eth0."""
         return f"10.77.0.{11 + self.node_names.index(name)}"
 
 
 def loopback_address() -> str:
-    """The address this host's name stands for, which daemons bind to, if it is on the loopback; else 127.0.0.1."""
+    """Return the address of this host's name if it is on the loopback, else 127.0.0.1.
+
+    Daemons bind to the address of the host name.
+    """
     try:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -72,7 +81,10 @@ def loopback_address() -> str:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports that nobody listens on, below the range from which connections draw theirs."""
+    """Return the first of `count` consecutive ports that are free.
+
+    They are below the range that the kernel uses for outgoing connections.
+    """
     while True:
         base = random.randrange(10000, 32000, 100)
         if all(_is_free(port) for port in range(base, base + count)):
@@ -85,35 +97,39 @@ def _is_free(port: int) -> bool:
 
 
 def save(plan: Plan) -> None:
-    """Write the plan into its folder."""
+    """Write the plan to its folder."""
     values = {**dataclasses.asdict(plan), "folder": str(plan.folder)}
     write_atomic(plan.folder / FILE, json.dumps(values, indent=1).encode() + b"\n")
 
 
 def load(folder: Path) -> Plan:
-    """The plan of the cluster in `folder`; raises `UserError` where there is none."""
+    """Read the plan of the cluster in `folder`. Raises UserError if there is none."""
     try:
         values = json.loads((folder / FILE).read_text())
     except FileNotFoundError:
         raise UserError(
-            f"no cluster in {folder}: python -m slurm.devcluster up --dir {folder}"
+            f"there is no cluster in {folder}: start one with "
+            f"`colortrain devcluster up --dir {folder}`"
         ) from None
     return Plan(**{**values, "folder": Path(values["folder"])})
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `UserError` unless a cluster can live in `folder`."""
+    """Raise UserError unless a cluster can be created in `folder`."""
     if (folder / FILE).exists():
         raise UserError(
-            f"{folder} holds a cluster: python -m slurm.devcluster down --dir {folder}, or another --dir"
+            f"{folder} holds a cluster: stop it with `colortrain devcluster down --dir {folder}`, "
+            "or choose another --dir"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder: choose another --dir")
     if not re.fullmatch(r"[\w/.+-]+", str(folder)):
         raise UserError(
-            f"{folder}: SLURM's own files allow no spaces or special characters there, choose another --dir"
+            f"{folder}: SLURM's files allow no spaces or special characters in this path, "
+            "choose another --dir"
         )
-    if len(str(folder)) > LONGEST_PATH:
+    if len(str(folder)) > MAX_PATH:
         raise UserError(
-            f"{folder} is longer than {LONGEST_PATH} characters, too long for sockets: choose another --dir"
+            f"{folder} is longer than {MAX_PATH} characters, too long for the path of a socket: "
+            "choose another --dir"
         )

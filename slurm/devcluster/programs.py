@@ -1,4 +1,4 @@
-"""Where SLURM's programs are on this machine, and what to install where they are missing."""
+"""Find SLURM's programs on this machine, and name the packages of missing ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shards.errors import UserError
 
+# Program -> Debian package.
 _PACKAGES = {
     "slurmctld": "slurmctld",
     "slurmd": "slurmd",
@@ -38,34 +39,35 @@ CLIENTS = (
 
 
 def find(name: str) -> Path | None:
-    """The program file, None where it is not installed.
+    """Return the path of a program, None where it is not installed.
 
-    Debian's /usr/sbin/slurmd is a link that the package slurm-wlm-emulator, if present, points at a build that starts
-    no processes: the real one is called slurmd-wlm.
+    Debian's /usr/sbin/slurmd is a link that the package slurm-wlm-emulator, if
+    installed, points to a build that starts no processes: the real program is called
+    slurmd-wlm.
     """
-    found = shutil.which(f"{name}-wlm", path=_PATH) or shutil.which(name, path=_PATH)
-    return Path(found) if found else None
+    path = shutil.which(f"{name}-wlm", path=_PATH) or shutil.which(name, path=_PATH)
+    return Path(path) if path else None
 
 
 def missing(accounting: bool) -> list[str]:
-    """What to install, by package name, for a cluster with or without accounting."""
+    """Return the packages to install for a cluster, with or without accounting."""
     needed = {**_PACKAGES, **(_FOR_ACCOUNTING if accounting else {})}
     return sorted({package for name, package in needed.items() if find(name) is None})
 
 
 def check(accounting: bool) -> None:
-    """Raise `UserError` with the line that installs what is missing."""
+    """Raise UserError, with the command that installs them, if programs are missing."""
     packages = missing(accounting)
     if packages:
-        more = "" if missing(False) else " (or --no-accounting)"
-        words = " ".join(packages)
+        alternative = "" if missing(False) else " (or use --no-accounting)"
         raise UserError(
-            f"SLURM is not all here: apt-get install --no-install-recommends {words}{more}"
+            "SLURM is not completely installed: run apt-get install --no-install-recommends "
+            f"{' '.join(packages)}{alternative}"
         )
 
 
 def program(name: str) -> str:
-    """The path of a program that `check` has found."""
-    found = find(name)
-    assert found is not None, name
-    return str(found)
+    """Return the path of a program; only after `check` has passed."""
+    path = find(name)
+    assert path is not None, name
+    return str(path)

@@ -1,4 +1,8 @@
-"""Training on a real SLURM: the bytes of `accelerate launch`, whatever befalls the job; and jobs that must not live."""
+"""Training on a real SLURM.
+
+A run ends with the bytes of `accelerate launch`, however its job is disturbed, and a
+job that was cancelled or makes no progress does not start again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import dataclasses
 import json
 import os
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -18,130 +21,132 @@ from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from shards.errors import UserError
 from slurm import batch
 from slurm.cluster import EXAMPLES, load_cluster
-from slurm.code import Code
-from slurm.runs import job_of
-from tests.support.cluster_figures import Disturbance, Note
-from tests.support.processes import ROOT
-from tests.support.slurm_lab import (
-    PAIR,
+from slurm.code import CodeSnapshot
+from slurm.runs import latest_job
+from tests.support.dev_cluster import (
     SITE,
     STEPS,
-    Lab,
+    TWO_PROCESSES,
+    DevCluster,
     journal,
     steps_of,
-    training,
-    until,
+    training_argv,
+    wait_until,
     weights,
 )
+from tests.support.disturbance_costs import Disturbance, Record
+from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def test_two_nodes_train_what_accelerate_launch_trains(
-    tidy: Lab, shards: Path, undisturbed: Path, tmp_path: Path
+    cluster: DevCluster, shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Two processes on each of two hosts, over a network; followed from the login node, then looked at."""
+    """Two processes on each of two hosts, followed from the login node."""
     run, site = tmp_path / "run", tmp_path / "site.toml"
     site.write_text(SITE)
-    done = tidy.door(
-        "slurm.submit", "--cluster", site, "--run", run, "--follow", "--", *training(shards)
-    )
+    options = ["--cluster", site, "--run", run, "--follow"]
+    done = cluster.run_module("slurm.submit", *options, "--", *training_argv(shards))
     assert done.returncode == 0, done.stdout + done.stderr
     assert weights(run) == weights(undisturbed)
     assert [line["world"] for line in journal(run, "start")] == [4]
     (log,) = (run / "slurm").glob("*_3_log.err")
     assert f"slurm: rank 3 on node2, may use {len(os.sched_getaffinity(0))} CPUs" in log.read_text()
+    images = f"{4 * STEPS} of {4 * STEPS}"
     assert "running" in done.stdout
-    assert f"{4 * STEPS} of {4 * STEPS}" in done.stdout
-    seen = tidy.door("slurm.status", run).stdout
-    assert "completed" in seen
-    assert f"{STEPS}   {4 * STEPS} of {4 * STEPS}" in seen
-    everything = tidy.door("slurm.status").stdout.splitlines()  # found through the queue
-    assert f" {job_of(run)} " in " ".join(
-        line for line in everything if f"{4 * STEPS} of {4 * STEPS}" in line
-    )
+    assert images in done.stdout
+    status = cluster.run_module("slurm.status", run).stdout
+    assert "completed" in status
+    assert f"{STEPS}   {images}" in status
+    all_runs = cluster.run_module("slurm.status").stdout.splitlines()  # found through the queue
+    assert f" {latest_job(run)} " in " ".join(line for line in all_runs if images in line)
 
 
 def test_an_evicted_job_loses_no_step(
-    tidy: Lab, shards: Path, undisturbed: Path, tmp_path: Path, record_property: Note
+    cluster: DevCluster, shards: Path, undisturbed: Path, tmp_path: Path, record_property: Record
 ) -> None:
-    """A job in the high partition takes all nodes; ours saves between two steps, comes back, ends with equal bytes."""
+    """A job in the high partition takes all nodes.
+
+    The evicted job saves between two steps, is requeued, and ends with the same bytes.
+    """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards))
-    tidy.until_step(run, 7)
-    with tidy.held(run) as ranks:
+    job_id = cluster.submit(run, training_argv(shards))
+    cluster.wait_for_step(run, 7)
+    with cluster.suspended(run) as processes:
         eviction = Disturbance(run, "evicted by a job of a higher partition", record_property)
-        tidy.ask(
-            "sbatch",
-            "-p",
-            "high",
-            "-N4",
-            "--exclusive",
-            "-t",
-            "5",
-            "-o",
-            "/dev/null",
-            "--wrap",
-            "sleep 2",
-        )
-        until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 30)
-    assert tidy.until_ended(job, run) == "COMPLETED"
-    assert_came_back(run, undisturbed)
-    assert tidy.restarts(job) == 1
+        evict = ["-p", "high", "-N4", "--exclusive", "-t", "5", "-o", "/dev/null"]
+        cluster.output("sbatch", *evict, "--wrap", "sleep 2")
+        wait_until("SLURM's signal", lambda: any(map(was_signalled, processes)), 30)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
+    assert_resumed(run, undisturbed)
+    assert cluster.restarts(job_id) == 1
     eviction.measure()
 
 
-def assert_came_back(run: Path, undisturbed: Path) -> None:
-    """It stopped between two of the recipe's checkpoints, and went on from that very step to the same bytes."""
+def assert_resumed(run: Path, undisturbed: Path) -> None:
+    """Check that the run stopped between two checkpoints of the recipe and lost no
+    step.
+
+    It resumed from the step at which it stopped and ended with the same bytes.
+    """
     (stopped,) = steps_of(run, "stop")
     assert 0 < stopped < STEPS
     assert steps_of(run, "start") == [0, stopped]
-    assert steps_of(run, "train") == list(range(1, STEPS + 1))  # none twice, none left out
+    assert steps_of(run, "train") == list(range(1, STEPS + 1))  # none repeated, none missing
     assert weights(run) == weights(undisturbed)
 
 
 @pytest.mark.parametrize(
-    "words", [("scontrol", "requeue"), ("scancel", "--signal=TERM")], ids=["requeue", "term"]
+    "command", [("scontrol", "requeue"), ("scancel", "--signal=TERM")], ids=["requeue", "term"]
 )
-def test_term_alone_is_enough(
-    tidy: Lab,
+def test_term_alone_is_sufficient(
+    cluster: DevCluster,
     shards: Path,
     undisturbed_pair: Path,
     tmp_path: Path,
-    words: tuple[str, ...],
-    record_property: Note,
+    command: tuple[str, ...],
+    record_property: Record,
 ) -> None:
-    """Many clusters send no USR2: `scontrol requeue`, and evictions there, come as TERM to every process."""
+    """Many clusters send no USR2: an eviction is a TERM to every process."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), PAIR)
-    tidy.until_step(run, 7)
-    with tidy.held(run):
-        order = Disturbance(run, " ".join(words), record_property)
-        tidy.ask(*words, job)
-    until("a second start", lambda: len(steps_of(run, "start")) == 2, 120)
-    assert tidy.until_ended(job, run) == "COMPLETED"
-    assert_came_back(run, undisturbed_pair)
-    order.measure()
+    job_id = cluster.submit(run, training_argv(shards), TWO_PROCESSES)
+    cluster.wait_for_step(run, 7)
+    with cluster.suspended(run):
+        signalled = Disturbance(run, " ".join(command), record_property)
+        cluster.output(*command, job_id)
+    wait_until("a second start", lambda: len(steps_of(run, "start")) == 2, 120)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
+    assert_resumed(run, undisturbed_pair)
+    signalled.measure()
 
 
-def test_a_time_limit_is_survived(
-    tidy: Lab, shards: Path, undisturbed_pair: Path, tmp_path: Path, record_property: Note
+def test_a_run_continues_after_its_time_limit(
+    cluster: DevCluster,
+    shards: Path,
+    undisturbed_pair: Path,
+    tmp_path: Path,
+    record_property: Record,
 ) -> None:
-    """Told half a minute before the end, or up to a minute earlier; held still meanwhile, or the run would be over."""
+    """SLURM sends the signal half a minute before the limit, or up to a minute earlier.
+
+    The processes are suspended meanwhile: the run would otherwise end before the limit.
+    """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), PAIR.replace("minutes = 30", "minutes = 2"))
-    tidy.until_step(run, 7)
-    with tidy.held(run) as ranks:
-        until("SLURM's signal", lambda: any(is_told(one) for one in ranks), 150)
+    site = TWO_PROCESSES.replace("minutes = 30", "minutes = 2")
+    job_id = cluster.submit(run, training_argv(shards), site)
+    cluster.wait_for_step(run, 7)
+    with cluster.suspended(run) as processes:
+        wait_until("SLURM's signal", lambda: any(map(was_signalled, processes)), 150)
         limit = Disturbance(run, "out of time", record_property)
-    assert tidy.until_ended(job, run) == "COMPLETED"
-    assert tidy.restarts(job) == 1
-    assert_came_back(run, undisturbed_pair)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
+    assert cluster.restarts(job_id) == 1
+    assert_resumed(run, undisturbed_pair)
     limit.measure()
 
 
-def is_told(process: psutil.Process) -> bool:
-    """Whether a process that is held still was sent USR2, or was woken by SLURM to hear it."""
+def was_signalled(process: psutil.Process) -> bool:
+    """Return whether a suspended process has a pending USR2 or was resumed."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     except FileNotFoundError:
@@ -150,55 +155,63 @@ def is_told(process: psutil.Process) -> bool:
     return "T" not in fields["State"] or bool(int(fields["ShdPnd"], 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
-def test_a_cancelled_job_stays_dead(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """scancel must not be taken for an eviction: all is saved, nothing is requeued."""
+def test_a_cancelled_job_is_not_requeued(cluster: DevCluster, shards: Path, tmp_path: Path) -> None:
+    """scancel is not an eviction: everything is saved, nothing is requeued."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards, "checkpoint_every=100000", steps=100_000), PAIR)
-    tidy.until_step(run, 7)
-    tidy.ask("scancel", job)
-    assert tidy.until_ended(job, run) == "CANCELLED"
+    argv = training_argv(shards, "checkpoint_every=100000", steps=100_000)
+    job_id = cluster.submit(run, argv, TWO_PROCESSES)
+    cluster.wait_for_step(run, 7)
+    cluster.output("scancel", job_id)
+    assert cluster.wait_for_end(job_id, run) == "CANCELLED"
     time.sleep(3)
-    assert tidy.state(job) == "CANCELLED"
+    assert cluster.state(job_id) == "CANCELLED"
     assert steps_of(run, "stop") == checkpoint_steps(run) != []
 
 
-def test_a_job_that_never_gets_anywhere_ends(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """Told to leave all the time, before it can hear too: it comes back, but not for ever."""
+def test_a_job_that_makes_no_progress_ends(
+    cluster: DevCluster, shards: Path, tmp_path: Path
+) -> None:
+    """USR2 is sent all the time, also before handlers are set: the restarts are
+    limited.
+    """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), PAIR + "max_restarts = 2\n")
+    job_id = cluster.submit(run, training_argv(shards), TWO_PROCESSES + "max_restarts = 2\n")
 
-    def told_again() -> bool:
-        state = tidy.state(job)
+    def failed_after_a_signal() -> bool:
+        state = cluster.state(job_id)
         if state == "RUNNING":
-            tidy.run(["scancel", "--signal=USR2", job])
+            cluster.run(["scancel", "--signal=USR2", job_id])
         time.sleep(0.3)
         return state == "FAILED"
 
-    until("the end", told_again, 270)
-    assert tidy.until_ended(job, run) == "FAILED"
-    said = (run / "slurm" / f"{job}_0_log.err").read_text()
-    assert "2 starts in a row saved no step: give the job more minutes" in said
-    assert tidy.restarts(job) >= 1
+    wait_until("the end", failed_after_a_signal, 270)
+    assert cluster.wait_for_end(job_id, run) == "FAILED"
+    errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
+    assert "2 consecutive starts saved no step: increase `minutes`" in errors
+    assert cluster.restarts(job_id) >= 1
 
 
-def test_a_refused_requeue_says_how_to_go_on(
-    tidy: Lab, shards: Path, undisturbed_pair: Path, tmp_path: Path
+def test_a_refused_requeue_prints_the_command_that_resumes(
+    cluster: DevCluster, shards: Path, undisturbed_pair: Path, tmp_path: Path
 ) -> None:
-    """Sites may forbid requeues: all is saved, the job ends well, its log has the command that goes on from there."""
+    """Sites may forbid requeues: everything is saved, and the job ends successfully.
+
+    The command in its log resumes the run.
+    """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), PAIR + 'options = ["--no-requeue"]\n')
-    tidy.until_step(run, 7)
-    with tidy.held(run):
-        tidy.ask("scancel", "--signal=USR2", job)
-    assert tidy.until_ended(job, run) == "COMPLETED"
-    said = (run / "slurm" / f"{job}_0_log.out").read_text()
-    assert f"its last checkpoint is safe, go on with: cd {ROOT} && python -m slurm.submit" in said
-    command = (
-        said.split("go on with: ")[1].splitlines()[0].replace("&& python", f"&& {sys.executable}")
-    )
-    tidy.ask("bash", "-c", command)
-    until("the end", lambda: bool(steps_of(run, "end")), 180)
-    assert_came_back(run, undisturbed_pair)
+    site = TWO_PROCESSES + 'options = ["--no-requeue"]\n'
+    job_id = cluster.submit(run, training_argv(shards), site)
+    cluster.wait_for_step(run, 7)
+    with cluster.suspended(run):
+        cluster.output("scancel", "--signal=USR2", job_id)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
+    log = (run / "slurm" / f"{job_id}_0_log.out").read_text()
+    resume = f"its last checkpoint is safe, resume with: cd {ROOT} && colortrain submit"
+    assert resume in log
+    command = log.split("resume with: ")[1].splitlines()[0]
+    cluster.output("bash", "-c", command)
+    wait_until("the end", lambda: bool(steps_of(run, "end")), 180)
+    assert_resumed(run, undisturbed_pair)
 
 
 EVENTS = {"power-off": "boot", "unplug": "plug", "state=down": ""}
@@ -208,187 +221,212 @@ EVENTS = {"power-off": "boot", "unplug": "plug", "state=down": ""}
     ("event", "which"), [("power-off", -1), ("unplug", -1), ("state=down", -1), ("unplug", 0)]
 )
 def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(
-    tidy: Lab,
-    hosts: Lab,
+    cluster: DevCluster,
+    with_hosts: DevCluster,
     shards: Path,
     undisturbed: Path,
     tmp_path: Path,
     event: str,
     which: int,
-    record_property: Note,
+    record_property: Record,
 ) -> None:
-    """Nobody can save on a node that is gone: the job runs again elsewhere, from the recipe's own checkpoint.
+    """Processes on a lost node cannot save: the job resumes elsewhere from a
+    checkpoint.
 
-    Without its cable, rank 0 on the first node lives on and holds the run folder, until SLURM can end it.
+    When the first node is unplugged, rank 0 keeps running and holds the run folder
+    until SLURM can end it.
     """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards))
-    until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
-    with tidy.held(run):
-        node = tidy.ask(
-            "scontrol", "show", "hostnames", tidy.ask("squeue", "-h", "-j", job, "-o", "%N")
-        ).split()[which]
-        alone = event == "unplug" and which == 0
-        loss = Disturbance(
-            run, f"a node's {event}{', that of rank 0' if alone else ''}", record_property
-        )
-        tidy.strike(event, node)
-    assert STEPS not in checkpoint_steps(run), "it came too late to prove anything"
-    until(
-        "a second start", lambda: begun(run) == 2 if alone else len(steps_of(run, "start")) > 1, 180
-    )
+    job_id = cluster.submit(run, training_argv(shards))
+    wait_until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
+    with cluster.suspended(run):
+        nodes = cluster.output("squeue", "-h", "-j", job_id, "-o", "%N")
+        node = cluster.output("scontrol", "show", "hostnames", nodes).split()[which]
+        rank_0_survives = event == "unplug" and which == 0
+        name = f"a node's {event}{', that of rank 0' if rank_0_survives else ''}"
+        loss = Disturbance(run, name, record_property)
+        cluster.inject_event(event, node)
+    assert STEPS not in checkpoint_steps(run), "the run had ended before the event"
+
+    def started_again() -> bool:
+        if rank_0_survives:
+            return recorded_starts(run) == 2
+        return len(steps_of(run, "start")) > 1
+
+    wait_until("a second start", started_again, 180)
     if EVENTS[event]:
-        tidy.strike(EVENTS[event], node)
-    assert tidy.until_ended(job, run) == "COMPLETED"
+        cluster.inject_event(EVENTS[event], node)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
     assert_lost_at_most_an_interval(run, undisturbed, loss)
-    said = (run / "slurm" / f"{job}_0_log.err").read_text()
-    assert ("a process of an earlier start still holds" in said) == alone
+    errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
+    assert ("a process of an earlier start still holds" in errors) == rank_0_survives
 
 
 def assert_lost_at_most_an_interval(run: Path, undisturbed: Path, loss: Disturbance) -> None:
-    """A node that is only called down leaves the time to save: nothing at all is lost then."""
-    assert steps_of(run, "start")[1] >= loss.reached - 20
+    """Check that at most the 20 steps between two checkpoints were lost.
+
+    A node that an administrator sets down leaves time to save: no step is lost then.
+    """
+    assert steps_of(run, "start")[1] >= loss.step - 20
     assert weights(run) == weights(undisturbed)
     loss.measure()
 
 
 @pytest.mark.parametrize(("rank", "moment"), [(3, "computing"), (0, "all-reduce")])
 def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(
-    tidy: Lab,
+    cluster: DevCluster,
     shards: Path,
     undisturbed: Path,
     tmp_path: Path,
     rank: int,
     moment: str,
-    record_property: Note,
+    record_property: Record,
 ) -> None:
-    """SIGKILL to one of four: the others notice within seconds, and the job goes on by itself within a minute."""
+    """SIGKILL to one of four processes.
+
+    The others notice it within seconds, and the job resumes within a minute.
+    """
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards))
-    until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
-    ranks = tidy.ranks(run)
+    job_id = cluster.submit(run, training_argv(shards))
+    wait_until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
+    ranks = cluster.ranks(run)
     assert sorted(ranks) == [0, 1, 2, 3]
     if moment == "computing":
-        until("a main thread on a core", lambda: ranks[rank].status() == psutil.STATUS_RUNNING, 10)
+        running = psutil.STATUS_RUNNING
+        wait_until("a main thread on a core", lambda: ranks[rank].status() == running, 10)
     else:
         ranks[1].suspend()  # the others now wait for it in an all-reduce
-        until("a waiting rank", lambda: stands_still(ranks[rank]), 30)
+        wait_until("a waiting rank", lambda: uses_no_cpu(ranks[rank]), 30)
     loss = Disturbance(run, f"a process killed, {moment}", record_property)
     ranks[rank].kill()
-    assert STEPS not in checkpoint_steps(run), "it came too late to prove anything"
-    until("the end of the first start", lambda: tidy.state(job) != "RUNNING", 30)
-    loss.tell("noticed, s", time.time() - loss.moment)
-    until("a second start", lambda: tidy.state(job) == "RUNNING", 60 - (time.time() - loss.moment))
-    assert tidy.until_ended(job, run) == "COMPLETED"
-    assert tidy.restarts(job) == 1
+    assert STEPS not in checkpoint_steps(run), "the run had ended before the process was killed"
+    wait_until("the end of the first start", lambda: cluster.state(job_id) != "RUNNING", 30)
+    noticed = time.time() - loss.time
+    loss.record("noticed, s", noticed)
+    remaining = 60 - (time.time() - loss.time)
+    wait_until("a second start", lambda: cluster.state(job_id) == "RUNNING", remaining)
+    assert cluster.wait_for_end(job_id, run) == "COMPLETED"
+    assert cluster.restarts(job_id) == 1
     assert_lost_at_most_an_interval(run, undisturbed, loss)
 
 
-def stands_still(process: psutil.Process) -> bool:
-    """Whether it has used no time of a core for a third of a second."""
+def uses_no_cpu(process: psutil.Process) -> bool:
+    """Return whether a process has used no CPU time for a third of a second."""
     before = process.cpu_times().user
     time.sleep(0.3)
     return bool(process.cpu_times().user == before)
 
 
-def test_a_job_that_dies_again_and_again_ends(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """Killed in each of its starts before it has saved a step: it comes back as often as the site allows, no more."""
+def test_a_job_that_dies_repeatedly_ends(cluster: DevCluster, shards: Path, tmp_path: Path) -> None:
+    """A process is killed in each start, before a step is saved."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards, "checkpoint_every=1000"), PAIR + "max_restarts = 2\n")
+    argv = training_argv(shards, "checkpoint_every=1000")
+    job_id = cluster.submit(run, argv, TWO_PROCESSES + "max_restarts = 2\n")
     for start in (1, 2):
-        until(f"step 3 of start {start}", partial(has_begun, run, start), 180)
-        tidy.ranks(run)[1].kill()
-    assert tidy.until_ended(job, run) == "FAILED"
-    assert tidy.restarts(job) == 1
-    said = (run / "slurm" / f"{job}_0_log.err").read_text()
-    assert "requeued, to go on from the beginning" in said
-    assert "2 starts in a row saved no step (max_restarts)" in said
+        wait_until(f"step 3 of start {start}", partial(reached_step_3, run, start), 180)
+        cluster.ranks(run)[1].kill()
+    assert cluster.wait_for_end(job_id, run) == "FAILED"
+    assert cluster.restarts(job_id) == 1
+    errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
+    assert "requeued, to resume from the beginning" in errors
+    assert "2 consecutive starts saved no step (max_restarts)" in errors
 
 
-def has_begun(run: Path, start: int) -> bool:
-    """Whether that start, the first or a later one, has told of step 3; lines of those before it are gone by then."""
+def reached_step_3(run: Path, start: int) -> bool:
+    """Return whether start number `start` has logged step 3.
+
+    A start removes the lines that come after the checkpoint from which it resumes.
+    """
     return len(steps_of(run, "start")) == start and 3 in steps_of(run, "train")
 
 
-def begun(run: Path) -> int:
-    """How many starts rank 0 has noted."""
+def recorded_starts(run: Path) -> int:
+    """Return how many starts rank 0 has recorded."""
     path = run / "slurm" / "starts.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_code_changed_after_submission_is_refused(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """The copy in the run folder is what runs; a job that waits would otherwise run what somebody wrote meanwhile."""
+def test_code_changed_after_submission_is_refused(
+    cluster: DevCluster, shards: Path, tmp_path: Path
+) -> None:
+    """The copy in the run folder runs, not the code as it is when the job starts."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), SITE + 'options = ["--hold"]\n')
+    job_id = cluster.submit(run, training_argv(shards), SITE + 'options = ["--hold"]\n')
     (copy,) = (run / "slurm").glob("code-*")
     (copy / "colortrain" / "step.py").write_text("raise SystemExit('other code')\n")
-    tidy.ask("scontrol", "release", job)
-    assert tidy.until_ended(job, run) == "FAILED"
-    said = (run / "slurm" / f"{job}_0_log.err").read_text()
-    assert f"{copy} was changed after the job was submitted" in said
-    assert "Traceback" not in said
+    cluster.output("scontrol", "release", job_id)
+    assert cluster.wait_for_end(job_id, run) == "FAILED"
+    errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
+    assert f"{copy} was changed after the job was submitted" in errors
+    assert "Traceback" not in errors
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_mistakes_are_one_line_before_anything_is_sent(
-    tidy: Lab, shards: Path, tmp_path: Path
+def test_errors_are_one_line_before_anything_is_submitted(
+    cluster: DevCluster, shards: Path, tmp_path: Path
 ) -> None:
-    """What the site has not, and what launch.train would refuse on the nodes."""
+    """What the site does not have, and what launch.train would refuse on the nodes."""
     site, run = tmp_path / "site.toml", tmp_path / "run"
-    words = training(shards)
-    refused = {
+    argv = training_argv(shards)
+    messages = {
         "partition = 'hihg'": "unknown partition 'hihg'; valid, nearest first: high, low",
-        "nodes = 5": "nodes: partition low has 4 nodes, the site file asks for 5",
-        "gpus = 4": "gpus: partition low has 2 GPUs a node, the site file asks for 4",
-        "processes = 5": "cpus: partition low has 4 CPUs a node, the site file asks for 5",
+        "nodes = 5": "nodes: partition low has 4 nodes, the site file requests 5",
+        "gpus = 4": "gpus: partition low has 2 GPUs per node, the site file requests 4",
+        "processes = 5": "cpus: partition low has 4 CPUs per node, the site file requests 5",
         "processes = 3": "batch_size=4 does not divide among 3 processes",
         "constraint = 'a100'": "unknown constraint of partition low 'a100'",
         "qos = 'fast'": "unknown qos 'fast'; valid, nearest first: normal",
     }
-    for text, said in refused.items():
+    for text, message in messages.items():
         with pytest.raises(UserError) as error:
-            tidy.submit(run, words, text)
-        assert said in str(error.value)
+            cluster.submit(run, argv, text)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
     site.write_text(SITE)
-    done = tidy.door(
-        "slurm.submit", "--cluster", site, "--run", run, "--", *words, "--set", "bach_size=4"
-    )
+    options = ["--cluster", site, "--run", run]
+    done = cluster.run_module("slurm.submit", *options, "--", *argv, "--set", "bach_size=4")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "unknown field 'bach_size'" in done.stderr
     assert not run.exists()
-    assert not tidy.ask("squeue", "-h")
+    assert not cluster.output("squeue", "-h")
 
 
-def test_a_run_has_one_job_at_a_time(tidy: Lab, shards: Path, tmp_path: Path) -> None:
-    """The second command finds the first one's job; when that is gone it goes on with the same run folder."""
+def test_a_run_has_one_job_at_a_time(cluster: DevCluster, shards: Path, tmp_path: Path) -> None:
+    """A second job is refused until the first has ended."""
     run = tmp_path / "run"
-    job = tidy.submit(run, training(shards), SITE + 'options = ["--hold"]\n')
-    done = tidy.door(
-        "slurm.submit", "--cluster", run.with_suffix(".toml"), "--run", run, "--", *training(shards)
-    )
+    argv, site = training_argv(shards), SITE + 'options = ["--hold"]\n'
+    job_id = cluster.submit(run, argv, site)
+    options = ["--cluster", run.with_suffix(".toml"), "--run", run]
+    done = cluster.run_module("slurm.submit", *options, "--", *argv)
     assert done.returncode == 2
-    assert f"job {job} trains {run} already (pending (JobHeldUser))" in done.stderr
-    tidy.ask("scancel", job)
-    again = tidy.submit(run, training(shards), SITE + 'options = ["--hold"]\n')
-    recorded = [
-        json.loads(line)["job"] for line in (run / "slurm/jobs.jsonl").read_text().splitlines()
-    ]
-    assert recorded == [job, again]
+    assert f"job {job_id} trains {run} already (pending (JobHeldUser))" in done.stderr
+    cluster.output("scancel", job_id)
+    second = cluster.submit(run, argv, site)
+    lines = (run / "slurm/jobs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["job"] for line in lines] == [job_id, second]
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_sbatch_takes_what_the_examples_ask_for(lab: Lab, tmp_path: Path, example: Path) -> None:
-    """Cut down to this cluster's size. Pyxis is not here, so srun's line, with its --container words, is not run."""
-    cluster = dataclasses.replace(
+def test_sbatch_accepts_the_options_of_the_examples(
+    session_cluster: DevCluster, tmp_path: Path, example: Path
+) -> None:
+    """Reduced to this cluster's size.
+
+    Pyxis is not installed, so the line of srun with its --container options is not run.
+    """
+    site = dataclasses.replace(
         load_cluster(example), partition="low", account="", nodes=2, gpus=2, cpus=2, memory=1.0
     )
-    code = Code(tmp_path / "code", "1")
-    told = batch.parameters(
-        cluster, code, name="first", comment="", again="the command", runs=[tmp_path]
+    parameters = batch.job_parameters(
+        site,
+        CodeSnapshot(tmp_path / "code", "1"),
+        name="first",
+        comment="",
+        resume_command="the command",
+        runs=[tmp_path],
     )
     script = tmp_path / "first.sbatch"
-    script.write_text(batch.text(cluster, tmp_path, told))
-    lab.ask("bash", "-n", str(script))
-    done = lab.run(["sbatch", "--test-only", str(script)])
+    script.write_text(batch.script_text(site, tmp_path, parameters))
+    session_cluster.output("bash", "-n", str(script))
+    done = session_cluster.run(["sbatch", "--test-only", str(script)])
     assert (done.returncode, "to start at" in done.stderr) == (0, True), done.stderr

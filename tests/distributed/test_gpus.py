@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark import main
@@ -77,9 +78,9 @@ def test_two_gpus_take_the_step_of_one(tmp_path: Path, exact_products: None) -> 
 @one_gpu
 def test_batches_arrive_without_waiting_for_the_gpu(shards: Path) -> None:
     """They are copied asynchronously from pinned memory, and equal those on the CPU."""
-    options = {"batch_size": 4, "seed": 0, "flip": 0.5, "workers": 2}
-    on_cpu = Loader(Split(shards), SymmetricCodec(), **options)  # type: ignore[arg-type]
-    on_gpu = Loader(Split(shards), SymmetricCodec(), device="cuda", **options)  # type: ignore[arg-type]
+    config = LoaderConfig(batch_size=4, seed=0, flip=0.5, workers=2)
+    on_cpu = Loader(Split(shards), SymmetricCodec(), config)
+    on_gpu = Loader(Split(shards), SymmetricCodec(), replace(config, device="cuda"))
     with closing(on_cpu.batches()) as some:
         expected = [(batch.L.clone(), batch.colour.clone()) for batch in islice(some, 6)]
     with closing(on_gpu.batches()) as others:

@@ -92,7 +92,7 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
         processes=2,
     )
     assert resumed.returncode == 0, resumed.stderr
-    output = [line for line in resumed.stderr.splitlines() if "another sample stands in" in line]
+    output = [line for line in resumed.stderr.splitlines() if "replaced a damaged sample" in line]
     assert (
         1 <= len({line.split(":")[0] for line in output}) == len(output) <= 2
     )  # each rank that reads it reports it once

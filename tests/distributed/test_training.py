@@ -265,7 +265,7 @@ def test_another_recipe_or_dataset_in_the_same_folder_is_refused(
 def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
     done = run_command("launch.train", [*arguments(shards, tmp_path / "run"), "--dry-run"])
     assert done.returncode == 0
-    assert "11 to train on, 11 held out" in done.stdout
+    assert "11 training samples, 11 held out" in done.stdout
     assert "160 images, 40 steps, 14.55 epochs" in done.stdout
     assert not (tmp_path / "run").exists()
 

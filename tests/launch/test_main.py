@@ -1,4 +1,4 @@
-"""The `colortrain` program: its help, its version, unknown commands, and which modules it imports."""
+"""The `colortrain` program: help, version, errors, and what it imports."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def test_python_dash_m_prints_the_same_name(module: str) -> None:
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["--version"], ["nonsense"]])
 def test_help_and_version_do_not_import_torch(argv: list[str]) -> None:
-    code = f"import sys; from launch.__main__ import main; main({argv}); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from launch.__main__ import main; "
+        f"main({argv}); sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0
 

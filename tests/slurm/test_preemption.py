@@ -1,4 +1,7 @@
-"""USR2 and TERM to training without a cluster: all ranks save between two steps, leave with 75, and nothing is lost."""
+"""USR2 and TERM during training, without a cluster.
+
+All ranks save between two steps and exit with status 75; the resumed run loses no step.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,13 @@ from colortrain.training import preemption
 from tests.support.processes import ROOT, environment
 from tests.support.small_shard_set import small_set
 
-STEPS = 120  # some seconds of them are left when the signal comes
-THIN = [
+STEPS = 120  # enough that the run still trains when the signal arrives
+SETTINGS = [
     "size=32",
     "generator.levels=3",
     "generator.base_channels=4",
     "critic.base_channels=4",
     "batch_size=3",
-]
-PACE = [
     f"images={3 * STEPS}",
     "log_every=1",
     "checkpoint_every=45",
@@ -35,43 +36,32 @@ PACE = [
 ]
 
 
-def ranks(shards: Path, run: Path, world: int) -> list[subprocess.Popen[bytes]]:
-    """`world` processes with torch's variables, as a cluster starts them: their own exit statuses are seen."""
+def start_ranks(shards: Path, run: Path, world_size: int) -> list[subprocess.Popen[bytes]]:
+    """Start processes with torch's variables, as a cluster does.
+
+    Without a launcher, the exit status of each process is visible.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    sets = [word for change in [*THIN, *PACE] for word in ("--set", change)]
-    words = [
-        "--recipe",
-        "nampouri_unet",
-        "--shards",
-        str(shards),
-        "--run",
-        str(run),
-        "--tracker",
-        "none",
-        *sets,
-    ]
-    found = []
-    for rank in range(world):
-        torch = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": world,
+    command = [sys.executable, "-m", "launch.train", "--recipe", "nampouri_unet"]
+    command += ["--shards", str(shards), "--run", str(run), "--tracker", "none"]
+    command += [argument for change in SETTINGS for argument in ("--set", change)]
+    processes = []
+    for rank in range(world_size):
+        variables = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world_size),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
+            "MASTER_PORT": str(port),
         }
-        env = (
-            {**environment(), **{name: str(value) for name, value in torch.items()}}
-            if world > 1
-            else environment()
-        )
-        line = [sys.executable, "-m", "launch.train", *words]
-        found.append(subprocess.Popen(line, env=env, cwd=ROOT, stderr=subprocess.DEVNULL))
-    return found
+        env = {**environment(), **(variables if world_size > 1 else {})}
+        processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.DEVNULL))
+    return processes
 
 
-def statuses(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+def exit_statuses(processes: list[subprocess.Popen[bytes]]) -> list[int]:
     return [process.wait(timeout=240) for process in processes]
 
 
@@ -90,30 +80,34 @@ def weights(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("world", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"]
+    ("world_size", "number"), [(1, signal.SIGTERM), (3, signal.SIGUSR2)], ids=["one", "three"]
 )
-def test_no_step_is_lost(tmp_path: Path, world: int, number: signal.Signals) -> None:
-    """The signal comes to the last rank alone. Of three, sums depend on the layout of DDP's buckets (`rebuild_ddp_buckets`)."""
+def test_no_step_is_lost(tmp_path: Path, world_size: int, number: signal.Signals) -> None:
+    """Only the last rank gets the signal.
+
+    With three ranks, sums depend on the layout of DDP's buckets (see
+    `rebuild_ddp_buckets`).
+    """
     shards = small_set(tmp_path / "set", size=32, count=22)
-    assert statuses(ranks(shards, tmp_path / "undisturbed", world)) == [0] * world
-    run = tmp_path / "run"
-    processes = ranks(shards, run, world)
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    assert exit_statuses(start_ranks(shards, undisturbed, world_size)) == [0] * world_size
+    processes = start_ranks(shards, run, world_size)
     end = time.monotonic() + 180
     while max(steps(run, "train"), default=0) < 5:
         assert time.monotonic() < end
         time.sleep(0.01)
     processes[-1].send_signal(number)
-    assert statuses(processes) == [EXIT_STOPPED] * world
+    assert exit_statuses(processes) == [EXIT_STOPPED] * world_size
     (stopped,) = steps(run, "stop")
     assert 5 <= stopped < STEPS
     assert stopped in checkpoint_steps(run)
-    assert statuses(ranks(shards, run, world)) == [0] * world
+    assert exit_statuses(start_ranks(shards, run, world_size)) == [0] * world_size
     assert steps(run, "start") == [0, stopped]
     assert len(weights(run)) == 5
-    assert weights(run) == weights(tmp_path / "undisturbed")
+    assert weights(run) == weights(undisturbed)
 
 
-def test_signals_are_heard_inside_the_block_alone() -> None:
+def test_signals_are_handled_only_inside_the_block() -> None:
     before = signal.getsignal(signal.SIGTERM)
     for number in (signal.SIGUSR2, signal.SIGTERM):
         with preemption.handling_signals():
@@ -123,8 +117,11 @@ def test_signals_are_heard_inside_the_block_alone() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_forked_child_does_not_answer_for_us() -> None:
-    """It inherits the handler: TERM to all processes of a step must neither end it nor make it ask for anything."""
+def test_a_signal_to_a_forked_child_does_not_stop_the_parent() -> None:
+    """The child inherits the handler.
+
+    TERM to all processes of a job step must neither end it nor make it request a stop.
+    """
     with preemption.handling_signals():
         if not (child := os.fork()):
             os.kill(os.getpid(), signal.SIGTERM)

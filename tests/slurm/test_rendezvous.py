@@ -1,10 +1,12 @@
-"""From SLURM's variables to torch's: ranks, the first node, and a port that changes with every start."""
+"""torch's variables from SLURM's: ranks, the first node, a port per start."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from slurm.rendezvous import variables
+from slurm.rendezvous import export_variables, torch_variables
 
 TASK = {
     "SLURM_JOB_ID": "4711",
@@ -17,10 +19,10 @@ TASK = {
 
 
 def test_ranks_and_the_first_node() -> None:
-    found = variables(TASK)
-    port = found.pop("MASTER_PORT")
+    variables = torch_variables(TASK)
+    port = variables.pop("MASTER_PORT")
     assert 20000 <= int(port) <= 32000
-    assert found == {
+    assert variables == {
         "MASTER_ADDR": "gpu-007",
         "RANK": "5",
         "LOCAL_RANK": "1",
@@ -30,19 +32,28 @@ def test_ranks_and_the_first_node() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "rank"), [("", "3"), ("0,1,2,3", "3"), ("0", "0"), ("GPU-5d2a", "0")]
+    ("visible", "rank"), [("", "3"), ("0,1,2,3", "3"), ("0", "0"), ("GPU-5d2a", "0")]
 )
-def test_a_task_that_sees_one_gpu_takes_it(seen: str, rank: str) -> None:
-    """Torch and accelerate number the GPUs that a process sees."""
-    assert (
-        variables({**TASK, "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": seen})["LOCAL_RANK"]
-        == rank
-    )
+def test_the_local_rank_counts_the_visible_gpus(visible: str, rank: str) -> None:
+    """torch and accelerate number the GPUs that a process sees."""
+    task = {**TASK, "SLURM_LOCALID": "3", "CUDA_VISIBLE_DEVICES": visible}
+    assert torch_variables(task)["LOCAL_RANK"] == rank
 
 
-def test_all_tasks_agree_on_a_port_and_every_start_has_another() -> None:
+def test_all_tasks_agree_on_a_port_that_differs_between_starts() -> None:
     starts = [{**TASK, "SLURM_RESTART_COUNT": str(count)} for count in range(20)]
-    ports = [variables(start)["MASTER_PORT"] for start in starts]
-    assert [variables({**start, "SLURM_PROCID": "0"})["MASTER_PORT"] for start in starts] == ports
+    ports = [torch_variables(start)["MASTER_PORT"] for start in starts]
+    first_rank = [torch_variables({**start, "SLURM_PROCID": "0"}) for start in starts]
+    assert [variables["MASTER_PORT"] for variables in first_rank] == ports
     assert len(set(ports)) >= 19
-    assert variables(TASK)["MASTER_PORT"] == ports[0]
+    assert torch_variables(TASK)["MASTER_PORT"] == ports[0]
+
+
+def test_exported_variables_replace_inherited_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TASK.items():
+        monkeypatch.setenv(name, value)
+    for name in torch_variables(TASK):
+        monkeypatch.setenv(name, "of an outer job")
+    export_variables()
+    assert os.environ["RANK"] == "5"
+    assert os.environ["MASTER_ADDR"] == "gpu-007"

@@ -58,5 +58,5 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(measure(sys.argv[1], Path(place))))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(sys.argv[1], Path(folder))))

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
 from shards.read.dataset import Split
 
@@ -29,15 +29,14 @@ def main() -> None:
     shards, out = sys.argv[1], Path(sys.argv[2])
     batch_size, steps = int(sys.argv[3]), int(sys.argv[4])
     accelerator = Accelerator(cpu=True)
-    loader = Loader(
-        Split(shards),
-        SymmetricCodec(),
+    config = LoaderConfig(
         batch_size=batch_size,
         seed=1,
         flip=0,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
+    loader = Loader(Split(shards), SymmetricCodec(), config)
     seen = []
     with closing(loader.batches()) as batches:
         for batch in islice(batches, steps):

@@ -14,7 +14,7 @@ import torch
 import webdataset
 from torch import Tensor
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark.loading.other_libraries import NAME, Other
 from launch.benchmark.timing import Contestant, Stream
@@ -42,9 +42,8 @@ def stacked_and_encoded(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, T
 
 def ours(split: Split, batch_size: int, workers: int) -> Stream:
     """The training loader, without flips and crops: the others do none."""
-    loader = Loader(
-        split, SymmetricCodec(), batch_size=batch_size, seed=0, flip=0.0, workers=workers
-    )
+    config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
+    loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
         for batch in batches:
             yield len(batch.L)

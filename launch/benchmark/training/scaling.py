@@ -21,7 +21,7 @@ from launch.benchmark.timing import Figures
 from launch.benchmark.training.scaling_worker import DOOR, SILENT, STRONG, WEAK
 from launch.benchmark.training.setup import Course, course, settings, words
 from launch.cli import CommandParser, at_least_one
-from launch.processes import check_processes, launcher
+from launch.processes import check_processes, launch_command
 from shards.errors import UserError
 from shards.files import write_atomic
 from shards.progress import ProgressLine
@@ -52,7 +52,7 @@ def launched(
         "out": str(out),
     }
     write_atomic(request, json.dumps(said).encode())
-    command = [*launcher(ranks), "-m", DOOR, str(request)]
+    command = [*launch_command(ranks), "-m", DOOR, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"--ranks {ranks}: {reason(done.stderr)}")

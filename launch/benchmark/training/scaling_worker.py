@@ -26,7 +26,7 @@ from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import Course, endless, wait_for
-from launch.processes import leave
+from launch.processes import exit_process
 from shards.errors import run_command
 from shards.files import write_atomic
 
@@ -121,4 +121,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run_command(DOOR, main))
+    exit_process(run_command(DOOR, main))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from colortrain.data.loader import Loader, affine_maps, crop_and_flip, flips
+from colortrain.data.loader import Loader, LoaderConfig, affine_maps, crop_and_flip, flips
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
 from shards.read.dataset import Split
@@ -30,12 +32,11 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return Split(small_set(tmp_path_factory.mktemp("set"), size=32, count=37), "train")
 
 
-def loader(
-    split: Split, batch_size: int = 12, flip: float = 0.5, rank: int = 0, world: int = 1
-) -> Loader:
-    return Loader(
-        split, SymmetricCodec(), batch_size=batch_size, seed=5, flip=flip, rank=rank, world=world
-    )
+CONFIG = LoaderConfig(batch_size=12, seed=5, flip=0.5)
+
+
+def loader(split: Split, **changes: Any) -> Loader:
+    return Loader(split, SymmetricCodec(), replace(CONFIG, **changes))
 
 
 def stream(loader: Loader, batches: int, images: int = 0) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_a_resumed_loader_continues_the_same_stream(split: Split, batches: int) 
 def test_global_batches_do_not_depend_on_world_workers_and_accumulation(
     split: Split, world: int, workers: int, accumulation: int, start: int, seed: int, mixed: bool
 ) -> None:
-    """The loader is killed after `start` batches and resumed; the order is compared too.
+    """The loader is killed after `start` batches and resumed; order is compared too.
 
     Gradient accumulation splits a rank's part of each global batch.
     """
@@ -85,16 +86,10 @@ def test_global_batches_do_not_depend_on_world_workers_and_accumulation(
     expected = order(0, stop * batch).reshape(stop, world, accumulation, -1)
     batches_read: list[np.ndarray] = []
     for rank in range(world):
-        loading = Loader(
-            NumberedSamples(samples),
-            SymmetricCodec(),
-            batch_size=batch,
-            seed=seed,
-            flip=0.5,
-            rank=rank,
-            world=world,
-            workers=workers,
+        config = LoaderConfig(
+            batch_size=batch, seed=seed, flip=0.5, rank=rank, world=world, workers=workers
         )
+        loading = Loader(NumberedSamples(samples), SymmetricCodec(), config)
         for first, end in ((0, start), (start, stop)):
             with closing(loading.batches(first * batch)) as batches:
                 batches_read += [
@@ -187,17 +182,7 @@ def test_a_cropped_quarter_fills_the_image() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 def test_crops_depend_on_the_position_and_not_on_the_rank(split: Split, world: int) -> None:
     def read(rank: int, world: int) -> torch.Tensor:
-        loading = Loader(
-            split,
-            SymmetricCodec(),
-            batch_size=12,
-            seed=5,
-            flip=0.5,
-            crop=0.5,
-            rank=rank,
-            world=world,
-        )
-        return stream(loading, 4)
+        return stream(loader(split, crop=0.5, rank=rank, world=world), 4)
 
     expected = read(0, 1)
     assert torch.equal(torch.cat([read(rank, world) for rank in range(world)], dim=1), expected)
@@ -206,7 +191,7 @@ def test_crops_depend_on_the_position_and_not_on_the_rank(split: Split, world: i
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_batch_that_is_still_referenced_is_not_overwritten(split: Split, workers: int) -> None:
-    loading = Loader(split, SymmetricCodec(), batch_size=12, seed=5, flip=0.5, workers=workers)
+    loading = loader(split, workers=workers)
     with closing(loading.batches()) as batches:
         held = [batch.colour[2:5, :1] for batch in islice(batches, 20)]  # views count as references
     assert len(loading._pool.arrays) >= len(held)
@@ -246,17 +231,8 @@ def test_a_damaged_sample_is_replaced_by_the_same_one_on_every_rank(tmp_path: Pa
     messages: list[str] = []
 
     def read(rank: int, world: int) -> tuple[torch.Tensor, int]:
-        loading = Loader(
-            Split(root),
-            SymmetricCodec(),
-            batch_size=4,
-            seed=5,
-            flip=0,
-            rank=rank,
-            world=world,
-            max_damaged=1,
-            on_warning=messages.append,
-        )
+        config = LoaderConfig(batch_size=4, seed=5, flip=0, rank=rank, world=world, max_damaged=1)
+        loading = Loader(Split(root), SymmetricCodec(), config, messages.append)
         colours = [batch.colour for batch in islice(loading.batches(), 10)]
         return torch.cat(colours), loading.substituted
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
 from shards.read.cache import Cache
@@ -23,7 +23,7 @@ from tests.support.small_shard_set import small_set
 
 
 def batches(split: Split, count: int) -> torch.Tensor:
-    loader = Loader(split, SymmetricCodec(), batch_size=8, seed=3, flip=0.5)
+    loader = Loader(split, SymmetricCodec(), LoaderConfig(batch_size=8, seed=3, flip=0.5))
     with closing(loader.batches()) as stream:
         return torch.cat([batch.colour for batch in islice(stream, count)])
 

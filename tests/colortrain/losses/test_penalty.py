@@ -45,8 +45,8 @@ def test_points_of_the_penalty() -> None:
         return colour.square().flatten(1).sum(1) / 2
 
     mixed = batch.colour + batch.mix * (fake - batch.colour)
-    for points, place in (("interpolated", mixed), ("real", batch.colour)):
-        expected = place.flatten(1).norm(dim=1)
+    for points, point in (("interpolated", mixed), ("real", batch.colour)):
+        expected = point.flatten(1).norm(dim=1)
         torch.testing.assert_close(gradient_norms(score, batch, fake, points, "colour"), expected)
 
 

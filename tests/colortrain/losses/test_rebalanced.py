@@ -80,7 +80,7 @@ def test_smoothed_has_mean_weight_one() -> None:
     assert weights[0, 0] == weights.max()
     assert RebalancedL1(mode="smoothed", mix=1.0).bin_weights(fractions) == pytest.approx(
         np.ones((23, 23))
-    )  # uniform alone
+    )  # uniform weights only
 
 
 def test_smoothed_equals_zhangs_equation_4() -> None:

@@ -45,10 +45,10 @@ def coloured(lab: Tensor, a: float | Tensor, b: float | Tensor) -> Tensor:
     return torch.cat([lab[:, :1], colour], dim=1)
 
 
-def with_spots(lab: Tensor, side: int, places: list[tuple[int, int]]) -> Tensor:
+def with_spots(lab: Tensor, side: int, positions: list[tuple[int, int]]) -> Tensor:
     """Return `lab` with neon squares at (top, left)."""
     spoiled = lab.clone()
-    for top, left in places:
+    for top, left in positions:
         spoiled[:, 1:, top : top + side, left : left + side] = NEON.view(2, 1, 1)
     return spoiled
 
@@ -114,7 +114,7 @@ def test_sepia_of_known_images() -> None:
     lab[1, 1:] = 25  # one hue
     lab[2, 1, :4], lab[2, 1, 4:] = 30, -30  # opposite hues
     lab[3, 1, :4], lab[3, 2, 4:] = 30, 30  # a right angle
-    lab[4, 1] = 0.25  # hardly any colour: not one hue, but grey
+    lab[4, 1] = 0.25  # hardly any colour: grey, not one hue
     expected = torch.tensor([0, 1, 0, math.sqrt(0.5), 0.25])
     torch.testing.assert_close(sepia(lab), expected)
 

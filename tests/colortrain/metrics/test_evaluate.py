@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
-from colortrain.metrics.evaluate import generate, intervals, predict_lab, score_split
+from colortrain.metrics.evaluate import (
+    ScoringConfig,
+    generate,
+    intervals,
+    predict_lab,
+    score_split,
+)
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import l1, per_image, versions
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
@@ -45,7 +51,9 @@ def read(split: Split) -> Tensor:
 
 
 def test_one_image_has_no_distances_between_sets(split: Split, generator: nn.Module) -> None:
-    one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
+    one, two = (
+        score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=limit)) for limit in (1, 2)
+    )
     assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
     assert one["protocol"]["left_out"] == {
         "distances between sets": "a split of two images or more"
@@ -56,7 +64,7 @@ def test_one_image_has_no_distances_between_sets(split: Split, generator: nn.Mod
 def test_a_diverged_network_has_nan_scores(split: Split, generator: nn.Module) -> None:
     with torch.no_grad():
         generator.head.weight.fill_(math.nan)  # type: ignore[union-attr, operator]
-    result = score_split(generator, CODEC, split, "cpu", metrics="core")["metrics"]
+    result = score_split(generator, CODEC, split, "cpu", ScoringConfig(metrics="core"))["metrics"]
     assert all(math.isnan(result[name]["generated"]) for name in ("l1", "frechet_lab"))
     assert result["frechet_lab"]["grey"] > 0
 
@@ -117,7 +125,7 @@ def test_training_flags_are_restored_after_an_error(generator: nn.Module) -> Non
 
 
 def test_scores_are_means_over_all_images(split: Split, generator: nn.Module) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", batch_size=4)
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=4))
     lab = read(split)
     generated = generate(generator, CODEC, lab)
     rows = per_image(versions(generated, lab))
@@ -144,7 +152,7 @@ def test_own_lightness_is_scored_if_the_network_predicts_it(split: Split) -> Non
     displayed = generate(generator, LabCodec(), lab)
     assert not torch.equal(predicted[:, :1], lab[:, :1])
     assert torch.equal(displayed, torch.cat([lab[:, :1], predicted[:, 1:]], dim=1))
-    scores = score_split(generator, LabCodec(), split, "cpu", batch_size=4)
+    scores = score_split(generator, LabCodec(), split, "cpu", ScoringConfig(batch_size=4))
     metrics = scores["metrics"]
     assert metrics["mae"]["generated"] == pytest.approx(float(mae(predicted, lab).mean()), rel=1e-5)
     assert metrics["mae"]["generated"] > float(mae(displayed, lab).mean())
@@ -168,19 +176,19 @@ def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
 
 
 def test_core_metrics_leave_out_only_the_slow_ones(split: Split, generator: nn.Module) -> None:
-    core, whole = (
-        score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth)
+    core, complete = (
+        score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=4, metrics=depth))
         for depth in ("core", "all")
     )
     assert "ssim" not in core["metrics"]
     assert core["metrics"] == {
-        name: values for name, values in whole["metrics"].items() if name != "ssim"
+        name: values for name, values in complete["metrics"].items() if name != "ssim"
     }
-    assert core["protocol"] == whole["protocol"]
+    assert core["protocol"] == complete["protocol"]
 
 
 def test_limit_selects_the_first_samples(split: Split, generator: nn.Module) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=4, limit=5))
     assert scores["samples"] == 5
     assert scores["metrics"]["l1"]["grey"] == pytest.approx(
         float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5
@@ -199,9 +207,8 @@ def test_any_number_of_processes_gives_the_same_bits(
     extractors = FeatureExtractors(
         set_extractors=(LAB_FIELDS, inception_extractor(Small(), splits=2))
     )
-    alone = score_split(
-        generator, CODEC, split, "cpu", batch_size=3, dropout=True, extractors=extractors
-    )
+    config = ScoringConfig(batch_size=3, dropout=True, extractors=extractors)
+    alone = score_split(generator, CODEC, split, "cpu", config)
     assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
     sent: list[object] = []
     received: list[object] = []
@@ -211,17 +218,7 @@ def test_any_number_of_processes_gives_the_same_bits(
         everyone[:] = received or [sent[0]]
 
     def one(rank: int) -> dict[str, object]:
-        return score_split(
-            generator,
-            CODEC,
-            split,
-            "cpu",
-            rank=rank,
-            world=world,
-            batch_size=3,
-            dropout=True,
-            extractors=extractors,
-        )
+        return score_split(generator, CODEC, split, "cpu", config, rank=rank, world=world)
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for rank in range(world):
@@ -235,7 +232,7 @@ def test_any_number_of_threads_gives_the_same_bits(split: Split, generator: nn.M
     result = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        result.append(score_split(generator, CODEC, split, "cpu", batch_size=3))
+        result.append(score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=3)))
         assert torch.get_num_threads() == count
     torch.set_num_threads(threads)
     assert result[0] == result[1] == result[2]
@@ -243,14 +240,16 @@ def test_any_number_of_threads_gives_the_same_bits(split: Split, generator: nn.M
 
 def test_progress_counts_up_to_all_samples(split: Split, generator: nn.Module) -> None:
     reported: list[int] = []
-    score_split(generator, CODEC, split, "cpu", batch_size=4, progress=reported.append)
+    score_split(
+        generator, CODEC, split, "cpu", ScoringConfig(batch_size=4), progress=reported.append
+    )
     assert reported == [4, 8, 12, 13]
 
 
 def test_tables_compare_every_metric_with_the_grayscale_baseline(
     split: Split, generator: nn.Module
 ) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", limit=4)
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=4))
     values = scores["metrics"]["l1"]
     low, high = scores["intervals"]["l1"]["generated"]
     row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {low:.4f} to {high:.4f} | "

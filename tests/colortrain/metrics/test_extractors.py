@@ -37,7 +37,7 @@ def images() -> dict[str, ImageBatch]:
 
 
 class Small(nn.Module):
-    """A small network in Inception's place: RGB in 0..255 to features and logits."""
+    """A small network in Inception's index: RGB in 0..255 to features and logits."""
 
     num_features = 24
 
@@ -58,16 +58,16 @@ class Small(nn.Module):
 class Output(nn.Module):
     """One of the two outputs, in the form that torchmetrics needs."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, index: int) -> None:
         super().__init__()
-        self.small, self.place, self.num_features = Small(), place, Small.num_features
+        self.small, self.index, self.num_features = Small(), index, Small.num_features
 
     def forward(self, rgb: Tensor) -> Tensor:
-        output: Tensor = self.small(rgb)[self.place]
+        output: Tensor = self.small(rgb)[self.index]
         return output
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics tells that it keeps features
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics warns about memory
 def test_fid_kid_and_inception_score_equal_torchmetrics(images: dict[str, ImageBatch]) -> None:
     set_metrics = SetMetrics([inception_extractor(Small(), splits=1)])
     for start in (16, 0, 32):

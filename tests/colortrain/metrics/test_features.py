@@ -154,7 +154,7 @@ def test_inception_score_is_between_one_and_the_number_of_classes() -> None:
     assert inception_score(np.zeros((40, 7)), splits=2) == pytest.approx((1, 0))
     sure = np.tile(
         1000.0 * np.eye(5), (8, 1)
-    )  # each class equally often, without doubt; e^1000 would overflow
+    )  # each class equally often, with certainty; e^1000 would overflow
     assert inception_score(sure, splits=4) == pytest.approx((5, 0))
     with pytest.raises(ValueError, match="10 splits need at least 10 images"):
         inception_score(np.zeros((3, 2)))

@@ -34,6 +34,6 @@ def test_block_adds_its_input() -> None:
     """With the last norm's weights at zero, the block is ReLU of its shortcut."""
     block = Block(4, 4, 1).eval()
     assert isinstance(block.shortcut, nn.Identity)
-    nn.init.zeros_(block.body[-1].weight)
+    nn.init.zeros_(dict(block.named_parameters())["body.4.weight"])
     x = torch.randn(2, 4, 5, 5)
     assert torch.equal(block(x), x.relu())

@@ -127,11 +127,11 @@ def test_output_is_bounded_and_depends_on_each_skip() -> None:
     assert plain.abs().max() < 1
     head = 8  # input channels of the 1x1 head: the first four are the full-resolution skip
     assert network.head.in_channels == head
-    for place, expand in enumerate(network.decoder):
+    for index, expand in enumerate(network.decoder):
         zeroed = expand.register_forward_hook(
             lambda _, __, output: output * _zero_for_the_skip(output)
         )
-        assert not torch.equal(network(L), plain), f"decoder block {place} ignores its skip"
+        assert not torch.equal(network(L), plain), f"decoder block {index} ignores its skip"
         zeroed.remove()
 
 

@@ -15,8 +15,8 @@ LOGITS = [0.1494788, 0.3720036, -0.4918069, -0.2361449]
 
 def image() -> Tensor:
     """Return a fixed image of whole numbers, (1, 3, 40, 56)."""
-    place = torch.arange(3 * 40 * 56).reshape(1, 3, 40, 56)
-    return place * place % 251
+    index = torch.arange(3 * 40 * 56).reshape(1, 3, 40, 56)
+    return index * index % 251
 
 
 def test_inception_equals_torch_fidelity() -> None:

@@ -65,10 +65,10 @@ def test_dropout_follows_encoder_blocks_and_the_bridge_only() -> None:
 def test_skips_include_the_dropout_of_their_block() -> None:
     torch.manual_seed(0)
     network = ResUNetConfig(base_channels=8).build().train()
-    seen: list[torch.Tensor] = []
-    network.decoder[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    received: list[torch.Tensor] = []
+    network.decoder[-1].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     network(torch.randn(1, 1, 32, 32))
-    skip = seen[0][0, 16:]
+    skip = received[0][0, 16:]
     assert len(skip) == 8
     assert any(channel.abs().max() == 0 for channel in skip)
 
@@ -92,9 +92,9 @@ def test_upsampling_is_bilinear() -> None:
     torch.manual_seed(0)
     network = ResUNetConfig(base_channels=4).build().eval()
     bridge: list[torch.Tensor] = []
-    seen: list[torch.Tensor] = []
+    received: list[torch.Tensor] = []
     network.bridge.register_forward_hook(lambda _, __, output: bridge.append(output))
-    network.decoder[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.decoder[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     network(torch.randn(1, 1, 32, 32))
 
     def twice(x: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,7 @@ def test_upsampling_is_bilinear() -> None:
         return torch.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], dim=1).flatten(0, 1)
 
     expected = twice(twice(bridge[0][0, 0]).T).T
-    torch.testing.assert_close(seen[0][0, 0], expected)
+    torch.testing.assert_close(received[0][0, 0], expected)
 
 
 def test_output_is_unbounded() -> None:

@@ -64,8 +64,8 @@ def test_output_is_bounded_and_depends_on_each_skip(depth: int) -> None:
         down.register_forward_hook(lambda _, __, output: skips.append(output))
     output = network(torch.randn(2, 1, 32, 32))
     assert output.abs().max() < 1
-    for seen, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
-        assert torch.equal(seen[:, -skip.shape[1] :], skip)
+    for received, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
+        assert torch.equal(received[:, -skip.shape[1] :], skip)
     assert torch.equal(inputs[-1][:, -skips[0].shape[1] :], skips[0].relu())
 
 

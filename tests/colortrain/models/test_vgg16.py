@@ -24,10 +24,10 @@ CONVOLUTIONS = {
 def test_tensors_have_torchvisions_names_and_shapes() -> None:
     """They are those of vgg16's state dict up to features.14."""
     expected: dict[str, tuple[int, ...]] = {}
-    for place, (inputs, outputs) in CONVOLUTIONS.items():
+    for index, (inputs, outputs) in CONVOLUTIONS.items():
         expected |= {
-            f"features.{place}.weight": (outputs, inputs, 3, 3),
-            f"features.{place}.bias": (outputs,),
+            f"features.{index}.weight": (outputs, inputs, 3, 3),
+            f"features.{index}.bias": (outputs,),
         }
     result = VGG16Features().state_dict()
     assert {name: tuple(value.shape) for name, value in result.items()} == expected
@@ -42,11 +42,11 @@ def test_features_equal_a_network_written_out_by_hand() -> None:
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
     tensors, expected = network.state_dict(), []
-    for place in CONVOLUTIONS:
+    for index in CONVOLUTIONS:
         x = F.conv2d(
-            x, tensors[f"features.{place}.weight"], tensors[f"features.{place}.bias"], padding=1
+            x, tensors[f"features.{index}.weight"], tensors[f"features.{index}.bias"], padding=1
         ).relu()
-        if place in (2, 7, 14):
+        if index in (2, 7, 14):
             expected.append(x)
             x = F.max_pool2d(x, 2)
     result = network(rgb)

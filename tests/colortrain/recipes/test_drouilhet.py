@@ -25,7 +25,7 @@ def test_published_values_of_the_gan() -> None:
     assert (recipe.generator_adam.lr, recipe.critic_adam.lr) == (4e-4, 5e-5)  # section 4.1
     game = recipe.objective.adversarial
     assert isinstance(game, BCE)
-    undecided, best = torch.zeros(1), torch.tensor([1.3863])  # logit(.8)
+    undecided, best = torch.zeros(1), torch.tensor([1.3863])  # logit(0.8)
     assert game.critic(undecided, undecided).item() == pytest.approx(0.693, abs=1e-3)
     assert game.critic(best, -best).item() == pytest.approx(
         0.500, abs=1e-3

@@ -163,7 +163,7 @@ def with_field(field: str, value: object) -> Callable[[Path, dict[str, Any]], No
         (with_field("format", 2), "is of checkpoint format 2, this version reads 1"),
         (
             with_field("order", "philox-window16-0"),
-            "counts positions in order philox-window16-0, this version in philox",
+            "uses sample order philox-window16-0, this version uses philox",
         ),
         (with_field("dataset_id", "feed"), "was trained on dataset feed, the shards given are "),
         (another_recipe, "is of another recipe (flip: 0.25 -> 0.5)"),

@@ -34,7 +34,7 @@ from launch.benchmark.training.scaling_worker import WEAK, Rank
 from launch.benchmark.training.setup import Course
 from launch.benchmark.training.step import as_convolutions
 from launch.benchmark.training.time_shares import PARTS, Stopwatch, train_for
-from launch.compare import prepared
+from launch.compare import prepare_recipe
 from shards.errors import UserError
 from tests.launch.benchmark.test_loading import check_agrees
 from tests.support.small_shard_set import small_set
@@ -232,7 +232,7 @@ def test_two_processes_are_set_beside_one(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_takes_steps_of_recipes_that_weigh_colours(shards: Path, tmp_path: Path) -> None:
-    recipe = replace(prepared("flagship", 32, 4, 100), batch_size=4)
+    recipe = replace(prepare_recipe("flagship", 32, 4, 100), batch_size=4)
     rank = Rank(Course(recipe, (str(shards),), tmp_path), make_accelerator())
     rank.take(WEAK, 1)
     assert rank.step == 1

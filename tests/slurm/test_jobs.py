@@ -1,0 +1,145 @@
+"""The callables inside a job: requeues, the check of the code, the lock of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from colortrain.runs.layout import EXIT_STOPPED, lock_file
+from shards.files import lock
+from slurm import jobs, runs
+from slurm.code import ROOT, CodeSnapshot, digest_of
+from tests.support.requeue_cases import CASES
+from tests.support.slurm_commands import install_commands
+
+
+@pytest.fixture(autouse=True)
+def exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `exit_process` raise SystemExit instead of ending the test process."""
+
+    def exit_process(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(jobs, "exit_process", exit_process)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("RANK", "0")
+
+
+def context(folder: Path, digest: str = "1") -> jobs.JobContext:
+    return jobs.JobContext(folder, CodeSnapshot(folder, digest))
+
+
+@pytest.mark.parametrize(
+    ("letters", "max_restarts", "decisions"),
+    [case for case in CASES if "f" not in case[0].lower()],
+)
+def test_processes_decide_like_the_batch_scripts(
+    tmp_path: Path, letters: str, max_restarts: int, decisions: str
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    training = jobs.TrainingJob((), tmp_path, context(tmp_path), max_restarts)
+    for number, (letter, requeued) in enumerate(zip(letters, decisions, strict=True), 1):
+        runs.record_start(tmp_path, "7")
+        if letter.isupper():
+            (tmp_path / f"checkpoints/step-{number:09d}").mkdir(parents=True)
+            (tmp_path / f"checkpoints/step-{number:09d}/MANIFEST.json").touch()
+        if requeued == "y":
+            assert training.checkpoint().function is training
+        else:
+            with pytest.raises(SystemExit, match=str(jobs.EXIT_NO_REQUEUE)):
+                training.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("state", "rank", "requeued"), [("RUNNING", 0, 1), ("RUNNING", 1, 0), ("COMPLETING", 0, 0)]
+)
+def test_rank_0_requeues_a_running_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, rank: int, requeued: int
+) -> None:
+    """A job that was cancelled is COMPLETING: it must not start again."""
+    install_commands(tmp_path, monkeypatch, {"squeue": f"echo {state}"})
+    monkeypatch.setattr(jobs.submitit, "JobEnvironment", lambda: SimpleNamespace(job_id="7"))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setenv("RANK", str(rank))
+    calls: list[int] = []
+    with pytest.raises(SystemExit, match="0"):
+        jobs.requeue_job(lambda number, frame: calls.append(number))
+    assert calls == [signal.SIGUSR2] * requeued
+
+
+def test_without_squeue_the_batch_script_requeues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may lack SLURM's commands."""
+    monkeypatch.setattr(jobs.submitit, "JobEnvironment", lambda: SimpleNamespace(job_id="7"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match=str(EXIT_STOPPED)):
+        jobs.requeue_job(lambda number, frame: None)
+
+
+def test_a_job_starts_in_its_folder_with_its_scratch_as_tmpdir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "result.pkl"
+    result.touch()
+    paths = SimpleNamespace(result_pickle=result)
+    monkeypatch.setattr(jobs.submitit, "JobEnvironment", lambda: SimpleNamespace(paths=paths))
+    monkeypatch.setenv("USER_FOLDER", str(tmp_path / "scratch"))
+    monkeypatch.setenv("TMPDIR", "elsewhere")
+    monkeypatch.chdir(ROOT)
+    code = CodeSnapshot(ROOT, digest_of(ROOT))
+    jobs.JobContext(tmp_path, code, "$USER_FOLDER/job").prepare()
+    assert Path.cwd() == tmp_path
+    assert os.environ["TMPDIR"] == str(tmp_path / "scratch" / "job")
+    assert (tmp_path / "scratch" / "job").is_dir()
+    assert not result.exists()
+
+
+def test_a_job_with_other_code_ends_without_a_requeue(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=str(jobs.EXIT_NO_REQUEUE)):
+        context(tmp_path).prepare()
+    assert f"but the job was submitted with {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_start_waits_while_an_earlier_one_holds_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holder, waits = lock(lock_file(tmp_path), ""), 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            holder.close()
+
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    jobs.wait_for_earlier_start(tmp_path)
+    assert waits == 3
+    assert capsys.readouterr().err.count("a process of an earlier start still holds") == 1
+
+
+@pytest.mark.parametrize(("statuses", "exit_status"), [([1, 0], None), ([1, 2, 0], 2)])
+def test_images_that_were_left_out_do_not_fail_a_build(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: list[int],
+    exit_status: int | None,
+) -> None:
+    remaining = list(statuses)
+    monkeypatch.setattr(jobs.JobContext, "prepare", lambda self: None)
+    monkeypatch.setattr(jobs, "run_command", lambda *args: remaining.pop(0))
+    job = jobs.ShardsJob((("build",),) * len(statuses), context(tmp_path))
+    if exit_status is None:
+        job()
+        assert remaining == []
+    else:
+        with pytest.raises(SystemExit, match=str(exit_status)):
+            job()
+        assert remaining == [0]
+    assert job.checkpoint().function is job
