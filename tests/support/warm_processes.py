@@ -22,7 +22,8 @@ from typing import TypedDict
 
 import torch
 
-# imported here so that no fork has to
+# imported here so that no fork has to; torch imports _dynamo when it creates an optimizer
+import torch._dynamo
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from typing_extensions import NotRequired
