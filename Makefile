@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help:
-	@echo "make setup   make $(VENV) and install colortrain with pinned dependencies"
-	@echo "make demo    photographs to shards to a trained network to colours, in runs/demo (a few minutes)"
-	@echo "make test    the whole test-suite"
-	@echo "make cluster training on a real SLURM, started on this machine (its Debian packages must be here)"
+	@echo "make setup   create $(VENV) and install colortrain with pinned dependencies"
+	@echo "make demo    build shards, train, evaluate and colorize, in runs/demo (a few minutes)"
+	@echo "make test    the whole test suite"
+	@echo "make cluster the tests on a real SLURM, started on this machine (needs its Debian packages)"
 	@echo "make check   ruff (lint, format) and mypy"
 
 setup: $(READY)

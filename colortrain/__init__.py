@@ -1,7 +1,8 @@
-"""Recipes, networks, training and evaluation: shards in, trained colorization networks out.
+"""Train colorization networks on shards, evaluate them, and colorize photographs.
 
-network = colortrain.load("runs/first")     # a run, or what launch.export wrote
-coloured = network.colorize(photograph)     # uint8 (H, W, 3) or (H, W), or a PIL image; the same kind back
+network = colortrain.load("runs/first")  # a run, or a folder written by
+`colortrain export` coloured = network.colorize(photograph)  # uint8 (H, W, 3) or
+(H, W), or a PIL image
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Colorizer", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Torch is imported when a network is first asked for, not with the package's name."""
+    """Import torch with `load` or `Colorizer`, not with the package."""
     if name in __all__:
         return getattr(importlib.import_module("colortrain.inference.colorizer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

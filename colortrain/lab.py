@@ -1,7 +1,8 @@
-"""Between stored samples and what networks see: scalings of Lab (codecs), and a differentiable Lab to RGB.
+"""Lab codecs between stored samples and networks, and a differentiable Lab to RGB.
 
-Names: `stored` is a batch as packed in shards, `lab` is CIELAB units, `L` and `colour` are network-scaled. A codec's
-`colour` is what the generator makes: ab, or all of Lab.
+Names: `stored` is a batch as stored in shards, `lab` is in CIELAB units, `L` and
+`colour` are scaled for networks. A codec's `colour` is what the generator predicts: ab,
+or all of Lab.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_FROM_XYZ = torch.tensor(  # inverse of the sRGB matrix (IEC 61966-2-1), as scikit-image
+_FROM_XYZ = torch.tensor(  # inverse of the sRGB matrix (IEC 61966-2-1), as in scikit-image
     [
         [3.240481342832, -1.537151516271, -0.498536326168],
         [-0.969254949996, 1.875990001490, 0.041555926558],
@@ -27,25 +28,28 @@ _WHITE = torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)  # D65
 
 
 def stored_to_lab(stored: Tensor) -> Tensor:
-    """CIELAB units of stored samples: (B, 3, H, W) uint8 or float16 to float32."""
+    """Return stored samples (B, 3, H, W), uint8 or float16, as float32 CIELAB."""
     lab = stored.float()
     if stored.dtype != torch.uint8:
         return lab
-    return torch.cat(
-        [lab[:, :1] / 2.55, lab[:, 1:] - 128], dim=1
-    )  # no constants to copy: a copy waits for the GPU
+    # scalars instead of constant tensors: copying one to the GPU would synchronise
+    return torch.cat([lab[:, :1] / 2.55, lab[:, 1:] - 128], dim=1)
 
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The matrix from XYZ over white to linear RGB, copied to a device once: a copy waits for the GPU."""
+    """Return the matrix from XYZ relative to white to linear RGB, cached per device.
+
+    Copying it for every call would synchronise with the GPU.
+    """
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """sRGB in [0, 1] of CIELAB units, (B, 3, H, W) to the same shape; colours outside sRGB are clipped.
+    """Return sRGB in [0, 1] of CIELAB images, (B, 3, H, W) both.
 
-    Differentiable, with finite gradients at black and at clipped colours; equals `skimage.color.lab2rgb`.
+    Colours outside sRGB are clipped. It is differentiable, with finite gradients at
+    black and at clipped colours, and equals `skimage.color.lab2rgb`.
     """
     L, a, b = lab.unbind(-3)
     y = (L + 16) / 116
@@ -59,10 +63,11 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Network-scaled training pictures on the device.
+    """A network-scaled training batch on the device.
 
-    L: (B, 1, H, W); colour: (B, 2 or 3, H, W), what the generator should make of L; mix: (B, 1, 1, 1) uniform draws
-    in [0, 1) that follow each picture's place in the global order (for gradient penalties).
+    L: (B, 1, H, W); colour: (B, 2 or 3, H, W), the target that the generator should
+    predict from L; mix: (B, 1, 1, 1), uniform draws in [0, 1) that depend on each
+    image's position in the global order (for gradient penalties).
     """
 
     L: Tensor
@@ -72,95 +77,126 @@ class Batch:
 
 @dataclass(frozen=True)
 class SymmetricCodec:
-    """L / 50 - 1 and ab / 110: everything about [-1, 1] (nampouri section 4.1, equations 4-6)."""
+    """L / 50 - 1 and ab / 110: about [-1, 1] (nampouri section 4.1, equations 4-6)."""
 
     channels: ClassVar[int] = 2  # of colour
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) in [-1, 1] and ab (B, 2, H, W) in about [-1, 1]."""
+        """Return L (B, 1, H, W) in [-1, 1] and ab (B, 2, H, W) in about [-1, 1].
+
+        lab: (B, 3, H, W) in CIELAB units.
+        """
         return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """The inverse: L (B, 1, H, W) and ab (B, 2, H, W) to (B, 3, H, W) CIELAB units, L clipped to [0, 100]."""
+        """Return CIELAB units (B, 3, H, W), with L clipped to [0, 100].
+
+        L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
+        """
         return torch.cat([((L + 1) * 50).clamp(0, 100), colour * 110], dim=1)
 
 
 @dataclass(frozen=True)
 class LabCodec:
-    """The symmetric scaling, but the generator makes L as well: three channels out (nazeri section 3.1)."""
+    """The symmetric scaling with L as an output too (nazeri section 3.1).
+
+    The generator has three output channels.
+    """
 
     channels: ClassVar[int] = 3
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) and Lab (B, 3, H, W), all about [-1, 1]."""
+        """Return L (B, 1, H, W) and Lab (B, 3, H, W), all in about [-1, 1].
+
+        lab: (B, 3, H, W) in CIELAB units.
+        """
         L, ab = SymmetricCodec().encode(lab)
         return L, torch.cat([L, ab], dim=1)
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """CIELAB units of the generator's three channels; the L that went in is not used."""
+        """Return CIELAB units (B, 3, H, W) of the generator's three channels.
+
+        colour: (B, 3, H, W) as `encode` returns it; the input L is not used.
+        """
         return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
 
 
 @dataclass(frozen=True)
 class UnitCodec:
-    """L / 100 and (ab + 128) / 255: everything in [0, 1], uint8 Lab over 255 (arun section II-B).
+    """L / 100 and (ab + 128) / 255: all in [0, 1] (arun section II-B).
 
-    The paper decodes ab as (x - .5) x 256 (equation 1), which is off from its own encoding by up to .5; we invert.
+    This is 8-bit Lab divided by 255. The paper decodes ab as (x - 0.5) x 256 (equation
+    1), which differs from its own encoding by up to 0.5; this codec uses the exact
+    inverse.
     """
 
     channels: ClassVar[int] = 2
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) CIELAB units to L (B, 1, H, W) and ab (B, 2, H, W), both in [0, 1]."""
+        """Return L (B, 1, H, W) and ab (B, 2, H, W), both in [0, 1].
+
+        lab: (B, 3, H, W) in CIELAB units.
+        """
         return lab[:, :1] / 100, (lab[:, 1:] + 128) / 255
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """The inverse: (B, 3, H, W) CIELAB units, L clipped to [0, 100]."""
+        """Return CIELAB units (B, 3, H, W), with L clipped to [0, 100].
+
+        L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
+        """
         return torch.cat([(L * 100).clamp(0, 100), colour * 255 - 128], dim=1)
 
 
 Codec = SymmetricCodec | LabCodec | UnitCodec
 
-_IN_CACHE = 1 << 16  # pixels
+_CHUNK_PIXELS = 1 << 16  # converted at a time, so that they stay in the CPU's cache
 
 
 def encode_stored(
-    codec: Codec, stored: Tensor, room: Callable[..., Tensor] = torch.empty
+    codec: Codec, stored: Tensor, allocate: Callable[..., Tensor] = torch.empty
 ) -> tuple[Tensor, Tensor]:
-    """`codec.encode(stored_to_lab(stored))`, on CPUs with a third of the traffic to memory: 8 ms a batch, not 40.
+    """Return `codec.encode(stored_to_lab(stored))`, faster on CPUs.
 
-    Equal up to float32 rounding. A few pictures at a time go through all arithmetic while they are in the cache; by
-    numpy, for torch would start a team of threads in each thread that reads. `room(*shape)` gives float32 to write to.
+    stored: (B, 3, H, W) uint8 or float16. The results are L (B, 1, H, W) and colour (B,
+    C, H, W), float32, equal up to float32 rounding. It needs a third of the memory
+    traffic: 8 ms per batch instead of 40 ms. A few images at a time pass through all
+    operations while they are in the cache; numpy is used because torch would start a
+    thread pool in every reader thread. `allocate(*shape)` returns the float32 tensors
+    to write to.
     """
     if stored.dtype != torch.uint8 or stored.device.type != "cpu":
         return codec.encode(stored_to_lab(stored))
     count, _, height, width = stored.shape
-    L, colour = room(count, 1, height, width), room(count, codec.channels, height, width)
+    L, colour = allocate(count, 1, height, width), allocate(count, codec.channels, height, width)
     gains, shifts = _gains_and_shifts(codec)
-    few = max(1, _IN_CACHE // (height * width))
+    per_chunk = max(1, _CHUNK_PIXELS // (height * width))
     planes = [
         (0, L.numpy()[:, 0]),
         *((3 - codec.channels + c, colour.numpy()[:, c]) for c in range(codec.channels)),
     ]
     pixels = stored.numpy()
-    for some in (slice(start, start + few) for start in range(0, count, few)):
-        for source, plane in planes:
-            out = plane[some]
+    for start in range(0, count, per_chunk):
+        images = slice(start, start + per_chunk)
+        for channel, plane in planes:
+            out = plane[images]
             np.multiply(
-                pixels[some, source], gains[source], out=out, dtype=np.float32, casting="unsafe"
+                pixels[images, channel], gains[channel], out=out, dtype=np.float32, casting="unsafe"
             )
-            out += shifts[source]
+            out += shifts[channel]
     return L, colour
 
 
 @lru_cache(maxsize=8)
 def _gains_and_shifts(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """A codec's encoding of stored uint8 L, a and b as gain * stored + shift, found by encoding 0 and 1."""
-    black, one = (torch.full((1, 3, 1, 1), value, dtype=torch.float64) for value in (0, 1))
-    ends = [
+    """Return gains and shifts, (3,) each, such that encoding is gain * stored + shift.
+
+    They are for stored uint8 L, a and b, and are determined by encoding 0 and 1.
+    """
+    zero, one = (torch.full((1, 3, 1, 1), value, dtype=torch.float64) for value in (0, 1))
+    encoded = [
         torch.cat([L, colour[:, -2:]], dim=1).flatten()
-        for L, colour in (codec.encode(black), codec.encode(one))
+        for L, colour in (codec.encode(zero), codec.encode(one))
     ]
-    gains = (ends[1] - ends[0]) / torch.tensor([2.55, 1, 1], dtype=torch.float64)
-    shifts = ends[0] - gains * torch.tensor([0.0, 128, 128], dtype=torch.float64)
+    gains = (encoded[1] - encoded[0]) / torch.tensor([2.55, 1, 1], dtype=torch.float64)
+    shifts = encoded[0] - gains * torch.tensor([0.0, 128, 128], dtype=torch.float64)
     return gains.float().numpy(), shifts.float().numpy()

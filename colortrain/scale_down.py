@@ -1,4 +1,7 @@
-"""Any recipe for fewer pixels and fewer channels: as deep as those pixels allow, all else as published."""
+"""Scale a recipe down to fewer pixels and channels.
+
+The networks are made as deep as the size allows; everything else is unchanged.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,27 @@ from colortrain.losses.perceptual import Perceptual
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Critic, Generator, Recipe
 
-DEPTHS = ("levels", "depth", "blocks", "strided_layers")  # what networks call their halvings
+DEPTH_FIELDS = ("levels", "depth", "blocks", "strided_layers")  # count halvings in a config
 
 Part = TypeVar("Part", bound=Generator | Critic)
 
 
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
-    """`recipe` at `size` pixels with `base_channels`; raises `ValueError` if its networks cannot be made to fit."""
-    generator, critic = (
-        fitted(recipe.generator, size, base_channels),
-        fitted(recipe.critic, size, base_channels),
-    )
+    """Return `recipe` at `size` pixels with `base_channels`.
+
+    Raises `ValueError` if its networks cannot be made to fit.
+    """
+    generator = fit_to_size(recipe.generator, size, base_channels)
+    critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
     return dataclasses.replace(recipe, size=size, generator=generator, critic=critic)
 
 
 def without_downloads(recipe: Recipe) -> Recipe:
-    """`recipe` with random numbers where it starts from, or measures by, weights that others have trained."""
+    """Return `recipe` with random instead of pretrained weights.
+
+    This concerns the generator's initial weights and the network of the perceptual
+    loss.
+    """
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig):
         generator = dataclasses.replace(generator, pretrained=None)
@@ -36,19 +44,23 @@ def without_downloads(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, generator=generator, objective=objective)
 
 
-def fitted(part: Part, size: int, base_channels: int) -> Part:
-    """A network's configuration with `base_channels`, and as many halvings less as `size` pixels ask for."""
+def fit_to_size(part: Part, size: int, base_channels: int) -> Part:
+    """Return a network's config with `base_channels`, as deep as `size` px allow.
+
+    It is never made deeper. Raises `ValueError` if no depth fits.
+    """
     names = {field.name for field in dataclasses.fields(part)}
     if "base_channels" in names:
         part = dataclasses.replace(part, base_channels=base_channels)
-    depth = next((name for name in DEPTHS if name in names), None)
-    while depth and getattr(part, depth) > 1 and not _passes(part, size):
+    depth = next((name for name in DEPTH_FIELDS if name in names), None)
+    least = getattr(part, "min_halvings", 1)
+    while depth and getattr(part, depth) > least and not _accepts(part, size):
         part = dataclasses.replace(part, **{depth: getattr(part, depth) - 1})
     part.check_size(size)
     return part
 
 
-def _passes(part: Generator | Critic, size: int) -> bool:
+def _accepts(part: Generator | Critic, size: int) -> bool:
     try:
         part.check_size(size)
     except ValueError:

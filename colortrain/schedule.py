@@ -1,4 +1,7 @@
-"""Numbers that change with training time, measured in epochs (images seen / dataset size): loss weights, rates."""
+"""Values that change during training, as functions of the epoch.
+
+An epoch is images seen / data set size. Loss weights and learning rates are schedules.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value that depends on the epoch: held between points, or joined by straight lines with `linear=True`.
+    """A value that depends on the epoch.
 
-    `points`: (epoch, value) pairs, epochs rising. Before the first point its value holds, after the last the last's.
+    `points` are (epoch, value) pairs with increasing epochs. A value holds until the
+    next point, or is interpolated linearly with `linear=True`. Before the first point
+    its value holds, after the last point that of the last.
 
     >>> Schedule(((0, 70.0), (19, 10.0), (26, 30.0))).at(20.5)
     10.0
@@ -25,7 +30,7 @@ class Schedule:
             raise ValueError(f"a schedule needs points at rising epochs, got {self.points}")
 
     def at(self, epoch: float) -> float:
-        """The value at `epoch` (a fraction is part of an epoch)."""
+        """Return the value at `epoch`, which may be fractional."""
         after = bisect_right([point[0] for point in self.points], epoch)
         if after == 0:
             return self.points[0][1]
@@ -37,5 +42,5 @@ class Schedule:
 
 
 def constant(value: float) -> Schedule:
-    """The schedule that is `value` always."""
+    """Return the schedule that always has `value`."""
     return Schedule(((0.0, float(value)),))

@@ -1,4 +1,7 @@
-"""Frozen dataclasses to plain JSON values and back, and `--set a.b.0.c=value` on them; every error names the field."""
+"""Convert frozen dataclasses to plain JSON values and back, and change single fields.
+
+Fields are changed as with `--set a.b.0.c=value`. Every error names the field.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,15 @@ from colortrain.schedule import Schedule
 from shards.errors import UserError, unknown
 
 T = TypeVar("T")
-_LARGEST = 1e300  # number: what is beyond, NaN too, is none that anything could be computed from
+_MAX_NUMBER = 1e300  # larger numbers, infinities and NaN are refused
 
 
 def to_plain(value: Any) -> Any:
-    """Plain dicts, lists, numbers and strings; a dataclass carries its class name under "type"."""
+    """Return a value as dicts, lists, numbers and strings.
+
+    A dataclass becomes a dict with its class name as "type"; a constant schedule
+    becomes its number.
+    """
     if isinstance(value, Schedule) and len(value.points) == 1:
         return value.points[0][1]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -32,16 +39,17 @@ def to_plain(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The same plain value with null for what JSON has no number for: infinities and NaN."""
+    """Return a plain value with infinities and NaN, which JSON lacks, as None."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_plain(kind: Any, value: Any, where: str) -> Any:
-    """The value of type `kind` (a class, union, tuple or Literal) that a plain value stands for.
+    """Return the value of type `kind` for a plain value.
 
-    Raises `UserError` naming `where` if it does not fit.
+    `kind` is a class, union, tuple or Literal. Raises UserError if the plain value does
+    not fit the type; `where` is the name of the field in the message.
     """
     origin = typing.get_origin(kind)
     if kind is Schedule:
@@ -53,7 +61,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _tuple(typing.get_args(kind), value, where)
     if value is None and (kind is str or "none" in typing.get_args(kind)):
-        value = "none"  # `--set x=none` has been read as null by then
+        value = "none"  # `--set x=none` was parsed as null
     if origin is typing.Literal:
         if value not in typing.get_args(kind):
             raise UserError(
@@ -64,7 +72,10 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def with_override(recipe: T, assignment: str) -> T:
-    """`recipe` with one field changed, as `--set` writes it, for instance "critic_adam.lr=5e-5"."""
+    """Return a dataclass with one field changed, as by "critic_adam.lr=5e-5".
+
+    Raises UserError for an unknown field or an invalid value.
+    """
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise UserError(
@@ -75,7 +86,7 @@ def with_override(recipe: T, assignment: str) -> T:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # .5 is a number to people
+        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # JSON requires 0.5
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
@@ -92,21 +103,21 @@ def _replace(value: Any, kind: Any, path: list[str], new: Any, where: str) -> An
         items[int(head)] = _replace(items[int(head)], _item_kind(kind), rest, new, where)
         return tuple(items)
     if not dataclasses.is_dataclass(value):
-        raise UserError(f"--set {where}: {head!r} is asked of a plain value; leave it out")
+        raise UserError(f"--set {where}: {head!r} cannot be set in a plain value; leave it out")
     kinds = typing.get_type_hints(type(value))
     if head not in kinds:
         raise UserError(f"--set {where}: {unknown('field', head, kinds)}")
     changed = _replace(getattr(value, head), kinds[head], rest, new, where)
-    return _built(dataclasses.replace, where, value, **{head: changed})
+    return _construct(dataclasses.replace, where, value, **{head: changed})
 
 
 def _item_kind(kind: Any) -> Any:
     return typing.get_args(kind)[0]
 
 
-def _built(make: Any, where: str, *args: Any, **fields: Any) -> Any:
+def _construct(create: Any, where: str, *args: Any, **fields: Any) -> Any:
     try:
-        return make(*args, **fields)
+        return create(*args, **fields)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -118,10 +129,10 @@ def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
         )
     value = dict(value)
     name = value.pop("type", kinds[0].__name__ if len(kinds) == 1 else "none given")
-    found = {kind.__name__: kind for kind in kinds}
-    if str(name) not in found:
-        raise UserError(f"{where}: {unknown('type', str(name), found)}")
-    hints = typing.get_type_hints(found[name])
+    by_name = {kind.__name__: kind for kind in kinds}
+    if str(name) not in by_name:
+        raise UserError(f"{where}: {unknown('type', str(name), by_name)}")
+    hints = typing.get_type_hints(by_name[name])
     for field in value:
         if field not in hints:
             raise UserError(f"{where}: {unknown('field', field, hints)}")
@@ -130,15 +141,15 @@ def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
     }
     missing = [
         field.name
-        for field in dataclasses.fields(found[name])
-        if _needed(field) and field.name not in fields
+        for field in dataclasses.fields(by_name[name])
+        if _is_required(field) and field.name not in fields
     ]
     if missing:
         raise UserError(f"{where}: missing {', '.join(missing)}")
-    return _built(found[name], where, **fields)
+    return _construct(by_name[name], where, **fields)
 
 
-def _needed(field: dataclasses.Field[Any]) -> bool:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
@@ -169,13 +180,13 @@ def _schedule(value: Any, where: str) -> Schedule:
         return typing.cast(Schedule, _dataclass([Schedule], value, where))
     if isinstance(value, list):
         points = _tuple((tuple[float, float], Ellipsis), value, where)
-        return typing.cast(Schedule, _built(Schedule, where, points))
+        return typing.cast(Schedule, _construct(Schedule, where, points))
     return Schedule(((0.0, _scalar(float, value, where)),))
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
     number = (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
     )
     if kind is float and number:
         return float(value)
@@ -183,5 +194,5 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         return int(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    raise UserError(f"{where}: needs {words.get(kind, kind)}, got {value!r}")
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    raise UserError(f"{where}: needs {names.get(kind, kind)}, got {value!r}")

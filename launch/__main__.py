@@ -1,6 +1,9 @@
-"""Every door under one name: `colortrain train ...` is `python -m launch.train ...`. Only the chosen door is imported.
+"""The `colortrain` program: `colortrain train ...` runs `launch.train.main`, and so on.
 
-colortrain evaluate --run runs/first --shards photos-256
+Only the module of the chosen command is imported. Also runs as `python -m launch`.
+
+    colortrain --help
+    colortrain evaluate --run runs/first --shards photos-256
 """
 
 from __future__ import annotations
@@ -8,39 +11,56 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
-from launch.cli import COMMANDS
-from shards.errors import UserError, run_command, unknown
+from launch.cli import COMMAND_GROUPS, COMMANDS
+from shards.errors import PROGRAM, run_command, unknown
 
-_EXAMPLE = """\
-`colortrain DOOR --help` says more. example:
-  colortrain evaluate --run runs/first --shards photos-256
+_HEAD = f"""\
+usage: {PROGRAM} COMMAND [ARGUMENTS...]
+       {PROGRAM} --version
+
+Train image-colorization GANs on one machine or on clusters.
+"""
+_EXAMPLE = f"""\
+`{PROGRAM} COMMAND --help` describes one command. example:
+  {PROGRAM} evaluate --run runs/first --shards photos-256
 """
 
 
 def usage() -> str:
-    """The doors, with a phrase each."""
+    """Return the text of `colortrain --help`: all commands in groups."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {phrase}" for name, (_, phrase) in COMMANDS.items()]
-    return "\n".join(["usage: colortrain DOOR [WORDS...]", "", *lines, "", _EXAMPLE])
+    lines = [_HEAD]
+    for group, commands in COMMAND_GROUPS.items():
+        lines.append(f"{group}:")
+        lines += [f"  {name:<{width}}  {phrase}" for name, (_, phrase) in commands.items()]
+        lines.append("")
+    return "\n".join([*lines, _EXAMPLE])
+
+
+def version_line() -> str:
+    """Return "colortrain" and the installed version."""
+    try:
+        return f"{PROGRAM} {version(PROGRAM)}"
+    except PackageNotFoundError:  # imported from a source tree that is not installed
+        return f"{PROGRAM} (not installed, version unknown)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the door that the first word names; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    name = words[0] if words else ""
-    return run_command(f"colortrain {name}".strip(), _enter, words)
+    """Run the command that the first argument names and return its exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    command = args[0] if args and args[0] in COMMANDS else PROGRAM
+    return run_command(command, _dispatch, args)
 
 
-def _enter(words: Sequence[str] | None) -> int | None:
-    assert words is not None
-    if not words:
-        raise UserError(
-            f"no command named; valid: {', '.join(COMMANDS)} (`colortrain --help` says more)"
-        )
-    name, *rest = words
+def _dispatch(argv: Sequence[str] | None) -> int | None:
+    name, *rest = argv or ["--help"]
     if name in ("-h", "--help", "help"):
         print(usage())
+        return 0
+    if name == "--version":
+        print(version_line())
         return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)

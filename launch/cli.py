@@ -1,4 +1,4 @@
-"""What the doors share: the list of them, and a parser whose complaints are one line."""
+"""The list of commands, their common argument parser, and types of options."""
 
 from __future__ import annotations
 
@@ -7,61 +7,75 @@ import math
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from shards.errors import UserError
+from shards.errors import UserError, command_name
 from shards.read.cache import Cache
 
-# Name -> (module with a `main(argv)`, one phrase). Listed in the order in which people need them.
+# Group -> command -> (module with a `main(argv)`, one phrase for `colortrain --help`).
+COMMAND_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "data": {
+        "shards": (
+            "shards.__main__",
+            "convert images to Lab shards: build, merge, verify, info, statistics",
+        ),
+    },
+    "training": {
+        "demo": ("launch.demo", "run every step once, in minutes, on photographs included here"),
+        "recipes": ("launch.recipes", "list all recipes, or print one in full"),
+        "train": ("launch.train", "train a recipe on a shard set, or resume a run"),
+        "compare": (
+            "launch.compare",
+            "train several recipes on the same shards and tabulate their scores",
+        ),
+        "reproduce": (
+            "launch.reproduce",
+            "reproduce the papers' tables: shards, training, scores",
+        ),
+    },
+    "using a network": {
+        "colorize": ("launch.colorize", "colorize photographs of any size, and videos"),
+        "serve": ("launch.serve", "start a local web page that colorizes photographs"),
+        "export": (
+            "launch.export",
+            "export a network for colortrain.load, as ONNX, or to the Hugging Face Hub",
+        ),
+    },
+    "measuring": {
+        "evaluate": (
+            "launch.evaluate",
+            "score a trained network on a split, compared with a grayscale baseline",
+        ),
+        "report": ("launch.report.__main__", "write an HTML report on one or several runs"),
+        "benchmark": (
+            "launch.benchmark",
+            "measure how fast this machine reads, packs and trains",
+        ),
+    },
+    "clusters": {
+        "submit": ("slurm.submit", "train on a SLURM cluster; preempted jobs save and resume"),
+        "build_shards": ("slurm.build_shards", "build shards as a SLURM job array"),
+        "sweep": ("slurm.sweep", "train many variants of a recipe as a SLURM job array"),
+        "status": ("slurm.status", "show the state of runs, from SLURM and their run folders"),
+        "devcluster": (
+            "slurm.devcluster.__main__",
+            "run a real SLURM cluster of several nodes on this machine, for development",
+        ),
+    },
+}
 COMMANDS: dict[str, tuple[str, str]] = {
-    "shards": (
-        "shards.__main__",
-        "photographs to Lab shards: build, merge, verify, info, statistics",
-    ),
-    "train": ("launch.train", "train a recipe on a shard set, or go on where a run stopped"),
-    "evaluate": ("launch.evaluate", "score a trained run on a split, beside grey pictures"),
-    "report": (
-        "launch.report.__main__",
-        "what became of runs, in one HTML file that opens from disk",
-    ),
-    "colorize": ("launch.colorize", "colour photographs of any size, and films, with trained runs"),
-    "export": (
-        "launch.export",
-        "a trained network as a folder for colortrain.load, as ONNX, to the Hugging Face Hub",
-    ),
-    "serve": (
-        "launch.serve",
-        "a page on this machine: drop a photograph, see it coloured by one run or several",
-    ),
-    "compare": ("launch.compare", "recipes on the same shards for the same number of images"),
-    "reproduce": (
-        "launch.reproduce",
-        "the papers' tables, each from one command: shards, training, scores, picture",
-    ),
-    "benchmark": (
-        "launch.benchmark",
-        "how fast this machine reads and packs, beside other libraries",
-    ),
-    "recipes": ("launch.recipes", "all recipes in a table, or one in full"),
-    "submit": (
-        "slurm.submit",
-        "train on a SLURM cluster: evicted, out of time or requeued, it saves and goes on",
-    ),
-    "build_shards": ("slurm.build_shards", "pack shards as a SLURM job array"),
-    "sweep": ("slurm.sweep", "many runs of a recipe as a SLURM job array, and their table"),
-    "status": ("slurm.status", "what SLURM and the run folders say of runs"),
-    "devcluster": (
-        "slurm.devcluster.__main__",
-        "a real SLURM of several nodes on this machine, to develop on",
-    ),
-    "demo": ("launch.demo", "everything once in a minute, on pictures that come along"),
+    name: command for group in COMMAND_GROUPS.values() for name, command in group.items()
 }
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser for `python -m <program>`: mistakes are a `UserError`, the help ends with an example."""
+    """An argument parser that raises UserError and whose help ends with an example.
+
+    `program` is the command's name ("train") or its module ("launch.train"); help shows
+    both as `colortrain train`.
+    """
 
     def __init__(self, program: str, description: str, example: str) -> None:
         super().__init__(
-            prog=f"python -m {program}",
+            prog=command_name(program),
             description=description,
             epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -69,68 +83,72 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the words)")
+        raise UserError(f"{message} (see --help)")
 
 
 def at_least_one(text: str) -> int:
-    """The type of a count, for `add_argument(type=...)`."""
+    """Convert an argument to a count of at least 1, for `add_argument(type=...)`."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"needs a whole number of at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
 
 
 def at_least_zero(text: str) -> int:
-    """The type of a count that may be none."""
+    """Convert an argument to a count of at least 0, for `add_argument(type=...)`."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"needs a whole number of at least 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
 
 
 def step_or_best(text: str) -> int | Literal["best"]:
-    """The type of `--checkpoint`."""
+    """Convert the argument of `--checkpoint`: a step, or "best"."""
     if text == "best":
         return "best"
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"needs a step or the word best, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a step or `best`, got {text!r}")
     return int(text)
 
 
-def share(text: str) -> float:
-    """The type of a part of the whole: above 0, at most 1."""
+def fraction(text: str) -> float:
+    """Convert an argument to a fraction above 0 and at most 1."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"needs a share above 0 and at most 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text!r}")
     return value
 
 
 def gigabytes(text: str) -> float:
-    """The type of a size: above 0, and with an end."""
+    """Convert an argument to a finite size above 0, in gigabytes (1e9 bytes)."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value * 1e9 < math.inf:
-        raise argparse.ArgumentTypeError(f"needs a number of gigabytes above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes above 0, got {text!r}")
     return value
 
 
-def add_cache_arguments(words: argparse.ArgumentParser) -> None:
-    """The words for shard sets at a URL."""
-    words.add_argument(
-        "--cache", type=Path, metavar="DIR", help="for --shards URL: the folder to bring shards to"
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --cache and --cache-size, for shard sets at a URL."""
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="for shards at a URL: the folder to which they are downloaded",
     )
-    words.add_argument(
+    parser.add_argument(
         "--cache-size",
         type=gigabytes,
         default=100.0,
         metavar="GB",
-        help="what --cache may take, the least recently used go; all processes of a machine share it (default: 100)",
+        help="upper limit of --cache, for all processes of a machine together; the least recently "
+        "used shards are removed (default: 100)",
     )
 
 
-def make_cache(asked: argparse.Namespace) -> Cache | None:
-    """The cache that was asked for."""
-    return Cache(asked.cache, int(asked.cache_size * 1e9)) if asked.cache else None
+def make_cache(args: argparse.Namespace) -> Cache | None:
+    """Return the cache that --cache and --cache-size describe, None without --cache."""
+    return Cache(args.cache, int(args.cache_size * 1e9)) if args.cache else None

@@ -1,4 +1,4 @@
-"""The words for how a machine computes the steps; a run may go on with others."""
+"""Options for how a machine computes steps; a resumed run may use others."""
 
 from __future__ import annotations
 
@@ -7,52 +7,59 @@ import argparse
 from colortrain.distributed.compute import ComputeConfig
 
 
-def add_compute_arguments(words: argparse.ArgumentParser) -> None:
-    """--accumulate, --channels-last, --compile, --recompute, --fused-adam and --max-skipped."""
-    group = words.add_argument_group(
-        "how steps are computed", "the run stays the same run, but for rounding"
+def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for how steps are computed, such as --accumulate."""
+    group = parser.add_argument_group(
+        "compute options", "affect speed and memory; results change by rounding errors only"
     )
     group.add_argument(
         "--accumulate",
         type=int,
         metavar="N",
-        help="N microbatches a step on each process: less memory, the same global batch "
+        help="split each process's batch into N microbatches: less memory, the same global batch "
         "(default: gradient_accumulation_steps of accelerate's configuration, else 1)",
     )
     group.add_argument(
         "--channels-last",
         action="store_true",
-        help="lay tensors out as convolutions like them best",
+        help="use the channels_last memory format",
     )
     group.add_argument(
         "--compile",
         action="store_true",
-        help="compile the generator, and a critic without a penalty",
+        help="compile the generator, and the critic if it has no penalty",
     )
     group.add_argument(
         "--recompute",
         action="store_true",
-        help="keep no activations inside the generator's blocks: less memory, slower",
+        help="recompute the generator's activations in the backward pass: less memory, slower",
     )
     group.add_argument(
-        "--fused-adam", action="store_true", help="one kernel for all of Adam (on GPUs always)"
+        "--fused-adam",
+        action="store_true",
+        help="use the fused implementation of Adam (always on for GPUs)",
     )
     group.add_argument(
         "--max-skipped",
         type=int,
         default=ComputeConfig.max_skipped,
         metavar="N",
-        help=f"stop when N updates in a row were not finite and were left out (default: {ComputeConfig.max_skipped})",
+        help="stop after N consecutive updates that were skipped because they were not finite "
+        f"(default: {ComputeConfig.max_skipped})",
     )
 
 
-def compute_config(arguments: argparse.Namespace, configured: int = 1) -> ComputeConfig:
-    """What those words say; `configured` microbatches if they say nothing of that."""
+def compute_config(args: argparse.Namespace, default_accumulate: int = 1) -> ComputeConfig:
+    """Return the options as a `ComputeConfig`.
+
+    `default_accumulate` is the number of microbatches if --accumulate is not given.
+    Raises UserError if a value is out of range.
+    """
     return ComputeConfig(
-        accumulate=configured if arguments.accumulate is None else arguments.accumulate,
-        channels_last=arguments.channels_last,
-        fused_adam=arguments.fused_adam,
-        compile=arguments.compile,
-        recompute=arguments.recompute,
-        max_skipped=arguments.max_skipped,
+        accumulate=default_accumulate if args.accumulate is None else args.accumulate,
+        channels_last=args.channels_last,
+        fused_adam=args.fused_adam,
+        compile=args.compile,
+        recompute=args.recompute,
+        max_skipped=args.max_skipped,
     )

@@ -1,8 +1,9 @@
-"""The whole road in a few minutes, on photographs that scikit-image and matplotlib bring along: `make demo`.
+"""Run every step once, in a few minutes: build shards, train, score, colorize.
 
-    python -m launch.demo --out runs/demo
+    colortrain demo --out runs/demo
 
-Crops of four photographs are packed and learnt from; two other photographs are held out, whole, for the scores.
+The photographs come with scikit-image and matplotlib; nothing is downloaded. Training
+uses crops of four of them; the scores and the colorized images are of two others.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.history import read_journal
 from colortrain.visualize import loss_curves, sample_grid, save_png
 from launch.cli import CommandParser
-from launch.processes import launcher, num_processes_for
+from launch.processes import launch_command, num_processes_for
 from shards.errors import UserError, run_command
 from shards.read.dataset import Split
 
 SIZE = 64
-LEARNT_FROM = ("astronaut", "coffee", "motorcycle", "rocket")
-HELD_OUT = ("chelsea", "grace_hopper")
+TRAINING_PHOTOS = ("astronaut", "coffee", "motorcycle", "rocket")
+HELD_OUT_PHOTOS = ("chelsea", "grace_hopper")
 CROPS = {"train": 200, "val": 12}  # of each photograph
 IMAGES = 16_000
 RECIPE = "nampouri_unet"
@@ -50,7 +51,7 @@ SETTINGS = (
 
 
 def photograph(name: str) -> Image.Image:
-    """One of the bundled colour photographs; none is downloaded."""
+    """Return one of the bundled colour photographs; none is downloaded."""
     if name == "grace_hopper":
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":
@@ -58,44 +59,47 @@ def photograph(name: str) -> Image.Image:
     return Image.fromarray(getattr(data, name)())
 
 
-def crops(picture: Image.Image, count: int, draw: np.random.Generator) -> Iterator[Image.Image]:
-    """Squares of many scales, from a third of the shorter side to all of it, at 1.5 times the training size."""
+def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[Image.Image]:
+    """Yield random square crops, resized to 1.5 times the training size.
+
+    Their sides are between a third of the image's shorter side and all of it.
+    """
     for _ in range(count):
-        side = int(min(picture.size) * draw.uniform(0.33, 1))
-        left, top = (int(draw.integers(0, length - side + 1)) for length in picture.size)
-        yield picture.crop((left, top, left + side, top + side)).resize(
+        side = int(min(image.size) * rng.uniform(0.33, 1))
+        left, top = (int(rng.integers(0, length - side + 1)) for length in image.size)
+        yield image.crop((left, top, left + side, top + side)).resize(
             (SIZE * 3 // 2,) * 2, Image.Resampling.LANCZOS
         )
 
 
 def write_photographs(folder: Path) -> None:
-    """FOLDER/train and FOLDER/val full of crops, and beside FOLDER the two pictures to colour whole."""
-    draw = np.random.default_rng(0)
-    for split, names in (("train", LEARNT_FROM), ("val", HELD_OUT)):
+    """Write crops to FOLDER/train and FOLDER/val, grayscale images next to FOLDER."""
+    rng = np.random.default_rng(0)
+    for split, names in (("train", TRAINING_PHOTOS), ("val", HELD_OUT_PHOTOS)):
         (folder / split).mkdir(parents=True, exist_ok=True)
         for name in names:
-            for number, crop in enumerate(crops(photograph(name), CROPS[split], draw)):
+            for number, crop in enumerate(crops(photograph(name), CROPS[split], rng)):
                 crop.save(folder / split / f"{name}-{number:03d}.png")
-    grey = folder.with_name("grey")
-    grey.mkdir(exist_ok=True)
-    Image.fromarray(data.camera()).save(grey / "camera.png")
-    photograph("grace_hopper").convert("L").save(grey / "grace_hopper.png")
+    grayscale = folder.with_name("grey")
+    grayscale.mkdir(exist_ok=True)
+    Image.fromarray(data.camera()).save(grayscale / "camera.png")
+    photograph("grace_hopper").convert("L").save(grayscale / "grace_hopper.png")
 
 
-def step(title: str, words: Sequence[str | Path]) -> None:
-    """Say what is done, do it in a process of its own as a person would, and stop if it fails."""
-    line = [str(word) for word in words]
-    shown = " ".join("python" if word == sys.executable else word for word in line)
+def run_step(title: str, command: Sequence[object]) -> None:
+    """Print a command and run it in a process; raises UserError if it fails."""
+    args = [str(arg) for arg in command]
+    shown = " ".join("python" if arg == sys.executable else arg for arg in args)
     print(f"\n== {title}\n$ {shown}", flush=True)
-    status = subprocess.run(line, check=False).returncode
+    status = subprocess.run(args, check=False).returncode
     if status:
         raise UserError(
-            f"{title}: that command ended with status {status}; what it printed above says why"
+            f"{title}: this command failed with exit status {status}; see its output above"
         )
 
 
 def draw_grid(run: Path, shards: Path, out: Path) -> None:
-    """Grey | generated | truth for eight crops of the held-out photographs."""
+    """Write a grid of eight held-out crops: grayscale | generated | truth."""
     generator, recipe, _ = load_generator(run)
     split = Split(shards, "val")
     chosen = np.linspace(0, len(split) - 1, 8).round().astype(int)
@@ -103,72 +107,68 @@ def draw_grid(run: Path, shards: Path, out: Path) -> None:
     save_png(sample_grid(lab, generate(generator, recipe.codec, lab)), out)
 
 
-def closing_words(run: Path, seconds: float) -> str:
-    """The pictures to open and three commands to go on with."""
-    pictures = [run / "grid.png", run / "curves.png", *sorted((run / "colorized").rglob("*.png"))]
+def closing_message(run: Path, seconds: float) -> str:
+    """Return the list of images to open, and three commands to try next."""
+    images = [run / "grid.png", run / "curves.png", *sorted((run / "colorized").rglob("*.png"))]
     return "\n".join(
         [
-            f"\nDone in {seconds:.0f} s. Open these pictures:",
-            *(f"  {picture}" for picture in pictures),
-            f"Scores beside grey: {run / 'metrics.json'}",
-            "\nTry next:",
-            f"  colortrain serve --run {run}      # a page to drop photographs on",
+            f"\nDone in {seconds:.0f} s. Open these images:",
+            *(f"  {image}" for image in images),
+            f"Scores, compared with a grayscale baseline: {run / 'metrics.json'}",
+            "\nTry next (in .venv/bin, or after `source .venv/bin/activate`):",
+            f"  colortrain serve --run {run}      # a web page that colorizes your photographs",
             f"  tensorboard --logdir {run / 'tensorboard'}",
-            "  colortrain shards build ~/Pictures photos-64 --size 64 --splits train=.95,val=.05",
-            "(in .venv/bin, or after `source .venv/bin/activate`)",
+            "  colortrain shards build ~/Pictures photos-64 --size 64 --splits train=0.95,val=0.05",
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Photographs, shards, training, scores, colours."""
-    words = CommandParser(
-        "launch.demo", __doc__ or "", "example:\n  python -m launch.demo --out runs/demo\n"
-    )
-    words.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)"
-    )
-    words.add_argument("--images", type=int, default=IMAGES, help="how many images to train on")
-    run, images = (lambda a: (a.out, a.images))(words.parse_args(argv))
-    if run.name in ("", ".."):
-        raise UserError(f"--out {run}: give a folder by its name, as in --out runs/demo")
-    began, python = time.monotonic(), [sys.executable, "-m"]
-    photos, shards = (
-        run.with_name(run.name + "-data") / "photos",
-        run.with_name(run.name + "-data") / "shards",
-    )
-    write_photographs(photos)
-    build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
-    step("Pack the photographs into shards of Lab", [*python, *build])
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
-    step(
-        "Train",
-        [
-            *launcher(num_processes_for(get_recipe(RECIPE).batch_size)),
-            *train,
-            "--images",
-            str(images),
-            *sets,
-        ],
-    )
-    evaluate = ["launch.evaluate", "--run", run, "--shards", shards, "--json", run / "metrics.json"]
-    step("Score photographs that were held out", [*python, *evaluate])
-    colorize = [
-        "launch.colorize",
-        "--run",
-        run,
+    """Build shards, train, score and colorize; return the exit status."""
+    example = "example:\n  colortrain demo --out runs/demo\n"
+    parser = CommandParser("demo", __doc__ or "", example)
+    parser.add_argument(
         "--out",
-        run / "colorized",
-        "--force",
-        photos.with_name("grey"),
-    ]
-    step("Colour black-and-white photographs", [*python, *colorize])
-    draw_grid(run, shards, run / "grid.png")
-    loss_curves(read_journal(run), run / "curves.png")
-    print(closing_words(run, time.monotonic() - began))
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="run folder (default: runs/demo)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=IMAGES,
+        metavar="N",
+        help=f"number of images to train on (default: {IMAGES})",
+    )
+    args = parser.parse_args(argv)
+    run = args.out
+    if run.name in ("", ".."):
+        raise UserError(f"--out {run}: give a folder with a name, for example --out runs/demo")
+    start = time.monotonic()
+    _run_steps(run, args.images)
+    print(closing_message(run, time.monotonic() - start))
     return 0
 
 
+def _run_steps(run: Path, images: int) -> None:
+    python = [sys.executable, "-m"]
+    data_folder = run.with_name(run.name + "-data")
+    photos, shards = data_folder / "photos", data_folder / "shards"
+    write_photographs(photos)
+    build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
+    run_step("Build Lab shards from the photographs", [*python, *build])
+    launch = launch_command(num_processes_for(get_recipe(RECIPE).batch_size))
+    train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
+    settings = [arg for setting in SETTINGS for arg in ("--set", setting)]
+    run_step("Train", [*launch, *train, "--images", str(images), *settings])
+    evaluate = ["launch.evaluate", "--run", run, "--shards", shards, "--json", run / "metrics.json"]
+    run_step("Score held-out photographs", [*python, *evaluate])
+    colorize = ["launch.colorize", "--run", run, "--out", run / "colorized", "--force"]
+    run_step("Colorize black-and-white photographs", [*python, *colorize, photos.with_name("grey")])
+    draw_grid(run, shards, run / "grid.png")
+    loss_curves(read_journal(run), run / "curves.png")
+
+
 if __name__ == "__main__":
-    sys.exit(run_command("launch.demo", main))
+    sys.exit(run_command("demo", main))

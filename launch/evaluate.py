@@ -1,10 +1,12 @@
-"""Score a trained run on a split of a shard set, every metric beside the same metric of grey pictures.
+"""Score a trained run on a split of a shard set, compared with baselines.
 
-    python -m launch.evaluate --run runs/first --shards photos-256
+    colortrain evaluate --run runs/first --shards photos-256
 
-With several processes (one a GPU, or one a core) it is faster and gives exactly the same numbers:
+Several processes (one per GPU, or one per core) are faster and give exactly the same
+scores:
 
-    accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.evaluate --run runs/first --shards photos-256
+    accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.evaluate \\
+        --run runs/first --shards photos-256
 """
 
 from __future__ import annotations
@@ -21,15 +23,16 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.distributed.setup import make_accelerator
-from colortrain.metrics.evaluate import score_split
+from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.score_tables import text_table
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.layout import evaluation_file
 from colortrain.serialize import finite
-from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache, step_or_best
-from launch.processes import leave
+from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache
+from launch.network_options import add_weight_arguments
+from launch.processes import exit_process
 from shards.errors import UserError, run_command, unknown
 from shards.files import write_atomic
 from shards.progress import ProgressLine
@@ -37,131 +40,127 @@ from shards.read.cache import Cache
 from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
-example: the averaged weights with and without dropout, on the test split
-  python -m launch.evaluate --run runs/first --shards photos-256 --split test --dropout both
+example: the test split, with and without dropout
+  colortrain evaluate --run runs/first --shards photos-256 --split test --dropout both
 """
+_EXTRACTORS = {"inception": "FID, KID and the inception score", "vgg16": "VGG distance and LPIPS"}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser(
-        "launch.evaluate", "Score a trained run on a split, beside grey pictures.", _EXAMPLE
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = CommandParser(
+        "evaluate",
+        "Score a trained run on a split, compared with grayscale and other baselines.",
+        _EXAMPLE,
     )
-    words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
-    words.add_argument(
-        "--shards", required=True, help="folder or URL that `python -m shards build` wrote"
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="run folder")
+    parser.add_argument(
+        "--shards",
+        required=True,
+        metavar="DIR",
+        help="folder or URL written by `colortrain shards build`",
     )
-    add_cache_arguments(words)
-    words.add_argument(
-        "--split", help="which split; default val, validation or test, else the only one"
+    add_cache_arguments(parser)
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="the split to score (default: val, validation or test, else the only one)",
     )
-    words.add_argument(
-        "--json", type=Path, metavar="FILE", help="where the scores go; default RUN/evaluation.json"
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="file for the scores (default: RUN/evaluation.json)",
     )
-    words.add_argument(
-        "--checkpoint",
-        type=step_or_best,
-        metavar="STEP",
-        help="score this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
-    )
-    words.add_argument(
+    add_weight_arguments(parser)
+    parser.add_argument(
         "--dropout",
         choices=("on", "off", "both"),
-        help="whether dropout stays on; default what the recipe says",
+        help="dropout at inference (default: as the recipe says)",
     )
-    for name, phrase in (
-        ("inception", "FID, KID and the inception score"),
-        ("vgg16", "VGG distance and LPIPS"),
-    ):
-        words.add_argument(
+    for name, metrics in _EXTRACTORS.items():
+        parser.add_argument(
             f"--{name}",
             metavar="FILE",
-            help=f"weights for {phrase}: a file, imagenet (downloads once) or random; default what torch's cache has",
+            help=f"weights for {metrics}: a file, `imagenet` (downloaded once) or `random` "
+            "(default: torch's download cache, if they are there)",
         )
-    words.add_argument(
+    parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N samples only"
     )
-    words.add_argument(
+    parser.add_argument(
         "--batch-size",
         type=at_least_one,
         default=16,
         metavar="N",
-        help="samples a chunk; default 16",
+        help="samples per batch (default: 16)",
     )
-    words.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="averaged weights where there are any",
-    )
-    return words
+    return parser
 
 
-def open_split(
-    shards: str, wanted: str | None, recipe: Recipe, cache: Cache | None = None
-) -> Split:
-    """The split to score; raises `UserError` if there is no such split, or if its size is not the recipe's."""
-    split = Split(shards, wanted, cache=cache) if wanted else open_held_out(shards, cache)
-    if wanted is not None and split.name != wanted:
-        raise UserError(f"{shards}: {unknown('split', wanted, split.manifest.splits)}")
+def open_split(shards: str, name: str | None, recipe: Recipe, cache: Cache | None = None) -> Split:
+    """Return the split to score; without a name, the held-out split.
+
+    Raises UserError if there is no such split, or if its image size is not the
+    recipe's.
+    """
+    split = Split(shards, name, cache=cache) if name else open_held_out(shards, cache)
+    if name is not None and split.name != name:
+        raise UserError(f"{shards}: {unknown('split', name, split.manifest.splits)}")
     size = split.manifest.size
     if size != recipe.size:
         raise UserError(
-            f"{shards} holds {size} px samples, the run was trained at {recipe.size} px: "
+            f"{shards} has samples of {size} px, but the run was trained at {recipe.size} px: "
             f"build shards with --size {recipe.size} and give those"
         )
     return split
 
 
-def check_out(out: Path) -> None:
-    """Raise `UserError`, before any work, for a file that could not be written."""
-    if out.is_dir():
-        raise UserError(f"--json {out} is a folder: give a file's name")
-    if out.exists() and not out.is_file():  # a pipe or a device takes what it is given
+def check_output_file(path: Path) -> None:
+    """Raise UserError if --json names a file that cannot be written."""
+    if path.is_dir():
+        raise UserError(f"--json {path} is a folder: give a file name")
+    if path.exists() and not path.is_file():  # a pipe or a device: can be written to
         return
-    folder = next(each for each in Path(os.path.realpath(out)).parents if each.exists())
+    folder = next(each for each in Path(os.path.realpath(path)).parents if each.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--json {out}: {folder} is no folder that you may write to, choose another"
-        )
+        raise UserError(f"--json {path}: {folder} is not a writable folder, choose another")
 
 
-def dropout_modes(word: str | None, recipe: Recipe) -> list[bool]:
-    """With which settings of dropout to score; the recipe's own comes first."""
+def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
+    """Return the settings of dropout to score with, the recipe's own first."""
     own = recipe.test_dropout
-    return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[word]
+    return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[option]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    generator, recipe, step = load_generator(
-        arguments.run, step=arguments.checkpoint, ema=arguments.ema
-    )
-    split = open_split(arguments.shards, arguments.split, recipe, make_cache(arguments))
-    out = arguments.json or evaluation_file(arguments.run)
-    check_out(out)
+    """Score the run, print and write the scores, and return the exit status."""
+    args = make_parser().parse_args(argv)
+    generator, recipe, step = load_generator(args.run, step=args.checkpoint, ema=args.ema)
+    split = open_split(args.shards, args.split, recipe, make_cache(args))
+    out = args.json or evaluation_file(args.run)
+    check_output_file(out)
     accelerator = make_accelerator()
     check_same_step(step, accelerator)
-    modes = dropout_modes(arguments.dropout, recipe)
-    by = load_extractors(arguments.inception, arguments.vgg16, accelerator.device)
-    scores = [score(generator, recipe, split, accelerator, mode, by, arguments) for mode in modes]
+    modes = dropout_modes(args.dropout, recipe)
+    extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
+    scores = [
+        score(generator, recipe, split, accelerator, mode, extractors, args) for mode in modes
+    ]
     if accelerator.is_main_process:
         facts = {
-            "run": str(arguments.run),
+            "run": str(args.run),
             "recipe": recipe.name,
             "recipe_digest": recipe.digest,
             "step": step,
         }
-        document = {**facts, "ema": arguments.ema and bool(recipe.ema), **scores[0]}
-        print(
-            "\n".join(text_table(each) for each in scores)
-        )  # first, lest a full disk take them too
+        document = {**facts, "ema": args.ema and bool(recipe.ema), **scores[0]}
+        # Print first, so that a full disk does not lose the scores.
+        print("\n".join(text_table(each) for each in scores))
         write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
         print(f"written to {out}")
-    if (
-        torch.distributed.is_initialized()
-    ):  # after an error not: NCCL would wait here for ranks that do not come
+    # Not after an exception: NCCL would wait here for ranks that do not arrive.
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
 
@@ -172,11 +171,11 @@ def score(
     split: Split,
     accelerator: Accelerator,
     dropout: bool,
-    by: FeatureExtractors,
-    arguments: argparse.Namespace,
+    extractors: FeatureExtractors,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """One pass over the split, with progress on rank 0."""
-    total = min(len(split), arguments.limit or len(split))
+    """Return the scores of one pass over the split; rank 0 shows the progress."""
+    total = min(len(split), args.limit or len(split))
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
         return score_split(
@@ -184,31 +183,37 @@ def score(
             recipe.codec,
             split,
             accelerator.device,
+            ScoringConfig(
+                batch_size=args.batch_size,
+                limit=args.limit,
+                dropout=dropout,
+                extractors=extractors,
+            ),
             rank=accelerator.process_index,
             world=accelerator.num_processes,
-            dropout=dropout,
-            batch_size=arguments.batch_size,
-            limit=arguments.limit,
-            extractors=by,
             progress=progress.advance_to,
         )
 
 
 def check_same_step(step: int, accelerator: Accelerator) -> None:
-    """Raise `UserError` if a run that trains on meanwhile gave the processes different checkpoints."""
+    """Raise UserError if the processes loaded different checkpoints.
+
+    This happens if the run is still training and writes one while they start.
+    """
     steps = [step] * accelerator.num_processes
     if accelerator.num_processes > 1:
         torch.distributed.all_gather_object(steps, step)
     if len(set(steps)) > 1:
         raise UserError(
-            f"the run wrote a checkpoint meanwhile (steps {sorted(set(steps))}): name one with --checkpoint"
+            f"the run wrote a checkpoint while this command started (steps {sorted(set(steps))}): "
+            "choose one with --checkpoint"
         )
 
 
 def write_json(document: dict[str, Any], path: Path) -> None:
-    """Write scores as JSON, which has no word for "not a number": null."""
+    """Write scores as JSON; values that are not finite become null."""
     write_atomic(path, json.dumps(finite(document), indent=1, allow_nan=False).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    leave(run_command("launch.evaluate", main))
+    exit_process(run_command("evaluate", main))

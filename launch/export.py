@@ -1,6 +1,6 @@
-"""Take a trained network out of its run: a folder that `colortrain.load` reads, ONNX, the Hugging Face Hub.
+"""Export a trained network to a folder, to ONNX, or to the Hugging Face Hub.
 
-python -m launch.export --run runs/first --out exported --onnx exported/model.onnx
+colortrain export --run runs/first --out exported --onnx exported/model.onnx
 """
 
 from __future__ import annotations
@@ -29,85 +29,96 @@ from shards.errors import UserError, run_command
 from shards.files import write_atomic
 
 _EXAMPLE = """\
-OUT then holds model.safetensors, config.json, recipe.json and README.md, a model card filled from the run.
-ONNX takes L (batch, 1, height, width) in [0, 100] and gives ab in CIELAB units; dropout is off there.
-example: a folder for two lines of Python, and ONNX beside it
-  python -m launch.export --run runs/first --out exported --onnx exported/model.onnx
+OUT contains model.safetensors, config.json, recipe.json and README.md, a model card with the
+run's facts and scores. The ONNX model takes L (batch, 1, height, width) in [0, 100] and returns
+ab in CIELAB units, without dropout.
+
+example: a folder to load with two lines of Python, and an ONNX model in it
+  colortrain export --run runs/first --out exported --onnx exported/model.onnx
   python -c 'import colortrain; print(colortrain.load("exported").description)'
 """
-# What an upload fails with; the first are of requests, httpx or httpx2: each version of the library has its own client.
-_FAILURES: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, OSError)
+# The exceptions of an upload. The first are those of requests, httpx or httpx2,
+# depending on the HTTP client that the installed version of huggingface_hub uses.
+_UPLOAD_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, OSError)
 CARD = "README.md"
 FILES = (RECIPE, CARD, f"{MODEL}.safetensors", CONFIG)  # in the order in which they are written
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("launch.export", "Take a trained network out of its run.", _EXAMPLE)
-    words.add_argument("--run", required=True, type=Path, help="folder that launch.train wrote")
-    words.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for safetensors, config and model card"
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = CommandParser("export", "Export a trained network.", _EXAMPLE)
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="run folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for weights, config and model card"
     )
-    words.add_argument(
-        "--onnx", type=Path, metavar="FILE.onnx", help=f"also as ONNX, opset {OPSET}, any size"
+    parser.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE.onnx",
+        help=f"also export to ONNX (opset {OPSET}, any batch and image size)",
     )
-    add_weight_arguments(words)
-    words.add_argument(
-        "--push", metavar="NAME", help="also to the Hugging Face Hub, for instance me/old-photos"
+    add_weight_arguments(parser)
+    parser.add_argument(
+        "--push",
+        metavar="NAME",
+        help="also upload to this repository of the Hugging Face Hub, for example me/old-photos",
     )
-    words.add_argument(
-        "--private", action="store_true", help="with --push: a repository that only you see"
+    parser.add_argument(
+        "--private", action="store_true", help="with --push: create a private repository"
     )
-    words.add_argument("--force", action="store_true", help="overwrite an earlier export")
-    return words
+    parser.add_argument("--force", action="store_true", help="overwrite an earlier export")
+    return parser
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Raise `UserError` for what could not be done or would overwrite something, before any work."""
-    out, onnx = arguments.out, arguments.onnx
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for invalid options and files that would be overwritten."""
+    out, onnx = args.out, args.onnx
     if out is None and onnx is None:
         raise UserError("nothing to write: give --out DIR or --onnx FILE.onnx")
     if onnx is not None and onnx.suffix.lower() != ".onnx":
         raise UserError(f"--onnx {onnx}: give a name that ends in .onnx")
-    if onnx is not None and onnx.exists() and not arguments.force:
+    if onnx is not None and onnx.exists() and not args.force:
         raise UserError(f"{onnx} exists: choose another name, or give --force")
     if out is not None:
-        _check_folder(out, arguments.force)
-    if arguments.push is not None:
-        _check_push(arguments)
+        _check_folder(out, args.force)
+    if args.push is not None:
+        _check_push(args)
 
 
 def _check_folder(out: Path, force: bool) -> None:
-    ours = read_document(out / CONFIG).get("library") == "colortrain" or _is_unfinished(out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not ours):
-        raise UserError(f"{out} holds something else than an export: choose another --out")
-    if ours and not force:
-        raise UserError(f"{out} holds an export already: choose another --out, or give --force")
+    is_export = read_document(out / CONFIG).get("library") == "colortrain" or _is_unfinished(out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_export):
+        raise UserError(f"{out} exists and is not an export: choose another --out")
+    if is_export and not force:
+        raise UserError(f"{out} contains an export: choose another --out, or give --force")
 
 
 def _is_unfinished(out: Path) -> bool:
-    """Whether a folder holds what a killed export left, which began with its recipe, and nothing else."""
+    """Return whether a folder contains an interrupted export and nothing else.
+
+    An export writes its recipe first and its config last.
+    """
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)
-    own = (
+    written_by_export = (
         name in FILES[:-1] or (name.startswith(temporary) and name.endswith(".tmp"))
         for name in names
     )
     card = out / CARD
     return (
-        all(own)
+        all(written_by_export)
         and any(RECIPE in name for name in names)
         and (not card.exists() or is_model_card(card.read_text()))
     )
 
 
-def _check_push(arguments: argparse.Namespace) -> None:
-    if arguments.out is None:
-        raise UserError("--push sends what --out DIR holds: give that too")
+def _check_push(args: argparse.Namespace) -> None:
+    if args.out is None:
+        raise UserError("--push uploads the folder of --out: give --out DIR")
     try:
-        validate_repo_id(arguments.push)
+        validate_repo_id(args.push)
     except HFValidationError as error:
-        raise UserError(f"--push {arguments.push}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--push {args.push}: {str(error).splitlines()[0]}") from None
     if get_token() is None:
         raise UserError(
             "--push needs a token of huggingface.co: run `hf auth login`, or set HF_TOKEN"
@@ -115,14 +126,14 @@ def _check_push(arguments: argparse.Namespace) -> None:
 
 
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
-    """Write an export's files, config.json last."""
+    """Write the files of an export to `out`; config.json is written last."""
     save_recipe(without_paths(recipe), out / RECIPE)
     write_atomic(out / CARD, model_card(name, network, recipe, run).encode())
     network.save(out)
 
 
 def without_paths(recipe: Recipe) -> Recipe:
-    """The recipe as it may be shown to others: a file that its encoder began with is named, its folder is not."""
+    """Return the recipe with pretrained weights named by file, without folder."""
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig) and generator.pretrained:
         generator = dataclasses.replace(generator, pretrained=Path(generator.pretrained).name)
@@ -130,49 +141,54 @@ def without_paths(recipe: Recipe) -> Recipe:
 
 
 def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
-    """Send an export's own files, and no others that lie there, to the Hub; returns the address."""
+    """Upload an export, but no other files of its folder, and return the URL.
+
+    Raises UserError if the Hub cannot be reached or refuses the upload.
+    """
     files = [*FILES]
     if onnx is not None and onnx.resolve().parent == out.resolve():
         files.append(onnx.name)
     api = HfApi()
     try:
-        address = api.create_repo(name, private=private or None, exist_ok=True)
+        url = api.create_repo(name, private=private or None, exist_ok=True)
         api.upload_folder(
             repo_id=name,
             folder_path=out,
             allow_patterns=files,
             commit_message="Export from colortrain",
         )
-    except _FAILURES as error:
+    except _UPLOAD_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the Hub did not take {name} ({reason}); {out} is complete") from None
-    return str(address)
+        raise UserError(
+            f"uploading {name} to the Hub failed ({reason}); the export in {out} is complete"
+        ) from None
+    return str(url)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export; returns the exit status."""
-    arguments = parser().parse_args(argv)
-    check(arguments)
-    folder = find_checkpoint(
-        arguments.run, arguments.checkpoint
-    )  # once: a run that trains on writes new ones
+    """Export and return the exit status."""
+    args = make_parser().parse_args(argv)
+    check(args)
+    # Only once, because a run in training writes new checkpoints meanwhile.
+    folder = find_checkpoint(args.run, args.checkpoint)
     recipe = load_recipe(folder / RECIPE)
-    network = load(arguments.run, checkpoint=step_of(folder), ema=arguments.ema)
+    network = load(args.run, checkpoint=step_of(folder), ema=args.ema)
     about = network.description
     print(f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}")
-    if arguments.out is not None:
-        name = arguments.push or arguments.out.resolve().name
-        write_folder(network, recipe, arguments.run, arguments.out, name)
-        print(f"{arguments.out}: colortrain.load({str(arguments.out)!r})")
-    if arguments.onnx is not None:
-        found = export_onnx(network, arguments.onnx)
+    if args.out is not None:
+        name = args.push or args.out.resolve().name
+        write_folder(network, recipe, args.run, args.out, name)
+        print(f"{args.out}: load with colortrain.load({str(args.out)!r})")
+    if args.onnx is not None:
+        error = export_onnx(network, args.onnx)
         print(
-            f"{arguments.onnx}: opset {OPSET}, off PyTorch by {found:.1e} of ab / 110 (allowed: {TOLERANCE:g})"
+            f"{args.onnx}: opset {OPSET}, largest difference from PyTorch {error:.1e} of ab / 110 "
+            f"(allowed: {TOLERANCE:g})"
         )
-    if arguments.push is not None:
-        print(push(arguments.out, arguments.push, arguments.onnx, arguments.private))
+    if args.push is not None:
+        print(push(args.out, args.push, args.onnx, args.private))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("launch.export", main))
+    sys.exit(run_command("export", main))

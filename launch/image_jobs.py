@@ -1,4 +1,4 @@
-"""Pictures to colour: which they are, where they go, that nothing is overwritten; and reading them a few at a time."""
+"""Finding, naming and decoding the images that `colortrain colorize` reads."""
 
 from __future__ import annotations
 
@@ -14,92 +14,113 @@ from shards.errors import UserError
 from shards.sources.decode import UndecodableError, decode_image
 from shards.sources.listing import SUFFIXES, Source, read_bytes
 
-FILMS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
-_BATCH_PIXELS = 1 << 25  # decoded pixels held at once: few large pictures make a batch
+VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
+_BATCH_PIXELS = 1 << 25  # decoded pixels per batch at most: large images make small batches
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture or film to colour, and where it goes: one file for each network."""
+    """One image or video to colorize, and the files to write: one per network."""
 
     source: Path
     targets: tuple[Path, ...]
 
     @property
-    def is_film(self) -> bool:
-        """Whether it moves."""
-        return is_film(self.source)
+    def is_video(self) -> bool:
+        """Whether the source is a video, by its file name."""
+        return is_video(self.source)
 
 
 @dataclass
 class Outcome:
-    """What came of it: files written, lines about those that could not be read, rows for the sheet."""
+    """The result of all jobs so far.
+
+    num_written: sources that were colorized by every network; failures: one line per
+    source that could not be read; sheet_rows: the images of each row of the contact
+    sheet, (H, W, 3) uint8; video_lines: one line per colorized video and network.
+    """
 
     num_written: int = 0
     failures: list[str] = field(default_factory=list)
-    rows: list[list[np.ndarray]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)  # what there is to say of films
+    sheet_rows: list[list[np.ndarray]] = field(default_factory=list)
+    video_lines: list[str] = field(default_factory=list)
 
 
-def is_film(path: Path) -> bool:
-    """By its name."""
-    return path.suffix[1:].lower() in FILMS
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video, by its name."""
+    return path.suffix[1:].lower() in VIDEO_SUFFIXES
 
 
-def plan(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job]:
-    """What goes where, sorted within each folder: below OUT, or below OUT/NETWORK where there are several.
+def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job]:
+    """Return the jobs, sorted within each input folder.
 
-    Raises `UserError` for a missing input, a folder without pictures, and two pictures that would take one name.
+    Targets are in OUT, or in OUT/NETWORK if there are several networks. Raises
+    UserError for a missing input, a folder without images, two images with the same
+    target, and a target that is also a source.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     jobs: dict[Path, Job] = {}
-    for source, place in (found for path in inputs for found in _found(path, out)):
-        job = Job(source, tuple(folder / place for folder in folders))
-        earlier = jobs.setdefault(place, job)
+    for source, relative in (pair for path in inputs for pair in _find_images(path, out)):
+        job = Job(source, tuple(folder / relative for folder in folders))
+        earlier = jobs.setdefault(relative, job)
         if _real(earlier.source) != _real(source):
             raise UserError(
-                f"{earlier.source} and {source} would both become {job.targets[0]}: rename one of them"
+                f"{earlier.source} and {source} would both be written to {job.targets[0]}: "
+                "rename one of them"
             )
         if _real(source) in map(_real, job.targets):
             raise UserError(
-                f"{source} would be overwritten by its coloured version: choose another --out"
+                f"{source} would be overwritten by its colorized version: choose another --out"
             )
     return list(jobs.values())
 
 
-def _found(path: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Pictures and their places below an output folder; films have to be named one by one."""
+def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Return (source, target relative to the output folder) of every image of an input.
+
+    In a folder these are the images below it, without those below `out`; a video is
+    only found if the input is the video itself.
+    """
     if path.is_dir():
-        below = _real(out)
-        found = [
+        real_out = _real(out)
+        images = [
             each
             for each in sorted(path.rglob("*"))
             if each.suffix[1:].lower() in SUFFIXES and not each.is_dir()
         ]
-        found = [each for each in found if below not in _real(each).parents or below == _real(path)]
-        if not found:
-            raise UserError(f"no pictures in {path}")
-        return [(each, each.relative_to(path).with_suffix(".png")) for each in found]
+        if real_out != _real(path):
+            images = [each for each in images if real_out not in _real(each).parents]
+        if not images:
+            raise UserError(f"no images in {path}: give a folder that contains some")
+        return [(each, each.relative_to(path).with_suffix(".png")) for each in images]
     if not path.exists():
-        raise UserError(f"no such picture or folder: {path}")
-    return [(path, Path(f"{path.stem}.{'mp4' if is_film(path) else 'png'}"))]
+        raise UserError(f"no such file or folder: {path}")
+    return [(path, Path(f"{path.stem}.{'mp4' if is_video(path) else 'png'}"))]
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads; `resolve` raises for a link to itself, which is listed as unreadable instead."""
+    """Return a path with symbolic links resolved.
+
+    Unlike `Path.resolve` it does not raise for a link to itself: such a file is
+    reported as unreadable later.
+    """
     return Path(os.path.realpath(path))
 
 
-def skip_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: bool) -> list[Job]:
-    """The jobs to do; raises `UserError` if that would overwrite anything and neither word says what to do."""
+def select_jobs(jobs: list[Job], sheet: Path | None, force: bool, skip_existing: bool) -> list[Job]:
+    """Return the jobs to run: all, or with `skip_existing` those with a missing target.
+
+    Raises UserError if a file would be overwritten and neither flag is set, and for an
+    invalid name of the contact sheet.
+    """
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
     if sheet is not None and _real(sheet) in {
         _real(path) for job in jobs for path in (job.source, *job.targets)
     }:
-        raise UserError(f"--sheet {sheet} is also the name of a picture: choose another")
+        raise UserError(f"--sheet {sheet} is also the name of an image: choose another name")
     existing = {target for job in jobs for target in job.targets if target.exists()}
-    if skip:
+    if skip_existing:
         return [job for job in jobs if not existing.issuperset(job.targets)]
     taken = sorted(existing | ({sheet} if sheet is not None and sheet.exists() else set()))
     if taken and not force:
@@ -113,7 +134,7 @@ def skip_existing(jobs: list[Job], sheet: Path | None, force: bool, skip: bool) 
 def read_batches(
     jobs: Sequence[Job], batch_size: int, max_pixels: int, outcome: Outcome
 ) -> Iterator[list[tuple[Job, Image.Image]]]:
-    """Decoded pictures, some at a time; those that cannot be read are noted in `outcome.failures`."""
+    """Yield batches of decoded images; add unreadable ones to `outcome.failures`."""
     batch: list[tuple[Job, Image.Image]] = []
     pixels = 0
     for job in jobs:
@@ -122,9 +143,8 @@ def read_batches(
         except (UndecodableError, OSError) as error:
             outcome.failures.append(f"{job.source}: {error}")
             continue
-        pixels += (
-            batch[-1][1].width * batch[-1][1].height
-        )  # no name of its own: it would keep the picture alive
+        # Without a local variable for the image, which would keep it in memory.
+        pixels += batch[-1][1].width * batch[-1][1].height
         if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
@@ -133,6 +153,5 @@ def read_batches(
 
 
 def _read(path: Path, max_pixels: int) -> Image.Image:
-    return decode_image(
-        read_bytes(Source(path.name, str(path)), limit=max(1 << 26, 16 * max_pixels)), max_pixels
-    )
+    limit = max(1 << 26, 16 * max_pixels)  # bytes
+    return decode_image(read_bytes(Source(path.name, str(path)), limit=limit), max_pixels)

@@ -1,4 +1,4 @@
-"""The words with which doors take trained networks, one or several, and the networks themselves."""
+"""Options that select trained networks, and loading of these networks."""
 
 from __future__ import annotations
 
@@ -14,51 +14,59 @@ from launch.cli import step_or_best
 from shards.errors import UserError
 
 
-def add_network_arguments(words: argparse.ArgumentParser) -> None:
-    """--run (any number of times), --checkpoint, --ema and --device."""
-    words.add_argument(
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --run (repeatable), --checkpoint, --ema and --device."""
+    parser.add_argument(
         "--run",
         required=True,
         action="append",
         type=Path,
         metavar="DIR",
-        help="what launch.train or launch.export wrote; several times: side by side",
+        help="a run folder, or a folder written by `colortrain export`; repeat the option to "
+        "compare several networks",
     )
-    add_weight_arguments(words)
-    words.add_argument("--device", help="cpu, cuda, cuda:1, ...; default a GPU if there is one")
+    add_weight_arguments(parser)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
-def add_weight_arguments(words: argparse.ArgumentParser) -> None:
-    """--checkpoint and --ema: which of a run's weights."""
-    words.add_argument(
+def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint and --ema, which select the weights of a run."""
+    parser.add_argument(
         "--checkpoint",
         type=step_or_best,
         metavar="STEP",
-        help="use this step's checkpoint, or the `best` (of a run with keep_best), not the newest",
+        help="the checkpoint of this step, or `best` for runs with keep_best (default: the newest)",
     )
-    words.add_argument(
+    parser.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="averaged weights where there are any",
+        help="use the exponential moving average of the weights if the run has one (default: yes)",
     )
 
 
-def load_networks(arguments: argparse.Namespace) -> dict[str, Colorizer]:
-    """The networks asked for, by name, on the device asked for."""
-    device = choose_device(arguments.device)
+def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
+    """Return the networks of --run by name, on the device of --device.
+
+    Raises UserError for a folder without a network, a duplicate, or an unknown device.
+    """
+    device = choose_device(args.device)
     return {
-        name: load(run, checkpoint=arguments.checkpoint, ema=arguments.ema, device=device)
-        for name, run in named(arguments.run).items()
+        name: load(run, checkpoint=args.checkpoint, ema=args.ema, device=device)
+        for name, run in name_runs(args.run).items()
     }
 
 
-def named(runs: Sequence[Path]) -> dict[str, Path]:
-    """Runs by their folders' names, with the folder above where those are the same; raises `UserError` for twins."""
+def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
+    """Return the runs by their folders' names.
+
+    Equal names are prefixed with the name of the parent folder. Raises UserError if a
+    run is given twice, or if names are still equal.
+    """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):
         raise UserError(
-            f"--run {Counter(map(str, folders)).most_common(1)[0][0]} is given twice: leave one out"
+            f"--run {Counter(map(str, folders)).most_common(1)[0][0]} is given twice: remove one"
         )
     counts = Counter(folder.name for folder in folders)
     names = [
@@ -67,16 +75,20 @@ def named(runs: Sequence[Path]) -> dict[str, Path]:
     ]
     if len(set(names)) < len(names):
         raise UserError(
-            f"several runs would be called {Counter(names).most_common(1)[0][0]}: rename one's folder"
+            f"several runs would have the name {Counter(names).most_common(1)[0][0]}: "
+            "rename one of their folders"
         )
     return dict(zip(names, runs, strict=True))
 
 
-def choose_device(word: str | None) -> torch.device:
-    """The device asked for, or a GPU if there is one; raises `UserError` if this machine has no such device."""
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name; by default a GPU if there is one, else the CPU.
+
+    Raises UserError if this machine has no such device.
+    """
     try:
-        device = torch.device(word or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {word}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return device

@@ -1,4 +1,4 @@
-"""How a door becomes several processes, by `accelerate launch` with one of our configurations, and what one holds."""
+"""Starting several processes through `accelerate launch`, and process memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from shards.errors import UserError
 CONFIGS = Path(__file__).parent / "accelerate"
 
 
-def check_processes(count: int, word: str = "--processes") -> None:
-    """Raise `UserError`, about `word`, unless there can be `count` processes: one a GPU where there are GPUs."""
+def check_processes(count: int, option: str = "--processes") -> None:
+    """Raise UserError, naming `option`, unless this machine can run `count` processes.
+
+    With GPUs, each process needs its own.
+    """
     gpus = torch.cuda.device_count()
     if count < 1 or (gpus and count > gpus):
-        raise UserError(f"{word} {count}: give a number from 1 to {gpus or 'the number of cores'}")
+        raise UserError(
+            f"{option} {count}: give a number from 1 to {gpus or 'the number of cores'}"
+        )
 
 
-def leave(status: int) -> NoReturn:
-    """End this process with `status`; one of several leaves at once, without tearing down the interpreter.
+def exit_process(status: int) -> NoReturn:
+    """End this process; one of several without tearing down the interpreter.
 
-    Threads of gloo and of the rendez-vous store abort an ordinary exit now and then, after right results (SIGABRT,
-    "terminate called without an active exception"), and the launcher then calls the whole run failed.
+    Threads of gloo and of the rendezvous store now and then abort a normal exit, after
+    correct results (SIGABRT, "terminate called without an active exception"), and the
+    launcher then reports the whole run as failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -37,41 +43,37 @@ def leave(status: int) -> NoReturn:
 
 
 def num_processes_for(batch_size: int) -> int:
-    """How many processes share a batch: as many as there are GPUs (two on CPU cores), or the most that divide both."""
+    """Return how many processes to train with: the gcd of batch and devices.
+
+    The devices are the GPUs; without a GPU, two processes run on the CPU cores.
+    """
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
 
-def launcher(processes: int | None = None) -> list[str]:
-    """`accelerate launch` for `processes`; by default one for each GPU, or two on CPU cores. Append `-m door words`."""
+def launch_command(processes: int | None = None) -> list[str]:
+    """Return an `accelerate launch` command line, without `-m MODULE ARGS`.
+
+    `processes` is by default one per GPU, or two on the CPU cores.
+    """
     processes = processes or torch.cuda.device_count() or 2
-    words = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(configuration(processes)),
-    ]
-    return [*words, "--num_processes", str(processes)]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(config_file(processes))]
+    return [*command, "--num_processes", str(processes)]
 
 
-def configuration(processes: int) -> Path:
-    """Which of our configurations `processes` here are started by."""
-    config = (
-        "cpu.yaml"
-        if not torch.cuda.device_count()
-        else "one_gpu.yaml"
-        if processes == 1
-        else "ddp.yaml"
-    )
-    return CONFIGS / config
+def config_file(processes: int) -> Path:
+    """Return the file in launch/accelerate that configures `processes` here."""
+    if not torch.cuda.device_count():
+        return CONFIGS / "cpu.yaml"
+    return CONFIGS / ("one_gpu.yaml" if processes == 1 else "ddp.yaml")
 
 
-def precision(processes: int) -> str:
-    """The mixed precision of that configuration: "no", "bf16", ..."""
-    return str(yaml.safe_load(configuration(processes).read_text())["mixed_precision"])
+def mixed_precision(processes: int) -> str:
+    """Return the mixed precision of that configuration file: "no", "bf16", ..."""
+    return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 
 
 def memory_mb(name: str) -> float:
-    """A figure of /proc/self/status: VmHWM (the most resident ever), RssAnon, RssFile."""
+    """Return a field of /proc/self/status, such as VmHWM (peak resident), in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024

@@ -1,7 +1,7 @@
-"""All recipes in one table, or one of them in full with its command.
+"""Print all recipes as a table, or one recipe in full with its training command.
 
-python -m launch.recipes
-python -m launch.recipes nampouri_unet
+colortrain recipes
+colortrain recipes nampouri_unet
 """
 
 from __future__ import annotations
@@ -24,26 +24,38 @@ from colortrain.serialize import to_plain
 from launch.cli import CommandParser
 from shards.errors import run_command
 
-_EXAMPLE = "example: every number of one recipe, with its source\n  python -m launch.recipes nampouri_unet\n"
+_EXAMPLE = """\
+example: every number of one recipe, with its source
+  colortrain recipes nampouri_unet
+"""
+_COLUMNS = (
+    "recipe",
+    "networks, parameters",
+    "losses",
+    "Adam (betas)",
+    "data",
+    "headline in the paper",
+)
 
 
 def schedule_text(schedule: Schedule) -> str:
-    """A schedule in few characters: "100", or "70, 10 from epoch 19"."""
+    """Return a schedule as short text: "100", or "70, 10 from epoch 19"."""
     (_, first), *later = schedule.points
     return ", ".join([f"{first:g}", *(f"{value:g} from epoch {epoch:g}" for epoch, value in later)])
 
 
 def networks_text(recipe: Recipe) -> str:
-    """Both networks by class with their parameter counts."""
+    """Return the class and the parameter count of both networks, one per line."""
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
     return "\n".join(
-        f"{type(module).__name__} {num_parameters(module):,}" for module in (generator, critic)
+        "no critic" if module is None else f"{type(module).__name__} {num_parameters(module):,}"
+        for module in (generator, critic)
     )
 
 
-def losses_text(objective: Objective) -> str:
-    """What the generator and the critic minimise, with weights."""
+def losses_text(objective: Objective, has_critic: bool = True) -> str:
+    """Return the weighted losses of the generator (G), penalties of the critic (D)."""
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
     )
@@ -53,81 +65,72 @@ def losses_text(objective: Objective) -> str:
     ]
     return "\n".join(
         [
-            "G: " + " + ".join([adversarial, *terms]),
+            "G: " + " + ".join([adversarial, *terms] if has_critic else terms),
             *(["D: + " + " + ".join(penalties)] if penalties else []),
         ]
     )
 
 
 def optimisers_text(recipe: Recipe) -> str:
-    """Adam of both networks, Muon's rate where it steps hidden weights, and how often each has its turn."""
+    """Return the optimisers of both networks, and the ratio of steps if not 1:1.
+
+    Muon's learning rate is included where it updates the hidden weights.
+    """
 
     def short(adam: Adam) -> str:
         muon = f", Muon {adam.muon:g}" if adam.muon else ""
         return f"{adam.lr:g} ({adam.betas[0]:g}, {adam.betas[1]:g}){muon}"
 
-    same = recipe.generator_adam == recipe.critic_adam
+    same = recipe.critic is None or recipe.generator_adam == recipe.critic_adam
     rates = (
         short(recipe.generator_adam)
         if same
         else f"G {short(recipe.generator_adam)}\nD {short(recipe.critic_adam)}"
     )
-    turns = (
-        f"\n{recipe.n_critic}:{recipe.n_generator} turns"
+    ratio = (
+        f"\n{recipe.n_critic}:{recipe.n_generator} steps"
         if (recipe.n_critic, recipe.n_generator) != (1, 1)
         else ""
     )
-    return rates + turns
+    return rates + ratio
 
 
 def data_text(recipe: Recipe) -> str:
-    """Size, batch, length."""
+    """Return image size, batch size and length of training."""
     length = f"{recipe.epochs:g} epochs" if recipe.images is None else f"{recipe.images:,} images"
     return f"{recipe.size} px, batch {recipe.batch_size}\n{length}"
 
 
-def headline(name: str) -> str:
-    """The sentence of a recipe's docstring that begins with "Headline"."""
-    text = inspect.cleandoc(RECIPES[name].__doc__ or "").replace("\n", " ")
-    _, found, rest = text.partition("Headline")
-    return " ".join(rest.partition(": ")[2].partition(". ")[0].split()) if found else ""
-
-
 def table() -> Table:
-    """All recipes, a row each."""
+    """Return a table with one row per recipe."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for title in (
-        "recipe",
-        "networks, parameters",
-        "losses",
-        "Adam (betas)",
-        "data",
-        "headline in the paper",
-    ):
+    for title in _COLUMNS:
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
     for name in RECIPES:
         recipe = get_recipe(name)
-        losses, adam = losses_text(recipe.objective), optimisers_text(recipe)
-        grid.add_row(name, networks_text(recipe), losses, adam, data_text(recipe), headline(name))
+        losses = losses_text(recipe.objective, recipe.critic is not None)
+        adam = optimisers_text(recipe)
+        grid.add_row(
+            name, networks_text(recipe), losses, adam, data_text(recipe), recipe.headline.text()
+        )
     return grid
 
 
-def in_full(name: str) -> str:
-    """One recipe: what its docstring says, its networks, and every field."""
+def full_text(name: str) -> str:
+    """Return one recipe as text: docstring, networks and every field as JSON."""
     recipe = get_recipe(name)
-    story = inspect.cleandoc(RECIPES[name].__doc__ or "")
-    return (
-        f"{name}\n\n{story}\n\n{networks_text(recipe)}\n\n{json.dumps(to_plain(recipe), indent=1)}"
-    )
+    description = inspect.cleandoc(RECIPES[name].__doc__ or "")
+    fields = json.dumps(to_plain(recipe), indent=1)
+    return "\n\n".join([name, description, networks_text(recipe), fields])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table, or one recipe."""
-    words = CommandParser("launch.recipes", "Show all recipes, or one in full.", _EXAMPLE)
-    words.add_argument("name", nargs="?", help="a recipe's name")
-    name = words.parse_args(argv).name
+    """Print the table, or one recipe; return the exit status."""
+    parser = CommandParser("recipes", "List all recipes, or print one in full.", _EXAMPLE)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the name of a recipe")
+    name = parser.parse_args(argv).name
     if name:
-        print(in_full(name))
+        print(full_text(name))
     else:
         console = Console()
         Console(width=max(console.width, 150) if not console.is_terminal else None).print(table())
@@ -135,4 +138,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("launch.recipes", main))
+    sys.exit(run_command("recipes", main))

@@ -1,4 +1,8 @@
-"""Train a recipe on a shard set; the same command goes on where an earlier one stopped.
+"""Train a recipe on a shard set; the same command resumes an interrupted run.
+
+    colortrain train --recipe nampouri_unet --shards photos-256 --run runs/first
+
+in several processes, with `--processes N` or through an accelerate configuration:
 
     accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
         --recipe nampouri_unet --shards photos-256 --run runs/first
@@ -19,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from colortrain.data.loader import check_divides
-from colortrain.distributed.rank_failures import LostRanksError, roll_call
+from colortrain.distributed.rank_failures import LostRanksError, detect_lost_ranks
 from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, override
@@ -41,245 +45,304 @@ from launch.cli import (
     add_cache_arguments,
     at_least_one,
     at_least_zero,
+    fraction,
     make_cache,
-    share,
 )
 from launch.compute_options import add_compute_arguments, compute_config
-from launch.processes import check_processes, launcher, leave
-from shards.errors import UserError, run_command
+from launch.processes import check_processes, exit_process, launch_command
+from shards.errors import UserError, command_name, run_command
 from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
-example: thin networks, 64 px, two processes on two cores
-  accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train --recipe nampouri_unet \\
-    --shards photos-64 --run runs/thin --images 20000 \\
-    --set size=64 --set generator.levels=6 --set generator.base_channels=16 --set critic.base_channels=16
+exit status: 0 finished, 75 stopped by a signal with everything saved, 69 another process of the
+run died or hangs, 2 an error of the user (one line says which), 70 a bug, 130 Ctrl-C
+
+example: small networks, 64 px, two processes on two cores
+  accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
+    --recipe nampouri_unet --shards photos-64 --run runs/thin --images 20000 \\
+    --set size=64 --set generator.levels=6 --set generator.base_channels=16 \\
+    --set critic.base_channels=16
+the same, without a configuration file: colortrain train --processes 2 --recipe ...
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this door understands."""
-    words = CommandParser("launch.train", "Train a recipe on a shard set.", _EXAMPLE)
-    words.add_argument(
-        "--recipe", required=True, help="a recipe's name, or the path of a recipe.json"
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = CommandParser(
+        "train",
+        "Train a recipe on a shard set; the same command resumes an interrupted run.",
+        _EXAMPLE,
     )
-    source = words.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        metavar="NAME",
+        help="the name of a recipe, or the path of a recipe.json",
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="run folder: created, or resumed if it exists",
+    )
+    _add_data_arguments(parser)
+    _add_recipe_arguments(parser)
+    _add_run_arguments(parser)
+    add_cache_arguments(parser)
+    add_compute_arguments(parser)
+    return parser
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--shards",
         action="append",
         metavar="DIR[:WEIGHT]",
-        help="folder or URL that `python -m shards build` wrote; several are mixed (a:0.7, b:0.3)",
+        help="folder or URL written by `colortrain shards build`; repeat the option to mix several "
+        "(a:0.7, b:0.3)",
     )
     source.add_argument(
         "--stream",
         metavar="PATTERN",
-        help="plain WebDataset tars of lab.npy or images, without an index: read front to back, not exact",
+        help="plain WebDataset tars of lab.npy or images, without an index: read sequentially, "
+        "so resuming is not exact",
     )
-    words.add_argument(
+    parser.add_argument(
         "--epoch-images",
         type=at_least_one,
         metavar="N",
-        help="with --stream: what an epoch is taken to be",
+        help="with --stream: the number of images that counts as an epoch",
     )
-    words.add_argument(
-        "--validation", metavar="DIR", help="with --stream: shards to score on while training"
+    parser.add_argument(
+        "--validation", metavar="DIR", help="with --stream: shard set for validation"
     )
-    words.add_argument(
-        "--run", required=True, type=Path, help="folder of this run, made or gone on with"
-    )
-    words.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the recipe",
-    )
-    length = words.add_mutually_exclusive_group()
-    length.add_argument("--images", type=int, help="train on this many images in all")
-    length.add_argument("--epochs", type=float, help="train for this many dataset sizes")
-    words.add_argument(
-        "--init-from", type=Path, metavar="RUN", help="begin with the weights of another run"
-    )
-    words.add_argument(
-        "--only", choices=("generator",), help="with --init-from: the critic begins anew"
-    )
-    words.add_argument(
-        "--tracker",
-        action="append",
-        metavar="NAME",
-        help="accelerate's trackers by name (tensorboard, wandb, mlflow, ...; none); default tensorboard",
-    )
-    words.add_argument(
-        "--processes",
-        type=int,
-        default=0,
-        metavar="N",
-        help="check everything here, then start N processes through accelerate launch (one a GPU, or on CPU cores)",
-    )
-    words.add_argument(
-        "--timeout",
-        type=at_least_one,
-        default=1800,
-        metavar="SECONDS",
-        help="end the run when a process lets the others wait for so long (default: 1800)",
-    )
-    add_cache_arguments(words)
-    add_compute_arguments(words)
-    words.add_argument(
+    parser.add_argument(
         "--workers",
         type=at_least_zero,
         default=1,
         metavar="N",
-        help="threads that read shards (default: 1)",
+        help="number of threads that read shards (default: 1)",
     )
-    words.add_argument(
+    parser.add_argument(
         "--on-corrupt",
         choices=("stop", "substitute"),
         default="stop",
-        help="a damaged sample stops the run, or the next one stands in for it, counted (default: stop)",
+        help="stop at a damaged sample, or use the next sample instead and count it "
+        "(default: stop)",
     )
-    words.add_argument(
+    parser.add_argument(
         "--corrupt-limit",
-        type=share,
+        type=fraction,
         default=0.01,
-        metavar="SHARE",
-        help="with substitute: stop when more than this share of the samples is damaged (default: 0.01)",
+        metavar="FRACTION",
+        help="with `substitute`: stop if more than this fraction of the samples is damaged "
+        "(default: 0.01)",
     )
-    words.add_argument(
-        "--dry-run", action="store_true", help="print the resolved recipe and plan, write nothing"
-    )
-    return words
 
 
-def resolve(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that was asked for, with every change applied and checked."""
-    name = arguments.recipe
+def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, for example critic_adam.lr=5e-5; repeatable",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--images", type=int, metavar="N", help="length of training in images")
+    length.add_argument("--epochs", type=float, metavar="X", help="length of training in epochs")
+    parser.add_argument(
+        "--init-from", type=Path, metavar="RUN", help="initialise with the weights of another run"
+    )
+    parser.add_argument(
+        "--only",
+        choices=("generator",),
+        help="with --init-from: take over the generator only; the critic is initialised randomly",
+    )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tracker",
+        action="append",
+        metavar="NAME",
+        help="one of accelerate's trackers (tensorboard, wandb, mlflow, ...), or none; repeatable "
+        "(default: tensorboard)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="check all options first, then start N processes through accelerate launch "
+        "(one per GPU, or on CPU cores)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=at_least_one,
+        default=1800,
+        metavar="SECONDS",
+        help="end the run if one process keeps the others waiting for this long (default: 1800)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe and the length of the run, write nothing",
+    )
+
+
+def resolve(args: argparse.Namespace) -> Recipe:
+    """Return the recipe with all changes of the options applied.
+
+    Raises UserError for an unknown recipe or field, or an invalid value.
+    """
+    name = args.recipe
     recipe = load_recipe(Path(name)) if name.endswith(".json") else get_recipe(name)
-    changes = list(arguments.set)
-    if arguments.images is not None:
-        changes.append(f"images={arguments.images}")
-    if arguments.epochs is not None:
-        changes += ["images=none", f"epochs={arguments.epochs}"]
+    changes = list(args.set)
+    if args.images is not None:
+        changes.append(f"images={args.images}")
+    if args.epochs is not None:
+        changes += ["images=none", f"epochs={args.epochs}"]
     recipe = override(recipe, changes)
     recipe.check()
     return recipe
 
 
 def describe(recipe: Recipe, data: TrainingData) -> str:
-    """What a run would do, for `--dry-run`."""
+    """Return what --dry-run prints: recipe, sizes, and length of the run."""
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
-        generator, critic = recipe.generator.build(), recipe.critic.build()
-    return "\n".join(
-        [
-            json.dumps(to_plain(recipe), indent=1),
-            f"generator {num_parameters(generator):,} parameters, critic {num_parameters(critic):,}",
-            f"dataset {data.train.dataset_id}: {len(data.train):,} to train on, {held_out:,} held out",
-            f"{total:,} images, {-(-total // recipe.batch_size):,} steps, {total / len(data.train):,.2f} epochs",
-        ]
-    )
+        generator, critic = recipe.build_networks()
+    critic_text = "no critic"
+    if critic is not None:
+        critic_text = f"critic: {num_parameters(critic):,} parameters"
+    lines = [
+        json.dumps(to_plain(recipe), indent=1),
+        f"generator: {num_parameters(generator):,} parameters, {critic_text}",
+        f"dataset {data.train.dataset_id}: {len(data.train):,} training samples, "
+        f"{held_out:,} held out",
+        f"{total:,} images, {-(-total // recipe.batch_size):,} steps, "
+        f"{total / len(data.train):,.2f} epochs",
+    ]
+    return "\n".join(lines)
 
 
-def data_of(arguments: argparse.Namespace, recipe: Recipe) -> TrainingData:
-    """What --shards or --stream says to learn from."""
-    limit = arguments.corrupt_limit if arguments.on_corrupt == "substitute" else 0.0
-    workers, cache = arguments.workers, make_cache(arguments)
-    if arguments.shards:
-        if arguments.epoch_images or arguments.validation:
-            raise UserError("--epoch-images and --validation go with --stream: shards know both")
-        return open_data(
-            arguments.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache
+def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData:
+    """Return the data of --shards or --stream.
+
+    Raises UserError if the data cannot be read or does not match the recipe.
+    """
+    limit = args.corrupt_limit if args.on_corrupt == "substitute" else 0.0
+    workers, cache = args.workers, make_cache(args)
+    if args.shards:
+        if args.epoch_images or args.validation:
+            raise UserError(
+                "--epoch-images and --validation go with --stream: remove them, "
+                "shard sets contain both"
+            )
+        return open_data(args.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache)
+    if not args.epoch_images:
+        raise UserError(
+            "--stream needs --epoch-images N, because tars without an index have no known size"
         )
-    if not arguments.epoch_images:
-        raise UserError("--stream needs --epoch-images N: nobody has counted what the tars hold")
-    held_out = open_held_out(arguments.validation, cache) if arguments.validation else None
+    held_out = open_held_out(args.validation, cache) if args.validation else None
     if held_out is not None and held_out.size != recipe.size:
         raise UserError(
-            f"--validation {arguments.validation} holds {held_out.size} px samples, not {recipe.size}"
+            f"--validation {args.validation} has samples of {held_out.size} px, "
+            f"the recipe needs {recipe.size} px: give another shard set"
         )
     return open_streamed(
-        arguments.stream,
+        args.stream,
         recipe,
-        epoch_images=arguments.epoch_images,
+        epoch_images=args.epoch_images,
         workers=workers,
         corrupt_limit=limit,
         validation=held_out,
     )
 
 
-def start_processes(count: int, argv: Sequence[str]) -> NoReturn:
-    """Become `accelerate launch` of this same door with the same words, less --processes."""
-    words = [*launcher(count), "-m", "launch.train", *argv, "--processes", "0"]
+def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
+    """Replace this process by `accelerate launch` with `count` processes."""
+    command = [*launch_command(count), "-m", "launch.train", *argv, "--processes", "0"]
     sys.stdout.flush()
-    os.execv(words[0], words)
+    os.execv(command[0], command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status, which is 75 (`EXIT_STOPPED`) if USR2 or TERM ended it early (all is saved).
+    """Train and return the exit status.
 
-    It is 69 where another process of the run died or hangs.
+    It is 75 (`EXIT_STOPPED`) if USR2 or TERM ended training early with everything
+    saved, and 69 (`EXIT_LOST_RANK`) if another process of the run died or hangs.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(argv)
-    recipe = resolve(arguments)
-    compute_config(arguments)  # a mistake in it is found before anything starts
-    data = data_of(arguments, recipe)
-    check_run_folder(arguments.run, recipe)
+    args = make_parser().parse_args(argv)
+    recipe = resolve(args)
+    compute_config(args)  # raises for invalid values before anything is started
+    data = open_training_data(args, recipe)
+    check_run_folder(args.run, recipe)
     check_keep_best(recipe, data.validation is not None)
-    init = begins_with(arguments, recipe)
-    trackers = [name for name in arguments.tracker or ["tensorboard"] if name != "none"]
+    init = load_initial_weights(args, recipe)
+    trackers = [name for name in args.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)
-    if arguments.dry_run:
+    if args.dry_run:
         print(describe(recipe, data))
         return 0
-    if arguments.processes:
-        check_processes(arguments.processes)
-        check_divides(recipe.batch_size, arguments.processes)
-        start_processes(arguments.processes, argv)
+    if args.processes:
+        check_processes(args.processes)
+        check_divides(recipe.batch_size, args.processes)
+        exec_processes(args.processes, argv)
     project = ProjectConfiguration(
-        project_dir=str(arguments.run), logging_dir=str(tensorboard_folder(arguments.run))
+        project_dir=str(args.run), logging_dir=str(tensorboard_folder(args.run))
     )
     accelerator = make_accelerator(
-        timeout=arguments.timeout, log_with=trackers or None, project_config=project
+        timeout=args.timeout, log_with=trackers or None, project_config=project
     )
-    compute = compute_config(arguments, accelerator.gradient_accumulation_steps)
-    return train(
-        lambda: Trainer(recipe, data, arguments.run, accelerator, init, compute),
+    compute = compute_config(args, accelerator.gradient_accumulation_steps)
+    return run_training(
+        lambda: Trainer(recipe, data, args.run, accelerator, init, compute),
         accelerator,
-        arguments.timeout,
+        args.timeout,
     )
 
 
-def begins_with(arguments: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
-    """The weights of --init-from, None where the run has a beginning already: that other run may be gone by now."""
-    if arguments.only and not arguments.init_from:
-        raise UserError(
-            "--only says what to take over from another run: give that as --init-from RUN"
-        )
-    if arguments.init_from is None or checkpoint_steps(arguments.run):
+def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
+    """Return the weights of --init-from, None if there is nothing to initialise.
+
+    A run that has a checkpoint resumes from it, so the other run may be deleted. Raises
+    UserError if its weights do not fit the recipe.
+    """
+    if args.only and not args.init_from:
+        raise UserError("--only needs --init-from RUN, the run whose generator is taken over")
+    if args.init_from is None or checkpoint_steps(args.run):
         return None
-    return initial_weights(arguments.init_from, recipe, arguments.only)
+    return initial_weights(args.init_from, recipe, args.only)
 
 
-def train(make: Callable[[], Trainer], accelerator: Accelerator, timeout: float) -> int:
-    """Make the trainer and run it, as one of several processes perhaps; returns the exit status."""
+def run_training(
+    make_trainer: Callable[[], Trainer], accelerator: Accelerator, timeout: float
+) -> int:
+    """Create the trainer, train, and return the exit status."""
     try:
-        with roll_call(accelerator, timeout), handling_signals():
-            trainer = make()
+        with detect_lost_ranks(accelerator, timeout), handling_signals():
+            trainer = make_trainer()
             finished = trainer.train()
     except LostRanksError as lost:
         if lost.line:
-            print(f"launch.train: error: {lost.line}", file=sys.stderr)
+            print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
-    if (
-        torch.distributed.is_initialized()
-    ):  # after an error not: NCCL would wait here for ranks that do not come
+    # Not after an exception: NCCL would wait here for ranks that do not arrive.
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:
-        print(f"{trainer.run}: asked to stop, saved; the same command goes on", file=sys.stderr)
+        print(
+            f"{trainer.run}: stopped by a signal, everything is saved; the same command resumes",
+            file=sys.stderr,
+        )
     return 0 if finished else EXIT_STOPPED
 
 
 if __name__ == "__main__":
-    leave(run_command("launch.train", main))
+    exit_process(run_command("train", main))

@@ -19,8 +19,8 @@ _LINEAR = np.where(
     ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
     np.arange(256) / 255 / 12.92,
 ).astype(np.float32)
-# Pixels per chunk: the temporary arrays fit in the L2 cache (256 px: 0.7 ms instead of
-# 2.0).
+# Pixels per chunk. The temporary arrays fit in the L2 cache: 0.7 instead of 2.0 ms at
+# 256 px.
 _CHUNK = 8192
 _SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 format
 _OFFSET = np.array([0, 128, 128], np.float32)[:, None, None]

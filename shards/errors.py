@@ -91,19 +91,32 @@ def _prefix_rank(line: str) -> str:
     return f"rank {rank}: {line}"
 
 
+PROGRAM = "colortrain"
 Main = Callable[[Sequence[str] | None], int | None]
+
+
+def command_name(program: str) -> str:
+    """Return a command's name as users type it.
+
+    `program` is the name or the module of a command: "train", "launch.train" and
+    "colortrain train" all return "colortrain train".
+    """
+    name = program.removeprefix(f"{PROGRAM} ").rpartition(".")[2]
+    return name if name == PROGRAM else f"{PROGRAM} {name}"
 
 
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    A user's error is printed as one line on standard error and returns 2; a bug prints
-    its traceback and returns 70; Ctrl-C returns 130.
+    Messages start with `command_name(program)`. A user's error is printed as one line
+    on standard error and returns 2; a bug prints its traceback and returns 70; Ctrl-C
+    returns 130.
     """
+    name = command_name(program)
     try:
         return main(argv) or 0
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` closed our standard output: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,5 +126,5 @@ def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> 
         if line is None:  # not Python's status 1, which means that images were left out
             traceback.print_exc()
             return os.EX_SOFTWARE
-        print(f"{program}: error: {_prefix_rank(line)}", file=sys.stderr)
+        print(f"{name}: error: {_prefix_rank(line)}", file=sys.stderr)
         return 2

@@ -114,7 +114,7 @@ def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
     """
     with contextlib.redirect_stdout(io.StringIO()):
         train.main([*argv, "--dry-run"])
-    recipe = train.resolve(train.parser().parse_args(argv))
+    recipe = train.resolve(train.make_parser().parse_args(argv))
     check_divides(recipe.batch_size, cluster.world_size)
     return recipe
 

@@ -7,9 +7,9 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.support.browser import browser, complaints, page
+from tests.support.browser import browser, page, script_errors
 
-__all__ = ["browser", "complaints", "page"]
+__all__ = ["browser", "page", "script_errors"]
 
 
 # A machine that others use stands still for longer than Hypothesis allows an example.
@@ -18,6 +18,6 @@ settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs from tests that compare with the CPU's bits: all but those of `pytest -m gpu`."""
+    """Hide GPUs except under `pytest -m gpu`: other tests compare bits of CPUs."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

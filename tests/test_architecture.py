@@ -1,4 +1,4 @@
-"""The architecture: each package and folder imports only the ones before it, and `shards` needs no torch."""
+"""The architecture: packages and folders import only earlier ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["shards", "colortrain", "launch", "slurm"]
-# Inside a package, from the base upwards: a module or folder imports its own row and the rows before it.
+# Inside a package, from the base upwards: a module or folder imports from its own row
+# and from the rows before it.
 LAYERS = {
     "shards": [
         {"errors", "files", "progress", "color"},
@@ -24,6 +25,7 @@ LAYERS = {
         {"schedule", "lab", "serialize", "visualize"},
         {"models"},
         {"losses", "metrics"},
+        {"headline"},
         {"recipe"},
         {"recipes", "scale_down", "data"},
         {"runs"},
@@ -60,7 +62,7 @@ def module_of(module: str, name: str) -> str:
 
 
 def child(module: str, package: str) -> str | None:
-    """The folder or module directly below `package` that a module belongs to; None outside and for itself."""
+    """Return the child of `package` that contains `module`; None outside of it."""
     below = module.removeprefix(f"{package}.")
     return below.split(".")[0] if below != module else None
 

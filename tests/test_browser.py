@@ -1,4 +1,4 @@
-"""The browser that tests of pages look through: it runs scripts, and tells of those that fail."""
+"""The browser fixture: it runs scripts and reports their errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ def test_scripts_run(page: Page) -> None:
     assert page.inner_text("p") == "after"
 
 
-def test_complaints_are_heard(page: Page, complaints: list[str]) -> None:
+def test_errors_of_scripts_are_collected(page: Page, script_errors: list[str]) -> None:
     with page.expect_event("pageerror"):
         page.set_content(
-            "<script>console.error('said'); setTimeout(() => { throw new Error('thrown') })</script>"
+            "<script>console.error('logged');"
+            "setTimeout(() => { throw new Error('thrown') })</script>"
         )
-    assert complaints == ["said", "thrown"]
-    complaints.clear()
+    assert script_errors == ["logged", "thrown"]
+    script_errors.clear()

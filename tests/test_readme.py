@@ -1,4 +1,4 @@
-"""The README stays true: its tree names what exists and all there is, its Python runs, its doors open."""
+"""The README: its tree matches the files, its Python runs, its commands exist."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language; every second fence opens one."""
+    """Return the fenced blocks of a language; every second fence opens one."""
     fenced = README.split("```")[1::2]
     return [block.partition("\n")[2] for block in fenced if block.partition("\n")[0] == language]
 
 
 def tree() -> set[str]:
-    """Paths that the tree under "Layout" names: words before the first run of two spaces, below their folder."""
-    found: set[str] = set()
-    folders: list[str] = []  # around the line, one for every two spaces before it
+    """Return the paths in the last block without a language, the tree of files.
+
+    Each line has names, two spaces, and a phrase; names are in the folder above them.
+    """
+    paths: set[str] = set()
+    folders: list[str] = []  # that contain the line, one per two spaces of indentation
     for line in blocks("")[-1].splitlines():
-        words = re.split(r"\s{2,}", line.strip())[0].split()
+        names = re.split(r"\s{2,}", line.strip())[0].split()
         del folders[(len(line) - len(line.lstrip())) // 2 :]
         inside = "".join(folders)
-        found |= {inside + word for word in words}
-        folders.append(words[0] if words[0].endswith("/") and len(words) == 1 else "")
-    return found
+        paths |= {inside + name for name in names}
+        folders.append(names[0] if names[0].endswith("/") and len(names) == 1 else "")
+    return paths
 
 
-def test_tree_names_what_exists() -> None:
+def test_the_tree_contains_only_existing_files() -> None:
     assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("package", ["shards", "colortrain", "slurm"])
-def test_tree_names_every_file(package: str) -> None:
+def test_the_tree_contains_every_module_and_folder(package: str) -> None:
     files = {
         f"{package}/{path.name}"
         for path in (ROOT / package).glob("*.py")
@@ -58,17 +61,20 @@ def test_tree_names_every_file(package: str) -> None:
 def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small_set(tmp_path / "photos-64", size=64, count=16, splits=("train", "val"))
-    space: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     for block in blocks("python"):
-        exec(block, space)
-    assert space["stored"].shape == (3, 3, 64, 64)
-    assert space["trainer"].images == 12
-    assert (space["coloured"].shape, str(space["coloured"].dtype)) == ((300, 451, 3), "uint8")
+        exec(block, namespace)
+    assert namespace["stored"].shape == (3, 3, 64, 64)
+    assert namespace["trainer"].images == 12
+    assert (namespace["coloured"].shape, str(namespace["coloured"].dtype)) == (
+        (300, 451, 3),
+        "uint8",
+    )
 
 
-def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:
-    named = set(re.findall(r"`(?:python -m )?launch\.(\w+)", README)) - {"accelerate"}
-    assert named <= set(COMMANDS)
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    named = set(re.findall(r"(?:`|^    )colortrain ([a-z]\w*)", README, re.MULTILINE))
+    assert named == set(COMMANDS), "README names every command, and no other"
     for name, (module, _) in COMMANDS.items():
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(module).main(["--help"])
@@ -78,8 +84,8 @@ def test_doors_of_the_table_open(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_doors_name_an_unknown_word(name: str) -> None:
+def test_every_command_rejects_unknown_options(name: str) -> None:
     with pytest.raises((UserError, SystemExit)) as ended:
-        importlib.import_module(COMMANDS[name][0]).main(["--surely-not-a-word"])
+        importlib.import_module(COMMANDS[name][0]).main(["--surely-unknown"])
     if isinstance(ended.value, SystemExit):
         assert ended.value.code == 2

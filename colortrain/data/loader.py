@@ -1,7 +1,8 @@
-"""Training batches: the global order sliced by rank, read ahead by threads, scaled and cropped on the device.
+"""Training batches: the global sample order, sliced by rank and read ahead by threads.
 
-The whole state is one integer, the images consumed so far; what is prefetched but not consumed does not count.
-Threads read, not processes: copying from a mapped file holds no Python lock worth the name, and nothing is pickled.
+The only state is one integer, the number of images consumed; what was prefetched but
+not consumed does not count. Readers are threads, not processes: copying from a
+memory-mapped file hardly holds the GIL, and nothing has to be pickled.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,25 +25,25 @@ from shards.errors import UserError
 from shards.inspect.statistics import color_sums
 from shards.read.mixture import Samples, SubstitutingReader, evenly_spaced
 
-_AHEAD = 3  # batches read before they are asked for, more than there are threads
-_ROOMS = 32  # tensors that are kept to be used again
-_FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # streams of draws
+_READ_AHEAD = 3  # batches submitted in advance, in addition to one per thread
+_POOL_SIZE = 32  # tensors that a buffer pool keeps for reuse
+_FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # independent streams of random draws
+
+# Stored samples (already flipped, unless they are still to be cropped), maps and `mix`.
+_Item = tuple[Tensor, Tensor, Tensor]
 
 
-_Item = tuple[
-    Tensor, Tensor, Tensor
-]  # stored (mirrored already, unless it is to be cropped), affine maps, mix
+def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
+    """Return one draw in [0, 1) per position of the endless sample order.
 
-
-def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
-    """One draw in [0, 1) for each position of the endless stream: float64, a function of its arguments alone."""
+    positions: (B,) integers; the result: (B,) float64, a function of the arguments
+    alone. The generator is splitmix64 (Steele, Lea and Flood 2014), keyed by the
+    position.
+    """
     seed = (seed + stream * 0x632BE59BD9B4E019) % 2**64
-    with np.errstate(
-        over="ignore"
-    ):  # splitmix64 (Steele, Lea, Flood 2014): a counter-based draw per position
-        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
-            seed
-        ) * np.uint64(0xD1342543DE82EF95)
+    with np.errstate(over="ignore"):
+        z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = z + np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -49,18 +51,20 @@ def uniforms(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 
 
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Which positions of the endless stream are mirrored: bool."""
-    return uniforms(seed, positions, _FLIP) < probability
+    """Return which positions are flipped horizontally: (B,) bool."""
+    return uniform_draws(seed, positions, _FLIP) < probability
 
 
 def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
-    """How each picture is cropped and mirrored: float32 (B, 2, 3), a map of output to input places in [-1, 1].
+    """Return the random crop and flip of each position, as for `F.affine_grid`.
 
-    A square of side in [crop, 1] of the picture, anywhere inside it, becomes the whole picture.
+    The result is (B, 2, 3) float32: maps from output to input coordinates in [-1, 1]. A
+    square with a side in [crop, 1] of the image's, anywhere inside the image, is
+    enlarged to the size of the image; `flip` is the probability of a horizontal flip.
     """
-    side = 1 - (1 - crop) * uniforms(seed, positions, _SIDE)
+    side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
-        (1 - side) * (2 * uniforms(seed, positions, stream) - 1) for stream in (_LEFT, _TOP)
+        (1 - side) * (2 * uniform_draws(seed, positions, stream) - 1) for stream in (_LEFT, _TOP)
     )
     maps = np.zeros((len(positions), 2, 3), np.float32)
     maps[:, 0, 0] = np.where(flips(seed, positions, flip), -side, side)
@@ -69,93 +73,115 @@ def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> n
     return maps
 
 
-def cropped(lab: Tensor, maps: Tensor) -> Tensor:
-    """Lab (B, 3, H, W), cropped and mirrored as the maps say, bilinear."""
+def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
+    """Return the images resampled by affine maps, with bilinear interpolation.
+
+    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `affine_maps`; the result has
+    the shape of `lab`.
+    """
     grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
     return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def check_divides(batch_size: int, world: int) -> None:
-    """Raise `UserError` unless every process gets an equal share of a global batch."""
+    """Raise UserError unless a global batch divides evenly among `world` processes."""
     if batch_size % world:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise UserError(
-            f"batch_size={batch_size} does not divide among {world} processes; use one of {divisors}"
+            f"batch_size={batch_size} does not divide among {world} processes; "
+            f"use one of {divisors}"
         )
 
 
-def ab_histogram(split: Samples, most: int = 20_000) -> np.ndarray:
-    """Share of pixels in each ab bin, float64 (23, 23): `python -m shards statistics`' own bins, a along the rows.
+def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
+    """Return the fraction of pixels in each bin of ab.
 
-    Counts the split's samples, at most `most` of them, evenly spaced.
+    The result is (23, 23) float64 with a along the rows and the bins of
+    `colortrain shards statistics`. If the split has more than `max_samples` samples,
+    that many evenly spaced ones are counted.
     """
-    counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, most))
+    counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))
     return counts / np.sum(counts)
 
 
-def _holders(arrays: list[np.ndarray], place: int) -> int:
-    return sys.getrefcount(arrays[place])
+def _reference_count(arrays: list[np.ndarray], index: int) -> int:
+    return sys.getrefcount(arrays[index])
 
 
-_NOBODY = _holders(
-    [np.empty(0)], 0
-)  # measured, since Python's versions count their own way; a tensor makes it one more
+# The count for an array that only the list refers to. It differs between Python
+# versions and is therefore measured; a tensor on the array's memory adds one.
+_UNUSED = _reference_count([np.empty(0)], 0)
 
 
 class BufferPool:
-    """Float32 tensors to write batches into, used again once nobody holds them: called with a shape.
+    """Allocates float32 tensors and reuses those that are no longer referenced.
 
-    Fresh memory of this size costs a page fault for every 4 KB, which takes as long as the arithmetic.
+    Fresh memory of this size costs one page fault per 4 KB, which takes as long as the
+    arithmetic. Threads may share a pool.
     """
 
     def __init__(self) -> None:
         self.arrays: list[np.ndarray] = []
-        self.taking = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, *shape: int) -> Tensor:
-        with self.taking:
-            for place in range(
-                len(self.arrays)
-            ):  # a name for an array would count as one who holds it
-                if self.arrays[place].shape == shape and _holders(self.arrays, place) == _NOBODY:
-                    return torch.from_numpy(self.arrays[place])
+        """Return a CPU tensor of a shape, with undefined contents."""
+        with self._lock:
+            for i in range(len(self.arrays)):  # a loop variable would count as a reference
+                if self.arrays[i].shape == shape and _reference_count(self.arrays, i) == _UNUSED:
+                    return torch.from_numpy(self.arrays[i])
             array = np.empty(shape, np.float32)
-            self.arrays = [*self.arrays, array][-_ROOMS:]
+            self.arrays = [*self.arrays, array][-_POOL_SIZE:]
             return torch.from_numpy(array)
 
 
-class Loader:
-    """Endless batches of one rank: of global batch k, positions [kB, (k + 1)B), its contiguous slice.
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """Which batches a loader yields, for which process, and how they are read."""
 
-    `batch_size` is global and must be divisible by `world`. `workers` threads read ahead, 0 reads when asked; batches
-    are the same for any number. Damaged samples raise `DamagedSampleError`, unless up to `max_damaged` of them may be replaced
-    (see `SubstitutingReader`); `on_warning` hears of each. `waited` sums the seconds the training loop stood still.
+    batch_size: int  # global: over all processes
+    seed: int  # of the sample order, flips and crops
+    flip: float  # probability of a horizontal flip
+    crop: float = 1.0  # smallest side of a random crop, as a fraction of the image's; 1: none
+    rank: int = 0
+    world: int = 1  # number of processes; must divide batch_size
+    device: torch.device | str = "cpu"
+    workers: int = 1  # threads that read ahead; 0 reads in the calling thread
+    max_damaged: int = 0  # damaged samples that may be replaced; one more raises an error
+
+    @property
+    def local_batch_size(self) -> int:
+        """Samples of a global batch that each rank gets."""
+        return self.batch_size // self.world
+
+
+class Loader:
+    """Endless batches of one rank.
+
+    Global batch k holds positions [kB, (k + 1)B) of the sample order, where B is the
+    global batch size; each rank gets a contiguous slice. The batches are the same for
+    any number of workers.
+
+    A damaged sample raises `DamagedSampleError` if `max_damaged` is 0. Otherwise up to
+    `max_damaged` of them are replaced (see `SubstitutingReader`), and `on_warning` is
+    called with a message for each. `waited` is the total time in seconds that the
+    training loop waited for batches.
     """
 
     def __init__(
         self,
         samples: Samples,
         codec: Codec,
-        *,
-        batch_size: int,
-        seed: int,
-        flip: float,
-        crop: float = 1.0,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 1,
-        max_damaged: int = 0,
+        config: LoaderConfig,
         on_warning: Callable[[str], None] = print,
     ) -> None:
-        check_divides(batch_size, world)
-        self.samples, self.codec, self.seed, self.flip, self.crop = samples, codec, seed, flip, crop
-        self.batch_size, self.rank, self.share = batch_size, rank, batch_size // world
-        self.device, self.workers = torch.device(device), workers
-        self.order = samples.order(seed)
-        self.substitute = (
-            SubstitutingReader(samples, self.order, max_damaged, on_warning)
-            if max_damaged
+        check_divides(config.batch_size, config.world)
+        self.samples, self.codec, self.config = samples, codec, config
+        self.device = torch.device(config.device)
+        self.order = samples.order(config.seed)
+        self.substituting_reader = (
+            SubstitutingReader(samples, self.order, config.max_damaged, on_warning)
+            if config.max_damaged
             else None
         )
         self.waited = 0.0
@@ -163,66 +189,69 @@ class Loader:
 
     @property
     def substituted(self) -> int:
-        """How many positions this rank has read whose sample is damaged, and got another."""
-        return self.substitute.substituted if self.substitute else 0
+        """Number of positions read by this rank whose damaged sample was replaced."""
+        return self.substituting_reader.substituted if self.substituting_reader else 0
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Batches from the point where `images` have been consumed, without end."""
-        items = self._read_ahead(images) if self.workers else self._read_when_asked(images)
+        """Yield batches without end, starting after `images` consumed images."""
+        read = self._read_ahead if self.config.workers else self._read_synchronously
+        items = read(images)
         try:
             while True:
-                began = time.perf_counter()
+                started = time.perf_counter()
                 item = next(items)
-                self.waited += time.perf_counter() - began
+                self.waited += time.perf_counter() - started
                 yield item if isinstance(item, Batch) else self._to_device(*item)
         finally:
             items.close()
 
-    def _read_when_asked(self, start: int) -> Generator[_Item | Batch, None, None]:
+    def _read_synchronously(self, start: int) -> Generator[_Item | Batch, None, None]:
         while True:
             yield self._read(start)
-            start += self.batch_size
+            start += self.config.batch_size
 
     def _read_ahead(self, start: int) -> Generator[_Item | Batch, None, None]:
-        pool = ThreadPoolExecutor(self.workers, "loader")
-        ahead: deque[Future[_Item | Batch]] = deque()
+        pool = ThreadPoolExecutor(self.config.workers, "loader")
+        pending: deque[Future[_Item | Batch]] = deque()
         try:
             while True:
-                while len(ahead) < self.workers + _AHEAD:
-                    ahead.append(pool.submit(self._read, start))
-                    start += self.batch_size
-                yield ahead.popleft().result()
+                while len(pending) < self.config.workers + _READ_AHEAD:
+                    pending.append(pool.submit(self._read, start))
+                    start += self.config.batch_size
+                yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, start: int) -> _Item | Batch:
-        """This rank's share of the global batch that begins at position `start`; ready for use on a CPU."""
-        first = start + self.rank * self.share
-        positions = np.arange(first, first + self.share)
-        stored = torch.from_numpy(self._pixels(first, first + self.share))
-        if self.crop == 1:  # else one map does both
-            for row in np.flatnonzero(flips(self.seed, positions, self.flip)):
+        """Read this rank's slice of the global batch at position `start`.
+
+        On a CPU the result is a finished batch; for a GPU the copy and the arithmetic
+        are left to the thread that consumes it.
+        """
+        config = self.config
+        first = start + config.rank * config.local_batch_size
+        positions = np.arange(first, first + config.local_batch_size)
+        stored = torch.from_numpy(self._pixels(first, first + config.local_batch_size))
+        if config.crop == 1:  # with a crop, the affine map flips as well
+            for row in np.flatnonzero(flips(config.seed, positions, config.flip)):
                 stored[row] = stored[row].flip(-1)
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        maps = affine_maps(self.seed, positions, self.flip, self.crop)
-        item = (
-            stored,
-            torch.from_numpy(maps),
-            torch.from_numpy(uniforms(self.seed, positions, _MIX)),
-        )
+        maps = affine_maps(config.seed, positions, config.flip, config.crop)
+        mix = uniform_draws(config.seed, positions, _MIX)
+        item = (stored, torch.from_numpy(maps), torch.from_numpy(mix))
         return self._to_device(*item) if self.device.type == "cpu" else item
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:
         self.samples.prefetch(self.order, start)
-        if self.substitute:
-            return self.substitute.read(start, stop)
+        if self.substituting_reader:
+            return self.substituting_reader.read(start, stop)
         return self.samples.read(self.order(start, stop))
 
     def _to_device(self, stored: Tensor, maps: Tensor, mix: Tensor) -> Batch:
         stored, maps = (tensor.to(self.device, non_blocking=True) for tensor in (stored, maps))
-        if self.crop < 1:
-            L, colour = self.codec.encode(cropped(stored_to_lab(stored), maps))
+        if self.config.crop < 1:
+            L, colour = self.codec.encode(crop_and_flip(stored_to_lab(stored), maps))
         else:
             L, colour = encode_stored(self.codec, stored, self._pool)
         return Batch(L, colour, mix.to(self.device, L.dtype, non_blocking=True).view(-1, 1, 1, 1))

@@ -1,10 +1,14 @@
-"""Training from plain WebDataset tars, near or far, as they are: no index, no exact resume, nothing built before.
+"""Training batches from plain WebDataset tars, local or remote, without an index.
 
-Pass p deals all tars to the ranks and their workers by (seed, images at the start, p); each reads its tars through
-webdataset, shuffles in a buffer, and goes on to the next pass by itself, without end. So within a pass no two ranks
-read the same tar, uneven tars make nobody wait, and with fewer tars than ranks they take turns. What it does not do:
-see every sample once an epoch, go on after a stop with the samples that were left, or be the same for another number
-of processes. Shards from `python -m shards build` do.
+The tars are read as they are. In each pass they are dealt to the ranks and their
+workers by (seed, images consumed at the start, pass). Each worker reads its tars
+through webdataset, shuffles the samples in a buffer and continues with the next pass on
+its own, without end. Within a pass no two ranks read the same tar, tars of unequal
+length make no rank wait, and with fewer tars than ranks the ranks take turns.
+
+Unlike shards from `colortrain shards build`, this does not guarantee that every sample
+is seen once per epoch, that a resumed run continues with the remaining samples, or that
+another number of processes sees the same samples.
 """
 
 from __future__ import annotations
@@ -25,11 +29,10 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import torch
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import Batch, Codec
 from shards.color import pack, unpack
 from shards.errors import UserError
@@ -39,131 +42,144 @@ from shards.read.tar_stream import IMAGES, TarStream, list_tars, stored_sample
 from shards.sources.decode import UndecodableError
 
 NOT_EXACT = (
-    "--stream is not exact: a resumed run sees other samples than an undisturbed one, and none is sure to be seen once "
-    "an epoch; `python -m shards build` makes shards that are"
+    "--stream is not exact: a resumed run sees different samples than an uninterrupted one, and "
+    "a sample may be seen several times per epoch or not at all; shards from "
+    "`colortrain shards build` are exact"
 )
-_FIRST = 100  # samples in a shuffle buffer before the first is taken out
-_AHEAD = 64  # samples that a worker holds ready
+_SHUFFLE_INITIAL = 100  # samples in a shuffle buffer before the first one is taken out
+_QUEUE_SIZE = 64  # samples that a worker prefetches
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Tars to learn from; `epoch_images` is what one epoch is taken to be, since nobody counts them before.
+class StreamedTars:
+    """Tars to train on, with the interface of `shards.read.mixture.Samples`.
 
-    Its words are those of `shards.read.mixture.Samples`, but it gives samples as they come, whichever are asked for.
+    Samples are returned in the order in which they are read, whatever numbers are
+    requested. `epoch_images` is the nominal length of an epoch, since the number of
+    samples is not known in advance.
     """
 
     tars: tuple[str, ...]
     size: int
     epoch_images: int
-    fit: str = "crop"  # of images that are not square
-    buffer: int = 1000  # samples that a worker shuffles among
+    fit: str = "crop"  # how images that are not square are made square
+    buffer: int = 1000  # size of a worker's shuffle buffer, in samples
 
     @property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that name these tars, whatever is in them."""
-        tars = [tar.partition("?")[0] for tar in self.tars]  # a signature changes from day to day
-        named = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
-        return hashlib.sha256(named.encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits that identify the tars by name, not by content."""
+        tars = [tar.partition("?")[0] for tar in self.tars]  # signatures of URLs expire
+        identity = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.epoch_images
 
     def order(self, seed: int) -> Callable[[int, int], np.ndarray]:
-        """Positions stand for themselves."""
+        """Return the identity: sample numbers have no meaning in a stream."""
         return np.arange
 
     def prefetch(self, order: Any, position: int) -> None:
-        """Nothing: tars are read as they come."""
+        """Do nothing: tars are read sequentially."""
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """As many samples as are asked for, the next that come of a stream of its own: for statistics at the start."""
-        return stacked([next(self._own) for _ in samples])
+        """Return the next samples of a separate, unshuffled stream, for statistics.
+
+        The result is (B, 3, size, size) packed Lab, with as many samples as are
+        requested.
+        """
+        return stack_samples([next(self._unshuffled) for _ in samples])
 
     @cached_property
-    def _own(self) -> Iterator[np.ndarray]:
-        return Part(dataclasses.replace(self, buffer=1), seed=0, damaged=_not_counted).samples()
+    def _unshuffled(self) -> Iterator[np.ndarray]:
+        tars = dataclasses.replace(self, buffer=1)
+        return WorkerStream(tars, seed=0, on_damaged=_warn_not_counted).samples()
 
 
-def _not_counted(what: str) -> None:
-    warnings.warn(f"not counted: {what}", stacklevel=2)
+def _warn_not_counted(message: str) -> None:
+    warnings.warn(f"not counted: {message}", stacklevel=2)
 
 
-def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> Stream:
-    """The tars that a pattern names; raises `UserError` if there are none."""
-    return Stream(list_tars(pattern), size, epoch_images, fit)
+def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> StreamedTars:
+    """Return the tars that match a pattern; raises UserError if there are none."""
+    return StreamedTars(list_tars(pattern), size, epoch_images, fit)
 
 
 @dataclass
-class Part:
-    """What one worker of one rank reads of a stream."""
+class WorkerStream:
+    """The samples that one worker of one rank reads.
 
-    stream: Stream
+    `on_damaged` is called with a message for each sample that cannot be used; without
+    it such a sample raises UserError.
+    """
+
+    source: StreamedTars
     seed: int
-    start: int = 0  # images consumed when the run began
+    start: int = 0  # images consumed when the run started
     rank: int = 0
     world: int = 1
     worker: int = 0
     workers: int = 1
-    damaged: Callable[[str], None] | None = (
-        None  # is told of a sample that cannot be used; None: it ends the run
-    )
+    on_damaged: Callable[[str], None] | None = None
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Packed Lab (3, size, size), without end."""
-        words = f"{self.seed}/{self.start}/{self.rank}/{self.worker}"
-        shuffle = webdataset.shuffle(self.stream.buffer, initial=_FIRST, rng=random.Random(words))
+        """Yield samples without end: (3, size, size) packed Lab, uint8 or float16."""
+        rng = random.Random(f"{self.seed}/{self.start}/{self.rank}/{self.worker}")
+        shuffle = webdataset.shuffle(self.source.buffer, initial=_SHUFFLE_INITIAL, rng=rng)
         return iter(webdataset.DataPipeline(self._stored, shuffle))
 
     def tars(self) -> Iterator[str]:
-        """The tars of one pass after the other, in the order in which this worker reads them."""
-        tars, hands = len(self.stream.tars), self.world * self.workers
+        """Yield this worker's tars in reading order, pass after pass, without end."""
+        tars, readers = len(self.source.tars), self.world * self.workers
         for number in count():
-            dealt = permutation(self.seed, (self.start, number), tars)
-            # The first hand moves on from pass to pass: where there are fewer tars than hands, all get some in turn.
-            hand = (self.rank + self.world * self.worker + number * tars) % hands
-            yield from (self.stream.tars[tar] for tar in dealt[hand::hands])
+            order = permutation(self.seed, (self.start, number), tars)
+            # The first reader changes from pass to pass, so that with fewer tars than
+            # readers each of them gets some in turn.
+            reader = (self.rank + self.world * self.worker + number * tars) % readers
+            yield from (self.source.tars[tar] for tar in order[reader::readers])
 
     def _stored(self) -> Iterator[np.ndarray]:
-        empty = 0
+        empty = 0  # tars in a row without a usable sample
         for tar in self.tars():
             empty += 1
             for stored in self._stored_of(tar):
                 empty = 0
                 yield stored
-            if empty > 50 + 2 * len(
-                self.stream.tars
-            ):  # with few tars, an empty one may come many times in a row
+            # With few tars, the same empty one can come up many times in a row.
+            if empty > 50 + 2 * len(self.source.tars):
                 raise UserError(
-                    f"{tar} and the tars before it hold no sample with a lab.npy or {'/'.join(IMAGES)}"
+                    f"{tar} and the tars before it hold no sample with a lab.npy or "
+                    f"{'/'.join(IMAGES)}"
                 )
 
     def _stored_of(self, tar: str) -> Iterator[np.ndarray]:
-        for members in samples_of(tar):
+        for members in iter_samples(tar):
             try:
-                stored = stored_sample(members, self.stream.size, self.stream.fit)
+                stored = stored_sample(members, self.source.size, self.source.fit)
             except UndecodableError as error:
-                self._tell(f"{members['__url__']}: sample {members['__key__']}: {error}")
+                self._report(f"{members['__url__']}: sample {members['__key__']}: {error}")
                 continue
             if stored is not None:
                 yield stored
 
-    def _tell(self, what: str) -> None:
-        if self.damaged is None:
-            raise UserError(f"{what}: leave it out, or allow some with --corrupt-limit")
-        self.damaged(what)
+    def _report(self, message: str) -> None:
+        if self.on_damaged is None:
+            raise UserError(f"{message}: remove it, or allow damaged samples with --corrupt-limit")
+        self.on_damaged(message)
 
 
-def samples_of(tar: str) -> Iterator[dict[str, Any]]:
-    """webdataset's samples of one tar; raises `UserError` at the end if the tar is damaged or cut short."""
+def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
+    """Yield the samples of one tar as webdataset groups them: extension -> content.
+
+    Raises UserError at the end if the tar is damaged or truncated.
+    """
     stream = TarStream(tar)
     try:
         yield from group_by_keys(tar_file_expander(iter([{"url": stream.name, "stream": stream}])))
         stream.check_complete()
     except UserError as error:
-        raise UserError(
-            error.args[0]
-        ) from None  # webdataset adds to the arguments of what passes through it
+        # webdataset appends to the arguments of exceptions
+        raise UserError(error.args[0]) from None
     except (tarfile.TarError, ValueError) as error:
         stream.check_complete()
         raise UserError(
@@ -173,159 +189,153 @@ def samples_of(tar: str) -> Iterator[dict[str, Any]]:
         stream.close()
 
 
-def stacked(samples: list[np.ndarray]) -> np.ndarray:
-    """One array of samples, (B, 3, size, size): float16 where both types are among them."""
+def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
+    """Return samples of (3, size, size) as one array, (B, 3, size, size).
+
+    If both uint8 and float16 samples are among them, the result is float16.
+    """
     if len({sample.dtype for sample in samples}) > 1:
         samples = [pack(unpack(sample), "float16") for sample in samples]
     return np.stack(samples)
 
 
-class _Ahead:
-    """What one rank reads, ready in the queues of its workers' threads, taken from them in turn: `Samples` to `Loader`.
+class _PrefetchedSamples:
+    """The samples of one rank, prefetched by its workers, as `Samples` for `Loader`.
 
-    Up to `limit` samples that cannot be used are passed over; `on_warning` hears of each.
+    Each worker is a thread that fills a queue of its own; samples are taken from the
+    queues in turn. Up to `limit` samples that cannot be used are skipped, with a call
+    of `on_warning` for each.
     """
 
-    def __init__(self, parts: list[Part], limit: int, on_warning: Callable[[str], None]) -> None:
-        self.parts, self.limit, self.on_warning = parts, limit, on_warning
-        self.stream = parts[0].stream
-        self.dataset_id, self.size, self.order = (
-            self.stream.dataset_id,
-            self.stream.size,
-            self.stream.order,
-        )
-        self.prefetch = self.stream.prefetch
+    def __init__(
+        self, workers: list[WorkerStream], limit: int, on_warning: Callable[[str], None]
+    ) -> None:
+        self.workers, self.limit, self.on_warning = workers, limit, on_warning
+        source = workers[0].source
+        self.dataset_id, self.size = source.dataset_id, source.size
+        self.order, self.prefetch = source.order, source.prefetch
         self.damaged = self._taken = 0
-        self._counting = threading.Lock()
+        self._length = len(source)
+        self._lock = threading.Lock()  # for `damaged`
 
     def __len__(self) -> int:
-        return len(self.stream)
+        return self._length
 
     def start(self, images: int) -> None:
-        """Begin to read, where a run has consumed `images`."""
+        """Start the threads of a run that has consumed `images`."""
         self._stop = threading.Event()
-        self._failed: BaseException | None = None
+        self._error: BaseException | None = None
         self._queues: list[queue.Queue[np.ndarray | BaseException]] = [
-            queue.Queue(_AHEAD) for _ in self.parts
+            queue.Queue(_QUEUE_SIZE) for _ in self.workers
         ]
         self._threads = []
-        for part, ready in zip(self.parts, self._queues, strict=True):
-            part.start, part.damaged = images, self._pass_over if self.limit else None
+        for worker, samples in zip(self.workers, self._queues, strict=True):
+            worker.start, worker.on_damaged = images, self._skip if self.limit else None
             self._threads.append(
-                threading.Thread(target=self._work, args=(part, ready), daemon=True)
+                threading.Thread(target=self._fill, args=(worker, samples), daemon=True)
             )
             self._threads[-1].start()
 
     def close(self) -> None:
+        """Stop the threads and wait until they have ended."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """As many samples as are asked for, the next that come."""
-        return stacked([self._next() for _ in samples])
+        """Return the next samples, as many as are requested: (B, 3, size, size)."""
+        return stack_samples([self._next() for _ in samples])
 
     def _next(self) -> np.ndarray:
-        if self._failed:  # its thread has ended, nothing more comes
-            raise self._failed
+        if self._error:  # the thread has ended and will not fill its queue any more
+            raise self._error
         item = self._queues[self._taken % len(self._queues)].get()
         self._taken += 1
         if isinstance(item, BaseException):
-            self._failed = item
+            self._error = item
             raise item
         return item
 
-    def _work(self, part: Part, ready: queue.Queue) -> None:
+    def _fill(self, worker: WorkerStream, samples: queue.Queue) -> None:
         try:
-            for stored in part.samples():
-                if not self._put(ready, stored):
+            for stored in worker.samples():
+                if not self._put(samples, stored):
                     return
-        except BaseException as error:  # the loop that asks must see it, not this thread's log
-            self._put(ready, error)
+        except BaseException as error:  # raised again where the samples are read
+            self._put(samples, error)
 
-    def _put(self, ready: queue.Queue, item: object) -> bool:
-        """Whether there was room before the end."""
+    def _put(self, samples: queue.Queue, item: object) -> bool:
+        """Put an item into a queue; return False if `close` was called first."""
         while not self._stop.is_set():
             try:
-                ready.put(item, timeout=0.1)
+                samples.put(item, timeout=0.1)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def _pass_over(self, what: str) -> None:
-        with self._counting:
+    def _skip(self, message: str) -> None:
+        with self._lock:
             self.damaged += 1
             if self.damaged > self.limit:
                 raise UserError(
-                    f"{what}: the {self.damaged}. damaged sample, {self.limit} were allowed"
+                    f"{message}: damaged sample {self.damaged}, at most {self.limit} are allowed"
                 )
-        self.on_warning(what)
+        self.on_warning(message)
 
 
 class StreamLoader:
-    """Endless batches of one rank from a `Stream`, with the words of `colortrain.data.loader.Loader`.
+    """Endless batches of one rank from `StreamedTars`, with the interface of `Loader`.
 
-    `workers` threads read and decode; the same seed, images, rank, world and workers give the same batches. Mirroring
-    and cropping follow the position, as there. `max_damaged` counts for each rank.
+    The workers are threads that read and decode, at least one; the batches are a
+    function of seed, images, rank, world and workers. Flips and crops depend on the
+    position, as in `Loader`. `max_damaged` applies to each rank separately.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        samples: StreamedTars,
         codec: Codec,
-        *,
-        batch_size: int,
-        seed: int,
-        flip: float,
-        crop: float = 1.0,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 1,
-        max_damaged: int = 0,
+        config: LoaderConfig,
         on_warning: Callable[[str], None] = print,
     ) -> None:
-        workers = max(workers, 1)
-        parts = [Part(stream, seed, 0, rank, world, worker, workers) for worker in range(workers)]
-        self.ahead = _Ahead(parts, max_damaged, on_warning)
-        # One thread asks, so that samples come in the order in which they are taken from the workers.
-        self.loader = Loader(
-            self.ahead,
-            codec,
-            batch_size=batch_size,
-            seed=seed,
-            flip=flip,
-            crop=crop,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=1,
-        )
+        workers = max(config.workers, 1)
+        streams = [
+            WorkerStream(samples, config.seed, 0, config.rank, config.world, worker, workers)
+            for worker in range(workers)
+        ]
+        self.prefetched = _PrefetchedSamples(streams, config.max_damaged, on_warning)
+        # One thread takes samples from the workers, so that their order is
+        # deterministic.
+        single = dataclasses.replace(config, workers=1, max_damaged=0)
+        self.loader = Loader(self.prefetched, codec, single)
 
     @property
     def waited(self) -> float:
-        """Seconds that the training loop stood still."""
+        """Time in seconds that the training loop waited for batches."""
         return self.loader.waited
 
     @property
     def substituted(self) -> int:
-        """How many damaged samples this rank has passed over."""
-        return self.ahead.damaged
+        """Number of damaged samples that this rank has skipped."""
+        return self.prefetched.damaged
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Batches for a run that has consumed `images`, without end."""
-        if self.loader.rank == 0:
-            self.ahead.on_warning(NOT_EXACT)
-        self.ahead.start(images)
-        with closing(self.ahead):
+        """Yield batches without end for a run that has consumed `images`."""
+        if self.loader.config.rank == 0:
+            self.prefetched.on_warning(NOT_EXACT)
+        self.prefetched.start(images)
+        with closing(self.prefetched):
             yield from self.loader.batches(images)
 
 
-def make_loader(samples: Samples, codec: Codec, **words: Any) -> Loader | StreamLoader:
-    """The loader for what a run learns from."""
-    return (
-        StreamLoader(samples, codec, **words)
-        if isinstance(samples, Stream)
-        else Loader(samples, codec, **words)
-    )
+def make_loader(
+    samples: Samples,
+    codec: Codec,
+    config: LoaderConfig,
+    on_warning: Callable[[str], None] = print,
+) -> Loader | StreamLoader:
+    """Return the loader for what a run trains on: indexed shards or streamed tars."""
+    if isinstance(samples, StreamedTars):
+        return StreamLoader(samples, codec, config, on_warning)
+    return Loader(samples, codec, config, on_warning)

@@ -1,1 +1,1 @@
-"""One training step across several processes and devices."""
+"""Data-parallel training: process start-up, wrapped networks, microbatches, ZeRO."""

@@ -1,4 +1,4 @@
-"""How a machine computes a step, apart from what the step is: facts of one start, not of the recipe."""
+"""How a machine computes a training step: options of one start, not of the recipe."""
 
 from __future__ import annotations
 
@@ -19,39 +19,49 @@ from shards.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """May differ from one start of a run to the next: the same photographs, the same steps but for rounding.
+    """Options that may change when a run resumes: they affect rounding only.
 
-    accumulate: microbatches that each process makes of its share of a global batch, one after the other in less memory
-    (BatchNorm takes its statistics over each).
+    `accumulate` is the number of microbatches (gradient accumulation): each process
+    splits its local batch into so many, one after the other, to use less memory.
+    BatchNorm takes its statistics per microbatch.
+
+    Raises UserError for options that are out of range or exclude each other.
     """
 
     accumulate: int = 1
-    channels_last: bool = False  # the memory layout that most convolutions like best
-    fused_adam: bool = False  # on CPUs; on GPUs it always is
-    compile: bool = False  # the generator, and a critic without a penalty
-    recompute: bool = (
-        False  # the generator's activations, block by block in the backward pass, to keep less
-    )
-    max_skipped: int = 50  # updates in a row that may fail before the run ends
+    channels_last: bool = False  # the memory format that is fastest for most convolutions
+    fused_adam: bool = False  # on CPUs; on GPUs Adam is always fused
+    compile: bool = False  # the generator, and the critic unless it has a penalty
+    recompute: bool = False  # activation checkpointing of the generator's blocks
+    max_skipped: int = 50  # consecutive skipped updates after which the run ends
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.max_skipped < 1:
             raise UserError("--accumulate and --max-skipped must be at least 1")
         if self.compile and self.recompute:
-            raise UserError("--compile chooses by itself what to recompute: leave out --recompute")
-
-    def check_share(self, batch_size: int, world: int) -> None:
-        """Raise `UserError` unless each process can divide its share into equal microbatches."""
-        share = batch_size // world
-        if share % self.accumulate:
-            divisors = [n for n in range(1, share + 1) if share % n == 0]
             raise UserError(
-                f"--accumulate {self.accumulate}: each of {world} processes has {share} pictures of a batch; "
-                f"use one of {divisors}"
+                "--compile and --recompute exclude each other: the compiler chooses "
+                "what to recompute; leave out --recompute"
             )
 
-    def arrange(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
-        """Make `module` ready to train, in place; its tensors keep their names."""
+    def check_microbatches(self, batch_size: int, world_size: int) -> None:
+        """Raise UserError unless a local batch splits into equal microbatches.
+
+        `batch_size` is the global one, over all processes.
+        """
+        local = batch_size // world_size
+        if local % self.accumulate:
+            divisors = [n for n in range(1, local + 1) if local % n == 0]
+            raise UserError(
+                f"--accumulate {self.accumulate} does not divide the {local} images that each of "
+                f"{world_size} processes has of a batch; use one of {divisors}"
+            )
+
+    def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
+        """Apply the options to a network, in place; parameters keep their names.
+
+        `compiles` and `recomputes` say whether the network supports these options.
+        """
         replace_dropout(module)
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -63,12 +73,13 @@ class ComputeConfig:
 
 
 def recompute_blocks(module: nn.Module) -> None:
-    """Keep only what goes into each block of a U-Net, the items of its lists, and compute the rest again."""
+    """Keep only the input of each block for the backward pass and recompute the rest.
+
+    The blocks are the items of a U-Net's module lists, or ResNet-18's basic blocks.
+    """
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
-    blocks += [
-        child for child in module.modules() if isinstance(child, BasicBlock)
-    ]  # ResNet-18 has no lists
+    blocks += [child for child in module.modules() if isinstance(child, BasicBlock)]
     for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
 
@@ -78,28 +89,32 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
         return forward(*inputs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _as_before(block)
+        return nullcontext(), _same_dropout_frozen_stats(block)
 
-    # dropout draws by keys, not from the generator's state
+    # dropout draws by keys, not from torch's global generator
     return checkpoint(
         forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
     )
 
 
-def _as_before(block: nn.Module) -> AbstractContextManager[None]:
-    """A context in which `block` drops what it drops now, and remembers no statistics a second time."""
-    keys = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
+def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
+    """Return a context for recomputing a block.
+
+    Inside it, dropout uses the keys that it has now, and BatchNorm does not update its
+    running statistics a second time.
+    """
+    saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 
     @contextmanager
-    def again() -> Iterator[None]:
-        now = [layer.keys for layer, _ in keys]
-        for layer, before in keys:
-            layer.keys = before
+    def context() -> Iterator[None]:
+        current = [layer.keys for layer, _ in saved]
+        for layer, keys in saved:
+            layer.keys = keys
         try:
             with frozen_bn_stats(block):
                 yield
-        finally:  # torch leaves by an exception once it has all it needs
-            for (layer, _), current in zip(keys, now, strict=True):
-                layer.keys = current
+        finally:  # torch leaves by an exception as soon as it has all it needs
+            for (layer, _), keys in zip(saved, current, strict=True):
+                layer.keys = keys
 
-    return again()
+    return context()

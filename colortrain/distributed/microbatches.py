@@ -1,4 +1,4 @@
-"""A rank's share of a global batch as the microbatches that go through the networks one after the other."""
+"""Split a local batch into microbatches for gradient accumulation."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from colortrain.models.batch_invariant import image_keys
 
 
 @dataclass(frozen=True)
-class Part:
-    """What goes through the networks at once: a slice of this rank's share, what its pictures draw from, its place."""
+class Microbatch:
+    """What goes through the networks at once.
+
+    `keys` are the dropout keys of its images, (B,) int32; `last` marks the
+    microbatch in which ranks all-reduce their gradients.
+    """
 
     batch: Batch
     keys: Tensor
     last: bool
 
 
-def parts_of(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Part]:
-    """This rank's share of a global batch in `count` equal parts, each picture with its draws."""
-    share = len(batch.L)
-    keys = image_keys(seed, step, rank * share, share, batch.L.device)
+def split_batch(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Microbatch]:
+    """Split this rank's local batch into `count` equal microbatches, in order.
+
+    Dropout keys depend on an image's position in the global batch, so they are the same
+    for every world size and number of microbatches.
+    """
+    size = len(batch.L)
+    keys = image_keys(seed, step, rank * size, size, batch.L.device)
     columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
     rows = zip(*columns, strict=True)
     return [
-        Part(Batch(L, colour, mix), key, i == count - 1)
+        Microbatch(Batch(L, colour, mix), key, i == count - 1)
         for i, (L, colour, mix, key) in enumerate(rows)
     ]

@@ -1,7 +1,8 @@
-"""When a process of a run dies or hangs: the others ask around, say its name and end, each within the timeout.
+"""Name the rank that died or hangs, and end the other processes within the timeout.
 
-A collective that fails says only that some connection broke, or that time ran out. So whoever sees one fail answers to
-a roll call in the launcher's store; who is missing there after a few seconds is who died or hangs.
+An error of a collective says only that a connection broke or that time ran out. So
+every rank that sees one reports itself in the launcher's TCP store; the ranks that are
+missing there after a few seconds are those that died or hang.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from shards.errors import describe
 
-_SECONDS = 5.0  # to answer in
-_GRACE = 2.0  # seconds after which who waited in vain has given up
-_BROKEN = re.compile(
+_REPORT_SECONDS = 5.0  # how long ranks have to report themselves
+_GRACE = 2.0  # seconds after the timeout within which waiting ranks have given up
+_COLLECTIVE_ERROR = re.compile(
     r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out",
     re.IGNORECASE,
 )
 
 
 class LostRanksError(Exception):
-    """Other processes of the run died, hang or failed; `line` says which, "" where they have said it themselves."""
+    """Other processes of the run died, hang or failed.
+
+    `line` says which; it is "" if they have printed their own error.
+    """
 
     def __init__(self, line: str) -> None:
         super().__init__(line)
@@ -40,35 +44,36 @@ class LostRanksError(Exception):
 
 
 class Watchdog:
-    """Prints where this process stands once it has not called `heartbeat` for some seconds: it hangs, and is killed soon.
+    """Prints this process's stack if `heartbeat` is not called for some seconds.
 
-    Processes that merely wait for it fail before that and stop their own watchdog.
+    Then the process hangs and will soon be killed. Processes that only wait for another
+    one fail before that and stop their own watchdog.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self.seconds = name, seconds
-        self.seen = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.stopped = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
         while not self.stopped.wait(0.5):
-            if time.monotonic() - self.seen > self.seconds:
+            if time.monotonic() - self.last_heartbeat > self.seconds:
                 print(
-                    f"{self.name} has taken no step for {self.seconds:.0f} s, it stands here:",
+                    f"{self.name} has taken no step for {self.seconds:.0f} s; its stack:",
                     file=sys.stderr,
                 )
                 faulthandler.dump_traceback(sys.stderr)
                 return
 
 
-_watchdog: Watchdog | None = None  # of this process, inside `roll_call`
+_watchdog: Watchdog | None = None  # of this process, inside `detect_lost_ranks`
 
 
 def heartbeat() -> None:
-    """Called at every step boundary."""
+    """Reset the watchdog; called at every step boundary."""
     if _watchdog is not None:
-        _watchdog.seen = time.monotonic()
+        _watchdog.last_heartbeat = time.monotonic()
 
 
 @contextmanager
@@ -83,42 +88,42 @@ def _watched(name: str, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def roll_call(accelerator: Accelerator, timeout: float) -> Iterator[None]:
-    """Inside the block a collective that fails becomes a `LostRanksError`; other errors are told to the other ranks.
+def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None]:
+    """Raise LostRanksError if a collective fails inside the block.
 
-    `timeout` is that of collectives, in seconds.
+    Any other error is reported to the other ranks and raised again. `timeout` is that
+    of collectives, in seconds.
     """
     if accelerator.num_processes == 1:
         yield
         return
-    faulthandler.enable()  # a crash in compiled code leaves a traceback too
+    faulthandler.enable()  # so that a crash in compiled code leaves a stack trace
     rank = accelerator.process_index
     names = gather_object([f"rank {rank} ({socket.gethostname()}, process {os.getpid()})"])
     try:
         with _watched(names[rank], timeout + _GRACE):
             yield
     except Exception as error:
-        if is_broken(error):
-            raise LostRanksError(missing(names, rank)) from error
+        if is_collective_error(error):
+            raise LostRanksError(describe_lost_ranks(names, rank)) from error
         if describe(error) is None:
             print(f"{names[rank]} failed:", file=sys.stderr)  # the traceback follows
-        _answer(rank, "failed")
+        _report(rank, "failed")
         raise
 
 
-def rejoin_roll_call(timeout: float) -> None:
-    """After a restart by the launcher: let the ranks meet under names of their own.
+def init_process_group_after_restart(timeout: float) -> None:
+    """Initialize the process group, after a restart by the launcher, under new keys.
 
-    The launcher's store is still the one of the attempt before (torch 2.13, static rendezvous): in it the new processes
-    would find the addresses of the dead.
+    The launcher's store is still that of the previous attempt (torch 2.13, static
+    rendezvous), with the addresses of processes that no longer exist.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
         return
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     torch.distributed.init_process_group(
-        "gloo"
-        if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        else "nccl",
+        "gloo" if on_cpu else "nccl",
         store=torch.distributed.PrefixStore(f"colortrain/attempt/{attempt}", _store(timeout)),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
@@ -126,42 +131,55 @@ def rejoin_roll_call(timeout: float) -> None:
     )
 
 
-def is_broken(error: BaseException) -> bool:
-    """Whether an error came from a collective that another rank did not take part in."""
+def is_collective_error(error: BaseException) -> bool:
+    """Return whether an error comes from a collective that lacks another rank."""
     if isinstance(error, torch.distributed.DistError):
         return True
-    return isinstance(error, RuntimeError) and bool(_BROKEN.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
 
 
-def missing(names: Sequence[str], rank: int) -> str:
-    """Answer to the roll call; who did not in time, in one line, or "" if one has failed and said so."""
-    store = _answer(rank, "here")
+def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
+    """Report this rank as alive and return one line that names the ranks that do not.
+
+    `names` are those of all ranks, in order. The line is "" if a rank has reported that
+    it failed: then it has printed its own error.
+    """
+    store = _report(rank, "alive")
     if store is None:
-        return f"{names[rank]} lost the others, and the process that kept the list of them is gone as well"
+        return (
+            f"{names[rank]} lost the connection to the other ranks, and the process that hosts "
+            "the launcher's store is gone as well"
+        )
     keys = [_key(other) for other in range(len(names))]
-    until = time.monotonic() + _SECONDS
+    until = time.monotonic() + _REPORT_SECONDS
     while time.monotonic() < until and not store.check(keys):
         time.sleep(0.1)
-    answered = [store.check([key]) for key in keys]
-    if any(store.get(key) == b"failed" for key, here in zip(keys, answered, strict=True) if here):
+    reported = [store.check([key]) for key in keys]
+    if any(store.get(key) == b"failed" for key, there in zip(keys, reported, strict=True) if there):
         return ""
-    gone = [name for name, here in zip(names, answered, strict=True) if not here]
-    who = ", ".join(gone) or "a connection between processes"
-    return f"{who} died or hangs: see what it said above; the same command goes on from the last checkpoint"
+    lost = [name for name, there in zip(names, reported, strict=True) if not there]
+    subject = ", ".join(lost) or "a connection between processes"
+    return (
+        f"{subject} died or hangs: see its output above; "
+        "run the same command again to resume from the last checkpoint"
+    )
 
 
-def _answer(rank: int, what: str) -> torch.distributed.TCPStore | None:
-    """Note what became of this rank in the store that the ranks met in, None where that is gone."""
+def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
+    """Write the status of this rank to the launcher's store; return the store.
+
+    Return None if the store cannot be reached.
+    """
     try:
-        store = _store(_SECONDS)
-        store.set(_key(rank), what)
+        store = _store(_REPORT_SECONDS)
+        store.set(_key(rank), status)
     except (RuntimeError, KeyError):
         return None
     return store
 
 
 def _store(timeout: float) -> torch.distributed.TCPStore:
-    """The store that the launcher, or rank 0, keeps for the ranks to meet in."""
+    """Return the launcher's (or rank 0's) TCP store, where the ranks rendezvous."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return torch.distributed.TCPStore(address, port, timeout=timedelta(seconds=timeout))
 

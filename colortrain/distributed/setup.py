@@ -1,4 +1,4 @@
-"""One process a device: start-up through accelerate, and the proof that everyone agrees who takes part."""
+"""Start one process per device through accelerate, and check that all take part."""
 
 from __future__ import annotations
 
@@ -19,83 +19,95 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
-from colortrain.distributed.rank_failures import rejoin_roll_call
+from colortrain.distributed.rank_failures import init_process_group_after_restart
 from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
-DISTRIBUTED = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
-_ADVICE = "launch with one of our files, for instance: accelerate launch --config_file launch/accelerate/cpu.yaml"
+DISTRIBUTED_TYPES = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
+_ADVICE = (
+    "use one of our configs, for instance "
+    "accelerate launch --config_file launch/accelerate/cpu.yaml"
+)
 
 
 def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
-    """The run's `Accelerator`, on CPU (gloo) where there is no GPU; a collective fails after `timeout` seconds.
+    """Return the run's `Accelerator`, on CPU (gloo) if there is no GPU.
 
-    BatchNorm buffers are not broadcast before each forward: two forwards of one network in a step would trip over it.
-    Raises `UserError` if the processes that were asked for are not the processes that take part.
+    A collective fails after `timeout` seconds. DDP does not broadcast BatchNorm's
+    buffers before each forward pass: that would break the second forward pass of a
+    network within a step.
+
+    Raises UserError if the launched processes did not form one process group, or if
+    accelerate's configuration asks for something that the training step does not
+    support.
     """
     handlers = [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
     ]
-    # accelerate still passes the old name of this option; both names work in every torch we support
+    # accelerate passes this option's old name, which works in every torch we support
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-    rejoin_roll_call(timeout)
+    init_process_group_after_restart(timeout)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
     )
-    check_world(accelerator.num_processes, accelerator.process_index)
+    check_world_size(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
     check_plugins(accelerator)
     return accelerator
 
 
 def check_plugins(accelerator: Accelerator) -> None:
-    """Raise `UserError` for what an accelerate configuration may ask for and the step does not do."""
+    """Raise UserError if accelerate's configuration asks for an unsupported backend."""
     kind = str(accelerator.distributed_type.value)
-    if kind not in DISTRIBUTED:
+    if kind not in DISTRIBUTED_TYPES:
         raise UserError(
-            f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED)}"
+            f"distributed_type {kind} is not supported; use one of {', '.join(DISTRIBUTED_TYPES)}"
         )
     if accelerator.state.dynamo_plugin.backend != DynamoBackend.NO:
-        raise UserError("dynamo_backend must be 'no': give launch.train --compile instead")
+        raise UserError("dynamo_backend must be 'no': use `colortrain train --compile` instead")
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise `UserError` for a --mixed_precision that would not do what it says on this device."""
+    """Raise UserError for a --mixed_precision that `device` does not support."""
     if precision not in PRECISIONS:
         raise unknown("mixed precision", precision, PRECISIONS)
     if precision == "fp16" and device.type == "cpu":
         raise UserError(
-            "fp16 needs a GPU (a CPU would train in fp32 and say nothing): --mixed_precision no or bf16"
+            "fp16 needs a GPU (a CPU would silently train in fp32): "
+            "use --mixed_precision no or bf16"
         )
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise `UserError` unless accelerate knows every tracker and its package is installed."""
+    """Raise UserError unless accelerate has every tracker, with its package."""
     installed = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LoggerType.list():
             raise unknown("tracker", name, [*LoggerType.list(), "none"])
         if name not in installed and name != "all":
             raise UserError(
-                f"tracker {name} is not installed: pip install {name}, or --tracker none"
+                f"tracker {name} is not installed: pip install {name}, or use --tracker none"
             )
 
 
-def check_world(num_processes: int, rank: int) -> None:
-    """Raise `UserError` unless accelerate, torch.distributed and the launcher's environment agree.
+def check_world_size(num_processes: int, rank: int) -> None:
+    """Raise UserError unless accelerate, torch.distributed and the launcher agree.
 
-    Accelerate falls back to one silent process per rank, each training alone, when it cannot see a GPU or was given
-    MULTI_CPU without a host file; the launcher's variables give it away.
+    Accelerate silently falls back to independent single processes, which would all
+    train alone, if it sees no GPU or has MULTI_CPU without a host file. The environment
+    variables of the launcher reveal that.
     """
-    asked = int(os.environ.get("WORLD_SIZE", "0"))
+    launched = int(os.environ.get("WORLD_SIZE", "0"))
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if asked > 1 and not num_processes == joined == asked:
-        raise UserError(f"{asked} processes were launched, but each would train alone; {_ADVICE}")
+    if launched > 1 and not num_processes == joined == launched:
+        raise UserError(
+            f"{launched} processes were launched, but each would train alone; {_ADVICE}"
+        )
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
-    if asked == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
-        raise UserError(f"several processes were asked for, but accelerate started one; {_ADVICE}")
+    if launched == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
+        raise UserError(f"several processes were requested, but accelerate started one; {_ADVICE}")
     if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):
         raise UserError(
-            f"accelerate counts {num_processes} processes, torch.distributed {joined}; {_ADVICE}"
+            f"accelerate has {num_processes} processes, torch.distributed {joined}; {_ADVICE}"
         )

@@ -1,4 +1,4 @@
-"""A network in training: its module, wrapped for several processes, its optimizer, and updates that may fail."""
+"""A network in training: module, DDP wrapper, optimizer, skipped updates."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from colortrain.recipe import Adam
 from colortrain.runs.checkpoint import Tensors, adam_tensors, load_adam
 
 
-class Skips:
-    """Counts updates that were left out, on the device: reading the counts is the only thing that waits for it."""
+class SkippedUpdates:
+    """Counts skipped updates on the device; only reading the counts waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.counts = torch.zeros(
-            3, device=device
-        )  # since the last reading, in a row up to now, most in a row
+        # since the last reading, consecutive up to now, most consecutive
+        self.counts = torch.zeros(3, device=device)
 
-    def see(self, failed: Tensor) -> None:
-        """Count one update; `failed` is 1 or 0."""
-        since, row, most = self.counts.unbind()
+    def record(self, failed: Tensor) -> None:
+        """Count one update; `failed` is a scalar, 1 if it was skipped, else 0."""
+        total, row, most = self.counts.unbind()
         row = (row + 1) * failed
-        self.counts = torch.stack([since + failed, row, torch.maximum(most, row)])
+        self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """How many were left out since the last reading, and the most in a row that ended since then."""
-        since, row, most = map(int, self.counts.tolist())
+        """Return the number of skipped updates and of consecutive ones at most.
+
+        Both since the last reading; a row that started before it counts in full.
+        """
+        total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)
-        return since, most
+        return total, most
 
 
 class TrainableNetwork:
     """A module with its optimizer, wrapped for data-parallel training.
 
-    Calling it goes through the wrapper (gradients are averaged over ranks); `.module` is the bare network,
-    `.forward_fp32` its forward without autocast. An update takes one backward pass for each of `compute.accumulate` parts.
+    Calling it goes through the wrapper, which all-reduces gradients; `module` is the
+    bare network and `forward_fp32` its forward pass without autocast. An update follows
+    one backward pass per microbatch (`compute.accumulate`).
     """
 
-    settles = True  # see `settle_buckets`
+    rebuilds_buckets = True  # as DDP does; see `rebuild_ddp_buckets`
 
     def __init__(
         self,
@@ -58,21 +61,24 @@ class TrainableNetwork:
         self.module = module.to(accelerator.device)
         self.fused = self.compute.fused_adam or accelerator.device.type == "cuda"
         self.wrapped, self.optimizer = self._wrap(module, self._make_optimizer(module))
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        # accelerate replaces forward on the instance by one that autocasts; the class still has the exact one
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        # accelerate replaces forward on the instance by one that autocasts; the class
+        # has the original
         self.forward_fp32: Callable[..., Tensor] = type(module).forward.__get__(module)
-        # one of its own: what overflows in one network is no reason to scale the other's loss
+        # one scaler per network: an overflow in one must not change the scale of the
+        # other
         self.scaler = (
             torch.amp.GradScaler(accelerator.device.type)
             if accelerator.mixed_precision == "fp16"
             else None
         )
-        self.skips = Skips(accelerator.device)
-        # gradients that were stepped on go only when the next ones come, into the same memory: freed before the next
-        # forward pass they cost a CPU 6,000 page faults a step, 8 % of its time
-        self.used = False
-        self.norms: list[Tensor] = []  # of the gradients of each update since `mean_norm` was asked
-        self.mixes_pictures = mixes_images(self.module)
+        self.skipped_updates = SkippedUpdates(accelerator.device)
+        # After an update, gradients are kept until the next backward pass, which reuses
+        # their memory: freeing them before the next forward pass costs a CPU 6,000 page
+        # faults per step, 8 % of its time.
+        self.has_stale_grads = False
+        self.grad_norms: list[Tensor] = []  # one per update since the last `mean_grad_norm`
+        self.mixes_images = mixes_images(self.module)
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         adam = self.adam
@@ -93,69 +99,90 @@ class TrainableNetwork:
         return self.wrapped(*inputs)
 
     def sync_on_last(self, last: bool) -> AbstractContextManager[None]:
-        """For one part's forward and backward passes: ranks average their gradients in the last alone."""
+        """Return a context for the forward and backward pass of one microbatch.
+
+        Gradients are all-reduced in the last microbatch; the others run under
+        `no_sync`.
+        """
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor) -> None:
-        """Add one part's gradients; a loss that is not finite spoils them all, and by averaging those of all ranks."""
-        if self.used:
+        """Accumulate the gradients of one microbatch.
+
+        If the loss is not finite, neither is any gradient and, after the all-reduce,
+        any gradient on any rank.
+        """
+        if self.has_stale_grads:
             self.optimizer.zero_grad()
-            self.used = False
+            self.has_stale_grads = False
         loss = loss / self.compute.accumulate
         loss = loss * (1 + 0 * loss.detach())
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(self) -> None:
-        """One optimizer step, unless a gradient is not finite: then ranks leave it out together, and count it."""
+        """Take one optimizer step, or skip and count it if a gradient is not finite.
+
+        All ranks have the same gradients, so they skip the same updates.
+        """
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = self._norm()
-        self.norms.append(norm.detach())
+        norm = self._clipped_grad_norm()
+        self.grad_norms.append(norm.detach())
         failed = 1 - norm.isfinite().float()
-        if self.fused:  # decides on the device
+        if self.fused:  # a fused optimizer decides on the device
             self.optimizer.found_inf = failed
             self.optimizer.step()
         elif not failed.item():
             self.optimizer.step()
-        self.skips.see(failed)
-        self.used = True
+        self.skipped_updates.record(failed)
+        self.has_stale_grads = True
         if self.scaler is not None:
             self.scaler.update()
 
-    def _norm(self) -> Tensor:
-        """The norm of all gradients together, which are clipped to the norm the recipe allows."""
+    def _clipped_grad_norm(self) -> Tensor:
+        """Clip the gradients to the recipe's norm; return their norm before that."""
         clip = self.adam.clip
-        return (
-            nn.utils.clip_grad_norm_(self.module.parameters(), clip) if clip else self._raw_norm()
-        )
+        if clip:
+            return nn.utils.clip_grad_norm_(self.module.parameters(), clip)
+        return self._grad_norm()
 
-    def _raw_norm(self) -> Tensor:
+    def _grad_norm(self) -> Tensor:
+        """Return the L2 norm of all gradients together, a scalar."""
         gradients = [
             parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
         ]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
-    def mean_norm(self) -> float | None:
-        """The mean norm of the gradients, before clipping, of the updates since the last call; None without any."""
-        norms, self.norms = self.norms, []
+    def mean_grad_norm(self) -> float | None:
+        """Return the mean norm of the gradients, before clipping, since the last call.
+
+        None if there was no update.
+        """
+        norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
 
     def adam_tensors(self) -> dict[str, Tensor]:
-        """Adam's state by parameter name; all ranks call it, for where each holds a share of it."""
+        """Return the optimizer's state by parameter name.
+
+        All ranks must call it: with ZeRO each rank holds a part of the state.
+        """
         return adam_tensors(self.optimizer, self.module)
 
     def load_adam(self, tensors: Tensors) -> None:
-        """Put back what `adam_tensors` gave."""
+        """Load the optimizer state that `adam_tensors` returned."""
         load_adam(self.optimizer, self.module, tensors)
 
-    def set_rate(self, factor: float) -> None:
-        """Learning rates = the recipe's times `factor`."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+    def scale_lr(self, factor: float) -> None:
+        """Set the learning rates to the recipe's times `factor`."""
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """The bare module whose parameters take no gradient, so that the other network's step leaves none behind."""
+        """Yield the bare module with `requires_grad` off.
+
+        The step of the other network then leaves no gradients in this one.
+        """
         self.module.requires_grad_(False)
         try:
             yield self.module
@@ -164,18 +191,22 @@ class TrainableNetwork:
 
 
 @torch.no_grad()
-def settle_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
-    """One pass without consequences, before the first step of a process, so that a resumed run adds up as before.
+def rebuild_ddp_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
+    """Run one forward and backward pass that leaves parameters and buffers unchanged.
 
-    DDP lays its gradient buckets out anew after its first backward pass, and among more than two ranks the order of a
-    sum depends on where in a bucket it stands.
+    DDP rebuilds its gradient buckets after its first backward pass, and with more than
+    two ranks the order of a sum depends on an element's position in its bucket. Running
+    one pass before the first step of a process makes the sums of a resumed run the same
+    as those of an uninterrupted one.
+
+    `inputs` are the network's, (B, ...), for one local batch.
     """
-    if not network.settles:
+    if not network.rebuilds_buckets:
         return
-    part = len(inputs[0]) // network.compute.accumulate
-    before = [buffer.clone() for buffer in network.module.buffers()]
+    size = len(inputs[0]) // network.compute.accumulate
+    saved = [buffer.clone() for buffer in network.module.buffers()]
     with torch.enable_grad():
-        (network(*(tensor[:part] for tensor in inputs)).sum() * 0).backward()
+        (network(*(tensor[:size] for tensor in inputs)).sum() * 0).backward()
     network.optimizer.zero_grad()
-    for buffer, old in zip(network.module.buffers(), before, strict=True):
-        buffer.copy_(old)
+    for buffer, value in zip(network.module.buffers(), saved, strict=True):
+        buffer.copy_(value)

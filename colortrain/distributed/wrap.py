@@ -1,4 +1,4 @@
-"""Both networks of a recipe made ready to train, for this machine and these processes."""
+"""Wrap the networks of a recipe for training on this device and these processes."""
 
 from __future__ import annotations
 
@@ -19,44 +19,54 @@ from shards.errors import UserError
 def make_networks(
     recipe: Recipe,
     generator: nn.Module,
-    critic: nn.Module,
+    critic: nn.Module | None,
     accelerator: Accelerator,
     compute: ComputeConfig,
-) -> tuple[TrainableNetwork, TrainableNetwork]:
-    """Both networks ready to train. A critic under a penalty is not compiled and keeps BatchNorms of its own: the
-    gradient of its gradient goes through neither."""
-    compute.check_share(recipe.batch_size, accelerator.num_processes)
-    if num_normalised(recipe, accelerator.num_processes, compute.accumulate) == 1:
-        check_single_pictures(recipe)
+) -> tuple[TrainableNetwork, TrainableNetwork | None]:
+    """Return the generator and the critic (None if there is none), ready to train.
+
+    A critic with a gradient penalty is not compiled and does not synchronize its
+    BatchNorms: neither supports second derivatives.
+
+    Raises UserError if the local batch does not divide into equal microbatches, or if
+    BatchNorm would have a single value per channel.
+    """
+    compute.check_microbatches(recipe.batch_size, accelerator.num_processes)
+    if batch_norm_images(recipe, accelerator.num_processes, compute.accumulate) == 1:
+        check_single_images(recipe)
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
         generator = convert_sync_batch_norm(generator, accelerator.device)
-        critic = critic if penalised else convert_sync_batch_norm(critic, accelerator.device)
-    compute.arrange(generator, compiles=True, recomputes=True)
-    compute.arrange(critic, compiles=not penalised, recomputes=False)
+        if critic is not None and not penalised:
+            critic = convert_sync_batch_norm(critic, accelerator.device)
+    compute.apply_to(generator, compiles=True, recomputes=True)
+    if critic is not None:
+        compute.apply_to(critic, compiles=not penalised, recomputes=False)
     stage = zero_stage()
     make = TrainableNetwork if stage is None else partial(ZeroTrainableNetwork, stage=stage)
-    return (
-        make(generator, recipe.generator_adam, accelerator, compute),
-        make(critic, recipe.critic_adam, accelerator, compute),
-    )
+    trainable = make(generator, recipe.generator_adam, accelerator, compute)
+    if critic is None:
+        return trainable, None
+    return trainable, make(critic, recipe.critic_adam, accelerator, compute)
 
 
-def num_normalised(recipe: Recipe, world: int, accumulate: int) -> int:
-    """Pictures that a BatchNorm takes its statistics of."""
-    return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world))
+def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
+    """Return the number of images over which a BatchNorm takes its statistics."""
+    return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world_size))
 
 
-def check_single_pictures(recipe: Recipe) -> None:
-    """Raise `UserError` if a BatchNorm, given one picture at a time, would take statistics of a single value."""
-    size, colours = recipe.size, recipe.codec.channels
+def check_single_images(recipe: Recipe) -> None:
+    """Raise UserError if one image gives a BatchNorm only one value per channel."""
+    size, channels = recipe.size, recipe.codec.channels
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone
-        L, colour = torch.empty(1, 1, size, size), torch.empty(1, colours, size, size)
+        L, colour = torch.empty(1, 1, size, size), torch.empty(1, channels, size, size)
         try:
             recipe.generator.build()(L)
-            recipe.critic.build()(L, colour)
+            if recipe.critic is not None:
+                recipe.critic.build()(L, colour)
         except ValueError as error:
             raise UserError(
-                f"recipe {recipe.name} cannot learn from one picture at a time at {size} px ({error}): "
-                "give each process (and microbatch) two or more of a batch, or larger pictures"
+                f"recipe {recipe.name} cannot be trained on one image at a time at {size} px "
+                f"({error}): give each process (and microbatch) at least two images of a batch, "
+                "or use larger images"
             ) from None

@@ -1,7 +1,8 @@
-"""DeepSpeed ZeRO: a network whose optimizer state (stage 1), and gradients (stage 2), are shared out among ranks.
+"""DeepSpeed ZeRO: partitioned optimizer state (stage 1) and gradients (stage 2).
 
-Each network has an engine of its own. Weights stay in float32 and forward passes autocast, as everywhere here: a step
-is the step of DDP but for rounding, and checkpoints are those of DDP, so a run may go on with or without it.
+Each network has a DeepSpeed engine of its own. Weights stay in float32 and forward
+passes autocast, as without ZeRO: a step equals that of DDP up to rounding. Checkpoints
+are the same as with DDP, so a run can resume with or without ZeRO.
 """
 
 from __future__ import annotations
@@ -28,43 +29,48 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def zero_stage() -> int | None:
-    """What accelerate's configuration asks of DeepSpeed: a ZeRO stage, None where it does not ask for DeepSpeed.
+    """Return the ZeRO stage of accelerate's configuration, None without DeepSpeed.
 
-    Raises `UserError` for what the step cannot do.
+    Raises UserError for stages and offloading that the training step does not support.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None
-    asked = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "none given")
-    if asked not in map(str, STAGES):
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "none given")
+    if stage not in map(str, STAGES):
         raise UserError(
-            f"deepspeed zero_stage {asked} is not supported: use one of {', '.join(map(str, STAGES))} (stage 3 takes "
-            "weights apart, and a gradient penalty needs them whole)"
+            f"deepspeed zero_stage {stage} is not supported: use one of "
+            f"{', '.join(map(str, STAGES))} (stage 3 partitions the weights, and a gradient "
+            "penalty needs them complete)"
         )
     for part in ("OPTIMIZER", "PARAM"):
         if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none") != "none":
             raise UserError(
                 f"deepspeed offload_{part.lower()}_device is not supported: set it to none"
             )
-    return int(asked)
+    return int(stage)
 
 
 def import_deepspeed() -> Any:
-    """The package; raises `UserError` where it is not installed."""
+    """Import and return deepspeed; raises UserError if it is not installed."""
     try:
         import deepspeed
     except ImportError as error:
         raise UserError(
             f"deepspeed cannot be imported ({error}): pip install 'colortrain[deepspeed]'"
         ) from None
-    if not torch.cuda.is_available():  # else it would compile an extension that gloo does not need
+    if not torch.cuda.is_available():
+        # otherwise it would compile an extension that gloo does not need
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
 class ZeroTrainableNetwork(TrainableNetwork):
-    """A `TrainableNetwork` inside a DeepSpeed engine, which takes both backward passes and steps."""
+    """A `TrainableNetwork` whose backward passes and updates run in a DeepSpeed engine.
 
-    settles = False  # the engine lays nothing out anew
+    Raises UserError for options that DeepSpeed does not support here.
+    """
+
+    rebuilds_buckets = False  # the engine keeps its bucket layout
 
     def __init__(
         self,
@@ -77,15 +83,18 @@ class ZeroTrainableNetwork(TrainableNetwork):
     ) -> None:
         self.stage = stage
         if accelerator.mixed_precision == "fp16":
-            raise UserError("deepspeed goes with --mixed_precision no or bf16 here, not with fp16")
+            raise UserError(
+                "deepspeed is not supported with fp16: use --mixed_precision no or bf16"
+            )
         if compute is not None and (compute.channels_last or compute.compile):
             raise UserError(
-                "deepspeed lays weights out by itself: leave out --channels-last and --compile"
+                "deepspeed chooses the memory layout itself: "
+                "leave out --channels-last and --compile"
             )
         if stage and adam.muon:
             raise UserError(
-                "deepspeed above zero_stage 0 lays weights out flat, and Muon's steps need them whole: train with DDP, "
-                "or --set generator_adam.muon=0"
+                f"deepspeed zero_stage {stage} flattens the weights, and Muon needs matrices: "
+                "train with DDP, or --set generator_adam.muon=0"
             )
         super().__init__(module, adam, accelerator, compute)
 
@@ -94,10 +103,11 @@ class ZeroTrainableNetwork(TrainableNetwork):
             autocast = torch.autocast(self.accelerator.device.type, torch.bfloat16)
             module.forward = convert_outputs_to_fp32(autocast(module.forward))
         settings = {
-            "train_micro_batch_size_per_gpu": 1,  # must be something; we count pictures ourselves
+            "train_micro_batch_size_per_gpu": 1,  # required, but not used here
             "gradient_accumulation_steps": self.compute.accumulate,
             "gradient_clipping": self.adam.clip,
-            # a bucket is allocated whole, and deepspeed's own is of 500 million numbers: 2 GB in each backward pass
+            # the default bucket of 500 million numbers would take 2 GB in each backward
+            # pass
             "zero_optimization": {
                 "stage": self.stage,
                 "reduce_bucket_size": num_parameters(module),
@@ -113,63 +123,71 @@ class ZeroTrainableNetwork(TrainableNetwork):
 
     @contextmanager
     def sync_on_last(self, last: bool) -> Iterator[None]:
-        """For one part's forward and backward passes: ranks share their gradients at the last one's end."""
+        """Reduce gradients over ranks at the end of the last microbatch only."""
         self.wrapped.set_gradient_accumulation_boundary(last)
         yield
 
     def backward(self, loss: Tensor) -> None:
-        """Add one part's gradients; the engine divides by the number of parts."""
+        """Accumulate one microbatch's gradients; the engine divides by their number."""
         self.wrapped.backward(loss * (1 + 0 * loss.detach()))
 
     def update(self) -> None:
-        """One step of the engine, which above stage 0 leaves out by itself what is not finite."""
+        """Take one step of the engine; skip and count it if a gradient is not finite.
+
+        Above stage 0 the engine itself skips such updates.
+        """
         before = self.wrapped.skipped_steps
-        failed = self.stage == 0 and not bool(self._raw_norm().isfinite())
+        failed = self.stage == 0 and not bool(self._grad_norm().isfinite())
         if failed:
             self.wrapped.zero_grad()
         else:
             self.wrapped.step()
-        self.skips.see(
+        self.skipped_updates.record(
             torch.tensor(
                 float(failed or self.wrapped.skipped_steps > before),
-                device=self.skips.counts.device,
+                device=self.skipped_updates.counts.device,
             )
         )
 
     def adam_tensors(self) -> dict[str, Tensor]:
-        """Adam's state, whole and by parameter name, as without DeepSpeed; all ranks call it."""
+        """Return Adam's complete state by parameter name, as without DeepSpeed.
+
+        All ranks must call it.
+        """
         if self.stage == 0:
             return super().adam_tensors()
-        shares = (
-            self.optimizer.optimizer.state
-        )  # of the flat tensor that holds this rank's share of all parameters
-        if not shares:  # no step yet
+        # one entry: the flat tensor with this rank's partition of all parameters
+        states = self.optimizer.optimizer.state
+        if not states:  # no step yet
             return {}
-        (share,) = shares.values()
+        (state,) = states.values()
         tensors = {}
         for name, parameter in self.module.named_parameters():
-            tensors[f"step.{name}"] = torch.as_tensor(share["step"]).clone()
+            tensors[f"step.{name}"] = torch.as_tensor(state["step"]).clone()
             for kind in _MOMENTS:
                 tensors[f"{kind}.{name}"] = parameter.get_full_hp_param(kind)  # type: ignore[attr-defined]
         return tensors
 
     def load_adam(self, tensors: Tensors) -> None:
-        """Put back what `adam_tensors` gave, here or without DeepSpeed, on any number of ranks."""
+        """Load the state that `adam_tensors` returned, with or without DeepSpeed.
+
+        The world size may differ.
+        """
         if self.stage == 0:
             return super().load_adam(tensors)
-        self.optimizer.refresh_fp32_params()  # the engine steps copies of its own; the weights were loaded just now
+        # the engine updates copies of its own, and the weights have just been loaded
+        self.optimizer.refresh_fp32_params()
         if tensors:
-            self._make_room(
-                next(value for name, value in tensors.items() if name.startswith("step."))
-            )
+            step = next(value for name, value in tensors.items() if name.startswith("step."))
+            self._init_adam_state(step)
             for name, parameter in self.module.named_parameters():
                 for kind in _MOMENTS:
                     value = tensors[f"{kind}.{name}"].to(parameter.device)
                     parameter.set_full_hp_param(value, kind)  # type: ignore[attr-defined]
         return None
 
-    def _make_room(self, step: Tensor) -> None:
-        """Adam's state as the first step would make it, after `step` steps, and linked to the parameters."""
+    def _init_adam_state(self, step: Tensor) -> None:
+        """Create Adam's state for `step` steps, with zero moments."""
         adam = self.optimizer.optimizer
         for flat in (flat for group in adam.param_groups for flat in group["params"]):
             count = step.clone().to(flat.device if self.fused else "cpu")

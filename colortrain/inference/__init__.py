@@ -1,1 +1,1 @@
-"""A trained network in use: loaded, saved, colouring photographs; as ONNX; its model card."""
+"""Trained networks in use: colorizing photographs, ONNX export and model cards."""

@@ -1,9 +1,10 @@
-"""A trained network ready for use: loaded from a run or an exported folder in one line, it colours photographs.
+"""Load a trained network from a run or an exported folder, and colorize photographs.
 
     network = colortrain.load("runs/first")
     coloured = network.colorize(photograph)
 
-An exported folder holds model.safetensors and config.json, and is written by `Colorizer.save` (`launch.export`).
+An exported folder holds model.safetensors and config.json. It is written by
+`Colorizer.save`, which `colortrain export` calls.
 """
 
 from __future__ import annotations
@@ -40,32 +41,30 @@ from shards.errors import UserError
 from shards.files import open_atomic, sha256_of, write_atomic
 from shards.sources.decode import fit_image, to_rgb
 
-FORMAT = 1  # of an exported folder: its files and their fields
+FORMAT = 1  # version of an exported folder: its files and their fields
 CONFIG, MODEL = "config.json", "model"
 Weights = Literal["ema", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a trained network is, and what it has seen: the fields of config.json."""
+    """The architecture and training of a network: the fields of config.json."""
 
-    recipe: str  # its name
-    size: int  # pixels, height and width of the pictures it learned from
+    recipe: str  # name of the recipe
+    size: int  # pixels, height and width of the training images
     generator: Generator
     codec: Codec
-    test_dropout: bool  # dropout stays on when colouring (Isola et al. 2017, section 3.2)
-    weights: Weights  # the averaged ones, or the last step's
+    test_dropout: bool  # keep dropout on when generating (Isola et al. 2017, section 3.2)
+    weights: Weights  # averaged over training, or those of the last step
     step: int
-    images: int  # seen in training
+    images: int  # number of images seen in training
     dataset_id: str
 
 
 def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Description:
-    """The description of a run's checkpoint, from its recipe and its trainer.json."""
+    """Return the description of a checkpoint, given its recipe and its trainer.json."""
     generator = recipe.generator
-    if isinstance(
-        generator, ResNet18UNetConfig
-    ):  # where training began says nothing about what was learned
+    if isinstance(generator, ResNet18UNetConfig):  # the initial weights do not matter any more
         generator = dataclasses.replace(generator, pretrained=None)
     return Description(
         recipe=recipe.name,
@@ -81,18 +80,18 @@ def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Descrip
 
 
 class Colorizer:
-    """A trained generator (in eval mode) with all it takes to colour a photograph of any size."""
+    """A trained generator, in eval mode, that colorizes photographs of any size."""
 
     def __init__(self, generator: nn.Module, description: Description) -> None:
         self.generator, self.description = generator.eval(), description
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """Device of the network."""
         return next(self.generator.parameters()).device
 
     def to(self, device: torch.device | str) -> Colorizer:
-        """Move the network; returns self."""
+        """Move the network to a device and return self."""
         self.generator.to(device)
         return self
 
@@ -107,43 +106,49 @@ class Colorizer:
     def colorize(
         self, photograph: np.ndarray | Image.Image, *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray | Image.Image:
-        """The photograph in generated colours: its own lightness at full resolution; what colours it had are ignored.
+        """Return the photograph with generated colours; its own are ignored.
 
-        `photograph`: uint8 sRGB (H, W, 3) or grey (H, W), or a PIL image of any mode (turned upright, transparent
-        parts on white). Returns uint8 (H, W, 3), or an RGB image for an image. `dropout` None: as the recipe says;
-        draws follow from `seed`. Raises `ValueError` for other arrays.
+        photograph: (H, W, 3) uint8 sRGB, (H, W) uint8 grayscale, or a PIL image of any
+        mode (it is rotated upright by its EXIF orientation, and transparent parts
+        become white). The result is (H, W, 3) uint8 sRGB, or an RGB image for a PIL
+        image. The lightness is kept at full resolution.
+
+        `dropout` None uses the recipe's setting; dropout masks depend on `seed` alone.
+        Raises ValueError for other arrays.
         """
         if isinstance(photograph, Image.Image):
             image = to_rgb(photograph)
-            (ab,) = self.ab([image], dropout=dropout, seed=seed)
+            (ab,) = self.predict_ab([image], dropout=dropout, seed=seed)
             rgb = np.array(image)
             recolor(rgb, ab)
             return Image.fromarray(rgb)
-        (ab,) = self.ab(
-            [_image_of(photograph)], dropout=dropout, seed=seed
-        )  # Pillow's copy, 4 bytes a pixel, goes
+        # Pillow's copy, 4 bytes per pixel, is freed before the colours are applied.
+        (ab,) = self.predict_ab([_image_of(photograph)], dropout=dropout, seed=seed)
         rgb = np.array(photograph) if photograph.ndim == 3 else np.stack([photograph] * 3, axis=2)
         recolor(rgb, ab)
         return rgb
 
-    def ab(
+    def predict_ab(
         self, images: Sequence[Image.Image], *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray:
-        """The colours given to RGB images, squashed to the size trained at: float32 (B, 2, size, size) CIELAB."""
-        about = self.description
-        squares = [
-            rgb_to_lab(np.asarray(fit_image(image, about.size, "squash"))) for image in images
-        ]
-        lab = torch.from_numpy(np.stack(squares)).to(self.device)
-        dropout = about.test_dropout if dropout is None else dropout
-        return (
-            generate(self.generator, about.codec, lab, dropout=dropout, seed=seed)[:, 1:]
-            .cpu()
-            .numpy()
-        )
+        """Return generated colours for RGB images, at the size of the training images.
+
+        The images are resized without keeping their aspect ratio. The result is (B, 2,
+        size, size) float32, CIELAB units. For the other arguments see `colorize`.
+        """
+        description = self.description
+        squares = [fit_image(image, description.size, "squash") for image in images]
+        pixels = np.stack([rgb_to_lab(np.asarray(square)) for square in squares])
+        lab = torch.from_numpy(pixels).to(self.device)
+        dropout = description.test_dropout if dropout is None else dropout
+        coloured = generate(self.generator, description.codec, lab, dropout=dropout, seed=seed)
+        return coloured[:, 1:].cpu().numpy()
 
     def save(self, folder: Path | str) -> None:
-        """Write model.safetensors and config.json, the latter last; `load` takes them back. Others there stay."""
+        """Write model.safetensors and then config.json, which `load` reads.
+
+        Other files in the folder are kept.
+        """
         folder = Path(folder)
         tensors = {
             name: value.detach().cpu().contiguous()
@@ -162,23 +167,20 @@ class Colorizer:
         write_atomic(folder / CONFIG, json.dumps(document, indent=1).encode() + b"\n")
 
 
-def _image_of(picture: np.ndarray) -> Image.Image:
+def _image_of(photograph: np.ndarray) -> Image.Image:
     if (
-        not isinstance(picture, np.ndarray)
-        or picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
+        not isinstance(photograph, np.ndarray)
+        or photograph.dtype != np.uint8
+        or photograph.ndim not in (2, 3)
     ):
-        found = (
-            f"{picture.dtype} {picture.shape}"
-            if isinstance(picture, np.ndarray)
-            else type(picture).__name__
-        )
-        raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), or a PIL image; got {found}")
-    if picture.size == 0 or (picture.ndim == 3 and picture.shape[2] != 3):
+        is_array = isinstance(photograph, np.ndarray)
+        got = f"{photograph.dtype} {photograph.shape}" if is_array else type(photograph).__name__
+        raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), or a PIL image; got {got}")
+    if photograph.size == 0 or (photograph.ndim == 3 and photograph.shape[2] != 3):
         raise ValueError(
-            f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {picture.shape}"
+            f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {photograph.shape}"
         )
-    image = Image.fromarray(np.ascontiguousarray(picture))
+    image = Image.fromarray(np.ascontiguousarray(photograph))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -189,23 +191,27 @@ def load(
     ema: bool = True,
     device: torch.device | str = "cpu",
 ) -> Colorizer:
-    """The network of a run, or of a folder that `launch.export` wrote.
+    """Return the network of a run, or of a folder written by `colortrain export`.
 
-    Of a run: the newest whole checkpoint, the "best" by `keep_best`, or that of a step; its averaged weights where
-    there are any and `ema` is true. An exported folder has one network. Raises `UserError` for what is neither.
+    For a run, `checkpoint` is None (the newest intact one), "best" (by `keep_best`) or
+    a step, and the averaged weights are used if there are any and `ema` is true. An
+    exported folder holds a single network. Raises UserError if the folder is neither,
+    or holds no such network.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
         network = _load_exported(folder)
         if checkpoint is not None or (not ema and network.description.weights == "ema"):
             raise UserError(
-                f"{folder} is an export and holds one network: choose checkpoint and ema when exporting"
+                f"{folder} is an export and holds one network: "
+                "choose checkpoint and ema when exporting"
             )
     elif checkpoints_folder(folder).is_dir():
         network = _load_run(folder, checkpoint, ema)
     else:
         raise UserError(
-            f"{folder} holds no network: give a run of launch.train or a folder of launch.export"
+            f"{folder} holds no network: give a run of `colortrain train` or a folder written by "
+            "`colortrain export`"
         )
     return network.to(device)
 
@@ -213,34 +219,36 @@ def load(
 def _load_run(run: Path, checkpoint: Step, ema: bool) -> Colorizer:
     folder = find_checkpoint(run, checkpoint)
     weights: Weights = "ema" if weights_part(folder, ema) == "ema" else "generator"
-    about = describe(load_recipe(recipe_file(folder)), load_state(folder), weights)
-    return _filled(about, folder, weights)
+    description = describe(load_recipe(recipe_file(folder)), load_state(folder), weights)
+    return _with_weights(description, folder, weights)
 
 
 def _load_exported(folder: Path) -> Colorizer:
-    where = folder / CONFIG
+    config = folder / CONFIG
     try:
-        document = json.loads(where.read_text())
+        document = json.loads(config.read_text())
         library, version, digest = (document.pop(name) for name in ("library", "format", "sha256"))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(
-            f"{where} is none of launch.export's: give a folder that it wrote, or a run"
+            f"{config} was not written by `colortrain export`: give an exported folder, or a run"
         ) from None
     if (library, version) != ("colortrain", FORMAT):
         raise UserError(
-            f"{where} is of {library} format {version}, this version reads {FORMAT}: export the run again"
+            f"{config} is of {library} format {version}, this version reads {FORMAT}: "
+            "export the run again"
         )
-    about = from_plain(Description, document, str(where))
-    assert isinstance(about, Description)
+    description = from_plain(Description, document, str(config))
+    assert isinstance(description, Description)
     weights = folder / f"{MODEL}.safetensors"
     if not weights.is_file() or sha256_of(weights) != digest:
         raise UserError(
-            f"{weights} is missing or damaged (its SHA-256 is not config.json's): export the run again"
+            f"{weights} is missing or damaged (its SHA-256 differs from the one in config.json): "
+            "export the run again"
         )
-    return _filled(about, folder, MODEL)
+    return _with_weights(description, folder, MODEL)
 
 
-def _filled(about: Description, folder: Path, part: str) -> Colorizer:
-    generator = about.generator.build()
+def _with_weights(description: Description, folder: Path, part: str) -> Colorizer:
+    generator = description.generator.build()
     load_weights(generator, folder, part)
-    return Colorizer(generator, about)
+    return Colorizer(generator, description)

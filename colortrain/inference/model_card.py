@@ -1,25 +1,25 @@
-"""The model card of an exported network: what it is, how to use it, what it scored, its limits."""
+"""The model card of an exported network: usage, training, scores and limitations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from colortrain.inference.colorizer import Colorizer, Description
+from colortrain.metrics.registry import Metric, ordered
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe
 from colortrain.runs.history import read_document, read_journal
 from colortrain.runs.layout import evaluation_file
 
-_SHOWN = {
-    "l1": "L1 (ab / 110), lower is better",
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "mae": "MAE",
-    "accuracy_5": "accuracy at 5 %",
-    "colourfulness_ratio": "colourfulness / truth, 1 is right",
+_METRICS = ("l1", "psnr", "ssim", "mae", "accuracy_5", "colourfulness_ratio")
+# versions of the images, as keys of scores, and their column titles
+_COLUMNS = {
+    "generated": "this network",
+    "grey": "grayscale baseline",
+    "median": "constant-colour baseline",
 }
-_BESIDE = {"generated": "this network", "grey": "grey", "median": "one constant colour"}
 _HEAD = """\
 ---
 library_name: colortrain
@@ -29,8 +29,8 @@ tags:
 - gan
 ---
 """
-_USE = """\
-## Use
+_USAGE = """\
+## Usage
 
 ```python
 import colortrain{download}
@@ -39,97 +39,91 @@ network = colortrain.load({folder})
 coloured = network.colorize(photograph)  # uint8 (H, W, 3) or (H, W), or a PIL image
 ```
 """
-_LIMITS = """\
-## Limits
+_LIMITATIONS = """\
+## Limitations
 
-The colours are plausible at best: they are guesses from lightness, not what was there. The network sees a photograph
-at {size} x {size} pixels, so small things take the colour of what surrounds them; the lightness is the photograph's
-own. It knows what its training photographs show and nothing else. No licence is stated here; that of the training
-photographs may bind.
+The colours are plausible guesses from the lightness; they need not be the original ones.
+The network processes a photograph at {size} x {size} pixels, so small objects take the colour
+of their surroundings; the lightness is that of the photograph. Results are poor for subjects
+that the training photographs do not show. No licence is stated here; the licence of the
+training photographs may apply.
 """
 
 
 def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
-    """README.md for an export of `run` to a folder or a repository `name` ("me/old-photos").
+    """Return the README.md for an export of `run`.
 
-    The run's metrics.jsonl and evaluation.json are used where they are there.
+    `name` is that of the folder, or of a repository ("me/old-photos"). The run's
+    metrics.jsonl and evaluation.json are used if they exist.
     """
     parts = [
         _HEAD,
-        f"# {name}\n\nGives black-and-white photographs colours; trained by colortrain's recipe `{recipe.name}`.\n",
-        _use(name),
-        _facts(network, recipe, run),
+        f"# {name}\n\nThis network colorizes grayscale photographs. It was trained with the recipe "
+        f"`{recipe.name}` of colortrain.\n",
+        _usage(name),
+        _training(network, recipe, run),
         _scores(read_document(evaluation_file(run)), network.description),
-        _LIMITS.format(size=network.description.size),
+        _LIMITATIONS.format(size=network.description.size),
     ]
     return "\n".join(part for part in parts if part)
 
 
 def is_model_card(text: str) -> bool:
-    """Whether a README.md is one of `model_card`."""
+    """Return whether the text of a README.md was written by `model_card`."""
     return text.startswith(_HEAD)
 
 
-def _use(name: str) -> str:
+def _usage(name: str) -> str:
     if "/" not in name:
-        return _USE.format(download="", folder='"FOLDER"')
+        return _USAGE.format(download="", folder='"FOLDER"')
     download = "\nfrom huggingface_hub import snapshot_download"
-    return _USE.format(download=download, folder=f'snapshot_download("{name}")')
+    return _USAGE.format(download=download, folder=f'snapshot_download("{name}")')
 
 
-def _facts(network: Colorizer, recipe: Recipe, run: Path) -> str:
-    about = network.description
+def _training(network: Colorizer, recipe: Recipe, run: Path) -> str:
+    description = network.description
+    parameters = num_parameters(network.generator)
     rows = {
-        "generator": f"{type(about.generator).__name__}, {num_parameters(network.generator):,} parameters",
-        "trained at": f"{about.size} x {about.size} pixels, batches of {recipe.batch_size}",
-        "images seen": f"{about.images:,} (step {about.step:,})",
-        "weights": "averaged over training" if about.weights == "ema" else "of the last step",
-        "dropout when colouring": "on" if about.test_dropout else "off",
-        "data set": f"`{about.dataset_id}`",
-        **_training(run),
+        "generator": f"{type(description.generator).__name__}, {parameters:,} parameters",
+        "image size": f"{description.size} x {description.size} pixels",
+        "batch size": f"{recipe.batch_size}",
+        "images seen": f"{description.images:,} (step {description.step:,})",
+        "weights": "averaged over training" if description.weights == "ema" else "of the last step",
+        "dropout when colorizing": "on" if description.test_dropout else "off",
+        "dataset": f"`{description.dataset_id}`",
+        **_time(run),
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(["## Training", "", "| | |", "|---|---|", *lines, ""])
 
 
-def _training(run: Path) -> dict[str, str]:
+def _time(run: Path) -> dict[str, str]:
     starts = read_journal(run, "start")
     seconds = sum(line.get("seconds", 0.0) for line in read_journal(run, "train"))
     if not starts or not seconds:
         return {}
     last = starts[-1]
     machine = f"{last.get('world', 1)} x {str(last.get('device', '')).partition(':')[0]}"
-    return {
-        "time": f"{seconds / 60:,.0f} minutes on {machine}, precision {last.get('mixed_precision', 'no')}"
-    }
+    precision = last.get("mixed_precision", "no")
+    return {"time": f"{seconds / 60:,.0f} minutes on {machine}, precision {precision}"}
 
 
-def _scores(evaluation: dict[str, Any], about: Description) -> str:
-    """The table of scores, if they are of this step and of these weights."""
-    if (evaluation.get("step"), evaluation.get("ema")) != (about.step, about.weights == "ema"):
-        return "## Scores\n\nThis checkpoint has not been scored (`launch.evaluate`).\n"
+def _scores(evaluation: dict[str, Any], description: Description) -> str:
+    """Return the table of scores if they are those of this step and these weights."""
+    key = (description.step, description.weights == "ema")
+    if (evaluation.get("step"), evaluation.get("ema")) != key:
+        return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"
     metrics, protocol = evaluation["metrics"], evaluation.get("protocol", {})
-    rows = [
-        f"| {title} | "
-        + " | ".join(_number(metrics[name].get(version)) for version in _BESIDE)
-        + " |"
-        for name, title in _SHOWN.items()
-        if name in metrics
-    ]
-    where = f"{evaluation.get('samples')} photographs of split `{protocol.get('split')}`, {protocol.get('size')} px"
-    head = ["| | " + " | ".join(_BESIDE.values()) + " |", "|---|" + "--:|" * len(_BESIDE)]
-    return "\n".join(
-        [
-            "## Scores",
-            "",
-            f"On {where}, data set `{protocol.get('dataset_id')}`:",
-            "",
-            *head,
-            *rows,
-            "",
-        ]
+    rows = [_row(metric, metrics[metric.name]) for metric in ordered(set(metrics) & set(_METRICS))]
+    samples = (
+        f"{evaluation.get('samples')} photographs of split `{protocol.get('split')}`, "
+        f"{protocol.get('size')} px, dataset `{protocol.get('dataset_id')}`"
     )
+    head = ["| | " + " | ".join(_COLUMNS.values()) + " |", "|---|" + "--:|" * len(_COLUMNS)]
+    lines = ["## Scores", "", f"On {samples}:", "", *head, *rows, ""]
+    return "\n".join(lines)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _row(metric: Metric, values: Mapping[str, float | None]) -> str:
+    cells = [f"{metric.label} {metric.symbol}", *(metric.text(values.get(v)) for v in _COLUMNS)]
+    return f"| {' | '.join(cells)} |"

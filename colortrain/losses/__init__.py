@@ -1,1 +1,4 @@
-"""What is minimised: adversarial games and reconstruction terms, each a frozen dataclass that computes itself."""
+"""Loss functions: adversarial and reconstruction terms, and gradient penalties.
+
+Each is a frozen dataclass.
+"""

@@ -1,4 +1,7 @@
-"""The two sides of the adversarial game, on critic scores (logits) of any shape."""
+"""Adversarial losses of both networks, on critic scores (logits) of any shape.
+
+Every method returns a scalar, the mean over all scores.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class BCE:
-    """Binary cross-entropy on logits, the non-saturating game (nampouri equations 14-17; nazeri equations 5-8).
+    """Binary cross-entropy on logits, non-saturating.
 
-    Soft labels are one-sided (`real_label=.9`, nazeri section 3.3) or two-sided (.8 and .2, drouilhet section 3.2);
-    the generator's own target is always 1. `critic_factor` is nampouri's one half (equation 16).
+    nampouri equations 14-17; nazeri equations 5-8. Soft labels are one-sided
+    (`real_label=0.9`, nazeri section 3.3) or two-sided (0.8 and 0.2, drouilhet section
+    3.2); the generator's target is always 1. `critic_factor` is nampouri's factor of
+    one half (equation 16).
     """
 
     real_label: float = 1.0
@@ -22,11 +27,11 @@ class BCE:
     critic_factor: float = 1.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the critic minimises: `critic_factor` times the sum of both cross-entropies."""
+        """Return `critic_factor` times the sum of both cross-entropies."""
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """What the generator minimises: cross-entropy of its fakes against label 1."""
+        """Return the generator's loss: cross-entropy of its scores against label 1."""
         return _bce(fake, 1.0)
 
 
@@ -35,37 +40,43 @@ class LSGAN:
     """Least squares against labels 1 and 0 (Mao et al. 2017, equation 9)."""
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Half the sum of both mean squared distances."""
+        """Return half the sum of both mean squared distances from the labels."""
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Half the mean squared distance of the fakes' scores from 1."""
+        """Return half the mean squared distance of the fake scores from 1."""
         return 0.5 * (fake - 1).square().mean()
 
 
 @dataclass(frozen=True)
 class Wasserstein:
-    """Mean scores, to be held in check by a gradient penalty (Arjovsky et al. 2017; arun equation 2)."""
+    """Mean scores; a gradient penalty keeps the critic Lipschitz continuous.
+
+    (Arjovsky et al. 2017; arun equation 2.)
+    """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean score of fakes minus that of real pictures."""
+        """Return the mean score of fake images minus that of real images."""
         return fake.mean() - real.mean()
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Minus the mean score of the fakes."""
+        """Return minus the mean score of the fake images."""
         return -fake.mean()
 
 
 @dataclass(frozen=True)
 class Hinge:
-    """Scores beyond the margin cost nothing (Lim and Ye 2017; Miyato et al. 2018, equations 16-17)."""
+    """Hinge loss: scores beyond the margin cost nothing.
+
+    (Lim and Ye 2017; Miyato et al. 2018, equations 16-17.)
+    """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """How far real scores stay below 1 and fake ones above -1."""
+        """Return the mean of (1 - real) and of (1 + fake), each cut at 0, added."""
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Minus the mean score of the fakes."""
+        """Return minus the mean score of the fake images."""
         return -fake.mean()
 
 

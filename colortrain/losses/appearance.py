@@ -1,4 +1,7 @@
-"""What metrics see of whole pictures: how colourful a batch is, how far off in decibels, how many pixels are right."""
+"""Losses that match the metrics of whole images.
+
+Colourfulness of a batch, error in decibels, and fraction of accurate pixels.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,26 @@ from colortrain.lab import Batch, lab_to_rgb
 from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.schedule import Schedule, constant
 
-_SMALL = 1e-2  # squared levels of 255: the root has no slope at 0
-_AB_RANGE = 220.0  # of a, and of b
-_FLOOR = 1e-4  # mean squared error of 40 dB: closer than that nobody need come
+_SMALL = 1e-2  # on the squared scale of 0..255: sqrt has an infinite gradient at 0
+_AB_RANGE = 220.0  # of a and of b
+_FLOOR = 1e-4  # mean squared error at 40 dB, beyond which there is little to gain
 
 
 @dataclass(frozen=True)
 class ColourfulnessGap:
-    """((mean M3 of what was made - share * mean M3 of the truth) / 100)^2 over the pictures that a process holds.
+    """((mean M3 of the generated - share * mean M3 of the true images) / 100)^2.
 
-    M3 is Hasler and Süsstrunk's colourfulness (`metrics.image_metrics`), here of pictures whose `cell` x `cell`
-    pixels are averaged first: of single pixels, and with nothing else to hold it, it is met by a neon line along an
-    edge of every picture (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without end; the gap ends
-    at the truth.
+    Both means are over the images of one process. M3 is the colourfulness of Hasler and
+    Süsstrunk (`metrics.image_metrics`), here of images in which cells of `cell` x
+    `cell` pixels are averaged first. On single pixels, without other terms that prevent
+    it, the network satisfies the loss with a neon line along an edge of every image
+    (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without a limit; this loss
+    stops at the truth.
     """
 
     weight: Schedule = constant(1.0)
     cell: int = 4  # pixels
-    share: float = 1.0  # of the truth's colourfulness that is asked for
+    share: float = 1.0  # target, as a fraction of the true colourfulness
     name: ClassVar[str] = "colourfulness_gap"
 
     def __post_init__(self) -> None:
@@ -40,47 +45,50 @@ class ColourfulnessGap:
             raise ValueError(f"share must not be negative, got {self.share}")
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch)."""
+        """Return the function of (fake, batch) that computes the loss, a scalar."""
 
         def mean_m3(batch: Batch, colour: Tensor) -> Tensor:
-            return m3(lab_to_rgb(F.avg_pool2d(_shown(resources, batch, colour), self.cell))).mean()
+            return m3(lab_to_rgb(F.avg_pool2d(_to_lab(resources, batch, colour), self.cell))).mean()
 
-        def measure(fake: Tensor, batch: Batch) -> Tensor:
+        def loss(fake: Tensor, batch: Batch) -> Tensor:
             return (
                 (mean_m3(batch, fake) - self.share * mean_m3(batch, batch.colour)) / 100
             ).square()
 
-        return measure
+        return loss
 
 
 @dataclass(frozen=True)
 class LogError:
-    """Mean over pictures of ln(mean squared difference of RGB + 1e-4): 4.34 dB of PSNR, less, for every 1 of it.
+    """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    As PSNR it asks most of pictures that are nearly right, so colour goes where a picture is off anyway.
+    An increase of 1 is a loss of 4.34 dB of PSNR. Like PSNR it weights images most that
+    are nearly right, so that colour is added where an image is wrong anyway.
     """
 
     weight: Schedule = constant(0.01)
     name: ClassVar[str] = "log_error"
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch)."""
+        """Return the function of (fake, batch) that computes the loss, a scalar."""
 
-        def measure(fake: Tensor, batch: Batch) -> Tensor:
-            made, truth = (
-                lab_to_rgb(_shown(resources, batch, colour)) for colour in (fake, batch.colour)
+        def loss(fake: Tensor, batch: Batch) -> Tensor:
+            generated, truth = (
+                lab_to_rgb(_to_lab(resources, batch, colour)) for colour in (fake, batch.colour)
             )
-            return ((made - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
+            return ((generated - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
 
-        return measure
+        return loss
 
 
 @dataclass(frozen=True)
 class SoftAccuracy:
-    """1 - a share of pixels that are nearly right, in [0, 1]; mean over the `percents`, nazeri's two.
+    """1 - the soft fraction of nearly correct pixels, in [0, 1].
 
-    A pixel counts by the product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)), where allowed is
-    `percent` of a channel's range of 220 (`colortrain.metrics.accuracy`). It gathers colour where the network is sure.
+    It is the mean over `percents`, by default nazeri's two. With allowed = `percent` of
+    a channel's range of 220 (`colortrain.metrics.accuracy`), a pixel counts as the
+    product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)). The loss
+    concentrates colour where the network is certain.
     """
 
     weight: Schedule = constant(1.0)
@@ -89,32 +97,40 @@ class SoftAccuracy:
 
     def __post_init__(self) -> None:
         if not self.percents or min(self.percents) <= 0:
-            raise ValueError(f"percents must be one or more above 0, got {self.percents}")
+            raise ValueError(f"percents needs at least one value, all above 0, got {self.percents}")
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch)."""
+        """Return the function of (fake, batch) that computes the loss, a scalar."""
 
-        def measure(fake: Tensor, batch: Batch) -> Tensor:
-            made, truth = (
-                _shown(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour)
+        def loss(fake: Tensor, batch: Batch) -> Tensor:
+            generated, truth = (
+                _to_lab(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour)
             )
-            off = (made - truth).abs()
-            allowed = [_AB_RANGE * percent / 100 for percent in self.percents]
-            right = [torch.sigmoid(4 - 4 * off / most).prod(dim=1).mean() for most in allowed]
-            return 1 - torch.stack(right).mean()
+            difference = (generated - truth).abs()
+            limits = [_AB_RANGE * percent / 100 for percent in self.percents]
+            correct = [
+                torch.sigmoid(4 - 4 * difference / limit).prod(dim=1).mean() for limit in limits
+            ]
+            return 1 - torch.stack(correct).mean()
 
-        return measure
+        return loss
 
 
 def m3(rgb: Tensor) -> Tensor:
-    """Colourfulness of RGB (B, 3, H, W) in [0, 1], (B,): `metrics.images.colourfulness` with a slope at grey."""
+    """Return the colourfulness M3 (B,) of RGB (B, 3, H, W) in [0, 1].
+
+    It equals `metrics.image_metrics.colourfulness`, but has a finite gradient at grey.
+    """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     opponent = torch.stack([red - green, (red + green) / 2 - blue])
     spread = (opponent.var(dim=-1, correction=0).sum(0) + _SMALL).sqrt()
     return spread + 0.3 * (opponent.mean(dim=-1).square().sum(0) + _SMALL).sqrt()
 
 
-def _shown(resources: Resources, batch: Batch, colour: Tensor) -> Tensor:
-    """The pictures that people would see, in CIELAB units and float32: generated colours under the true L."""
+def _to_lab(resources: Resources, batch: Batch, colour: Tensor) -> Tensor:
+    """Return the displayed images (B, 3, H, W): generated colours under the true L.
+
+    CIELAB units, float32.
+    """
     truth = resources.codec.decode(batch.L, batch.colour).float()
     return torch.cat([truth[:, :1], resources.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)

@@ -1,4 +1,4 @@
-"""Which colours of a grid are likely at each pixel: cross-entropy against the true one (Zhang et al. 2016)."""
+"""Cross-entropy between predicted and true colours of a grid (Zhang et al. 2016)."""
 
 from __future__ import annotations
 
@@ -14,60 +14,75 @@ from colortrain.models.residual_unet import SPACING, ResidualUNet, colours_in_ga
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
 
-_LARGEST = 110
+_LARGEST = 110  # largest |a| and |b| on the grid
 
 
 @dataclass(frozen=True)
 class ColourBins:
-    """Mean over pixels of the cross-entropy between the generator's logits and the true colour, in nats.
+    """Mean over pixels of the cross-entropy of the generator's logits, in nats.
 
-    The true colour is spread over the four points of the grid around it, bilinearly, so that their mean is exactly it
-    (Zhang et al. spread it over the five nearest); a point out of gamut stands for its nearest one in gamut. Needs a
-    generator with `logits`: a `ResidualUNet`.
+    The true colour is distributed bilinearly over the four grid points around it, so
+    that their weighted mean is exactly the true colour (Zhang et al. distribute it over
+    the five nearest). A grid point out of gamut is replaced by the nearest one in
+    gamut. The generator must provide `logits`: a `ResidualUNet`.
     """
 
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "colour_bins"
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch); raises `UserError` for a generator without logits."""
+        """Return the function of (fake, batch) that computes the loss, a scalar.
+
+        Raises `UserError` for a generator without logits.
+        """
         generator = resources.generator
         if not isinstance(generator, ResidualUNet):
             raise UserError(
-                "objective.reconstruction: colour_bins needs a generator that weighs colours: ResidualUNet"
+                "objective.reconstruction: colour_bins needs a generator that predicts logits: "
+                "use ResidualUNetConfig"
             )
-        lookup = nearest_in_gamut().to(resources.device)
+        lookup = nearest_colour_in_gamut().to(resources.device)
 
-        def measure(fake: Tensor, batch: Batch) -> Tensor:
+        def loss(fake: Tensor, batch: Batch) -> Tensor:
             assert generator.logits is not None
             ab = resources.codec.decode(batch.L, batch.colour)[:, 1:]
             return cross_entropy(generator.logits, ab, lookup)
 
-        return measure
+        return loss
 
 
-def nearest_in_gamut() -> Tensor:
-    """The number of the nearest colour in gamut for each point of the grid, a along its rows: int64 (23 * 23,)."""
-    line = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
-    grid = torch.cartesian_prod(line, line)
+def nearest_colour_in_gamut() -> Tensor:
+    """Return the index of the nearest colour in gamut per grid point: int64 (23 * 23,).
+
+    Grid points are in row-major order; a varies along the rows.
+    """
+    axis = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
+    grid = torch.cartesian_prod(axis, axis)
     return torch.cdist(grid, torch.from_numpy(colours_in_gamut())).argmin(dim=1)
 
 
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
-    """Of (B, Q, H, W) logits with ab (B, 2, H, W) in CIELAB units, in float32: one number."""
+    """Return the mean cross-entropy, a scalar, computed in float32.
+
+    logits: (B, Q, H, W); ab: (B, 2, H, W) in CIELAB units; lookup: (23 * 23,) int64,
+    the result of `nearest_colour_in_gamut`.
+    """
     side = int(2 * _LARGEST / SPACING) + 1
-    place = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING
-    low = place.floor().clamp(max=side - 2)
-    share, low = place - low, low.long()
-    chosen, weights = [], []
+    position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING
+    low = position.floor().clamp(max=side - 2)
+    fraction, low = position - low, low.long()
+    colours, weights = [], []
     for da in (0, 1):
         for db in (0, 1):
-            chosen.append(lookup[(low[:, 0] + da) * side + low[:, 1] + db])
+            colours.append(lookup[(low[:, 0] + da) * side + low[:, 1] + db])
             weights.append(
-                (share[:, 0] if da else 1 - share[:, 0]) * (share[:, 1] if db else 1 - share[:, 1])
+                (fraction[:, 0] if da else 1 - fraction[:, 0])
+                * (fraction[:, 1] if db else 1 - fraction[:, 1])
             )
-    logits = (
-        logits.float()
-    )  # one gather, and its four weights add up to 1: half the time of four from a log_softmax
-    likely = (logits.gather(1, torch.stack(chosen, dim=1)) * torch.stack(weights, dim=1)).sum(dim=1)
-    return (logits.logsumexp(dim=1) - likely).mean()
+    # the four weights sum to 1, so one gather on the logits is enough: half the
+    # time of four gathers on a log_softmax
+    logits = logits.float()
+    target_logits = (
+        logits.gather(1, torch.stack(colours, dim=1)) * torch.stack(weights, dim=1)
+    ).sum(dim=1)
+    return (logits.logsumexp(dim=1) - target_logits).mean()

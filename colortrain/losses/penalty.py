@@ -1,4 +1,4 @@
-"""Penalties on the critic's gradient, independent of the adversarial loss they stand beside."""
+"""Penalties on the critic's gradient, independent of the adversarial loss."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from torch import Tensor
 from colortrain.lab import Batch
 from colortrain.schedule import Schedule, constant
 
-Score = Callable[[Tensor, Tensor], Tensor]
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class GradientPenalty:
-    """weight * mean of (|gradient| - target)^2: target 1 is WGAN-GP (Gulrajani et al. 2017, equation 3), 0 is R1
-    (Mescheder et al. 2018, equation 9, without its one half).
+    """weight * mean of (|gradient| - target)^2.
 
-    The gradient is that of a picture's mean score (so that a map of patch scores counts as the one number the losses
-    use), at `interpolated` or `real` points, with respect to the `colour` alone or the `picture` (L too).
+    Target 1 is WGAN-GP (Gulrajani et al. 2017, equation 3), target 0 is R1 (Mescheder
+    et al. 2018, equation 9, without its factor of one half). The gradient is that of an
+    image's mean score, so that a map of patch scores counts as the one number that the
+    losses use. It is taken at `interpolated` or `real` points, with respect to the
+    `colour` alone or to the whole `picture`, including L.
     """
 
     weight: Schedule = constant(10.0)
@@ -31,12 +33,18 @@ class GradientPenalty:
 
     @property
     def name(self) -> str:
-        """What logs call it: "gp", or "r1" where the target is 0."""
+        """The name in logs: "gp", or "r1" if the target is 0."""
         return "gp" if self.target else "r1"
 
 
-def gradient_norms(score: Score, batch: Batch, fake: Tensor, points: str, wrt: str) -> Tensor:
-    """Norms (B,) of the gradient of each picture's mean score, differentiable in the critic's parameters."""
+def gradient_norms(
+    score: ScoreFunction, batch: Batch, fake: Tensor, points: str, wrt: str
+) -> Tensor:
+    """Return the norms (B,) of the gradients of each image's mean score.
+
+    They are differentiable in the critic's parameters. `score` maps L (B, 1, H, W) and
+    colour (B, C, H, W) to scores (B, ...); fake: (B, C, H, W).
+    """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
     L = batch.L.detach().requires_grad_(wrt == "picture")
@@ -44,20 +52,28 @@ def gradient_norms(score: Score, batch: Batch, fake: Tensor, points: str, wrt: s
     inputs = [L, colour] if wrt == "picture" else [colour]
     gradients = torch.autograd.grad(mean_scores.sum(), inputs, create_graph=True)
     squares = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0)
-    return (squares + 1e-16).sqrt()  # the root has no slope at 0
+    return (squares + 1e-16).sqrt()  # sqrt has an infinite gradient at 0
 
 
 def penalty_terms(
-    penalties: Sequence[GradientPenalty], score: Score, batch: Batch, fake: Tensor, epoch: float
+    penalties: Sequence[GradientPenalty],
+    score: ScoreFunction,
+    batch: Batch,
+    fake: Tensor,
+    epoch: float,
 ) -> dict[str, Tensor]:
-    """Every penalty, weighted, by name; penalties at the same points share one gradient (arun section II-E)."""
+    """Return every weighted penalty, a scalar, by name.
+
+    Penalties at the same points share one gradient computation (arun section II-E).
+    `epoch` is the point in time at which the weights' schedules are evaluated.
+    """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}
     for penalty in penalties:
-        place = (penalty.points, penalty.wrt)
-        if place not in norms:
-            norms[place] = gradient_norms(score, batch, fake, *place)
+        point = (penalty.points, penalty.wrt)
+        if point not in norms:
+            norms[point] = gradient_norms(score, batch, fake, *point)
         terms[penalty.name] = (
-            penalty.weight.at(epoch) * (norms[place] - penalty.target).square().mean()
+            penalty.weight.at(epoch) * (norms[point] - penalty.target).square().mean()
         )
     return terms

@@ -1,4 +1,4 @@
-"""Distance of feature maps of a network that has learned to see."""
+"""The perceptual loss: distance between VGG-16 feature maps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.models.vgg16 import feature_distance, load_vgg16
 from colortrain.schedule import Schedule, constant
 
-_WITHOUT = "--set objective.reconstruction.0.weights=random (a stand-in that has learned nothing)"
+_ALTERNATIVE = (
+    "use --set objective.reconstruction.0.weights=random (a network that was never trained)"
+)
 
 
 @dataclass(frozen=True)
 class Perceptual:
-    """Mean squared difference of VGG-16's relu1_2, relu2_2 and relu3_3 on RGB, summed (drouilhet equation 6).
+    """Mean squared difference of VGG-16's relu1_2, relu2_2 and relu3_3 on RGB, summed.
 
-    The paper says "ReLU layers of the first few blocks": the last of the first three. `weights`: "imagenet", the path
-    of a file in torchvision's layout, or "random" (for tests and machines without weights; logs then say so).
-    Colours outside sRGB are clipped and feel no slope.
+    Drouilhet equation 6. The paper says "ReLU layers of the first few blocks": the last
+    ReLU of the first three blocks is used. `weights` is "imagenet", the path of a file
+    in torchvision's layout, or "random" (for tests and machines without weights; logs
+    show it as "vgg_random"). Colours outside sRGB are clipped, where the gradient is
+    zero.
     """
 
     weight: Schedule = constant(100.0)
@@ -29,14 +33,17 @@ class Perceptual:
 
     @property
     def name(self) -> str:
-        """What logs call it."""
+        """The name in logs."""
         return "vgg_random" if self.weights == "random" else "vgg"
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch); raises `UserError` if the weights cannot be had."""
-        network = load_vgg16(self.weights, _WITHOUT).to(resources.device)
+        """Return the function of (fake, batch) that computes the loss, a scalar.
 
-        def measure(fake: Tensor, batch: Batch) -> Tensor:
+        Raises `UserError` if the weights cannot be loaded.
+        """
+        network = load_vgg16(self.weights, _ALTERNATIVE).to(resources.device)
+
+        def loss(fake: Tensor, batch: Batch) -> Tensor:
             def features(colour: Tensor) -> list[Tensor]:
                 return network(lab_to_rgb(resources.codec.decode(batch.L, colour)))
 
@@ -44,4 +51,4 @@ class Perceptual:
                 truth = features(batch.colour)
             return feature_distance(features(fake), truth).mean()
 
-        return measure
+        return loss

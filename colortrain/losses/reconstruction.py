@@ -1,7 +1,8 @@
-"""How far what was generated is from the truth.
+"""Reconstruction losses: how far generated images are from the true ones.
 
-Each term is a frozen dataclass with a `weight` and a `name`; `build(resources)` gives the function of (fake, batch)
-that computes it, once what it needs of the run (device, codec, colour statistics) is known.
+Each term is a frozen dataclass with a `weight` and a `name`. Its `build(resources)`
+returns the function of (fake, batch) that computes it, when what it needs of the run
+(device, codec, colour statistics) is available. fake: (B, C, H, W), network-scaled.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run offers to its losses: its device and codec, and the training split's ab histogram when asked for.
+    """What a run provides to its losses.
 
-    `generator`: the bare network that learns, for terms that ask more of it than colours.
-    `histogram()`: float64 (23, 23), share of pixels in bins of 10 units of a (rows) and b, centres -110 ... 110.
+    `histogram()` counts the training split when it is called and returns float64 (23,
+    23): the fraction of pixels in bins of 10 units of a (rows) and b (columns), with
+    centres -110 ... 110. `generator` is the unwrapped generator, for terms that need
+    more of it than its output.
     """
 
     device: torch.device
@@ -36,13 +39,16 @@ class Resources:
 
 @dataclass(frozen=True)
 class L1:
-    """Mean absolute difference in network units (nampouri equation 18, read as the L1 of ab, not of scores)."""
+    """Mean absolute difference in network units.
+
+    nampouri equation 18, interpreted as the L1 of ab, not of scores.
+    """
 
     weight: Schedule = constant(100.0)
     name: ClassVar[str] = "l1"
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch)."""
+        """Return the function of (fake, batch) that computes the loss, a scalar."""
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
 
@@ -54,5 +60,5 @@ class L2:
     name: ClassVar[str] = "l2"
 
     def build(self, resources: Resources) -> LossFunction:
-        """The function of (fake, batch)."""
+        """Return the function of (fake, batch) that computes the loss, a scalar."""
         return lambda fake, batch: (fake - batch.colour).square().mean()

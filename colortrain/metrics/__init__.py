@@ -1,1 +1,4 @@
-"""How good generated pictures are; `images` holds what can be said of each picture by itself."""
+"""Metrics of generated images.
+
+`image_metrics` contains those of single images, `set_metrics` those of whole sets.
+"""

@@ -1,8 +1,8 @@
-"""nazeri's two measures (section 4): a share of pixels that are right, and a mean absolute error.
+"""nazeri's two metrics (section 4): the fraction of accurate pixels, and the MAE.
 
-`lab` and `truth` are (B, 3, H, W) in CIELAB units; every function returns one number a picture, shape (B,). Both count
-L too: a network that is given L and keeps it has a third of the error for nothing, so the shares also come for a and b
-alone.
+`lab` and `truth` are (B, 3, H, W) in CIELAB units; every function returns one number
+per image, (B,). Both metrics include L: a network that is given L and keeps it has a
+third of the error for free, so accuracy can also be computed for a and b alone.
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_RANGE = torch.tensor(
-    [100.0, 220.0, 220.0]
-)  # of L in [0, 100], a and b in [-110, 110], as [code] scales them
+# of L in [0, 100] and of a and b in [-110, 110], as the authors' code scales them
+_RANGE = torch.tensor([100.0, 220.0, 220.0])
 
 
 def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice(0, 3)) -> Tensor:
-    """Percentage of pixels whose `channels` are all right to `percent` of their range (nazeri equation 10).
+    """Return the percentage of pixels whose `channels` are all accurate: (B,).
 
-    Every channel is first rounded to whole units; right is then at most `percent` units off in L and 2.2 `percent`
-    in a and b, as in the authors' code (pixelwise_accuracy). `slice(1, 3)` is a and b alone.
+    A channel is accurate if it differs by at most `percent` of its range (nazeri
+    equation 10) after rounding to whole units: `percent` units in L and 2.2 `percent`
+    in a and b, as in the authors' code (pixelwise_accuracy). `slice(1, 3)` selects a
+    and b alone.
     """
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
-    right = (
-        lab[:, channels].round() - truth[:, channels].round()
-    ).abs() <= allowed + 1e-4  # 11 is 5 % of 220
-    return 100 * right.all(dim=1).to(lab.dtype).mean(dim=(1, 2))
+    difference = (lab[:, channels].round() - truth[:, channels].round()).abs()
+    correct = difference <= allowed + 1e-4  # a difference of 11, 5 % of 220, is allowed
+    return 100 * correct.all(dim=1).to(lab.dtype).mean(dim=(1, 2))
 
 
 def mae(lab: Tensor, truth: Tensor) -> Tensor:
-    """100 x the mean |difference| of L, a and b scaled to [-1, 1]: L / 50 - 1, a / 110, b / 110 (nazeri table 1).
+    """Return 100 x the mean |difference| of L, a and b scaled to [-1, 1]: (B,).
 
-    The paper gives no unit; this one agrees with its table, where a grey picture would stand at 5.6 on CIFAR-10.
+    The scaling is L / 50 - 1, a / 110, b / 110 (nazeri table 1). The paper gives no
+    unit; this one is consistent with its table, since the grayscale baseline is at 5.6
+    on CIFAR-10.
     """
     return 100 * ((lab - truth).abs() / (_RANGE / 2).to(lab).view(3, 1, 1)).mean(dim=(1, 2, 3))
 
 
 def mae_lab(lab: Tensor, truth: Tensor) -> Tensor:
-    """Mean |difference| of L, a and b in CIELAB units."""
+    """Return the mean |difference| of L, a and b in CIELAB units: (B,)."""
     return (lab - truth).abs().mean(dim=(1, 2, 3))

@@ -1,10 +1,14 @@
-"""Generating colours and scoring them: the same numbers, bit for bit, from any number of processes."""
+"""Generate colours and score them; the scores do not depend on the number of processes.
+
+They are equal bit for bit on any number of processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,36 +26,42 @@ from shards.errors import UserError
 from shards.read.dataset import Split
 
 T = TypeVar("T")
-Rows = dict[str, np.ndarray]
+Rows = dict[str, np.ndarray]  # "l1.generated" -> (N,) float64, one value per image
 Metrics = dict[str, dict[str, float]]  # metric -> version -> value
 
 
-def make(
+def predict_lab(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """What the network makes of L alone: (B, 3, H, W) CIELAB in and out, L its own where the codec's colour has one.
+    """Return the network's prediction from the L of `lab`, as Lab.
 
-    BatchNorm uses its running statistics. `dropout` keeps dropout layers on, drawn from `seed` alone. The generator's
-    training flags and the random state of the process are as before afterwards. Takes the bare module, not a wrapper.
+    Both are (B, 3, H, W) in CIELAB units. The prediction's L is the network's own where
+    the codec's colour includes L, otherwise that of `lab`. BatchNorm uses its running
+    statistics. `dropout` keeps dropout layers active, with masks that depend on `seed`
+    alone. The generator's training flags and the random state of the process are
+    restored. `generator` is the unwrapped module.
     """
     L, _ = codec.encode(lab)
-    with torch.no_grad(), _evaluating(generator, dropout), _drawing_from(seed, lab.device):
-        # the class's forward: accelerate puts an autocasting one on instances that train
+    with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
+        # the class's forward(): accelerate replaces an instance's by one with autocast
         fake = type(generator).forward(generator, L)
-    made = codec.decode(L, fake)
-    return made if codec.channels == 3 else with_lightness(lab, made)
+    predicted = codec.decode(L, fake)
+    return predicted if codec.channels == 3 else with_lightness(lab, predicted)
 
 
-def with_lightness(lab: Tensor, made: Tensor) -> Tensor:
-    """The colours of `made` under the lightness of `lab`, both (B, 3, H, W)."""
-    return torch.cat([lab[:, :1], made[:, 1:]], dim=1)
+def with_lightness(lab: Tensor, predicted: Tensor) -> Tensor:
+    """Return L of `lab` with a and b of `predicted`, all (B, 3, H, W)."""
+    return torch.cat([lab[:, :1], predicted[:, 1:]], dim=1)
 
 
 def generate(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """Colour pictures: (B, 3, H, W) CIELAB, of which L alone is looked at, to the same L with generated ab (`make`)."""
-    return with_lightness(lab, make(generator, codec, lab, dropout=dropout, seed=seed))
+    """Return `lab` with generated a and b; only its L is used.
+
+    Both are (B, 3, H, W) in CIELAB units. For the other arguments see `predict_lab`.
+    """
+    return with_lightness(lab, predict_lab(generator, codec, lab, dropout=dropout, seed=seed))
 
 
 @contextmanager
@@ -69,16 +79,27 @@ def _evaluating(generator: nn.Module, dropout: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generator of `device` inside the block and restore it after."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed would also seed a GPU that trains
+        else:  # torch.manual_seed would also seed a GPU that is training
+            torch.default_generator.manual_seed(seed)
         yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Which samples of a split are scored, and how; equal on all ranks."""
+
+    batch_size: int = 16  # samples per chunk; the last bits of the scores depend on it
+    limit: int | None = None  # score only so many first samples; None: all
+    dropout: bool = False  # keep dropout layers active
+    seed: int = 0  # of the dropout masks
+    metrics: Depth = "all"  # "core" leaves out slow metrics and intervals, for use in training
+    extractors: FeatureExtractors = field(default_factory=FeatureExtractors)  # feature metrics
 
 
 def score_split(
@@ -86,70 +107,77 @@ def score_split(
     codec: Codec,
     split: Split,
     device: torch.device | str,
+    config: ScoringConfig | None = None,
     *,
     rank: int = 0,
     world: int = 1,
-    dropout: bool = False,
-    batch_size: int = 16,
-    limit: int | None = None,
-    seed: int = 0,
-    metrics: Depth = "all",
-    extractors: FeatureExtractors | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Every metric of a split's first `limit` samples (all by default), beside those of grey pictures, of one constant
-    colour (`median_colour`) and of the truth.
+    """Return the metrics of a split.
 
-    Returns {"samples", "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every rank. Every
-    rank must call it. Samples go through the network in fixed chunks of `batch_size`, chunk i on rank i % world, on
-    one thread where the device is a CPU: sums depend on both in their last bits, so neither may follow the world.
-    `metrics="core"` leaves out the slow ones and the intervals, for scores along a training. `extractors` are the networks
-    to judge with. "intervals" is shaped as "metrics", with "generated - grey" beside the versions; metrics of whole
-    sets have none, for drawing pictures twice moves them. `progress` is told how many samples are done, over all ranks
-    by this rank's count.
+    Each is given for the generated images, the grayscale baseline ("grey"), the
+    constant-colour baseline ("median") and the truth. The result is {"samples",
+    "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every
+    rank; every rank must call the function. Raises `UserError` for an empty split.
+
+    Samples pass through the network in fixed chunks of `config.batch_size`, chunk i on
+    rank i % world, on one thread if the device is a CPU: the last bits of sums depend
+    on both, so neither may depend on the number of processes.
+
+    "intervals" has the same form as "metrics", with "generated - grey" as another
+    version; metrics of whole sets have none, because resampling with repetition biases
+    them. `progress` is called with the number of samples done, over all ranks,
+    estimated from this rank's.
     """
-    device, count = torch.device(device), min(len(split), limit or len(split))
+    config = config or ScoringConfig()
+    device, count = torch.device(device), min(len(split), config.limit or len(split))
+    batch_size, extractors = config.batch_size, config.extractors
     if count == 0:
-        raise UserError(f"{split.root}: split {split.name} is empty, there is nothing to score")
+        raise UserError(f"{split.root}: split {split.name} is empty: there is nothing to score")
     constant = median_colour(split)
-    mine: list[tuple[int, Rows]] = []
-    extractors = extractors or FeatureExtractors()
+    chunks: list[tuple[int, Rows]] = []
     set_metrics = SetMetrics(extractors.set_extractors)
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
-            made = make(generator, codec, truth, dropout=dropout, seed=chunk_seed(seed, start))
-            shown = versions(with_lightness(truth, made), truth, constant.ab)
-            by_networks = extractors.pair_metrics(shown) if extractors.pair_metrics else {}
-            mine.append(
-                (start, _to_numpy(per_image(shown, made=made, metrics=metrics) | by_networks))
-            )
-            set_metrics.add(shown, start)
+            seed = chunk_seed(config.seed, start)
+            predicted = predict_lab(generator, codec, truth, dropout=config.dropout, seed=seed)
+            images = versions(with_lightness(truth, predicted), truth, constant.ab)
+            pairs = extractors.pair_metrics(images) if extractors.pair_metrics else {}
+            rows = per_image(images, predicted=predicted, metrics=config.metrics) | pairs
+            chunks.append((start, _to_numpy(rows)))
+            set_metrics.update(images, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
-    parts = gathered((mine, set_metrics.seen), world)
-    rows = _in_order(chunk for chunks, _ in parts for chunk in chunks)
-    set_metrics = set_metrics.join(seen for _, seen in parts)
-    manifest = split.manifest
+    parts = gather_objects((chunks, set_metrics.stats), world)
+    all_rows = _concatenate(chunk for part, _ in parts for chunk in part)
+    set_metrics = set_metrics.merge(stats for _, stats in parts)
     protocol = {
-        "dataset_id": manifest.dataset_id,
-        "split": split.name,
-        "size": manifest.size,
-        "fit": manifest.fit,
-        "dtype": manifest.dtype,
-        "dropout": dropout,
-        "seed": seed,
+        **_split_facts(split),
+        "dropout": config.dropout,
+        "seed": config.seed,
         "batch_size": batch_size,
         "lightness": "made" if codec.channels == 3 else "given",
         "median": constant.protocol(split),
         "extractors": dict(extractors.facts),
         "left_out": dict(extractors.left_out) | set_metrics.left_out,
     }
-    found = summarise(rows) | set_metrics.metrics()
-    ordered = {name: found[name] for name in METRICS if name in found}
+    values = summarise(all_rows) | set_metrics.compute()
+    ordered = {name: values[name] for name in METRICS if name in values}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
-    return scores if metrics == "core" else {**scores, "intervals": intervals(rows)}
+    return scores if config.metrics == "core" else {**scores, "intervals": intervals(all_rows)}
+
+
+def _split_facts(split: Split) -> dict[str, Any]:
+    manifest = split.manifest
+    return {
+        "dataset_id": manifest.dataset_id,
+        "split": split.name,
+        "size": manifest.size,
+        "fit": manifest.fit,
+        "dtype": manifest.dtype,
+    }
 
 
 def _to_numpy(rows: dict[str, Tensor]) -> Rows:
@@ -157,7 +185,10 @@ def _to_numpy(rows: dict[str, Tensor]) -> Rows:
 
 
 def chunk_seed(seed: int, start: int) -> int:
-    """The seed of dropout for the chunk that begins at sample `start`: the draw must not follow the process."""
+    """Return the dropout seed of the chunk that starts at sample `start`.
+
+    It does not depend on the process that computes the chunk.
+    """
     return (seed * 0x9E3779B1 + start) % 2**63
 
 
@@ -172,26 +203,28 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def gathered(mine: T, world: int) -> list[T]:
-    """What every rank has, in the order of ranks; each must call it."""
-    everyone = [mine] * world
+def gather_objects(local: T, world: int) -> list[T]:
+    """Return the objects of all ranks in order; every rank must call it."""
+    gathered = [local] * world
     if world > 1:
-        torch.distributed.all_gather_object(everyone, mine)
-    return everyone
+        torch.distributed.all_gather_object(gathered, local)
+    return gathered
 
 
-def _in_order(chunks: Iterable[tuple[int, Rows]]) -> Rows:
-    """All ranks' chunks, as one array a metric in the order of samples."""
+def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
+    """Return one array per metric, in the order of samples."""
     ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
     return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
 
 
 def summarise(rows: Rows) -> Metrics:
-    """Metrics of a split from those of its pictures ("l1.grey": (N,) float64): means, and what only exists pooled.
+    """Return a split's metrics: means over images, and pooled metrics.
 
-    `psnr` is the mean over pictures, `psnr_pooled` that of the mean squared error over all pixels of all pictures.
+    rows: (N,) float64 per metric and version, for instance "l1.grey". `psnr` is the
+    mean over images, `psnr_pooled` is computed from the mean squared error over all
+    pixels of all images.
     """
-    means = combined({name: values.mean() for name, values in rows.items()})
+    means = combine_means({name: values.mean() for name, values in rows.items()})
     return {
         metric: {version: float(x) for version, x in values.items()}
         for metric, values in means.items()
@@ -199,21 +232,30 @@ def summarise(rows: Rows) -> Metrics:
 
 
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
-    """95 % bootstrap intervals of every metric of `summarise`, and of "generated - grey" on the same draws."""
-    means = combined(bootstrap.resampled_means(rows))
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return 95 % bootstrap intervals [low, high] of every metric of `summarise`.
+
+    The version "generated - grey" is the difference on the same resamples.
+    """
+    means = combine_means(bootstrap.resampled_means(rows))
+    result: dict[str, dict[str, list[float]]] = {}
     for metric, values in means.items():
-        beside = (
+        difference = (
             {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
         )
-        found[metric] = {
-            version: bootstrap.interval(drawn) for version, drawn in {**values, **beside}.items()
+        result[metric] = {
+            version: bootstrap.interval(resampled)
+            for version, resampled in {**values, **difference}.items()
         }
-    return found
+    return result
 
 
-def combined(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Metric -> version -> value from means over pictures ("l1.grey"), of any shape."""
+def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return metric -> version -> value from means over images, of any shape.
+
+    `means` are by "metric.version". Pooled PSNR replaces the mean squared error, and
+    the ratios of colourfulness to the truth's are added (NaN where the truth has no
+    colour).
+    """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():
         metric, version = name.split(".")

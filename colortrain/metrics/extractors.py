@@ -1,4 +1,8 @@
-"""Networks of others that judge pictures: Inception for FID, KID and IS, VGG-16 for its own distance and LPIPS."""
+"""Metrics from pretrained networks.
+
+Inception for FID, KID and the inception score (IS); VGG-16 for the VGG distance and
+LPIPS.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +16,39 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from colortrain.metrics.features import Moments, Rows, fid, fid_diagonal, inception_score, kid
-from colortrain.metrics.image_metrics import Pictures
+from colortrain.metrics.features import (
+    FeatureRows,
+    Moments,
+    fid,
+    fid_diagonal,
+    inception_score,
+    kid,
+)
+from colortrain.metrics.image_metrics import ImageBatch
 from colortrain.metrics.set_metrics import LAB_FIELDS, Extractor, FeatureStats
 from colortrain.models.inception import SIZE, load_inception
 from colortrain.models.pretrained import INCEPTION, VGG16, PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, VGG16Features, feature_distance, load_vgg16
 from shards.files import sha256_of
 
-Versions = Mapping[str, Pictures]
-Pairs = Callable[[Versions], dict[str, Tensor]]
+Versions = Mapping[str, ImageBatch]
+PairMetrics = Callable[[Versions], dict[str, Tensor]]
 
 _LOGITS, _POOL = "logits", "pool"
 
 
 @dataclass(frozen=True)
 class FeatureExtractors:
-    """Eyes for whole sets, a judge of pairs ("lpips.generated": (B,)) or None, and of each network-made metric what it
-    was made with; of those left out, how to have them."""
+    """The networks that `evaluate.score_split` uses, and what a report says about them.
+
+    `set_extractors` compute metrics of whole sets. `pair_metrics`, if not None, returns
+    per-image metrics ("lpips.generated": (B,)). `facts` describes the network, weights
+    and resizing behind each metric; `left_out` says how to enable the metrics that are
+    missing.
+    """
 
     set_extractors: tuple[Extractor, ...] = (LAB_FIELDS,)
-    pair_metrics: Pairs | None = None
+    pair_metrics: PairMetrics | None = None
     facts: Mapping[str, dict[str, str]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,42 +56,41 @@ class FeatureExtractors:
 def load_extractors(
     inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureExtractors:
-    """FeatureExtractors with these weights: "imagenet" (downloaded once), a file's path, or "random" (always the same).
+    """Return the feature extractors with these weights, on `device`.
 
-    None: the published file if torch's cache has it, else left out. Raises `UserError` if weights cannot be had.
+    Each of `inception` and `vgg16` is "imagenet" (downloaded once), a file's path,
+    "random" (always the same weights), or None: the published file if torch's cache has
+    it, otherwise the metrics are left out. Raises `UserError` if weights cannot be
+    loaded.
     """
-    inception, vgg16 = inception or _at_hand(INCEPTION), vgg16 or _at_hand(VGG16)
+    inception, vgg16 = inception or _if_cached(INCEPTION), vgg16 or _if_cached(VGG16)
     extractors, pairs = [LAB_FIELDS], None
-    made: dict[str, dict[str, str]] = {}
-    missing: dict[str, str] = {}
+    facts: dict[str, dict[str, str]] = {}
+    left_out: dict[str, str] = {}
     if inception:
         extractors.append(
             inception_extractor(load_inception(inception, "leave out --inception").to(device))
         )
-        facts = _facts(
-            "Inception-v3 of 2015-12-05",
-            inception,
-            INCEPTION,
-            f"{SIZE} px, bilinear as TensorFlow 1's",
-        )
-        made |= dict.fromkeys(("fid", "fid_diagonal", "kid", "inception_score"), facts)
+        resize = f"{SIZE} px, bilinear as TensorFlow 1's"
+        described = _describe("Inception-v3 of 2015-12-05", inception, INCEPTION, resize)
+        facts |= dict.fromkeys(("fid", "fid_diagonal", "kid", "inception_score"), described)
     else:
-        missing["fid, fid_diagonal, kid, inception_score"] = _how("--inception", INCEPTION)
+        left_out["fid, fid_diagonal, kid, inception_score"] = _how("--inception", INCEPTION)
     if vgg16:
         lpips = _lpips_weights()
         network = load_vgg16(vgg16, "leave out --vgg16", DEPTH_LPIPS).to(device)
-        pairs = vgg_pairs(network, [weight.to(device) for weight in lpips])
-        facts = _facts("VGG-16", vgg16, VGG16, "none")
-        made |= {
-            "vgg_distance": facts,
-            "lpips": facts | {"extractor": "VGG-16, LPIPS 0.1's linear layers"},
+        pairs = vgg_pair_metrics(network, [weight.to(device) for weight in lpips])
+        described = _describe("VGG-16", vgg16, VGG16, "none")
+        facts |= {
+            "vgg_distance": described,
+            "lpips": described | {"extractor": "VGG-16, LPIPS 0.1's linear layers"},
         }
     else:
-        missing["vgg_distance, lpips"] = _how("--vgg16", VGG16)
-    return FeatureExtractors(tuple(extractors), pairs, made, missing)
+        left_out["vgg_distance, lpips"] = _how("--vgg16", VGG16)
+    return FeatureExtractors(tuple(extractors), pairs, facts, left_out)
 
 
-def _at_hand(published: PublishedWeights) -> str | None:
+def _if_cached(published: PublishedWeights) -> str | None:
     return "imagenet" if published.file.is_file() else None
 
 
@@ -83,68 +98,79 @@ def _how(option: str, published: PublishedWeights) -> str:
     return f"{option} FILE or {option} imagenet ({published.url})"
 
 
-def _facts(
+def _describe(
     extractor: str, weights: str, published: PublishedWeights, resize: str
 ) -> dict[str, str]:
     if weights == "random":
-        return {
-            "extractor": extractor,
-            "weights": "random: comparable with nothing published",
-            "resize": resize,
-        }
-    path = published.file if weights == "imagenet" else Path(weights)
-    return {"extractor": extractor, "weights": f"sha256 {sha256_of(path)[:16]}", "resize": resize}
+        source = "random: comparable with nothing published"
+    else:
+        path = published.file if weights == "imagenet" else Path(weights)
+        source = f"sha256 {sha256_of(path)[:16]}"
+    return {"extractor": extractor, "weights": source, "resize": resize}
 
 
 def inception_extractor(
     network: Callable[[Tensor], tuple[Tensor, Tensor]], splits: int = 10
 ) -> Extractor:
-    """FID, its diagonal variant and KID against the truth, and the inception score of each version by itself.
+    """Return the extractor for FID, its diagonal variant, KID and the inception score.
 
-    Pictures are rounded to 8 bits first, as those from files are. Keeps 12 KB a picture and version, for KID and IS.
+    `network` maps RGB (B, 3, H, W), whole numbers in 0..255, to features (B, D) and
+    logits (B, classes). Images are rounded to 8 bits first, like images read from
+    files. Keeps 12 KB per image and version, for KID and the inception score.
     """
 
     @torch.no_grad()
-    def look(pictures: Pictures, start: int) -> FeatureStats:
-        features, logits = (found.cpu().numpy() for found in network((255 * pictures.rgb).round()))
-        rows = {_POOL: Rows(((start, features),)), _LOGITS: Rows(((start, logits),))}
+    def extract(images: ImageBatch, start: int) -> FeatureStats:
+        features, logits = (output.cpu().numpy() for output in network((255 * images.rgb).round()))
+        rows = {
+            _POOL: FeatureRows(((start, features),)),
+            _LOGITS: FeatureRows(((start, logits),)),
+        }
         return FeatureStats(Moments.of(features), rows)
 
-    def compare(truth: FeatureStats, seen: FeatureStats) -> dict[str, float]:
+    def compare(truth: FeatureStats, stats: FeatureStats) -> dict[str, float]:
         distances = {
-            measure.__name__: measure(truth.moments, seen.moments)
-            for measure in (fid, fid_diagonal)
+            distance.__name__: distance(truth.moments, stats.moments)
+            for distance in (fid, fid_diagonal)
         }
-        return {**distances, "kid": kid(truth.rows[_POOL].array(), seen.rows[_POOL].array())[0]}
+        return {**distances, "kid": kid(truth.rows[_POOL].array(), stats.rows[_POOL].array())[0]}
 
-    def alone(seen: FeatureStats) -> dict[str, float]:
-        logits = seen.rows[_LOGITS].array()
+    def score(stats: FeatureStats) -> dict[str, float]:
+        logits = stats.rows[_LOGITS].array()
         return {"inception_score": inception_score(logits, min(splits, len(logits)))[0]}
 
-    return Extractor("inception", look, compare, alone)
+    return Extractor("inception", extract, compare, score)
 
 
-def vgg_pairs(network: VGG16Features, lpips: list[Tensor]) -> Pairs:
-    """Drouilhet's VGG distance (equation 6, section 12.1) and LPIPS of every version against the truth."""
+def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
+    """Return the function that compares every version of a batch with the truth.
+
+    It computes drouilhet's VGG distance (equation 6, section 12.1) and LPIPS, (B,)
+    each. `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per block.
+    """
 
     @torch.no_grad()
-    def pairs(shown: Versions) -> dict[str, Tensor]:
-        truth = network(shown["truth"].rgb)
+    def pair_metrics(images: Versions) -> dict[str, Tensor]:
+        truth = network(images["truth"].rgb)
         rows: dict[str, Tensor] = {}
-        for version in (version for version in shown if version != "truth"):
-            maps = network(shown[version].rgb)
+        for version in (version for version in images if version != "truth"):
+            maps = network(images[version].rgb)
             rows[f"vgg_distance.{version}"] = feature_distance(maps[:3], truth[:3])
-            rows[f"lpips.{version}"] = learned_distance(maps, truth, lpips)
+            rows[f"lpips.{version}"] = lpips_distance(maps, truth, lpips)
         return rows
 
-    return pairs
+    return pair_metrics
 
 
-def learned_distance(found: list[Tensor], truth: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """LPIPS (Zhang et al. 2018, equation 1) of maps, each pixel's features scaled to length 1 first: (B,)."""
+def lpips_distance(generated: list[Tensor], truth: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """Return LPIPS (B,) of feature maps (Zhang et al. 2018, equation 1).
+
+    generated and truth: (B, C, H, W) per layer, of which each pixel's features are
+    first scaled to length 1; weights: (1, C, 1, 1) per layer.
+    """
     layers = [
         conv2d((_unit(one) - _unit(other)).square(), weight).mean(dim=(1, 2, 3))
-        for one, other, weight in zip(found, truth, weights, strict=True)
+        for one, other, weight in zip(generated, truth, weights, strict=True)
     ]
     return torch.stack(layers).sum(0)
 
@@ -154,7 +180,7 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def _lpips_weights() -> list[Tensor]:
-    """LPIPS 0.1's linear layers on VGG-16, which come with torchmetrics."""
+    """Return LPIPS 0.1's linear layers for VGG-16, which torchmetrics includes."""
     spec = find_spec("torchmetrics")
     assert spec
     assert spec.origin
@@ -165,5 +191,8 @@ def _lpips_weights() -> list[Tensor]:
 
 @torch.no_grad()
 def vgg_distance(network: VGG16Features, rgb: Tensor, truth: Tensor) -> Tensor:
-    """Drouilhet's VGG metric of each picture: RGB (B, 3, H, W) in [0, 1], twice, to (B,)."""
+    """Return drouilhet's VGG distance (B,) of two batches of images.
+
+    rgb and truth: (B, 3, H, W) in [0, 1].
+    """
     return feature_distance(network(rgb)[:3], network(truth)[:3])

@@ -1,7 +1,9 @@
-"""Metrics of single pictures, against the true ones: every function returns one number a picture, shape (B,).
+"""Metrics of single images; every function returns one number per image, (B,).
 
-`lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is one entry of `PAIRED` (needs
-the truth), `WITH_OWN_L` (and sees the L the network made), `PAIRED_SLOW` (not while training) or `SINGLE` (no truth).
+`lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is
+one entry of `PAIRED` (compares with the truth), `WITH_OWN_L` (the same, but on the L
+that the network predicted), `PAIRED_SLOW` (not during training) or `SINGLE` (needs no
+truth).
 """
 
 from __future__ import annotations
@@ -19,146 +21,166 @@ from colortrain.lab import lab_to_rgb
 from colortrain.metrics.accuracy import accuracy, mae, mae_lab
 from colortrain.metrics.collapse import bright_spots, sepia
 
-MSE_FLOOR = 1e-10  # equal pictures score 100 dB instead of infinity, which no mean survives
-_WINDOW = 11  # pixels: a Gaussian of sigma 1.5 cut at 3.5 sigma
+MSE_FLOOR = 1e-10  # equal images score 100 dB instead of infinity
+_WINDOW = 11  # pixels: a Gaussian of sigma 1.5, truncated at 3.5 sigma
 _MARGIN = _WINDOW // 2
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A batch of pictures in CIELAB units, (B, 3, H, W), seen as Lab or as clipped RGB."""
+class ImageBatch:
+    """A batch of images (B, 3, H, W), available as CIELAB and as RGB."""
 
     lab: Tensor
 
     @cached_property
     def rgb(self) -> Tensor:
-        """sRGB in [0, 1], clipped."""
+        """sRGB in [0, 1], clipped, (B, 3, H, W)."""
         return lab_to_rgb(self.lab)
 
-    def with_ab(self, ab: Tensor | float) -> Pictures:
-        """The same L with other colours: `ab` is (B, 2, H, W) in CIELAB units, or one number for all (0 is grey)."""
+    def with_ab(self, ab: Tensor | float) -> ImageBatch:
+        """Return the same L with other colours.
+
+        `ab` is (B, 2, H, W) in CIELAB units, or one number for all (0 gives grayscale).
+        """
         chosen = torch.as_tensor(ab, dtype=self.lab.dtype, device=self.lab.device)
-        return Pictures(torch.cat([self.lab[:, :1], chosen.expand_as(self.lab[:, 1:])], dim=1))
+        return ImageBatch(torch.cat([self.lab[:, :1], chosen.expand_as(self.lab[:, 1:])], dim=1))
 
 
 def l1(lab: Tensor, truth: Tensor) -> Tensor:
-    """Mean |difference| of a and b in units of 110, whatever the run's codec (nampouri section 6)."""
+    """Return the mean |difference| of a and b, in units of 110 for every codec: (B,).
+
+    (nampouri section 6.)
+    """
     return (lab[:, 1:] - truth[:, 1:]).abs().mean(dim=(1, 2, 3)) / 110
 
 
 def mse(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared difference of RGB in [0, 1]."""
+    """Return the mean squared difference of RGB in [0, 1]: (B,)."""
     return (rgb - truth).square().mean(dim=(1, 2, 3))
 
 
 def psnr(mean_squared: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of mean squared differences of RGB in [0, 1]; at most 100 dB (`MSE_FLOOR`)."""
+    """Return the peak signal-to-noise ratio in dB of mean squared RGB errors (B,).
+
+    It is at most 100 dB (`MSE_FLOOR`).
+    """
     return -10 * torch.log10(mean_squared.clamp(min=MSE_FLOOR))
 
 
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004): Gaussian window, sigma 1.5, mean of the three channels.
+    """Return the structural similarity (B,) (Wang et al. 2004).
 
-    Only pixels whose whole 11-pixel window lies inside count, as in the paper and scikit-image; below 11 px the
-    window is reflected at the border and all pixels count. Raises `ValueError` below 6 px.
+    Gaussian window, sigma 1.5, mean of the three channels. As in the paper and in
+    scikit-image, only pixels whose full 11-pixel window is inside the image count;
+    below 11 px the window is reflected at the border and all pixels count. Raises
+    `ValueError` below 6 px.
     """
     height, width = rgb.shape[-2:]
     if min(height, width) <= _MARGIN:
-        raise ValueError(f"SSIM needs pictures of at least {_MARGIN + 1} px, got {height}x{width}")
-    found = structural_similarity_index_measure(
+        raise ValueError(f"SSIM needs images of at least {_MARGIN + 1} px, got {height}x{width}")
+    _, local = structural_similarity_index_measure(
         rgb, truth, data_range=1.0, reduction="none", return_full_image=True
     )
-    local = found[1]
     if min(height, width) >= _WINDOW:
         local = local[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return local.mean(dim=(1, 2, 3))
 
 
 def colourfulness(rgb: Tensor) -> Tensor:
-    """Hasler and Süsstrunk 2003, M3 (equation 15, section 7): 0 for grey, about 15 slightly to 109 extremely colourful.
+    """Return Hasler and Süsstrunk's colourfulness M3 (B,).
 
-    For RGB in 0..255, as the paper's scale is.
+    (2003, equation 15, section 7.) It is 0 for grayscale images, about 15 for slightly
+    and 109 for extremely colourful ones, and is defined on RGB in 0..255; `rgb` is in
+    [0, 1].
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]))
 
 
 def colourfulness_absolute(rgb: Tensor) -> Tensor:
-    """The variant that colorization benchmarks print as colourfulness: spreads and means of |R - G| and |Y - B|."""
+    """Return the variant that colorization benchmarks report as colourfulness: (B,).
+
+    It uses the standard deviations and means of |R - G| and |Y - B|. `rgb` is in [0,
+    1].
+    """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
 
 
 def _colourfulness(opponent: Tensor) -> Tensor:
-    spread = opponent.std(dim=-1, correction=0).square().sum(0).sqrt()
-    return spread + 0.3 * opponent.mean(dim=-1).square().sum(0).sqrt()
+    std = opponent.std(dim=-1, correction=0).square().sum(0).sqrt()
+    return std + 0.3 * opponent.mean(dim=-1).square().sum(0).sqrt()
 
 
-# By what they see of a generated picture: it has the true L in all but `WITH_OWN_L`.
-PAIRED: dict[str, Callable[[Pictures, Pictures], Tensor]] = {
-    "l1": lambda found, truth: l1(found.lab, truth.lab),
-    "mse": lambda found, truth: mse(found.rgb, truth.rgb),
-    "psnr": lambda found, truth: psnr(mse(found.rgb, truth.rgb)),
-    "bright_spots": lambda found, truth: bright_spots(found.lab, truth.lab),
-    "accuracy_ab_2": lambda found, truth: accuracy(found.lab, truth.lab, 2, slice(1, 3)),
-    "accuracy_ab_5": lambda found, truth: accuracy(found.lab, truth.lab, 5, slice(1, 3)),
+# The generated image has the true L in all of these except `WITH_OWN_L`.
+PAIRED: dict[str, Callable[[ImageBatch, ImageBatch], Tensor]] = {
+    "l1": lambda images, truth: l1(images.lab, truth.lab),
+    "mse": lambda images, truth: mse(images.rgb, truth.rgb),
+    "psnr": lambda images, truth: psnr(mse(images.rgb, truth.rgb)),
+    "bright_spots": lambda images, truth: bright_spots(images.lab, truth.lab),
+    "accuracy_ab_2": lambda images, truth: accuracy(images.lab, truth.lab, 2, slice(1, 3)),
+    "accuracy_ab_5": lambda images, truth: accuracy(images.lab, truth.lab, 5, slice(1, 3)),
 }
-WITH_OWN_L: dict[str, Callable[[Pictures, Pictures], Tensor]] = {
-    "accuracy_2": lambda found, truth: accuracy(found.lab, truth.lab, 2),
-    "accuracy_5": lambda found, truth: accuracy(found.lab, truth.lab, 5),
-    "mae": lambda found, truth: mae(found.lab, truth.lab),
-    "mae_lab": lambda found, truth: mae_lab(found.lab, truth.lab),
+WITH_OWN_L: dict[str, Callable[[ImageBatch, ImageBatch], Tensor]] = {
+    "accuracy_2": lambda images, truth: accuracy(images.lab, truth.lab, 2),
+    "accuracy_5": lambda images, truth: accuracy(images.lab, truth.lab, 5),
+    "mae": lambda images, truth: mae(images.lab, truth.lab),
+    "mae_lab": lambda images, truth: mae_lab(images.lab, truth.lab),
 }
-SINGLE: dict[str, Callable[[Pictures], Tensor]] = {
-    "colourfulness": lambda found: colourfulness(found.rgb),
-    "colourfulness_absolute": lambda found: colourfulness_absolute(found.rgb),
-    "sepia": lambda found: sepia(found.lab),
+SINGLE: dict[str, Callable[[ImageBatch], Tensor]] = {
+    "colourfulness": lambda images: colourfulness(images.rgb),
+    "colourfulness_absolute": lambda images: colourfulness_absolute(images.rgb),
+    "sepia": lambda images: sepia(images.lab),
 }
-PAIRED_SLOW: dict[
-    str, Callable[[Pictures, Pictures], Tensor]
-] = {  # 44 ms a 256 px picture on a core, others 5 in all
-    "ssim": lambda found, truth: ssim(found.rgb, truth.rgb),
+# 44 ms per 256 px image on one core, all others together 5 ms
+PAIRED_SLOW: dict[str, Callable[[ImageBatch, ImageBatch], Tensor]] = {
+    "ssim": lambda images, truth: ssim(images.rgb, truth.rgb),
 }
 
-Depth = Literal["core", "all"]  # without the slow metrics, or with them
+Depth = Literal["core", "all"]  # without or with the slow metrics
 
 
 def versions(
     generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
-) -> dict[str, Pictures]:
-    """The pictures that are scored: generated, grey (ab = 0), median (where `constant` gives a and b) and truth.
+) -> dict[str, ImageBatch]:
+    """Return the images to score, by version, all with the true L.
 
-    `generated` and `truth` are (B, 3, H, W) in CIELAB units; all have the true L.
+    "generated", "grey" (ab = 0), "median" (if `constant` gives a and b) and "truth".
+    generated and truth: (B, 3, H, W) in CIELAB units.
     """
-    true = Pictures(truth.float())
-    found = {"generated": Pictures(generated.float()), "grey": true.with_ab(0)}
+    true = ImageBatch(truth.float())
+    result = {"generated": ImageBatch(generated.float()), "grey": true.with_ab(0)}
     if constant is not None:
-        found["median"] = true.with_ab(torch.tensor(constant).view(2, 1, 1))
-    return {**found, "truth": true}
+        result["median"] = true.with_ab(torch.tensor(constant).view(2, 1, 1))
+    return {**result, "truth": true}
 
 
 def per_image(
-    shown: Mapping[str, Pictures], *, made: Tensor | None = None, metrics: Depth = "all"
+    images: Mapping[str, ImageBatch], *, predicted: Tensor | None = None, metrics: Depth = "all"
 ) -> dict[str, Tensor]:
-    """Every metric of each picture: "l1.generated", "l1.grey", "colourfulness.truth", ... to (B,).
+    """Return every metric of each image, (B,), by "metric.version".
 
-    `shown` is what `versions` gives. `made` is the generated pictures with the L the network made, (B, 3, H, W) in
-    CIELAB units, which `WITH_OWN_L` sees; not given, it is the true L.
+    For instance "l1.generated", "l1.grey", "colourfulness.truth". `images` is the
+    result of `versions`. `predicted`, (B, 3, H, W) in CIELAB units, is the generated
+    images with the L that the network predicted, for the metrics in `WITH_OWN_L`;
+    without it they use the true L.
     """
-    true = shown["truth"]
-    others = {name: pictures for name, pictures in shown.items() if name != "truth"}
-    own = others if made is None else others | {"generated": Pictures(made.float())}
+    true = images["truth"]
+    others = {version: batch for version, batch in images.items() if version != "truth"}
+    own = others if predicted is None else others | {"generated": ImageBatch(predicted.float())}
     paired = PAIRED | (PAIRED_SLOW if metrics == "all" else {})
     rows = {
-        f"{m}.{v}": measure(found, true)
-        for m, measure in paired.items()
-        for v, found in others.items()
+        f"{name}.{version}": metric(batch, true)
+        for name, metric in paired.items()
+        for version, batch in others.items()
     }
     rows |= {
-        f"{m}.{v}": measure(found, true)
-        for m, measure in WITH_OWN_L.items()
-        for v, found in own.items()
+        f"{name}.{version}": metric(batch, true)
+        for name, metric in WITH_OWN_L.items()
+        for version, batch in own.items()
     }
     return rows | {
-        f"{m}.{v}": single(found) for m, single in SINGLE.items() for v, found in shown.items()
+        f"{name}.{version}": single(batch)
+        for name, single in SINGLE.items()
+        for version, batch in images.items()
     }

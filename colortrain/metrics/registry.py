@@ -1,8 +1,8 @@
-"""The metric registry: for each metric its name, label, direction, decimals and what it needs.
+"""The metric registry: name, label, direction, decimals and needs of each metric.
 
-To add a metric: an entry here, and the function that computes it in `image_metrics` (one value
-per image) or `set_metrics` (one value per set of images). Reports, tables, `keep_best` and the
-sweep read everything else about it from its entry.
+To add a metric: an entry here, and the function that computes it in `image_metrics`
+(one value per image) or `set_metrics` (one value per set of images). Reports, tables,
+`keep_best` and the sweep read everything else about it from its entry.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 Scores = dict[str, Any]  # what `evaluate.score_split` returns, and evaluation.json holds
 
-# Which values are better: lower, higher, or closer to a target (the photographs' own value, or 1).
+# Which values are better: lower, higher, or closer to a target (the photographs' own
+# value, or 1).
 Direction = Literal["lower", "higher", "truth", "one"]
-# What computing it takes: nothing more, too much time for a validation, or weights of that network.
+# What computing it requires: nothing special, too much time for validation during
+# training, or the weights of the network of that name.
 Needs = Literal["", "time", "inception", "vgg16"]
 
 _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1"}
@@ -34,7 +36,7 @@ class Metric:
 
     @property
     def symbol(self) -> str:
-        """Return the sign that tells readers of a table which values are better."""
+        """Return the sign for the better values, as tables print it."""
         return _SYMBOLS[self.direction] if self.direction else ""
 
     def text(self, value: float | None) -> str:
@@ -42,9 +44,10 @@ class Metric:
         return "" if value is None else f"{value:.{self.decimals}f}"
 
     def distance(self, value: float, truth: float | None = None) -> float:
-        """Return how far a value is from the best one; comparable within one metric, lower is better.
+        """Return how far a value is from the best possible one; lower is better.
 
-        `truth` is the photographs' own value; a metric without it cannot be closer to it (NaN).
+        Distances are comparable within one metric. `truth` is the photographs' own
+        value; without it the distance of a metric with that target is NaN.
         """
         if self.direction in ("lower", None):
             return value
@@ -83,7 +86,10 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}  # in the 
 
 
 def metric_named(name: str) -> Metric:
-    """Return a metric by name; for an unknown one (of another version) an entry without direction."""
+    """Return a metric by name; if it is unknown, one without a direction.
+
+    Score files of another version may contain unknown metrics.
+    """
     return METRICS.get(name) or Metric(name, name)
 
 

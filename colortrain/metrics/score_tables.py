@@ -15,6 +15,7 @@ HEAD = (
     "median colour",
     "truth",
 )
+LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # of the versions, in all tables
 
 
 def table_rows(scores: Scores) -> list[list[str]]:
@@ -32,10 +33,11 @@ def _row(metric: Metric, scores: Scores) -> list[str]:
 
 
 def compared_with_grayscale(scores: Scores, name: str) -> str:
-    """Return "better", "worse" or "level": generated images compared with the grayscale baseline.
+    """Return how generated images compare with the grayscale baseline by one metric.
 
-    "level" means that the 95 % interval of the difference contains 0. Empty where there is no
-    interval, or where neither higher nor lower values are better.
+    The result is "better", "worse" or "level". "level" means that the 95 % interval of
+    the difference contains 0. The result is empty if there is no interval, or if
+    neither higher nor lower values are better.
     """
     direction = metric_named(name).direction
     ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
@@ -62,7 +64,7 @@ def caption(scores: Scores) -> str:
 
 
 def notes(scores: Scores) -> list[str]:
-    """Return lines on intervals, on the feature extractors and their weights, and on what is missing."""
+    """Return notes on intervals, feature extractors and metrics that are missing."""
     protocol = scores["protocol"]
     lines = []
     if "intervals" in scores:
@@ -83,14 +85,14 @@ def notes(scores: Scores) -> list[str]:
 
 
 def markdown_table(scores: Scores) -> str:
-    """Return the scores as a Markdown table, with the caption above and the notes below."""
+    """Return the scores as a Markdown table with caption and notes."""
     lines = [HEAD, ["---", ":-:", *["--:"] * (len(HEAD) - 2)], *table_rows(scores)]
     table = ("| " + " | ".join(line) + " |" for line in lines)
     return "\n".join([caption(scores), "", *table, *("\n" + note for note in notes(scores))]) + "\n"
 
 
 def text_table(scores: Scores) -> str:
-    """Return the scores as aligned columns, with the caption above and the notes below."""
+    """Return the scores as a table of aligned columns with caption and notes."""
     lines = [list(HEAD), *table_rows(scores)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [

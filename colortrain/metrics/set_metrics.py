@@ -1,6 +1,7 @@
-"""Metrics of whole sets of pictures: what an extractor sees of each version, streamed, merged exactly, and compared.
+"""Metrics of whole sets of images, from features that are streamed and merged exactly.
 
-A version is "generated", "grey", "median" or "truth". The same pictures give the same numbers in any order and from any
+A version is "generated", "grey" (the grayscale baseline), "median" (the constant-colour
+baseline) or "truth". The same images give the same numbers in any order and on any
 number of processes.
 """
 
@@ -14,22 +15,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from colortrain.metrics.features import Moments, OutOfRangeError, Rows, fid
-from colortrain.metrics.image_metrics import Pictures
+from colortrain.metrics.features import FeatureRows, Moments, OutOfRangeError, fid
+from colortrain.metrics.image_metrics import ImageBatch
 
-_CELLS = 4
-_LEAST = 2  # pictures that have a covariance
+_CELLS = 4  # per side
+_LEAST = 2  # images for a covariance
 
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """What was seen of a version: moments of its features, and vectors one by one where a metric needs them."""
+    """Statistics of one version's features.
+
+    `moments` of the features, and in `rows` single feature vectors by name, for metrics
+    that need them.
+    """
 
     moments: Moments
-    rows: Mapping[str, Rows] = field(default_factory=dict)
+    rows: Mapping[str, FeatureRows] = field(default_factory=dict)
 
     def __add__(self, other: FeatureStats) -> FeatureStats:
-        """Both sets together."""
+        """Return the statistics of both sets together."""
         return FeatureStats(
             self.moments + other.moments,
             {name: self.rows[name] + other.rows[name] for name in self.rows},
@@ -38,56 +43,73 @@ class FeatureStats:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A way to see sets of pictures. `look`: a batch and the number of its first picture to what is seen; `compare`:
-    the truth and a version to metrics; `alone`: a version to metrics that need no truth."""
+    """A feature extractor with the metrics that are computed from its features.
+
+    `extract` returns the statistics of a batch, given the index of its first image;
+    `compare` returns metrics from the statistics of the truth and of a version; `score`
+    returns those metrics of a version that do not need the truth.
+    """
 
     name: str
-    look: Callable[[Pictures, int], FeatureStats]
+    extract: Callable[[ImageBatch, int], FeatureStats]
     compare: Callable[[FeatureStats, FeatureStats], dict[str, float]]
-    alone: Callable[[FeatureStats], dict[str, float]] = lambda seen: {}
+    score: Callable[[FeatureStats], dict[str, float]] = lambda stats: {}
+
+
+Key = tuple[str, str]  # extractor's name, version
 
 
 class SetMetrics:
-    """Everything that some eyes have seen so far of each version; None where its pictures are no numbers any more."""
+    """Accumulates feature statistics of each version and computes metrics from them.
+
+    `stats` are None for a version with features that are not finite.
+    """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
         self.extractors = extractors
-        self.seen: dict[tuple[str, str], FeatureStats | None] = {}
+        self.stats: dict[Key, FeatureStats | None] = {}
 
-    def add(self, versions: Mapping[str, Pictures], start: int) -> None:
-        """Look at one batch in every version; `start` is the number of its first picture."""
+    def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
+        """Add one batch in every version; `start` is the index of its first image.
+
+        Raises `OutOfRangeError` for features of a photograph that are not below 512.
+        """
         for extractor in self.extractors:
-            for version, pictures in versions.items():
+            for version, images in versions.items():
                 try:
-                    seen = extractor.look(pictures, start)
+                    stats = extractor.extract(images, start)
                 except OutOfRangeError:
                     if version != "generated":
                         raise
-                    seen = None  # the network has diverged: whoever trains it is to hear that from its losses
-                self._join((extractor.name, version), seen)
+                    stats = None  # the network has diverged, which training reports itself
+                self._add((extractor.name, version), stats)
 
-    def _join(self, key: tuple[str, str], seen: FeatureStats | None) -> None:
-        before = self.seen.get(key)
-        if key in self.seen:
-            seen = None if before is None or seen is None else before + seen
-        self.seen[key] = seen
+    def _add(self, key: Key, stats: FeatureStats | None) -> None:
+        before = self.stats.get(key)
+        if key in self.stats:
+            stats = None if before is None or stats is None else before + stats
+        self.stats[key] = stats
 
-    def join(self, parts: Iterable[Mapping[tuple[str, str], FeatureStats | None]]) -> SetMetrics:
-        """The album of what several processes saw."""
-        together = SetMetrics(self.extractors)
+    def merge(self, parts: Iterable[Mapping[Key, FeatureStats | None]]) -> SetMetrics:
+        """Return the metrics of the `stats` of several processes together."""
+        merged = SetMetrics(self.extractors)
         for part in parts:
-            for key, seen in part.items():
-                together._join(key, seen)
-        return together
+            for key, stats in part.items():
+                merged._add(key, stats)
+        return merged
 
     @property
     def left_out(self) -> dict[str, str]:
-        """What `metrics` cannot say of so few pictures, and what it would take."""
-        few = any(seen is not None and seen.moments.num < _LEAST for seen in self.seen.values())
-        return {"distances between sets": "a split of two pictures or more"} if few else {}
+        """Metrics that need more images, and what they need."""
+        few = any(stats is not None and stats.moments.num < _LEAST for stats in self.stats.values())
+        return {"distances between sets": "a split of two images or more"} if few else {}
 
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Metric -> version -> value: no distances of a set of one picture, NaN for a version without numbers."""
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Return metric -> version -> value.
+
+        Distances are left out for sets of one image; values are NaN for a version with
+        features that are not finite.
+        """
         return {
             metric: values
             for extractor in self.extractors
@@ -96,41 +118,50 @@ class SetMetrics:
 
     def _metrics_of(self, extractor: Extractor) -> dict[str, dict[str, float]]:
         versions = {
-            version: seen for (name, version), seen in self.seen.items() if name == extractor.name
+            version: stats
+            for (name, version), stats in self.stats.items()
+            if name == extractor.name
         }
-        truth, found = versions["truth"], dict[str, dict[str, float]]()
-        assert truth is not None  # photographs are numbers
-        for version, seen in versions.items():
-            if seen is not None:
-                compared = version != "truth" and seen.moments.num >= _LEAST
-                values = extractor.alone(seen) | (
-                    extractor.compare(truth, seen) if compared else {}
+        truth, metrics = versions["truth"], dict[str, dict[str, float]]()
+        assert truth is not None  # photographs are finite
+        for version, stats in versions.items():
+            if stats is not None:
+                comparable = version != "truth" and stats.moments.num >= _LEAST
+                values = extractor.score(stats) | (
+                    extractor.compare(truth, stats) if comparable else {}
                 )
                 for metric, value in values.items():
-                    found.setdefault(metric, {})[version] = steady(value)
-        spoiled = {version: math.nan for version, seen in versions.items() if seen is None}
-        return {metric: values | spoiled for metric, values in found.items()}
+                    metrics.setdefault(metric, {})[version] = round_to_nine_digits(value)
+        not_finite = {version: math.nan for version, stats in versions.items() if stats is None}
+        return {metric: values | not_finite for metric, values in metrics.items()}
 
 
-def steady(value: float) -> float:
-    """Nine digits of it: further ones follow the number of threads that LAPACK takes."""
+def round_to_nine_digits(value: float) -> float:
+    """Return `value` with nine digits; later ones depend on LAPACK's thread count."""
     return float(f"{value:.9g}")
 
 
 def colour_fields(lab: Tensor) -> Tensor:
-    """(B, 3, H, W) CIELAB to (B, 80): mean L, a and b, and spread of a and b, in each cell of a 4 x 4 grid."""
+    """Return colour statistics (B, 80) of (B, 3, H, W) CIELAB images, float64.
+
+    They are the means of L, a and b and the standard deviations of a and b in each cell
+    of a 4 x 4 grid.
+    """
     wide = lab.double()
     means, squares = (adaptive_avg_pool2d(values, _CELLS) for values in (wide, wide.square()))
-    spread = (squares - means.square())[:, 1:].clamp(min=0).sqrt()
-    return torch.cat([means.flatten(1), spread.flatten(1)], dim=1)
+    std = (squares - means.square())[:, 1:].clamp(min=0).sqrt()
+    return torch.cat([means.flatten(1), std.flatten(1)], dim=1)
 
 
-def _fields(pictures: Pictures, start: int) -> FeatureStats:
-    return FeatureStats(Moments.of(colour_fields(pictures.lab).cpu().numpy()))
+def _extract_fields(images: ImageBatch, start: int) -> FeatureStats:
+    return FeatureStats(Moments.of(colour_fields(images.lab).cpu().numpy()))
 
 
-# Needs no weights: a Fréchet distance for where Inception's are not at hand. Not FID, and not comparable with any: it
-# sees which colours lie where, and how they go with the lightness there, but no shapes and no textures.
+# A Fréchet distance for which no weights are needed. It is not FID and not comparable
+# with it: it depends on which colours are where and how they vary with the lightness,
+# but not on shapes or textures.
 LAB_FIELDS = Extractor(
-    "lab_fields", _fields, lambda truth, seen: {"frechet_lab": fid(truth.moments, seen.moments)}
+    "lab_fields",
+    _extract_fields,
+    lambda truth, stats: {"frechet_lab": fid(truth.moments, stats.moments)},
 )

@@ -162,8 +162,8 @@ def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
 def coordinate_channels(L: Tensor) -> Tensor:
     """Return row and column of each pixel in [-1, 1], (B, 2, H, W), for L (B, 1, H, W).
 
-    They tell the network where in the image it is, for instance that skies are at the
-    top (Liu et al. 2018, CoordConv).
+    With them the network can use the position in the image, for instance that skies are
+    at the top (Liu et al. 2018, CoordConv).
     """
     batch, _, height, width = L.shape
     rows = torch.linspace(-1, 1, height, device=L.device, dtype=L.dtype).view(1, 1, height, 1)

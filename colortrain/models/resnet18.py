@@ -67,7 +67,7 @@ class ResNet18UNetConfig:
         """
         assert isinstance(network, ResNet18UNet)
         if self.pretrained not in (None, "none"):
-            tensors = load_weights(self.pretrained, RESNET18, "--set generator.pretrained=none")
+            tensors = load_weights(self.pretrained, RESNET18, "use --set generator.pretrained=none")
             load_matching(network.encoder, tensors, f"generator.pretrained={self.pretrained}")
 
 

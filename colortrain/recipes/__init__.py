@@ -1,9 +1,10 @@
-"""Every recipe by name; `RECIPES[name]()` is a full recipe."""
+"""All recipes by name; `RECIPES[name]()` returns a complete recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from colortrain.headline import Headline
 from colortrain.recipe import Recipe
 from colortrain.recipes.arun import arun_wgan_gp, arun_wgan_gp_adversarial
 from colortrain.recipes.drouilhet import drouilhet_gan, drouilhet_progan, drouilhet_wgan_gp
@@ -33,7 +34,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe called `name`; an unknown name raises `UserError` that lists the valid ones, nearest first."""
+    """Return the recipe called `name`.
+
+    Raises `UserError` for an unknown name, with the valid names, the most similar
+    first.
+    """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     return RECIPES[name]()
+
+
+def headline_of(recipe: Recipe) -> Headline:
+    """Return what the paper reports, also for a recipe saved without this field."""
+    if recipe.headline != Headline() or recipe.name not in RECIPES:
+        return recipe.headline
+    return RECIPES[recipe.name]().headline

@@ -1,14 +1,20 @@
-"""drouilhet: "Deep-learning: Colorization of Images" (Drouilhet and L'Herminé, 2025): one deep U-Net on COCO, taught
-by a soft-label GAN, by WGAN-GP under a falling L1, and by a ProGAN hybrid with a VGG loss.
+"""drouilhet: "Deep-learning: Colorization of Images" (Drouilhet and L'Herminé, 2025).
 
-The paper names no batch size, momenta, starting weights, augmentation or number of photographs: Isola et al.'s Adam
-momenta and start are taken, nampouri's batch of 16 (the same data at the same size), and no augmentation.
+One deep U-Net on COCO, trained with a soft-label GAN, with WGAN-GP and a decreasing L1
+weight, and with a ProGAN hybrid and a VGG loss. Comments on fields cite the paper's
+sections.
+
+The paper does not specify the batch size, Adam's momenta, the weight initialisation,
+the augmentation or the number of photographs: the momenta and the initialisation are
+those of Isola et al., the batch size of 16 is nampouri's (the same data at the same
+size), and there is no augmentation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from colortrain.headline import reported
 from colortrain.lab import SymmetricCodec
 from colortrain.losses.adversarial import BCE, Wasserstein
 from colortrain.losses.penalty import GradientPenalty
@@ -21,75 +27,94 @@ from colortrain.schedule import Schedule, constant
 
 
 def drouilhet_gan() -> Recipe:
-    """The standard GAN of sections 1.3, 3 and 4: two-sided soft labels, L1 weighted by the rarity of colours.
+    r"""The standard GAN of sections 1.3, 3 and 4: soft labels and a rebalanced L1.
 
-    Headline (table 3): PSNR 19.63 dB, VGG 4.2968. Protocol: COCO, 256 px, PSNR of RGB in [0, 1] (section 5); how it
-    is averaged and over how many photographs is not said. A grey picture scores about 23.8 dB as the mean of
-    pictures, 20.1 dB pooled, so read it beside grey. Cost: not given (Colab, section 7.5.3).
+    The labels are soft on both sides; L1 is weighted by the rarity of colours.
 
-        accelerate launch -m launch.train --recipe drouilhet_gan --shards SHARDS --run runs/drouilhet_gan
+    Protocol of the headline: COCO, 256 px, PSNR of RGB
+    in [0, 1] (section 5); how it is averaged, and over how many photographs, is not
+    specified. The grayscale baseline reaches about 23.8 dB as the mean over images and
+    20.1 dB pooled, so compare the result with it. Cost: not given (Colab, section
+    7.5.3).
 
-    Contradictions, and what is read. 27 epochs (section 4, figure 1) or 10 (table 3): 27, whose curve ends at the
-    same 19.63 dB. Nearest-neighbour upsampling (section 3.1) or transposed convolutions (table 2): the text. Weights
-    over the maximum, at least .5 (section 1.3.3): with one empty ab bin that makes every colour weigh .5, so the
-    maximum is taken over colours that occur. That still leaves nearly every pixel at .5 (`RebalancedL1` has figures);
-    `--set objective.reconstruction.0.mode=smoothed` is Zhang et al.'s and does rebalance, `=literal` is the letter,
-    which the paper's own losses suggest it ran. A critic loss of .6 to .7 (section 4.1) can
-    only be the mean over real and fake, whose floor is .50 with these labels: hence the factor of one half.
+        accelerate launch -m launch.train --recipe drouilhet_gan \
+            --shards SHARDS --run runs/drouilhet_gan
+
+    Contradictions in the paper, and how they are resolved. 27 epochs (section 4, figure
+    1) or 10 (table 3): 27, whose curve ends at the same 19.63 dB. Nearest-neighbour
+    upsampling (section 3.1) or transposed convolutions (table 2): the text is followed.
+    The colour weights are divided by their maximum and are at least 0.5 (section
+    1.3.3): with one empty ab bin every colour then has weight 0.5, so the maximum is
+    taken over colours that occur. Nearly every pixel still has weight 0.5
+    (`RebalancedL1` gives numbers); `--set objective.reconstruction.0.mode=smoothed` is
+    the method of Zhang et al., which does rebalance, and `=literal` is the paper's
+    formula, which its published losses suggest it used. A critic loss of 0.6 to 0.7
+    (section 4.1) can only be the mean over real and fake, whose minimum is 0.50 with
+    these labels: hence the factor of one half.
     """
     return Recipe(
         name="drouilhet_gan",
+        headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # 3.1
-        batch_size=16,  # not given: nampouri's
+        batch_size=16,  # not given; nampouri's
         epochs=27,  # 4
-        generator=DeepUNetConfig(base_channels=64, levels=4, norm="batch"),  # 3.1: 15,674,818
-        critic=SquareCriticConfig(
+        generator=DeepUNetConfig(  # 3.1: 15,674,818 parameters
+            base_channels=64, levels=4, norm="batch"
+        ),
+        critic=SquareCriticConfig(  # 3.1: 16x16 map; depth 4 of 3, 4 and 5
             base_channels=64, depth=4, norm="batch"
-        ),  # 3.1: 16x16 map; 4 of 3, 4, 5
-        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # 4.1; betas not given: Isola's
+        ),
+        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # 4.1; betas are Isola's
         critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # 4.1, 1.3.1
         objective=Objective(
-            adversarial=BCE(
+            adversarial=BCE(  # 1.3.2, 3.2; the generator's target is 1
                 real_label=0.8, fake_label=0.2, critic_factor=0.5
-            ),  # 1.3.2, 3.2; generator's target 1
+            ),
             adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(
+            reconstruction=(  # 1.3.3-4
                 RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),
-            ),  # 1.3.3-4
+            ),
         ),
         codec=SymmetricCodec(),  # 3.1: normalised to [-1, 1]
-        flip=0.0,  # none named
+        flip=0.0,  # none mentioned
     )
 
 
 def drouilhet_wgan_gp() -> Recipe:
-    """The Wasserstein GAN of sections 6 and 7: InstanceNorm critic, five steps to one, L1 weighted 70, 10, then 30.
+    r"""The Wasserstein GAN of sections 6 and 7: InstanceNorm critic, five critic steps.
 
-    Headline (table 3): PSNR 21.41 dB, VGG 4.1719; protocol as of `drouilhet_gan`, and grey scores about 23.8 dB as
-    the mean of pictures, 20.1 dB pooled. Cost: over 10 hours on Colab (section 7.5.3).
+    The weight of L1 is 70, then 10, then 30.
 
-        accelerate launch -m launch.train --recipe drouilhet_wgan_gp --shards SHARDS --run runs/drouilhet_wgan_gp
+    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10
+    hours on Colab (section 7.5.3).
 
-    Contradictions, and what is read. L1's weight falls at epoch 19 (section 7.5) or 18 (7.6, 7.7): 19, since "Epochs
-    0-18" has it in the plan. 27 epochs (table 3, 7.6) or 30 (7.5.3): 27. The penalty's weight is not given: 10, as
-    Gulrajani et al. 2017; nor new learning rates: section 7 lists what changed, so the GAN's stay. The penalty's
-    gradient is with respect to the "image pair" (7.3), so L too.
+        accelerate launch -m launch.train --recipe drouilhet_wgan_gp \
+            --shards SHARDS --run runs/drouilhet_wgan_gp
+
+    Contradictions in the paper, and how they are resolved. The weight of L1 falls at
+    epoch 19 (section 7.5) or 18 (7.6, 7.7): 19, since the plan says "Epochs 0-18". 27
+    epochs (table 3, 7.6) or 30 (7.5.3): 27. The weight of the penalty is not given: 10,
+    as in Gulrajani et al. 2017. New learning rates are not given either: section 7
+    lists what changed, so those of the GAN are kept. The penalty's gradient is with
+    respect to the "image pair" (7.3), which includes L.
     """
     return dataclasses.replace(
         drouilhet_gan(),
         name="drouilhet_wgan_gp",
+        headline=reported("table 3", psnr=21.41, vgg_distance=4.1719),
         critic=SquareCriticConfig(base_channels=64, depth=4, norm="instance"),  # 7.1.1
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2, 7.2
             adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(
+            reconstruction=(  # 7.5.1-3
                 RebalancedL1(weight=Schedule(((0, 70.0), (19, 10.0), (26, 30.0)))),
-            ),  # 7.5.1-3
+            ),
             penalties=(
-                GradientPenalty(
+                GradientPenalty(  # equation 4
                     weight=constant(10.0), points="interpolated", wrt="picture", target=1.0
-                ),  # equation 4
+                ),
             ),
         ),
         n_critic=5,  # 7.4.1
@@ -97,37 +122,45 @@ def drouilhet_wgan_gp() -> Recipe:
 
 
 def drouilhet_progan() -> Recipe:
-    """The ProGAN hybrid of section 9: PixelNorm in the generator, minibatch deviation in the critic, VGG for L1.
+    r"""The ProGAN hybrid of section 9: PixelNorm, minibatch deviation, and a VGG loss.
 
-    Headline (table 3): PSNR 20.92 dB, VGG 3.3715; protocol as of `drouilhet_gan`, and grey scores about 23.8 dB as
-    the mean of pictures, 20.1 dB pooled. Cost: not given.
+    PixelNorm is in the generator, the minibatch standard deviation in the critic, and
+    the VGG loss replaces L1.
 
-        accelerate launch -m launch.train --recipe drouilhet_progan --shards SHARDS --run runs/drouilhet_progan
+    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
 
-    Downloads torchvision's vgg16-397923af.pth (528 MB) once; without a network put it where the error says, or try
-    the machinery with `--set objective.reconstruction.0.weights=random`.
+        accelerate launch -m launch.train --recipe drouilhet_progan \
+            --shards SHARDS --run runs/drouilhet_progan
 
-    Contradictions, and what is read. Nothing grows, whatever the name says: one size, 256 px. A peak of 21.12 dB
-    (section 11) or 20.92 (table 3): the table. Labels, rates and the critic's BatchNorm are not said to change: soft
-    labels stay (a critic loss of .542, section 11, lies above their floor of .50), and so does the rest. "Minibatch"
-    is what one process holds: scores change with batch_size / processes. PixelNorm leaves a convolution's mean, so
-    the convolutions before it have biases.
+    Downloads torchvision's vgg16-397923af.pth (528 MB) once. Without internet access,
+    put it where the error message says, or test the setup with `--set
+    objective.reconstruction.0.weights=random`.
+
+    Contradictions in the paper, and how they are resolved. Despite the name nothing
+    grows: there is one size, 256 px. A maximum of 21.12 dB (section 11) or 20.92 (table
+    3): the table. The paper does not say that labels, rates and the critic's BatchNorm
+    change: the soft labels stay (a critic loss of 0.542, section 11, is above their
+    minimum of 0.50), and so does the rest. "Minibatch" is the part of the batch that
+    one process holds: scores depend on batch_size / processes. PixelNorm does not
+    remove a convolution's mean, so the convolutions before it have biases.
     """
     return dataclasses.replace(
         drouilhet_gan(),
         name="drouilhet_progan",
+        headline=reported("table 3", psnr=20.92, vgg_distance=3.3715),
         epochs=20,  # table 3
-        generator=DeepUNetConfig(
+        generator=DeepUNetConfig(  # 9.1, equation 5: 15,671,874 parameters
             base_channels=64, levels=4, norm="pixel"
-        ),  # 9.1, equation 5: 15,671,874
-        critic=SquareCriticConfig(
+        ),
+        critic=SquareCriticConfig(  # 9.2
             base_channels=64, depth=4, norm="batch", minibatch_stddev=True
-        ),  # 9.2
+        ),
         objective=Objective(
             adversarial=BCE(real_label=0.8, fake_label=0.2, critic_factor=0.5),  # 3.2, equation 7
             adversarial_weight=constant(1.0),  # equation 7
-            reconstruction=(
+            reconstruction=(  # equations 6-7, 9.3
                 Perceptual(weight=constant(100.0), weights="imagenet"),
-            ),  # equations 6-7, 9.3
+            ),
         ),
     )

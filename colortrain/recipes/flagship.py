@@ -1,4 +1,8 @@
-"""flagship and flagship_calm: no paper's; found by measured steps (docs/LOG.md) from their parts and the field's."""
+"""flagship and flagship_calm: this project's own recipes.
+
+They were developed in measured steps (docs/LOG.md) from parts of the papers' recipes
+and of the literature.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,10 @@ from colortrain.schedule import Schedule, constant
 
 
 def cosine(epochs: int) -> Schedule:
-    """From 1 % to 1 in the first epoch, then half a cosine down to 0, in straight lines of an epoch (SGDR, 2017)."""
+    """Return a warm-up of one epoch from 0.01 to 1, then half a cosine down to 0.
+
+    It is linear between epochs; it reaches 0 at `epochs` (SGDR, 2017).
+    """
     falling = [
         (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
     ]
@@ -27,38 +34,51 @@ def cosine(epochs: int) -> Schedule:
 
 
 def late(weight: float) -> Schedule:
-    """Nothing for four fifths of the run, then `weight`."""
+    """Return a schedule with `weight` in the last fifth of the run and 0 before."""
     return Schedule(((0, 0.0), (8, weight)))
 
 
 def flagship() -> Recipe:
-    """Likely colours for four fifths of the run, then a game: colours that a critic takes for true, many, where sure.
+    r"""A colour distribution for four fifths of the run, then adversarial training.
 
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: five times `drouilhet_gan`'s.
+    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: five
+    times that of `drouilhet_gan`.
 
-        accelerate launch -m launch.train --recipe flagship --shards SHARDS --run runs/flagship --images 100000
+        accelerate launch -m launch.train --recipe flagship \
+            --shards SHARDS --run runs/flagship --images 100000
 
-    A residual U-Net learns which of a grid's colours are likely at each pixel, hidden weights by Muon. In the last
-    fifth the rate begins once more, at a fifth, and what is shown counts: the critic and its penalty are valentini's,
-    the gap to the truth's colourfulness pushes towards colour, and L1, a soft accuracy and the logarithm of the squared
-    error say where it costs least; they pull back, so four fifths of the colour come of it. What is kept is an average
-    over the last steps. All schedules span the run, whatever its length.
+    A residual U-Net is trained to predict which colours of a grid are likely at each
+    pixel; Muon updates its hidden weights. In the last fifth the learning rate restarts
+    at a fifth, and losses on the resulting image are added. The critic and its penalty
+    are valentini's. The gap to the true colourfulness pushes towards more colour. L1, a
+    soft accuracy and the logarithm of the squared error direct the colour to where it
+    costs least; they pull against it, so four fifths of the colour are reached. The
+    result is a moving average over the last steps. All schedules span the run, whatever
+    its length.
     """
     return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.985))
 
 
 def flagship_calm() -> Recipe:
-    """`flagship` whose game asks for three fifths of the truth's colour: nearer to it pixel by pixel and as a set.
+    r"""`flagship` with a target of three fifths of the true colourfulness.
 
-    Headline: none of a paper's; docs/RECIPES.md has it beside all others. Cost: as `flagship`.
+    It is closer to the truth per pixel and as a set of images.
 
-        accelerate launch -m launch.train --recipe flagship_calm --shards SHARDS --run runs/calm --images 100000
+    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: as
+    for `flagship`.
+
+        accelerate launch -m launch.train --recipe flagship_calm \
+            --shards SHARDS --run runs/calm --images 100000
     """
     return _recipe("flagship_calm", near=1.0, gap=ColourfulnessGap(late(300.0), cell=4, share=0.6))
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
-    """What both share; `near` is the weight of nearness, pixel by pixel and picture by picture, in the game."""
+    """Return what both recipes share.
+
+    `near` scales the weights of the terms that keep images close to the truth per pixel
+    and per image during adversarial training.
+    """
     return Recipe(
         name=name,
         size=32,

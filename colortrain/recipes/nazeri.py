@@ -1,30 +1,42 @@
-"""nazeri: "Image Colorization using Generative Adversarial Networks" (Nazeri, Ng, Ebrahimi, University of Ontario
-Institute of Technology, arXiv 1803.05400): U-Nets that make all of Lab, on CIFAR-10 and Places365.
+"""nazeri: "Image Colorization using Generative Adversarial Networks".
 
-[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs, asked only where the paper is silent:
-the layer plans, which decoder blocks drop out, and mirrored pictures. Where both speak the paper holds (code: rate
-3e-4, beta1 0, two generator steps for one of the critic, exponential decay, no grey pictures).
+(Nazeri, Ng, Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400.)
+U-Nets that generate all of Lab, on CIFAR-10 and Places365. Comments on fields cite the
+paper's sections.
 
-Read, since the paper is silent or contradicts itself:
+[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs,
+consulted only where the paper does not specify something: the layer plans, which
+decoder blocks have dropout, and horizontal flips. Where the two differ, the paper is
+followed (code: rate 3e-4, beta1 0, two generator steps per critic step, exponential
+decay, no grayscale images).
 
-- "manually decayed ... whenever the loss function started to plateau" (3.3) names no patience. Ours: the rates fall to
-  a tenth when 30 evaluations brought no lower validation L1; it needs a split named val, without one they stay.
-- Grey in is L of Lab. In [code] it is the luma of TensorFlow's rgb_to_grayscale, so L had to be guessed there.
-- Dropout (3.2) is the GAN's noise: in training alone, as in [code]. Isola et al. 2017, whom 3.2 follows, keep it on at
-  test: `python -m launch.evaluate --dropout both` prints both.
-- BatchNorm uses running statistics when generating; [code] uses those of the test batch.
-- BatchNorm in the generator's first layer, and the place of the skips: see `FullyConvolutionalConfig`.
+Interpretations, where the paper does not specify something or contradicts itself:
 
-Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 1] (our reading: the paper gives no
-unit), accuracy is equation 10 on all three channels; `launch.evaluate` prints both. Measured with its own definitions,
-a grey picture of true L scores 5.63 / 26.4 / 55.8 on CIFAR-10's 10,000 test pictures, the training split's median ab
-(0, 4) 5.49 / 23.9 / 57.3: the headline stands close to both. Read it beside them.
+- "manually decayed ... whenever the loss function started to plateau" (3.3) gives no
+  patience. Here the rates fall to a tenth after 30 evaluations without a lower
+  validation L1; this needs a split named val, without which the rates stay.
+- The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
+  rgb_to_grayscale, so L had to be predicted there.
+- Dropout (3.2) is the GAN's noise: in training only, as in [code]. Isola et al. 2017,
+  whom 3.2 follows, keep it active at test time: `python -m launch.evaluate --dropout
+  both` prints both.
+- BatchNorm uses running statistics in inference; [code] uses those of the test batch.
+- BatchNorm in the generator's first layer, and where skips are joined: see
+  `FullyConvolutionalConfig`.
+
+Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 1] (an
+interpretation: the paper gives no unit), accuracy is equation 10 on all three channels;
+`launch.evaluate` prints both. Measured with the paper's definitions, on CIFAR-10's
+10,000 test images the grayscale baseline with the true L has 5.63 / 26.4 / 55.8, and
+the training split's median ab (0, 4) has 5.49 / 23.9 / 57.3: the headline is close to
+both, so compare results with them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from colortrain.headline import reported
 from colortrain.lab import LabCodec
 from colortrain.losses.adversarial import BCE
 from colortrain.losses.reconstruction import L1, L2
@@ -32,28 +44,30 @@ from colortrain.models.fully_convolutional import FullyConvolutionalConfig, Same
 from colortrain.recipe import Adam, Objective, Plateau, Recipe
 from colortrain.schedule import constant
 
-NEVER = 1e9  # epochs: beyond the end of any run
-
 
 def nazeri_gan() -> Recipe:
-    """The conditional DCGAN of section 3.2 on CIFAR-10.
+    r"""The conditional DCGAN of section 3.2 on CIFAR-10.
 
-    Headline (table 1, protocol above): MAE 5.1, accuracy 24.1 % at 2 %, 65.5 % at 5 %, test split. Cost: not given;
-    200 epochs are 10,000,000 pictures of 32 px.
+    The headline is of the test split, by the protocol above. Cost: not given; 200
+    epochs are 10,000,000 images of 32 px.
 
-        accelerate launch -m launch.train --recipe nazeri_gan --shards SHARDS --run runs/nazeri_gan
+        accelerate launch -m launch.train --recipe nazeri_gan \
+            --shards SHARDS --run runs/nazeri_gan
     """
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # 3.3, both networks
     return Recipe(
         name="nazeri_gan",
+        headline=reported("table 1", mae=5.1, accuracy_2=24.1, accuracy_5=65.5),
         paper="nazeri",
         size=32,  # 4
         batch_size=128,  # table 1
         epochs=200,  # table 1
-        generator=FullyConvolutionalConfig(  # 3.1, plan [code]: 16,654,851
+        generator=FullyConvolutionalConfig(  # 3.1, plan [code]: 16,654,851 parameters
             base_channels=64, levels=4, first_width=2, dropout=0.5, dropout_blocks=2
         ),
-        critic=SameCriticConfig(base_channels=64, inputs=4),  # 3.2, plan [code]: 2,767,553
+        critic=SameCriticConfig(  # 3.2, plan [code]: 2,767,553 parameters
+            base_channels=64, inputs=4
+        ),
         generator_adam=adam,
         critic_adam=adam,
         objective=Objective(
@@ -61,7 +75,7 @@ def nazeri_gan() -> Recipe:
             adversarial_weight=constant(1.0),  # equation 7
             reconstruction=(L1(weight=constant(100.0)),),  # equation 7, lambda 3.3, over L, a and b
         ),
-        plateau=Plateau(patience=30, factor=0.1),  # factor 3.3, patience ours
+        plateau=Plateau(patience=30, factor=0.1),  # factor 3.3, patience not given
         codec=LabCodec(),  # 3.1: "3 with L*a*b* color space"
         flip=0.5,  # [code]
         test_dropout=False,  # [code]
@@ -71,52 +85,57 @@ def nazeri_gan() -> Recipe:
 
 
 def nazeri_unet_l2() -> Recipe:
-    """The baseline of section 3.1: the same U-Net under the mean squared error of all three channels, no game.
+    r"""The baseline of section 3.1: the same U-Net with the mean squared error alone.
 
-    The adversarial weight is 0 and the critic never learns (its first epoch lies beyond the end): it is built and
-    saved at its starting weights, and has no part in anything. No dropout: section 3.1 has none, it is the GAN's noise.
+    The error is over all three channels. There is no critic, and no dropout: section
+    3.1 has none, it is the GAN's noise.
 
-    Headline (table 1, protocol above): MAE 7.9, accuracy 13.7 % at 2 %, 37.2 % at 5 %, CIFAR-10's test split: behind
-    grey in all three figures, whose L is the true one; the network makes its own. Cost: less than `nazeri_gan`.
+    The headline is of CIFAR-10's test split, by the protocol above: all three are worse
+    than the grayscale baseline, whose L is the true one, while the network predicts L.
+    Cost: less than `nazeri_gan`.
 
-        accelerate launch -m launch.train --recipe nazeri_unet_l2 --shards SHARDS --run runs/nazeri_unet_l2
+        accelerate launch -m launch.train --recipe nazeri_unet_l2 \
+            --shards SHARDS --run runs/nazeri_unet_l2
     """
     gan = nazeri_gan()
     return dataclasses.replace(
         gan,
         name="nazeri_unet_l2",
+        headline=reported("table 1", mae=7.9, accuracy_2=13.7, accuracy_5=37.2),
         generator=FullyConvolutionalConfig(  # 3.1
             base_channels=64, levels=4, first_width=2, dropout=0.0, dropout_blocks=0
         ),
+        critic=None,
         objective=Objective(
-            adversarial=BCE(real_label=0.9),
             adversarial_weight=constant(0.0),
-            critic_from=NEVER,
             reconstruction=(L2(weight=constant(1.0)),),  # equation 9
         ),
     )
 
 
 def nazeri_gan_places() -> Recipe:
-    """The conditional DCGAN of section 3.2 on Places365, 256 px.
+    r"""The conditional DCGAN of section 3.2 on Places365, 256 px.
 
-    Headline (table 1, protocol above): MAE 7.5, accuracy 18.3 % at 2 %, 47.3 % at 5 %. Cost: not given; 20 epochs of
-    1.8 million pictures (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10 counterpart".
+    The headline follows the protocol above. Cost: not given; 20 epochs of 1.8 million
+    images (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10
+    counterpart".
 
-        accelerate launch -m launch.train --recipe nazeri_gan_places --shards SHARDS --run runs/nazeri_gan_places
+        accelerate launch -m launch.train --recipe nazeri_gan_places \
+            --shards SHARDS --run runs/nazeri_gan_places
 
-    Dropout stands in the first three decoder blocks, those of Isola et al. 2017 that section 3.2 follows: [code] had
-    it there in one version and nowhere in a later one.
+    Dropout is in the first three decoder blocks, those of Isola et al. 2017, whom
+    section 3.2 follows: [code] had it there in one version and nowhere in a later one.
     """
     return dataclasses.replace(
         nazeri_gan(),
         name="nazeri_gan_places",
+        headline=reported("table 1", mae=7.5, accuracy_2=18.3, accuracy_5=47.3),
         size=256,  # 4
         batch_size=16,  # table 1
         epochs=20,  # table 1
-        generator=FullyConvolutionalConfig(  # figure 2, plan [code]: 42,023,811
+        generator=FullyConvolutionalConfig(  # figure 2, plan [code]: 42,023,811 parameters
             base_channels=64, levels=7, first_width=1, dropout=0.5, dropout_blocks=3
         ),
-        evaluate_every=5000,  # 22 in an epoch of 1.8 million
+        evaluate_every=5000,  # 22 per epoch of 1.8 million
         checkpoint_every=5000,
     )

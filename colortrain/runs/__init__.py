@@ -1,1 +1,1 @@
-"""The run folder: its layout, history, checkpoints and which of them are kept."""
+"""The run folder: its layout and history, and its checkpoints."""

@@ -1,9 +1,11 @@
-"""Checkpoints that are either whole or not there, in safetensors and JSON: no pickle on any path.
+"""Checkpoints in safetensors and JSON, without pickle, written atomically.
 
-RUN/checkpoints/step-000001000/generator.safetensors  critic.safetensors  ema.safetensors
-                               generator_adam.safetensors  critic_adam.safetensors
-                               recipe.json  trainer.json  MANIFEST.json (size and SHA-256 of each, written last)
-RUN/checkpoints/best.json      which step was best by the metric of `keep_best`
+RUN/checkpoints/step-000001000/
+    generator.safetensors  critic.safetensors  ema.safetensors
+    generator_adam.safetensors  critic_adam.safetensors
+    recipe.json  trainer.json
+    MANIFEST.json              size and SHA-256 of each file; written last
+RUN/checkpoints/best.json      which step is the best by the metric of `keep_best`
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from colortrain.runs.layout import (
 from shards.errors import UserError
 from shards.files import fsync_folder, open_atomic, sha256_of, write_atomic
 
-FORMAT = 1  # of the folder: files, their names and the names inside them
+FORMAT = 1  # version of the folder: the files, their names and the keys in them
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -49,18 +51,21 @@ _DTYPES = {
 }
 
 Tensors = Mapping[str, Tensor]
-Step = int | Literal["best"] | None  # which checkpoint: of that step, the best, or the newest
+Step = int | Literal["best"] | None  # which checkpoint: of a step, the best, or the newest
 
 
 def save_checkpoint(
     run: Path, step: int, parts: Mapping[str, Tensors], recipe: Recipe, state: dict[str, Any]
 ) -> Path:
-    """Write one checkpoint: temporary folder, fsync, manifest last, rename.
+    """Write the checkpoint of a step and return its folder.
 
-    `parts`: file stem -> tensors by name; `state`: what JSON can hold. An existing checkpoint of that step stays.
+    `parts` maps the stem of each safetensors file to its tensors by name; `state` holds
+    JSON values for trainer.json. The files are written to a temporary folder and
+    synced, the manifest last, and the folder is renamed. An intact checkpoint of the
+    same step is left as it is, a damaged one is replaced.
     """
     final = checkpoint_folder(run, step)
-    if is_whole(final):
+    if is_intact(final):
         return final
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -71,8 +76,8 @@ def save_checkpoint(
         save_recipe(recipe, recipe_file(temporary))
         document = {"format": FORMAT, "step": step, **state}
         write_atomic(temporary / TRAINER_STATE, json.dumps(document, indent=1).encode())
-        _seal(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # a wreck of the same step
+        _write_manifest(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         temporary.rename(final)
         fsync_folder(final.parent)
     finally:
@@ -81,18 +86,18 @@ def save_checkpoint(
 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with open_atomic(path) as stream:
-        write_tensors(
-            stream, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        )
+        write_tensors(stream, on_cpu)
 
 
 def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
-    """Write CPU tensors in the safetensors format, straight from their memory.
+    """Write contiguous CPU tensors in the safetensors format, without copies.
 
-    The library would copy each twice while it holds the interpreter, and the training beside this thread with it.
+    The library would copy each tensor twice while it holds the GIL, which would block
+    the training loop in the other thread.
     """
-    # wide elements first, so that each begins at a multiple of its width
+    # wide elements first, so that each tensor is aligned to the width of its elements
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {}
     end = 0
@@ -111,7 +116,7 @@ def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
         stream.write(tensors[name].view(-1).view(torch.uint8).numpy().data)
 
 
-def _seal(folder: Path) -> None:
+def _write_manifest(folder: Path) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
@@ -119,8 +124,8 @@ def _seal(folder: Path) -> None:
     write_atomic(folder / MANIFEST, json.dumps(files, indent=1).encode())
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint's files are all there with the sizes and hashes of its manifest."""
+def is_intact(folder: Path) -> bool:
+    """Return whether all files of a checkpoint match its manifest, by size and hash."""
     try:
         files = json.loads((folder / MANIFEST).read_text())
         return all(
@@ -129,31 +134,36 @@ def is_whole(folder: Path) -> bool:
             for name, entry in files.items()
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # other errors of the file system are no proof of damage: they end the run
+        return False  # other file system errors do not prove damage and are raised
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that is whole, None where there are none; warns about newer ones that are not.
+    """Return the folder of the newest intact checkpoint, None if there is none.
 
-    Raises `UserError` if there are checkpoints and none is whole: starting again would wipe the run's history.
+    Warns of newer ones that are damaged. Raises UserError if all are damaged: starting
+    again from step 0 would overwrite the run's history.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
         folder = checkpoint_folder(run, step)
-        if is_whole(folder):
+        if is_intact(folder):
             return folder
         warnings.warn(
             f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
         )
     if steps:
         raise UserError(
-            f"{checkpoints_folder(run)}: all are damaged; restore one, or delete that folder to start from step 0"
+            f"{checkpoints_folder(run)}: all checkpoints are damaged; restore one, or delete that "
+            "folder to start from step 0"
         )
     return None
 
 
 def load_part(folder: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint, on the CPU."""
+    """Return the tensors of NAME.safetensors in a checkpoint, on the CPU.
+
+    Raises UserError if the file cannot be read.
+    """
     path = folder / f"{name}.safetensors"
     try:
         return load_file(path)
@@ -162,19 +172,23 @@ def load_part(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """What `trainer.json` holds: step, images, dataset_id and the like; raises `UserError` for another format."""
+    """Return the contents of a checkpoint's trainer.json: step, images, dataset_id, ...
+
+    Raises UserError if the checkpoint is of another format.
+    """
     state = json.loads((folder / TRAINER_STATE).read_text())
     assert isinstance(state, dict)
-    found = state.get("format", FORMAT)  # the first ones did not say
-    if found != FORMAT:
+    version = state.get("format", FORMAT)  # the first versions did not write it
+    if version != FORMAT:
         raise UserError(
-            f"{folder} is of checkpoint format {found}, this version reads {FORMAT}: use the version that wrote it"
+            f"{folder} is of checkpoint format {version}, this version reads {FORMAT}: "
+            "use the version that wrote it"
         )
     return state
 
 
 def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """An Adam's state by parameter name: "exp_avg.encoder.0.conv.weight" and so on."""
+    """Return an Adam optimizer's state, keyed like "exp_avg.encoder.0.conv.weight"."""
     tensors = {}
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -183,10 +197,12 @@ def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[st
 
 
 def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Put back what `adam_tensors` took, on each parameter's device and in its memory layout."""
-    fused = bool(
-        optimizer.defaults.get("fused")
-    )  # it counts steps beside the parameters, the others on the CPU
+    """Restore the state that `adam_tensors` returned.
+
+    Each tensor gets the device and memory layout of its parameter.
+    """
+    # a fused Adam keeps its step counts on the parameters' device, others on the CPU
+    fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in module.named_parameters():
         for kind in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"{kind}.{name}")
@@ -199,23 +215,27 @@ def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tens
 
 
 def find_checkpoint(run: Path, step: Step = None) -> Path:
-    """The folder of a whole checkpoint: the newest, the best or that of a step; raises `UserError` if there is none."""
+    """Return the folder of the intact checkpoint that `step` chooses.
+
+    Raises UserError if there is none.
+    """
     if step == "best":
         step = best_step(run)
     folder = latest_checkpoint(run) if step is None else checkpoint_folder(run, step)
-    if folder is None or not is_whole(folder):
+    if folder is None or not is_intact(folder):
         steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
-        asked = "no checkpoint" if step is None else f"no whole checkpoint of step {step}"
+        missing = "no checkpoint" if step is None else f"no intact checkpoint of step {step}"
         raise UserError(
-            f"{run}: {asked} (steps found: {steps}); give the folder that launch.train wrote as --run"
+            f"{run}: {missing} (steps found: {steps}); "
+            "give the folder of a run of `colortrain train` as --run"
         )
     return folder
 
 
 def best_step(run: Path) -> int:
-    """The step that `best.json` names."""
+    """Return the step in best.json; raises UserError if there is no such file."""
     try:
-        return int(json.loads((best_file(run)).read_text())["step"])
+        return int(json.loads(best_file(run).read_text())["step"])
     except FileNotFoundError:
         raise UserError(
             f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step"
@@ -223,33 +243,41 @@ def best_step(run: Path) -> int:
 
 
 def weights_part(folder: Path, ema: bool = True) -> str:
-    """Which file of a checkpoint holds the generator to use: the averaged one where there is one and `ema` is true."""
+    """Return the stem of the file with a checkpoint's generator: "ema" or "generator".
+
+    "ema", the averaged weights, is returned if the checkpoint has them and `ema` is
+    true.
+    """
     return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
 
 
 def load_generator(
     run: Path, *, step: Step = None, ema: bool = True
 ) -> tuple[nn.Module, Recipe, int]:
-    """The trained generator of a run (in eval mode, on the CPU), its recipe and its step.
+    """Return the trained generator of a run, its recipe and its step.
 
-    The newest whole checkpoint, the best by `keep_best`, or that of `step`; the averaged weights where there are any
-    and `ema` is true.
+    The generator is on the CPU and in eval mode. `step` chooses the checkpoint as in
+    `find_checkpoint`. The averaged weights are used if the checkpoint has them and
+    `ema` is true.
     """
     folder = find_checkpoint(Path(run), step)
-    reached = load_state(folder)["step"]
+    saved_step = load_state(folder)["step"]
     recipe = load_recipe(recipe_file(folder))
     generator = recipe.generator.build()
     load_weights(generator, folder, weights_part(folder, ema))
-    return generator.eval(), recipe, reached
+    return generator.eval(), recipe, saved_step
 
 
 def load_weights(network: nn.Module, folder: Path, part: str) -> None:
-    """Give a network the weights of a checkpoint's part; raises `UserError` if it is another network's."""
+    """Load PART.safetensors of a checkpoint into a network.
+
+    Raises UserError if the weights are those of another architecture.
+    """
     try:
         network.load_state_dict(load_part(folder, part))
     except RuntimeError as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(
-            f"{folder}: the weights do not fit its recipe ({reason}); if an earlier version of colortrain wrote them, "
-            "use that one, or train again"
+            f"{folder}: the weights do not fit its recipe ({reason}); if an earlier version of "
+            "colortrain wrote them, use that one, or train again"
         ) from None

@@ -1,4 +1,4 @@
-"""What a run stands on: the photographs it is given, and the folder it may write into."""
+"""Open a run's training data, and check that its folder may be written to."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ from shards.read.order import ORDER_VERSION
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The photographs to learn from, and those held out (`val` or `test`; None where there is no such split).
-
-    `workers` threads read ahead; up to `max_damaged` damaged samples are replaced by others, more end the run.
-    """
+    """The samples to train on and those to validate on, and how to read the former."""
 
     train: Samples
-    validation: Split | None
-    workers: int = 1
-    max_damaged: int = 0
+    validation: Split | None  # the split "val" or "test"; None if the shards have neither
+    workers: int = 1  # threads that read ahead
+    max_damaged: int = 0  # damaged samples that may be replaced; one more ends the run
 
 
 def open_data(
@@ -40,16 +37,18 @@ def open_data(
     corrupt_limit: float = 0.0,
     cache: Cache | None = None,
 ) -> TrainingData:
-    """Open the shard sets (`DIR` or `DIR:WEIGHT`) for a recipe; raises `UserError` if their sizes differ.
+    """Open the shard sets (`DIR` or `DIR:WEIGHT`) that a recipe is trained on.
 
-    The first set's held-out split is scored on. `corrupt_limit` is a share of the samples.
+    Validation uses the held-out split of the first set. `corrupt_limit` is the fraction
+    of the samples that may be damaged. Raises UserError if the images do not have the
+    size that the recipe requires.
     """
     train = open_training(shards, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
     if train.size != recipe.size:
         raise UserError(
-            f"{first.root} holds {train.size} px samples, recipe {recipe.name} needs {recipe.size} px: "
-            f"--set size={train.size}, or build shards with --size {recipe.size}"
+            f"{first.root} holds {train.size} px samples, recipe {recipe.name} needs "
+            f"{recipe.size} px: --set size={train.size}, or build shards with --size {recipe.size}"
         )
     held_out = first.manifest.held_out()
     max_damaged = math.ceil(corrupt_limit * len(train))
@@ -65,22 +64,26 @@ def open_streamed(
     corrupt_limit: float = 0.0,
     validation: Split | None = None,
 ) -> TrainingData:
-    """Tars without an index, read front to back: nothing is counted before, and nothing about it is exact."""
+    """Open tars without an index that a recipe is trained on (see `data.tar_stream`).
+
+    `epoch_images` is the nominal length of an epoch; `corrupt_limit` is a fraction of
+    it. Raises UserError if no file matches the pattern.
+    """
     stream = open_stream(pattern, recipe.size, epoch_images)
     return TrainingData(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
 
 
 def lock(run: Path) -> IO[bytes]:
-    """Hold RUN/.lock as long as the file returned stays open, which ends with the process however it ends.
+    """Lock RUN/.lock until the returned file is closed or the process ends.
 
-    Raises `UserError` if another process holds it.
+    Raises UserError if another process holds the lock.
     """
     message = f"{run} is being trained by another process: wait for it, or choose another --run"
     return lock_path(lock_file(run), message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:
-    """Raise `UserError` if `run` holds something else than an earlier start of the same recipe."""
+    """Raise UserError unless `run` is new, empty, or a run of the same recipe."""
     if run.is_file():
         raise UserError(f"{run} is a file: give a folder as --run")
     if recipe_file(run).is_file():
@@ -90,14 +93,14 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
             raise UserError(
                 f"{run} holds a run of another recipe ({changes}): choose another --run"
             )
-    elif run.is_dir() and any(not _ours(path) for path in run.iterdir()):
+    elif run.is_dir() and any(not _is_leftover(path) for path in run.iterdir()):
         raise UserError(f"{run} is not empty and holds no run: choose another --run")
 
 
 def check_checkpoint(
     folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str
 ) -> None:
-    """Raise `UserError` if a checkpoint was made with another recipe, other shards or in another order of samples."""
+    """Raise UserError if a checkpoint is of another recipe, dataset or sample order."""
     run = folder.parent.parent
     changes = differences(load_recipe(recipe_file(folder)), recipe)
     if changes:
@@ -106,16 +109,16 @@ def check_checkpoint(
         )
     if state["dataset_id"] != dataset_id:
         raise UserError(
-            f"{run} was trained on dataset {state['dataset_id']}, the shards given are {dataset_id}: "
-            f"give the same shards, or another --run"
+            f"{run} was trained on dataset {state['dataset_id']}, the shards given are "
+            f"{dataset_id}: give the same shards, or another --run"
         )
     if state["order"] != ORDER_VERSION:
         raise UserError(
-            f"{folder} counts positions in order {state['order']}, this version in {ORDER_VERSION}: "
-            "go on with the version that wrote it, or begin anew in another --run with --init-from"
+            f"{folder} uses sample order {state['order']}, this version uses {ORDER_VERSION}: "
+            "resume it with the version that wrote it, or start another --run with --init-from"
         )
 
 
-def _ours(path: Path) -> bool:
-    """Whether a start that was killed before it wrote recipe.json may have left this."""
+def _is_leftover(path: Path) -> bool:
+    """Return whether a run killed before it wrote recipe.json may have left a file."""
     return path == lock_file(path.parent) or path.name.endswith(".tmp")

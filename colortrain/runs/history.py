@@ -1,7 +1,8 @@
-"""Reading what a run has recorded: the journal RUN/metrics.jsonl and other files of JSON. Needs no torch.
+"""Read what a run has recorded: the journal RUN/metrics.jsonl and other JSON files.
 
-Each journal line is {"kind": ..., "step": ..., "time": ...} and the values of that kind: "start",
-"train" (losses, rates), "validation" (metrics), "checkpoint", "warning", "stop" and "end".
+This module does not import torch. Each journal line is {"kind": ..., "step": ...,
+"time": ...} and the values of that kind: "start", "train" (losses, rates), "validation"
+(metrics), "checkpoint", "warning", "stop" and "end".
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Line = dict[str, Any]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the JSON objects of a file with one per line; an empty list if there is no file.
+    """Return the JSON objects of a JSON Lines file; an empty list if there is no file.
 
     The incomplete last line of a run that was killed, or is writing, is left out.
     """
@@ -37,7 +38,7 @@ def _parse(text: str) -> Line | None:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one if there is no file or no object in it."""
+    """Return the JSON object in a file; an empty one if there is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -46,15 +47,16 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def read_journal(run: Path, kind: str | None = None) -> list[Line]:
-    """Return the lines of a run's journal, in the order written; of one kind if it is given."""
+    """Return the lines of a run's journal in order, all or only those of one kind."""
     lines = read_lines(journal_file(run))
     return [line for line in lines if kind is None or line.get("kind") == kind]
 
 
 def last_scores(run: Path) -> dict[str, float]:
-    """Return the generator's scores in the last validation, and the baseline's L1 as "grey l1".
+    """Return the generator's scores in the last validation.
 
-    Metrics without a value (NaN, written as null) are left out.
+    The L1 of the grayscale baseline is added as "grey l1". Metrics without a value
+    (NaN, written as null) are left out.
     """
     validations = [line["metrics"] for line in read_journal(run, "validation")]
     if not validations:

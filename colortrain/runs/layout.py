@@ -1,17 +1,16 @@
-"""The contract of a run folder: the name of every file in it, and the exit statuses of training.
+"""The names of all files in a run folder, and the exit statuses of training.
 
 RUN/recipe.json                      the resolved recipe
-RUN/metrics.jsonl                    the journal, one JSON object per line (`colortrain.runs.history`)
-RUN/evaluation.json                  the scores of the last `launch.evaluate`
-RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`); MANIFEST.json is
-                                     written last
+RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
+RUN/evaluation.json                  the scores of the last `colortrain evaluate`
+RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
 RUN/checkpoints/best.json            the best step by the metric of `keep_best`
 RUN/samples/step-000001000.png       sample grids of validations
 RUN/tensorboard/  RUN/trackers.json  event files; the run's names in W&B and MLflow
 RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
 RUN/.lock                            held by the process that trains
 
-This module needs no torch: login nodes, which may have none, read run folders through it.
+This module does not import torch: login nodes may not have it installed.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ RECIPE = "recipe.json"  # in a run folder, in each checkpoint, and in an exporte
 MANIFEST = "MANIFEST.json"  # in each checkpoint, written last
 TRAINER_STATE = "trainer.json"  # in each checkpoint
 
-# Exit statuses of training, besides 0, 2 (a user's error) and 70 (a bug); see `shards.errors`.
-EXIT_STOPPED = (
-    os.EX_TEMPFAIL
-)  # 75: stopped by a signal, everything is saved, the same command resumes
-EXIT_LOST_RANK = os.EX_UNAVAILABLE  # 69: another process of the run died or hangs
+# Exit statuses of training, besides 0, 2 (a user's error) and 70 (a bug); see
+# `shards.errors`. 75: stopped by a signal, everything is saved, and the same command
+# resumes.
+EXIT_STOPPED = os.EX_TEMPFAIL
+# 69: another process of the run died or hangs.
+EXIT_LOST_RANK = os.EX_UNAVAILABLE
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -44,7 +44,7 @@ def journal_file(run: Path) -> Path:
 
 
 def evaluation_file(run: Path, step: int | None = None) -> Path:
-    """Return RUN/evaluation.json, or RUN/evaluation-STEP.json for the scores of one step."""
+    """Return RUN/evaluation.json, or RUN/evaluation-STEP.json if a step is given."""
     return run / ("evaluation.json" if step is None else f"evaluation-{step}.json")
 
 
@@ -112,7 +112,7 @@ def step_of(path: Path) -> int | None:
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """Return the steps that have a checkpoint folder, complete or not, in ascending order."""
+    """Return the steps of all checkpoint folders, complete or not, ascending."""
     steps = map(step_of, checkpoints_folder(run).glob("step-*"))
     return sorted(step for step in steps if step is not None)
 
@@ -120,8 +120,8 @@ def checkpoint_steps(run: Path) -> list[int]:
 def written_checkpoints(run: Path) -> dict[int, Path]:
     """Return the checkpoint folders that have their MANIFEST.json, by ascending step.
 
-    The manifest is written last, so such a checkpoint was complete; its hashes are not verified
-    here (see `checkpoint.is_whole`).
+    The manifest is written last, so such a checkpoint was complete; its hashes are not
+    verified here (see `checkpoint.is_intact`).
     """
     folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
     return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}

@@ -1,4 +1,8 @@
-"""Which checkpoints of a run stay: the newest, some along the way, and the best by a metric of the validation split."""
+"""Which checkpoints of a run are kept: the newest, some earlier ones, and the best.
+
+Earlier ones are kept every `keep_every` steps. The best is chosen by a metric of the
+validation split, the recipe's `keep_best`.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,17 @@ from colortrain.runs.layout import (
 from shards.errors import UserError, unknown
 from shards.files import write_atomic
 
-# What a validation along a training can be best by.
-CHOICES = [metric.name for metric in METRICS.values() if not metric.needs]
+# The metrics that validation during training measures: the valid values of `keep_best`.
+VALIDATION_METRICS = [metric.name for metric in METRICS.values() if not metric.needs]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint so far; `distance` to what is wanted is comparable within one metric: lower is better."""
+    """The best checkpoint so far, the fields of best.json.
+
+    `distance` is that of `value` from the best possible one: lower is better, and
+    values are comparable within one metric.
+    """
 
     metric: str
     step: int
@@ -37,9 +45,9 @@ class Best:
 
 
 def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
-    """Raise `UserError` unless validation measures what `keep_best` asks for."""
-    if recipe.keep_best and recipe.keep_best not in CHOICES:
-        raise unknown("metric of keep_best", recipe.keep_best, CHOICES)
+    """Raise UserError if validation does not measure the metric of `keep_best`."""
+    if recipe.keep_best and recipe.keep_best not in VALIDATION_METRICS:
+        raise unknown("metric of keep_best", recipe.keep_best, VALIDATION_METRICS)
     if recipe.keep_best and not has_validation:
         raise UserError(
             f"keep_best={recipe.keep_best}: the shards have no split to validate on; leave it out"
@@ -47,19 +55,22 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
 
 
 def contender(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
-    """How good the generator of a step is by one metric, in the direction in which that is better."""
+    """Return the checkpoint of a step as a candidate for the best one.
+
+    `scores` are those of its validation: metric -> version of the images -> value.
+    """
     values = scores[metric]
     distance = METRICS[metric].distance(values["generated"], values.get("truth"))
     return Best(metric, step, values["generated"], distance)
 
 
 def better(new: Best, old: Best | None) -> bool:
-    """Whether a checkpoint is better than the best so far; not a number never is."""
+    """Return whether `new` is better than the best so far; NaN never is."""
     return not math.isnan(new.distance) and (old is None or new.distance < old.distance)
 
 
 def save_best(run: Path, best: Best | None) -> None:
-    """Write `best.json`, or remove it where there is none."""
+    """Write best.json, or delete it if there is no best checkpoint."""
     path = best_file(run)
     if best is None:
         path.unlink(missing_ok=True)
@@ -68,16 +79,23 @@ def save_best(run: Path, best: Best | None) -> None:
 
 
 def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Best | None:
-    """The best so far as a checkpoint's state has it; None where it is gone, or was best by another metric."""
+    """Return the best checkpoint as recorded in the state of the one that is resumed.
+
+    None if it was deleted, or was the best by another metric.
+    """
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
     return Best(**state)
 
 
-def kept(steps: Collection[int], step: int, newest: int, every: int, best: int | None) -> set[int]:
-    """Of the checkpoints there are, those to keep after saving `step`.
+def steps_to_keep(
+    steps: Collection[int], step: int, newest: int, every: int, best: int | None
+) -> set[int]:
+    """Return which of the existing checkpoints are kept after `step` was saved.
 
-    Those of later steps are damaged ones that this run fell back over: they go.
+    They are the `newest` last ones, those at multiples of `every` steps (0: none), and
+    the best. Checkpoints of later steps are damaged ones that the run fell back from,
+    and are not kept.
     """
     earlier = sorted(other for other in steps if other <= step)
     marked = {
@@ -87,12 +105,15 @@ def kept(steps: Collection[int], step: int, newest: int, every: int, best: int |
 
 
 def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = None) -> None:
-    """After saving `step`: delete the checkpoints that need not stay, and what killed runs left behind."""
+    """Delete the checkpoints that need not be kept after `step` was saved.
+
+    Incomplete folders of killed runs are deleted as well. For the other arguments see
+    `steps_to_keep`.
+    """
     steps = checkpoint_steps(run)
-    for other in set(steps) - kept(steps, step, newest, every, best):
+    for other in set(steps) - steps_to_keep(steps, step, newest, every, best):
         folder = checkpoint_folder(run, other)
-        folder.rename(
-            folder.with_name(f"{folder.name}.tmp-old")
-        )  # killed while deleting, it must not look damaged
-    for wreck in checkpoints_folder(run).glob("step-*.tmp-*"):
-        shutil.rmtree(wreck, ignore_errors=True)
+        # renamed first: if deleting is interrupted, the rest must not look damaged
+        folder.rename(folder.with_name(f"{folder.name}.tmp-old"))
+    for leftover in checkpoints_folder(run).glob("step-*.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""The training loop: steps, saving, validation, logging, stopping and resuming."""
+"""The training loop: steps, checkpoints, validation, logging, stopping and resuming."""

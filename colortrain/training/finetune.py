@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of another one: `launch.train --init-from RUN [--only generator]`."""
+"""Start a run with the weights of another one: `colortrain train --init-from RUN`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import find_checkpoint, load_part, load_state, weights_part
 from shards.errors import UserError
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The networks of a checkpoint of another run: its averaged generator where it has one, and its critic.
+    """The networks in a checkpoint folder of another run.
 
-    Optimizers, clock and schedules begin anew.
+    The generator is the averaged one where there is one. Optimizers, the step count and
+    schedules start from zero. With `only_generator` the critic is not used.
     """
 
     folder: Path
@@ -27,53 +30,62 @@ class InitialWeights:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Which file each network takes its weights from."""
-        sources = {"generator": weights_part(self.folder), "critic": "critic"}
-        return {"generator": sources["generator"]} if self.only_generator else sources
+        """The stem of the file with the weights, by network."""
+        sources = {"generator": weights_part(self.folder)}
+        return sources if self.only_generator else {**sources, "critic": "critic"}
 
-    def facts(self) -> dict[str, Any]:
-        """What the new run notes about its beginning."""
+    def metadata(self) -> dict[str, Any]:
+        """Return what the new run records about the origin of its weights."""
         run, step = self.folder.parent.parent, load_state(self.folder)["step"]
         return {"run": str(run), "step": step, "weights": self.sources}
 
     def check(self, recipe: Recipe) -> None:
-        """Raise `UserError` naming the first tensor that does not fit the recipe's networks; reads headers alone."""
-        with torch.device("meta"):
-            networks: dict[str, nn.Module] = {
-                "generator": recipe.generator.build(),
-                "critic": recipe.critic.build(),
-            }
-        for name, source in self.sources.items():
-            wanted = {
-                key: tuple(tensor.shape) for key, tensor in networks[name].state_dict().items()
-            }
-            self._compare(
-                f"{name} of recipe {recipe.name}", wanted, self.folder / f"{source}.safetensors"
-            )
+        """Raise UserError, naming the first tensor, unless the weights fit the recipe.
 
-    def _compare(self, network: str, wanted: dict[str, tuple[int, ...]], path: Path) -> None:
+        Only the headers of the files are read.
+        """
+        if not self.only_generator and not (self.folder / "critic.safetensors").is_file():
+            raise UserError(
+                f"--init-from: {self.folder} has no critic, recipe {recipe.name} has one: "
+                "add --only generator to start the critic with random weights"
+            )
+        with torch.device("meta"):
+            networks = {name: config.build() for name, config in recipe.network_configs.items()}
+        for name, source in self.sources.items():
+            state = networks[name].state_dict()
+            expected = {key: tuple(tensor.shape) for key, tensor in state.items()}
+            path = self.folder / f"{source}.safetensors"
+            self._compare(f"{name} of recipe {recipe.name}", expected, path)
+
+    def _compare(self, network: str, expected: Shapes, path: Path) -> None:
         with safe_open(path, "pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        for key in [*wanted, *found]:
-            if wanted.get(key) != found.get(key):
+            actual = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        for key in [*expected, *actual]:
+            if expected.get(key) != actual.get(key):
                 raise UserError(
-                    f"--init-from: the {network} has {_described(key, wanted)}, {path} has {_described(key, found)}: "
+                    f"--init-from: the {network} has {_describe(key, expected)}, "
+                    f"{path} has {_describe(key, actual)}: "
                     "use a recipe with the same networks (see recipe.json there)"
                 )
 
-    def load(self, generator: nn.Module, critic: nn.Module) -> None:
-        """Put the weights into networks that `check` found to fit."""
+    def load(self, generator: nn.Module, critic: nn.Module | None) -> None:
+        """Load the weights into networks that fit according to `check`."""
         for name, network in (("generator", generator), ("critic", critic)):
-            if name in self.sources:
+            if network is not None and name in self.sources:
                 network.load_state_dict(load_part(self.folder, self.sources[name]))
 
 
-def _described(key: str, shapes: dict[str, tuple[int, ...]]) -> str:
+def _describe(key: str, shapes: Shapes) -> str:
     return f"{key} {list(shapes[key])}" if key in shapes else f"no {key}"
 
 
 def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> InitialWeights:
-    """The weights of a run's newest whole checkpoint; raises `UserError` unless they fit the recipe."""
-    weights = InitialWeights(find_checkpoint(run), only == "generator")
+    """Return the weights in the newest intact checkpoint of `run`.
+
+    With `only="generator"`, or for a recipe without a critic, they are the generator's
+    alone. Raises UserError if `run` has no such checkpoint, or if it does not fit.
+    """
+    only_generator = only == "generator" or recipe.critic is None
+    weights = InitialWeights(find_checkpoint(run), only_generator)
     weights.check(recipe)
     return weights

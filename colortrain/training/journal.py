@@ -1,4 +1,7 @@
-"""What a run writes down for people: metrics.jsonl, trackers, sample grids. Rank 0 writes, the others keep silent."""
+"""Log a run: lines in RUN/metrics.jsonl, accelerate's trackers, sample images.
+
+Only rank 0 writes.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from colortrain.recipe import PACE, Recipe
+from colortrain.recipe import RESUMABLE_FIELDS, Recipe
 from colortrain.runs.layout import journal_file, sample_file
 from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
-from colortrain.training.trackers import remember, show, start_words
+from colortrain.training.trackers import log_image, save_run_ids, tracker_kwargs
 from colortrain.visualize import save_png
 from shards.files import write_atomic
 
 
 class Journal:
-    """Appends to RUN/metrics.jsonl and to accelerate's trackers, and draws RUN/samples/step-NNNNNNNNN.png."""
+    """Writes RUN/metrics.jsonl, the trackers and RUN/samples/step-NNNNNNNNN.png."""
 
     def __init__(self, run: Path, accelerator: Accelerator) -> None:
         self.run, self.accelerator = run, accelerator
@@ -29,20 +32,20 @@ class Journal:
         self.writes = accelerator.is_main_process
         self.alarms: Alarms | None = None
 
-    def begin(self, recipe: Recipe, step: int) -> None:
-        """Open the trackers, and forget lines beyond `step`: a resumed run writes them again."""
+    def start(self, recipe: Recipe, step: int) -> None:
+        """Open the trackers; drop lines after `step`, which will be written again."""
         config = {
             name: value
-            for name, value in _flat(to_plain(recipe)).items()
-            if step == 0 or name not in PACE
+            for name, value in _flatten(to_plain(recipe)).items()
+            if step == 0 or name not in RESUMABLE_FIELDS
         }
         self.accelerator.init_trackers(
-            "colortrain", config=config, init_kwargs=start_words(self.run, step)
+            "colortrain", config=config, init_kwargs=tracker_kwargs(self.run, step)
         )
         self.alarms = Alarms(recipe.objective)
         if not self.writes:
             return
-        remember(self.run, self.accelerator.trackers)
+        save_run_ids(self.run, self.accelerator.trackers)
         if self.path.exists():
             lines = [
                 line
@@ -51,10 +54,15 @@ class Journal:
             ]
             write_atomic(self.path, "".join(lines).encode())
             for line in map(json.loads, lines):
-                self.alarms.see(line.get("kind", ""), line)
+                self.alarms.update(line.get("kind", ""), line)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl ("train", "validation", "start", ...), and its numbers to the trackers."""
+        """Append one line to metrics.jsonl and log its numbers to the trackers.
+
+        `kind` is "train", "validation", "start", ...; the trackers get the first two.
+        Warnings that the line gives rise to are printed and written as lines of their
+        own.
+        """
         if not self.writes:
             return
         line = json.dumps(
@@ -62,7 +70,7 @@ class Journal:
         )
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
-        for about, text in self.alarms.see(kind, values).items() if self.alarms else ():
+        for about, text in self.alarms.update(kind, values).items() if self.alarms else ():
             print(f"warning: step {step:,}: {text}", file=sys.stderr, flush=True)
             self.write("warning", step, {"about": about, "text": text})
         if kind in ("train", "validation"):
@@ -70,27 +78,29 @@ class Journal:
                 {f"{kind}/{name}": number for name, number in _numbers(values).items()}, step=step
             )
 
-    def picture(self, name: str, step: int, picture: np.ndarray) -> None:
-        """Save a picture (H, W, 3) uint8 under RUN/samples and show it to TensorBoard."""
+    def log_image(self, name: str, step: int, image: np.ndarray) -> None:
+        """Save an image, (H, W, 3) uint8 sRGB, in RUN/samples and in the trackers."""
         if not self.writes:
             return
         path = sample_file(self.run, step)
-        save_png(picture, path)
-        show(self.accelerator.trackers, name, picture, path, step)
+        save_png(image, path)
+        log_image(self.accelerator.trackers, name, image, path, step)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Close the trackers."""
         self.accelerator.end_training()
 
 
 def _step(line: str) -> float:
+    """Return the step of a line, infinity if a killed run left it incomplete."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the half line of a killed run
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return all numbers of nested dicts by their path, "losses/l1" for instance."""
     flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -100,11 +110,13 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested recipe as one level of plain values, the form every tracker takes."""
+def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a recipe's plain form as a flat dict of scalars, for trackers."""
     if isinstance(plain, dict):
         return {
-            k: v for name, item in plain.items() for k, v in _flat(item, f"{prefix}{name}.").items()
+            path: value
+            for name, item in plain.items()
+            for path, value in _flatten(item, f"{prefix}{name}.").items()
         }
     value = plain if isinstance(plain, int | float | str | bool) else json.dumps(plain)
     return {prefix.rstrip("."): value}

@@ -1,4 +1,4 @@
-"""Learning rates that fall when validation stands still."""
+"""Reduce the learning rates when the validation score stops improving."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import math
 from colortrain.recipe import Plateau
 
 
-class PlateauWatch:
-    """Follows a `Plateau`: `see` each evaluation's score, multiply the learning rates by `factor`."""
+class ReduceOnPlateau:
+    """Follows a recipe's `Plateau`; `factor` multiplies the learning rates."""
 
-    def __init__(self, rule: Plateau) -> None:
-        self.rule = rule
-        self.best, self.since, self.factor = math.inf, 0, 1.0
+    def __init__(self, config: Plateau) -> None:
+        self.config = config
+        self.best, self.num_bad, self.factor = math.inf, 0, 1.0
 
-    def see(self, score: float) -> None:
-        """Take note of one evaluation; lower is better."""
+    def step(self, score: float) -> None:
+        """Record the score of one evaluation; lower is better."""
         if score < self.best:
-            self.best, self.since = score, 0
+            self.best, self.num_bad = score, 0
             return
-        self.since += 1
-        if self.rule.patience and self.since >= self.rule.patience:
-            self.factor *= self.rule.factor
-            self.since = 0
+        self.num_bad += 1
+        if self.config.patience and self.num_bad >= self.config.patience:
+            self.factor *= self.config.factor
+            self.num_bad = 0
 
     def state(self) -> list[float | None]:
-        """What a checkpoint keeps, as plain JSON."""
-        return [None if math.isinf(self.best) else self.best, self.since, self.factor]
+        """Return what a checkpoint stores, as plain JSON: best, num_bad, factor."""
+        return [None if math.isinf(self.best) else self.best, self.num_bad, self.factor]
 
     def load(self, state: list[float | None]) -> None:
-        """Go on from what `state` gave."""
-        best, since, factor = state
-        assert since is not None
+        """Load what `state` returned."""
+        best, num_bad, factor = state
+        assert num_bad is not None
         assert factor is not None
-        self.best, self.since, self.factor = math.inf if best is None else best, int(since), factor
+        self.best = math.inf if best is None else best
+        self.num_bad, self.factor = int(num_bad), factor

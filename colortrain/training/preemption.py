@@ -1,7 +1,8 @@
-"""Leaving early and in good order: USR2 or TERM asks for it, all ranks agree on it between two steps.
+"""Stop early on SIGUSR2 or SIGTERM: all ranks agree on it between two steps.
 
-Clusters announce the end of a job by a signal (a time limit, a preemption, a node that is emptied) and kill it seconds
-later. The signal reaches some ranks or all, between any two instructions: so it sets a flag here, and nothing more.
+Clusters announce the end of a job (time limit, preemption, drained node) by a signal
+and kill the job seconds later. The signal reaches some ranks or all, at any point of
+the program, so the handler only sets a flag.
 """
 
 from __future__ import annotations
@@ -18,91 +19,99 @@ from torch import nn
 from torch.distributed import ReduceOp, all_gather, all_reduce
 
 _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-_asked = False
+_stop_requested = False
 
 
 def stop_requested() -> bool:
-    """Whether this process got USR2 or TERM since `handling_signals` began."""
-    return _asked
+    """Return whether this process got SIGUSR2 or SIGTERM inside `handling_signals`."""
+    return _stop_requested
 
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Hear USR2 and TERM inside the block, and put the handlers before it back; children by fork ignore both."""
-    global _asked
-    _asked = False
+    """Handle SIGUSR2 and SIGTERM inside the block, then restore the previous handlers.
+
+    Forked children ignore both signals. In another thread than the main one the block
+    changes nothing, because Python handles signals in the main thread only.
+    """
+    global _stop_requested
+    _stop_requested = False
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets the main thread alone handle signals
+        yield
         return
     owner = os.getpid()
 
-    def note(number: int, frame: FrameType | None) -> None:
-        global _asked
-        _asked = (
-            _asked or os.getpid() == owner
-        )  # a forked child inherits this handler: it must not answer for us
+    def handler(number: int, frame: FrameType | None) -> None:
+        global _stop_requested
+        # a forked child inherits this handler and must not stop
+        _stop_requested = _stop_requested or os.getpid() == owner
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)
 
 
-class StopVote:
-    """The ranks' agreement to stop: one is enough, and all learn of it at the same step boundary.
+class SharedStopFlag:
+    """Whether a stop was requested on any rank, the same value on all ranks.
 
-    The answer comes one boundary late, so that on a GPU no rank waits for the step it has just begun.
+    The ranks' flags are all-reduced at each boundary, and the result is read one
+    boundary later, so that on a GPU no rank waits for the step that it has just
+    launched.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.cast: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
+        self.pending: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
 
-    def carried(self) -> bool:
-        """Called by every rank at every step boundary: whether any had been asked to stop at the boundary before."""
+    def is_set(self) -> bool:
+        """Return whether any rank had a stop request at the previous step boundary.
+
+        All ranks must call it at every step boundary.
+        """
         if not torch.distributed.is_initialized():
             return stop_requested()
-        earlier, self.cast = self.cast, self._vote()
-        if earlier is None:
+        previous, self.pending = self.pending, self._start_reduce()
+        if previous is None:
             return False
-        answer, arrived = earlier
-        if arrived is not None:
-            arrived.synchronize()
-        return bool(answer.item())
+        flag, copied = previous
+        if copied is not None:
+            copied.synchronize()
+        return bool(flag.item())
 
-    def _vote(self) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-        vote = torch.full(
-            (1,), int(stop_requested()), device=self.device
-        )  # torch.tensor would wait for the device
-        all_reduce(vote, ReduceOp.MAX)
+    def _start_reduce(self) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+        # torch.full, because torch.tensor would wait for the device
+        flag = torch.full((1,), int(stop_requested()), device=self.device)
+        all_reduce(flag, ReduceOp.MAX)
         if self.device.type != "cuda":
-            return vote, None
-        answer = torch.empty(1, dtype=vote.dtype, pin_memory=True).copy_(vote, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return answer, arrived
+            return flag, None
+        on_host = torch.empty(1, dtype=flag.dtype, pin_memory=True).copy_(flag, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return on_host, copied
 
 
 def gather_rank_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Every rank's running statistics, (world, ...) by buffer name; all ranks call it.
+    """Return the running statistics of every rank, (world size, ...) by buffer name.
 
-    Ranks keep their own between two checkpoints that the recipe asks for. One more checkpoint in between must not
-    average them, or the run would not end as it would have without.
+    All ranks must call it. Ranks keep statistics of their own between two scheduled
+    checkpoints. An additional checkpoint in between must not average them, or the run
+    would end differently than without it.
     """
-    found = {}
+    gathered = {}
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point():
             of_ranks = [torch.empty_like(buffer) for _ in range(torch.distributed.get_world_size())]
             all_gather(of_ranks, buffer.contiguous())
-            found[name] = torch.stack(of_ranks)
-    return found
+            gathered[name] = torch.stack(of_ranks)
+    return gathered
 
 
 @torch.no_grad()
 def restore_rank_buffers(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
-    """Put this rank's share of `gather_rank_buffers` back."""
+    """Load the running statistics of `rank` that `gather_rank_buffers` returned."""
     for name, buffer in module.named_buffers():
         if name in of_ranks:
             buffer.copy_(of_ranks[name][rank])

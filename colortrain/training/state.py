@@ -1,10 +1,10 @@
-"""What a run carries from one step to the next, as tensors by name and back; and the proof that all ranks carry it."""
+"""The state of a run between two steps: saved, loaded, compared across ranks."""
 
 from __future__ import annotations
 
 import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,88 +15,98 @@ from torch import Tensor, nn
 
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.runs.checkpoint import load_part, load_weights
-from colortrain.training.plateau import PlateauWatch
+from colortrain.training.plateau import ReduceOnPlateau
 from colortrain.training.preemption import gather_rank_buffers, restore_rank_buffers
 from shards.errors import UserError
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_ODD = 0x1E3779B97F4A7C15  # spreads every bit of a value over the upper ones
+_ODD = 0x1E3779B97F4A7C15  # a multiplier that spreads every bit over the higher ones
 
 
-class State:
-    """Both networks with their optimizers, the average, and what follows the scores."""
+class TrainState:
+    """The networks with their optimizers, the average and the plateau schedule."""
 
     def __init__(
         self,
-        generator: TrainableNetwork,
-        critic: TrainableNetwork,
+        networks: Mapping[str, TrainableNetwork],
         average: nn.Module | None,
-        plateau: PlateauWatch,
+        plateau: ReduceOnPlateau,
         accelerator: Accelerator,
     ) -> None:
-        self.generator, self.critic, self.average, self.plateau = (
-            generator,
-            critic,
-            average,
-            plateau,
-        )
-        self.accelerator = accelerator
+        self.networks, self.average = networks, average
+        self.plateau, self.accelerator = plateau, accelerator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Generator, critic, and the average where there is one."""
-        modules = {"generator": self.generator.module, "critic": self.critic.module}
+        """Return the networks' modules by name, and the average, if any, as "ema"."""
+        modules = {name: network.module for name, network in self.networks.items()}
         return modules if self.average is None else {**modules, "ema": self.average}
 
-    def parts(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors of a checkpoint by file and name: the run's own, not copies; all ranks call it."""
-        parts: dict[str, dict[str, Tensor]] = {
+    def tensor_files(self) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors of a checkpoint by file stem and name, not copied.
+
+        All ranks must call it.
+        """
+        files: dict[str, dict[str, Tensor]] = {
             name: module.state_dict() for name, module in self.modules().items()
         }
-        parts["generator_adam"] = self.generator.adam_tensors()
-        parts["critic_adam"] = self.critic.adam_tensors()
-        return parts
+        for name, network in self.networks.items():
+            files[f"{name}_adam"] = network.adam_tensors()
+        return files
 
-    def plain(self) -> dict[str, Any]:
-        """What of it JSON can hold."""
+    def json_state(self) -> dict[str, Any]:
+        """Return the part of the state that trainer.json holds."""
         scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
         return {"scalers": scalers, "plateau": self.plateau.state()}
 
-    def load(self, folder: Path, plain: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+    def load(self, folder: Path, json_state: dict[str, Any]) -> None:
+        """Load a checkpoint; `json_state` is the content of its trainer.json.
+
+        Raises UserError if the weights do not fit the networks.
+        """
         for name, module in self.modules().items():
             load_weights(module, folder, name)
-            self._load_own_buffers(folder / f"{name}_ranks.safetensors", module)
-        self.generator.load_adam(load_part(folder, "generator_adam"))
-        self.critic.load_adam(load_part(folder, "critic_adam"))
+            self._load_rank_buffers(folder / f"{name}_ranks.safetensors", module)
+        for name, network in self.networks.items():
+            network.load_adam(load_part(folder, f"{name}_adam"))
         for name, scaler in self._scalers().items():
-            if name in plain.get("scalers", {}):
-                scaler.load_state_dict(plain["scalers"][name])
-        self.plateau.load(plain["plateau"])
+            if name in json_state.get("scalers", {}):
+                scaler.load_state_dict(json_state["scalers"][name])
+        self.plateau.load(json_state["plateau"])
 
     def _scalers(self) -> dict[str, torch.amp.GradScaler]:
-        """What losses are multiplied by under fp16, network by network."""
-        networks = {"generator": self.generator, "critic": self.critic}
+        """Return the loss scalers of fp16 training by network."""
         return {
-            name: network.scaler for name, network in networks.items() if network.scaler is not None
+            name: network.scaler
+            for name, network in self.networks.items()
+            if network.scaler is not None
         }
 
-    def _load_own_buffers(self, path: Path, module: nn.Module) -> None:
-        """Running statistics of this rank, from a checkpoint between two of the recipe's and as many processes."""
+    def _load_rank_buffers(self, path: Path, module: nn.Module) -> None:
+        """Load this rank's running statistics, if there are any for this world size.
+
+        Only checkpoints that the recipe did not schedule have them.
+        """
         of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
         if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
             restore_rank_buffers(module, of_ranks, self.accelerator.process_index)
 
-    def own_buffers(self) -> dict[str, dict[str, Tensor]]:
-        """Every rank's running statistics, as files of a checkpoint; all ranks call it."""
+    def rank_buffer_files(self) -> dict[str, dict[str, Tensor]]:
+        """Return every rank's running statistics as files of a checkpoint.
+
+        All ranks must call it.
+        """
         if self.accelerator.num_processes == 1:
             return {}
-        found = {
+        files = {
             f"{name}_ranks": gather_rank_buffers(module) for name, module in self.modules().items()
         }
-        return {name: buffers for name, buffers in found.items() if buffers}
+        return {name: buffers for name, buffers in files.items() if buffers}
 
-    def agree_on_buffers(self) -> None:
-        """BatchNorm's running statistics become their mean over ranks: all ranks score, and save, the same network."""
+    def average_buffers(self) -> None:
+        """Replace BatchNorm's running statistics by their mean over all ranks.
+
+        All ranks then evaluate and save the same network.
+        """
         if self.accelerator.num_processes == 1:
             return
         buffers = [buffer for module in self.modules().values() for buffer in module.buffers()]
@@ -104,72 +114,87 @@ class State:
             buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def check_ranks_agree(self, step: int) -> None:
-        """Raise `UserError` on all ranks unless both networks and the average are the same on each, bit for bit.
+        """Raise UserError on all ranks unless all have bit-identical modules.
 
-        Buffers must have been agreed on.
+        Call `average_buffers` before.
         """
         if self.accelerator.num_processes == 1:
             return
-        named = dict(_tensors(self.modules()))
+        named = dict(_named_tensors(self.modules()))
         prints = torch.stack([fingerprint(tensor) for tensor in named.values()])
         of_ranks = self.accelerator.gather(prints[None])
         assert isinstance(of_ranks, Tensor)
         if not bool((of_ranks == of_ranks[0]).all()):
-            raise UserError(
-                disagreement(
-                    of_ranks.tolist(), list(named), gather_object([socket.gethostname()]), step
-                )
-            )
+            hosts = gather_object([socket.gethostname()])
+            raise UserError(describe_difference(of_ranks.tolist(), list(named), hosts, step))
 
 
-def agree_on_start(step: int, run: Path) -> None:
-    """Raise `UserError` if ranks would begin at different steps: a run folder that is not shared, say."""
+def check_same_start(step: int, run: Path) -> None:
+    """Raise UserError if ranks would start at different steps.
+
+    That happens, for instance, if the run folder is not on a shared file system.
+    """
     steps = gather_object([step])
     if len(set(steps)) > 1:
         raise UserError(
-            f"{run}: processes found different checkpoints, of steps {sorted(set(steps))}; --run must be a "
-            "folder that all machines share"
+            f"{run}: processes found checkpoints of different steps, {sorted(set(steps))}; "
+            "--run must be a folder on a file system that all machines share"
         )
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, module: nn.Module, keep: float) -> None:
-    """Move the average towards the module; outside autograd, or every step would hang on to the one before."""
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - keep)
-    for mine, its in zip(average.buffers(), module.buffers(), strict=True):
-        mine.copy_(its)
+def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the parameters of `average` towards those of `module` by 1 - `decay`.
+
+    Buffers are copied. Runs without autograd, or every step would keep the graph of the
+    previous one.
+    """
+    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
+    for target, source in zip(average.buffers(), module.buffers(), strict=True):
+        target.copy_(source)
 
 
-def _tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
-    for part, module in modules.items():
-        yield from ((f"{part}.{name}", tensor) for name, tensor in module.state_dict().items())
+def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    for prefix, module in modules.items():
+        yield from ((f"{prefix}.{name}", tensor) for name, tensor in module.state_dict().items())
 
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> Tensor:
-    """One int64 that any changed bit changes, on the tensor's device: a CRC on a CPU, where nothing is faster."""
+    """Return a scalar int64 on the tensor's device that changes with any bit of it.
+
+    On a CPU it is a CRC, the fastest there.
+    """
     flat = tensor.detach().contiguous().view(-1)
     if tensor.device.type == "cpu":
         return torch.tensor(zlib.crc32(flat.view(torch.uint8).numpy().data))
-    return scrambled_sum(flat.view(_INTEGERS[tensor.element_size()]))
+    return hashed_sum(flat.view(_INTEGERS[tensor.element_size()]))
 
 
-def scrambled_sum(bits: Tensor) -> Tensor:
-    """The sum of scrambled integers: changes that cancel in a plain sum do not cancel here."""
+def hashed_sum(bits: Tensor) -> Tensor:
+    """Return the sum of hashed integers, a scalar int64.
+
+    Changes that cancel in a plain sum do not cancel in this one.
+    """
     bits = bits.long() * _ODD
     return (bits ^ (bits >> 31)).sum()
 
 
-def disagreement(
+def describe_difference(
     prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
 ) -> str:
-    """The line naming the ranks whose fingerprints are not those of most, and the first tensor that differs."""
+    """Return one line that names the ranks that differ and the first tensor that does.
+
+    `prints` are the fingerprints by rank and tensor, `names` those of the tensors. The
+    ranks that differ are those whose fingerprints are not the most common ones.
+    """
     rows = [tuple(row) for row in prints]
-    usual = max(rows, key=rows.count)  # of equally many, that of the lowest rank
-    odd = [rank for rank, row in enumerate(rows) if row != usual]
+    most_common = max(rows, key=rows.count)  # the lowest rank's, of equally common ones
+    differing = [rank for rank, row in enumerate(rows) if row != most_common]
     first = next(name for index, name in enumerate(names) if len({row[index] for row in rows}) > 1)
-    ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in odd)
+    ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in differing)
     return (
-        f"step {step}: rank {ranks} of {len(rows)} no longer holds what the others hold, from {first} on: "
-        "nothing was saved; check that machine, then run the same command again (it goes on from the last checkpoint)"
+        f"step {step}: the tensors of rank {ranks} (of {len(rows)} ranks) differ from those of the "
+        f"others, from {first} on; nothing was saved: check that machine, then run the same "
+        "command again to resume from the last checkpoint"
     )

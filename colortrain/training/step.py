@@ -1,4 +1,7 @@
-"""The order of things inside one training step; the mathematics is the objective's, the loop is the trainer's."""
+"""One training step: the order of forward passes, backward passes and updates.
+
+The objective defines the losses, the trainer runs the loop.
+"""
 
 from __future__ import annotations
 
@@ -8,135 +11,163 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from colortrain.distributed.microbatches import Part, parts_of
+from colortrain.distributed.microbatches import Microbatch, split_batch
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.lab import Batch
 from colortrain.losses.penalty import penalty_terms
 from colortrain.losses.reconstruction import LossFunction
 from colortrain.models.batch_invariant import dropout_keys, frozen_bn_stats
 from colortrain.recipe import Objective, Recipe
+from colortrain.training.profiling import CRITIC, GENERATOR, NO_PROFILER, Profiler
 
-Losses = dict[str, Tensor]
-Measures = Sequence[LossFunction]  # one for each reconstruction term of the objective
+Losses = dict[str, Tensor]  # scalars on the device, by name
+LossFunctions = Sequence[LossFunction]  # one per reconstruction term of the objective
 
 
-def generated(
-    generator: TrainableNetwork, part: Part, *, learns: bool, remembers: bool = True
+def generate(
+    generator: TrainableNetwork, micro: Microbatch, *, grad: bool, update_bn: bool = True
 ) -> Tensor:
-    """What the generator makes of a part: through the wrapper if it learns from it, else without a graph."""
-    tracking = nullcontext() if remembers else frozen_bn_stats(generator.module)
-    with dropout_keys(generator.module, part.keys), torch.set_grad_enabled(learns), tracking:
-        return (generator if learns else generator.module)(part.batch.L)
+    """Return the generated colours of a microbatch, (B, codec channels, H, W).
+
+    With `grad` the forward pass goes through the wrapper, so that a backward pass can
+    follow; otherwise it builds no graph. `update_bn` says whether BatchNorm updates its
+    running statistics.
+    """
+    bn_stats = nullcontext() if update_bn else frozen_bn_stats(generator.module)
+    with dropout_keys(generator.module, micro.keys), torch.set_grad_enabled(grad), bn_stats:
+        return (generator if grad else generator.module)(micro.batch.L)
 
 
-def scores_of(critic: TrainableNetwork, batch: Batch, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of real and of fake pictures: in one pass, unless the critic would mix them (BatchNorm)."""
-    if critic.mixes_pictures:
+def score_real_and_fake(
+    critic: TrainableNetwork, batch: Batch, fake: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the critic's scores of real and of generated colours.
+
+    `fake` is (B, codec channels, H, W), as `batch.colour`. Both go through the critic
+    in one forward pass, or in two if it mixes the images of a batch (BatchNorm).
+    """
+    if critic.mixes_images:
         return critic(batch.L, batch.colour), critic(batch.L, fake)
-    real_scores, fake_scores = critic(
-        batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])
-    ).chunk(2)
+    L, colour = batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])
+    real_scores, fake_scores = critic(L, colour).chunk(2)
     return real_scores, fake_scores
 
 
-def critic_part(
-    critic: TrainableNetwork, objective: Objective, part: Part, fake: Tensor, epoch: float
+def critic_backward(
+    critic: TrainableNetwork, objective: Objective, micro: Microbatch, fake: Tensor, epoch: float
 ) -> Losses:
-    """What the critic learns from one part, real from fake; `fake` is detached.
+    """Run the critic's forward and backward pass on a microbatch; return its losses.
 
-    Penalties go through the bare critic in full precision, and join the one backward pass.
+    `fake` are the generated colours, detached. Penalties go through the bare critic in
+    float32 and are part of the same backward pass.
     """
-    with critic.sync_on_last(part.last):
-        real_scores, fake_scores = scores_of(critic, part.batch, fake)
+    with critic.sync_on_last(micro.last):
+        real_scores, fake_scores = score_real_and_fake(critic, micro.batch, fake)
         terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
-        terms |= penalty_terms(objective.penalties, critic.forward_fp32, part.batch, fake, epoch)
+        terms |= penalty_terms(objective.penalties, critic.forward_fp32, micro.batch, fake, epoch)
         critic.backward(torch.stack(list(terms.values())).sum())
     means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
     return {**{name: value.detach() for name, value in terms.items()}, **means}
 
 
-def generator_part(
+def generator_backward(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     objective: Objective,
-    measures: Measures,
-    part: Part,
-    made: Tensor | None,
+    loss_functions: LossFunctions,
+    micro: Microbatch,
+    fake: Tensor | None,
     epoch: float,
 ) -> Losses:
-    """What the generator learns from one part: weighted reconstruction, and the bare, frozen critic's judgement.
+    """Run the generator's forward and backward pass on a microbatch; return its losses.
 
-    `made`: what it has already made of the part, if it has. A term whose weight is 0 at `epoch` is not computed.
+    The loss is the weighted sum of the reconstruction terms and the adversarial term,
+    which goes through the bare, frozen critic. Terms of weight 0 at `epoch` are not
+    computed. `fake` are the generated colours with their graph, None to generate them.
     """
-    with generator.sync_on_last(part.last):
-        fake = generated(generator, part, learns=True) if made is None else made
+    with generator.sync_on_last(micro.last):
+        if fake is None:
+            fake = generate(generator, micro, grad=True)
         terms = {
-            term.name: (at, measure(fake, part.batch))
-            for term, measure in zip(objective.reconstruction, measures, strict=True)
-            if (at := term.weight.at(epoch))
+            term.name: (weight, function(fake, micro.batch))
+            for term, function in zip(objective.reconstruction, loss_functions, strict=True)
+            if (weight := term.weight.at(epoch))
         }
-        weight = objective.adversarial_weight.at(epoch)
-        if weight:
-            with critic.frozen() as judge:
-                terms["adversarial"] = (
-                    weight,
-                    objective.adversarial.generator(judge(part.batch.L, fake)),
-                )
-        loss = (
-            torch.stack([weight * value for weight, value in terms.values()]).sum()
-            if terms
-            else 0 * fake.sum()
-        )
+        if weight := objective.adversarial_weight.at(epoch):
+            terms["adversarial"] = weight, _adversarial_loss(critic, objective, micro.batch, fake)
+        if terms:
+            loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        else:
+            loss = 0 * fake.sum()
         generator.backward(loss)
-    return {
-        "generator": loss.detach(),
-        **{name: value.detach() for name, (_, value) in terms.items()},
-    }
+    values = {name: value.detach() for name, (_, value) in terms.items()}
+    return {"generator": loss.detach(), **values}
+
+
+def _adversarial_loss(
+    critic: TrainableNetwork | None, objective: Objective, batch: Batch, fake: Tensor
+) -> Tensor:
+    assert critic is not None, "Recipe.check refuses an adversarial loss without a critic"
+    with critic.frozen() as frozen_critic:
+        return objective.adversarial.generator(frozen_critic(batch.L, fake))
 
 
 def train_step(
     generator: TrainableNetwork,
-    critic: TrainableNetwork,
+    critic: TrainableNetwork | None,
     recipe: Recipe,
-    measures: Measures,
+    loss_functions: LossFunctions,
     batch: Batch,
     step: int,
     epoch: float,
+    profiler: Profiler = NO_PROFILER,
 ) -> Losses:
-    """Step number `step` (from 0), on one global batch: the critic's turn, the generator's, or both.
+    """Take step `step` (from 0): update the critic, the generator, or both.
 
-    Of n_critic steps the last is the generator's too; of n_generator steps the first is the critic's too. The critic
-    rests before `objective.critic_from`. All the critic's parts come before the generator's; where a share is one
-    part, one generator forward serves both.
+    Of n_critic steps the last one also updates the generator; of n_generator steps the
+    first one also updates the critic. The critic is not updated before
+    `objective.critic_from`. All microbatches go through the critic before the first one
+    goes through the generator; if there is only one, a single forward pass of the
+    generator serves both.
+
+    `batch` is this rank's local batch; `epoch` is the position in the schedules.
     """
-    critic_turn = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
-    generator_turn = (step + 1) % recipe.n_critic == 0
+    critic_due = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
+    generator_due = (step + 1) % recipe.n_critic == 0
     rank, count = generator.accelerator.process_index, generator.compute.accumulate
-    parts = parts_of(batch, count, rank, recipe.seed, step)
-    made = generated(generator, parts[0], learns=True) if generator_turn and count == 1 else None
+    microbatches = split_batch(batch, count, rank, recipe.seed, step)
+    fake: Tensor | None = None
+    if generator_due and count == 1:
+        with profiler.region(GENERATOR):
+            fake = generate(generator, microbatches[0], grad=True)
+
+    def fake_for_critic(micro: Microbatch) -> Tensor:
+        if fake is not None:
+            return fake.detach()
+        with profiler.region(GENERATOR):
+            return generate(generator, micro, grad=False, update_bn=not generator_due)
+
     losses: Losses = {}
-    if critic_turn:
-        fakes = (
-            generated(generator, part, learns=False, remembers=not generator_turn)
-            if made is None
-            else made.detach()
-            for part in parts
-        )
-        pairs = zip(parts, fakes, strict=True)
-        losses |= averaged(
-            critic_part(critic, recipe.objective, part, fake, epoch) for part, fake in pairs
-        )
-        critic.update()
-    if generator_turn:
-        losses |= averaged(
-            generator_part(generator, critic, recipe.objective, measures, part, made, epoch)
-            for part in parts
-        )
-        generator.update()
+    if critic is not None and critic_due:
+        with profiler.region(CRITIC):
+            losses |= mean_losses(
+                critic_backward(critic, recipe.objective, micro, fake_for_critic(micro), epoch)
+                for micro in microbatches
+            )
+            critic.update()
+    if generator_due:
+        with profiler.region(GENERATOR):
+            losses |= mean_losses(
+                generator_backward(
+                    generator, critic, recipe.objective, loss_functions, micro, fake, epoch
+                )
+                for micro in microbatches
+            )
+            generator.update()
     return losses
 
 
-def averaged(losses: Iterable[Losses]) -> Losses:
-    """The mean over parts of each loss."""
+def mean_losses(losses: Iterable[Losses]) -> Losses:
+    """Return the mean of each loss over microbatches."""
     rows = list(losses)
     return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Going on in the same run of a tracker on the web: what W&B and MLflow call it is kept in RUN/trackers.json."""
+"""Resume runs in web trackers: RUN/trackers.json has W&B's and MLflow's run ids."""
 
 from __future__ import annotations
 
@@ -8,54 +8,63 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from colortrain.runs.layout import trackers_file
 from shards.files import write_atomic
 
 
-def known_names(run: Path) -> dict[str, str]:
-    """Tracker -> what it calls this run; empty before the first start."""
+def saved_run_ids(run: Path) -> dict[str, str]:
+    """Return the run's id by tracker; {} before the first start."""
     try:
-        found = json.loads(trackers_file(run).read_text())
+        ids = json.loads(trackers_file(run).read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return ids if isinstance(ids, dict) else {}
 
 
-def start_words(run: Path, step: int) -> dict[str, dict[str, Any]]:
-    """The arguments that accelerate gives each tracker, so that a resumed run stays one run there too."""
-    known = known_names(run)
-    mlflow = {"run_id": known["mlflow"]} if "mlflow" in known else {"run_name": run.name}
+def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
+    """Return the `init_kwargs` of accelerate's trackers.
+
+    With them a run that resumes at `step` stays a single run in each tracker.
+    """
+    ids = saved_run_ids(run)
+    mlflow = {"run_id": ids["mlflow"]} if "mlflow" in ids else {"run_name": run.name}
     wandb = {
-        "id": known.get("wandb", secrets.token_hex(4)),
+        "id": ids.get("wandb", secrets.token_hex(4)),
         "resume": "allow",
         "name": run.name,
         "dir": str(run),
     }
-    # TensorBoard forgets steps that a resumed run repeats; W&B keeps the first value of each, MLflow both
+    # Of steps that a resumed run repeats, TensorBoard drops the old values, W&B keeps
+    # the first value and MLflow keeps both.
     return {"tensorboard": {"purge_step": step + 1}, "wandb": wandb, "mlflow": mlflow}
 
 
-def remember(run: Path, trackers: Iterable[Any]) -> None:
-    """Keep the names that trackers gave this run."""
-    names = {
-        tracker.name: _name_of(tracker)
+def save_run_ids(run: Path, trackers: Iterable[Any]) -> None:
+    """Save the ids that the trackers have given this run, if they are new."""
+    ids = {
+        tracker.name: _run_id(tracker)
         for tracker in trackers
         if tracker.name in ("wandb", "mlflow")
     }
-    if names and known_names(run) != names:
-        write_atomic(trackers_file(run), json.dumps(names, indent=1).encode() + b"\n")
+    if ids and saved_run_ids(run) != ids:
+        write_atomic(trackers_file(run), json.dumps(ids, indent=1).encode() + b"\n")
 
 
-def _name_of(tracker: Any) -> str:
+def _run_id(tracker: Any) -> str:
     return str(tracker.run.id if tracker.name == "wandb" else tracker.active_run.info.run_id)
 
 
-def show(trackers: Iterable[Any], name: str, picture: Any, path: Path, step: int) -> None:
-    """A picture (H, W, 3) uint8, which lies at `path` too, to the trackers that take pictures."""
+def log_image(trackers: Iterable[Any], name: str, image: np.ndarray, path: Path, step: int) -> None:
+    """Log an image, (H, W, 3) uint8 sRGB and the same as PNG file at `path`.
+
+    Trackers that do not take images are left out.
+    """
     for tracker in trackers:
         if tracker.name == "tensorboard":
-            tracker.writer.add_image(name, picture, step, dataformats="HWC")
+            tracker.writer.add_image(name, image, step, dataformats="HWC")
         elif tracker.name == "wandb":
-            tracker.log_images({name: [picture]}, step=step)
+            tracker.log_images({name: [image]}, step=step)
         elif tracker.name == "mlflow":
             tracker.log_artifact(str(path), name)

@@ -1,4 +1,4 @@
-"""The training loop: where a run starts or goes on, what it does when, and how it ends."""
+"""The training loop: start or resume a run, take its steps, save, validate and stop."""
 
 from __future__ import annotations
 
@@ -12,42 +12,51 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from colortrain.data.loader import ab_histogram
-from colortrain.data.tar_stream import make_loader
+from colortrain.data.loader import Loader, LoaderConfig, ab_histogram
+from colortrain.data.tar_stream import StreamLoader, make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.rank_failures import heartbeat
-from colortrain.distributed.trainable import settle_buckets
+from colortrain.distributed.trainable import TrainableNetwork, rebuild_ddp_buckets
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import Resources
+from colortrain.losses.reconstruction import LossFunction, Resources
 from colortrain.models.batch_invariant import restore_finite_bn_stats
-from colortrain.models.pretrained import Pretrainable
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.layout import recipe_file
-from colortrain.runs.retention import better, check_keep_best, contender, resumed_best, save_best
+from colortrain.runs.retention import check_keep_best, resumed_best, save_best
+from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
-from colortrain.training.meter import Meter
-from colortrain.training.plateau import PlateauWatch
-from colortrain.training.preemption import StopVote
-from colortrain.training.saver import Parts, Saver
-from colortrain.training.state import State, agree_on_start, move_average
+from colortrain.training.log_lines import progress_fields, start_values
+from colortrain.training.networks import build_networks, make_average
+from colortrain.training.plateau import ReduceOnPlateau
+from colortrain.training.preemption import SharedStopFlag
+from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
+from colortrain.training.state import TrainState, check_same_start, update_average
 from colortrain.training.step import train_step
+from colortrain.training.train_metrics import TrainMetrics
 from colortrain.training.validation import Validation
 from shards.progress import ProgressLine
 from shards.read.order import ORDER_VERSION
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of all random draws of one step on one rank: counter-based, so a resumed run draws the same."""
+    """Return the random seed of one step on one rank.
+
+    It depends on (seed, step, rank) alone, so a resumed run draws the same numbers.
+    """
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class Trainer:
-    """One run of a recipe on one shard set, in one folder. `train()` goes on wherever the folder says it stopped."""
+    """One run of a recipe on one shard set, in one run folder.
+
+    `train()` starts the run, or resumes it from the newest checkpoint in the folder.
+    Raises UserError if the folder belongs to another recipe or is not a run folder.
+    """
 
     def __init__(
         self,
@@ -58,157 +67,168 @@ class Trainer:
         init: InitialWeights | None = None,
         compute: ComputeConfig | None = None,
     ) -> None:
-        self.compute = compute or ComputeConfig()
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
+        self.compute = compute or ComputeConfig()
         self.dataset_id = data.train.dataset_id
+        self.step = self.images = self.start_step = 0
+        self.total = recipe.total_images(len(data.train))
         check_run_folder(run, recipe)
         check_keep_best(recipe, data.validation is not None)
-        self.loader = make_loader(
+        self.loader = self._make_loader()
+        self.resume_from = latest_checkpoint(run)
+        self.init_metadata = init.metadata() if init and self.resume_from is None else None
+        self.generator, self.critic = self._build_networks(init)
+        self.networks = {"generator": self.generator}
+        if self.critic is not None:
+            self.networks["critic"] = self.critic
+        self.average = make_average(recipe, self.generator.module)
+        self.loss_functions = self._build_losses()
+        self.journal = Journal(run, accelerator)
+        self.validation = self._make_validation()
+        self.plateau = ReduceOnPlateau(recipe.plateau)
+        self.state = TrainState(self.networks, self.average, self.plateau, accelerator)
+        self.checkpoint_writer = CheckpointWriter(run, recipe, self.journal)
+        self.metrics = TrainMetrics(
+            self.networks, self.loader, accelerator, self.compute.max_skipped
+        )
+        self.profiler: Profiler = NO_PROFILER
+        self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
+
+    def _make_loader(self) -> Loader | StreamLoader:
+        recipe, data, accelerator = self.recipe, self.data, self.accelerator
+        return make_loader(
             data.train,
             recipe.codec,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            flip=recipe.flip,
-            crop=recipe.crop,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            device=accelerator.device,
-            workers=data.workers,
-            max_damaged=data.max_damaged,
+            LoaderConfig(
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                flip=recipe.flip,
+                crop=recipe.crop,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                device=accelerator.device,
+                workers=data.workers,
+                max_damaged=data.max_damaged,
+            ),
             on_warning=self._warn,
         )
-        torch.manual_seed(recipe.seed)
-        generator, critic = recipe.generator.build(), recipe.critic.build()
-        self.average = recipe.generator.build() if recipe.ema else None
-        self.begins_at = latest_checkpoint(run)
-        self.begun_from = init.facts() if init and self.begins_at is None else None
-        if self.begins_at is None and init:
-            init.load(generator, critic)
-        elif self.begins_at is None and isinstance(recipe.generator, Pretrainable):
-            recipe.generator.pretrain(
-                generator
-            )  # before anything is written: the weights may not be at hand
-        self.generator, self.critic = make_networks(
-            recipe, generator, critic, accelerator, self.compute
-        )
-        if self.average is not None:
-            self.average.load_state_dict(generator.state_dict())
-            self.average.to(accelerator.device).eval().requires_grad_(False)
+
+    def _build_networks(
+        self, init: InitialWeights | None
+    ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
+        """Build the networks and wrap them for this device and these processes."""
+        built = build_networks(self.recipe, init, resumes=self.resume_from is not None)
+        return make_networks(self.recipe, *built, self.accelerator, self.compute)
+
+    def _build_losses(self) -> list[LossFunction]:
+        """Build the reconstruction losses, one function per term of the objective."""
         resources = Resources(
-            accelerator.device,
-            recipe.codec,
-            lambda: ab_histogram(data.train),
+            self.accelerator.device,
+            self.recipe.codec,
+            lambda: ab_histogram(self.data.train),
             self.generator.module,
         )
-        self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
-        self.journal = Journal(run, accelerator)
-        split = data.validation
-        self.validation = (
-            Validation(recipe, split, accelerator, self.journal) if split is not None else None
-        )
-        self.plateau = PlateauWatch(recipe.plateau)
-        self.state = State(self.generator, self.critic, self.average, self.plateau, accelerator)
-        self.saver = Saver(run, recipe, self.journal)
-        networks = {"generator": self.generator, "critic": self.critic}
-        self.meter = Meter(networks, self.loader, accelerator, self.compute.max_skipped)
-        self.held = ExitStack()  # the lock on the run folder
-        self.step = self.images = self.started_at = 0
-        self.total = recipe.total_images(len(data.train))
+        return [term.build(resources) for term in self.recipe.objective.reconstruction]
+
+    def _make_validation(self) -> Validation | None:
+        split = self.data.validation
+        if split is None:
+            return None
+        return Validation(self.recipe, split, self.accelerator, self.journal)
 
     @property
     def epoch(self) -> float:
-        """Images seen, in dataset sizes."""
+        """Images seen, divided by the size of the dataset."""
         return self.images / len(self.data.train)
 
     @property
     def clock(self) -> float:
-        """What schedules go by: the epoch, or the share of the run that is over, of a recipe with a span."""
+        """The position in the recipe's schedules, in epochs.
+
+        With a `span`, it is `span` times the fraction of the run that is done.
+        """
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
-        """Train to the recipe's length, saving on the way; evaluate and save at the end.
+        """Train to the recipe's length; return whether the run was finished.
 
-        False if it saved and left before that: inside `preemption.handling_signals()`, because of a signal.
+        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
+        the result is False. A checkpoint is saved in both cases.
         """
-        with self.held, self.saver:
-            self._begin()
+        with self.run_lock, self.checkpoint_writer:
+            self._start()
             finished = self._loop()
-            self._end("end" if finished else "stop")
+            self._finish("end" if finished else "stop")
         return finished
 
     def _loop(self) -> bool:
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
         progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
-        vote = StopVote(self.accelerator.device)
+        stop = SharedStopFlag(self.accelerator.device)
         with progress, closing(self.loader.batches(self.images)) as batches:
             while self.images < self.total:
-                if vote.carried():
+                if stop.is_set():
                     self._save_early()
                     return False
                 heartbeat()
-                self.saver.poll()
+                self.checkpoint_writer.poll()
                 batch = next(batches)
-                if self.step == self.started_at and self.accelerator.num_processes > 1:
-                    settle_buckets(self.generator, batch.L)
-                    settle_buckets(self.critic, batch.L, batch.colour)
+                if self.step == self.start_step and self.accelerator.num_processes > 1:
+                    rebuild_ddp_buckets(self.generator, batch.L)
+                    if self.critic is not None:
+                        rebuild_ddp_buckets(self.critic, batch.L, batch.colour)
                 self.take_step(batch)
-                self._do_what_is_due(progress)
+                self._run_due_tasks(progress)
         return True
 
-    def _begin(self) -> None:
-        if self.begins_at is not None:
-            self.load(self.begins_at)
-        self.started_at = self.step
-        agree_on_start(self.step, self.run)
+    def _start(self) -> None:
+        """Load the checkpoint, if any; lock the folder; write the "start" line."""
+        if self.resume_from is not None:
+            self.load(self.resume_from)
+        self.start_step = self.step
+        check_same_start(self.step, self.run)
         if self.accelerator.is_main_process:
-            self.held.enter_context(lock(self.run))
+            self.run_lock.enter_context(lock(self.run))
             save_recipe(self.recipe, recipe_file(self.run))
-            save_best(self.run, self.saver.best)
-        self.journal.begin(self.recipe, self.step)
-        world, device = self.accelerator.num_processes, str(self.accelerator.device)
-        facts = {
-            "images": self.images,
-            "dataset_id": self.dataset_id,
-            "world": world,
-            "device": device,
-        }
-        more = {"init_from": self.begun_from} if self.begun_from else {}
-        self.journal.write(
-            "start",
-            self.step,
-            {**facts, "mixed_precision": self.accelerator.mixed_precision, **more},
-        )
-        if self.begun_from and self.begins_at is None:
-            self.save()  # that other run may go on or go away: from here on this one needs it no more
-        self.meter.begin(self.images)
+            save_best(self.run, self.checkpoint_writer.best)
+        self.journal.start(self.recipe, self.step)
+        values = start_values(self.images, self.dataset_id, self.accelerator, self.init_metadata)
+        self.journal.write("start", self.step, values)
+        if self.init_metadata and self.resume_from is None:
+            self.save()  # the run that the weights came from may change or be deleted from now on
+        self.metrics.start(self.images)
 
     def take_step(self, batch: Batch) -> None:
-        """One step on one global batch, of which `batch` is this rank's share."""
+        """Take one training step; `batch` is this rank's slice of the global batch."""
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.accelerator.process_index))
-        self.generator.set_rate(self._rate_factor())
-        self.critic.set_rate(self._rate_factor())
-        with restore_finite_bn_stats(self.generator.module, self.critic.module):
+        for network in self.networks.values():
+            network.scale_lr(self._lr_factor())
+        with restore_finite_bn_stats(*(network.module for network in self.networks.values())):
             losses = train_step(
                 self.generator,
                 self.critic,
                 self.recipe,
-                self.measures,
+                self.loss_functions,
                 batch,
                 self.step,
                 self.clock,
+                self.profiler,
             )
         self.step += 1
         self.images = self.step * self.recipe.batch_size
         if self.average is not None:
             decay = self.recipe.ema.decay(self.recipe.batch_size, self.total)
-            move_average(self.average, self.generator.module, decay)
-        self.meter.add(losses)
+            with self.profiler.region(AVERAGE):
+                update_average(self.average, self.generator.module, decay)
+        with self.profiler.region(LOGGING):
+            self.metrics.update(losses)
 
-    def _rate_factor(self) -> float:
+    def _lr_factor(self) -> float:
         return self.recipe.learning_rate.at(self.clock) * self.plateau.factor
 
-    def _do_what_is_due(self, progress: ProgressLine) -> None:
+    def _run_due_tasks(self, progress: ProgressLine) -> None:
+        """Log, validate and save if any of these is due at the current step."""
         recipe, last = self.recipe, self.images >= self.total
         if self.step % recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
@@ -217,101 +237,98 @@ class Trainer:
             for every in (recipe.evaluate_every, recipe.checkpoint_every)
         )
         if validate or save:
-            self.state.agree_on_buffers()
+            self.state.average_buffers()
         is_best = validate and self._validate()
         if save or is_best:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write the line of the last few steps down; what of it the progress bar shows."""
-        values = self.meter.read(self.images, f"{self.run}: step {self.step}")
-        if not values:
+        """Write a "train" line; return what the progress bar shows of it."""
+        with self.profiler.region(LOGGING):
+            readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
+        if not readings:
             return {}
         if self.data.max_damaged:
-            values["substituted"] = self.meter.substituted()
-        where = {
-            "images": self.images,
-            "epoch": self.epoch,
-            "lr": self.recipe.generator_adam.lr * self._rate_factor(),
-        }
-        self.journal.write("train", self.step, {**where, **values})
-        losses = values["losses"]
-        shown: dict[str, str] = {
-            n: f"{losses[n]:.3f}" for n in ("generator", "critic", "l1") if n in losses
-        }
-        return {**shown, "data wait": f"{values['data_wait']:.1%}"}
+            readings["substituted"] = self.metrics.num_substituted()
+        lr = self.recipe.generator_adam.lr * self._lr_factor()
+        values = {"images": self.images, "epoch": self.epoch, "lr": lr, **readings}
+        self.journal.write("train", self.step, values)
+        return progress_fields(values)
 
     def _warn(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score and draw what the held-out split makes; whether the generator is the best so far by `keep_best`."""
+        """Score the validation split and log samples; return whether it is the best.
+
+        The score is that of the recipe's `keep_best`; without it the result is False.
+        """
         if self.validation is None:
             return False
-        began = time.monotonic()
+        started = time.monotonic()
         generator = self.average if self.average is not None else self.generator.module
         scores = self.validation.score(generator)
-        self.journal.write(
-            "validation", self.step, {"images": self.images, "epoch": self.epoch, **scores}
-        )
-        if (
-            self.step % self.recipe.evaluate_every == 0
-        ):  # not the one at the end: a longer run would not have had it
-            self.plateau.see(scores["metrics"]["l1"]["generated"])
-        self.validation.draw(generator, self.step)
-        self.meter.pause(time.monotonic() - began)
-        return self._is_best(scores["metrics"])
+        values = {"images": self.images, "epoch": self.epoch, **scores}
+        self.journal.write("validation", self.step, values)
+        if self.step % self.recipe.evaluate_every == 0:
+            # not the extra validation at the end: a longer run would not have it
+            self.plateau.step(scores["metrics"]["l1"]["generated"])
+        self.validation.log_samples(generator, self.step)
+        self.metrics.exclude(time.monotonic() - started)
+        return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
-    def _is_best(self, metrics: dict[str, dict[str, float]]) -> bool:
-        if not self.recipe.keep_best:
-            return False
-        new = contender(self.recipe.keep_best, self.step, metrics)
-        if not better(new, self.saver.best):
-            return False
-        self.saver.best = new
-        return True
+    def save(self, more: TensorFiles | None = None) -> None:
+        """Save a checkpoint, with the files `more` in addition; all ranks must call it.
 
-    def save(self, more: Parts | None = None) -> None:
-        """All ranks arrive and prove that they hold the same; rank 0 copies it, and its thread writes."""
-        began = time.monotonic()
+        The ranks check that they agree, rank 0 copies the tensors and a thread writes
+        them.
+        """
+        started = time.monotonic()
         self.state.check_ranks_agree(self.step)
-        parts = {**self.state.parts(), **(more or {})}
+        files = {**self.state.tensor_files(), **(more or {})}
         if self.accelerator.is_main_process:
-            self.saver.save(self.step, parts, self._facts(), began)
+            self.checkpoint_writer.save(self.step, files, self._metadata(), started)
 
     def _save_early(self) -> None:
-        """Save where the recipe asks for no checkpoint, so that going on from it changes nothing."""
-        if self.step != self.started_at and self.step % self.recipe.checkpoint_every:
-            own = self.state.own_buffers()
-            self.state.agree_on_buffers()
-            self.save(own)
+        """Save at a step for which the recipe schedules no checkpoint.
 
-    def _facts(self) -> dict[str, Any]:
+        Resuming from it changes no result: it also holds each rank's own BatchNorm
+        statistics, which only scheduled checkpoints average.
+        """
+        if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
+            rank_buffers = self.state.rank_buffer_files()
+            self.state.average_buffers()
+            self.save(rank_buffers)
+
+    def _metadata(self) -> dict[str, Any]:
+        """Return what a checkpoint's trainer.json holds besides the step."""
         return {
             "images": self.images,
             "dataset_id": self.dataset_id,
             "recipe": self.recipe.digest,
             "order": ORDER_VERSION,
             "torch": torch.__version__,
-            "init_from": self.begun_from,
-            **self.state.plain(),
+            "init_from": self.init_metadata,
+            **self.state.json_state(),
         }
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint; raises `UserError` if it is of another run."""
+        """Load a checkpoint.
+
+        Raises UserError if it belongs to another recipe, dataset or order of samples.
+        """
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
         self.state.load(folder, state)
-        self.step, self.images, self.begun_from = (
-            state["step"],
-            state["images"],
-            state.get("init_from"),
+        self.step, self.images = state["step"], state["images"]
+        self.init_metadata = state.get("init_from")
+        self.checkpoint_writer.best = resumed_best(
+            self.run, self.recipe.keep_best, state.get("best")
         )
-        self.saver.best = resumed_best(self.run, self.recipe.keep_best, state.get("best"))
 
-    def _end(self, how: str) -> None:
-        """Leave when all is on disk: no rank ends before the last checkpoint counts."""
-        self.saver.wait()
+    def _finish(self, kind: str) -> None:
+        """Wait until the last checkpoint is on disk, and write the last line."""
+        self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
-        self.journal.write(how, self.step, {"images": self.images})
-        self.journal.end()
+        self.journal.write(kind, self.step, {"images": self.images})
+        self.journal.close()

@@ -1,4 +1,4 @@
-"""Scores and a sample grid of the held-out split along a training."""
+"""Validation during training: scores of the held-out split, and a grid of samples."""
 
 from __future__ import annotations
 
@@ -8,49 +8,46 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.lab import stored_to_lab
-from colortrain.metrics.evaluate import generate, score_split
+from colortrain.metrics.evaluate import ScoringConfig, generate, score_split
 from colortrain.metrics.registry import Scores
 from colortrain.recipe import Recipe
 from colortrain.training.journal import Journal
 from colortrain.visualize import sample_grid
 from shards.read.dataset import Split
 
-_SAMPLES = 8  # photographs in a sample grid
+_NUM_SAMPLES = 8  # images in a sample grid
 
 
 class Validation:
-    """Scores a generator on a split, with all ranks, and shows what it makes of a few of its photographs."""
+    """Scores a generator on a split, on all ranks, and draws some of its images."""
 
     def __init__(
         self, recipe: Recipe, split: Split, accelerator: Accelerator, journal: Journal
     ) -> None:
-        self.recipe, self.split, self.accelerator, self.journal = (
-            recipe,
-            split,
-            accelerator,
-            journal,
-        )
+        self.recipe, self.split = recipe, split
+        self.accelerator, self.journal = accelerator, journal
 
     def score(self, generator: nn.Module) -> Scores:
-        """The quick metrics of the whole split, the same on every rank; every rank must call it."""
+        """Return the core metrics over the whole split, the same on every rank.
+
+        All ranks must call it.
+        """
         return score_split(
             generator,
             self.recipe.codec,
             self.split,
             self.accelerator.device,
+            ScoringConfig(dropout=self.recipe.test_dropout, metrics="core"),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            dropout=self.recipe.test_dropout,
-            metrics="core",
         )
 
-    def draw(self, generator: nn.Module, step: int) -> None:
-        """The sample grid of a step; rank 0 alone draws."""
+    def log_samples(self, generator: nn.Module, step: int) -> None:
+        """Log a grid of originals and generated images; only rank 0 draws it."""
         if not self.accelerator.is_main_process:
             return
-        chosen = (
-            np.linspace(0, len(self.split) - 1, min(_SAMPLES, len(self.split))).round().astype(int)
-        )
-        lab = stored_to_lab(torch.from_numpy(self.split.read(chosen))).to(self.accelerator.device)
+        count = min(_NUM_SAMPLES, len(self.split))
+        indices = np.linspace(0, len(self.split) - 1, count).round().astype(int)
+        lab = stored_to_lab(torch.from_numpy(self.split.read(indices))).to(self.accelerator.device)
         generated = generate(generator, self.recipe.codec, lab, dropout=self.recipe.test_dropout)
-        self.journal.picture("samples", step, sample_grid(lab, generated))
+        self.journal.log_image("samples", step, sample_grid(lab, generated))

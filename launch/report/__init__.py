@@ -1,1 +1,1 @@
-"""What became of one run or several, as one HTML file that opens from disk and asks no network."""
+"""The report on one or several runs: one HTML file that needs no server."""

@@ -1,6 +1,6 @@
-"""Curves of one run or several, as plain values that the page's script draws: x is images seen.
+"""The report's charts as plain values that the page's script draws; x is images seen.
 
-One run: its losses share charts. Several: a chart a loss, a line a run.
+One run: related losses share a chart. Several runs: a chart per loss, a line per run.
 """
 
 from __future__ import annotations
@@ -12,191 +12,191 @@ from typing import Any
 import numpy as np
 
 from colortrain.metrics.registry import METRICS
+from colortrain.metrics.score_tables import LABELS
 from colortrain.training.alarms import SEPIA, WAIT
-from launch.report.run_history import Line, Story
+from launch.report.run_history import Line, RunHistory
 
 Chart = dict[str, Any]
 Series = dict[str, Any]
+Points = list[tuple[float, float | None]]  # (images seen, value)
 
-_FIRST = (
-    "l1",
-    "psnr",
-    "colourfulness_ratio",
-    "fid",
-    "bright_spots",
-    "sepia",
-)  # metrics that are shown at once
-_POINTS = 300  # a line: more are averaged in so many stretches, with the least and the greatest as a pale band
-_GAME = ("critic", "generator", "adversarial")
+# The metrics that are visible at once; the others are behind "More metrics".
+_MAIN_METRICS = ("l1", "psnr", "colourfulness_ratio", "fid", "bright_spots", "sepia")
+# Points per line at most; more are averaged in this many groups, with a band from the
+# least to the greatest value.
+_MAX_POINTS = 300
+_ADVERSARIAL = ("critic", "generator", "adversarial")
+_MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open": "killed"}
 
 
-def charts_of(stories: Sequence[Story]) -> list[Chart]:
-    """All charts in the order of the page; those without a point are left out."""
-    losses = _losses_of_one(stories[0]) if len(stories) == 1 else _losses_of_many(stories)
-    charts = [*losses, *_metrics(stories), *_machine(stories)]
-    marks = _marks(stories[0]) if len(stories) == 1 else []
+def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
+    """Return all charts in the order of the page, without those that have no points."""
+    single = len(histories) == 1
+    losses = _losses_of_one(histories[0]) if single else _losses_of_many(histories)
+    charts = [*losses, *_metrics(histories), *_machine(histories)]
+    marks = _marks(histories[0]) if single else []
     charts = [{**each, "marks": marks} for each in charts]
     return [chart for chart in charts if any(len(series["x"]) for series in chart["series"])]
 
 
-def _marks(story: Story) -> list[dict[str, Any]]:
-    """Where a run went on, by how the start before had ended."""
-    words = {"killed": "killed", "stopped": "stopped", "finished": "went on", "open": "killed"}
+def _marks(history: RunHistory) -> list[dict[str, Any]]:
+    """Return a mark for each resume, named by how the session before it ended."""
     return [
-        {"x": after.first, "name": words[before.how]}
-        for before, after in pairwise(story.sessions)
+        {"x": after.first, "name": _MARKS[before.end]}
+        for before, after in pairwise(history.sessions)
         if after.last > after.first
     ]
 
 
-def chart(title: str, series: Iterable[Series], group: str, **more: Any) -> Chart:
-    """One chart; `more`: `rules` (horizontal lines with names), `note`, `percent`."""
+def make_chart(title: str, series: Iterable[Series], group: str, **options: Any) -> Chart:
+    """Return a chart, logarithmic if values are positive and vary 20-fold.
+
+    options: `rules` (horizontal lines with names), `note`, `log`.
+    """
     kept = [one for one in series if len(one["x"])]
     values = [value for one in kept for value in one["y"]]
     positive = [value for value in values if value > 0]
     log = bool(values) and len(positive) == len(values) and max(values) > 20 * min(values)
-    return {"title": title, "group": group, "series": kept, "log": log, "rules": [], **more}
+    return {"title": title, "group": group, "series": kept, "log": log, "rules": [], **options}
 
 
-def line(
-    name: str, colour: int, points: Iterable[tuple[float, float | None]], dashed: bool = False
-) -> Series:
-    """A named line; `colour` counts from 0, -1 is grey."""
-    found = np.array(
-        [(x, y) for x, y in points if y is not None and np.isfinite(y)], float
-    ).reshape(-1, 2)
-    return {"name": name, "colour": colour, "dashed": dashed, **_thinned(found)}
+def make_series(name: str, colour: int, points: Iterable[tuple[float, float | None]]) -> Series:
+    """Return a named line without missing and non-finite values."""
+    finite = [(x, y) for x, y in points if y is not None and np.isfinite(y)]
+    return {"name": name, "colour": colour, **_thinned(np.array(finite, float).reshape(-1, 2))}
 
 
 def _thinned(points: np.ndarray) -> dict[str, list[float]]:
-    if len(points) <= _POINTS:
-        return {"x": points[:, 0].tolist(), "y": _short(points[:, 1])}
-    parts = np.array_split(points, _POINTS)
+    """Return (N, 2) points as "x", "y", and if averaged also "low", "high"."""
+    if len(points) <= _MAX_POINTS:
+        return {"x": points[:, 0].tolist(), "y": _rounded(points[:, 1])}
+    parts = np.array_split(points, _MAX_POINTS)
     band = {
-        "low": _short([part[:, 1].min() for part in parts]),
-        "high": _short([part[:, 1].max() for part in parts]),
+        "low": _rounded([part[:, 1].min() for part in parts]),
+        "high": _rounded([part[:, 1].max() for part in parts]),
     }
     means = np.array([part.mean(0) for part in parts])
-    return {"x": means[:, 0].round().tolist(), "y": _short(means[:, 1]), **band}
+    return {"x": means[:, 0].round().tolist(), "y": _rounded(means[:, 1]), **band}
 
 
-def _short(values: Iterable[float]) -> list[float]:
+def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _loss_points(lines: Sequence[Line], name: str) -> list[tuple[float, float | None]]:
+def _loss_points(lines: Sequence[Line], name: str) -> Points:
     return [(each["images"], each.get("losses", {}).get(name)) for each in lines]
 
 
-def _field_points(lines: Sequence[Line], name: str) -> list[tuple[float, float | None]]:
+def _field_points(lines: Sequence[Line], name: str) -> Points:
     group, _, field = name.rpartition("/")
     return [(each["images"], (each.get(group, {}) if group else each).get(field)) for each in lines]
 
 
-def _loss_names(stories: Sequence[Story]) -> list[str]:
-    names = {name for story in stories for each in story.train for name in each.get("losses", {})}
-    order = {name: place for place, name in enumerate(("l1", *_GAME))}
+def _loss_names(histories: Sequence[RunHistory]) -> list[str]:
+    names = {
+        name for history in histories for each in history.train for name in each.get("losses", {})
+    }
+    order = {name: place for place, name in enumerate(("l1", *_ADVERSARIAL))}
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
-def _losses_of_one(story: Story) -> list[Chart]:
-    names = _loss_names([story])
-    penalties = {penalty.name for penalty in story.recipe.objective.penalties}
+def _losses_of_one(history: RunHistory) -> list[Chart]:
+    names = _loss_names([history])
+    penalties = {penalty.name for penalty in history.recipe.objective.penalties}
     scores = [name for name in names if name.startswith("score_")]
-    game = [name for name in names if name in _GAME or name in penalties]
-    rest = [name for name in names if name not in game and name not in scores]
+    adversarial = [name for name in names if name in _ADVERSARIAL or name in penalties]
+    rest = [name for name in names if name not in adversarial and name not in scores]
     groups = {
         "Reconstruction losses, unweighted": rest,
-        "The adversarial game": game,
-        "What the critic says: mean scores": scores,
+        "Adversarial losses and penalties": adversarial,
+        "Critic's mean scores": scores,
     }
-    return [
-        chart(
-            title,
-            [line(name, i, _loss_points(story.train, name)) for i, name in enumerate(members)],
-            "losses",
-        )
-        for title, members in groups.items()
-    ]
+    charts = []
+    for title, members in groups.items():
+        series = [
+            make_series(name, i, _loss_points(history.train, name))
+            for i, name in enumerate(members)
+        ]
+        charts.append(make_chart(title, series, "losses"))
+    return charts
 
 
-def _losses_of_many(stories: Sequence[Story]) -> list[Chart]:
-    return [
-        chart(
-            f"Loss: {name}",
-            [
-                line(story.name, i, _loss_points(story.train, name))
-                for i, story in enumerate(stories)
-            ],
-            "losses",
-        )
-        for name in _loss_names(stories)
-    ]
+def _losses_of_many(histories: Sequence[RunHistory]) -> list[Chart]:
+    charts = []
+    for name in _loss_names(histories):
+        series = [
+            make_series(history.name, i, _loss_points(history.train, name))
+            for i, history in enumerate(histories)
+        ]
+        charts.append(make_chart(f"Loss: {name}", series, "losses"))
+    return charts
 
 
-def _metrics(stories: Sequence[Story]) -> list[Chart]:
-    """Held-out metrics: the runs', and grey, median and truth of the first run that has them."""
-    return [
-        _metric(stories, name) for name in dict.fromkeys((*_FIRST, *METRICS)) if name in METRICS
-    ]
+def _metrics(histories: Sequence[RunHistory]) -> list[Chart]:
+    names = dict.fromkeys((*_MAIN_METRICS, *METRICS))
+    return [_metric(histories, name) for name in names if name in METRICS]
 
 
-def _metric(stories: Sequence[Story], name: str) -> Chart:
+def _metric(histories: Sequence[RunHistory], name: str) -> Chart:
+    """Return the chart of a held-out metric, with baselines as horizontal lines."""
     metric = METRICS[name]
-    single = len(stories) == 1
+    single = len(histories) == 1
     series = [
-        line("generated" if single else story.name, i, _metric_points(story, name, "generated"))
-        for i, story in enumerate(stories)
+        make_series(
+            LABELS["generated"] if single else history.name,
+            i,
+            _metric_points(history, name, "generated"),
+        )
+        for i, history in enumerate(histories)
     ]
-    references = (
-        ("truth", "median") if name == "colourfulness_ratio" else ("grey", "median", "truth")
-    )
+    is_ratio = name == "colourfulness_ratio"
+    versions = ("truth", "median") if is_ratio else ("grey", "median", "truth")
     rules = [
-        {"y": value, "name": v}
-        for v in references
-        if (value := _reference(stories, name, v)) is not None
+        {"y": value, "name": LABELS[version]}
+        for version in versions
+        if (value := _baseline(histories, name, version)) is not None
     ]
-    if name == "colourfulness_ratio":
-        rules += [{"y": 1.0, "name": "truth"}, {"y": SEPIA, "name": "sepia below"}]
-    return chart(
-        metric.label,
-        series,
-        "metrics" if name in _FIRST else "more",
-        note=metric.symbol,
-        rules=rules,
-    )
+    if is_ratio:
+        rules += [{"y": 1.0, "name": LABELS["truth"]}, {"y": SEPIA, "name": "sepia threshold"}]
+    group = "metrics" if name in _MAIN_METRICS else "more"
+    return make_chart(metric.label, series, group, note=metric.symbol, rules=rules)
 
 
-def _metric_points(story: Story, name: str, version: str) -> list[tuple[float, float | None]]:
+def _metric_points(history: RunHistory, name: str, version: str) -> Points:
     return [
         (each["images"], each.get("metrics", {}).get(name, {}).get(version))
-        for each in story.validation
+        for each in history.validation
     ]
 
 
-def _reference(stories: Sequence[Story], name: str, version: str) -> float | None:
-    """The value that does not move with training, if all runs were scored on the same photographs."""
-    values = {story.metrics.get(name, {}).get(version) for story in stories} - {None}
+def _baseline(histories: Sequence[RunHistory], name: str, version: str) -> float | None:
+    """Return a baseline's value if all runs have the same (same photographs)."""
+    values = {history.metrics.get(name, {}).get(version) for history in histories} - {None}
     return values.pop() if len(values) == 1 else None
 
 
-def _machine(stories: Sequence[Story]) -> list[Chart]:
+def _machine(histories: Sequence[RunHistory]) -> list[Chart]:
+    """Return the charts of speed, gradients and learning rate."""
     fields: dict[str, tuple[str, dict[str, Any]]] = {
-        "images_per_second": ("Images a second", {}),
+        "images_per_second": ("Images per second", {}),
         "data_wait": (
-            "Waiting for data, share of time",
+            "Waiting for data, fraction of time",
             {"rules": [{"y": WAIT, "name": "too slow"}], "log": False},
         ),
-        "gradient_norms/generator": ("Norm of the generator's gradients", {}),
-        "gradient_norms/critic": ("Norm of the critic's gradients", {}),
+        "gradient_norms/generator": ("Gradient norm of the generator", {}),
+        "gradient_norms/critic": ("Gradient norm of the critic", {}),
         "lr": ("Learning rate of the generator", {}),
     }
-    single = len(stories) == 1
+    single = len(histories) == 1
     charts = []
-    for name, (title, more) in fields.items():
+    for name, (title, options) in fields.items():
         series = [
-            line(title.split(",")[0] if single else story.name, i, _field_points(story.train, name))
-            for i, story in enumerate(stories)
+            make_series(
+                title.split(",")[0] if single else history.name,
+                i,
+                _field_points(history.train, name),
+            )
+            for i, history in enumerate(histories)
         ]
-        charts.append(chart(title, series, "machine", **more))
+        charts.append(make_chart(title, series, "machine", **options))
     return charts

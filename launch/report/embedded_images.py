@@ -1,4 +1,4 @@
-"""Pictures inside the page: WebP as data URIs, few and small enough for a phone."""
+"""Images inside the page: WebP as data URIs, few and small enough for a phone."""
 
 from __future__ import annotations
 
@@ -10,35 +10,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from launch.report.run_history import Story
+from launch.report.run_history import RunHistory
 
 _QUALITY = 82
-_FRAMES = 24  # sample grids in a page, shared by its runs
+_MAX_GRIDS = 24  # sample grids in a page, divided among its runs
 
 
-def webp(picture: np.ndarray | Image.Image, lossless: bool = False) -> str:
-    """A data URI of (H, W, 3) or (H, W, 4) uint8."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    with io.BytesIO() as room:
-        image.save(room, "WEBP", quality=_QUALITY, method=4, lossless=lossless)
-        return "data:image/webp;base64," + base64.b64encode(room.getvalue()).decode()
+def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
+    """Return an image as a data URI; arrays are (H, W, 3) or (H, W, 4) uint8."""
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    with io.BytesIO() as buffer:
+        image.save(buffer, "WEBP", quality=_QUALITY, method=4, lossless=lossless)
+        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def frames(story: Story, runs: int) -> list[dict[str, object]]:
-    """The run's sample grids, evenly chosen with the first and the last: step, images, src, width, height."""
-    chosen = evenly(story.samples, max(4, _FRAMES // runs))
+def sample_grids(history: RunHistory, num_runs: int) -> list[dict[str, object]]:
+    """Return a run's sample grids, evenly spaced, the first and the last among them.
+
+    Each is {"step", "images", "src", "width", "height"}. A page of several runs shows
+    fewer of each.
+    """
+    chosen = evenly_spaced(history.samples, max(4, _MAX_GRIDS // num_runs))
     return [
-        {"step": step, "images": step * story.recipe.batch_size, **_frame(path)}
+        {"step": step, "images": step * history.recipe.batch_size, **_image_attributes(path)}
         for step, path in chosen
     ]
 
 
-def _frame(path: Path) -> dict[str, object]:
+def _image_attributes(path: Path) -> dict[str, object]:
     with Image.open(path) as image:
         return {"src": webp(image.convert("RGB")), "width": image.width, "height": image.height}
 
 
-def evenly(things: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """At most so many, the first and the last among them."""
-    places = np.linspace(0, len(things) - 1, min(most, len(things))).round().astype(int)
-    return [things[place] for place in places]
+def evenly_spaced(items: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
+    """Return at most `most` of the items, the first and the last among them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[place] for place in places]

@@ -1,6 +1,6 @@
-"""The report's photographs: what a run makes of the held-out split, best and worst, and where its colours lie.
+"""The report's photographs: held-out images colorized by a run, and ranked.
 
-Needs the shards and the run's newest checkpoint, unlike the rest of the report.
+Unlike the rest of the report, this needs the shards and the run's newest checkpoint.
 """
 
 from __future__ import annotations
@@ -17,109 +17,130 @@ from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
 from colortrain.metrics.image_metrics import per_image, versions
 from colortrain.runs.checkpoint import load_generator
-from colortrain.visualize import grey
+from colortrain.visualize import to_grayscale
 from launch.evaluate import open_split
 from launch.report.embedded_images import webp
 from shards.color import lab_to_rgb
 from shards.read.cache import Cache
 
 _BATCH = 16
-_LARGEST = 256  # pixels of a picture in the page
-_UNITS = 2  # CIELAB units of a cell of the histograms
-_REACH = 110
+_MAX_SIDE = 256  # pixels of an image in the page
+_BIN_WIDTH = 2  # CIELAB units of a bin of the histograms
+_MAX_AB = 110  # the histograms cover a and b in [-110, 110]
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Photographs of a split, (N, 3, H, W) CIELAB, with what the network made of them, and metrics of each."""
+class ScoredSamples:
+    """Photographs of a split with their generated versions and metrics.
+
+    numbers: (N,) positions in the split; truth, generated: (N, 3, H, W) float32,
+    CIELAB; metrics: "metric.version" -> (N,) values, one per image.
+    """
 
     numbers: np.ndarray
     truth: np.ndarray
-    made: np.ndarray
-    rows: dict[str, np.ndarray]
+    generated: np.ndarray
+    metrics: dict[str, np.ndarray]
 
     @property
     def gain(self) -> np.ndarray:
-        """By how much L1 is below that of the same picture in grey."""
-        return self.rows["l1.grey"] - self.rows["l1.generated"]
+        """(N,): by how much the L1 is lower than that of the grayscale image."""
+        return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
 
-def look(run: Path, shards: str, most: int, cache: Cache | None = None) -> Looked:
-    """What the newest checkpoint makes of at most so many photographs of the held-out split, evenly chosen."""
+def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None) -> ScoredSamples:
+    """Colorize and score evenly spaced photographs of the held-out split.
+
+    Takes at most `most`, and the newest checkpoint of the run. Raises UserError if the
+    shards' image size is not the run's.
+    """
     generator, recipe, _ = load_generator(run)
     split = open_split(shards, None, recipe, cache)
     numbers = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(int))
-    made, truths, rows = [], [], []
+    generated, truths, rows = [], [], []
     for part in np.array_split(numbers, -(-len(numbers) // _BATCH)):
         truth = stored_to_lab(torch.from_numpy(split.read(part)))
-        made.append(generate(generator, recipe.codec, truth, dropout=recipe.test_dropout))
+        generated.append(generate(generator, recipe.codec, truth, dropout=recipe.test_dropout))
         truths.append(truth)
-        rows.append(per_image(versions(made[-1], truth), metrics="core"))
-    columns = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
-    return Looked(numbers, torch.cat(truths).numpy(), torch.cat(made).numpy(), columns)
+        rows.append(per_image(versions(generated[-1], truth), metrics="core"))
+    metrics = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+    return ScoredSamples(numbers, torch.cat(truths).numpy(), torch.cat(generated).numpy(), metrics)
 
 
-def photographs(looked: Looked, each: int) -> dict[str, Any]:
-    """What the page shows of a run: `each` photographs evenly chosen, as many of the best and the worst, histograms."""
-    ranked, count = np.argsort(-looked.gain, kind="stable"), len(looked.numbers)
-    some = np.unique(np.linspace(0, count - 1, min(each, count)).round().astype(int))
+def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
+    """Return what the page shows of a run's photographs.
+
+    `count` evenly spaced ones, as many of the best and of the worst by `gain`,
+    histograms of the colours, and how many photographs have a positive gain.
+    """
+    ranked, total = np.argsort(-samples.gain, kind="stable"), len(samples.numbers)
+    evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     return {
-        "count": count,
-        "some": [_shown(looked, i) for i in some],
-        "best": [_shown(looked, i) for i in ranked[:each]],
-        "worst": [_shown(looked, i) for i in ranked[::-1][:each]],
-        "histograms": histograms(looked),
-        "better": int((looked.gain > 0).sum()),
+        "count": total,
+        "evenly_spaced": [_photo(samples, i) for i in evenly],
+        "best": [_photo(samples, i) for i in ranked[:count]],
+        "worst": [_photo(samples, i) for i in ranked[::-1][:count]],
+        "histograms": histograms(samples),
+        "num_better": int((samples.gain > 0).sum()),
     }
 
 
-def _shown(looked: Looked, place: int) -> dict[str, Any]:
-    truth, rows = looked.truth[place], looked.rows
+def _photo(samples: ScoredSamples, place: int) -> dict[str, Any]:
+    truth, metrics = samples.truth[place], samples.metrics
     return {
-        "number": int(looked.numbers[place]),
+        "number": int(samples.numbers[place]),
         "size": truth.shape[-1],
-        "grey": _picture(grey(truth)),
-        "generated": _picture(looked.made[place]),
-        "truth": _picture(truth),
-        "l1": float(rows["l1.generated"][place]),
-        "l1_grey": float(rows["l1.grey"][place]),
-        "colourful": float(rows["colourfulness.generated"][place]),
-        "colourful_truth": float(rows["colourfulness.truth"][place]),
+        "grey": _data_uri(to_grayscale(truth)),
+        "generated": _data_uri(samples.generated[place]),
+        "truth": _data_uri(truth),
+        "l1": float(metrics["l1.generated"][place]),
+        "l1_grey": float(metrics["l1.grey"][place]),
+        "colourfulness": float(metrics["colourfulness.generated"][place]),
+        "colourfulness_truth": float(metrics["colourfulness.truth"][place]),
     }
 
 
-def _picture(lab: np.ndarray) -> str:
+def _data_uri(lab: np.ndarray) -> str:
     image = Image.fromarray(lab_to_rgb(lab))
-    image.thumbnail((_LARGEST, _LARGEST))
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     return webp(image)
 
 
-def histograms(looked: Looked) -> list[dict[str, Any]]:
-    """Where the colours of the truth and of the generated pictures lie: a to the right, b up, log of the counts.
+def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
+    """Return 2-D histograms of ab, of the truth and of the generated images.
 
-    Both are drawn to one scale, each cell in its own colour at L = 62.
+    Each is {"name", "src", "used"}: an image with a to the right and b upwards, in
+    which a bin has its own colour at L = 62 and the log of its count as opacity, on one
+    scale for both; and the fraction of bins that are not empty.
     """
-    counts = {"the photographs": _counts(looked.truth), "generated": _counts(looked.made)}
+    counts = {
+        "the photographs": _count_ab(samples.truth),
+        "generated": _count_ab(samples.generated),
+    }
     most = np.log1p(max(int(count.max()) for count in counts.values()))
     return [
-        {"name": name, "src": _plane(np.log1p(count) / most), "used": float((count > 0).mean())}
+        {"name": name, "src": _draw(np.log1p(count) / most), "used": float((count > 0).mean())}
         for name, count in counts.items()
     ]
 
 
-def _counts(lab: np.ndarray) -> np.ndarray:
-    """(cells of b, cells of a), a and b beyond the reach in the outermost cells."""
-    cells = 2 * _REACH // _UNITS + 1
+def _count_ab(lab: np.ndarray) -> np.ndarray:
+    """Return the number of pixels in each bin, (bins of b, bins of a).
+
+    lab: (N, 3, H, W), CIELAB; values outside the histogram count in its outermost bins.
+    """
+    bins = 2 * _MAX_AB // _BIN_WIDTH + 1
     a, b = (
-        np.clip(np.floor(lab[:, i] / _UNITS + 0.5).astype(int) + cells // 2, 0, cells - 1).ravel()
+        np.clip(np.floor(lab[:, i] / _BIN_WIDTH + 0.5).astype(int) + bins // 2, 0, bins - 1).ravel()
         for i in (1, 2)
     )
-    return np.bincount(b * cells + a, minlength=cells * cells).reshape(cells, cells)
+    return np.bincount(b * bins + a, minlength=bins * bins).reshape(bins, bins)
 
 
-def _plane(density: np.ndarray) -> str:
-    cells = len(density)
-    axis = (np.arange(cells, dtype=np.float32) - cells // 2) * _UNITS
+def _draw(density: np.ndarray) -> str:
+    """Return (bins of b, bins of a) densities in [0, 1] as a data URI."""
+    bins = len(density)
+    axis = (np.arange(bins, dtype=np.float32) - bins // 2) * _BIN_WIDTH
     a, b = np.meshgrid(axis, axis)
     rgb = lab_to_rgb(np.stack([np.full_like(a, 62), a, b]))
     alpha = np.where(density > 0, 80 + 175 * density, 0).astype(np.uint8)

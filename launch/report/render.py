@@ -1,6 +1,7 @@
-"""The page itself: one HTML file that carries its style, its script, its numbers and its pictures.
+"""The report's page: one HTML file with style sheet, script, data and images.
 
-A content security policy names the style and the script by hash and allows nothing else: no request leaves the page.
+Its content security policy allows only that style sheet and that script, by hash, so
+the page makes no requests.
 """
 
 from __future__ import annotations
@@ -17,92 +18,90 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from colortrain.serialize import finite
-from launch.report.curves import charts_of
-from launch.report.embedded_images import frames
-from launch.report.run_history import Story
-from launch.report.summary import duration, summary
+from launch.report.curves import make_charts
+from launch.report.embedded_images import sample_grids
+from launch.report.run_history import RunHistory, Session
+from launch.report.summary import END_LABELS, duration, summarize
 from launch.report.tables import (
     METRIC_COLUMNS,
-    below_metrics,
     comparison,
+    metric_notes,
     metric_rows,
     protocol,
     recipe_rows,
 )
 
 _SCRIPTS = ("charts.js", "controls.js")
-_HOW = {
-    "finished": "finished",
-    "stopped": "stopped by a signal",
-    "killed": "killed",
-    "open": "running, or killed",
-}
 
 
-def page(stories: Sequence[Story], photos: Sequence[Any] | None = None) -> str:
-    """The whole file. `photos`: for each run what `launch.report.photographs` made of it, or None."""
+def render_page(histories: Sequence[RunHistory], photos: Sequence[Any] | None = None) -> str:
+    """Return the report's HTML; `photos` has each run's `photo_section`."""
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     runs = [
-        _run(story, len(stories), photos[i] if photos else None) for i, story in enumerate(stories)
+        _run(history, len(histories), photos[i] if photos else None)
+        for i, history in enumerate(histories)
     ]
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'"
+    )
     return (
         _environment()
         .get_template("page.html")
         .render(
-            title=" · ".join(story.name for story in stories),
-            made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+            title=" · ".join(history.name for history in histories),
+            created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            policy=policy,
             style=Markup(style),
             script=Markup(script),
             runs=runs,
             columns=METRIC_COLUMNS,
-            comparison=comparison(stories) if len(stories) > 1 else None,
-            data=_inert({"charts": charts_of(stories), "timeline": timeline(stories)}),
+            comparison=comparison(histories) if len(histories) > 1 else None,
+            data=_script_safe({"charts": make_charts(histories), "timeline": timeline(histories)}),
         )
     )
 
 
-def _run(story: Story, runs: int, photos: Any) -> dict[str, Any]:
+def _run(history: RunHistory, num_runs: int, photos: Any) -> dict[str, Any]:
     return {
-        "name": story.name,
-        "summary": summary(story),
+        "name": history.name,
+        "summary": summarize(history),
         "photos": photos,
-        "frames": frames(story, runs),
-        "metrics": metric_rows(story),
-        "protocol": protocol(story),
-        "notes": below_metrics(story),
-        "recipe": recipe_rows(story),
-        "sessions": [_session(session) for session in story.sessions],
+        "grids": sample_grids(history, num_runs),
+        "metrics": metric_rows(history),
+        "protocol": protocol(history),
+        "notes": metric_notes(history),
+        "recipe": recipe_rows(history),
+        "sessions": [_session(session) for session in history.sessions],
     }
 
 
-def _session(session: Any) -> dict[str, str]:
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(session.began))
+def _session(session: Session) -> dict[str, str]:
     return {
-        "began": began,
-        "lasted": duration(session.ended - session.began),
-        "how": _HOW[session.how],
+        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(session.started)),
+        "duration": duration(session.ended - session.started),
+        "end": END_LABELS[session.end],
         "images": f"{session.first:,} to {session.last:,}",
-        "where": f"{session.world} on {session.device}",
+        "processes": f"{session.world} on {session.device}",
     }
 
 
-def timeline(stories: Sequence[Story]) -> list[dict[str, Any]]:
-    """For each run its sessions on the clock, and the moments of its checkpoints' scores."""
+def timeline(histories: Sequence[RunHistory]) -> list[dict[str, Any]]:
+    """Return the name and the sessions of each run, for the script's time line."""
     return [
         {
-            "name": story.name,
+            "name": history.name,
             "sessions": [
                 {
-                    "began": s.began,
-                    "ended": s.ended,
-                    "how": s.how,
-                    "told": f"{_HOW[s.how]} at {s.last:,} images",
+                    "started": session.started,
+                    "ended": session.ended,
+                    "end": session.end,
+                    "label": f"{END_LABELS[session.end]} at {session.last:,} images",
                 }
-                for s in story.sessions
+                for session in history.sessions
             ],
         }
-        for story in stories
+        for history in histories
     ]
 
 
@@ -124,7 +123,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _inert(value: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+def _script_safe(value: Any) -> Markup:
+    """Return a value as JSON that cannot close the script element around it."""
     text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""What a run folder tells: its recipe, the lines of its journal, its starts and ends, its scores and sample grids."""
+"""The contents of a run folder: recipe, journal, sessions, scores, samples."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from colortrain.runs.layout import evaluation_file, recipe_file, sample_files
 from shards.errors import UserError
 
 Line = dict[str, Any]
-How = Literal["finished", "stopped", "killed", "open"]
+End = Literal["finished", "stopped", "killed", "open"]
 
 
 @dataclass(frozen=True)
 class Session:
-    """One process's share of a run: from a start to its end, to a signal ("stopped"), or to its last line.
+    """One start of a run and how it ended.
 
-    "killed" wrote no end and was followed by another start; "open" is the last, and may be at work still. Times are
-    seconds since 1970, `first` and `last` are images.
+    started, ended: times of the first and the last journal line, in seconds since 1970;
+    first, last: images seen at the start and at the end. `end` is "finished", "stopped"
+    by a signal, "killed" if another start followed without either, or "open" if the
+    session is the last one and may still be running.
     """
 
-    began: float
+    started: float
     ended: float
     first: int
     last: int
-    how: How
+    end: End
     world: int
     device: str
 
 
 @dataclass(frozen=True)
-class Story:
-    """All that is known of a run from its folder.
+class RunHistory:
+    """Everything that the report reads from a run folder.
 
-    `scores` is evaluation.json unless the last validation is of a later step, else that validation, else empty.
+    `scores` is evaluation.json, unless the last validation is of a later step; then it
+    is that validation. It is empty if there is neither.
     """
 
     run: Path
@@ -46,19 +49,20 @@ class Story:
     recipe: Recipe
     train: tuple[Line, ...]
     validation: tuple[Line, ...]
-    others: tuple[Line, ...]
+    other_lines: tuple[Line, ...]
     sessions: tuple[Session, ...]
     scores: dict[str, Any]
     samples: tuple[tuple[int, Path], ...]
 
     @property
     def images(self) -> int:
-        """Images seen."""
-        return max((int(line.get("images", 0)) for line in (*self.train, *self.others)), default=0)
+        """The number of images seen."""
+        lines = (*self.train, *self.other_lines)
+        return max((int(line.get("images", 0)) for line in lines), default=0)
 
     @property
     def seconds(self) -> float:
-        """Seconds of training proper, without validations and saving."""
+        """The time spent in training steps, without validation and saving."""
         return float(sum(line.get("seconds", 0.0) for line in self.train))
 
     @property
@@ -67,70 +71,72 @@ class Story:
         return dict(self.scores.get("metrics", {}))
 
 
-def read_stories(runs: Sequence[Path]) -> list[Story]:
-    """The runs' stories, under names that tell them apart; raises `UserError` for what is no run folder."""
-    return [read_story(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
+    """Return the histories of several runs, with distinct names.
+
+    Raises UserError if a folder is not a run folder, or if one is given twice.
+    """
+    return [read_history(run, name) for run, name in zip(runs, _short_names(runs), strict=True)]
 
 
-def read_story(run: Path, name: str) -> Story:
-    """One run's story."""
+def read_history(run: Path, name: str) -> RunHistory:
+    """Return the history of a run; raises UserError for any other folder."""
     if not recipe_file(run).is_file():
         raise UserError(
-            f"{run} holds no run (no recipe.json): give folders that launch.train wrote"
+            f"{run} contains no run (no recipe.json): give a folder of colortrain train"
         )
     lines = [line for line in read_journal(run) if "kind" in line and "step" in line]
     by_kind = {
         kind: tuple(line for line in lines if line["kind"] == kind)
         for kind in ("train", "validation")
     }
-    return Story(
+    return RunHistory(
         run=run,
         name=name,
         recipe=load_recipe(recipe_file(run)),
         **by_kind,
-        others=tuple(line for line in lines if line["kind"] not in by_kind),
-        sessions=tuple(sessions_of(lines)),
-        scores=_scores(run, by_kind["validation"]),
+        other_lines=tuple(line for line in lines if line["kind"] not in by_kind),
+        sessions=tuple(split_sessions(lines)),
+        scores=_latest_scores(run, by_kind["validation"]),
         samples=tuple(sample_files(run)),
     )
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that differ."""
+def _short_names(runs: Sequence[Path]) -> list[str]:
+    """Return the shortest trailing parts of the paths that are distinct."""
     parts = [path.absolute().parts for path in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise UserError("one run is given twice")
+    raise UserError("a run is given twice: remove one")
 
 
-def _scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
-    found, last = read_document(evaluation_file(run)), validation[-1] if validation else {}
-    return found if found.get("step", -1) >= last.get("step", -1) else last
+def _latest_scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
+    evaluation = read_document(evaluation_file(run))
+    last = validation[-1] if validation else {}
+    return evaluation if evaluation.get("step", -1) >= last.get("step", -1) else last
 
 
-def sessions_of(lines: Sequence[Line]) -> list[Session]:
-    """Starts and what became of each, in the order of the journal."""
+def split_sessions(lines: Sequence[Line]) -> list[Session]:
+    """Return the sessions of a journal, in its order."""
     starts = [place for place, line in enumerate(lines) if line["kind"] == "start"]
-    shares = [lines[begin:end] for begin, end in pairwise([*starts, len(lines)])]
-    return [_session(share, number == len(shares)) for number, share in enumerate(shares, 1)]
+    parts = [lines[first:end] for first, end in pairwise([*starts, len(lines)])]
+    return [_session(part, is_last=number == len(parts)) for number, part in enumerate(parts, 1)]
 
 
-_HOW: dict[str, How] = {"end": "finished", "stop": "stopped"}
+_ENDS: dict[str, End] = {"end": "finished", "stop": "stopped"}
 
 
-def _session(share: Sequence[Line], is_last: bool) -> Session:
-    start, last = share[0], share[-1]
-    how = _HOW.get(last["kind"], "open" if is_last else "killed")
-    images = max(int(line.get("images", 0)) for line in share)
-    times = [float(line["time"]) for line in share if "time" in line] or [0.0]
+def _session(lines: Sequence[Line], is_last: bool) -> Session:
+    start, last = lines[0], lines[-1]
+    times = [float(line["time"]) for line in lines if "time" in line] or [0.0]
     return Session(
-        times[0],
-        times[-1],
-        int(start.get("images", 0)),
-        images,
-        how,
-        int(start.get("world", 1)),
-        str(start.get("device", "?")),
+        started=times[0],
+        ended=times[-1],
+        first=int(start.get("images", 0)),
+        last=max(int(line.get("images", 0)) for line in lines),
+        end=_ENDS.get(last["kind"], "open" if is_last else "killed"),
+        world=int(start.get("world", 1)),
+        device=str(start.get("device", "?")),
     )

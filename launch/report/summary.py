@@ -1,4 +1,4 @@
-"""What a reader wants first: how a run stands, its scores against grey's in words, and what to worry about."""
+"""The report's summary of a run: facts, main scores, sentences, warnings."""
 
 from __future__ import annotations
 
@@ -7,133 +7,148 @@ from collections.abc import Sequence
 from typing import Any
 
 from colortrain.metrics.registry import METRICS
-from colortrain.metrics.score_tables import compared_with_grayscale
+from colortrain.metrics.score_tables import COLUMNS, LABELS, compared_with_grayscale
+from colortrain.recipes import headline_of
 from colortrain.training.alarms import SEPIA
-from launch.report.papers import HEADLINES
-from launch.report.run_history import Session, Story
+from launch.report.run_history import RunHistory, Session
 
+END_LABELS = {  # for people, by `Session.end`
+    "finished": "finished",
+    "stopped": "stopped by a signal",
+    "killed": "killed",
+    "open": "running, or killed",
+}
 _CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "frechet_lab", "ssim", "sepia")
-_NOW = ("sepia",)  # told of the last scores instead
+# Warnings of the journal that `warnings` replaces by one on the latest scores.
+_REPLACED = ("sepia",)
 
 
-def summary(story: Story) -> dict[str, Any]:
-    """Facts, cards and sentences of one run."""
+def summarize(history: RunHistory) -> dict[str, Any]:
+    """Return the facts, cards, sentences and warnings of one run."""
     return {
-        "facts": facts(story),
-        "cards": cards(story),
-        "sentences": sentences(story),
-        "warnings": warnings(story),
+        "facts": facts(history),
+        "cards": cards(history),
+        "sentences": sentences(history),
+        "warnings": warnings(history),
     }
 
 
-def facts(story: Story) -> list[tuple[str, str]]:
-    """What was run, on what, for how long, and how it ended."""
-    last = story.sessions[-1] if story.sessions else None
-    found = [
-        ("recipe", f"{story.recipe.name}, {story.recipe.size} px, batch {story.recipe.batch_size}"),
-        ("images seen", f"{story.images:,}"),
-        ("training", duration(story.seconds)),
-        ("images a second", f"{_rate(story):,.1f}" if story.seconds else "–"),
+def facts(history: RunHistory) -> list[tuple[str, str]]:
+    """Return (name, value) of what was trained, where, for how long, and its state."""
+    recipe, last = history.recipe, history.sessions[-1] if history.sessions else None
+    rows = [
+        ("recipe", f"{recipe.name}, {recipe.size} px, batch {recipe.batch_size}"),
+        ("images seen", f"{history.images:,}"),
+        ("training time", duration(history.seconds)),
+        ("images per second", f"{_rate(history):,.1f}" if history.seconds else "–"),
     ]
     if last:
-        found += [
+        rows += [
             ("processes", f"{last.world} on {last.device}"),
-            ("state", _state(story.sessions)),
+            ("state", _state(history.sessions)),
         ]
-    return found
+    return rows
 
 
-def _rate(story: Story) -> float:
-    return sum(line["images_per_second"] * line["seconds"] for line in story.train) / story.seconds
+def _rate(history: RunHistory) -> float:
+    images = sum(line["images_per_second"] * line["seconds"] for line in history.train)
+    return images / history.seconds
 
 
 def _state(sessions: Sequence[Session]) -> str:
-    last, early = sessions[-1], [session.how for session in sessions[:-1]]
-    words = {"open": "running, or killed", "stopped": "stopped by a signal"}.get(last.how, last.how)
-    told = [f"{words} {time.strftime('%Y-%m-%d %H:%M', time.gmtime(last.ended))} UTC"]
-    counts = {
+    last, earlier = sessions[-1], [session.end for session in sessions[:-1]]
+    ended = time.strftime("%Y-%m-%d %H:%M", time.gmtime(last.ended))
+    parts = [f"{END_LABELS[last.end]} {ended} UTC"]
+    phrases = {
         "stopped": "stopped by a signal",
         "killed": "killed",
-        "finished": "gone on with after its end",
+        "finished": "resumed after its end",
     }
-    told += [f"{early.count(how)} times {phrase}" for how, phrase in counts.items() if how in early]
-    return "; ".join(told).replace("1 times", "once")
+    parts += [
+        f"{_times(earlier.count(end))} {phrase}"
+        for end, phrase in phrases.items()
+        if end in earlier
+    ]
+    return "; ".join(parts)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min, 2 h 5 min."""
+    """Return a duration as text: "12 s", "3 min", "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def cards(story: Story) -> list[dict[str, Any]]:
-    """The few numbers to look at, each beside grey, median and the paper's."""
-    paper = HEADLINES.get(story.recipe.name, {})
-    made = []
+def cards(history: RunHistory) -> list[dict[str, Any]]:
+    """Return the main scores, each with the baselines and the paper's value."""
+    paper = headline_of(history.recipe).values()
+    rows = []
     for name in _CARDS:
-        values = story.metrics.get(name, {})
+        values = history.metrics.get(name, {})
         if values.get("generated") is None:
             continue
         metric = METRICS[name]
-        beside = {
-            **{v: values.get(v) for v in ("grey", "median", "truth")},
-            "paper": paper.get(name),
-        }
-        shown = [f"{v} {metric.text(value)}" for v, value in beside.items() if value is not None]
-        made.append(
+        references = {LABELS[version]: values.get(version) for version in COLUMNS[1:]}
+        references["paper"] = paper.get(name)
+        shown = [
+            f"{k} {metric.text(value)}" for k, value in references.items() if value is not None
+        ]
+        rows.append(
             {
                 "label": metric.label,
                 "better": metric.symbol,
                 "value": metric.text(values["generated"]),
-                "beside": " · ".join(shown),
+                "references": " · ".join(shown),
             }
         )
-    return made
+    return rows
 
 
-def sentences(story: Story) -> list[str]:
-    """How the run compares with a grey picture and with one constant colour."""
-    values = story.metrics.get("l1", {})
-    mine, grey, median = (values.get(version) for version in ("generated", "grey", "median"))
-    if mine is None or grey is None:
+def sentences(history: RunHistory) -> list[str]:
+    """Return sentences that compare the scores with the baselines."""
+    values = history.metrics.get("l1", {})
+    generated, grey, median = (values.get(name) for name in ("generated", "grey", "median"))
+    if generated is None or grey is None:
         return ["No held-out scores yet."]
-    beside_median = f", {_beside(mine, median)} a constant median colour's" if median else ""
-    chance = (
-        ", which may be chance" if compared_with_grayscale(story.scores, "l1") == "level" else ""
-    )
-    told = [f"L1 is {_beside(mine, grey)} a grey picture's{chance}{beside_median}."]
-    ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
+    is_level = compared_with_grayscale(history.scores, "l1") == "level"
+    note = " (the 95 % interval of the difference contains 0)" if is_level else ""
+    to_grey = f"{_relation(generated, grey)} that of the grayscale baseline{note}"
+    to_median = f", {_relation(generated, median)} that of one median colour" if median else ""
+    lines = [f"L1 is {to_grey}{to_median}."]
+    ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None:
-        told.append(f"Pictures are {ratio:.2f} times as colourful as the photographs.")
-    return told
+        lines.append(f"The images are {ratio:.2f} times as colourful as the photographs.")
+    return lines
 
 
-def _beside(mine: float, other: float) -> str:
-    share = mine / other - 1
-    return (
-        "level with"
-        if abs(share) < 0.002
-        else f"{abs(share) * 100:.1f} % {'above' if share > 0 else 'below'}"
-    )
+def _relation(value: float, reference: float) -> str:
+    difference = value / reference - 1
+    if abs(difference) < 0.002:
+        return "equal to"
+    return f"{abs(difference) * 100:.1f} % {'above' if difference > 0 else 'below'}"
 
 
-def warnings(story: Story) -> list[str]:
-    """What to worry about."""
-    found = []
-    ratio = story.metrics.get("colourfulness_ratio", {}).get("generated")
+def warnings(history: RunHistory) -> list[str]:
+    """Return warnings on the scores, then the journal's newest of each kind."""
+    lines = []
+    ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None and ratio < SEPIA:
-        found.append(
-            f"Colourfulness is {ratio:.2f} of the truth's: below {SEPIA}, colours are on their way to sepia."
+        lines.append(
+            f"Colourfulness is {ratio:.2f} of the truth's. Values below {SEPIA} mean that colours "
+            "tend to sepia."
         )
-    l1 = story.metrics.get("l1", {})
-    mine, median = l1.get("generated"), l1.get("median")
-    if mine is not None and median is not None and mine > median:
-        found.append("One constant colour has a lower L1: look at the pictures, not at L1.")
+    l1 = history.metrics.get("l1", {})
+    generated, median = l1.get("generated"), l1.get("median")
+    if generated is not None and median is not None and generated > median:
+        lines.append("One constant colour has a lower L1. Compare the images, not the L1.")
     newest = {
         line["about"]: line
-        for line in story.others
-        if line["kind"] == "warning" and line["about"] not in _NOW
+        for line in history.other_lines
+        if line["kind"] == "warning" and line["about"] not in _REPLACED
     }
-    return found + [f"At step {line['step']:,}: {line['text']}." for line in newest.values()]
+    return lines + [f"At step {line['step']:,}: {line['text']}." for line in newest.values()]

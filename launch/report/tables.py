@@ -1,4 +1,4 @@
-"""The report's tables: metrics beside grey, median, truth and the paper; runs beside each other; recipes."""
+"""The report's tables: metrics of a run with baselines, runs compared, and recipes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from colortrain.metrics.registry import METRICS, metric_named
-from colortrain.metrics.score_tables import COLUMNS, HEAD, caption, compared_with_grayscale, notes
-from colortrain.recipes import RECIPES
+from colortrain.metrics.score_tables import (
+    COLUMNS,
+    HEAD,
+    LABELS,
+    caption,
+    compared_with_grayscale,
+    notes,
+)
+from colortrain.recipes import RECIPES, headline_of
 from colortrain.serialize import to_plain
-from launch.report.papers import HEADLINES
-from launch.report.run_history import Story
+from launch.report.run_history import RunHistory
 
 METRIC_COLUMNS = (*HEAD[2:], "paper")
-Cell = dict[str, Any]  # "text", and "value" where the column can be sorted by it
+Cell = dict[str, Any]  # "text", and "value": the number by which the column is sorted, or None
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """A number as text with so many decimals, and as itself."""
+    """Return the cell of a number, empty for None."""
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 
-def metric_rows(story: Story) -> list[dict[str, Any]]:
-    """A row a metric: name, which way is better, and a cell for each of `METRIC_COLUMNS`."""
-    paper = HEADLINES.get(story.recipe.name, {})
+def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
+    """Return a row per metric, with a cell per column of `METRIC_COLUMNS`."""
+    paper = headline_of(history.recipe).values()
     rows = []
-    for name, values in story.metrics.items():
+    for name, values in history.metrics.items():
         metric = metric_named(name)
         decimals = metric.decimals
         cells = [cell(values.get(column), decimals) for column in COLUMNS]
         cells[1:1] = [
-            _interval(story, name, decimals),
-            {"text": compared_with_grayscale(story.scores, name), "value": None},
+            _interval(history, name, decimals),
+            {"text": compared_with_grayscale(history.scores, name), "value": None},
         ]
         rows.append(
             {
@@ -43,99 +49,109 @@ def metric_rows(story: Story) -> list[dict[str, Any]]:
     return rows
 
 
-def _interval(story: Story, name: str, decimals: int) -> Cell:
-    ends = story.scores.get("intervals", {}).get(name, {}).get("generated")
+def _interval(history: RunHistory, name: str, decimals: int) -> Cell:
+    """Return the cell of a metric's 95 % interval, sorted by its width."""
+    ends = history.scores.get("intervals", {}).get(name, {}).get("generated")
     text = " to ".join(f"{end:,.{decimals}f}" for end in ends) if ends else ""
     return {"text": text, "value": ends[1] - ends[0] if ends else None}
 
 
-def below_metrics(story: Story) -> list[str]:
-    """What intervals are, which networks judged, what was left out; a line each."""
-    return notes(story.scores) if "protocol" in story.scores else []
+def metric_notes(history: RunHistory) -> list[str]:
+    """Return notes on intervals, feature extractors and missing metrics."""
+    return notes(history.scores) if "protocol" in history.scores else []
 
 
-def protocol(story: Story) -> str:
-    """What the scores were measured on; empty where there are none."""
-    if not {"protocol", "samples"} <= story.scores.keys():
+def protocol(history: RunHistory) -> str:
+    """Return the caption of the metrics; an empty string without scores."""
+    if not {"protocol", "samples"} <= history.scores.keys():
         return ""
-    return f"Step {story.scores.get('step', '?'):,}: {caption(story.scores)}."
+    return f"Step {history.scores.get('step', '?'):,}: {caption(history.scores)}."
 
 
-def comparison(stories: Sequence[Story]) -> dict[str, Any]:
-    """Runs in rows, grey, median and truth of each set of photographs too; metrics in columns."""
-    metrics = [name for name in METRICS if any(name in story.metrics for story in stories)]
+def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:
+    """Return the table of several runs, with metrics in columns.
+
+    Below the runs it has a row per baseline, for each set of photographs that was
+    scored.
+    """
+    metrics = [name for name in METRICS if any(name in history.metrics for history in histories)]
     columns = [{"label": METRICS[name].label, "better": METRICS[name].symbol} for name in metrics]
     rows = [
         {
-            "name": story.name,
+            "name": history.name,
             "kind": "run",
-            "cells": [*_pace(story), *_values(story, metrics, "generated")],
+            "cells": [*_length(history), *_scores(history, metrics, "generated")],
         }
-        for story in stories
+        for history in histories
     ]
-    return {"columns": columns, "rows": rows + _references(stories, metrics)}
+    return {"columns": columns, "rows": rows + _baselines(histories, metrics)}
 
 
-def _pace(story: Story) -> list[Cell]:
-    return [cell(story.images, 0), cell(story.seconds / 60, 1)]
+def _length(history: RunHistory) -> list[Cell]:
+    return [cell(history.images, 0), cell(history.seconds / 60, 1)]
 
 
-def _values(story: Story, metrics: Sequence[str], version: str) -> list[Cell]:
+def _scores(history: RunHistory, metrics: Sequence[str], version: str) -> list[Cell]:
     return [
-        cell(story.metrics.get(name, {}).get(version), METRICS[name].decimals) for name in metrics
+        cell(history.metrics.get(name, {}).get(version), METRICS[name].decimals) for name in metrics
     ]
 
 
-def _references(stories: Sequence[Story], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """One row of grey, median and truth for each set of photographs that was scored on."""
-    firsts: dict[str, Story] = {}
-    for story in stories:
-        firsts.setdefault(_photographs(story), story)
+def _baselines(histories: Sequence[RunHistory], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    first_with: dict[str, RunHistory] = {}
+    for history in histories:
+        first_with.setdefault(_photographs(history), history)
     rows = []
-    for photographs, story in firsts.items():
-        where = f" ({photographs})" if len(firsts) > 1 else ""
+    for photographs, history in first_with.items():
+        suffix = f" ({photographs})" if len(first_with) > 1 else ""
         for version in COLUMNS[1:]:
-            cells = _values(story, metrics, version)
+            cells = _scores(history, metrics, version)
             if any(each["text"] for each in cells):
                 rows.append(
                     {
-                        "name": version + where,
-                        "kind": "reference",
+                        "name": LABELS[version] + suffix,
+                        "kind": "baseline",
                         "cells": [cell(None, 0)] * 2 + cells,
                     }
                 )
     return rows
 
 
-def _photographs(story: Story) -> str:
-    asked = story.scores.get("protocol", {})
-    return f"{asked.get('dataset_id', '?')}/{asked.get('split', '?')}, {story.scores.get('samples', 0):,}"
+def _photographs(history: RunHistory) -> str:
+    """Return a name for the set of photographs that a run was scored on."""
+    scored = history.scores.get("protocol", {})
+    samples = history.scores.get("samples", 0)
+    return f"{scored.get('dataset_id', '?')}/{scored.get('split', '?')}, {samples:,}"
 
 
-def recipe_rows(story: Story) -> list[dict[str, Any]]:
-    """Every field of the recipe, with the published value where that is another; changed fields come first."""
-    mine = flat(to_plain(story.recipe))
-    make = RECIPES.get(story.recipe.name)
-    published = flat(to_plain(make())) if make else {}
+def recipe_rows(history: RunHistory) -> list[dict[str, Any]]:
+    """Return a row per field of the recipe, those that differ from the paper first.
+
+    "published" is the published value, or None if it is the same or the recipe is
+    unknown.
+    """
+    fields = flatten(to_plain(history.recipe))
+    make = RECIPES.get(history.recipe.name)
+    published = flatten(to_plain(make())) if make else {}
     rows = [
-        {"field": name, "value": value, "published": _other(name, value, published)}
-        for name, value in mine.items()
+        {"field": name, "value": value, "published": _published(name, value, published)}
+        for name, value in fields.items()
     ]
     return sorted(rows, key=lambda row: row["published"] is None)
 
 
-def _other(name: str, value: str, published: dict[str, str]) -> str | None:
+def _published(name: str, value: str, published: dict[str, str]) -> str | None:
     if not published or published.get(name) == value:
         return None
-    return published.get(name, "not there")
+    return published.get(name, "absent")
 
 
-def flat(plain: Any, prefix: str = "") -> dict[str, str]:
-    """Nested plain values as dotted fields, the names that `--set` takes, to text."""
+def flatten(plain: Any, prefix: str = "") -> dict[str, str]:
+    """Return nested plain values as dotted fields, the names that `--set` takes."""
     if isinstance(plain, dict):
-        parts = [flat(value, f"{prefix}{name}.") for name, value in plain.items()]
+        parts = [flatten(value, f"{prefix}{name}.") for name, value in plain.items()]
     elif isinstance(plain, list | tuple) and any(isinstance(value, dict) for value in plain):
-        parts = [flat(value, f"{prefix}{number}.") for number, value in enumerate(plain)]
+        parts = [flatten(value, f"{prefix}{number}.") for number, value in enumerate(plain)]
     else:
         return {prefix.rstrip("."): "none" if plain is None else str(plain)}
     return {name: value for part in parts for name, value in part.items()}

@@ -1,4 +1,4 @@
-"""`python -m launch.reproduce TABLE ...`."""
+"""Runs `python -m launch.reproduce TABLE ...`."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from launch.reproduce import main
 from shards.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("launch.reproduce", main))
+    sys.exit(run_command("reproduce", main))

@@ -1,4 +1,4 @@
-"""From a budget to numbers: how many images each network sees on this device, how many are scored."""
+"""From a budget to a plan: the numbers of images for training and scores."""
 
 from __future__ import annotations
 
@@ -22,109 +22,115 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import Recipe
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import wait_for
-from launch.processes import num_processes_for, precision
+from launch.processes import mixed_precision, num_processes_for
 from launch.reproduce.datasets import Sets
-from launch.reproduce.entries import resolved
-from launch.reproduce.options import Asked, Plan
+from launch.reproduce.entries import resolve_recipe
+from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 from shards.inspect.statistics import CENTRES
 
-FULL = {
-    "nazeri": 10_000_000,
-    "cifar10": 500_000,
-    "photos": 150_000,
-}  # nazeri: 200 epochs; about 10; about 100
-_JUDGE_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % of the test pictures named rightly
-_START = 25.0  # seconds to start a training and a scoring, and to end them, on two slow cores
-_PROBE = 1.0  # seconds of steps that tell how fast a recipe is
-_SHARE = 0.8  # of the time left that is planned for: reading, saving and others' work come on top
+# Images per network for `--budget full`: about 200, 10 and 100 epochs.
+FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}
+_CLASSIFIER_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % accuracy on the test images
+_TRAINING_FRACTION = 0.85  # of the minutes; the rest is for shards and the feature classifier
+_START_SECONDS = 25.0  # to start and end a training and a scoring, on two slow cores
+_PROBE_SECONDS = 1.0  # of steps, to measure the speed of a recipe
+_PLANNED_FRACTION = 0.8  # of the remaining time; reading, saving and other load come on top
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What was asked for: minutes of this device, images each, or the full number."""
+    """The value of --budget: minutes on this device, or images per network."""
 
     kind: Literal["minutes", "images", "full"]
     amount: int = 0
 
 
-def budget(text: str) -> Budget:
-    """The type of `--budget`."""
+def parse_budget(text: str) -> Budget:
+    """Convert the argument of `--budget`."""
     kind, _, amount = text.partition(":")
     if text == "full":
         return Budget("full")
     if kind in ("minutes", "images") and amount.isdigit() and int(amount):
         return Budget("minutes" if kind == "minutes" else "images", int(amount))
-    raise argparse.ArgumentTypeError(f"needs minutes:N, images:N or full, got {text!r}")
+    raise argparse.ArgumentTypeError(f"must be minutes:N, images:N or full, got {text!r}")
 
 
-def make_plan(asked: Asked, wanted: Budget, built: Sets) -> Plan:
-    """The plan of an earlier start of the same command, or a new one, written to OUT/plan.json.
+def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
+    """Return the plan in OUT/plan.json; at the first start, decide and write it.
 
-    Raises `UserError` if OUT was begun with other words.
+    Raises UserError if OUT was started with other options.
     """
-    path, words = asked.out / "plan.json", {**asked.plain(), "budget": asdict(wanted)}
+    path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
         document = json.loads(path.read_text())
-        if document["asked"] != words:
+        if document["asked"] != request:
             raise UserError(
-                f"{asked.out} was begun with other words ({document['asked']}): choose another --out"
+                f"{options.out} was started with other options ({document['asked']}): "
+                "choose another --out"
             )
         return Plan(**document["plan"])
-    plan = _decide(asked, wanted, built)
-    write_atomic(
-        path, json.dumps({"asked": words, "plan": asdict(plan)}, indent=1).encode() + b"\n"
-    )
+    plan = _decide(options, budget, sets)
+    document = {"asked": request, "plan": asdict(plan)}
+    write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
     return plan
 
 
-def _decide(asked: Asked, wanted: Budget, built: Sets) -> Plan:
-    if wanted.kind == "images":
-        return Plan(wanted.amount, asked.limit, min(_JUDGE_IMAGES, 10 * wanted.amount))
-    if wanted.kind == "full":
-        return Plan(FULL[asked.table], asked.limit, _JUDGE_IMAGES)
-    seconds = 60 * wanted.amount
-    limit = asked.limit or max(200, 50 * wanted.amount)
-    judge_images = min(_JUDGE_IMAGES, 2_000 * wanted.amount)
-    recipes = [resolved(name, asked, built.size, 10**6) for name in asked.recipes]
-    each = sum(seconds_an_image(recipe) for recipe in recipes) * len(asked.seeds)
-    left = 0.85 * seconds - _START * len(asked.recipes) * len(asked.seeds)
+def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
+    if budget.kind == "images":
+        return Plan(budget.amount, options.limit, min(_CLASSIFIER_IMAGES, 10 * budget.amount))
+    if budget.kind == "full":
+        return Plan(FULL[options.table], options.limit, _CLASSIFIER_IMAGES)
+    limit = options.limit or max(200, 50 * budget.amount)
+    classifier_images = min(_CLASSIFIER_IMAGES, 2_000 * budget.amount)
+    recipes = [resolve_recipe(name, options, sets.size, 10**6) for name in options.recipes]
+    per_image = sum(seconds_per_image(recipe) for recipe in recipes) * len(options.seeds)
+    starts = _START_SECONDS * len(options.recipes) * len(options.seeds)
+    seconds = _TRAINING_FRACTION * (60 * budget.amount) - starts
     least = max(recipe.batch_size for recipe in recipes)
-    images = max(least, int(_SHARE * left / each))
+    images = max(least, int(_PLANNED_FRACTION * seconds / per_image))
     print(
-        f"{1 / each:.1f} images a second through all networks: {images:,} images each", flush=True
+        f"{1 / per_image:.1f} images per second through all networks: {images:,} images each",
+        flush=True,
     )
-    return Plan(images, limit, judge_images)
+    return Plan(images, limit, classifier_images)
 
 
-def seconds_an_image(recipe: Recipe) -> float:
-    """How long one image takes, both networks' turns together: on noise, in this process and `starter`'s precision."""
-    accelerator = make_accelerator(mixed_precision=precision(num_processes_for(recipe.batch_size)))
-    few = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
-    networks = make_networks(
-        few, few.generator.build(), few.critic.build(), accelerator, ComputeConfig()
-    )
-    evenly = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
-    resources = Resources(accelerator.device, few.codec, lambda: evenly, networks[0].module)
-    measures = [term.build(resources) for term in few.objective.reconstruction]
-    batch = noise(few, accelerator)
-    steps, began = -1, time.monotonic()
-    while steps < 1 or time.monotonic() - began < _PROBE or steps % few.n_critic:
-        if steps == 0:  # the first one only warms up
+def seconds_per_image(recipe: Recipe) -> float:
+    """Return the seconds that training takes per image, for both networks.
+
+    Measured on noise, in this process, with the precision of the later training.
+    """
+    processes = num_processes_for(recipe.batch_size)
+    accelerator = make_accelerator(mixed_precision=mixed_precision(processes))
+    small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
+    networks = make_networks(small, *small.build_networks(), accelerator, ComputeConfig())
+    uniform = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
+    resources = Resources(accelerator.device, small.codec, lambda: uniform, networks[0].module)
+    losses = [term.build(resources) for term in small.objective.reconstruction]
+    batch = noise(small, accelerator)
+    steps, start = -1, time.monotonic()
+    while steps < 1 or time.monotonic() - start < _PROBE_SECONDS or steps % small.n_critic:
+        if steps == 0:  # the first step is a warm-up and not counted
             wait_for(accelerator.device)
-            began = time.monotonic()
-        train_step(*networks, few, measures, batch, max(steps, 0), (few.span or few.epochs) / 2)
+            start = time.monotonic()
+        epoch = (small.span or small.epochs) / 2
+        train_step(*networks, small, losses, batch, max(steps, 0), epoch)
         steps += 1
     wait_for(accelerator.device)
-    return (time.monotonic() - began) / (steps * few.batch_size)
+    return (time.monotonic() - start) / (steps * small.batch_size)
 
 
 def noise(recipe: Recipe, accelerator: Accelerator) -> Batch:
-    """A batch of a recipe's shape."""
-    shape = (recipe.batch_size, recipe.codec.channels, recipe.size, recipe.size)
+    """Return a batch of a recipe's shapes with uniform noise in [0, 1]."""
+    size = (recipe.size, recipe.size)
 
-    def draw(*extents: int) -> Tensor:
-        return torch.rand(extents, device=accelerator.device)
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, device=accelerator.device)
 
-    return Batch(draw(shape[0], 1, *shape[2:]), draw(*shape), draw(shape[0], 1, 1, 1))
+    return Batch(
+        draw(recipe.batch_size, 1, *size),
+        draw(recipe.batch_size, recipe.codec.channels, *size),
+        draw(recipe.batch_size, 1, 1, 1),
+    )

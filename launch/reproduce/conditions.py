@@ -1,4 +1,4 @@
-"""Under what conditions a table was made: device, code, data, numbers."""
+"""The conditions under which a table was created: device, code, data, numbers."""
 
 from __future__ import annotations
 
@@ -12,37 +12,43 @@ from typing import Any
 
 from launch.benchmark.machine import machine
 from launch.reproduce.datasets import Sets
-from launch.reproduce.feature_classifier import Judge
-from launch.reproduce.options import Asked, Plan
+from launch.reproduce.feature_classifier import FeatureClassifier
+from launch.reproduce.options import Plan, ReproduceOptions
 from shards.read.dataset import Split, open_held_out
 
 
 def conditions(
-    asked: Asked, plan: Plan, built: Sets, judge: Judge | None, results: Sequence[dict[str, Any]]
+    options: ReproduceOptions,
+    plan: Plan,
+    sets: Sets,
+    classifier: FeatureClassifier | None,
+    results: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that a figure of the table depends on, ready for JSON; `commit` scored, `trained_at` trained."""
-    held_out = open_held_out(built.held_out)
+    """Return everything that the scores of the table depend on, for JSON.
+
+    `commit` is that of the code that scored, `trained_at` are those that trained.
+    """
+    held_out = open_held_out(sets.held_out)
+    precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
     return {
-        **asked.plain(),
+        **options.shared(),
         **asdict(plan),
-        "judge": judge.describe() if judge else None,
+        "judge": classifier.describe() if classifier else None,
         "commit": commit(),
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
-        "mixed_precision": sorted(
-            {each for row in results for each in row.get("mixed_precision", ["unknown"])}
-        ),
+        "mixed_precision": sorted(precisions),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
         "machine": machine(),
-        "training_pictures": len(Split(built.train, "train")),
-        "left_out": left_out(built.train),
+        "training_pictures": len(Split(sets.train, "train")),
+        "left_out": left_out(sets.train),
         "held_out": f"{held_out.name} of {held_out.dataset_id}",
         "held_out_pictures": min(len(held_out), plan.limit or len(held_out)),
-        "size": built.size,
+        "size": sets.size,
     }
 
 
 def left_out(shards: Path) -> dict[str, int]:
-    """How many pictures of the source a build left out, by reason."""
+    """Return how many images of the source a build left out, by reason."""
     path = shards / "left_out.tsv"
     if not path.is_file():
         return {}
@@ -51,7 +57,10 @@ def left_out(shards: Path) -> dict[str, int]:
 
 
 def commit() -> str | None:
-    """The commit of this code, "-dirty" after it where files differ; None where it lies in no repository."""
+    """Return the commit of this code, None outside a git repository.
+
+    "-dirty" is appended if files differ from the commit.
+    """
     here = Path(__file__).resolve().parent
     line = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match", ""]
     try:

@@ -1,4 +1,4 @@
-"""The shard sets of each table, built by `python -m shards build`, or gone on with."""
+"""The shard sets of each table, built or resumed by `colortrain shards build`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from shards.sources.cifar10 import SIDE
 
 SIZES = {"nazeri": SIDE, "cifar10": SIDE, "photos": 64}
 NAZERI = ["nazeri_gan", "nazeri_unet_l2"]
-_SOME_LEFT_OUT = (
-    1  # the build's exit status when it left grey or unreadable pictures out, and listed them
-)
+# The exit status of a build that left out grayscale or unreadable images, and listed
+# them.
+_SOME_LEFT_OUT = 1
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Where to learn from, where the held-out pictures lie, and what was left out."""
+    """The shard sets of a table: one for training, one with the held-out split."""
 
     train: Path
     held_out: Path
     size: int
-    labelled: bool  # whether the source knows what its pictures show
+    labelled: bool  # whether the source has class labels, as CIFAR-10 has
 
 
 def build(table: str, source: Path, folder: Path) -> Sets:
-    """Build the table's sets in `folder`; raises `UserError` if that fails.
+    """Build the shard sets of a table in `folder`.
 
-    Of CIFAR-10 the training pictures without grey ones make one set, all pictures another to score on: its test
-    split is whole, as in the papers, and training need not score 10,000 pictures at its end.
+    For CIFAR-10, one set has the training images without the grayscale ones; another
+    has all images and is used for scores. So the test split is complete, as in the
+    papers, and training need not score 10,000 images at its end. Raises UserError if a
+    build fails.
     """
     if table == "photos":
         photos = folder / "photos"
         _build(source, photos, SIZES[table], "--splits", "train=.95,val=.05")
         return Sets(photos, photos, SIZES[table], labelled=False)
-    train, whole = folder / "train", folder / "all"
-    _build(source, whole, SIDE, "--splits", "source")
+    train, complete = folder / "train", folder / "all"
+    _build(source, complete, SIDE, "--splits", "source")
     _build(_training_batches(source), train, SIDE, "--splits", "source", "--drop-grey")
-    return Sets(train, whole, SIDE, labelled=True)
+    return Sets(train, complete, SIDE, labelled=True)
 
 
 def _training_batches(source: Path) -> str:
@@ -48,24 +50,13 @@ def _training_batches(source: Path) -> str:
         if list(source.glob(pattern)):
             return str(source / pattern)
     raise UserError(
-        f"--source {source} holds no data_batch files: give CIFAR-10's folder (cifar-10-batches-bin or -py)"
+        f"--source {source} contains no data_batch files: give CIFAR-10's folder "
+        "(cifar-10-batches-bin or cifar-10-batches-py)"
     )
 
 
-def _build(source: Path | str, out: Path, size: int, *words: str) -> None:
-    line = [
-        sys.executable,
-        "-m",
-        "shards",
-        "build",
-        str(source),
-        str(out),
-        "--size",
-        str(size),
-        *words,
-    ]
-    status = subprocess.run(line, check=False).returncode
+def _build(source: Path | str, out: Path, size: int, *options: str) -> None:
+    args = ["build", str(source), str(out), "--size", str(size), *options]
+    status = subprocess.run([sys.executable, "-m", "shards", *args], check=False).returncode
     if status not in (0, _SOME_LEFT_OUT):
-        raise UserError(
-            f"building {out} ended with status {status}; what it printed above says why"
-        )
+        raise UserError(f"building {out} failed with exit status {status}; see the output above")

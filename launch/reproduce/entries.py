@@ -1,4 +1,4 @@
-"""One network of a table: its recipe for this budget, its training and its scores, each made once."""
+"""The networks of a table: their recipes, training and scores."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.history import read_journal
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, evaluation_file, recipe_file
-from launch.compare import prepared, run
-from launch.processes import launcher, num_processes_for
+from launch.compare import prepare_recipe, run_process
+from launch.processes import launch_command, num_processes_for
 from launch.reproduce.conditions import commit
-from launch.reproduce.feature_classifier import Judge
-from launch.reproduce.options import Asked, Plan
+from launch.reproduce.feature_classifier import FeatureClassifier
+from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 
-_SCORES = "scores.json"  # in a run's folder, beside what launch.evaluate wrote
+# Files in a run folder, besides those of colortrain train and evaluate.
+_SCORES = "scores.json"
 _COST = "cost.json"
-PEAK = "peak.json"  # which `launch.reproduce.train_worker` leaves there
-_NEVER_VALIDATED = 10**9
+PEAK = "peak.json"  # written by `launch.reproduce.train_worker`
+_NEVER = 10**9  # steps between validations: none is wanted
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the table: what it is trained by, and where."""
+    """One network of the table: its recipe and its run folder."""
 
     recipe: Recipe
-    folder: Path
+    run: Path
 
     @property
     def name(self) -> str:
@@ -44,165 +45,171 @@ class Entry:
         return f"{self.recipe.name}, seed {self.recipe.seed}"
 
 
-def entries(asked: Asked, plan: Plan, size: int) -> list[Entry]:
-    """All networks of the table: every recipe with the first seed, then every recipe with the next."""
+def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Entry]:
+    """Return all networks: all recipes with the first seed, then with the next."""
     return [
         Entry(
-            dataclasses.replace(resolved(name, asked, size, plan.images), seed=seed),
-            asked.out / f"{name}-{seed}",
+            dataclasses.replace(resolve_recipe(name, options, size, plan.images), seed=seed),
+            options.out / f"{name}-{seed}",
         )
-        for seed in asked.seeds
-        for name in asked.recipes
+        for seed in options.seeds
+        for name in options.recipes
     ]
 
 
-def resolved(name: str, asked: Asked, size: int, images: int) -> Recipe:
-    """A recipe as this table trains it: thin unless it is to have its published size, saved four times on its way."""
-    if asked.base_channels is not None:
-        return prepared(name, size, asked.base_channels, images)
+def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
+    """Return a recipe as this table trains it, with about four checkpoints.
+
+    Scaled down to `options.base_channels`, or at its published size if that is None.
+    """
+    if options.base_channels is not None:
+        return prepare_recipe(name, size, options.base_channels, images)
     recipe = get_recipe(name)
     steps = -(-images // recipe.batch_size)
-    every = max(1, steps // 4)
     return dataclasses.replace(
         recipe,
         images=images,
         log_every=max(1, steps // 50),
-        evaluate_every=_NEVER_VALIDATED,
-        checkpoint_every=every,
+        evaluate_every=_NEVER,
+        checkpoint_every=max(1, steps // 4),
         keep_checkpoints=5,
     )
 
 
 def train(entry: Entry, shards: Path) -> dict[str, Any]:
-    """Train a network, or go on with it; what it cost. One that is at its end stays as it is."""
-    cost = entry.folder / _COST
-    if finished(entry) and cost.is_file():
-        return dict(json.loads(cost.read_text()))
-    written = entry.folder.parent / "recipes" / f"{entry.folder.name}.json"
-    save_recipe(entry.recipe, written)
-    words: list[str | Path] = [
-        "--recipe",
-        written,
-        "--shards",
-        shards,
-        "--run",
-        entry.folder,
-        "--tracker",
-        "none",
-    ]
-    run(entry.name, [*starter(entry.recipe), "-m", "launch.reproduce.train_worker", *words])
-    found = {**told(entry.folder), "parameters": parameters(entry.recipe), "commit": commit()}
-    write_atomic(cost, json.dumps(found).encode())
-    return found
+    """Train or resume a network unless it is finished, and return its cost."""
+    cost_file = entry.run / _COST
+    if is_finished(entry) and cost_file.is_file():
+        return dict(json.loads(cost_file.read_text()))
+    saved_recipe = entry.run.parent / "recipes" / f"{entry.run.name}.json"
+    save_recipe(entry.recipe, saved_recipe)
+    args = ["--recipe", saved_recipe, "--shards", shards, "--run", entry.run, "--tracker", "none"]
+    worker = ["-m", "launch.reproduce.train_worker"]
+    run_process(entry.name, [*launcher(entry.recipe), *worker, *args])
+    cost = {
+        **measured_cost(entry.run),
+        "parameters": generator_parameters(entry.recipe),
+        "commit": commit(),
+    }
+    write_atomic(cost_file, json.dumps(cost).encode())
+    return cost
 
 
-def starter(recipe: Recipe) -> list[str]:
-    """What starts a training: a process for each GPU that its batch can be shared by; one where there is none.
+def launcher(recipe: Recipe) -> list[str]:
+    """Return how the command line of a training starts: one process per GPU.
 
-    One GPU has a launcher too: precision must not depend on how many there are. On CPUs one process has all cores, as
-    when the plan measured how fast the recipe is: small pictures in small batches leave two waiting for each other.
+    As many GPUs are used as divide the batch. A single GPU is used through accelerate's
+    launcher too, so that the precision does not depend on the number of GPUs. On CPUs
+    one process has all cores, as in the measurement of the budget: with small images in
+    small batches, two would mostly wait for each other.
     """
-    return (
-        launcher(num_processes_for(recipe.batch_size))
-        if torch.cuda.device_count()
-        else [sys.executable]
-    )
+    if not torch.cuda.device_count():
+        return [sys.executable]
+    return launch_command(num_processes_for(recipe.batch_size))
 
 
-def finished(entry: Entry) -> bool:
-    """Whether the run folder holds exactly this network, trained to its end; raises `UserError` if it saw more."""
-    latest = latest_checkpoint(entry.folder)
+def is_finished(entry: Entry) -> bool:
+    """Return whether the run folder contains exactly this network, trained to its end.
+
+    Raises UserError if it was trained on more images.
+    """
+    latest = latest_checkpoint(entry.run)
     if latest is None:
         return False
-    seen, whole = load_state(latest)["images"], entry.recipe.total_images(1)
-    if seen >= whole + entry.recipe.batch_size:
+    seen, total = load_state(latest)["images"], entry.recipe.total_images(1)
+    if seen >= total + entry.recipe.batch_size:
         raise UserError(
-            f"{entry.folder} saw {seen:,} images, more than the {whole:,} of this budget: another --out"
+            f"{entry.run} was trained on {seen:,} images, more than the {total:,} of this budget: "
+            "choose another --out"
         )
-    return seen >= whole and load_recipe(recipe_file(latest)).digest == entry.recipe.digest
+    return seen >= total and load_recipe(recipe_file(latest)).digest == entry.recipe.digest
 
 
 def score(
-    entry: Entry, shards: Path, limit: int | None, judge: Judge | None, curve: bool = False
+    entry: Entry,
+    shards: Path,
+    limit: int | None,
+    classifier: FeatureClassifier | None,
+    curve: bool = False,
 ) -> dict[str, Any]:
-    """Everything `launch.evaluate` prints and the distance in the judge's eyes; made once for each checkpoint.
+    """Return the scores of evaluation, and the classifier's Fréchet distance.
 
-    `curve` scores the kept checkpoints before it as well: {"curve": [{"images": ..., a metric: ...}, ...]}.
+    They are computed once per checkpoint. With `curve`, earlier checkpoints are scored
+    too: {"curve": [{"images": ..., metric: ...}, ...]}.
     """
-    latest = latest_checkpoint(entry.folder)
+    latest = latest_checkpoint(entry.run)
     assert latest is not None
-    asked = {"checkpoint": latest.name, "limit": limit, "judge": judge.digest if judge else None}
-    kept = entry.folder / _SCORES
-    if kept.is_file() and (known := json.loads(kept.read_text()))["asked"] == asked:
-        return dict(known["result"])
-    steps = checkpoint_steps(entry.folder)
-    earlier = [evaluated(entry, shards, limit, step) for step in steps[:-1]] if curve else []
-    document = evaluated(entry, shards, limit, steps[-1])
+    judge = classifier.digest if classifier else None
+    request = {"checkpoint": latest.name, "limit": limit, "judge": judge}
+    scores_file = entry.run / _SCORES
+    if scores_file.is_file():
+        earlier = json.loads(scores_file.read_text())
+        if earlier["asked"] == request:
+            return dict(earlier["result"])
+    *before, last = checkpoint_steps(entry.run)
+    documents = [evaluate(entry, shards, limit, step) for step in before] if curve else []
+    document = evaluate(entry, shards, limit, last)
     result = {"recipe": entry.recipe.name, "seed": entry.recipe.seed, **document}
     if curve:
-        result["curve"] = [point(found) for found in (*earlier, document)]
-    if judge:
-        result["metrics"]["fid"] = judge.distances(entry.folder, shards, limit)
-    write_atomic(kept, json.dumps({"asked": asked, "result": result}).encode())
+        result["curve"] = [curve_point(each) for each in (*documents, document)]
+    if classifier:
+        result["metrics"]["fid"] = classifier.distances(entry.run, shards, limit)
+    write_atomic(scores_file, json.dumps({"asked": request, "result": result}).encode())
     return result
 
 
-def finished_rows(out: Path, judge: Judge | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """What `score` and `train` found of every network that `out` holds, in the order of the recipes, then of seeds.
+def finished_rows(
+    out: Path, classifier: FeatureClassifier | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the scores and costs of the networks in `out`, by recipe, then by seed.
 
-    Their distances are this judge's; then the folders of those that another one scored: a table has one judge.
+    Networks that were scored with another classifier cannot be in the same table: the
+    names of their folders are returned separately.
     """
-    place = {name: number for number, name in enumerate(RECIPES)}
+    order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
     for path in sorted(out.glob(f"*/{_SCORES}")):
-        known, cost = json.loads(path.read_text()), path.parent / _COST
-        if known["asked"]["judge"] != (judge.digest if judge else None):
+        document, cost_file = json.loads(path.read_text()), path.parent / _COST
+        if document["asked"]["judge"] != (classifier.digest if classifier else None):
             others.append(path.parent.name)
-        elif cost.is_file():
-            rows.append({**known["result"], **json.loads(cost.read_text())})
-    return sorted(rows, key=lambda row: (place.get(row["recipe"], len(place)), row["seed"])), others
+        elif cost_file.is_file():
+            rows.append({**document["result"], **json.loads(cost_file.read_text())})
+    rows.sort(key=lambda row: (order.get(row["recipe"], len(order)), row["seed"]))
+    return rows, others
 
 
-def evaluated(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
-    """What `launch.evaluate` says of a step's checkpoint, and how many images the network had seen."""
-    found = evaluation_file(entry.folder, step)
-    line = [
-        sys.executable,
-        "-m",
-        "launch.evaluate",
-        "--run",
-        str(entry.folder),
-        "--shards",
-        str(shards),
-    ]
+def evaluate(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
+    """Run `colortrain evaluate` on a checkpoint; return its scores and images."""
+    scores_file = evaluation_file(entry.run, step)
+    args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]
     limited = ["--limit", str(limit)] if limit else []
-    run(entry.name, [*line, "--checkpoint", str(step), "--json", str(found), *limited])
-    return {
-        "images": load_state(checkpoint_folder(entry.folder, step))["images"],
-        **json.loads(found.read_text()),
-    }
+    run_process(
+        entry.name,
+        [sys.executable, "-m", "launch.evaluate", *args, "--json", scores_file, *limited],
+    )
+    images = load_state(checkpoint_folder(entry.run, step))["images"]
+    return {"images": images, **json.loads(scores_file.read_text())}
 
 
-def point(document: dict[str, Any]) -> dict[str, float]:
-    """A place on a training's curve: images seen, and nazeri's three figures."""
-    figures = {
-        name: document["metrics"][name]["generated"] for name in ("mae", "accuracy_2", "accuracy_5")
-    }
-    return {"images": document["images"], **figures}
+def curve_point(document: dict[str, Any]) -> dict[str, float]:
+    """Return a point of a training curve: images seen, and nazeri's metrics."""
+    metrics = ("mae", "accuracy_2", "accuracy_5")
+    values = {name: document["metrics"][name]["generated"] for name in metrics}
+    return {"images": document["images"], **values}
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """What a run says of itself: seconds of training and precision of all its starts, and its peak memory."""
-    lines = read_journal(folder)
+def measured_cost(run: Path) -> dict[str, Any]:
+    """Return the seconds of training, precisions of all starts, and peak memory."""
+    lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
     return {
         "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),
         "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
-        **json.loads((folder / PEAK).read_text()),
+        **json.loads((run / PEAK).read_text()),
     }
 
 
-def parameters(recipe: Recipe) -> int:
-    """What the generator learns."""
+def generator_parameters(recipe: Recipe) -> int:
+    """Return the number of trainable parameters of a recipe's generator."""
     with torch.device("meta"):
         return num_parameters(recipe.generator.build())

@@ -1,7 +1,9 @@
-"""The eyes of the Fréchet distance where no Inception weights are: a small classifier, trained here on CIFAR-10.
+"""The features of the Fréchet distance where there are no Inception weights.
 
-Its distance ranks what was measured with the same judge, and no more: it is not the FID of the literature, whose
-features are Inception's. Accuracy and SHA-256 of the weights stand beside every figure.
+They are those of a small classifier that is trained here on CIFAR-10. Its distances
+compare networks that were scored with the same classifier; they are not comparable with
+the FID of the literature, whose features are Inception's. The classifier's accuracy and
+the SHA-256 of its weights are printed with every table.
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from shards.read.dataset import open_held_out
 from shards.sources.cifar10 import RECORD, SIDE, find_batches
 
 _BATCH = 128
-_RATE = 0.3  # of SGD at its highest; from 0 in a quarter of the steps, and back
-_CHUNK = 100  # pictures at once when judging
+_MAX_LR = 0.3  # of SGD: rises linearly for a quarter of the steps, then falls linearly to 0
+_FEATURE_BATCH = 100  # images at once when features are extracted
+_MAX_SHIFT = 3  # pixels, of the augmentation
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A classifier, what share of the test pictures it names rightly, and its weights' digest."""
+class FeatureClassifier:
+    """A trained classifier, its test accuracy, and its weights' SHA-256."""
 
     network: Classifier
     accuracy: float
@@ -43,14 +46,17 @@ class Judge:
     device: torch.device
 
     def describe(self) -> str:
-        """One phrase for a caption."""
+        """Return one phrase for a caption."""
         return (
-            f"features of a CIFAR-10 classifier trained here ({self.accuracy:.1%} of the test pictures right, "
-            f"SHA-256 {self.digest[:12]}): not Inception's"
+            f"features of a CIFAR-10 classifier trained here ({self.accuracy:.1%} accuracy on the "
+            f"test images, SHA-256 {self.digest[:12]}), not Inception's"
         )
 
     def distances(self, run: Path, shards: Path, limit: int | None) -> dict[str, float]:
-        """Fréchet distance to the true pictures of the held-out split: of what the run made, grey, and the median."""
+        """Return Fréchet distances to the true images of the held-out split.
+
+        Of the images that the run generates, in grayscale, and in the median colour.
+        """
         generator, recipe, _ = load_generator(run)
         split = open_held_out(shards)
         constant = torch.tensor(median_colour(split).ab).view(1, 2, 1, 1)
@@ -64,82 +70,93 @@ class Judge:
             ),
             "truth": lambda lab, _: lab,
         }
-        sums: dict[str, Moments] = {}
+        moments: dict[str, Moments] = {}
         count = min(len(split), limit or len(split))
-        for start in range(0, count, _CHUNK):
-            lab = stored_to_lab(
-                torch.from_numpy(split.read(range(start, min(start + _CHUNK, count)))).to(
-                    self.device
-                )
-            )
+        for start in range(0, count, _FEATURE_BATCH):
+            stored = split.read(range(start, min(start + _FEATURE_BATCH, count)))
+            lab = stored_to_lab(torch.from_numpy(stored).to(self.device))
             for name, make in versions.items():
-                seen = Moments.of(self.features(make(lab, start)))
-                sums[name] = sums[name] + seen if name in sums else seen
-        truth = sums.pop("truth")
-        return {name: fid(truth, made) for name, made in sums.items()}
+                batch = Moments.of(self.features(make(lab, start)))
+                moments[name] = moments[name] + batch if name in moments else batch
+        truth = moments.pop("truth")
+        return {name: fid(truth, version) for name, version in moments.items()}
 
     @torch.no_grad()
     def features(self, lab: Tensor) -> np.ndarray:
-        """(B, D) of CIELAB pictures (B, 3, H, W)."""
+        """Return (B, D) float features of images (B, 3, H, W), CIELAB."""
         return self.network.features(lab_to_rgb(lab)).cpu().numpy()
 
 
-def judge_for(source: Path, path: Path, images: int) -> Judge:
-    """The judge in `path`, trained on the source's labels for `images` images if there is none yet."""
+def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
+    """Return the classifier in `path`, after training it if there is none.
+
+    It is trained on `images` images of the source and their labels.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = path.with_suffix(".json")
     if not record.is_file():
-        pictures, labels = labelled(source, "data_batch")
-        network = trained(pictures, labels, images, device)
-        right = accuracy(network, *labelled(source, "test_batch"))
-        write_atomic(
-            path,
-            save({name: value.cpu().contiguous() for name, value in network.state_dict().items()}),
-        )
-        facts = {"accuracy": right, "sha256": sha256_of(path), "images": images}
+        training_images, labels = read_labelled(source, "data_batch")
+        network = train_classifier(training_images, labels, images, device)
+        weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        test_accuracy = accuracy(network, *read_labelled(source, "test_batch"))
+        write_atomic(path, save(weights))
+        facts = {"accuracy": test_accuracy, "sha256": sha256_of(path), "images": images}
         write_atomic(record, json.dumps(facts, indent=1).encode() + b"\n")
-    return load_judge(path, device)
+    return load_classifier(path, device)
 
 
-def load_judge(path: Path, device: torch.device | str = "cpu") -> Judge:
-    """A judge that `judge_for` wrote; raises `UserError` if its weights are others than were recorded."""
+def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureClassifier:
+    """Return a classifier that `load_or_train` wrote.
+
+    Raises UserError if the weights are not those whose SHA-256 was recorded.
+    """
     facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
     if digest != facts["sha256"]:
         raise UserError(
-            f"{path} is not what {path.with_suffix('.json')} describes: remove both to train it again"
+            f"{path} differs from its record {path.with_suffix('.json')}: "
+            "remove both to train the classifier again"
         )
     network = Classifier()
     network.load_state_dict(load_file(path))
-    return Judge(network.to(device).eval(), facts["accuracy"], digest, torch.device(device))
+    device = torch.device(device)
+    return FeatureClassifier(network.to(device).eval(), facts["accuracy"], digest, device)
 
 
-def labelled(source: Path, batches: str) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 3, 32, 32) uint8 and labels (N,) of the batches, binary layout, whose names begin so."""
-    files = [path for path in find_batches(source) if path.name.startswith(batches)]
+def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
+    """Return the images (N, 3, 32, 32) uint8 and labels (N,) int64 of CIFAR-10 batches.
+
+    Reads the binary layout; `prefix` selects the files by how their names start.
+    """
+    files = [path for path in find_batches(source) if path.name.startswith(prefix)]
     rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])
-    return torch.from_numpy(rows[:, 1:].reshape(-1, 3, SIDE, SIDE)), torch.from_numpy(
-        rows[:, 0].astype(np.int64)
-    )
+    images = torch.from_numpy(rows[:, 1:].reshape(-1, 3, SIDE, SIDE))
+    return images, torch.from_numpy(rows[:, 0].astype(np.int64))
 
 
-def trained(pictures: Tensor, labels: Tensor, images: int, device: torch.device) -> Classifier:
-    """A classifier after `images` images in random order, mirrored and moved by up to 3 pixels; its draws are fixed."""
+def train_classifier(
+    images: Tensor, labels: Tensor, num_images: int, device: torch.device
+) -> Classifier:
+    """Return a classifier trained on `num_images` images in random order, augmented.
+
+    images: (N, 3, H, W) uint8; labels: (N,) int64. The random seed is fixed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         network = Classifier().to(device).train()
-        steps = max(1, images // _BATCH)
+        steps = max(1, num_images // _BATCH)
         sgd = torch.optim.SGD(
-            network.parameters(), lr=_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+            network.parameters(), lr=_MAX_LR, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
-        with ProgressLine("training the judge", steps * _BATCH, "images") as progress:
+        label = "training the feature classifier"
+        with ProgressLine(label, steps * _BATCH, "images") as progress:
             for step in range(steps):
-                sgd.param_groups[0]["lr"] = _RATE * min(
+                sgd.param_groups[0]["lr"] = _MAX_LR * min(
                     4 * (step + 1) / steps, 4 / 3 * (1 - step / steps)
                 )
-                chosen = torch.randint(len(pictures), (_BATCH,))
-                shown = moved(pictures[chosen].to(device).float() / 255)
+                chosen = torch.randint(len(images), (_BATCH,))
+                augmented = augment(images[chosen].to(device).float() / 255)
                 F.cross_entropy(
-                    network(shown), labels[chosen].to(device), label_smoothing=0.05
+                    network(augmented), labels[chosen].to(device), label_smoothing=0.05
                 ).backward()
                 sgd.step()
                 sgd.zero_grad()
@@ -147,20 +164,25 @@ def trained(pictures: Tensor, labels: Tensor, images: int, device: torch.device)
     return network.eval()
 
 
-def moved(rgb: Tensor) -> Tensor:
-    """A batch moved by up to 3 pixels, mirrored every other time."""
-    left, top, mirrored = (int(torch.randint(n, ())) for n in (7, 7, 2))
+def augment(rgb: Tensor) -> Tensor:
+    """Return a batch (B, 3, H, W), shifted by up to 3 pixels and perhaps flipped.
+
+    One random shift applies to the whole batch, as does the flip, with probability 0.5.
+    """
+    shifts = 2 * _MAX_SHIFT + 1
+    left, top, flipped = (int(torch.randint(n, ())) for n in (shifts, shifts, 2))
     height, width = rgb.shape[-2:]
-    part = F.pad(rgb, (3, 3, 3, 3), mode="reflect")[..., top : top + height, left : left + width]
-    return part.flip(-1) if mirrored else part
+    padded = F.pad(rgb, (_MAX_SHIFT,) * 4, mode="reflect")
+    shifted = padded[..., top : top + height, left : left + width]
+    return shifted.flip(-1) if flipped else shifted
 
 
 @torch.no_grad()
-def accuracy(network: Classifier, pictures: Tensor, labels: Tensor) -> float:
-    """Share of pictures whose label is the classifier's first choice."""
+def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
+    """Return the top-1 accuracy on images (N, 3, H, W) uint8 and labels (N,)."""
     device = next(network.parameters()).device
-    right = [
+    correct = [
         (network(some.to(device).float() / 255).argmax(1).cpu() == names).sum().item()
-        for some, names in zip(pictures.split(500), labels.split(500), strict=True)
+        for some, names in zip(images.split(500), labels.split(500), strict=True)
     ]
-    return sum(right) / len(labels)
+    return sum(correct) / len(labels)

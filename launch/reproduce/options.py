@@ -1,4 +1,4 @@
-"""What was asked for, and what was decided."""
+"""The options of `colortrain reproduce`, and the plan that follows from them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The words of the door, but for the budget; `base_channels` None is each recipe's own width."""
+class ReproduceOptions:
+    """The options of the command, without the budget.
+
+    `base_channels` is None for the published width of each recipe; `limit` is None to
+    score all held-out images.
+    """
 
     table: str
     source: Path
@@ -19,14 +23,21 @@ class Asked:
     base_channels: int | None
     limit: int | None
 
-    def plain(self) -> dict[str, Any]:
-        """What all rows of a table have in common, for JSON; recipes and seeds only say which rows."""
+    def shared(self) -> dict[str, Any]:
+        """Return the options that all rows of a table have in common, for JSON.
+
+        Recipes and seeds are not among them: they only select rows.
+        """
         return {"table": self.table, "base_channels": self.base_channels, "limit": self.limit}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many images each network sees; `limit` is of held-out pictures, None for all."""
+    """How much is trained and scored; plan.json contains it.
+
+    images: that each network is trained on; limit: held-out images that are scored,
+    None for all; judge_images: that the feature classifier is trained on.
+    """
 
     images: int
     limit: int | None

@@ -1,4 +1,4 @@
-"""The table as Markdown: one line a network, grey and the papers' own figures beside them, conditions below."""
+"""The table as Markdown: networks, baselines, the papers' scores, conditions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from colortrain.metrics.registry import METRICS
+from colortrain.metrics.score_tables import COLUMNS, LABELS
+from colortrain.recipes import get_recipe
+from launch.reproduce.datasets import NAZERI
 
-# What is printed, and under which head; decimals and which way is better stand in `colortrain.metrics.registry.METRICS`.
+# The metrics that are printed and their column heads. Decimals and directions are in
+# `colortrain.metrics.registry.METRICS`.
 HEADS = {
     "mae": "MAE",
     "accuracy_2": "acc. 2 %",
@@ -24,41 +28,36 @@ HEADS = {
     "bright_spots": "bright spots, %",
     "sepia": "sepia",
 }
-_DECIMALS = {"fid": 3}  # a small classifier's distances are below 1
-PUBLISHED = {  # nazeri, table 1: MAE, accuracy at 2 % and 5 %
-    "nazeri_gan": {"mae": 5.1, "accuracy_2": 24.1, "accuracy_5": 65.5},
-    "nazeri_unet_l2": {"mae": 7.9, "accuracy_2": 13.7, "accuracy_5": 37.2},
-}
+_DECIMALS = {"fid": 3}  # distances by the small classifier are below 1
 
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """The whole text."""
-    shown = [name for name in HEADS if reference(name, results)]
+    """Return caption, table, training curves and notes; `facts` are `conditions`."""
+    shown = [name for name in HEADS if first_scores(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     lines.append(["better", "", *(METRICS[name].symbol for name in shown), "", "", ""])
-    lines += [baseline(version, results, shown) for version in ("grey", "median", "truth")]
+    lines += [baseline_row(version, results, shown) for version in COLUMNS[1:]]
     if table == "nazeri":
-        lines += [
-            published(name, shown)
-            for name in PUBLISHED
-            if name in {result["recipe"] for result in results}
-        ]
-    best = {name: closest(name, results) for name in shown}
-    lines += [line(result, shown, best) for result in results]
+        trained = {result["recipe"] for result in results}
+        lines += [published_row(name, shown) for name in NAZERI if name in trained]
+    best = {name: best_value(name, results) for name in shown}
+    lines += [network_row(result, shown, best) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
     return "\n".join([*caption(facts), "", *rows, *curves(results), "", *notes(facts)]) + "\n"
 
 
-def closest(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
-    """The best that any network reached: the highest, the lowest, or the nearest to what the truth has."""
+def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
+    """Return the best value of any network, by the direction of the metric."""
     values = [value for row in results if (value := generated(metric, row)) is not None]
-    truth = reference(metric, results).get("truth", 1.0)
+    truth = first_scores(metric, results).get("truth", 1.0)
     return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
 
 
-def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]) -> list[str]:
-    """One network's figures, the best of their columns in bold, and what they cost."""
+def network_row(
+    result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]
+) -> list[str]:
+    """Return a network's cells: scores, the best of a column in bold, and cost."""
     cells = []
     for name in shown:
         value, text = generated(name, result), _number(generated(name, result), name)
@@ -68,91 +67,85 @@ def line(result: dict[str, Any], shown: Sequence[str], best: dict[str, float | N
 
 
 def generated(metric: str, result: dict[str, Any]) -> float | None:
-    """One network's figure; None if it was scored before there was such a metric."""
+    """Return a network's score, None if it was scored before the metric existed."""
     value: float | None = result["metrics"].get(metric, {}).get("generated")
     return value
 
 
-def reference(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """A metric of the first network that was scored by it; empty if none was."""
+def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return a metric's values of the first network that has it, else none.
+
+    The baselines among them are the same for all networks.
+    """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
 
-def baseline(version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]) -> list[str]:
-    """Grey, the median colour, or the truth."""
-    return [
-        f"*{version}*",
-        "",
-        *(_number(reference(name, results).get(version), name) for name in shown),
-        "",
-        "",
-        "",
-    ]
+def baseline_row(
+    version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]
+) -> list[str]:
+    """Return the cells of a baseline: grayscale, the median colour, or the truth."""
+    values = (first_scores(name, results).get(version) for name in shown)
+    cells = [_number(value, name) for value, name in zip(values, shown, strict=True)]
+    return [f"*{LABELS[version]}*", "", *cells, "", "", ""]
 
 
-def published(name: str, shown: Sequence[str]) -> list[str]:
-    """What the paper says of a network."""
-    return [
-        f"{name}, the paper",
-        "",
-        *(_number(PUBLISHED[name].get(metric), metric) for metric in shown),
-        "",
-        "",
-        "",
-    ]
+def published_row(name: str, shown: Sequence[str]) -> list[str]:
+    """Return the cells of a network's scores in its paper."""
+    values = get_recipe(name).headline.values()
+    cells = [_number(values.get(metric), metric) for metric in shown]
+    return [f"{name}, the paper", "", *cells, "", "", ""]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Nazeri's figures along the trainings that were scored on their way."""
+    """Return a second table: nazeri's metrics at each checkpoint that was scored."""
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
         return []
     head = [
         "",
-        "| on the way | images | MAE | acc. 2 % | acc. 5 % |",
+        "| network | images | MAE | acc. 2 % | acc. 5 % |",
         "| --- | --: | --: | --: | --: |",
     ]
     return head + [
-        f"| `{name}` | {at['images']:,} | {at['mae']:.2f} | {at['accuracy_2']:.1f} | {at['accuracy_5']:.1f} |"
-        for name, at in points
+        f"| `{name}` | {point['images']:,} | {point['mae']:.2f} | {point['accuracy_2']:.1f} "
+        f"| {point['accuracy_5']:.1f} |"
+        for name, point in points
     ]
 
 
 def caption(facts: dict[str, Any]) -> list[str]:
-    """What was trained on what, and scored on what."""
-    width = (
-        "published size"
-        if facts["base_channels"] is None
-        else f"{facts['base_channels']} base channels"
-    )
-    left_out = (
-        ", ".join(f"{count:,} {reason}" for reason, count in facts["left_out"].items()) or "none"
-    )
+    """Return the caption: what the networks were trained on, and scored on."""
+    base_channels = facts["base_channels"]
+    width = "published size" if base_channels is None else f"{base_channels} base channels"
+    reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())
     return [
-        f"{facts['images']:,} images seen by each network, of {facts['training_pictures']:,} (left out: {left_out}), "
-        f"{facts['size']} px, {width}, batches as each recipe says; scored on {facts['held_out_pictures']:,} pictures, "
-        f"{facts['held_out']}."
+        f"Each network was trained on {facts['images']:,} images out of "
+        f"{facts['training_pictures']:,} (left out: {', '.join(reasons) or 'none'}), "
+        f"{facts['size']} px, {width}, batch sizes as each recipe says; scored on "
+        f"{facts['held_out_pictures']:,} images of {facts['held_out']}."
     ]
 
 
 def notes(facts: dict[str, Any]) -> list[str]:
-    """How to read some of the columns, the device, and the code."""
+    """Return notes on the device, the code, and how to read some of the columns."""
     machine = facts["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     load = ", ".join(f"{value:.1f}" for value in machine["load_average"])
-    found = [
-        f"{machine['cpu']}, {machine['cores']} cores, {gpus}, load average {load} at the end; {machine['date']}; "
-        f"commit {facts['commit'] or 'unknown'}, networks trained at {', '.join(facts['trained_at'])}, "
-        f"mixed precision {', '.join(facts['mixed_precision'])}; peak MB of {' or '.join(facts['peak_of'])}. "
-        "Accuracy and MAE count L; a network that is given L has it right.",
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {gpus}, load average {load} at the end; "
+        f"{machine['date']}; commit {facts['commit'] or 'unknown'}, networks trained at "
+        f"{', '.join(facts['trained_at'])}, mixed precision {', '.join(facts['mixed_precision'])}; "
+        f"peak MB of {' or '.join(facts['peak_of'])}. Accuracy and MAE include L, which is exact "
+        "for networks that take L as input and do not change it.",
     ]
     if facts["judge"]:
-        found.append(f"Fréchet distance: {facts['judge']}.")
+        lines.append(f"Fréchet distance: {facts['judge']}.")
     if facts["another_judges"]:
-        found.append(
-            f"Not in the table, for another judge scored them: {', '.join(facts['another_judges'])}."
+        lines.append(
+            "Not in the table, because they were scored with another classifier: "
+            f"{', '.join(facts['another_judges'])}."
         )
-    return found
+    return lines
 
 
 def _number(value: float | None, metric: str) -> str:

@@ -1,7 +1,8 @@
-"""`launch.train` as the tables start it: it leaves in RUN/peak.json what memory the run took at most.
+"""Training for `colortrain reproduce`: also writes RUN/peak.json, peak memory.
 
-Nobody else can tell. On a GPU the operating system does not know; of a process on CPUs it tells, to its parent, the
-larger of the child's peak and of what the parent itself held when it started the child.
+No other process can measure it: a GPU's memory is unknown to the operating system, and
+for processes on CPUs a parent gets the larger of the child's peak and of what the
+parent itself held when it started the child.
 """
 
 from __future__ import annotations
@@ -15,31 +16,33 @@ from typing import Any
 import torch
 
 from launch import train
-from launch.processes import leave, memory_mb
+from launch.processes import exit_process, memory_mb
 from launch.reproduce.entries import PEAK
 from shards.errors import run_command
 from shards.files import write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status of `launch.train`. The first process speaks for all: they hold the same."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    status = train.main(words)
+    """Train and return the exit status of `colortrain train`.
+
+    Only rank 0 writes its peak, because all processes use the same memory.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    status = train.main(args)
     if os.environ.get("RANK", "0") == "0":
-        path = train.parser().parse_args(words).run / PEAK
+        path = train.make_parser().parse_args(args).run / PEAK
         earlier = json.loads(path.read_text()) if path.is_file() else {"peak_mb": 0.0}
-        write_atomic(
-            path, json.dumps(max(peak(), earlier, key=lambda each: each["peak_mb"])).encode()
-        )
+        largest = max(peak(), earlier, key=lambda each: each["peak_mb"])
+        write_atomic(path, json.dumps(largest).encode())
     return status
 
 
 def peak() -> dict[str, Any]:
-    """The most memory, in MB, that this process has held so far: of its GPU, or resident."""
+    """Return this process's peak memory in MB, and its kind: GPU or resident."""
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}
     return {"peak_mb": memory_mb("VmHWM"), "peak_of": "resident memory"}
 
 
 if __name__ == "__main__":
-    leave(run_command("launch.train", main))
+    exit_process(run_command("train", main))

@@ -1,4 +1,4 @@
-"""`python -m launch.serve --run DIR`."""
+"""Runs `python -m launch.serve --run DIR`."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from launch.serve import main
 from shards.errors import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command("launch.serve", main))
+    sys.exit(run_command("serve", main))

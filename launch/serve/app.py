@@ -1,7 +1,8 @@
-"""The web application behind the page: three files, and uploads that are decoded, coloured and forgotten.
+"""The web application of `colortrain serve`: a static page and an endpoint.
 
-An upload is not trusted: its bytes are counted as they arrive, its pixels before they are decoded, its name is not
-looked at, and nothing of it is written to a disk. Requests that other pages make are refused (Origin, Host).
+Uploads are not trusted: their bytes are counted while they arrive and their pixels
+before they are decoded, their file names are ignored, and they are never written to
+disk. Requests from other sites' pages are rejected (Origin, Host).
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ from colortrain.inference.colorizer import Colorizer
 from shards.sources.decode import BOMB, UndecodableError, decode_image
 
 PAGE = Path(__file__).parent / "page"
-_UPLOAD_SECONDS = 120.0
-_AROUND = 1 << 14  # bytes of a request that are not its file
-_HEARD = 8  # times the limit: so much is read, and thrown away, before a refusal
+_UPLOAD_TIMEOUT = 120.0  # seconds
+_FORM_OVERHEAD = 1 << 14  # bytes of a request in addition to its file
+# Times the limit: this much of a body that is too large is read and discarded before
+# the rejection, because clients that are still sending do not read the response.
+_MAX_DISCARDED = 8
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # with no-referrer a plain form would send no Origin
+    "referrer-policy": "same-origin",  # with no-referrer, plain forms would send no Origin
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
@@ -44,14 +49,17 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may take: bytes of the request, pixels of the picture."""
+    """The largest accepted upload: bytes of the file, pixels of the image."""
 
     bytes: int = 30 << 20
     pixels: int = 50_000_000
 
 
 class Guard:
-    """Counts what a request sends, refuses what other sites' pages send, and sets headers on every answer."""
+    """Middleware that limits the bytes of requests and sets response headers.
+
+    `limit` is in bytes. Requests beyond it get status 413.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self.limit = app, limit
@@ -60,19 +68,17 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        came = 0
+        received = 0
 
         async def counted() -> Message:
-            nonlocal came
+            nonlocal received
             message = await receive()
-            came += len(message.get("body", b""))
-            if came <= self.limit:
+            received += len(message.get("body", b""))
+            if received <= self.limit:
                 return message
-            while (
-                message.get("more_body") and came < _HEARD * self.limit
-            ):  # else who still sends does not hear us
+            while message.get("more_body") and received < _MAX_DISCARDED * self.limit:
                 message = await receive()
-                came += len(message.get("body", b""))
+                received += len(message.get("body", b""))
             raise too_large(self.limit)
 
         async def with_headers(message: Message) -> None:
@@ -84,20 +90,23 @@ class Guard:
 
 
 def too_large(limit: int) -> HTTPException:
-    """The refusal of a file that is too large; the connection is closed, for the rest of it is not read."""
+    """Return the rejection of a file above `limit` bytes.
+
+    It closes the connection, because the rest of the request is not read.
+    """
     return HTTPException(
         413,
-        f"This file is larger than {limit >> 20} MB, the most taken here.",
+        f"This file is too large. The maximum is {limit >> 20} MB.",
         {"connection": "close"},
     )
 
 
 def check_request(request: Request, limit: int) -> None:
-    """Raise `HTTPException` for what can be refused by its headers alone."""
+    """Raise HTTPException for requests that can be rejected by their headers alone."""
     origin, host = request.headers.get("origin"), request.headers.get("host")
     if origin is not None and origin.partition("://")[2] != host:
-        raise HTTPException(403, "Photographs are taken from this machine's own page alone.")
-    if int(request.headers.get("content-length") or 0) > _HEARD * limit:
+        raise HTTPException(403, "Photographs are accepted only from this server's own page.")
+    if int(request.headers.get("content-length") or 0) > _MAX_DISCARDED * limit:
         raise too_large(limit)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise HTTPException(
@@ -105,25 +114,32 @@ def check_request(request: Request, limit: int) -> None:
         )
 
 
-class _InMemory(MultiPartParser):
-    """Starlette's parser, without its temporary file for what is above 1 MB; `Guard` bounds what comes."""
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser without temporary files for uploads above 1 MB.
 
-    spool_max_size = 0  # never
+    `Guard` limits how much memory an upload takes.
+    """
+
+    spool_max_size = 0  # 0: never written to disk
 
 
 async def read_upload(request: Request) -> bytes:
-    """The bytes of the one file in the field `photo`; raises `HTTPException`."""
+    """Return the bytes of the one file in the field `photo`.
+
+    Raises HTTPException for other forms, and for uploads that are incomplete or too
+    slow.
+    """
     try:
-        with anyio.fail_after(_UPLOAD_SECONDS):
-            form = await _InMemory(
+        with anyio.fail_after(_UPLOAD_TIMEOUT):
+            form = await _InMemoryParser(
                 request.headers, request.stream(), max_files=1, max_fields=1
             ).parse()
     except MultiPartException as error:
         raise HTTPException(400, error.message) from None
     except TimeoutError:
-        raise HTTPException(408, f"The upload took longer than {_UPLOAD_SECONDS:.0f} s.") from None
+        raise HTTPException(408, f"The upload took more than {_UPLOAD_TIMEOUT:.0f} s.") from None
     except ClientDisconnect:
-        raise HTTPException(400, "The upload ended before it was whole.") from None
+        raise HTTPException(400, "The upload is incomplete.") from None
     photo = form.get("photo")
     data = await photo.read() if isinstance(photo, UploadFile) else None
     await form.close()
@@ -132,22 +148,23 @@ async def read_upload(request: Request) -> bytes:
     return data
 
 
-def colorized(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
-    """The PNG of an encoded photograph in generated colours; raises `HTTPException` for what is no picture."""
+def colorize_image(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
+    """Return the colorized PNG of an encoded image.
+
+    Raises HTTPException if it cannot be decoded or has more than `max_pixels`.
+    """
     try:
-        picture = decode_image(data, max_pixels)
+        image = decode_image(data, max_pixels)
     except UndecodableError as error:
         if error.reason == BOMB:
-            most = f"{max_pixels / 1e6:g} megapixels"
-            sentence = (
-                f"This picture has more than {most}, the most taken here, or is as much to decode."
-            )
-            raise HTTPException(413, sentence) from None
-        raise HTTPException(
-            422, "This file is no picture that can be read here, or it is damaged."
-        ) from None
+            raise HTTPException(
+                413,
+                f"This image is too large to decode. The maximum is {max_pixels / 1e6:g} "
+                "megapixels.",
+            ) from None
+        raise HTTPException(422, "This file is damaged or not a supported image.") from None
     stream = io.BytesIO()
-    network.colorize(picture).save(stream, "PNG", compress_level=1)
+    network.colorize(image).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
@@ -155,17 +172,20 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint:
-    """POST /colorize/N: a photograph to network N; one at a time, for each takes the whole machine."""
-    turn = anyio.CapacityLimiter(1)
+    """Return the endpoint POST /colorize/N, which colorizes an upload with network N.
+
+    Only one image is colorized at a time, because each uses all cores or the GPU.
+    """
+    limiter = anyio.CapacityLimiter(1)
 
     async def colorize(request: Request) -> Response:
-        check_request(request, limits.bytes + _AROUND)
+        check_request(request, limits.bytes + _FORM_OVERHEAD)
         number = request.path_params["number"]
         if number >= len(networks):
-            raise HTTPException(404, "There is no such network here.")
+            raise HTTPException(404, "There is no such network.")
         data = await read_upload(request)
         png = await anyio.to_thread.run_sync(
-            colorized, networks[number], data, limits.pixels, limiter=turn
+            colorize_image, networks[number], data, limits.pixels, limiter=limiter
         )
         return Response(
             png,
@@ -176,46 +196,51 @@ def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint
     return colorize
 
 
-def constant(content: str, media_type: str) -> Endpoint:
-    """GET of something that never changes."""
+def static_endpoint(content: str, media_type: str) -> Endpoint:
+    """Return an endpoint that always responds with the same content."""
 
-    async def answer(_: Request) -> Response:
+    async def respond(_: Request) -> Response:
         return Response(content, media_type=media_type)
 
-    return answer
+    return respond
 
 
-def page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
-    """The page's HTML."""
+def render_page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
+    """Return the HTML of the page."""
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
     )
-    shown = [(name, network.description) for name, network in networks.items()]
-    most = {
+    descriptions = [(name, network.description) for name, network in networks.items()]
+    maximum = {
         "bytes": limits.bytes,
         "mb": limits.bytes >> 20,
         "megapixels": f"{limits.pixels / 1e6:g}",
     }
-    return environment.get_template("page.html").render(networks=shown, most=most)
+    return environment.get_template("page.html").render(networks=descriptions, maximum=maximum)
 
 
 def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[str]) -> Starlette:
-    """The application; `hosts`: by what names it may be addressed ("*": any)."""
+    """Return the application; `hosts` are accepted Host headers, "*" means any."""
+    page = static_endpoint(render_page(networks, limits), "text/html")
+    style = static_endpoint((PAGE / "page.css").read_text(), "text/css")
+    script = static_endpoint((PAGE / "page.js").read_text(), "text/javascript")
     colorize = colorize_endpoint(list(networks.values()), limits)
     routes = [
-        Route("/", constant(page(networks, limits), "text/html")),
-        Route("/page.css", constant((PAGE / "page.css").read_text(), "text/css")),
-        Route("/page.js", constant((PAGE / "page.js").read_text(), "text/javascript")),
+        Route("/", page),
+        Route("/page.css", style),
+        Route("/page.js", script),
         Route("/colorize/{number:int}", colorize, methods=["POST"]),
     ]
     middleware = [
-        Middleware(Guard, limit=limits.bytes + _AROUND),
+        Middleware(Guard, limit=limits.bytes + _FORM_OVERHEAD),
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
     ]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: said})
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={HTTPException: error_response}
+    )
 
 
-async def said(_: Request, error: Exception) -> Response:
-    """A refusal as one plain sentence."""
+async def error_response(_: Request, error: Exception) -> Response:
+    """Return an error as one sentence of plain text."""
     assert isinstance(error, HTTPException)
     return PlainTextResponse(error.detail, error.status_code, error.headers)

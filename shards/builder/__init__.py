@@ -1,1 +1,1 @@
-"""Photographs to a shard set, on one machine or many."""
+"""Build shard sets from images, on one machine or several."""

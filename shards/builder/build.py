@@ -1,4 +1,7 @@
-"""Photos to a shard set: plan, pack the blocks that are not done yet on all cores, finish; or pack one part alone."""
+"""Build a shard set from images: plan, pack the missing blocks on all cores, finalize.
+
+A build can also be split into parts, which `shards.builder.merge` puts together.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shards.builder.finalize import LEFT_OUT, BuildResult, RepackError, finalize, say_left_out
+from shards.builder.finalize import LEFT_OUT, BuildResult, RepackError, describe_left_out, finalize
 from shards.builder.pack import Report, pack_block
-from shards.builder.parts import Part, hold_part
+from shards.builder.parts import Part, lock_part
 from shards.builder.plan import (
     LOCK,
     Block,
@@ -34,7 +37,11 @@ from shards.sources.listing import Listing, open_sources
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Where to build, with how many processes, and how strictly: nothing that changes a byte of the shards."""
+    """Options that do not affect the bytes of the shards.
+
+    With `strict`, an image that cannot be packed is an error; `quiet` disables all
+    output.
+    """
 
     out: Path
     workers: int = 1
@@ -43,20 +50,24 @@ class BuildOptions:
 
 
 def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildResult:
-    """Build the shard set OUT from SOURCE, or go on where an earlier attempt stopped; raises `UserError`."""
-    listing, plan = _settle(source, parameters, options.out)
+    """Build the shard set OUT from SOURCE, or resume an interrupted build of it.
+
+    Raises UserError if SOURCE or OUT is invalid, another build is running in OUT, or an
+    image cannot be packed and `options.strict` is set.
+    """
+    listing, plan = _list_and_plan(source, parameters, options.out)
     with lock(
         options.out / LOCK,
-        f"another build is at work on {options.out}: wait for it, or choose a new OUT",
+        f"another build is running in {options.out}: wait for it, or choose a new OUT",
     ):
         save_plan(plan, options.out)
-        outcome = _pack_and_finish(list(blocks_of(plan, listing.sources)), plan, options)
+        result = _pack_and_finalize(list(blocks_of(plan, listing.sources)), plan, options)
     if not options.quiet:
-        print(summary(outcome, options.out, listing.ignored))
-    return outcome
+        print(summary(result, options.out, listing.ignored))
+    return result
 
 
-def _settle(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Plan]:
+def _list_and_plan(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Plan]:
     check_out(out)
     listing = open_sources(source, out)
     return listing, make_plan(parameters, listing.sources)
@@ -64,7 +75,7 @@ def _settle(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Pl
 
 @dataclass(frozen=True)
 class PartResult:
-    """What a part's blocks amount to before duplicates are looked for, which takes all parts."""
+    """The result of packing one part, before duplicates are removed by `merge`."""
 
     part: Part
     num_blocks: int
@@ -75,28 +86,33 @@ class PartResult:
 def build_part(
     source: str, parameters: Parameters, part: Part, options: BuildOptions
 ) -> PartResult:
-    """Pack one part's blocks into OUT, beside any number of other parts; writes no manifest, raises `UserError`."""
-    listing, plan = _settle(source, parameters, options.out)
-    wanted = part.blocks(plan.num_blocks)
-    with hold_part(options.out, part):
+    """Pack the blocks of one part into OUT; other parts may run at the same time.
+
+    Writes no manifest. Raises UserError as `build` does, or if this part is already
+    running.
+    """
+    listing, plan = _list_and_plan(source, parameters, options.out)
+    numbers = part.blocks(plan.num_blocks)
+    with lock_part(options.out, part):
         save_plan(plan, options.out)
-        blocks = list(blocks_of(plan, listing.sources))[wanted.start : wanted.stop]
+        blocks = list(blocks_of(plan, listing.sources))[numbers.start : numbers.stop]
         pack_blocks(blocks, plan, options)
         left_out = [
-            entry for number in wanted for entry in load_record(options.out, plan, number).left_out
+            entry for number in numbers for entry in load_record(options.out, plan, number).left_out
         ]
-    outcome = PartResult(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
+    result = PartResult(part, len(blocks), sum(len(block.sources) for block in blocks), left_out)
     if options.strict and left_out:
         raise UserError(
-            f"{say_left_out(left_out, outcome.num_sources)}; mend them or drop --strict"
+            f"{describe_left_out(left_out, result.num_sources)}; fix them or omit --strict"
         )
     if not options.quiet:
-        print(summary_of_part(outcome, plan, options.out))
-    return outcome
+        print(summary_of_part(result, plan, options.out))
+    return result
 
 
-def _pack_and_finish(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> BuildResult:
-    while True:  # a block packed anew has no duplicates dropped, so it comes here once at most
+def _pack_and_finalize(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> BuildResult:
+    # Repeats at most once: a block that was packed again has no duplicates removed.
+    while True:
         pack_blocks(blocks, plan, options)
         try:
             return finalize(options.out, plan, options.strict)
@@ -105,11 +121,11 @@ def _pack_and_finish(blocks: Sequence[Block], plan: Plan, options: BuildOptions)
 
 
 def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> None:
-    """Pack those of `blocks` that are not done."""
+    """Pack those of `blocks` that are not done yet."""
     missing = _missing_blocks(blocks, plan, options)
     if not missing:
         return
-    (options.out / MANIFEST).unlink(missing_ok=True)  # what it names is about to change
+    (options.out / MANIFEST).unlink(missing_ok=True)  # the files that it names will change
     total = sum(len(block.sources) for block in blocks)
     done = total - sum(len(block.sources) for block in missing)
     tasks: list[Task[None]] = [partial(_pack, options.out, plan, block) for block in missing]
@@ -120,21 +136,21 @@ def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> N
 
 
 def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> list[Block]:
-    """The blocks without a record, or whose shards are not what their record says."""
-    claimed = [block for block in blocks if record_path(options.out, block.number).is_file()]
-    if not claimed:
+    """Return the blocks whose record is missing or does not match their shards."""
+    recorded = [block for block in blocks if record_path(options.out, block.number).is_file()]
+    if not recorded:
         return list(blocks)
     tasks: list[Task[bool]] = [
-        partial(_is_done, options.out, plan, options.strict, block) for block in claimed
+        partial(_is_done, options.out, plan, options.strict, block) for block in recorded
     ]
-    total = sum(len(block.sources) for block in claimed)
+    total = sum(len(block.sources) for block in recorded)
     done = set()
     with ProgressLine(
-        "checking what is done", total, "images", shown=not options.quiet
+        "checking finished blocks", total, "images", shown=not options.quiet
     ) as progress:
-        for place, is_done in run_tasks(tasks, options.workers, progress):
+        for index, is_done in run_tasks(tasks, options.workers, progress):
             if is_done:
-                done.add(claimed[place].number)
+                done.add(recorded[index].number)
         progress.advance_to(total)
     return [block for block in blocks if block.number not in done]
 
@@ -144,7 +160,11 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Whether a block need not be packed; what was unreadable (--strict: left out) is tried again: it may be repaired."""
+    """Return whether a block need not be packed again.
+
+    Unreadable images (with `strict`, all that were left out) are read again, since they
+    may have been repaired.
+    """
     record = load_done(root, plan, block.number)
     report(len(block.sources))
     if record is None:
@@ -152,11 +172,11 @@ def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report)
     return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
-def summary(outcome: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str:
-    """A few lines for the user: what was packed, what was left out and where that is listed."""
-    manifest = outcome.manifest
+def summary(result: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str:
+    """Return a few lines for the user: how many images were packed and left out."""
+    manifest = result.manifest
     shards = sum(len(each) for each in manifest.splits.values())
-    lines = [f"{root}: {outcome.num_packed:,} of {outcome.num_sources:,} images in {shards} shards"]
+    lines = [f"{root}: {result.num_packed:,} of {result.num_sources:,} images in {shards} shards"]
     if len(manifest.splits) > 1:
         lines += [f"  {split}: {manifest.samples(split):,}" for split in manifest.splits]
     if manifest.left_out:
@@ -165,20 +185,20 @@ def summary(outcome: BuildResult, root: Path, ignored: Sequence[str] = ()) -> st
         )
     if ignored:
         lines.append(
-            f"  files that are no images by their names: {len(ignored):,} (first: {ignored[0]!r})"
+            f"  files ignored because of their suffix: {len(ignored):,} (first: {ignored[0]!r})"
         )
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)
 
 
-def summary_of_part(outcome: PartResult, plan: Plan, root: Path) -> str:
-    """A line for the user: how much of the build this part was, and what comes after all parts."""
-    packed = outcome.num_sources - len(outcome.left_out)
-    what = f"{root}: part {outcome.part}: {outcome.num_blocks} of {plan.num_blocks} blocks, "
-    what += f"{packed:,} of {outcome.num_sources:,} images"
-    if outcome.left_out:
-        what += f" (left out: {_reasons(Counter(entry.reason for entry in outcome.left_out))})"
-    return f"{what}; when all parts are done: python -m shards merge {root}"
+def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
+    """Return a line for the user: what the part has packed, and the next command."""
+    packed = result.num_sources - len(result.left_out)
+    text = f"{root}: part {result.part}: {result.num_blocks} of {plan.num_blocks} blocks, "
+    text += f"{packed:,} of {result.num_sources:,} images"
+    if result.left_out:
+        text += f" (left out: {_reasons(Counter(entry.reason for entry in result.left_out))})"
+    return f"{text}; when all parts are done: python -m shards merge {root}"
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:
@@ -186,7 +206,7 @@ def _reasons(left_out: Mapping[str, int]) -> str:
 
 
 def check_workers(workers: int) -> int:
-    """`workers`, or a `UserError`."""
+    """Return `workers`; raises UserError if it is less than 1."""
     if workers < 1:
         raise UserError(f"--workers {workers}: give 1 or more")
     return workers

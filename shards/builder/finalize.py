@@ -1,6 +1,7 @@
-"""From packed blocks to a shard set: leave out exact duplicates, write the tables, and the manifest last.
+"""Turn packed blocks into a shard set: remove duplicates, write index and manifest.
 
-Needs OUT alone, not the sources, so it serves one machine that packed all blocks and many that packed some each.
+This needs only OUT and not the sources, so it works the same whether one machine packed
+all blocks or several machines packed some each.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ LEFT_OUT = "left_out.tsv"
 
 
 class RepackError(UserError):
-    """Blocks must be packed once more: a duplicate they dropped is the only one now. Their records are gone."""
+    """Blocks must be packed again, and their records were deleted.
+
+    One of their images was left out as a duplicate, but its first copy has changed.
+    """
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a finished build amounts to."""
+    """The result of a finished build."""
 
     manifest: Manifest
     num_sources: int
@@ -52,7 +56,11 @@ class BuildResult:
 
 
 def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
-    """Make OUT a shard set; all blocks must be packed. Raises `UserError` if nothing, or with `strict` not all, is."""
+    """Make OUT a shard set, given that all its blocks are packed.
+
+    Raises UserError if no image could be packed or, with `strict`, if any was left out;
+    RepackError if blocks must be packed again.
+    """
     drop_duplicates(root, plan)
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
     left_out = [entry for record in records for entry in record.left_out]
@@ -78,16 +86,17 @@ def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool)
     if not left_out or (not strict and len(left_out) < plan.num_sources):
         return
     (root / MANIFEST).unlink(missing_ok=True)
-    what = f"{say_left_out(left_out, plan.num_sources)}; all are listed in {root / LEFT_OUT}"
-    raise UserError(what + ("; mend them or drop --strict" if strict else ""))
+    text = f"{describe_left_out(left_out, plan.num_sources)}; all are listed in {root / LEFT_OUT}"
+    raise UserError(text + ("; fix them or omit --strict" if strict else ""))
 
 
-def say_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
-    """How many of the sources are left out, and why the first is."""
+def describe_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
+    """Return the number of images left out, and the reason for the first."""
     first = left_out[0]
-    why = f"{first.reason}: {first.detail}" if first.detail else first.reason
+    reason = f"{first.reason}: {first.detail}" if first.detail else first.reason
     return (
-        f"{len(left_out)} of {num_sources} images cannot be packed, first {first.source!r} ({why})"
+        f"{len(left_out)} of {num_sources} images cannot be packed, "
+        f"first {first.source!r} ({reason})"
     )
 
 
@@ -102,7 +111,7 @@ def _shards_of(records: Iterable[Record], split: str) -> tuple[Shard, ...]:
 
 
 def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray:
-    """The split's `index.npy`, from the records alone."""
+    """Compute the `index.npy` of a split from the records: int64 (samples, 3)."""
     size, dtype = plan.parameters.size, plan.parameters.dtype
     packed = ([entry for entry in record.entries if entry.is_in(split)] for record in records)
     return join_rows(
@@ -111,9 +120,11 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
 
 
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
-    """Per block, the later ones of images with the same stored pixels: key -> name of the first of its kind.
+    """Find images with the same stored pixels.
 
-    The same encoded bytes give the same pixels, so this finds copies of a file and of a picture alike.
+    Returns, per block, the key of each later copy -> the name of the first copy. Equal
+    files have equal pixels, so this finds copies of a file as well as copies of an
+    image.
     """
     keys, digests = [], []
     for block in range(plan.num_blocks):
@@ -124,19 +135,20 @@ def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
     if not keys:
         return {}
     _, firsts, groups = np.unique(np.array(digests, "S32"), return_index=True, return_inverse=True)
-    later = np.flatnonzero(
-        firsts[groups] != np.arange(len(keys))
-    )  # keys ascend, so the first place is the first key
-    names = _names(root, plan, {keys[firsts[groups[place]]] for place in later})
-    found: dict[int, dict[int, str]] = {}
-    for place in later:
-        found.setdefault(keys[place] // plan.block_size, {})[keys[place]] = names[
-            keys[firsts[groups[place]]]
-        ]
-    return found
+    # Keys ascend, so the first index with a digest is the one with the smallest key.
+    first_keys = {
+        keys[later]: keys[firsts[groups[later]]]
+        for later in np.flatnonzero(firsts[groups] != np.arange(len(keys)))
+    }
+    names = _names(root, plan, set(first_keys.values()))
+    duplicates: dict[int, dict[int, str]] = {}
+    for key, first_key in first_keys.items():
+        duplicates.setdefault(key // plan.block_size, {})[key] = names[first_key]
+    return duplicates
 
 
 def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
+    """Return the source names of these keys."""
     names = {}
     for block in sorted({key // plan.block_size for key in keys}):
         names.update(
@@ -150,12 +162,13 @@ def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
 
 
 def drop_duplicates(root: Path, plan: Plan) -> None:
-    """Rewrite the shards that hold later copies of an image without them; what is so already stays untouched.
+    """Rewrite the shards that contain later copies of an image without them.
 
-    Raises `RepackError` if what was dropped as a duplicate is one no longer, because its first copy has changed.
+    Shards without duplicates are not touched. Raises RepackError if an image that was
+    removed as a duplicate no longer is one, because its first copy has changed.
     """
     duplicates = find_duplicates(root, plan)
-    _forget_lost(root, plan, duplicates)
+    _delete_stale_records(root, plan, duplicates)
     for block in range(plan.num_blocks):
         record = load_record(root, plan, block)
         wanted = mark_duplicates(record, duplicates.get(block, {}))
@@ -164,9 +177,11 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
             save_record(_rewrite(root, plan, record, wanted), root)
 
 
-def _forget_lost(root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]) -> None:
-    """Delete the records of blocks that would get an image back whose pixels are no longer there."""
-    lost = []
+def _delete_stale_records(
+    root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
+) -> None:
+    """Delete records of blocks that lack an image that is no longer a duplicate."""
+    stale = []
     for block in range(plan.num_blocks):
         dropped = (
             entry.key
@@ -174,18 +189,18 @@ def _forget_lost(root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, s
             if entry.reason == DUPLICATE
         )
         if not duplicates.get(block, {}).keys() >= set(dropped):
-            lost.append(block)
-    if lost:
+            stale.append(block)
+    if stale:
         (root / MANIFEST).unlink(missing_ok=True)
-        for block in lost:
+        for block in stale:
             record_path(root, block).unlink()
         raise RepackError(
-            f"{root}: {len(lost)} blocks must be packed again: run the same build again"
+            f"{root}: {len(stale)} blocks must be packed again: run the same build again"
         )
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
-    """Copy the wanted samples of a block to new shards; returns the record that tells of them."""
+    """Rewrite the shards of a block with the wanted samples; returns the new record."""
     shards = {}
     for split, shard in before.shards.items():
         keys = set(wanted.keys(split))
@@ -202,7 +217,10 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
 
 
 def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: set[int]) -> Shard:
-    """Write the shard again with the `wanted` of its samples; raises `UserError` if one is not what its entry says."""
+    """Write the shard again with only the `wanted` samples.
+
+    Raises UserError if a sample does not match its entry.
+    """
     size, dtype = plan.parameters.size, plan.parameters.dtype
     view = pixels_view(root / shard.path, shard.samples, size, dtype)
     with TarOfSamples(root, shard.path, size, dtype) as tar:
@@ -210,7 +228,7 @@ def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: se
             pixels = sample.tobytes()
             if sha256(pixels).hexdigest() != entry.packed:
                 raise UserError(
-                    f"{root / shard.path} has changed under the build: run the same build again"
+                    f"{root / shard.path} changed during the build: run the same build again"
                 )
             if entry.key in wanted:
                 tar.add(entry.key, pixels)
@@ -220,7 +238,7 @@ def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: se
 
 
 def write_left_out(root: Path, left_out: list[Entry]) -> None:
-    """OUT/left_out.tsv: source, reason, detail; control characters in names are escaped as in JSON."""
+    """Write OUT/left_out.tsv: source, reason, detail; escaped as in JSON."""
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)
         return
@@ -232,7 +250,7 @@ def write_left_out(root: Path, left_out: list[Entry]) -> None:
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
-    """Temporary files of attempts that were killed, and shards of earlier attempts that the manifest will not name."""
+    """Remove temporary files of killed builds, and shards not in the manifest."""
     remove_part_locks(root)
     for folder in {root, root / SOURCES, *(split_folder(root, split) for split in splits)}:
         for path in folder.glob(".*.tmp"):

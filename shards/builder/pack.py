@@ -1,4 +1,4 @@
-"""One block of sources to its shards and its record: what a worker process does, again and again."""
+"""Pack one block of sources into its shards and its record, in a worker process."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from shards.sources.decode import (
 )
 from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, Source, read_bytes
 
-GREY_LEVELS = (
-    2  # a picture whose R, G and B nowhere differ by more is grey: what JPEG makes of a grey one
-)
-# What ails the machine, not the image: the build ends, and takes the image when it is run again.
-_PASSING = (
+# An image is grayscale if its R, G and B differ by at most this in every pixel, as they
+# do after JPEG compression of a grayscale image.
+GREY_LEVELS = 2
+# Errors of the machine and not of the image: the build fails, and reads the image again
+# when it is run again.
+_MACHINE_ERRORS = (
     errno.EIO,
     errno.ESTALE,
     errno.EMFILE,
@@ -47,12 +48,15 @@ Report = Callable[[int], None]
 
 
 def shard_path(split: str, block: int) -> str:
-    """A shard's path relative to OUT."""
+    """Return the path of a shard relative to OUT."""
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
-    """Pack a block's images into its shards, then write its record; `report` hears how many images are done."""
+    """Pack the images of a block into its shards, then write and return its record.
+
+    `report` is called with the number of images done so far.
+    """
     entries, tars = [], {}
     with ExitStack() as stack:
         for done, source in enumerate(block.sources, 1):
@@ -76,7 +80,11 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
 
 
 def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry, bytes]:
-    """One image's entry and its pixels as stored; b"" where the entry says why it is left out."""
+    """Return the entry of one image and its stored pixels, b"" if it is left out.
+
+    Raises UserError if there is not enough memory, and OSError for errors of the
+    machine such as EIO.
+    """
     entry = Entry(key=key, source=source.name)
     try:
         data = _read(source, parameters.max_pixels)
@@ -85,7 +93,7 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
         (width, height), rgb = _square(source, data, parameters)
         entry = replace(entry, width=width, height=height)
         if parameters.drop_grey and (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:
-            raise UndecodableError(GREY, f"R, G and B differ by {GREY_LEVELS} levels at most")
+            raise UndecodableError(GREY, f"R, G and B differ by at most {GREY_LEVELS} levels")
     except UndecodableError as error:
         return replace(entry, reason=error.reason, detail=error.detail), b""
     except MemoryError:
@@ -102,7 +110,7 @@ def _read(source: Source, max_pixels: int) -> bytes:
     try:
         return read_bytes(source, limit=max(1 << 26, 16 * max_pixels))
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno in _MACHINE_ERRORS:
             error.filename = error.filename or source.path
             raise
         raise UndecodableError(UNREADABLE, error.strerror or str(error)) from None
@@ -111,7 +119,10 @@ def _read(source: Source, max_pixels: int) -> bytes:
 def _square(
     source: Source, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """The upright width and height of an image, and its square: (size, size, 3) uint8 sRGB."""
+    """Return an image's upright (width, height) and its pixels, resized to a square.
+
+    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError.
+    """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE
         _check_side(width, height, parameters)

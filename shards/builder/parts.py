@@ -1,7 +1,7 @@
-"""Shares of a build for many machines: which blocks are whose, and who may work on OUT at the same time.
+"""Parts of a build on several machines: their blocks, and the locks on OUT.
 
-OUT/.lock           held by a build or a merge alone, or by any number of parts together
-OUT/.lock-2-of-8    held by part 2/8 alone; gone when the set is finished
+OUT/.lock           exclusive for a build or a merge, shared by any number of parts
+OUT/.lock-2-of-8    exclusive for part 2/8; removed when the shard set is finished
 """
 
 from __future__ import annotations
@@ -23,68 +23,78 @@ _LOCK_NAME = re.compile(re.escape(LOCK) + r"-\d+-of-(\d+)")
 
 @dataclass(frozen=True)
 class Part:
-    """One of `count` shares of a build, numbered from 1: consecutive blocks, as many as the others' or one more."""
+    """Part `number` of `count`, numbered from 1: a range of consecutive blocks.
+
+    The numbers of blocks of two parts differ by at most one. Raises UserError if
+    `number` is out of range.
+    """
 
     number: int
     count: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise UserError(f"--part {self}: write I/N with I from 1 to N, such as 2/8")
+            raise UserError(f"--part {self}: give I/N with I from 1 to N, such as 2/8")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """The numbers of its blocks among `total`; none for some parts where there are more parts than blocks."""
+        """Return the block numbers of this part out of `total`, possibly none."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 
 def parse_part(text: str) -> Part:
-    """The part that `I/N` names; raises `UserError`."""
+    """Parse `I/N`; raises UserError if it is invalid."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
-        raise UserError(f"--part {text}: write I/N with I from 1 to N, such as 2/8")
+        raise UserError(f"--part {text}: give I/N with I from 1 to N, such as 2/8")
     return Part(int(number), int(count))
 
 
 @contextmanager
-def hold_part(root: Path, part: Part) -> Iterator[None]:
-    """Work on OUT beside other parts, but beside no build, no merge and no second process of this part."""
-    at_work = f"another build is at work on {root}: wait for it, or choose a new OUT"
-    with _share(root / LOCK, at_work):
+def lock_part(root: Path, part: Part) -> Iterator[None]:
+    """Lock OUT for a part: other parts may run at the same time.
+
+    Raises UserError if a build, a merge or another process of the same part is running.
+    """
+    message = f"another build is running in {root}: wait for it, or choose a new OUT"
+    with _shared_lock(root / LOCK, message):
         path = root / f"{LOCK}-{part.number}-of-{part.count}"
-        with lock(path, f"part {part} is at work on {root} already: wait for it"):
+        with lock(path, f"part {part} is already running in {root}: wait for it"):
             yield
 
 
 @contextmanager
-def _share(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file together with others that share it; `UserError(message)` if somebody holds it alone."""
+def _shared_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a shared lock on a file; raises `UserError(message)` if it is locked."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(
-        path, "a+b"
-    ) as held:  # network file systems want a file that can be read for a shared lock
+    # Network file systems allow a shared lock only on a file that is open for reading.
+    with open(path, "a+b") as stream:
         try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(message) from None
         except OSError as error:
             print(
-                f"{path} cannot be locked ({error.strerror}): start no merge while parts work",
+                f"{path} cannot be locked ({error.strerror}): "
+                "do not start a merge while parts are running",
                 file=sys.stderr,
             )
         yield
 
 
-def counts_of_parts(folders: Iterable[Path]) -> set[int]:
-    """The N of every `--part I/N` that has worked on one of these folders since it was last a finished set."""
+def part_counts(folders: Iterable[Path]) -> set[int]:
+    """Return the N of all `--part I/N` whose lock files are in these folders.
+
+    The files are removed when the shard set is finished.
+    """
     names = (path.name for folder in folders for path in folder.glob(f"{LOCK}-*"))
-    return {int(found[1]) for found in map(_LOCK_NAME.fullmatch, names) if found}
+    return {int(match[1]) for match in map(_LOCK_NAME.fullmatch, names) if match}
 
 
 def remove_part_locks(root: Path) -> None:
-    """Remove the parts' lock files; only for who holds OUT alone."""
+    """Remove the lock files of parts; requires the exclusive lock on OUT."""
     for path in root.glob(f"{LOCK}-*"):
         if _LOCK_NAME.fullmatch(path.name):
             path.unlink(missing_ok=True)

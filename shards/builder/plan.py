@@ -1,9 +1,10 @@
-"""What a build is to do, settled before any image is read: parameters, the shuffled sources, and blocks of them.
+"""The plan of a build: parameters, the shuffled list of sources, and its blocks.
 
-    OUT/build.json    parameters and a hash of the source list, written first: a build goes on only in its own folder
+    OUT/build.json    parameters and a hash of the source list, written first: a build
+                      resumes only in a folder with the same plan
 
-The plan is a pure function of the source's names and the parameters, so every process, every machine and every later
-attempt arrives at the same blocks.
+The plan is a pure function of the source names and the parameters and is made before
+any image is read, so every process, machine and later attempt computes the same blocks.
 """
 
 from __future__ import annotations
@@ -27,28 +28,26 @@ from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import Source
 
 BUILD = "build.json"
-NO_LINKS = (
-    errno.EPERM,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EXDEV,
-    errno.EMLINK,
-)  # a file system without hard links
+# Errors of os.link on a file system without hard links, or between two file systems.
+LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 SOURCES = "sources"
-LOCK = ".lock"  # held by the build at work, or by all parts at work together
+LOCK = ".lock"  # held by the running build, or shared by all running parts
 BY_SOURCE = "source"  # `--splits source`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """Everything that decides the bytes of a shard set, sources aside; `UserError` for what cannot be."""
+    """All options that determine the bytes of a shard set, besides the sources.
+
+    Raises UserError for invalid values.
+    """
 
     size: int
     fit: str = "crop"
     dtype: str = "uint8"
-    splits: str = ""  # as the user wrote it
+    splits: str = ""  # as given by the user
     drop_grey: bool = False
-    min_side: int = -1  # shorter sides are too small; -1: half of `size`
+    min_side: int = -1  # images with a shorter side are left out; -1: half of `size`
     max_pixels: int = MAX_PIXELS
     shard_size: int = 0  # sources per block; 0: at most 1000, and at least 16 blocks
 
@@ -65,50 +64,60 @@ class Parameters:
 
     @property
     def smallest_side(self) -> int:
-        """An image whose short side has fewer pixels is too small; by default one to be enlarged more than twice."""
+        """Minimum length of an image's shorter side, in pixels.
+
+        The default leaves out images that would be enlarged more than twice.
+        """
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
 @lru_cache(maxsize=16)
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
-    """Names and the upper ends of their share of [0, 1): `train=.9,val=.1` gives (train, 9/10), (val, 1).
+    """Parse --splits: names with the upper ends of their intervals of [0, 1).
 
-    Empty for no splits and for `source`; raises `UserError` for anything that does not add up to 1.
+    `train=0.9,val=0.1` gives (train, 9/10), (val, 1); "" and `source` give (). Raises
+    UserError if a name or fraction is invalid or the fractions do not add up to 1.
     """
     if text in ("", BY_SOURCE):
         return ()
     names: list[str] = []
     ends: list[Fraction] = []
     for part in text.split(","):
-        name, equals, share = part.strip().partition("=")
+        name, equals, value = part.strip().partition("=")
         check_split_name(name.strip())
         try:
-            fraction = Fraction(share.strip())
+            fraction = Fraction(value.strip())
         except (ValueError, ZeroDivisionError):
             fraction = Fraction(0)
         if not equals or fraction <= 0 or name.strip() in names:
             raise UserError(
-                f"--splits {text!r}: write each name once with a share above 0, such as train=.9,val=.1"
+                f"--splits {text!r}: give each name once with a fraction above 0, "
+                "such as train=0.9,val=0.1"
             )
         names.append(name.strip())
         ends.append(fraction + (ends[-1] if ends else 0))
     if abs(ends[-1] - 1) > Fraction(1, 10**6):
         raise UserError(
-            f"--splits {text!r}: the shares add up to {float(ends[-1]):g}, they must add up to 1"
+            f"--splits {text!r}: the fractions add up to {float(ends[-1]):g} instead of 1"
         )
     return tuple(zip(names, [*ends[:-1], Fraction(1)], strict=True))
 
 
 def check_split_name(name: str) -> None:
-    """Raise `UserError` unless `name` can be a split's folder."""
+    """Raise UserError unless `name` is valid as the name of a split's folder."""
     if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
         raise UserError(
-            f"split name {name!r}: use letters, digits, - and _, and neither {ONE_SPLIT!r} nor {SOURCES!r}"
+            f"split name {name!r}: use letters, digits, - and _; "
+            f"{ONE_SPLIT!r} and {SOURCES!r} are reserved"
         )
 
 
 def split_of(digest: str, source: Source, splits: str) -> str:
-    """The split of an image: by the SHA-256 of its encoded bytes, so that it is the same at every size."""
+    """Return the split of an image.
+
+    It depends on `digest`, the SHA-256 of the encoded bytes, so it is the same at every
+    --size; with `--splits source` it is the source's own.
+    """
     if splits == BY_SOURCE:
         return source.split
     point = Fraction(int(digest[:16], 16), 1 << 64)
@@ -117,7 +126,7 @@ def split_of(digest: str, source: Source, splits: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive sources of the shuffled list: what one process packs at a time, and what one record tells of."""
+    """Consecutive sources of the shuffled list: the unit of work and of records."""
 
     number: int
     first_key: int
@@ -126,7 +135,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What OUT/build.json says; `identity` names it in every record."""
+    """The content of OUT/build.json; every record contains its `identity`."""
 
     parameters: Parameters
     num_sources: int
@@ -143,12 +152,15 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:
-        """The keys of the sources of a block: their places in the shuffled list."""
+        """Return the keys of a block's sources: their indices in the shuffled list."""
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
 def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
-    """The plan for these sources (sorted by name)."""
+    """Return the plan for these sources, which are sorted by name.
+
+    Raises UserError if `--splits source` is given and a source has no split of its own.
+    """
     if parameters.splits == BY_SOURCE:
         _check_own_splits(sources)
     digest = hashlib.sha256()
@@ -167,13 +179,16 @@ def _check_own_splits(sources: Sequence[Source]) -> None:
     for source in sources:
         if not source.split:
             raise UserError(
-                f"--splits {BY_SOURCE}: {source.name} lies in no first folder that could name its split"
+                f"--splits {BY_SOURCE}: {source.name} is not in a subfolder that names its split"
             )
         check_split_name(source.split)
 
 
 def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
-    """The blocks of the shuffled list: a fixed permutation, so that no shard holds one folder's photos alone."""
+    """Yield the blocks of the shuffled list of sources.
+
+    The permutation is fixed; it spreads the images of each folder over all shards.
+    """
     order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
     for number in range(plan.num_blocks):
         keys = plan.keys_of(number)
@@ -183,18 +198,19 @@ def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
 
 
 def save_plan(plan: Plan, root: Path) -> None:
-    """Claim OUT for this plan, or make sure that it is this plan's already; raises `UserError` if it is another's.
+    """Write OUT/build.json, or check that it already contains this plan.
 
-    Any number of machines may do so at the same time: one of them claims it, the others find its claim.
+    Raises UserError if OUT contains another plan. Many machines may call this at the
+    same time: one of them writes the file, the others find it.
     """
     check_out(root)
     if not (root / BUILD).exists():
-        _claim(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
+        _write_if_missing(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
     check_plan(plan, root, f"choose a new OUT, or delete {root}")
 
 
-def _claim(path: Path, data: bytes) -> None:
-    """Write a file, whole, unless it is there already: of many machines that do so at once, one alone succeeds."""
+def _write_if_missing(path: Path, data: bytes) -> None:
+    """Write a file atomically unless it exists; of concurrent writers, one succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
@@ -210,32 +226,32 @@ def _claim(path: Path, data: bytes) -> None:
 
 def _link(old: Path, new: Path) -> None:
     try:
-        os.link(old, new)  # unlike a rename it never replaces, on network file systems too
+        # Unlike a rename, a link never replaces a file, not even on network file
+        # systems.
+        os.link(old, new)
     except FileExistsError:
         return
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in LINK_UNSUPPORTED:
             raise
-        old.replace(
-            new
-        )  # the last one wins: records name their build, so `merge` would tell two builds apart
+        # The last writer wins. `merge` detects two builds, because records name theirs.
+        old.replace(new)
 
 
-def check_plan(plan: Plan, folder: Path, mend: str) -> None:
-    """Raise `UserError` unless `folder` holds this very build."""
-    before = load_plan(folder)
-    if before != plan:
-        raise UserError(f"{folder} holds another build ({_difference(before, plan)}): {mend}")
+def check_plan(plan: Plan, folder: Path, advice: str) -> None:
+    """Raise UserError, ending with `advice`, unless `folder` has this plan."""
+    existing = load_plan(folder)
+    if existing != plan:
+        raise UserError(f"{folder} holds another build ({_difference(existing, plan)}): {advice}")
 
 
 def check_out(root: Path) -> None:
-    """Raise `UserError` if OUT is a file, or a folder of something else."""
+    """Raise UserError if OUT is a file, or a folder with anything but a shard set."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose a new folder for OUT")
+    # Listed before BUILD is checked, because another machine may be writing it.
     names = os.listdir(root) if root.is_dir() else []  # noqa: PTH208
-    if (
-        not names or BUILD in names or (root / BUILD).exists()
-    ):  # listed first: another machine may be claiming it
+    if not names or BUILD in names or (root / BUILD).exists():
         return
     if MANIFEST in names:
         raise UserError(
@@ -246,24 +262,24 @@ def check_out(root: Path) -> None:
 
 
 def load_plan(root: Path) -> Plan:
-    """Read OUT/build.json; raises `UserError` if it is missing or damaged."""
+    """Read OUT/build.json; raises UserError if it is missing or damaged."""
     path = root / BUILD
     try:
         document = json.loads(path.read_text())
         return Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     except FileNotFoundError:
         raise UserError(
-            f"{root} has no {BUILD}: give the folder that `python -m shards build` wrote"
+            f"{root} has no {BUILD}: give a folder written by `python -m shards build`"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete {root} and build again") from None
 
 
-def _difference(before: Plan, now: Plan) -> str:
-    old, new = asdict(before.parameters), asdict(now.parameters)
-    if before.format != now.format:
-        return f"of format {before.format!r}, this version writes {now.format!r}"
+def _difference(existing: Plan, plan: Plan) -> str:
+    old, new = asdict(existing.parameters), asdict(plan.parameters)
+    if existing.format != plan.format:
+        return f"its format is {existing.format!r}, this version writes {plan.format!r}"
     changed = [
         f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]
     ]
-    return "; ".join(changed) or "its source files are not the same"
+    return "; ".join(changed) or "its source files are different"

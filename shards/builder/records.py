@@ -1,7 +1,9 @@
-"""What became of each source image: OUT/sources/NNNNNN.jsonl, one record a block, the proof that the block is done.
+"""Records of the source images: OUT/sources/NNNNNN.jsonl, one file per block.
 
-First line: {"build", "block", "shards": {split: Shard}}. Then one line a source, in key order: packed images carry
-"split", "packed" (SHA-256 of the pixels as stored) and "crc32" (of the same), the others "reason" and "detail".
+A block is done when its record is written. The first line is {"build", "block",
+"shards": {split: Shard}}. Then there is one line per source, in key order: packed
+images have "split", "packed" (SHA-256 of the stored pixels) and "crc32" (of the stored
+pixels), images that were left out have "reason" and "detail".
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One source image: packed if `reason` is empty. `packed` and `crc32` stay with duplicates."""
+    """One source image, packed if `reason` is empty.
+
+    Duplicates keep `packed` and `crc32`.
+    """
 
     key: int
     source: str
@@ -29,8 +34,8 @@ class Entry:
     height: int = 0
     split: str = ""
     sha256: str = ""  # of the encoded bytes
-    packed: str = ""  # SHA-256 of the stored pixels, by which duplicates are found
-    crc32: int = 0  # of the same, for the index
+    packed: str = ""  # SHA-256 of the stored pixels, used to find duplicates
+    crc32: int = 0  # of the stored pixels, for the index
     reason: str = ""
     detail: str = ""
 
@@ -40,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """All entries of a block, in key order, and the shards they went to."""
+    """All entries of a block, in key order, and the shards with their samples."""
 
     build: str
     block: int
@@ -48,7 +53,7 @@ class Record:
     entries: tuple[Entry, ...]
 
     def keys(self, split: str) -> list[int]:
-        """The keys of the samples of this block's shard of `split`, in order."""
+        """Return the keys of the samples in this block's shard of `split`, in order."""
         return [entry.key for entry in self.entries if entry.is_in(split)]
 
     @property
@@ -57,26 +62,28 @@ class Record:
 
 
 def record_path(root: Path, block: int) -> Path:
-    """OUT/sources/NNNNNN.jsonl"""
+    """Return OUT/sources/NNNNNN.jsonl."""
     return root / SOURCES / f"{block:06d}.jsonl"
 
 
 def save_record(record: Record, root: Path) -> None:
-    """Write a block's record: its last act, after its shards are safe on disk."""
+    """Write the record of a block, the last step after its shards are on disk."""
     shards = {split: asdict(shard) for split, shard in sorted(record.shards.items())}
     lines = [json.dumps({"build": record.build, "block": record.block, "shards": shards})]
-    lines += [
-        json.dumps(_without_blanks(entry)) for entry in record.entries
-    ]  # ASCII: odd file names are escaped
+    # json.dumps writes ASCII, with other characters of file names escaped.
+    lines += [json.dumps(_without_defaults(entry)) for entry in record.entries]
     write_atomic(record_path(root, record.block), "\n".join([*lines, ""]).encode())
 
 
-def _without_blanks(entry: Entry) -> dict[str, Any]:
+def _without_defaults(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in vars(entry).items() if value or name == "key"}
 
 
 def load_record(root: Path, plan: Plan, block: int) -> Record:
-    """Read a block's record; raises `UserError` if it is missing, damaged or of another build."""
+    """Read the record of a block.
+
+    Raises UserError if it is missing, damaged or belongs to another build.
+    """
     path = record_path(root, block)
     try:
         first, *rest = path.read_text().splitlines()
@@ -92,22 +99,25 @@ def load_record(root: Path, plan: Plan, block: int) -> Record:
     if record.build != plan.identity or [entry.key for entry in record.entries] != list(
         plan.keys_of(block)
     ):
-        raise UserError(f"{path} is of another build: choose a new OUT, or delete {root}")
+        raise UserError(f"{path} belongs to another build: choose a new OUT, or delete {root}")
     return record
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """A block's record if the block is done: the record is whole and its shards have its sizes and SHA-256."""
+    """Return a block's record if the block is done, else None.
+
+    It is done if its record is valid and its shards have the recorded sizes and
+    SHA-256.
+    """
     try:
         record = load_record(root, plan, block)
     except UserError:
         return None
-    whole = all(is_whole(root, shard) for shard in record.shards.values())
-    return record if whole else None
+    return record if all(is_intact(root, shard) for shard in record.shards.values()) else None
 
 
-def is_whole(root: Path, shard: Shard) -> bool:
-    """Whether a shard and its index text are there, the shard with the right size and SHA-256."""
+def is_intact(root: Path, shard: Shard) -> bool:
+    """Return whether a shard has its size and SHA-256 and its .idx file exists."""
     path = root / shard.path
     if (
         not path.is_file()
@@ -119,7 +129,10 @@ def is_whole(root: Path, shard: Shard) -> bool:
 
 
 def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
-    """The record with exactly the entries of `firsts` (key: name of the first of its kind) left out as duplicates."""
+    """Return the record with exactly the entries of `firsts` left out as duplicates.
+
+    `firsts` maps the key of a duplicate to the name of the first copy.
+    """
 
     def mark(entry: Entry) -> Entry:
         if entry.key in firsts:

@@ -1,7 +1,7 @@
-"""Many processes, one thread each, that work on numbered tasks and say how far they are.
+"""A pool of single-threaded worker processes that run tasks and report their progress.
 
-A forkserver loads the libraries once, before any thread exists. Nothing is shared but a table with one writer a cell,
-so a worker killed at any instant can hold no lock.
+A forkserver imports the libraries once, before any thread exists. The only shared state
+is a table with one writer per cell, so a worker that is killed never holds a lock.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ _PRELOAD = ["numpy", "PIL.Image", "shards.builder.pack"]
 def run_tasks(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int = 0
 ) -> Iterator[tuple[int, Result]]:
-    """Run picklable `tasks` on `workers` processes (1: in this one); yields (place in `tasks`, result) as they end.
+    """Run picklable `tasks` on `workers` processes (with 1: in this process).
 
-    Raises the first error of a task, after the others have stopped; `UserError` if a worker was killed.
+    Yields (index in `tasks`, result) in order of completion; `start` is the progress
+    before the first task. Raises the first error of a task after the others have
+    stopped, and UserError if a worker was killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -47,32 +49,30 @@ def run_tasks(
 def _run_here(
     tasks: Sequence[Task[Result]], progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
-    for place, task in enumerate(tasks):
+    for index, task in enumerate(tasks):
         last = 0
 
         def report(done: int) -> None:
             nonlocal last
             last = done
-            progress.advance_to(start + done)  # noqa: B023  # called within this turn alone
+            progress.advance_to(start + done)  # noqa: B023  # called in this iteration only
 
-        yield place, task(report)
+        yield index, task(report)
         start += last
 
 
 def _run_pool(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
-    done = RawArray(
-        "Q", len(tasks) + 1
-    )  # images done of each task; the last cell tells the workers to stop
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), _begin, (done,))
+    # Number of images done per task. If the last cell is not 0, the workers stop.
+    done = RawArray("Q", len(tasks) + 1)
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, _init_worker, (done,))
     try:
-        with (
-            _single_threaded_forkserver(),
-            _without_main(),
-        ):  # `submit` starts the workers, and one may be dead before the last task
+        # Inside `try`, because a worker may be killed before the last `submit`.
+        with _single_threaded_forkserver(), _without_main():
             futures: dict[Future[Result], int] = {
-                pool.submit(_call, task, place): place for place, task in enumerate(tasks)
+                pool.submit(_run_task, task, index): index for index, task in enumerate(tasks)
             }
         pending = set(futures)
         while pending:
@@ -82,7 +82,8 @@ def _run_pool(
                 yield futures[future], future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed (out of memory?): run the same command again, with fewer --workers"
+            "a worker process was killed (out of memory?): "
+            "run the same command again, with fewer --workers"
         ) from None
     finally:
         done[len(tasks)] = 1
@@ -91,7 +92,10 @@ def _run_pool(
 
 @contextmanager
 def _single_threaded_forkserver() -> Iterator[None]:
-    """Start the process that forks the workers: one thread a worker, deaf to Ctrl-C, which is the parent's to hear."""
+    """Start the forkserver: workers use one thread each and ignore Ctrl-C.
+
+    The parent process handles Ctrl-C.
+    """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
@@ -109,7 +113,10 @@ def _single_threaded_forkserver() -> Iterator[None]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Let no worker run the program's own file first: seconds of imports for a door, and no task is defined there."""
+    """Replace `__main__` temporarily, so that workers do not import the main module.
+
+    That can take seconds, and no task is defined there.
+    """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -122,26 +129,26 @@ def _start_forkserver() -> None:
     try:
         forkserver.ensure_running()
     except OSError as error:
-        if "path too long" not in str(error):  # it has no errno
+        if "path too long" not in str(error):  # this error has no errno
             raise
         folder = tempfile.gettempdir()
         raise UserError(
-            f"the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one"
+            f"the path of {folder} is too long for a socket: set TMPDIR to a shorter path"
         ) from None
 
 
 _done: Any = None
 
 
-def _begin(done: Any) -> None:
+def _init_worker(done: Any) -> None:
     global _done
     _done = done
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    """End this worker when the build is killed: it would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process is killed: the worker would wait forever."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
@@ -149,12 +156,12 @@ def _die_with_parent() -> None:
 
 
 class TaskStoppedError(Exception):
-    """The build ends early: another task failed, or Ctrl-C."""
+    """The build is stopping, because another task failed or because of Ctrl-C."""
 
 
-def _call(task: Task[Result], place: int) -> Result:
+def _run_task(task: Task[Result], index: int) -> Result:
     def report(count: int) -> None:
-        _done[place] = count
+        _done[index] = count
         if _done[len(_done) - 1]:
             raise TaskStoppedError
 

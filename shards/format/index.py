@@ -38,8 +38,7 @@ def load_index(path: Path, samples: int) -> np.ndarray:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: restore it or build the shard set again")
-    # Compared as bytes: numpy's header parser raises many kinds of errors on damaged
-    # headers.
+    # Compared as bytes, because numpy's parser raises many kinds of errors on damage.
     header = _header(samples)
     with open(path, "rb") as stream:
         if (

@@ -117,7 +117,7 @@ def member_bytes(size: int, dtype: str) -> int:
 def key_name(key: int) -> str:
     """Return the name of a sample in the tar (`000000042`).
 
-    It has a fixed width and no dots, because both confuse readers: what follows a dot
+    Names of varying width, or with dots, confuse some readers: what follows a dot
     becomes the extension.
     """
     return f"{key:09d}"
@@ -155,8 +155,7 @@ def load_manifest(root: str | Path) -> Manifest:
             "(run the same build again)"
         )
     try:
-        # The hook replaces each shard's dict as soon as it is parsed, which saves
-        # memory.
+        # The hook converts each shard as soon as it is parsed, which saves memory.
         document = json.loads(path.read_bytes(), object_hook=_shard_or_dict)
         _check_format(path, document.get("format"))
         return _parse_manifest(document)
@@ -220,8 +219,8 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
 def _check_names(splits: dict[str, list[Shard]]) -> None:
     """Raise ValueError for names that lead out of the folder of the shard set.
 
-    A shard set may come from somebody else, and readers read and write files at these
-    paths.
+    Readers open files at these paths and write indexes there, and a shard set may be
+    somebody else's.
     """
     for name in splits:
         if not is_split_name(name):

@@ -1,1 +1,1 @@
-"""What a finished shard set holds: verification, summaries and colour statistics."""
+"""Inspect finished shard sets: verification, summaries and colour statistics."""

@@ -1,10 +1,12 @@
-"""Colour statistics of a shard set, per split: the ab histogram on Zhang's grid, means and deviations of L, a, b.
+"""Colour statistics per split: the ab histogram, and mean and std of L, a and b.
 
-Zhang, Isola, Efros, "Colorful Image Colorization" (2016), section 2.2: ab quantised on a grid of 10 units; bin centres
-are the multiples of 10, as in the authors' list of the 313 in-gamut points, so edges lie at -115, -105, ..., 115.
+Zhang, Isola, Efros, "Colorful Image Colorization" (2016), section 2.2: ab is quantised
+on a grid of 10 units. The bin centres are the multiples of 10, as in the authors' list
+of the 313 in-gamut points, so the edges are at -115, -105, ..., 115.
 
-All sums are integers, of stored levels or of 2^-24, so they are exact and add up in any order: shares of the shards
-counted on many machines (OUT/statistics-I-of-N.json) merge into the very document that one run writes.
+All sums are integers, in units of stored levels or of 2^-24, so they are exact and
+independent of the order of summation: parts computed on several machines
+(OUT/statistics-I-of-N.json) merge into exactly the document of a single run.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from shards.progress import ProgressLine
 BIN = 10
 CENTRES = range(-110, 111, BIN)
 EDGES = tuple(centre - BIN // 2 for centre in (*CENTRES, 120))
-_AT_ONCE = 1 << 20  # pixels
+_CHUNK_PIXELS = 1 << 20
 _UNITS = {
     "uint8": (Fraction(20, 51), Fraction(1), Fraction(1)),
     "float16": (Fraction(1, 1 << 24),) * 3,
@@ -43,11 +45,11 @@ _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Sums:
-    """What adds up over pixels: ab counts (23, 23) with a along the rows, sums and squares of L, a, b in units."""
+    """Sums over pixels; `+` adds those of two sets of pixels."""
 
-    counts: np.ndarray
-    total: tuple[int, ...]
-    squares: tuple[int, ...]
+    counts: np.ndarray  # (23, 23) int64: pixels per bin of ab, with a along the rows
+    total: tuple[int, ...]  # sums of L, a, b in units of `_UNITS`
+    squares: tuple[int, ...]  # sums of their squares
     pixels: int
 
     def __add__(self, other: Sums) -> Sums:
@@ -59,11 +61,14 @@ class Sums:
         )
 
 
-NOTHING = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
+EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 
 
 def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """The document that `python -m shards statistics` writes."""
+    """Return the document that `python -m shards statistics` writes.
+
+    Raises UserError if `root` is not a shard set or a shard is damaged.
+    """
     manifest = load_manifest(root)
     return _document(manifest, _count(root, manifest, Part(1, 1), workers, quiet))
 
@@ -71,7 +76,10 @@ def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, A
 def statistics_of_part(
     root: Path, part: Part, workers: int = 1, quiet: bool = False
 ) -> dict[str, Any]:
-    """The sums over one share of the shards, for `merge_statistics`."""
+    """Return the sums over one part of the shards, for `merge_statistics`.
+
+    Raises UserError like `statistics`.
+    """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
     splits = {
@@ -92,32 +100,38 @@ def statistics_of_part(
 
 
 def part_path(root: Path, part: Part) -> Path:
-    """OUT/statistics-I-of-N.json"""
+    """Return OUT/statistics-I-of-N.json."""
     return root / f"statistics-{part.number}-of-{part.count}.json"
 
 
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
-    """The document of one run, from the files of all parts (none given: those that lie in OUT); raises `UserError`."""
+    """Merge the files of all parts (default: those in OUT) into one document.
+
+    It equals the document of a single run. Raises UserError if a part is missing,
+    damaged, given twice or of another dataset.
+    """
     manifest = load_manifest(root)
     paths = paths or sorted(
         path for path in root.glob("statistics-*.json") if _PART_NAME.fullmatch(path.name)
     )
     if not paths:
         raise UserError(
-            f"{root} has no statistics-I-of-N.json: run `python -m shards statistics {root} --part I/N` first"
+            f"{root} has no statistics-I-of-N.json: "
+            f"run `python -m shards statistics {root} --part I/N` first"
         )
-    merged = dict.fromkeys(manifest.splits, NOTHING)
-    found: dict[int, Path] = {}
+    merged = dict.fromkeys(manifest.splits, EMPTY)
+    loaded: dict[int, Path] = {}
     parts = 0
     for path in paths:
         number, count, sums = _load_part(path, manifest)
-        if number in found or parts not in (0, count):
+        if number in loaded or parts not in (0, count):
             raise UserError(
-                f"{path} does not go with {found.get(number, paths[0])}: give each part of one N once"
+                f"{path} conflicts with {loaded.get(number, paths[0])}: "
+                "give each part once, all with the same N"
             )
-        found[number], parts = path, count
+        loaded[number], parts = path, count
         merged = {split: merged[split] + sums[split] for split in merged}
-    if missing := sorted(set(range(1, parts + 1)) - set(found)):
+    if missing := sorted(set(range(1, parts + 1)) - set(loaded)):
         part = Part(missing[0], parts)
         raise UserError(f"part {part} of the statistics is missing: run it with --part {part}")
     return _document(manifest, merged)
@@ -128,43 +142,46 @@ def _load_part(path: Path, manifest: Manifest) -> tuple[int, int, dict[str, Sums
         document = json.loads(path.read_text())
         part = Part(document["part"], document["parts"])
         sums = {split: _parse_sums(document["sums"][split]) for split in manifest.splits}
-        of = document["dataset_id"]
+        dataset_id = document["dataset_id"]
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
-            f"{path} is no part of statistics ({error!r}): write it again with --part"
+            f"{path} is not a part of statistics ({error!r}): write it again with --part"
         ) from None
-    if of != manifest.dataset_id:
+    if dataset_id != manifest.dataset_id:
         raise UserError(
-            f"{path} counts dataset {of}, not {manifest.dataset_id}: write it again with --part {part}"
+            f"{path} is of dataset {dataset_id}, not {manifest.dataset_id}: "
+            f"write it again with --part {part}"
         )
     return part.number, part.count, sums
 
 
 def _parse_sums(fields: dict[str, Any]) -> Sums:
     counts = np.array(fields["counts"], np.int64)
-    if counts.shape != NOTHING.counts.shape:
+    if counts.shape != EMPTY.counts.shape:
         raise ValueError(f"counts of shape {counts.shape}")
     return Sums(counts, tuple(fields["total"]), tuple(fields["squares"]), fields["pixels"])
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write the document as JSON, whole or not at all."""
+    """Write the document as JSON, atomically."""
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _count(
     root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 ) -> dict[str, Sums]:
-    """The sums of each split over the part's share of all shards."""
-    named = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
-    mine = part.blocks(len(named))
-    named = named[mine.start : mine.stop]
-    tasks: list[Task[Sums]] = [partial(_sums_of_shard, root, manifest, shard) for _, shard in named]
-    total = sum(shard.samples for _, shard in named)
-    sums = dict.fromkeys(manifest.splits, NOTHING)
+    """Return the sums of each split over the shards of a part."""
+    shards = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
+    selected = part.blocks(len(shards))
+    shards = shards[selected.start : selected.stop]
+    tasks: list[Task[Sums]] = [
+        partial(_sums_of_shard, root, manifest, shard) for _, shard in shards
+    ]
+    total = sum(shard.samples for _, shard in shards)
+    sums = dict.fromkeys(manifest.splits, EMPTY)
     with ProgressLine("counting colours", total, "images", shown=not quiet) as progress:
-        for place, each in run_tasks(tasks, workers, progress):
-            sums[named[place][0]] += each
+        for index, each in run_tasks(tasks, workers, progress):
+            sums[shards[index][0]] += each
         progress.advance_to(total)
     return sums
 
@@ -206,8 +223,8 @@ def _describe(samples: int, sums: Sums, dtype: str) -> dict[str, Any]:
 
 def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report) -> Sums:
     view = pixels_view(root / shard.path, shard.samples, manifest.size, manifest.dtype)
-    step = max(1, _AT_ONCE // manifest.size**2)
-    sums = NOTHING
+    step = max(1, _CHUNK_PIXELS // manifest.size**2)
+    sums = EMPTY
     for start in range(0, shard.samples, step):
         sums += color_sums(view[start : start + step])
         report(min(start + step, shard.samples))
@@ -215,13 +232,16 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 
 
 def color_sums(stored: np.ndarray) -> Sums:
-    """The sums of samples as stored, (..., 3, H, W) uint8 or float16; an ab on an edge counts in the upper bin."""
+    """Return the sums over stored samples: (..., 3, H, W), uint8 or float16.
+
+    A value of a or b on an edge between bins counts in the upper bin.
+    """
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
     codes = (
         np.ascontiguousarray(np.moveaxis(stored, -3, 0)).reshape(3, -1).view(f"u{stored.itemsize}")
     )
-    places = bins.take(codes[1]) * len(CENTRES) + bins.take(codes[2])
-    counts = np.bincount(places, minlength=len(CENTRES) ** 2).reshape(NOTHING.counts.shape)
+    indices = bins.take(codes[1]) * len(CENTRES) + bins.take(codes[2])
+    counts = np.bincount(indices, minlength=len(CENTRES) ** 2).reshape(EMPTY.counts.shape)
     moments = [
         _moments(np.bincount(code), level) for code, level in zip(codes, levels, strict=True)
     ]
@@ -230,7 +250,10 @@ def color_sums(stored: np.ndarray) -> Sums:
 
 
 def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
-    """Sum and sum of squares of values that occur so often each, as integers without bounds."""
+    """Return the sum and the sum of squares of `levels` that occur `counts` times.
+
+    They are Python integers, which do not overflow.
+    """
     present = np.flatnonzero(counts)
     pairs: Iterable[tuple[int, int]] = list(
         zip(counts[present].tolist(), levels[present].tolist(), strict=True)
@@ -242,7 +265,7 @@ def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
 
 @cache
 def _levels(dtype: str) -> np.ndarray:
-    """The value that each bit pattern stands for in units, for L, a and b: int64 (3, 256 or 65536)."""
+    """Return the value of each bit pattern of L, a, b: int64 (3, 256 or 65536)."""
     if dtype == "uint8":
         return np.arange(256) - np.array([[0], [128], [128]])
     return np.tile((_float16_values() * (1 << 24)).astype(np.int64), (3, 1))
@@ -250,11 +273,11 @@ def _levels(dtype: str) -> np.ndarray:
 
 @cache
 def _bins(dtype: str) -> np.ndarray:
-    """The bin of an a or b stored as each bit pattern: int64 (256 or 65536,)."""
+    """Return the bin of each bit pattern of a or b: int64 (256 or 65536,)."""
     values = np.arange(256) - 128.0 if dtype == "uint8" else _float16_values()
     return np.clip(np.floor_divide(values - EDGES[0], BIN), 0, len(CENTRES) - 1).astype(np.int64)
 
 
 def _float16_values() -> np.ndarray:
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float64)
-    return np.nan_to_num(values, nan=0, posinf=0, neginf=0)  # no picture has them
+    return np.nan_to_num(values, nan=0, posinf=0, neginf=0)  # these do not occur in images

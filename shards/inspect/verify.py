@@ -1,4 +1,4 @@
-"""Read a shard set again, all of it, against its manifest and records; say where the first damage lies."""
+"""Verify every byte of a shard set against its manifest, records and indexes."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ from shards.format.manifest import (
 from shards.format.tar_layout import content_offsets, member_stride, tar_header
 from shards.progress import ProgressLine
 
-MEND = "delete it and run the same build again, or restore it"
+REPAIR = "delete it and run the same build again, or restore it"
 
 
 def verify(root: Path, workers: int = 1, quiet: bool = False) -> Manifest:
-    """Check every byte of a shard set; raises `UserError` that names the first broken shard, member and byte range."""
+    """Check every byte of a shard set and return its manifest.
+
+    Raises UserError that names the first damaged shard, member and byte range.
+    """
     manifest = load_manifest(root)
     plan = load_plan(root)
     _check_plan(root, manifest, plan)
@@ -57,92 +60,89 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
         stated, planned = getattr(manifest, name), getattr(plan.parameters, name)
         if stated != planned:
             raise UserError(
-                f"{root / MANIFEST} says {name} {stated}, {root / BUILD} says {planned}: build again"
+                f"{root / MANIFEST} has {name} {stated}, but {root / BUILD} has {planned}: "
+                "build again"
             )
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """The manifest's shards and counts are exactly those of the records."""
+    """Check that the manifest's shards and counts are exactly those of the records."""
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
-    named = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
-    for path in sorted({*recorded, *named}):
-        if recorded.get(path) != named.get(path):
+    stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
+    for path in sorted({*recorded, *stated}):
+        if recorded.get(path) != stated.get(path):
             raise UserError(
-                f"{root / path}: {MANIFEST} and the record of its sources disagree; {MEND}"
+                f"{root / path}: {MANIFEST} and the record of its sources differ; {REPAIR}"
             )
     left_out = Counter(entry.reason for record in records for entry in record.left_out)
     if left_out != Counter(manifest.left_out):
-        raise UserError(f"{root / MANIFEST}: left_out is not what the records say; {MEND}")
+        raise UserError(f"{root / MANIFEST}: left_out does not match the records; {REPAIR}")
 
 
 def _check_index(
     root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record], split: str
 ) -> None:
     path = split_folder(root, split) / INDEX
-    if not np.array_equal(
-        load_index(path, manifest.samples(split)), index_table(plan, records, split)
-    ):
-        raise UserError(f"{path} does not agree with the tars; {MEND}")
+    table = load_index(path, manifest.samples(split))
+    if not np.array_equal(table, index_table(plan, records, split)):
+        raise UserError(f"{path} does not match the tars; {REPAIR}")
 
 
 def _check_shards(
     root: Path, plan: Plan, records: Sequence[Record], workers: int, quiet: bool
 ) -> None:
     tasks: list[Task[str]] = [partial(_check_block, root, plan, record.block) for record in records]
-    broken: dict[int, str] = {}
+    damaged: dict[int, str] = {}
     with ProgressLine("verifying", plan.num_sources, "images", shown=not quiet) as progress:
-        for place, damage in run_tasks(tasks, workers, progress):
+        for index, damage in run_tasks(tasks, workers, progress):
             if damage:
-                broken[place] = damage
+                damaged[index] = damage
         progress.advance_to(plan.num_sources)
-    if broken:
-        more = f" ({len(broken) - 1} more blocks are broken)" if len(broken) > 1 else ""
-        raise UserError(f"{broken[min(broken)]}; {MEND}{more}")
+    if damaged:
+        more = f" (more damaged blocks: {len(damaged) - 1})" if len(damaged) > 1 else ""
+        raise UserError(f"{damaged[min(damaged)]}; {REPAIR}{more}")
 
 
 def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
-    """What is wrong with the first broken shard of a block; "" if nothing is."""
+    """Return what is wrong with the first damaged shard of a block, else ""."""
     record = load_record(root, plan, block)
-    damages = (_damage(root, plan, record, split) for split in sorted(record.shards))
+    damages = (_shard_damage(root, plan, record, split) for split in sorted(record.shards))
     first = next((damage for damage in damages if damage), "")
     report(len(record.entries))
     return first
 
 
-def _damage(root: Path, plan: Plan, record: Record, split: str) -> str:
+def _shard_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
     shard = record.shards[split]
     path = root / shard.path
     if not path.is_file():
         return f"{path} is missing"
     entries = [entry for entry in record.entries if entry.is_in(split)]
     size, dtype = plan.parameters.size, plan.parameters.dtype
-    sound = path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
-    where = first_damage(path, entries, shard, size, dtype)
-    if where or not sound:
-        return f"{path} is broken: {where or 'its SHA-256 is not the recorded one'}"
-    text = index_text(
-        np.array([each.key for each in entries]),
-        content_offsets(len(entries), size, dtype),
-        size,
-        dtype,
-    )
+    intact = path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
+    damage = first_damage(path, entries, shard, size, dtype)
+    if damage or not intact:
+        return f"{path} is damaged: {damage or 'its SHA-256 is not the recorded one'}"
+    keys, offsets = [each.key for each in entries], content_offsets(len(entries), size, dtype)
     index = path.with_suffix(".idx")
+    text = index_text(np.array(keys), offsets, size, dtype)
     if not index.is_file() or index.read_text(errors="replace") != text:
-        return f"{index} does not agree with its tar"
+        return f"{index} does not match its tar"
     return ""
 
 
 def first_damage(path: Path, entries: Sequence[Entry], shard: Shard, size: int, dtype: str) -> str:
-    """The first member and byte range of a tar that is not what its record says; "" if there is none.
+    """Return the first member and byte range of a tar that differs from its record.
 
-    Headers are compared byte by byte, pixels by their SHA-256: a tar can be the one recorded and hold others' pixels.
+    Returns "" if there is none. Headers are compared byte by byte and pixels by their
+    SHA-256, since a tar with the recorded hash can contain pixels of other images.
     """
     if path.stat().st_size == 0:
         return "it is empty"
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for place, entry in enumerate(entries):
-            if found := _member_damage(data, place, entry, size, dtype):
-                return f"member {key_name(entry.key)}.{MEMBER} ({entry.source!r}), {found}"
+        for index, entry in enumerate(entries):
+            if damage := _member_damage(data, index, entry, size, dtype):
+                return f"member {key_name(entry.key)}.{MEMBER} ({entry.source!r}), {damage}"
         end = len(entries) * member_stride(size, dtype)
         if len(data) != shard.bytes:
             return f"it has {len(data)} bytes instead of {shard.bytes}"
@@ -151,9 +151,9 @@ def first_damage(path: Path, entries: Sequence[Entry], shard: Shard, size: int, 
     return ""
 
 
-def _member_damage(data: mmap.mmap, place: int, entry: Entry, size: int, dtype: str) -> str:
+def _member_damage(data: mmap.mmap, index: int, entry: Entry, size: int, dtype: str) -> str:
     header, npy = tar_header(entry.key, size, dtype), member_header(size, dtype)
-    start = place * member_stride(size, dtype)
+    start = index * member_stride(size, dtype)
     content = start + TAR_BLOCK
     body, end = content + len(npy), content + member_bytes(size, dtype)
     after = start + member_stride(size, dtype)
@@ -167,7 +167,7 @@ def _member_damage(data: mmap.mmap, place: int, entry: Entry, size: int, dtype: 
     if sha256(pixels).hexdigest() != entry.packed:
         return f"bytes {body}-{end - 1}: pixels are not those recorded"
     if zlib.crc32(pixels) != entry.crc32:
-        return f"bytes {body}-{end - 1}: pixels have not the CRC-32 recorded"
+        return f"bytes {body}-{end - 1}: pixels do not have the recorded CRC-32"
     if any(data[end:after]):
         return f"bytes {end}-{after - 1}: padding is not zero"
     return ""

@@ -1,1 +1,1 @@
-"""Reading a shard set: any sample in any order, from a local folder or a remote store."""
+"""Read shard sets: samples in any order, from a local folder or a remote store."""

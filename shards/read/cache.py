@@ -1,10 +1,12 @@
-"""A folder of brought files that stays below a size, shared by the processes of a machine; the least recently used go.
+"""A size-limited LRU cache of downloaded files, shared by the processes of a machine.
 
-CACHE/CACHEDIR.TAG        says that this folder is a cache: backups leave it out, and we delete nothing elsewhere
-CACHE/.lock               held for the moment in which room is made
-CACHE/<key>/<file>        a whole file; when it was last used is its modification time
-CACHE/<key>/.<file>.lock  held by whoever brings that file, and let go however that process ends
-CACHE/<key>/.<file>.<bytes>.part   what has come of it; it takes room of <bytes> from the start
+CACHE/CACHEDIR.TAG        marks the folder as a cache, which backups exclude; files are
+                          deleted only in folders that have it
+CACHE/.lock               held while files are evicted
+CACHE/<key>/<file>        a complete file; its modification time is its last use
+CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when it
+                          exits for any reason
+CACHE/<key>/.<file>.<bytes>.part   a partial download; counts as <bytes> from the start
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ class _File(NamedTuple):
     used: float
     path: Path
     bytes: int
-    whole: bool
+    complete: bool
 
 
 class Cache:
-    """At most `max_bytes` of files in `folder`, which is made if it is not there.
+    """At most `max_bytes` of files in `folder`, which is created if it does not exist.
 
-    Whoever opens a file does it at once: another process may drop it later. What is mapped or open stays readable.
+    Open a file right after `get` returns its path, because another process may evict it
+    later. Files that are mapped or open stay readable.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
@@ -55,66 +58,70 @@ class Cache:
         bytes: int | None = None,
         wait: bool = True,
     ) -> Path | None:
-        """Where the file `name` is, brought by `fill(path)` if it is not here.
+        """Return the path of the file `name`, which `fill(path)` downloads if missing.
 
-        `key` is sixteen hexadecimal digits; names with slashes do not make folders. A file of another length than
-        `bytes` is brought again. While another process brings it, wait for that, or return None if `wait` is False.
+        `key` has 16 hexadecimal digits; slashes in `name` do not create folders. A file
+        whose size differs from `bytes` is downloaded again. While another process
+        downloads the file, wait, or return None if `wait` is False. Raises UserError if
+        the folder is not a cache, has no file locks, or the file is larger than the
+        cache.
         """
         assert _KEY.fullmatch(key), key
         self._prepare()
-        path = self.folder / key / _plain(name)
+        path = self.folder / key / _escape(name)
         path.parent.mkdir(exist_ok=True)
-        while not _use(path, bytes):
-            with _turn(path.with_name(f".{path.name}.lock"), wait) as mine:
-                if not mine:
+        while not _mark_used(path, bytes):
+            with _file_lock(path.with_name(f".{path.name}.lock"), wait) as acquired:
+                if not acquired:
                     return None
-                if not path.exists():  # else it was brought while we waited
-                    self._bring(path, name, fill, bytes)
+                if not path.exists():  # else another process downloaded it meanwhile
+                    self._download(path, name, fill, bytes)
                     return path
         return path
 
-    def _bring(
+    def _download(
         self, path: Path, name: str, fill: Callable[[Path], None], bytes: int | None
     ) -> None:
         part = path.with_name(f".{path.name}.{bytes or 0}.part")
         try:
             self._check_fits(name, bytes or 0)
-            self._take_room(part, bytes or 0)
+            self._reserve(part, bytes or 0)
             fill(part)
             _sync(part)
             if bytes is None:
                 self._check_fits(name, part.stat().st_size)
                 with self._locked():
-                    self._make_room(0)
+                    self._evict(0)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    def _take_room(self, part: Path, bytes: int) -> None:
-        """Reserve room for a file, after others have brought theirs if need be."""
+    def _reserve(self, part: Path, bytes: int) -> None:
+        """Reserve space for a file; waits for other processes' downloads if needed."""
         while True:
             with self._locked():
-                if self._make_room(bytes):
+                if self._evict(bytes):
                     part.touch()
                     return
-            time.sleep(0.05)  # what others bring can be dropped once it is whole
+            time.sleep(0.05)  # other downloads can be evicted once they are complete
 
     def _check_fits(self, name: str, bytes: int) -> None:
         if bytes > self.max_bytes:
             raise UserError(
-                f"{name} has {bytes} bytes, the cache {self.folder} may hold {self.max_bytes}: give it a larger size"
+                f"{name} has {bytes} bytes, but the cache {self.folder} is limited to "
+                f"{self.max_bytes}: raise --cache-size"
             )
 
-    def _make_room(self, bytes: int) -> bool:
-        """Drop the least recently used files until `bytes` more fit; whether they do."""
-        self._sweep()
+    def _evict(self, bytes: int) -> bool:
+        """Delete the least recently used files; returns whether `bytes` more fit."""
+        self._remove_stale()
         files = sorted(self._files())
         excess = sum(file.bytes for file in files) + bytes - self.max_bytes
         for file in files:
             if excess <= 0:
                 break
-            if file.whole:
-                # Linux keeps what other processes have mapped or open until they close it; only the name goes.
+            if file.complete:
+                # Linux keeps the content for processes that have it mapped or open.
                 file.path.unlink(missing_ok=True)
                 excess -= file.bytes
         return excess <= 0
@@ -130,29 +137,29 @@ class Cache:
         for entry in (entry for folder in self._folders() for entry in os.scandir(folder)):
             part = _PART.fullmatch(entry.name)
             with suppress(FileNotFoundError):
-                found = entry.stat()
-                claimed = int(part[2]) if part else 0
+                status = entry.stat()
+                reserved = int(part[2]) if part else 0
                 yield _File(
-                    found.st_mtime,
+                    status.st_mtime,
                     Path(entry.path),
-                    max(found.st_size, claimed),
+                    max(status.st_size, reserved),
                     entry.name[0] != ".",
                 )
 
-    def _sweep(self) -> None:
-        """Remove what processes left that were killed: parts and locks whose lock nobody holds."""
+    def _remove_stale(self) -> None:
+        """Remove the lock files and partial downloads of processes that were killed."""
         for folder in self._folders():
             names = [entry.name for entry in os.scandir(folder)]
             for lock in filter(None, map(_LOCK.fullmatch, names)):
                 parts = [
                     part[0] for part in map(_PART.fullmatch, names) if part and part[1] == lock[1]
                 ]
-                with _turn(folder / lock[0], wait=False) as dead:
-                    for name in parts if dead else ():
+                with _file_lock(folder / lock[0], wait=False) as stale:
+                    for name in parts if stale else ():
                         (folder / name).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        """Make the folder if need be, refuse one that is no cache of ours, and clear away what was left."""
+        """Create the folder, check that it is a cache, and enforce the size limit."""
         if self._ready:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -161,50 +168,50 @@ class Cache:
             not path.name.startswith((".", TAG)) for path in self.folder.iterdir()
         ):
             raise UserError(
-                f"{self.folder} holds other things than a cache: give --cache an empty or a new folder"
+                f"{self.folder} contains files that are not of a cache: "
+                "give --cache an empty or a new folder"
             )
         with self._locked():
             if not tag.is_file():
-                write_atomic(
-                    tag,
-                    _SIGNATURE
-                    + b"\n# Shards brought by colortrain; delete it whenever nothing trains.\n",
-                )
-            self._make_room(0)
+                comment = b"# Shards downloaded by colortrain. Delete it when no training runs."
+                write_atomic(tag, _SIGNATURE + b"\n" + comment + b"\n")
+            self._evict(0)
         self._ready = True
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(self.folder / ".lock", "ab") as held:
-            _flock(held, wait=True)
+        with open(self.folder / ".lock", "ab") as stream:
+            _flock(stream, wait=True)
             yield
 
 
-def _plain(name: str) -> str:
-    """A file name without slashes or a leading dot, for any relative path."""
-    plain = quote(name, safe="")
-    return plain.replace(".", "%2E", 1) if plain.startswith(".") else plain
+def _escape(name: str) -> str:
+    """Return a file name without slashes or a leading dot for a relative path."""
+    escaped = quote(name, safe="")
+    return escaped.replace(".", "%2E", 1) if escaped.startswith(".") else escaped
 
 
 @contextmanager
-def _turn(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether it is ours to bring the file that this lock is for, which nobody else does meanwhile."""
-    held = _hold(path, wait)
+def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock of one file; yields whether it was acquired."""
+    stream = _acquire(path, wait)
     try:
-        yield held is not None
+        yield stream is not None
     finally:
-        if held is not None:
-            path.unlink(
-                missing_ok=True
-            )  # ours as long as we hold it: those who wait notice that it is gone
-            held.close()
+        if stream is not None:
+            # Safe while the lock is held: waiting processes notice the removal.
+            path.unlink(missing_ok=True)
+            stream.close()
 
 
-def _use(path: Path, bytes: int | None) -> bool:
-    """Whether the file is here, which makes it the most recently used."""
+def _mark_used(path: Path, bytes: int | None) -> bool:
+    """Make the file the most recently used; returns False if it is missing.
+
+    A file of another size than `bytes` is deleted.
+    """
     try:
         if bytes is not None and path.stat().st_size != bytes:
-            path.unlink()  # a disk that lost something; never our own doing
+            path.unlink()  # the file system lost data: downloads are renamed when complete
             return False
         os.utime(path)
         return True
@@ -212,30 +219,31 @@ def _use(path: Path, bytes: int | None) -> bool:
         return False
 
 
-def _hold(path: Path, wait: bool) -> IO[bytes] | None:
-    """The lock file, locked, and certainly the one that has this name; None if another has it and `wait` is False."""
+def _acquire(path: Path, wait: bool) -> IO[bytes] | None:
+    """Lock the file at `path`; None if another process holds it and `wait` is False."""
     while True:
-        held = open(path, "ab")  # noqa: SIM115 - held open on purpose
-        if not _flock(held, wait):
+        stream = open(path, "ab")  # noqa: SIM115 - kept open to hold the lock
+        if not _flock(stream, wait):
             return None
         with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(held.fileno())):
-                return held
-        held.close()  # its holder removed it while we waited
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                return stream
+        stream.close()  # the previous holder removed the file meanwhile
 
 
-def _flock(held: IO[bytes], wait: bool) -> bool:
+def _flock(stream: IO[bytes], wait: bool) -> bool:
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         return True
     except BlockingIOError:
-        held.close()
+        stream.close()
         return False
     except OSError as error:
-        held.close()
-        folder = Path(held.name).parent
+        stream.close()
+        folder = Path(stream.name).parent
         raise UserError(
-            f"{folder} has no file locks ({error.strerror}): give --cache a folder on a local disk"
+            f"{folder} does not support file locks ({error.strerror}): "
+            "give --cache a folder on a local disk"
         ) from None
 
 

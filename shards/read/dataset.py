@@ -1,8 +1,10 @@
-"""Indexed reading of a shard set: any samples, in any order, copied straight from mapped tars into one array.
+"""Random access to the samples of a shard set.
 
-No torch, no pickle, no tar parsing: all members have one length, so a shard is one strided array. The first time a
-sample is read, its name, its header and its checksum must be what the manifest and the index say, before a byte of it
-is used; a shard that is opened again, after more than `_MAX_OPEN` others, is checked again.
+Samples are copied from memory-mapped tars into one array. This needs no torch, pickle
+or tar parsing: all members have the same length, so a shard is one strided array. When
+a sample is read for the first time, its name, header and checksum are compared with the
+manifest and the index. A shard that is opened again, after more than `_MAX_OPEN`
+others, is checked again.
 """
 
 from __future__ import annotations
@@ -40,37 +42,37 @@ from shards.read.cache import Cache
 from shards.read.order import WINDOW_SHARDS, Order
 from shards.read.store import Folder, open_store
 
-_TRIES = 3  # to open a file that a small cache drops again for others
-_MAX_OPEN = 256  # shards mapped at a time
-_MAX_HELD = (
-    2 * WINDOW_SHARDS
-)  # of a URL: what a cache has dropped keeps its room on the disk while it is mapped
+_TRIES = 3  # attempts to open a file, which a small cache may evict in between
+_MAX_OPEN = 256  # shards mapped at the same time
+# The same for a URL. It is lower, because evicted files use disk space while mapped.
+_MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
 
 class DamagedSampleError(UserError):
-    """A sample that cannot be believed, or not be found; `row` is its place among those asked for."""
+    """A sample is damaged or missing; `row` is its index in the requested samples."""
 
     row: int = 0
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """One mapped tar: its samples as an array, what stands before each, and which were found whole."""
+    """A memory-mapped tar: samples, their headers, and which samples were checked."""
 
     first: int  # number of its first sample in the split
     pixels: np.ndarray  # (samples, 3, size, size)
-    heads: np.ndarray  # (samples, tar header and .npy header) uint8
-    whole: np.ndarray  # (samples,) bool
+    heads: np.ndarray  # (samples, bytes of tar header and .npy header) uint8
+    checked: np.ndarray  # (samples,) bool
 
 
 class Split:
-    """The samples of one split, numbered 0..N-1 through its shards in the manifest's order.
+    """The samples of one split, numbered 0..N-1 in the manifest's order of shards.
 
     >>> split = Split("photos-256", "train")
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256): packed Lab
 
-    `root` is a folder or a URL; a URL needs a `cache`. Several threads may read at once; a copy sent to another process
-    opens everything anew.
+    `root` is a folder or a URL; a URL requires a `cache`. Several threads may read at
+    the same time. A pickled copy opens all files again. Raises UserError if the shard
+    set is missing or damaged, or has no such split.
     """
 
     def __init__(
@@ -87,9 +89,7 @@ class Split:
         self.index = self._load_index()
         self._open: dict[int, _OpenShard] = {}
         self._opening = threading.Lock()
-        self._prefetched: tuple[int, int] | None = (
-            None  # the last window of shards that was asked for
-        )
+        self._prefetched: tuple[int, int] | None = None  # the last window that was prefetched
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -98,7 +98,7 @@ class Split:
         return partial(Split, cache=self.cache), (self.root, self.name)
 
     def sibling(self, split: str) -> Split:
-        """Another split of the same set."""
+        """Open another split of the same shard set."""
         return Split(self.root, split, cache=self.cache)
 
     @property
@@ -115,26 +115,29 @@ class Split:
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:
-        """The key of a sample, the number its source has in OUT/sources."""
+        """Return the key of a sample: the number of its source in OUT/sources."""
         return int(self.index[sample, 0])
 
     def order(self, seed: int) -> Order:
-        """The endless stream of this split's samples that training with `seed` sees."""
+        """Return the endless order of samples for training with `seed`."""
         return Order(self.counts, seed)
 
     def prefetch(self, order: Order, position: int) -> None:
-        """Have the shards that training will soon need brought here, if they are elsewhere."""
+        """Start downloading the shards needed next, if the shard set is remote."""
         window = order.window(position)
         if window != self._prefetched:
             self._prefetched = window
             self.store.prefetch(self.shards[number] for number in order.upcoming(position))
 
     def empty(self, count: int) -> np.ndarray:
-        """Room for `count` samples: (count, 3, size, size) of the stored type."""
+        """Return an uninitialised array: (count, 3, size, size), of type `dtype`."""
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array (into `out` if given); may raise `DamagedSampleError`."""
+        """Copy the packed Lab of `samples` into one contiguous array, or into `out`.
+
+        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError.
+        """
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
         )
@@ -143,45 +146,49 @@ class Split:
         return out
 
     def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
-        """Copy the sample `numbers`, each into its own of the `rows` of `out`."""
-        which = np.searchsorted(self.starts, numbers, side="right") - 1
-        for row, sample, number in zip(rows, numbers.tolist(), which.tolist(), strict=True):
-            shard = self._open.get(number) or self._opened(number, row)
-            place = sample - shard.first
-            if not shard.whole[place]:
-                self._check(number, shard, place, row)
-            out[row] = shard.pixels[place]
+        """Copy the samples `numbers` into `rows` of `out`; raises DamagedSampleError.
 
-    def _check(self, number: int, shard: _OpenShard, place: int, row: int) -> None:
-        """Raise `DamagedSampleError` unless the member's name, header, offset and checksum are what the set says they are."""
-        key, offset, checksum = map(int, self.index[shard.first + place])
-        head = shard.heads[place].tobytes()
+        numbers: (rows,) int64. out: (N, 3, size, size), `dtype`.
+        """
+        shard_numbers = np.searchsorted(self.starts, numbers, side="right") - 1
+        for row, sample, number in zip(rows, numbers.tolist(), shard_numbers.tolist(), strict=True):
+            shard = self._open.get(number) or self._open_shard(number, row)
+            index = sample - shard.first
+            if not shard.checked[index]:
+                self._check(number, shard, index, row)
+            out[row] = shard.pixels[index]
+
+    def _check(self, number: int, shard: _OpenShard, index: int, row: int) -> None:
+        """Raise DamagedSampleError unless name, header, offset and checksum match."""
+        key, offset, checksum = map(int, self.index[shard.first + index])
+        head = shard.heads[index].tobytes()
         name = f"{key_name(key)}.{MEMBER}\0".encode()
-        begins = TAR_BLOCK + place * member_stride(self.manifest.size, self.manifest.dtype)
-        if offset != begins or not head.startswith(name) or head[TAR_BLOCK:] != self.header:
-            what = f"does not begin as {name[:-1].decode()!r} should"
-        elif zlib.crc32(shard.pixels[place]) != checksum:
-            what = f"({name[:-1].decode()}) has another CRC-32 than the index says"
+        expected = TAR_BLOCK + index * member_stride(self.manifest.size, self.manifest.dtype)
+        if offset != expected or not head.startswith(name) or head[TAR_BLOCK:] != self.header:
+            problem = f"does not have the headers of {name[:-1].decode()!r}"
+        elif zlib.crc32(shard.pixels[index]) != checksum:
+            problem = f"({name[:-1].decode()}) has a CRC-32 that differs from the index"
         else:
-            shard.whole[place] = True
+            shard.checked[index] = True
             return
-        self._refuse(number, f"the member at byte {begins} {what}", row)
+        self._raise_damaged(number, f"the member at byte {expected} {problem}", row)
 
-    def _refuse(self, number: int, what: str, row: int) -> NoReturn:
-        """Raise `DamagedSampleError`: what is wrong with a shard."""
+    def _raise_damaged(self, number: int, problem: str, row: int) -> NoReturn:
         path = f"{self.store.location}/{self.shards[number].path}"
-        damaged = DamagedSampleError(
-            f"{path}: {what}: restore it (`python -m shards verify` finds all damage) or build again"
+        error = DamagedSampleError(
+            f"{path}: {problem}: "
+            "restore it (`python -m shards verify` finds all damage) or build again"
         )
-        damaged.row = row
-        raise damaged
+        error.row = row
+        raise error
 
-    def _opened(self, number: int, row: int) -> _OpenShard:
-        """The shard's mapping, made when first needed."""
+    def _open_shard(self, number: int, row: int) -> _OpenShard:
+        """Return the mapping of a shard, created on first use."""
         with self._opening:
             if number not in self._open:
                 shard = self._map(number, row)
-                if len(self._open) >= (_MAX_OPEN if isinstance(self.store, Folder) else _MAX_HELD):
+                local = isinstance(self.store, Folder)
+                if len(self._open) >= (_MAX_OPEN if local else _MAX_OPEN_REMOTE):
                     self._open.pop(next(iter(self._open)))
                 self._open[number] = shard
             return self._open[number]
@@ -191,15 +198,12 @@ class Split:
         try:
             with self._file(record) as stream:
                 found = os.fstat(stream.fileno()).st_size
-                if (
-                    not found
-                    == record.bytes
-                    == tar_bytes(record.samples, self.size, self.manifest.dtype)
-                ):
-                    self._refuse(number, f"{found} bytes instead of {record.bytes}", row)
+                expected = tar_bytes(record.samples, self.size, self.manifest.dtype)
+                if not found == record.bytes == expected:
+                    self._raise_damaged(number, f"{found} bytes instead of {record.bytes}", row)
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, IsADirectoryError):
-            self._refuse(number, "is missing, the manifest names it", row)
+            self._raise_damaged(number, "is in the manifest but missing", row)
         return self._arrays(mapped, record.samples, int(self.starts[number]))
 
     def _file(self, record: Shard) -> BinaryIO:
@@ -211,14 +215,14 @@ class Split:
         return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
 
     def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
-        side, item, before = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
+        side, item, head = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
         strides = (member_stride(side, self.manifest.dtype), side * side * item, side * item, item)
-        pixels = np.ndarray((samples, 3, side, side), self.dtype, mapped, before, strides)
-        heads = np.ndarray((samples, before), np.uint8, mapped, 0, (strides[0], 1))
+        pixels = np.ndarray((samples, 3, side, side), self.dtype, mapped, head, strides)
+        heads = np.ndarray((samples, head), np.uint8, mapped, 0, (strides[0], 1))
         return _OpenShard(first, pixels, heads, np.zeros(samples, bool))
 
     def _load_index(self) -> np.ndarray:
-        """The split's table, made anew from the tars where there is none."""
+        """Return the index, int64 (samples, 3); rebuild it from the tars if missing."""
         path = self.store.path((split_folder(Path(), self.name) / INDEX).as_posix())
         if path.is_file():
             return load_index(path, len(self))
@@ -227,13 +231,16 @@ class Split:
             for shard in self.shards
         ]
         table = rebuild_index(tars, self.shards, self.size, self.manifest.dtype)
-        warnings.warn(f"{path} was missing, it was made again from the tars", stacklevel=3)
-        with suppress(OSError):  # a read-only set: the next to open it does the same
+        warnings.warn(f"{path} was missing and was rebuilt from the tars", stacklevel=3)
+        with suppress(OSError):  # in a read-only folder it is rebuilt every time
             write_index(path, table)
         return table
 
 
 def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
-    """The split to score on: `val`, `validation` or `test`, else the only one there is."""
+    """Open the split to evaluate on: `val`, `validation`, `test` or the only split.
+
+    Raises UserError if there are several splits but none of these.
+    """
     manifest = load_manifest(open_store(root, cache).path(MANIFEST).parent)
     return Split(root, manifest.held_out() or "val", cache=cache)

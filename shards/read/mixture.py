@@ -1,7 +1,8 @@
-"""Shard sets to learn from: one, or several mixed by weight, behind the same few words.
+"""Training data from one shard set, or from several mixed by weight.
 
---shards photos-256                              one set
---shards photos-256:0.7 --shards paintings:0.3   seven samples of one for three of the other, exactly
+--shards photos-256                              one shard set
+--shards photos-256:0.7 --shards paintings:0.3   7 samples of the first per 3 of the
+                                                 second, exactly
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from shards.read.cache import Cache
 from shards.read.dataset import DamagedSampleError, Split
 from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
-Stream = Callable[
-    [int, int], np.ndarray
-]  # positions [start, stop) of an endless stream to sample numbers
+# Maps positions [start, stop) of an endless stream to sample numbers: int64
+# (positions,).
+Stream = Callable[[int, int], np.ndarray]
 
 
 class Samples(Protocol):
-    """What can be learnt from: a `Split`, or a `Mixture` of some."""
+    """Training data: a `Split`, or a `Mixture` of several."""
 
     @property
     def dataset_id(self) -> str: ...
@@ -46,22 +47,26 @@ class Samples(Protocol):
 
 
 def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
-    """At most `most` samples, one by one, for counting colours; damaged ones are left out with a warning."""
-    for number in np.unique(
-        np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
-    ).tolist():
+    """Yield at most `most` evenly spaced samples: (3, size, size), uint8 or float16.
+
+    They are used for colour statistics. Damaged samples are skipped with a warning.
+    """
+    numbers = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
+    for number in np.unique(numbers).tolist():
         try:
             pixels = samples.read([number])[0]
-        except DamagedSampleError as damage:
-            warnings.warn(f"not counted: {damage}", stacklevel=2)
+        except DamagedSampleError as error:
+            warnings.warn(f"skipped: {error}", stacklevel=2)
         else:
             yield pixels
 
 
 class Mixture:
-    """Several splits mixed by weight: samples are numbered through them in turn, an epoch is as long as all together.
+    """Several splits mixed by weight.
 
-    Raises `UserError` if their pictures differ in size or type, or a weight is too small to matter.
+    Samples are numbered through the splits in turn, and an epoch has as many samples as
+    all splits together. Raises UserError if the samples differ in size or dtype, or if
+    a weight is too small.
     """
 
     def __init__(self, parts: Sequence[Split], weights: Sequence[Fraction]) -> None:
@@ -71,17 +76,18 @@ class Mixture:
             one, other = ((each.size, each.manifest.dtype) for each in (self.parts[0], part))
             if one != other:
                 raise UserError(
-                    f"{self.parts[0].root} holds {one[0]} px {one[1]}, {part.root} {other[0]} px {other[1]}: "
-                    "sets that are mixed must be alike, build one of them again"
+                    f"{self.parts[0].root} has {one[0]} px {one[1]}, {part.root} {other[0]} px "
+                    f"{other[1]}: mixed shard sets must have the same size and dtype, "
+                    "build one of them again"
                 )
         try:
             apportion(self.weights)
         except ValueError as error:
-            raise UserError(f"--shards: {error}; leave that set out, or give it more") from None
+            raise UserError(f"--shards: {error}; raise it or leave that shard set out") from None
 
     @property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that name these sets with these weights."""
+        """16 hexadecimal digits that identify these shard sets and weights."""
         parts = [
             [part.dataset_id, str(weight)]
             for part, weight in zip(self.parts, self.weights, strict=True)
@@ -96,16 +102,19 @@ class Mixture:
         return int(self.first[-1])
 
     def order(self, seed: int) -> MixedOrder:
-        """The endless stream that training with `seed` sees."""
+        """Return the endless order of samples for training with `seed`."""
         return MixedOrder([part.order(seed) for part in self.parts], self.weights, seed)
 
     def prefetch(self, order: MixedOrder, position: int) -> None:
-        """As `Split.prefetch`, of every part."""
+        """Call `Split.prefetch` for every part."""
         for number, part in enumerate(self.parts):
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array; may raise `DamagedSampleError`."""
+        """Copy the packed Lab of `samples` into one contiguous array, or into `out`.
+
+        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError.
+        """
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
         )
@@ -118,10 +127,10 @@ class Mixture:
 
 
 def parse_shards(text: str) -> tuple[str, Fraction | None]:
-    """`DIR` or `DIR:WEIGHT`; raises `UserError` for a weight that is not above 0."""
+    """Parse `DIR` or `DIR:WEIGHT`; raises UserError unless the weight is above 0."""
     location, colon, last = text.rpartition(":")
     if "://" in text and "/" not in text.split("://", 1)[1]:
-        return text, None  # a host and its port
+        return text, None  # what follows the colon is the port
     try:
         weight = Fraction(last)
     except (ValueError, ZeroDivisionError):
@@ -136,65 +145,78 @@ def parse_shards(text: str) -> tuple[str, Fraction | None]:
 def open_training(
     shards: str | Path | Sequence[str], split: str = "train", cache: Cache | None = None
 ) -> Split | Mixture:
-    """What `--shards`, once or more, asks for; weights are given to all or to none (then: by number of samples)."""
+    """Open the values of `--shards`: a `Split`, or a `Mixture` for more than one value.
+
+    Without weights, shard sets are weighted by their number of samples. Raises
+    UserError if only some have a weight, or a shard set cannot be opened.
+    """
     shards = [str(shards)] if isinstance(shards, str | Path) else shards
-    asked = [parse_shards(text) for text in shards]
-    parts = [Split(location, split, cache=cache) for location, _ in asked]
+    parsed = [parse_shards(text) for text in shards]
+    parts = [Split(location, split, cache=cache) for location, _ in parsed]
     if len(parts) == 1:
         return parts[0]
-    given = [weight for _, weight in asked if weight is not None]
-    if given and len(given) < len(asked):
-        raise UserError(f"--shards {' '.join(shards)}: give every set a weight (DIR:0.7), or none")
-    return Mixture(parts, given or [Fraction(len(part)) for part in parts])
+    weights = [weight for _, weight in parsed if weight is not None]
+    if weights and len(weights) < len(parsed):
+        raise UserError(
+            f"--shards {' '.join(shards)}: give every shard set a weight (DIR:0.7), or none"
+        )
+    return Mixture(parts, weights or [Fraction(len(part)) for part in parts])
 
 
 class SubstitutingReader:
-    """Reads positions of a stream; where a sample is damaged, the first whole one at a later position stands in.
+    """Reads positions of a stream and replaces damaged samples.
 
-    Which one depends on the stream and the damage alone, not on who reads, so all ranks and all resumed runs see the
-    same. More than `limit` damaged samples raise `UserError`. Threads may share one.
+    A damaged sample is replaced by the first intact sample at a later position. The
+    choice depends only on the stream and on which samples are damaged, so all ranks and
+    resumed runs read the same samples. More than `limit` damaged samples raise
+    UserError. Threads may share a reader.
 
-    `on_warning` hears of each damaged sample once; `substituted` counts the positions that got another sample.
+    `on_warning` is called once per damaged sample. `substituted` counts the positions
+    whose sample was replaced.
     """
 
     def __init__(
         self, samples: Samples, stream: Stream, limit: int, on_warning: Callable[[str], None]
     ) -> None:
         self.samples, self.stream, self.on_warning = samples, stream, on_warning
-        self.limit = min(limit, len(samples) - 1)  # something must be left to stand in
+        self.limit = min(limit, len(samples) - 1)  # at least one sample must be intact
         self.damaged: frozenset[int] = frozenset()
         self.substituted = 0
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The packed Lab of positions [start, stop)."""
-        wanted = self.stream(start, stop)
+        """Return the packed Lab of positions [start, stop).
+
+        The array is (stop - start, 3, size, size), uint8 or float16. Raises UserError
+        for more than `limit` damaged samples.
+        """
+        requested = self.stream(start, stop)
         while True:
-            numbers = self._replaced(wanted, start)
+            numbers = self._substitute(requested, start)
             try:
                 pixels = self.samples.read(numbers)
-            except DamagedSampleError as damage:
-                self._remember(int(numbers[damage.row]), damage)
+            except DamagedSampleError as error:
+                self._add_damaged(int(numbers[error.row]), error)
             else:
                 with self._lock:
-                    self.substituted += int((numbers != wanted).sum())
+                    self.substituted += int((numbers != requested).sum())
                 return pixels
 
-    def _remember(self, sample: int, damage: DamagedSampleError) -> None:
+    def _add_damaged(self, sample: int, error: DamagedSampleError) -> None:
         with self._lock:
             if sample in self.damaged:
                 return
             self.damaged |= {sample}
             if len(self.damaged) > self.limit:
                 raise UserError(
-                    f"more than {self.limit} damaged samples, the limit; the last: {damage}"
+                    f"more than {self.limit} damaged samples, the limit; the last: {error}"
                 ) from None
-            self.on_warning(f"another sample stands in for one that is damaged: {damage}")
+            self.on_warning(f"replaced a damaged sample by another one: {error}")
 
-    def _replaced(self, wanted: np.ndarray, start: int) -> np.ndarray:
-        """`wanted`, the sample numbers from position `start` on, without any sample that is known to be damaged."""
-        numbers, damaged = wanted.copy(), self.damaged
-        for row in np.flatnonzero(np.isin(wanted, list(damaged))).tolist() if damaged else []:
+    def _substitute(self, requested: np.ndarray, start: int) -> np.ndarray:
+        """Replace known damaged samples in the sample numbers from position `start`."""
+        numbers, damaged = requested.copy(), self.damaged
+        for row in np.flatnonzero(np.isin(requested, list(damaged))).tolist() if damaged else []:
             position = start + row
             while int(numbers[row]) in damaged:
                 position += 1

@@ -1,8 +1,10 @@
-"""The global sample order: a pure function of (seed, position), so a loader's whole state is one integer.
+"""The global order of samples: a pure function of (seed, position).
 
-Epoch e permutes the shards, takes windows of 16 of them, and permutes the samples inside each window; positions run
-on without end, epoch = position // samples. No rank owns a shard, so uneven shards cannot make ranks disagree, and
-any position is found without walking there. Permutations sort raw Philox words, so they do not change with numpy.
+So one integer is the complete state of a loader. Epoch e permutes the shards, groups
+them into windows of 16 and permutes the samples inside each window. Positions continue
+without end, with epoch = position // samples. No rank owns a shard, so shards of
+different sizes cannot make ranks diverge, and any position is computed directly.
+Permutations sort raw Philox output, so they do not depend on the version of numpy.
 """
 
 from __future__ import annotations
@@ -17,21 +19,25 @@ import numpy as np
 ORDER_VERSION = "philox-window16-1"
 MIXTURE_VERSION = "philox-block-1"
 WINDOW_SHARDS = 16
-MAX_BLOCK = 4096  # positions in which a mixture keeps its weights
-_MIXTURE = 2**63 - 1  # the stream of draws of mixtures: no window has this number
+MAX_BLOCK = 4096  # maximum length of a mixture's block, in positions
+_MIXTURE = 2**63 - 1  # Philox stream of mixtures; no window has this number
 
 
 def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
-    """A permutation of range(length) that depends on nothing but `seed`, `stream` (two counters) and `length`."""
+    """Return a permutation of range(length): int64 (length,).
+
+    It depends only on `seed`, `stream` (two counters) and `length`.
+    """
     generator = np.random.Philox(key=seed % 2**64, counter=[0, 0, *stream])
     return np.argsort(generator.random_raw(length), kind="stable")
 
 
 class Order:
-    """Which sample stands at each position of an endless stream.
+    """Maps the positions of an endless stream to sample numbers.
 
-    Args: `shard_samples`, how many samples each shard holds, in the manifest's order; `seed`.
-    Samples are numbered 0..N-1 through the shards in that order.
+    `shard_samples` is the number of samples of each shard, in the manifest's order;
+    samples are numbered 0..N-1 in that order. Raises ValueError if there are no
+    samples.
     """
 
     def __init__(self, shard_samples: Sequence[int] | np.ndarray, seed: int) -> None:
@@ -45,42 +51,41 @@ class Order:
         self._shards = lru_cache(maxsize=2)(self._make_shards)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """The sample numbers at positions [start, stop): int64 (stop - start,)."""
-        pieces = []
+        """Return the sample numbers of [start, stop): int64 (stop - start,)."""
+        chunks = []
         while start < stop:
             window, window_start, window_stop = self._locate(start)
             end = min(stop, window_stop)
-            pieces.append(window[start - window_start : end - window_start])
+            chunks.append(window[start - window_start : end - window_start])
             start = end
-        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+        return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def window(self, position: int) -> tuple[int, int]:
-        """The epoch, and which window of shards in it, that holds `position`."""
+        """Return the epoch of `position` and the index of its window in that epoch."""
         epoch, offset = divmod(position, self.samples)
         return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
 
     def upcoming(self, position: int) -> list[int]:
-        """The numbers of the shards of the window at `position`, then of the window after it."""
+        """Return the shards of the window at `position`, then of the next window."""
         epoch, index = self.window(position)
         ends = self._shards(epoch)[1]
-        then = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
-        return [
-            shard for each in ((epoch, index), then) for shard in self._shards_of(*each).tolist()
-        ]
+        following = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
+        windows = ((epoch, index), following)
+        return [shard for window in windows for shard in self._shards_of(*window).tolist()]
 
     def _shards_of(self, epoch: int, index: int) -> np.ndarray:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
-        """The permuted window that holds `position`, and the positions where it begins and ends."""
+        """Return the permuted window of `position`, its first position and its end."""
         epoch, index = self.window(position)
         ends = self._shards(epoch)[1]
-        begin = int(ends[index - 1]) if index else 0
+        start = int(ends[index - 1]) if index else 0
         base = epoch * self.samples
-        return self._window(epoch, index), base + begin, base + int(ends[index])
+        return self._window(epoch, index), base + start, base + int(ends[index])
 
     def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The epoch's shard order, and the offset in the epoch at which each window of shards ends."""
+        """Return the epoch's order of shards, and the end offsets of its windows."""
         shards = permutation(self.seed, (epoch, 0), len(self.counts))
         last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
         return shards, np.cumsum(self.counts[shards])[last]
@@ -92,30 +97,33 @@ class Order:
 
 
 def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
-    """How many positions of a block each part has, in proportion to the weights.
+    """Return each part's number of positions in a block, in proportion to weights.
 
-    Exact where the weights' denominators allow a block of at most `MAX_BLOCK`; otherwise by largest remainders, off
-    by less than one position in `MAX_BLOCK`. Raises `ValueError` for a weight too small for one position.
+    The counts are exact if the denominators of the weights allow a block of at most
+    `MAX_BLOCK`. Otherwise they are apportioned by the largest remainders, with an error
+    of less than one position in `MAX_BLOCK`. Raises ValueError if a weight is too small
+    for one position.
     """
-    shares = [weight / sum(weights) for weight in weights]
-    length = lcm(*(share.denominator for share in shares))
+    fractions = [weight / sum(weights) for weight in weights]
+    length = lcm(*(fraction.denominator for fraction in fractions))
     length = length if length <= MAX_BLOCK else MAX_BLOCK
-    counts = [int(share * length) for share in shares]
+    counts = [int(fraction * length) for fraction in fractions]
     remainders = sorted(
-        range(len(shares)), key=lambda part: (counts[part] - shares[part] * length, part)
+        range(len(fractions)), key=lambda part: (counts[part] - fractions[part] * length, part)
     )
     for part in remainders[: length - sum(counts)]:
         counts[part] += 1
     if 0 in counts:
-        raise ValueError(f"a weight is less than a {MAX_BLOCK}th of all")
+        raise ValueError(f"a weight is less than 1/{MAX_BLOCK} of the sum of all weights")
     return tuple(counts)
 
 
 class MixedOrder:
-    """Several endless streams in one: each block of positions holds each part's exact share, in a random order.
+    """Several endless streams mixed into one.
 
-    Args: `parts`, the streams; `weights`; `seed`. Sample numbers of part k come after all those of the parts before.
-    A part runs through its own order, so within its epochs it repeats nothing.
+    Each block of positions has exactly the counts of `apportion`, in random order. The
+    sample numbers of part k follow those of the parts before it. Each part keeps its
+    own order, so no sample repeats within one of its epochs.
     """
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:
@@ -126,17 +134,17 @@ class MixedOrder:
         self._block = lru_cache(maxsize=4)(self._make_block)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """The sample numbers at positions [start, stop): int64 (stop - start,)."""
-        pieces, length = [], len(self.slots)
+        """Return the sample numbers of [start, stop): int64 (stop - start,)."""
+        chunks, length = [], len(self.slots)
         while start < stop:
             block, offset = divmod(start, length)
             end = min(stop, (block + 1) * length)
-            pieces.append(self._block(block)[offset : offset + end - start])
+            chunks.append(self._block(block)[offset : offset + end - start])
             start = end
-        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+        return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def position_of_part(self, part: int, position: int) -> int:
-        """About where part number `part` is in its own stream at `position`: at the begin of the block."""
+        """Return a part's position in its own stream at the start of this block."""
         return position // len(self.slots) * self.counts[part]
 
     def _make_block(self, block: int) -> np.ndarray:

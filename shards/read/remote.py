@@ -1,4 +1,7 @@
-"""Bringing a file from a URL through fsspec: tried again where that may help, one clear line where it cannot."""
+"""Download files from URLs through fsspec.
+
+Temporary failures are retried; permanent ones become a one-line UserError.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from shards.files import sha256_of
 T = TypeVar("T")
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # what no other try mends
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # retrying does not help
 _LIBRARIES = (
     "aiohttp",
     "aiobotocore",
@@ -39,47 +42,52 @@ _NO_CREDENTIALS = (
     "DefaultCredentialsError",
     "ProfileNotFound",
 )
-_MISMATCH_TRIES = (
-    3  # wrong bytes come from broken proxies, which a try or two tell from a wrong file
-)
-_PIECE = 8 << 20
+# A few attempts distinguish a faulty proxy from a wrong file on the server.
+_MISMATCH_TRIES = 3
+_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to go on: tries in all, seconds before the second (then doubled), and of silence that end a try."""
+class RetryPolicy:
+    """How often and how long to try.
+
+    `tries` is the maximum number of attempts, `wait` the seconds before the second one
+    (doubled for each further one), `timeout` the seconds without data that end an
+    attempt.
+    """
 
     tries: int = 6
     wait: float = 1.0
-    silence: float = 60.0
+    timeout: float = 60.0
 
 
 class MismatchError(Exception):
-    """What came is not what was expected; the text tells both."""
+    """The downloaded bytes are not the expected ones; the message states both."""
 
 
 def scheme_of(location: str) -> str | None:
-    """`s3` of `s3://bucket/set`; None for a path."""
+    """Return the scheme of a URL (`s3` for `s3://bucket/set`), None for a path."""
     match = _SCHEME.match(location)
     return match[1].lower() if match else None
 
 
-def shown(url: str) -> str:
-    """The URL for messages, without passwords and signatures."""
+def redact(url: str) -> str:
+    """Return the URL without passwords and signatures, for messages."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def joined(base: str, relative: str) -> str:
-    """The URL of a file below `base`, whose query (a signature) stays at the end."""
+def join_url(base: str, relative: str) -> str:
+    """Return the URL of a file below `base`; a query (signature) stays at the end."""
     parts = urlsplit(base)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
 
 
 def filesystem(url: str) -> Any:
-    """fsspec's file system for a URL; raises `UserError` for an unknown scheme and for a missing package.
+    """Return fsspec's file system for a URL.
 
-    fsspec keeps one for each process, so that after a fork this gives a new one.
+    fsspec caches one per process, so this returns a new one after a fork. Raises
+    UserError for an unknown scheme or a missing package.
     """
     scheme = scheme_of(url)
     try:
@@ -88,167 +96,180 @@ def filesystem(url: str) -> Any:
         return fsspec.filesystem(scheme, **_options(scheme or ""))
     except ImportError as error:
         extra = "gcs" if scheme in ("gs", "gcs") else "remote"
-        hint = f"pip install 'colortrain[{extra}]', or what fsspec names for this scheme"
-        raise UserError(f"{shown(url)}: a package is missing ({error}): {hint}") from None
+        hint = f"pip install 'colortrain[{extra}]', or what fsspec requires for this scheme"
+        raise UserError(f"{redact(url)}: a package is missing ({error}): {hint}") from None
     except ValueError as error:
         raise UserError(
-            f"{shown(url)}: unusable address ({error}): give a folder, or a URL of s3://, gs://, https:// or another "
-            "scheme of fsspec"
+            f"{redact(url)}: unsupported URL ({error}): give a folder, or a URL with s3://, "
+            "gs://, https:// or another scheme of fsspec"
         ) from None
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Settings that defaults get wrong for large files on clusters."""
+    """Return file system options whose defaults do not suit large files on clusters."""
     if scheme in ("http", "https"):
         import aiohttp
 
-        # By default aiohttp ends every request after five minutes and knows nothing of proxies.
+        # By default aiohttp aborts requests after five minutes and ignores proxies.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     if scheme in ("s3", "s3a"):
-        # Pieces of 50 MiB, ten at a time, would look like silence on a slow line.
-        return {"default_block_size": _PIECE, "max_concurrency": 4}
+        # Ten concurrent blocks of 50 MiB, the default, time out on a slow connection.
+        return {"default_block_size": _BLOCK_BYTES, "max_concurrency": 4}
     return {}
 
 
 def fetch(
-    url: str, path: Path, patience: Patience, *, bytes: int | None = None, sha256: str | None = None
+    url: str,
+    path: Path,
+    policy: RetryPolicy,
+    *,
+    bytes: int | None = None,
+    sha256: str | None = None,
 ) -> None:
-    """Write what is at `url` to `path`, checked against `bytes` and `sha256` where given.
+    """Download `url` to `path` and check `bytes` and `sha256` where given.
 
-    Raises `UserError` if it is not there, not allowed, not what it should be, or out of reach for all of `patience`.
+    Raises UserError if the file does not exist, access is denied, the content is wrong,
+    or all attempts of `policy` fail.
     """
 
-    def once() -> None:
-        _transfer(url, path, patience.silence)
+    def attempt() -> None:
+        _download(url, path, policy.timeout)
         check(path, bytes, sha256)
 
-    patiently(url, once, patience, path)
+    with_retries(url, attempt, policy, path)
 
 
-def read(url: str, patience: Patience) -> bytes:
-    """What is at `url`, for small files; errors as `fetch`."""
+def read(url: str, policy: RetryPolicy) -> bytes:
+    """Return the content of a small file at `url`; raises UserError like `fetch`."""
 
-    def once() -> bytes:
+    def attempt() -> bytes:
         system = filesystem(url)
         if not system.async_impl:
             return system.cat_file(url)
-        return _watched(system, lambda callback: system._cat_file(url), patience.silence)
+        return _run_with_timeout(system, lambda callback: system._cat_file(url), policy.timeout)
 
-    return patiently(url, once, patience)
+    return with_retries(url, attempt, policy)
 
 
 def check(path: Path, bytes: int | None, sha256: str | None) -> None:
-    """Raise `MismatchError` unless a file has this length and this SHA-256, where they are given."""
+    """Raise MismatchError unless the file has this size and SHA-256, where given."""
     found = path.stat().st_size
     if bytes is not None and found != bytes:
-        raise MismatchError(f"{found} bytes came, {bytes} were expected")
+        raise MismatchError(f"received {found} bytes, expected {bytes}")
     if sha256 is not None and (digest := sha256_of(path)) != sha256:
-        raise MismatchError(f"SHA-256 {digest} came, {sha256} was expected")
+        raise MismatchError(f"received SHA-256 {digest}, expected {sha256}")
 
 
-def _transfer(url: str, path: Path, silence: float) -> None:
+def _download(url: str, path: Path, timeout: float) -> None:
     system = filesystem(url)
     if not system.async_impl:
         system.get_file(url, str(path))
         return
-    _watched(system, lambda callback: system._get_file(url, str(path), callback=callback), silence)
+
+    def start(callback: Any) -> Any:
+        return system._get_file(url, str(path), callback=callback)
+
+    _run_with_timeout(system, start, timeout)
 
 
-def _watched(system: Any, start: Callable[[Any], Any], silence: float) -> Any:
-    """Run a transfer on fsspec's thread, and end it when no byte has come for `silence` seconds.
+def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) -> Any:
+    """Run a download on fsspec's thread; cancel it after `timeout` s without data.
 
-    Every library has timeouts of its own, multiplied by retries of its own: this one holds for all of them.
+    The libraries have timeouts and retries of their own, which differ; this one applies
+    to all.
     """
     from fsspec.callbacks import Callback
 
     callback = Callback()
     future = asyncio.run_coroutine_threadsafe(start(callback), system.loop)
-    came, since = 0, time.monotonic()
+    received, since = 0, time.monotonic()
     try:
-        while not concurrent.futures.wait([future], timeout=min(1.0, silence / 4)).done:
-            if callback.value != came:
-                came, since = callback.value, time.monotonic()
-            elif time.monotonic() - since > silence:
-                raise TimeoutError(f"nothing came for {silence:g} s")
+        while not concurrent.futures.wait([future], timeout=min(1.0, timeout / 4)).done:
+            if callback.value != received:
+                received, since = callback.value, time.monotonic()
+            elif time.monotonic() - since > timeout:
+                raise TimeoutError(f"no data for {timeout:g} s")
         return future.result()
     finally:
-        future.cancel()  # nothing, if it has ended
+        future.cancel()  # has no effect if it has finished
         concurrent.futures.wait([future], timeout=5)
 
 
-def patiently(url: str, action: Callable[[], T], patience: Patience, path: Path | None = None) -> T:
-    """`action()`, tried again after growing waits where that may help; raises `UserError` in the end.
+def with_retries(
+    url: str, action: Callable[[], T], policy: RetryPolicy, path: Path | None = None
+) -> T:
+    """Return `action()`, retried after growing waits if the failure may be temporary.
 
-    `path` is the file that the action writes: its errors are this machine's, which no waiting mends.
+    `path` is the file that the action writes: its errors are local and are not retried.
+    Raises UserError for permanent failures and after the last attempt.
     """
     attempt = 1
     while True:
         try:
             return action()
         except Exception as error:
-            reason = _why_again(url, error, path)
-            tries = (
-                min(patience.tries, _MISMATCH_TRIES)
-                if isinstance(error, MismatchError)
-                else patience.tries
-            )
+            reason = _retry_reason(url, error, path)
+            tries = policy.tries
+            if isinstance(error, MismatchError):
+                tries = min(tries, _MISMATCH_TRIES)
             if attempt >= tries:
-                raise UserError(_given_up(shown(url), error, reason, attempt)) from error
-        # A random part, so that a thousand processes do not come back at the same instant.
-        wait = min(30.0, patience.wait * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25)
+                raise UserError(_failure_message(redact(url), error, reason, attempt)) from error
+        # Randomised, so that many processes do not retry at the same time.
+        wait = min(30.0, policy.wait * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25)
         attempt += 1
-        print(f"{shown(url)}: {reason}; try {attempt} of {tries} in {wait:.1f} s", file=sys.stderr)
+        print(f"{redact(url)}: {reason}; try {attempt} of {tries} in {wait:.1f} s", file=sys.stderr)
         time.sleep(wait)
 
 
-def _given_up(url: str, error: Exception, reason: str, attempts: int) -> str:
+def _failure_message(url: str, error: Exception, reason: str, attempts: int) -> str:
     advice = "check the address and the network, then run the same command again"
     if isinstance(error, MismatchError):
-        advice = (
-            "the file there is damaged or another than the manifest names, put the right one there"
-        )
+        advice = "the file is damaged or does not belong to the manifest, replace it"
     return f"{url}: {reason} ({attempts} {'try' if attempts == 1 else 'tries'}): {advice}"
 
 
-def _why_again(url: str, error: Exception, path: Path | None) -> str:
-    """The reason of a failure that another try may mend, in words; raises for all others."""
+def _retry_reason(url: str, error: Exception, path: Path | None) -> str:
+    """Return the reason of a failure that may be temporary; raises for all others."""
     if isinstance(error, (UserError, MismatchError)):
         if isinstance(error, UserError):
             raise error
         return str(error)
     _raise_if_local(error, path)
-    _raise_if_refused(shown(url), error)
+    _raise_if_permanent(redact(url), error)
     network = isinstance(error, (OSError, asyncio.TimeoutError, EOFError))
     if not network and type(error).__module__.partition(".")[0] not in _LIBRARIES:
         raise error
-    return re.sub(r"\s+", " ", str(error).replace(url, shown(url)))[:200] or type(error).__name__
+    return re.sub(r"\s+", " ", str(error).replace(url, redact(url)))[:200] or type(error).__name__
 
 
 def _raise_if_local(error: Exception, path: Path | None) -> None:
     if path is None or not isinstance(error, OSError):
         return
-    if error.errno in _DISK or error.filename == str(path):
-        error.filename = str(path)  # "no space left" should say where
+    if error.errno in _DISK_ERRORS or error.filename == str(path):
+        error.filename = str(path)  # so that "no space left" names the file
         raise error
 
 
-def _raise_if_refused(url: str, error: Exception) -> None:
-    """Raise the one line for what the server will answer every time."""
+def _raise_if_permanent(url: str, error: Exception) -> None:
+    """Raise UserError for what the server would answer every time."""
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         raise UserError(f"{url} does not exist: check the address") from error
     if isinstance(error, PermissionError) or status in (401, 403):
         raise UserError(f"{url}: access denied: check the address and your credentials") from error
     if type(error).__name__ in _NO_CREDENTIALS:
-        hint = "set AWS_PROFILE or the like, or for a public bucket FSSPEC_S3_ANON=true or FSSPEC_GS_TOKEN=anon"
+        hint = (
+            "set AWS_PROFILE or similar, or for a public bucket FSSPEC_S3_ANON=true or "
+            "FSSPEC_GS_TOKEN=anon"
+        )
         raise UserError(f"{url}: no credentials: {hint}") from error
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
-        raise UserError(f"{url}: the server answers {status}: check the address") from error
+        raise UserError(f"{url}: the server returned {status}: check the address") from error
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status that an error of aiohttp or gcsfs carries."""
+    """Return the HTTP status of an error of aiohttp or gcsfs, None without any."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     try:
         return int(status) if status is not None else None

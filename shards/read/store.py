@@ -1,6 +1,6 @@
-"""Where a shard set lies: a folder, or a URL whose files are brought into a cache when first needed.
+"""The storage of a shard set: a folder, or a URL whose files are downloaded to a cache.
 
-Readers ask for the local path of a file, never for the folder itself.
+Readers request the local path of one file at a time, never the folder.
 """
 
 from __future__ import annotations
@@ -17,25 +17,34 @@ from urllib.parse import unquote, urlsplit
 from shards.errors import UserError
 from shards.format.manifest import MANIFEST, Shard
 from shards.read.cache import Cache
-from shards.read.remote import Patience, fetch, filesystem, joined, read, scheme_of, shown
+from shards.read.remote import (
+    RetryPolicy,
+    fetch,
+    filesystem,
+    join_url,
+    read,
+    redact,
+    scheme_of,
+)
 
 
 class Store(Protocol):
-    """The files of one shard set, wherever they are; threads may share it."""
+    """The files of one shard set; threads may share it."""
 
-    location: str  # as the user wrote it, for messages
+    location: str  # for messages
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
-        """Where the file lies on this machine, which it may have to be brought to first.
+        """Return the local path of a file, downloading it if necessary.
 
-        Open it at once, and ask again if it is gone: a small cache drops it for others' files. What is brought is
-        checked against `bytes` and `sha256` where given; what was here is not. A file that a folder lacks gets a path
-        all the same: opening it says so; one that a URL lacks is a `UserError`.
+        Open the file right away, and call this again if it no longer exists: a small
+        cache may evict it. Downloads are checked against `bytes` and `sha256` where
+        given, local files are not. A file missing in a folder still has a path, and
+        opening it fails; a file missing at a URL raises UserError.
         """
         ...
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Bring these in the background, instead of those of an earlier call that are still to come."""
+        """Download these in the background; replaces the list of an earlier call."""
         ...
 
 
@@ -54,51 +63,53 @@ class Folder:
 
 
 class Remote:
-    """A shard set at a URL that fsspec understands.
+    """A shard set at a URL supported by fsspec.
 
-    The manifest is fetched again by every `Remote`; what it names is kept under a key of the address and the
-    manifest's content, so that files of a set that has changed are never mixed with older ones.
+    Every `Remote` downloads the manifest again. The files that it names are cached
+    under a key of the address and the manifest's content, so that files of a shard set
+    that has changed are never mixed with older ones.
     """
 
-    def __init__(self, location: str, cache: Cache, patience: Patience | None = None) -> None:
-        self.location = shown(location)
-        self.cache, self.patience = cache, patience or Patience()
+    def __init__(self, location: str, cache: Cache, policy: RetryPolicy | None = None) -> None:
+        self.location = redact(location)
+        self.cache, self.policy = cache, policy or RetryPolicy()
         self._url = location
         self._opening = threading.Lock()
         self._manifest: bytes | None = None
-        self._wanted: deque[Shard] = deque()
+        self._pending: deque[Shard] = deque()
         self._thread: threading.Thread | None = None
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
-        found = self._bring(relative, bytes, sha256)
-        assert found
-        return found
+        path = self._fetch(relative, bytes, sha256)
+        assert path
+        return path
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """As `Store`; at most half the cache, since what is read now is in it too.
+        """Like `Store.prefetch`, for at most half the cache: files in use need space.
 
-        What another process is bringing is passed over, so that the processes of a machine share the list out. A
-        failure is left to the reader, who asks for the file again.
+        Files that another process is downloading are skipped, so that the processes of
+        a machine divide the work. Errors are ignored here: they recur when the file is
+        read.
         """
         with self._opening:
-            self._wanted = _first(shards, self.cache.max_bytes // 2)
-            if self._wanted and not (self._thread and self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._fetch_ahead, daemon=True)
+            self._pending = _leading(shards, self.cache.max_bytes // 2)
+            if self._pending and not (self._thread and self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._fetch_pending, daemon=True)
                 self._thread.start()
 
-    def _fetch_ahead(self) -> None:
-        while shard := self._next_wanted():
+    def _fetch_pending(self) -> None:
+        while shard := self._next_pending():
             with suppress(Exception):
-                self._bring(shard.path, shard.bytes, shard.sha256, wait=False)
+                self._fetch(shard.path, shard.bytes, shard.sha256, wait=False)
 
-    def _next_wanted(self) -> Shard | None:
+    def _next_pending(self) -> Shard | None:
         with self._opening:
-            if self._wanted:
-                return self._wanted.popleft()
-            self._thread = None  # under the lock: a list that comes now gets a thread of its own
+            if self._pending:
+                return self._pending.popleft()
+            self._thread = None  # under the lock, so that a later prefetch starts a new thread
             return None
 
-    def _bring(
+    def _fetch(
         self, relative: str, bytes: int | None, sha256: str | None, wait: bool = True
     ) -> Path | None:
         manifest = self._open()
@@ -107,45 +118,49 @@ class Remote:
             if relative == MANIFEST:
                 path.write_bytes(manifest)
             else:
-                fetch(joined(self._url, relative), path, self.patience, bytes=bytes, sha256=sha256)
+                url = join_url(self._url, relative)
+                fetch(url, path, self.policy, bytes=bytes, sha256=sha256)
 
         return self.cache.get(self._key(manifest), relative, fill, bytes=bytes, wait=wait)
 
     def _open(self) -> bytes:
-        """The manifest's content, fetched once."""
+        """Return the content of the manifest, downloaded once."""
         with self._opening:
             if self._manifest is None:
-                self._manifest = read(joined(self._url, MANIFEST), self.patience)
+                self._manifest = read(join_url(self._url, MANIFEST), self.policy)
             return self._manifest
 
     def _key(self, manifest: bytes) -> str:
-        """Sixteen hexadecimal digits that name this generation of the set at this address."""
-        return hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest).hexdigest()[
-            :16
-        ]
+        """Return 16 hexadecimal digits that identify this address and manifest."""
+        digest = hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest)
+        return digest.hexdigest()[:16]
 
 
-def _first(shards: Iterable[Shard], most: int) -> deque[Shard]:
-    """The first shards that have no more than `most` bytes together."""
+def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
+    """Return the first shards that have at most `max_bytes` together."""
     chosen: deque[Shard] = deque()
     for shard in shards:
-        most -= shard.bytes
-        if most < 0:
+        max_bytes -= shard.bytes
+        if max_bytes < 0:
             break
         chosen.append(shard)
     return chosen
 
 
 def open_store(location: str | Path, cache: Cache | None = None) -> Store:
-    """The store at a path or a URL; raises `UserError` for a URL without a cache, or one that fsspec cannot open."""
+    """Return the store at a path or a URL.
+
+    Raises UserError for a URL without a cache, or one that fsspec cannot open.
+    """
     scheme = scheme_of(str(location))
     if scheme is None:
         return Folder(location)
     if scheme == "file":
         return Folder(unquote(urlsplit(str(location)).path))
-    filesystem(str(location))  # an unknown scheme and a missing package are said now
+    filesystem(str(location))  # raises for an unknown scheme or a missing package
     if cache is None:
         raise UserError(
-            f"{shown(str(location))} is not on this machine: give --cache DIR, a folder to bring shards to"
+            f"{redact(str(location))} is not on this machine: "
+            "give --cache DIR, a folder for downloaded shards"
         )
     return Remote(str(location), cache)

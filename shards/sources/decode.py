@@ -1,10 +1,9 @@
 """Decode image files to upright 8-bit sRGB, and resize them to squares.
 
-Any mode, colour profile and orientation is supported.
-
-Two steps lose a little precision: a JPEG much larger than needed is decoded at 1/2, 1/4
-or 1/8 by libjpeg's DCT scaling, as long as both sides stay at least twice the target (a
-bicubic filter scales down the rest), and 16-bit images become 8-bit.
+Any mode, colour profile and orientation is supported. Two steps lose a little
+precision: a JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8 by libjpeg's DCT
+scaling, as long as both sides stay at least twice the target (a bicubic filter does the
+rest), and 16-bit images become 8-bit.
 """
 
 from __future__ import annotations
@@ -94,8 +93,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the width and height of an opened image after it is turned upright."""
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # In newer versions of Pillow the `size` of a TIFF is already that of the
-        # upright image.
+        # In newer versions of Pillow, `size` is already that of the upright image.
         width, height = (
             image.tag_v2[TiffImagePlugin.IMAGEWIDTH],
             image.tag_v2[TiffImagePlugin.IMAGELENGTH],
@@ -104,9 +102,9 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def reduce_jpeg(image: Image.Image, target: int) -> None:
-    """Make libjpeg decode at 1/2, 1/4 or 1/8 of the size.
+    """Make libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size where possible.
 
-    Both sides stay at least `2 * target` pixels.
+    Both sides of the decoded image have at least `2 * target` pixels.
     """
     image.draft(None, (2 * target, 2 * target))  # has no effect on other formats than JPEG
 

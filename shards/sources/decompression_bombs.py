@@ -10,8 +10,7 @@ from typing import Literal
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
-# Encoders write about ten scans, optimisers up to a hundred. Each scan covers the whole
-# image.
+# Encoders write about ten scans, optimisers up to a hundred; each covers all pixels.
 MAX_SCANS = 200
 # The markers at which libjpeg stops, so neither stuffed bytes nor restart markers. What
 # follows the end marker is not part of the image.

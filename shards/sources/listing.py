@@ -20,8 +20,28 @@ from shards.sources import archives, cifar10
 # HEIC and camera raw files are included, so that they are reported as unreadable and
 # not silently ignored.
 SUFFIXES = (
-    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff", "bmp", "gif"),
-    *("ppm", "pgm", "pnm", "jp2", "avif", "heic", "heif", "dng", "cr2", "nef", "arw"),
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "mpo",
+    "png",
+    "webp",
+    "tif",
+    "tiff",
+    "bmp",
+    "gif",
+    "ppm",
+    "pgm",
+    "pnm",
+    "jp2",
+    "avif",
+    "heic",
+    "heif",
+    "dng",
+    "cr2",
+    "nef",
+    "arw",
 )
 FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
 

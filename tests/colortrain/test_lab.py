@@ -1,4 +1,4 @@
-"""Lab on tensors against scikit-image, and gradients that stay finite."""
+"""Lab codecs and conversion on tensors, against scikit-image; finite gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def photo() -> torch.Tensor:
     return torch.from_numpy(lab.transpose(2, 0, 1)[None].copy())
 
 
-def test_lab_to_rgb_is_skimages() -> None:
+def test_lab_to_rgb_equals_skimage() -> None:
     lab = photo()
     expected = skimage.color.lab2rgb(lab[0].permute(1, 2, 0).numpy())
     np.testing.assert_allclose(lab_to_rgb(lab)[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
@@ -53,7 +53,7 @@ def test_gradient_is_finite(lab: tuple[float, float, float]) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16"])
-def test_stored_to_lab_equals_the_numpy_form(dtype: str) -> None:
+def test_stored_to_lab_equals_numpy(dtype: str) -> None:
     stored = pack(photo()[0].numpy().astype(np.float32), dtype)
     ours = stored_to_lab(torch.from_numpy(stored)[None])[0].numpy()
     np.testing.assert_array_equal(ours, unpack(stored))
@@ -69,8 +69,8 @@ def test_symmetric_codec_scales_and_inverts() -> None:
 
 @pytest.mark.parametrize("codec", [SymmetricCodec(), LabCodec(), UnitCodec()])
 @pytest.mark.parametrize(("count", "size"), [(3, 300), (7, 40), (130, 32)])
-def test_stored_pixels_are_encoded_the_short_way(codec: Codec, count: int, size: int) -> None:
-    """All 256 values in all channels, more and fewer pictures than fit the cache at a time."""
+def test_encode_stored_equals_encode(codec: Codec, count: int, size: int) -> None:
+    """All 256 values in all channels, and more and fewer images than one chunk."""
     stored = (torch.arange(count * 3 * size * size).view(count, 3, size, size) * 97 % 256).to(
         torch.uint8
     )

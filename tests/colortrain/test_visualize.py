@@ -1,4 +1,4 @@
-"""Grids, full-size colouring and curves: sizes, places, exact pixels, files that are whole."""
+"""Grids, full-size colouring and curves: sizes, positions and exact pixels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_png(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_a_grid_shows_grey_generated_and_truth_in_this_order(lab: Tensor) -> None:
+def test_a_grid_shows_grayscale_generated_and_truth(lab: Tensor) -> None:
     generated = torch.cat([lab[:, :1], -lab[:, 1:]], dim=1)
     grid = sample_grid(lab[:2], generated[:2]).astype(int)
     columns = [(lab * torch.tensor([1.0, 0, 0])[:, None, None])[:2], generated[:2], lab[:2]]
@@ -52,38 +52,40 @@ def test_a_grid_shows_grey_generated_and_truth_in_this_order(lab: Tensor) -> Non
 @pytest.mark.parametrize(
     ("count", "shape"), [(1, (18 + 100 + 4, 300 + 4)), (6, (18 + 300 + 4, 624 - 8))]
 )
-def test_many_photographs_share_rows(lab: Tensor, count: int, shape: tuple[int, int]) -> None:
+def test_many_photographs_are_shown_two_per_row(
+    lab: Tensor, count: int, shape: tuple[int, int]
+) -> None:
     assert sample_grid(lab[:count], lab[:count]).shape == (*shape, 3)
 
 
-def test_small_pictures_are_enlarged_without_smoothing() -> None:
-    picture = cut_outs(32, 1)[0]
-    grid = titled_grid([[picture, picture]], ["one", "two"])
-    np.testing.assert_array_equal(grid[18 : 18 + 96 : 3, 4 : 4 + 96 : 3], picture)
-    np.testing.assert_array_equal(grid[20 : 18 + 96 : 3, 6 : 4 + 96 : 3], picture)
+def test_small_images_are_enlarged_without_smoothing() -> None:
+    image = cut_outs(32, 1)[0]
+    grid = titled_grid([[image, image]], ["one", "two"])
+    np.testing.assert_array_equal(grid[18 : 18 + 96 : 3, 4 : 4 + 96 : 3], image)
+    np.testing.assert_array_equal(grid[20 : 18 + 96 : 3, 6 : 4 + 96 : 3], image)
 
 
-def test_a_png_is_exact_and_whole(tmp_path: Path) -> None:
-    picture = cut_outs(40, 1)[0]
-    save_png(picture, tmp_path / "new" / "folder.png")
-    np.testing.assert_array_equal(read_png(tmp_path / "new" / "folder.png"), picture)
+def test_a_png_is_lossless_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    image = cut_outs(40, 1)[0]
+    save_png(image, tmp_path / "new" / "folder.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "new" / "folder.png"), image)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder.png"]
 
 
-def test_its_own_colours_give_a_picture_back() -> None:
-    picture = photograph("chelsea")
-    again = picture.copy()
-    recolor(again, rgb_to_lab(picture)[1:])
-    assert np.abs(again.astype(int) - picture).max() <= 1
+def test_recolor_with_its_own_colours_restores_the_image() -> None:
+    image = photograph("chelsea")
+    again = image.copy()
+    recolor(again, rgb_to_lab(image)[1:])
+    assert np.abs(again.astype(int) - image).max() <= 1
 
 
-def test_colours_are_scaled_up_as_torch_does_and_lightness_stays() -> None:
-    picture = photograph("coffee").copy()
-    before = rgb_to_lab(picture)
+def test_colours_are_interpolated_like_torch_and_lightness_is_kept() -> None:
+    image = photograph("coffee").copy()
+    before = rgb_to_lab(image)
     small = np.random.default_rng(0).uniform(-12, 12, (2, 16, 16)).astype(np.float32)
-    recolor(picture, small)
+    recolor(image, small)
     up = F.interpolate(
-        torch.from_numpy(small)[None], picture.shape[:2], mode="bicubic", antialias=True
+        torch.from_numpy(small)[None], image.shape[:2], mode="bicubic", antialias=True
     )[0]
     expected = (
         lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up]))[:, 20:-20, 20:-20].permute(
@@ -91,27 +93,27 @@ def test_colours_are_scaled_up_as_torch_does_and_lightness_stays() -> None:
         )
         * 255
     )
-    assert np.abs(picture[20:-20, 20:-20] - expected.numpy()).max() <= 1
+    assert np.abs(image[20:-20, 20:-20] - expected.numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(97, 61), (40, 300), (5, 7)])
-def test_blocks_of_rows_leave_no_seam(
+def test_chunks_of_rows_leave_no_seam(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = photograph("rocket")[: shape[0], : shape[1]].copy()
-    blocks = whole.copy()
+    in_chunks = whole.copy()
     ab = np.random.default_rng(1).uniform(-40, 40, (2, 32, 32))
     recolor(whole, ab)
-    monkeypatch.setattr(visualize, "_BLOCK", 1000)
-    recolor(blocks, ab)
-    assert np.abs(whole.astype(int) - blocks).max() <= 1
+    monkeypatch.setattr(visualize, "_CHUNK_PIXELS", 1000)
+    recolor(in_chunks, ab)
+    assert np.abs(whole.astype(int) - in_chunks).max() <= 1
 
 
-def test_smoothing_is_a_centred_mean() -> None:
+def test_smoothing_is_a_centred_moving_average() -> None:
     values = np.random.default_rng(0).random(300)
     smoothed = smooth(values)
-    for place, (low, high) in {0: (0, 4), 150: (147, 154), 299: (296, 300)}.items():
-        assert smoothed[place] == pytest.approx(values[low:high].mean())
+    for index, (low, high) in {0: (0, 4), 150: (147, 154), 299: (296, 300)}.items():
+        assert smoothed[index] == pytest.approx(values[low:high].mean())
     np.testing.assert_array_equal(smooth(values[:50]), values[:50])
 
 
@@ -140,9 +142,8 @@ def validation(step: int) -> dict[str, Any]:
         [training(1)],
         [validation(1)],
         [*map(training, range(1, 300)), validation(100), {**validation(200), "metrics": {}}],
-        [
-            {**training(step), "losses": {"critic": -step}} for step in (1, 2, 3)
-        ],  # a Wasserstein critic
+        # the loss of a Wasserstein critic
+        [{**training(step), "losses": {"critic": -step}} for step in (1, 2, 3)],
         [{**training(1), "losses": {"l1": float("nan")}}],
     ],
     ids=["nothing", "start", "one step", "one validation", "a run", "negative", "diverged"],
@@ -153,7 +154,7 @@ def test_curves_of_any_run_are_drawn(tmp_path: Path, lines: list[dict[str, Any]]
 
 
 def test_curves_show_what_was_measured(tmp_path: Path) -> None:
-    """The same numbers give the same picture; another L1 changes its panel."""
+    """The same values give the same image; another L1 changes its panel."""
     panels = []
     for value in (0.11, 0.11, 0.05):
         line = validation(10)

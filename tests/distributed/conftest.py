@@ -1,4 +1,4 @@
-"""What several of these tests stand on: one tiny shard set, one launcher that has its imports behind it."""
+"""Fixtures of tests with several processes: a small shard set, and a fast launcher."""
 
 from __future__ import annotations
 

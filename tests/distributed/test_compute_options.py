@@ -1,4 +1,4 @@
-"""How steps are computed, through the real door: in microbatches, compiled, and ended when nothing is finite."""
+"""Compute options of training: microbatches, compilation, skipped updates."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.runs.checkpoint import load_generator, load_part
 from colortrain.runs.layout import checkpoint_folder
 from colortrain.training.step import train_step
-from tests.support.gpus import never_waiting, one_gpu
+from tests.support.gpus import error_on_sync, one_gpu
 from tests.support.processes import command, environment, run_command
-from tests.support.step_equivalence import RECIPES, pictures
+from tests.support.step_equivalence import RECIPES, make_batch
 
 STEPS = 20
 
 
-def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
-    """A game with a penalty, whose networks do not mix pictures."""
+def arguments(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
+    """Return arguments of a recipe with a penalty; its networks do not mix images."""
     exact = [
         "generator.levels=3",
         "critic.depth=2",
@@ -38,8 +38,8 @@ def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[ob
         "batch_size=4",
     ]
     thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
-    pace = ["evaluate_every=20", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
-    sets = [word for change in [*exact, *thin, *pace, *changes] for word in ("--set", change)]
+    intervals = ["evaluate_every=20", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
+    sets = [text for change in [*exact, *thin, *intervals, *changes] for text in ("--set", change)]
     return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
 
 
@@ -51,59 +51,61 @@ def tensors(run: Path, step: int = STEPS) -> dict[str, Tensor]:
     }
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.distributed
-def test_a_run_goes_on_with_other_microbatches(shards: Path, tmp_path: Path) -> None:
-    """Two processes with two microbatches, then one with four by accelerate's own setting: as one with none."""
+def test_a_run_resumes_with_other_microbatches(shards: Path, tmp_path: Path) -> None:
+    """Two processes with two microbatches, then one with four, equal one with one.
+
+    Up to rounding, also with other memory formats and a fused Adam.
+    """
     plain, parts = tmp_path / "plain", tmp_path / "parts"
-    assert run_command("launch.train", words(shards, plain)).returncode == 0
+    assert run_command("launch.train", arguments(shards, plain)).returncode == 0
     done = run_command(
-        "launch.train", [*words(shards, parts, steps=10), "--accumulate", 2], processes=2
+        "launch.train", [*arguments(shards, parts, steps=10), "--accumulate", 2], processes=2
     )
     assert done.returncode == 0, done.stderr
     done = run_command(
         "launch.train",
-        [*words(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"],
+        [*arguments(shards, parts), "--accumulate", 4, "--channels-last", "--fused-adam"],
     )
     assert done.returncode == 0, done.stderr
     found, expected = tensors(parts), tensors(plain)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
-    assert [line["skipped"] for line in journal(parts) if line["kind"] == "train"] == [0] * 4
+    assert [line["skipped"] for line in read_metrics(parts) if line["kind"] == "train"] == [0] * 4
 
 
-def test_a_run_in_which_nothing_is_finite_ends_in_one_line(shards: Path, tmp_path: Path) -> None:
-    """A rate of 1e30 drives the weights beyond all numbers at the first update."""
+def test_a_run_without_finite_updates_ends_with_one_line(shards: Path, tmp_path: Path) -> None:
+    """A learning rate of 1e30 makes the weights overflow at the first update."""
     run = tmp_path / "run"
-    asked = [
-        *words(shards, run, "critic_adam.lr=1e30", "generator_adam.lr=1e30"),
+    argv = [
+        *arguments(shards, run, "critic_adam.lr=1e30", "generator_adam.lr=1e30"),
         "--max-skipped",
         3,
     ]
-    done = run_command("launch.train", asked)
+    done = run_command("launch.train", argv)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert (
-        "updates of the critic in a row had a loss or gradients that are not finite and were left out"
-        in last
+        "consecutive updates of the critic were skipped because the loss or the gradients" in last
     )
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [(["--accumulate", "3"], "use one of [1, 2, 4]"), (["--accumulate", "0"], "at least 1")],
 )
-def test_microbatches_that_cannot_be_are_refused(
-    shards: Path, tmp_path: Path, wrong: list[str], said: str
+def test_impossible_microbatches_are_refused(
+    shards: Path, tmp_path: Path, wrong: list[str], message: str
 ) -> None:
-    done = run_command("launch.train", [*words(shards, tmp_path / "run"), *wrong])
+    done = run_command("launch.train", [*arguments(shards, tmp_path / "run"), *wrong])
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -113,27 +115,25 @@ def test_microbatches_that_cannot_be_are_refused(
 )
 @pytest.mark.filterwarnings(
     "ignore:.*is deprecated:DeprecationWarning:torch"
-)  # of the compiler's own imports
+)  # from the compiler's own imports
 def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
-    """To rounding; the critic's penalty is the gradient of the uncompiled one."""
+    """Up to rounding; the penalty is computed with the uncompiled critic."""
     recipe = dataclasses.replace(
         RECIPES["bce_gp"], generator=DeepUNetConfig(base_channels=4, levels=1, norm="pixel")
     )
-    found = []
+    results = []
     for compute in (ComputeConfig(), ComputeConfig(compile=True)):
         torch.manual_seed(0)
-        pair = make_networks(
-            recipe, recipe.generator.build(), recipe.critic.build(), Accelerator(cpu=True), compute
-        )
-        batch = pictures(2, 0)
+        pair = make_networks(recipe, *recipe.build_networks(), Accelerator(cpu=True), compute)
+        batch = make_batch(2, 0)
         batch = dataclasses.replace(
             batch, L=batch.L.float(), colour=batch.colour.float(), mix=batch.mix.float()
         )
         losses = train_step(
             *pair, recipe, [lambda fake, batch: (fake - batch.colour).abs().mean()], batch, 0, 0.0
         )
-        found.append((losses, [network.module.state_dict() for network in pair]))
-    (losses, states), (compiled_losses, compiled_states) = found
+        results.append((losses, [network.module.state_dict() for network in pair if network]))
+    (losses, states), (compiled_losses, compiled_states) = results
     for name, value in losses.items():
         assert compiled_losses[name].item() == pytest.approx(value.item(), rel=1e-4), name
     for state, compiled in zip(states, compiled_states, strict=True):
@@ -145,14 +145,14 @@ def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
 @one_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
-@pytest.mark.parametrize("word", [None, "--channels-last", "--compile", "--recompute"])
-def test_engines_train_on_a_gpu(
-    shards: Path, tmp_path: Path, precision: str, word: str | None
+@pytest.mark.parametrize("option", [None, "--channels-last", "--compile", "--recompute"])
+def test_all_options_train_on_a_gpu(
+    shards: Path, tmp_path: Path, precision: str, option: str | None
 ) -> None:
-    """fp16 scales each network's loss by itself, and a resumed run takes the scales along."""
+    """With fp16 each network has its own loss scale, which a resumed run loads."""
     for steps in (10, STEPS):
-        asked = [*words(shards, tmp_path / "run", steps=steps), *([word] if word else [])]
-        line = command("launch.train", asked)
+        argv = [*arguments(shards, tmp_path / "run", steps=steps), *([option] if option else [])]
+        line = command("launch.train", argv)
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
         line = [*launch, "--mixed_precision", precision, *line[1:]]
         done = subprocess.run(
@@ -168,20 +168,19 @@ def test_engines_train_on_a_gpu(
 @one_gpu
 @pytest.mark.gpu
 def test_a_step_does_not_wait_for_the_gpu() -> None:
-    """After warming up, a step with a penalty, clipping and two microbatches asks nothing of the device."""
+    """The third step, with a penalty, clipping and two microbatches, never syncs."""
     recipe = dataclasses.replace(RECIPES["clipped"], objective=RECIPES["bce_gp"].objective)
     pair = make_networks(
         recipe,
-        recipe.generator.build(),
-        recipe.critic.build(),
+        *recipe.build_networks(),
         Accelerator(),
         ComputeConfig(accumulate=2),
     )
-    batch = pictures(2, 0)
+    batch = make_batch(2, 0)
     batch = type(batch)(*(tensor.float().cuda() for tensor in (batch.L, batch.colour, batch.mix)))
-    measures = [lambda fake, batch: (fake - batch.colour).abs().mean()]
+    loss_functions = [lambda fake, batch: (fake - batch.colour).abs().mean()]
     for step in range(2):
-        train_step(*pair, recipe, measures, batch, step, 0.0)
+        train_step(*pair, recipe, loss_functions, batch, step, 0.0)
     torch.cuda.synchronize()
-    with never_waiting():
-        train_step(*pair, recipe, measures, batch, 2, 0.0)
+    with error_on_sync():
+        train_step(*pair, recipe, loss_functions, batch, 2, 0.0)

@@ -1,4 +1,4 @@
-"""One truth: a step on two real processes, with one microbatch or two, is the step of one process."""
+"""Steps on two processes, with one microbatch or two, equal those of one process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.recipe import Recipe
 from tests.support.processes import run_command
-from tests.support.step_equivalence import DTYPES, cases, outcome
+from tests.support.step_equivalence import DTYPES, cases, run_steps
 
 WITHIN = {"float64": 1e-10, "float32": 1e-5}
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What every case leaves on two processes, from one launch."""
+    """A folder with the results of every case on two processes, from one launch."""
     out = tmp_path_factory.mktemp("outcomes")
     done = run_command("tests.support.step_equivalence", [out], processes=2)
     assert done.returncode == 0, done.stderr
@@ -32,10 +32,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases(),
     ids=lambda value: str(value) if isinstance(value, str | int) else "",
 )
-def test_two_processes_step_as_one(
+def test_two_processes_take_the_step_of_one(
     two_processes: Path, name: str, recipe: Recipe, dtype: str, accumulate: int
 ) -> None:
-    alone = outcome(recipe, DTYPES[dtype], Accelerator(cpu=True), ComputeConfig())
+    alone = run_steps(recipe, DTYPES[dtype], Accelerator(cpu=True), ComputeConfig())
     together = load_file(two_processes / f"{name}-{dtype}-{accumulate}")
     assert together.keys() == alone.keys()
     for key, tensor in alone.items():
@@ -44,8 +44,8 @@ def test_two_processes_step_as_one(
 
 
 @pytest.mark.distributed
-def test_ranks_leave_out_the_same_updates(two_processes: Path) -> None:
-    """An infinite pixel on one rank costs both of them both updates of that step, and no more."""
+def test_ranks_skip_the_same_updates(two_processes: Path) -> None:
+    """An infinite pixel on one rank makes both skip both updates of that step only."""
     first, second = (load_file(two_processes / f"failed-{rank}") for rank in range(2))
     assert first["skipped"].tolist() == second["skipped"].tolist() == [1, 1, 1, 1]
     assert first["parameters"].isfinite().all()

@@ -1,4 +1,7 @@
-"""One of two ranks dies, hangs, fails, drifts or cannot write: the run ends in time and says whose fault it was."""
+"""One of two ranks dies, hangs, fails, diverges or cannot write.
+
+The run ends within the timeout and names the rank.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_set(tmp_path_factory.mktemp("set"), size=32, count=8)
 
 
-def words(shards: Path, run: Path, *more: object, steps: int = STEPS) -> list[object]:
+def arguments(shards: Path, run: Path, *more: object, steps: int = STEPS) -> list[object]:
     changes = [
         *THIN,
         f"images={4 * steps}",
@@ -39,7 +42,7 @@ def words(shards: Path, run: Path, *more: object, steps: int = STEPS) -> list[ob
         "checkpoint_every=4",
         "keep_checkpoints=9",
     ]
-    sets = [word for change in changes for word in ("--set", change)]
+    sets = [text for change in changes for text in ("--set", change)]
     return [
         "--recipe",
         "nampouri_unet",
@@ -60,7 +63,7 @@ def tensors(run: Path, step: int = STEPS) -> dict[str, bytes]:
     }
 
 
-def trouble(what: str, rank: int = 1) -> dict[str, object]:
+def failure(what: str, rank: int = 1) -> dict[str, object]:
     return {"rank": rank, "step": 6, "what": what}
 
 
@@ -69,11 +72,11 @@ def trouble(what: str, rank: int = 1) -> dict[str, object]:
 def test_a_killed_rank_ends_the_run_and_is_named(
     warm: WarmLauncher, shards: Path, tmp_path: Path, rank: int
 ) -> None:
-    launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("kill", rank))
+    launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure("kill", rank))
     assert launch.status() == 1
-    told = launch.log.read_text()
-    assert "SIGKILL" in told  # the launcher's own summary
-    assert f"rank {rank} (" in told.replace("rank      : ", "rank "), told
+    output = launch.log.read_text()
+    assert "SIGKILL" in output  # the launcher's own summary
+    assert f"rank {rank} (" in output.replace("rank      : ", "rank "), output
     assert checkpoint_steps(tmp_path / "run") in (
         [4],
         [4] if rank else [],
@@ -85,24 +88,26 @@ def test_a_killed_rank_ends_the_run_and_is_named(
 def test_a_hanging_rank_ends_the_others_within_the_timeout(
     warm: WarmLauncher, shards: Path, tmp_path: Path, what: str
 ) -> None:
-    """The launcher gives a stopped rank thirty seconds more before it kills it; this test does not wait for that."""
-    launch = warm.start(words(shards, tmp_path / "run", "--timeout", 5), trouble=trouble(what))
+    """The launcher kills a stopped rank after 30 s; the test does not wait for it."""
+    launch = warm.start(arguments(shards, tmp_path / "run", "--timeout", 5), failure=failure(what))
     assert launch.wait_until(lambda: "died or hangs" in launch.log.read_text())
-    told = launch.log.read_text()
+    output = launch.log.read_text()
     launch.kill()
-    lines = [line for line in told.splitlines() if "launch.train: error" in line]
+    lines = [line for line in output.splitlines() if "colortrain train: error" in line]
     assert len(lines) == 1
     assert "rank 1 (" in lines[0]
-    assert "\nTraceback" not in told
-    if what == "hang":  # a process that is not stopped can say where it stands
-        assert re.search(r"rank 1 \(.*\) has taken no step for 7 s, it stands here:", told)
-        assert "in _suffer" in told
+    assert "\nTraceback" not in output
+    if what == "hang":  # a stopped process cannot print its stack
+        assert re.search(r"rank 1 \(.*\) has taken no step for 7 s; its stack:", output)
+        assert "in _fail" in output
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_a_hanging_rank_ends_the_launcher(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
-    launch = warm.start(words(shards, tmp_path / "run", "--timeout", 5), trouble=trouble("stop"))
+    launch = warm.start(
+        arguments(shards, tmp_path / "run", "--timeout", 5), failure=failure("stop")
+    )
     assert launch.status() == 1
 
 
@@ -110,39 +115,43 @@ def test_a_hanging_rank_ends_the_launcher(warm: WarmLauncher, shards: Path, tmp_
 def test_a_rank_that_fails_leaves_its_name_and_traceback(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("raise"))
+    launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure("raise"))
     assert launch.status() == 1
-    told = launch.log.read_text()
-    assert told.count("\nTraceback") == 1  # the launcher indents its own
-    assert told[: told.index("\nTraceback")].splitlines()[-1].startswith("rank 1 (")
-    assert "ZeroDivisionError: trouble" in told
+    output = launch.log.read_text()
+    assert output.count("\nTraceback") == 1  # the launcher indents its own
+    assert output[: output.index("\nTraceback")].splitlines()[-1].startswith("rank 1 (")
+    assert "ZeroDivisionError: injected failure" in output
 
 
 @pytest.mark.distributed
-def test_a_rank_that_drifts_is_caught_at_the_next_save(
+def test_a_rank_that_diverges_is_detected_at_the_next_save(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    """The last bits of one weight of the critic differ on rank 1 after step 6, which step 8 would have saved."""
-    launch = warm.start(words(shards, tmp_path / "run"), trouble=trouble("spoil"))
+    """A weight of the critic on rank 1 changes slightly after step 6; step 8 saves."""
+    launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure("spoil"))
     assert launch.status() == 1
-    lines = [line for line in launch.log.read_text().splitlines() if "launch.train: error" in line]
+    lines = [
+        line for line in launch.log.read_text().splitlines() if "colortrain train: error" in line
+    ]
     assert len(lines) == 1
-    assert "step 8: rank 1 on " in lines[0]
-    assert "no longer holds what the others hold, from critic." in lines[0]
+    assert "step 8: the tensors of rank 1 on " in lines[0]
+    assert "differ from those of the others, from critic." in lines[0]
     assert checkpoint_steps(tmp_path / "run") == [4]
 
 
 @pytest.mark.distributed
 def test_a_full_disk_is_one_line(warm: WarmLauncher, shards: Path, tmp_path: Path) -> None:
-    launch = warm.start(words(shards, tmp_path / "run"), largest_file=20_000)
+    launch = warm.start(arguments(shards, tmp_path / "run"), largest_file=20_000)
     assert launch.status() == 1
-    told = launch.log.read_text()
+    output = launch.log.read_text()
     lines = [
-        line for line in told.splitlines() if "error" in line and line.startswith("launch.train")
+        line
+        for line in output.splitlines()
+        if "error" in line and line.startswith("colortrain train")
     ]
     assert len(lines) == 1
     assert "File too large at " in lines[0]
-    assert "\nTraceback" not in told
+    assert "\nTraceback" not in output
     assert not checkpoint_steps(tmp_path / "run")
 
 
@@ -152,23 +161,23 @@ def starts(run: Path) -> list[int]:
 
 
 @pytest.mark.distributed
-def test_the_launcher_restarts_by_itself_and_no_byte_changes(
+def test_a_restart_by_the_launcher_changes_no_byte(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    """One rank is killed after step 6; both go on from step 4."""
-    warm.run(words(shards, tmp_path / "undisturbed"))
-    warm.run(words(shards, tmp_path / "run"), trouble=trouble("kill"), max_restarts=1)
+    """One rank is killed after step 6; both resume from step 4."""
+    warm.run(arguments(shards, tmp_path / "undisturbed"))
+    warm.run(arguments(shards, tmp_path / "run"), failure=failure("kill"), max_restarts=1)
     assert starts(tmp_path / "run") == [0, 4]
     assert tensors(tmp_path / "run") == tensors(tmp_path / "undisturbed")
 
 
 @pytest.mark.distributed
-def test_accelerate_launch_restarts_by_itself(
+def test_accelerate_launch_restarts_a_killed_rank(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    """The same through `accelerate launch --max_restarts 1`, its rank 1 killed from outside."""
+    """The same with `accelerate launch --max_restarts 1`; the test kills rank 1."""
     steps, run = 80, tmp_path / "run"
-    line = command("launch.train", words(shards, run, steps=steps), processes=2)
+    line = command("launch.train", arguments(shards, run, steps=steps), processes=2)
     line[3:3] = ["--max_restarts", "1"]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=log, stderr=log)
@@ -178,8 +187,8 @@ def test_accelerate_launch_restarts_by_itself(
     children = psutil.Process(process.pid).children(recursive=True)
     next(child for child in children if child.environ().get("RANK") == "1").kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "log").read_text()
-    begun = starts(run)
-    assert begun[0] == 0
-    assert 4 <= begun[1] < steps
-    warm.run(words(shards, tmp_path / "undisturbed", steps=steps))
+    resumed = starts(run)
+    assert resumed[0] == 0
+    assert 4 <= resumed[1] < steps
+    warm.run(arguments(shards, tmp_path / "undisturbed", steps=steps))
     assert tensors(run, steps) == tensors(tmp_path / "undisturbed", steps)

@@ -1,4 +1,4 @@
-"""What only GPUs can show: NCCL, BatchNorm under DDP, prefetching through pinned memory, the benchmarks."""
+"""Tests on GPUs: NCCL, BatchNorm with DDP, pinned memory, benchmarks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,15 +15,15 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark import main
 from shards.read.dataset import Split
 from tests.support.benchmark_reports import check_report
-from tests.support.gpus import never_waiting, one_gpu, two_gpus
+from tests.support.gpus import error_on_sync, one_gpu, two_gpus
 from tests.support.processes import ROOT, environment
-from tests.support.step_equivalence import MUON, RECIPES, SYNCED, outcome
+from tests.support.step_equivalence import MUON, RECIPES, SYNCED, run_steps
 
 pytestmark = pytest.mark.gpu
 THIN = [
@@ -36,14 +37,14 @@ THIN = [
 
 @pytest.fixture
 def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF32 rounds to 10 bits: it is off for all convolutions and products of these comparisons."""
+    """Switch TF32 off for convolutions and matrix products: it rounds to 10 bits."""
     for products in (torch.backends.cuda.matmul, torch.backends.cudnn):
         monkeypatch.setattr(products, "allow_tf32", False)
 
 
 @two_gpus
-def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
-    """Every game through NCCL, and BatchNorm synchronised over both ranks, in float64."""
+def test_two_gpus_take_the_step_of_one(tmp_path: Path, exact_products: None) -> None:
+    """Every objective through NCCL, and synchronised BatchNorm, in float64."""
     config = str(ROOT / "launch" / "accelerate" / "ddp.yaml")
     launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
     line = [
@@ -66,7 +67,7 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
     )
     assert done.returncode == 0, done.stderr
     for name, recipe in {**RECIPES, **MUON, **SYNCED}.items():
-        alone = outcome(recipe, torch.float64, Accelerator(), ComputeConfig())
+        alone = run_steps(recipe, torch.float64, Accelerator(), ComputeConfig())
         together = load_file(tmp_path / f"{name}-float64-1")
         for key, tensor in alone.items():
             torch.testing.assert_close(
@@ -76,30 +77,30 @@ def test_two_gpus_step_as_one(tmp_path: Path, exact_products: None) -> None:
 
 @one_gpu
 def test_batches_arrive_without_waiting_for_the_gpu(shards: Path) -> None:
-    """Read ahead into pinned memory and copied asynchronously: as on the CPU, and nothing asks the device."""
-    words = {"batch_size": 4, "seed": 0, "flip": 0.5, "workers": 2}
-    on_cpu = Loader(Split(shards), SymmetricCodec(), **words)  # type: ignore[arg-type]
-    on_gpu = Loader(Split(shards), SymmetricCodec(), device="cuda", **words)  # type: ignore[arg-type]
+    """They are copied asynchronously from pinned memory, and equal those on the CPU."""
+    config = LoaderConfig(batch_size=4, seed=0, flip=0.5, workers=2)
+    on_cpu = Loader(Split(shards), SymmetricCodec(), config)
+    on_gpu = Loader(Split(shards), SymmetricCodec(), replace(config, device="cuda"))
     with closing(on_cpu.batches()) as some:
         expected = [(batch.L.clone(), batch.colour.clone()) for batch in islice(some, 6)]
     with closing(on_gpu.batches()) as others:
-        next(others)  # the first makes the codec's constants
-        with never_waiting():
-            found = list(islice(others, 5))
-    for batch, (L, colour) in zip(found, expected[1:], strict=True):
+        next(others)  # the first one creates the codec's constants
+        with error_on_sync():
+            on_device = list(islice(others, 5))
+    for batch, (L, colour) in zip(on_device, expected[1:], strict=True):
         torch.testing.assert_close(batch.L.cpu(), L, rtol=0, atol=1e-6)
         torch.testing.assert_close(batch.colour.cpu(), colour, rtol=0, atol=1e-6)
 
 
 @one_gpu
-@pytest.mark.timeout(900)  # `step` compiles, three times
+@pytest.mark.timeout(900)  # `step` compiles three times
 @pytest.mark.filterwarnings(
     "ignore:.*is deprecated:DeprecationWarning:torch"
-)  # of the compiler's own imports
+)  # from the compiler's own imports
 @pytest.mark.parametrize("name", ["step", "checkpoint", "scaling"])
 def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "report.json"
-    sets = [word for change in THIN for word in ("--set", change)]
+    sets = [text for change in THIN for text in ("--set", change)]
     assert (
         main(
             [

@@ -1,4 +1,7 @@
-"""SIGKILL to the launcher and both ranks at any instant, again and again: the run ends byte for byte as undisturbed."""
+"""Kill the launcher and both ranks at random times, again and again.
+
+The run ends with the same bytes as an undisturbed one.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from colortrain.runs.checkpoint import is_whole
+from colortrain.runs.checkpoint import is_intact
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from tests.support.warm_launcher import Launch, WarmLauncher
 
-SLOW_DISK = 0.01  # seconds for each of a save's dozen calls of fsync: half of the kills in saves would miss them
+# seconds per call of fsync, a dozen per save: otherwise half of the kills would miss
+# the saves
+SLOW_DISK = 0.01
 THIN = [
     "size=32",
     "generator.levels=3",
@@ -22,7 +27,7 @@ THIN = [
     "critic.base_channels=4",
     "batch_size=4",
 ]
-PACE = [
+INTERVALS = [
     "log_every=1",
     "checkpoint_every=3",
     "evaluate_every=10",
@@ -32,9 +37,9 @@ PACE = [
 ]
 
 
-def words(shards: Path, run: Path, steps: int) -> list[object]:
-    changes = [*THIN, *PACE, f"images={4 * steps}", "ema.half_life=20", "plateau.patience=2"]
-    sets = [word for change in changes for word in ("--set", change)]
+def arguments(shards: Path, run: Path, steps: int) -> list[object]:
+    changes = [*THIN, *INTERVALS, f"images={4 * steps}", "ema.half_life=20", "plateau.patience=2"]
+    sets = [text for change in changes for text in ("--set", change)]
     return [
         "--recipe",
         "nampouri_unet",
@@ -48,7 +53,7 @@ def words(shards: Path, run: Path, steps: int) -> list[object]:
     ]
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     try:
         text = (run / "metrics.jsonl").read_text()
     except FileNotFoundError:
@@ -57,19 +62,25 @@ def journal(run: Path) -> list[dict[str, Any]]:
 
 
 def trained(run: Path, starts: int) -> int:
-    """Steps journalled since one more start than `starts`."""
-    kinds = [line["kind"] for line in journal(run)]
+    """Return the number of steps logged since the latest start, if it is a new one.
+
+    `starts` is the number of starts before it.
+    """
+    kinds = [line["kind"] for line in read_metrics(run)]
     return kinds[::-1].index("start") if kinds.count("start") > starts else 0
 
 
 def unfinished(run: Path) -> set[str]:
-    """The folders of saves that are under way, or that were when their process was killed."""
+    """Return the folders of saves that are running or were interrupted."""
     return {path.name for path in (run / "checkpoints").glob("step-*.tmp-*")}
 
 
-def wait_for_the_instant(launch: Launch, run: Path, draw: random.Random, kind: str) -> bool:
-    """Until it is time to kill: while it starts up, some steps later, or in one of the next saves."""
-    starts, old = [line["kind"] for line in journal(run)].count("start"), unfinished(run)
+def wait_for_kill_time(launch: Launch, run: Path, draw: random.Random, kind: str) -> bool:
+    """Wait during start-up, for some steps, or for one of the next saves.
+
+    Return False if the launcher ended before.
+    """
+    starts, old = [line["kind"] for line in read_metrics(run)].count("start"), unfinished(run)
     if kind == "start":
         until = time.monotonic() + draw.uniform(0, 1.5)
         return launch.wait_until(lambda: time.monotonic() > until or trained(run, starts))
@@ -89,57 +100,58 @@ def wait_for_the_instant(launch: Launch, run: Path, draw: random.Random, kind: s
     return alive
 
 
-def kill_often(warm: WarmLauncher, asked: list[object], run: Path, kills: int) -> int:
-    """Start and kill `kills` times; how many kills fell into a save."""
+def kill_often(warm: WarmLauncher, argv: list[object], run: Path, kills: int) -> int:
+    """Start and kill `kills` times; return how many kills hit a save."""
     draw, in_saves = random.Random(kills), 0
     for number in range(kills):
-        launch = warm.start(asked, slow_fsync=SLOW_DISK)
+        launch = warm.start(argv, slow_fsync=SLOW_DISK)
         before = unfinished(run)
         kind = ("start", "steps", "save")[number % 3]
-        assert wait_for_the_instant(launch, run, draw, kind), (
+        assert wait_for_kill_time(launch, run, draw, kind), (
             f"ended before kill {number}: {launch.log.read_text()}"
         )
         launch.kill()
         in_saves += bool(unfinished(run) - before)
-        assert all(is_whole(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), (
+        assert all(is_intact(checkpoint_folder(run, step)) for step in checkpoint_steps(run)), (
             f"kill {number}"
         )
     return in_saves
 
 
-def everything(run: Path) -> dict[str, bytes]:
-    """Every byte of the checkpoints kept: networks, optimizers, average, state, manifests; and which is best."""
+def checkpoint_bytes(run: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of the checkpoints, best.json included."""
     paths = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
-def told(run: Path, kind: str) -> list[tuple[int, Any]]:
+def logged(run: Path, kind: str) -> list[tuple[int, Any]]:
     return [
         (line["step"], line.get("losses", line.get("metrics")))
-        for line in journal(run)
+        for line in read_metrics(run)
         if line["kind"] == kind
     ]
 
 
 def check_kills(warm: WarmLauncher, shards: Path, folder: Path, kills: int, steps: int) -> None:
-    began = time.monotonic()
-    warm.run(words(shards, folder / "undisturbed", steps))
+    started = time.monotonic()
+    warm.run(arguments(shards, folder / "undisturbed", steps))
     run = folder / "killed"
-    in_saves = kill_often(warm, words(shards, run, steps), run, kills)
-    warm.run(words(shards, run, steps))
-    resumed_at = [line["step"] for line in journal(run) if line["kind"] == "start"]
-    minutes = (time.monotonic() - began) / 60
+    in_saves = kill_often(warm, arguments(shards, run, steps), run, kills)
+    warm.run(arguments(shards, run, steps))
+    resumed_at = [line["step"] for line in read_metrics(run) if line["kind"] == "start"]
+    minutes = (time.monotonic() - started) / 60
     print(
-        f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, {minutes:.1f} minutes"
+        f"{kills} kills, {in_saves} in saves, resumed at {sorted(set(resumed_at))}, "
+        f"{minutes:.1f} minutes"
     )
-    assert everything(run) == everything(folder / "undisturbed")
-    assert [step for step, _ in told(run, "train")] == list(
+    assert checkpoint_bytes(run) == checkpoint_bytes(folder / "undisturbed")
+    assert [step for step, _ in logged(run, "train")] == list(
         range(1, steps + 1)
-    )  # none lost, none told twice
+    )  # none lost, none logged twice
     for kind in ("train", "validation"):
-        assert told(run, kind) == told(folder / "undisturbed", kind)
+        assert logged(run, kind) == logged(folder / "undisturbed", kind)
     assert in_saves >= kills // 8
-    assert len(set(resumed_at)) >= kills // 4  # it went on, not always from the same place
+    assert len(set(resumed_at)) >= kills // 4  # it resumed at different steps
 
 
 @pytest.mark.distributed

@@ -1,4 +1,4 @@
-"""Two real processes, shards and sizes that do not divide: nothing hangs, no sample is lost or seen twice."""
+"""Loading uneven shards on two processes: no hang, no sample lost or repeated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH, EPOCHS = 6, 4
 
 
 def numbered_set(root: Path) -> Path:
-    """Seven shards of samples whose ab are their own number."""
+    """Write seven shards of samples whose ab encode their number."""
     shards, number = [], 0
     for place, count in enumerate(SHARDS):
         with TarOfSamples(root, f"{place:06d}.tar", 4, "uint8") as tar:
@@ -45,7 +45,7 @@ def numbered_set(root: Path) -> Path:
 def test_two_processes_share_odd_shards(tmp_path: Path) -> None:
     shards = numbered_set(tmp_path / "set")
     samples = sum(SHARDS)
-    steps = samples * EPOCHS // BATCH  # 26 whole batches in four epochs
+    steps = samples * EPOCHS // BATCH  # 26 full batches in four epochs
     done = run_command("tests.support.seen_samples", [shards, tmp_path, BATCH, steps], processes=2)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -71,8 +71,8 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
         "critic.base_channels=4",
         "batch_size=4",
     ]
-    sets = [word for change in [*thin, "log_every=1"] for word in ("--set", change)]
-    words = [
+    sets = [text for change in [*thin, "log_every=1"] for text in ("--set", change)]
+    argv = [
         "--recipe",
         "nampouri_unet",
         "--shards",
@@ -83,19 +83,19 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
         "none",
         *sets,
     ]
-    stopped = run_command("launch.train", [*words, "--run", tmp_path / "stopped"])
+    stopped = run_command("launch.train", [*argv, "--run", tmp_path / "stopped"])
     assert stopped.returncode == 2
     assert stopped.stderr.splitlines()[-1].count(f"{tar}: the member at byte 512") == 1
-    went_on = run_command(
+    resumed = run_command(
         "launch.train",
-        [*words, "--run", tmp_path / "on", "--on-corrupt", "substitute", "--corrupt-limit", 0.1],
+        [*argv, "--run", tmp_path / "on", "--on-corrupt", "substitute", "--corrupt-limit", 0.1],
         processes=2,
     )
-    assert went_on.returncode == 0, went_on.stderr
-    told = [line for line in went_on.stderr.splitlines() if "another sample stands in" in line]
+    assert resumed.returncode == 0, resumed.stderr
+    output = [line for line in resumed.stderr.splitlines() if "replaced a damaged sample" in line]
     assert (
-        1 <= len({line.split(":")[0] for line in told}) == len(told) <= 2
-    )  # each rank that meets it says so, once
+        1 <= len({line.split(":")[0] for line in output}) == len(output) <= 2
+    )  # each rank that reads it reports it once
     lines = [
         json.loads(line) for line in (tmp_path / "on" / "metrics.jsonl").read_text().splitlines()
     ]

@@ -1,4 +1,4 @@
-"""Going on with another number of processes: the same global batches, parameters equal but for rounding."""
+"""Resuming with another world size: equal parameters up to rounding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from colortrain.runs.checkpoint import load_part
 from colortrain.runs.layout import checkpoint_folder
 from tests.support.warm_launcher import WarmLauncher
 
-# No BatchNorm: statistics of a rank's own part of a batch are another computation, not another rounding.
+# No BatchNorm: statistics of a local batch are another computation, not another
+# rounding.
 NETWORKS = [
     "generator.levels=3",
     "generator.base_channels=4",
@@ -30,7 +31,7 @@ STEP = [
     "crop=0.7",
     "ema.half_life=20",
 ]
-PACE = [
+INTERVALS = [
     "log_every=1",
     "checkpoint_every=4",
     "evaluate_every=4",
@@ -40,11 +41,11 @@ PACE = [
 PARTS = ("generator", "critic", "ema", "generator_adam", "critic_adam")
 
 
-def words(shards: Path, run: Path, steps: int) -> list[object]:
+def arguments(shards: Path, run: Path, steps: int) -> list[object]:
     sets = [
-        word
-        for change in [*NETWORKS, *STEP, *PACE, f"images={4 * steps}"]
-        for word in ("--set", change)
+        text
+        for change in [*NETWORKS, *STEP, *INTERVALS, f"images={4 * steps}"]
+        for text in ("--set", change)
     ]
     return [
         "--recipe",
@@ -68,27 +69,34 @@ def tensors(run: Path, step: int) -> dict[str, Tensor]:
     }
 
 
-def journal(run: Path, kind: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if line["kind"] == kind]
+def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
 
 
 @pytest.mark.distributed
 def test_one_then_two_then_one_process_train_what_one_trains(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:
-    """Twelve steps, with the world changing after four and eight: networks, average, both optimizers and scores."""
-    alone, turns = tmp_path / "alone", tmp_path / "turns"
-    warm.run(words(shards, alone, 12), processes=1)
+    """The world size changes after four and eight of twelve steps.
+
+    Networks, average, both optimizers and scores are compared.
+    """
+    alone, changing = tmp_path / "alone", tmp_path / "changing"
+    warm.run(arguments(shards, alone, 12), processes=1)
     for steps, processes in ((4, 1), (8, 2), (12, 1)):
-        warm.run(words(shards, turns, steps), processes=processes)
-    starts = [(line["step"], line["world"], line["images"]) for line in journal(turns, "start")]
+        warm.run(arguments(shards, changing, steps), processes=processes)
+    starts = [
+        (line["step"], line["world"], line["images"]) for line in read_metrics(changing, "start")
+    ]
     assert starts == [(0, 1, 0), (4, 2, 16), (8, 1, 32)]
     expected = tensors(alone, 12)
-    assert set(tensors(turns, 12)) == set(expected)
-    for name, tensor in tensors(turns, 12).items():
+    assert set(tensors(changing, 12)) == set(expected)
+    for name, tensor in tensors(changing, 12).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-6)
-    for mine, its in zip(journal(turns, "train"), journal(alone, "train"), strict=True):
-        assert mine["losses"] == pytest.approx(its["losses"], rel=1e-4, abs=1e-5)
-    exact = tensors(turns, 4)
+    for one, other in zip(
+        read_metrics(changing, "train"), read_metrics(alone, "train"), strict=True
+    ):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-4, abs=1e-5)
+    exact = tensors(changing, 4)
     assert all(torch.equal(exact[name], tensor) for name, tensor in tensors(alone, 4).items())

@@ -1,4 +1,4 @@
-"""Training from plain tars through the real door: two processes, stopped and gone on with, mistakes in one line."""
+"""Training from plain tars (--stream): on two processes, and resumed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ THIN = [
 ]
 
 
-def words(*more: object) -> list[object]:
-    sets = [word for change in [*THIN, "log_every=2"] for word in ("--set", change)]
+def arguments(*more: object) -> list[object]:
+    sets = [text for change in [*THIN, "log_every=2"] for text in ("--set", change)]
     return ["--recipe", "nampouri_unet", *sets, *more]
 
 
@@ -27,8 +27,8 @@ def words(*more: object) -> list[object]:
 def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Path) -> None:
     source = ["--stream", shards / "train" / "*.tar", "--epoch-images", 11, "--validation", shards]
     for images in (24, 40):
-        run = words(*source, "--run", tmp_path / "run", "--images", images)
-        done = run_command("launch.train", run, processes=2)
+        argv = arguments(*source, "--run", tmp_path / "run", "--images", images)
+        done = run_command("launch.train", argv, processes=2)
         assert done.returncode == 0, done.stderr
         assert (
             done.stderr.count("--stream is not exact") + done.stdout.count("--stream is not exact")
@@ -43,7 +43,7 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--stream", "nowhere/*.tar", "--epoch-images", 10], "nowhere"),
         (["--stream", "nowhere/*.tar"], "--stream needs --epoch-images N"),
@@ -52,8 +52,8 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
         ([], "one of the arguments --shards --stream is required"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, more: list[object], said: str) -> None:
-    done = run_command("launch.train", words(*more, "--run", tmp_path / "run"))
+def test_mistakes_are_one_line(tmp_path: Path, more: list[object], message: str) -> None:
+    done = run_command("launch.train", arguments(*more, "--run", tmp_path / "run"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Training through the real door: one process and two, killed and gone on with, refused in one line."""
+"""`launch.train` on one process and two: killed, resumed, and refused with one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import is_whole, load_part
+from colortrain.runs.checkpoint import is_intact, load_part
 from colortrain.runs.folder import lock
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.training.trainer import step_seed
@@ -31,8 +31,8 @@ THIN = [
 STEPS = 40
 
 
-def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
-    pace = [
+def arguments(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[object]:
+    intervals = [
         f"images={4 * steps}",
         "log_every=5",
         "checkpoint_every=10",
@@ -40,36 +40,36 @@ def words(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> list[ob
         "keep_checkpoints=9",
     ]
     sets = [
-        word
-        for change in [*THIN, *pace, "ema.half_life=20", *changes]
-        for word in ("--set", change)
+        text
+        for change in [*THIN, *intervals, "ema.half_life=20", *changes]
+        for text in ("--set", change)
     ]
     return ["--recipe", "nampouri_unet", "--shards", shards, "--run", run, *sets]
 
 
 def weights(run: Path, step: int = STEPS) -> dict[str, bytes]:
-    """Every tensor file of a checkpoint: both networks, both optimizers, the average."""
+    """Return the tensor files of a checkpoint: networks, optimizers and average."""
     return {
         path.name: path.read_bytes() for path in checkpoint_folder(run, step).glob("*.safetensors")
     }
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes that nobody touched."""
+    """An uninterrupted run of two processes."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run_command("launch.train", words(shards, run), processes=2)
+    done = run_command("launch.train", arguments(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     return run
 
 
 @pytest.mark.distributed
-def test_two_processes_leave_what_people_look_at(undisturbed: Path) -> None:
-    lines = journal(undisturbed)
+def test_two_processes_write_metrics_samples_and_checkpoints(undisturbed: Path) -> None:
+    lines = read_metrics(undisturbed)
     assert [line["world"] for line in lines if line["kind"] == "start"] == [2]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(
         range(5, STEPS + 1, 5)
@@ -89,12 +89,12 @@ def test_two_processes_leave_what_people_look_at(undisturbed: Path) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("kill_at", [10, 20])
-def test_killed_anywhere_it_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_to_the_same_bytes(
     shards: Path, undisturbed: Path, tmp_path: Path, kill_at: int
 ) -> None:
-    """SIGKILL to launcher and ranks once a checkpoint appears; the same command then ends the run."""
+    """Launcher and ranks are killed when a checkpoint appears; the command resumes."""
     run = tmp_path / "run"
-    line = command("launch.train", words(shards, run), processes=2)
+    line = command("launch.train", arguments(shards, run), processes=2)
     process = subprocess.Popen(
         line,
         env=environment(),
@@ -110,41 +110,41 @@ def test_killed_anywhere_it_ends_as_if_nothing_had_been(
         process.pid,
         *(child.pid for child in psutil.Process(process.pid).children(recursive=True)),
     ]:
-        os.kill(
-            child, signal.SIGKILL
-        )  # ranks have sessions of their own: the launcher's group is not enough
+        os.kill(child, signal.SIGKILL)  # ranks have sessions of their own
     process.wait()
     assert kill_at in checkpoint_steps(run)
-    assert STEPS not in checkpoint_steps(run), "killed too late to prove anything"
-    done = run_command("launch.train", words(shards, run), processes=2)
+    assert STEPS not in checkpoint_steps(run), "the run ended before it was killed"
+    done = run_command("launch.train", arguments(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     assert weights(run) == weights(undisturbed)
-    trained = [entry["step"] for entry in journal(run) if entry["kind"] == "train"]
-    assert trained == list(range(5, STEPS + 1, 5))  # no step told twice
+    trained = [entry["step"] for entry in read_metrics(run) if entry["kind"] == "train"]
+    assert trained == list(range(5, STEPS + 1, 5))  # no step logged twice
 
 
 @pytest.mark.distributed
-def test_one_process_resumes_what_two_began(shards: Path, tmp_path: Path) -> None:
-    """Another world size goes on with the same global batches; a finished run is left as it is."""
+def test_one_process_resumes_a_run_of_two(shards: Path, tmp_path: Path) -> None:
+    """The global batches are the same; a finished run is not changed."""
     run = tmp_path / "run"
-    assert run_command("launch.train", words(shards, run, steps=10), processes=2).returncode == 0
-    assert run_command("launch.train", words(shards, run, steps=20)).returncode == 0
+    assert (
+        run_command("launch.train", arguments(shards, run, steps=10), processes=2).returncode == 0
+    )
+    assert run_command("launch.train", arguments(shards, run, steps=20)).returncode == 0
     starts = [
         (line["step"], line["world"], line["images"])
-        for line in journal(run)
+        for line in read_metrics(run)
         if line["kind"] == "start"
     ]
     assert starts == [(0, 2, 0), (10, 1, 40)]
     before = weights(run, 20)
-    assert run_command("launch.train", words(shards, run, steps=20)).returncode == 0
+    assert run_command("launch.train", arguments(shards, run, steps=20)).returncode == 0
     assert weights(run, 20) == before
 
 
 @pytest.mark.distributed
 def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> None:
-    """Without BatchNorm and dropout, the parameters after ten steps differ by rounding alone: ranks do not train alone.
+    """Without BatchNorm and dropout, parameters after ten steps agree up to rounding.
 
-    Penalty, flips and crops draw by position, so they agree as well.
+    Penalties, flips and crops draw by position, so they agree as well.
     """
     exact = [
         "generator.levels=3",
@@ -155,51 +155,53 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
         "flip=0.5",
     ]
     thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "crop=0.7"]
-    pace = ["images=40", "evaluate_every=10", "checkpoint_every=10", "log_every=5"]
-    sets = [word for change in [*thin, *exact, *pace] for word in ("--set", change)]
-    found = []
+    intervals = ["images=40", "evaluate_every=10", "checkpoint_every=10", "log_every=5"]
+    sets = [text for change in [*thin, *exact, *intervals] for text in ("--set", change)]
+    results = []
     for processes in (1, 2):
         run = tmp_path / str(processes)
-        asked = ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
-        done = run_command("launch.train", asked, processes)
+        argv = ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
+        done = run_command("launch.train", argv, processes)
         assert done.returncode == 0, done.stderr
-        found.append(
+        results.append(
             load_part(checkpoint_folder(run, 10), "generator")
             | load_part(checkpoint_folder(run, 10), "critic")
         )
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=2e-6)
-    alone, together = (journal(tmp_path / str(processes)) for processes in (1, 2))
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][name], tensor, rtol=1e-4, atol=2e-6)
+    alone, together = (read_metrics(tmp_path / str(processes)) for processes in (1, 2))
     for one, two in zip(alone, together, strict=True):
         if one["kind"] == "train":
             assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.distributed
-def test_a_run_that_is_being_trained_is_left_alone(shards: Path, tmp_path: Path) -> None:
+def test_a_locked_run_is_refused(shards: Path, tmp_path: Path) -> None:
     with lock(tmp_path / "run"):
-        second = run_command("launch.train", words(shards, tmp_path / "run", steps=2))
+        second = run_command("launch.train", arguments(shards, tmp_path / "run", steps=2))
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
     assert "is being trained by another process" in second.stderr
-    assert run_command("launch.train", words(shards, tmp_path / "run", steps=2)).returncode == 0
+    assert run_command("launch.train", arguments(shards, tmp_path / "run", steps=2)).returncode == 0
 
 
 @pytest.mark.distributed
-def test_a_damaged_newest_checkpoint_costs_only_its_steps(
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    assert run_command("launch.train", words(shards, run, steps=20), processes=2).returncode == 0
+    assert (
+        run_command("launch.train", arguments(shards, run, steps=20), processes=2).returncode == 0
+    )
     (checkpoint_folder(run, 20) / "critic.safetensors").write_bytes(b"gone")
-    done = run_command("launch.train", words(shards, run), processes=2)
+    done = run_command("launch.train", arguments(shards, run), processes=2)
     assert done.returncode == 0, done.stderr
     assert "step-000000020 is damaged, falling back" in done.stderr
-    assert is_whole(checkpoint_folder(run, 20))
+    assert is_intact(checkpoint_folder(run, 20))
     assert weights(run) == weights(undisturbed)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (
             ["--recipe", "nampori_unet"],
@@ -230,20 +232,20 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(
         (["--no-such-word"], "unrecognized arguments: --no-such-word"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(
-    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
+def test_wrong_arguments_are_one_line_and_status_2(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
 ) -> None:
     from launch.train import main
     from shards.errors import run_command as run
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    asked = [str(word) for word in words(shards, tmp_path / "run")] + [
+    argv = [str(argument) for argument in arguments(shards, tmp_path / "run")] + [
         w.replace("FULL", f"{tmp_path}/full") for w in wrong
     ]
-    assert run("launch.train", main, asked) == 2
+    assert run("launch.train", main, argv) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -251,47 +253,47 @@ def test_a_mistake_is_one_line_and_status_2(
 def test_another_recipe_or_dataset_in_the_same_folder_is_refused(
     shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    other = run_command("launch.train", words(shards, undisturbed, "critic_adam.lr=1e-3"))
+    other = run_command("launch.train", arguments(shards, undisturbed, "critic_adam.lr=1e-3"))
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds a run of another recipe (critic_adam:" in other.stderr
     more = small_set(tmp_path / "more", size=32, count=26, splits=("train", "val"))
-    moved = run_command("launch.train", words(more, undisturbed))
-    assert (moved.returncode, moved.stderr.count("\n")) == (2, 1)
-    assert "was trained on dataset" in moved.stderr
+    other_data = run_command("launch.train", arguments(more, undisturbed))
+    assert (other_data.returncode, other_data.stderr.count("\n")) == (2, 1)
+    assert "was trained on dataset" in other_data.stderr
 
 
 def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    done = run_command("launch.train", [*words(shards, tmp_path / "run"), "--dry-run"])
+    done = run_command("launch.train", [*arguments(shards, tmp_path / "run"), "--dry-run"])
     assert done.returncode == 0
-    assert "11 to train on, 11 held out" in done.stdout
+    assert "11 training samples, 11 held out" in done.stdout
     assert "160 images, 40 steps, 14.55 epochs" in done.stdout
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.distributed
-def test_the_door_starts_its_own_processes(shards: Path, tmp_path: Path) -> None:
-    asked = [*words(shards, tmp_path / "run", steps=2), "--processes", 2]
-    assert run_command("launch.train", asked).returncode == 0
-    assert journal(tmp_path / "run")[0]["world"] == 2
+def test_the_command_starts_its_own_processes(shards: Path, tmp_path: Path) -> None:
+    argv = [*arguments(shards, tmp_path / "run", steps=2), "--processes", 2]
+    assert run_command("launch.train", argv).returncode == 0
+    assert read_metrics(tmp_path / "run")[0]["world"] == 2
 
 
 @pytest.mark.distributed
 def test_bfloat16_trains(shards: Path, tmp_path: Path) -> None:
-    line = command("launch.train", words(shards, tmp_path / "run", steps=5), processes=2)
+    line = command("launch.train", arguments(shards, tmp_path / "run", steps=5), processes=2)
     line[3:3] = ["--mixed_precision", "bf16"]
     done = subprocess.run(
         line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    lines = journal(tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
     assert lines[0]["mixed_precision"] == "bf16"
     assert lines[1]["losses"]["l1"] < 1
 
 
 @pytest.mark.distributed
-def test_silent_single_processes_are_refused(shards: Path, tmp_path: Path) -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing; we do."""
-    line = command("launch.train", words(shards, tmp_path / "run"))
+def test_processes_that_would_train_alone_are_refused(shards: Path, tmp_path: Path) -> None:
+    """`accelerate launch --cpu --num_processes 2` silently starts one process."""
+    line = command("launch.train", arguments(shards, tmp_path / "run"))
     launch = [
         line[0],
         "-m",
@@ -311,10 +313,10 @@ def test_silent_single_processes_are_refused(shards: Path, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode != 0
-    assert "several processes were asked for, but accelerate started one" in done.stderr
+    assert "several processes were requested, but accelerate started one" in done.stderr
 
 
 def test_step_seeds_are_pinned() -> None:
-    """Resuming an old run must draw what it would have drawn."""
+    """With other seeds, resumed old runs would draw other numbers."""
     assert step_seed(0, 0, 0) == 759_540_517_790_923_586
     assert len({step_seed(s, k, r) for s in range(3) for k in range(50) for r in range(4)}) == 600

@@ -1,4 +1,4 @@
-"""The door that takes a network out of its run: a folder, ONNX, the Hub, and nothing overwritten or sent unasked."""
+"""The `colortrain export` command: folder, model card, ONNX, uploads and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORES = {"generated": 0.1234567, "grey": 0.2, "median": 0.3}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two checkpoints with averaged weights, and what a run and an evaluation leave beside them."""
+    """A run with two checkpoints, averaged weights, a journal and an evaluation."""
     folder = tmp_path_factory.mktemp("export") / "run"
     small_run(folder, settings=("ema.half_life=100",))
     small_run(folder, step=5, seed=1, settings=("ema.half_life=100",))
@@ -47,15 +47,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def export(run: Path, *words: object) -> int:
-    return main(["--run", str(run), *map(str, words)])
+def export(run: Path, *args: object) -> int:
+    return main(["--run", str(run), *map(str, args)])
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_for_two_lines_of_python_and_onnx(
+def test_the_exported_folder_loads_and_contains_the_onnx_model(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "exported"
@@ -75,46 +75,46 @@ def test_a_folder_for_two_lines_of_python_and_onnx(
     assert load_recipe(out / "recipe.json") == load_recipe(
         run / "checkpoints" / "step-000000003" / "recipe.json"
     )
-    assert "opset 18, off PyTorch by" in capsys.readouterr().out
+    assert "opset 18, largest difference from PyTorch" in capsys.readouterr().out
 
 
-def test_weights_of_the_last_step_if_told(run: Path, tmp_path: Path) -> None:
+def test_no_ema_exports_the_weights_of_the_last_step(run: Path, tmp_path: Path) -> None:
     assert export(run, "--out", tmp_path / "exported", "--no-ema") == 0
     assert colortrain.load(tmp_path / "exported").description.weights == "generator"
 
 
-def test_the_card_is_filled_from_the_run(run: Path, tmp_path: Path) -> None:
+def test_the_model_card_has_the_facts_and_scores_of_the_run(run: Path, tmp_path: Path) -> None:
     export(run, "--out", tmp_path / "old-photos")
     card = (tmp_path / "old-photos" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: colortrain\n")
     assert "\n# old-photos\n" in card
     assert "10 minutes on 2 x cuda, precision bf16" in card
-    assert "| L1 (ab / 110), lower is better | 0.1235 | 0.2 | 0.3 |" in card
-    assert "On 74 photographs of split `val`, 32 px, data set `feed`" in card
+    assert "| L1 of ab / 110 ↓ | 0.1235 | 0.2000 | 0.3000 |" in card
+    assert "On 74 photographs of split `val`, 32 px, dataset `feed`" in card
     code = (
         card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "old-photos"))
     )
-    space = {"photograph": photograph("chelsea")}
-    exec(code, space)
-    assert space["coloured"].shape == photograph("chelsea").shape
+    namespace = {"photograph": photograph("chelsea")}
+    exec(code, namespace)
+    assert namespace["coloured"].shape == photograph("chelsea").shape
 
 
-def test_scores_of_another_checkpoint_are_not_told(run: Path, tmp_path: Path) -> None:
-    for name, words in (("earlier", ["--checkpoint", 3]), ("last", ["--no-ema"])):
-        export(run, "--out", tmp_path / name, *words)
+def test_scores_of_another_checkpoint_are_not_in_the_model_card(run: Path, tmp_path: Path) -> None:
+    for name, options in (("earlier", ["--checkpoint", 3]), ("last", ["--no-ema"])):
+        export(run, "--out", tmp_path / name, *options)
         assert "This checkpoint has not been scored" in (tmp_path / name / "README.md").read_text()
 
 
-def test_nothing_is_overwritten_unless_told(run: Path, tmp_path: Path) -> None:
+def test_files_are_overwritten_only_with_force(run: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("my own")
-    for words in ([], ["--force"]):
-        with pytest.raises(UserError, match="holds something else than an export"):
-            export(run, "--out", mine, *words)
+    for options in ([], ["--force"]):
+        with pytest.raises(UserError, match="exists and is not an export"):
+            export(run, "--out", mine, *options)
     assert names(mine) == ["README.md"]
     export(run, "--out", tmp_path / "exported", "--checkpoint", 3)
-    with pytest.raises(UserError, match=r"holds an export already: .*--force"):
+    with pytest.raises(UserError, match=r"contains an export: .*--force"):
         export(run, "--out", tmp_path / "exported")
     export(run, "--out", tmp_path / "exported", "--force")
     assert colortrain.load(tmp_path / "exported").description.step == 5
@@ -124,15 +124,15 @@ def test_nothing_is_overwritten_unless_told(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", range(4))
-def test_a_killed_export_can_be_done_again(
+def test_an_interrupted_export_can_be_repeated(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     out, replace = tmp_path / "exported", Path.replace
 
     def replace_some(temporary: Path, path: Path) -> Path:
-        if len(names(out)) == written + 1:  # it and its temporary neighbour
+        if len(names(out)) == written + 1:  # with the temporary file
             temporary.with_name(f".{path.name}.node.1.tmp").write_bytes(
-                b"what a process leaves that cannot clear up"
+                b"left behind by a killed process"
             )
             raise KeyboardInterrupt
         return replace(temporary, path)
@@ -142,73 +142,76 @@ def test_a_killed_export_can_be_done_again(
         export(run, "--out", out)
     monkeypatch.undo()
     assert len(names(out)) == written + 1
-    with pytest.raises(UserError, match=r"holds an export already: .*--force"):
+    with pytest.raises(UserError, match=r"contains an export: .*--force"):
         export(run, "--out", out)
     assert export(run, "--out", out, "--force") == 0
     assert colortrain.load(out).description.step == 5
 
 
-def test_a_readme_beside_a_recipe_is_not_taken_for_an_export(run: Path, tmp_path: Path) -> None:
+def test_a_readme_and_a_recipe_are_not_an_export(run: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     save_recipe(get_recipe("nampouri_unet"), tmp_path / "recipe.json")
-    with pytest.raises(UserError, match="holds something else than an export"):
+    with pytest.raises(UserError, match="exists and is not an export"):
         export(run, "--out", tmp_path, "--force")
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_a_folder_of_another_library_is_no_export(run: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_library_is_not_an_export(run: Path, tmp_path: Path) -> None:
     others = ["README.md", "config.json", "model.safetensors", "recipe.json"]
     for name in others:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(UserError, match="holds something else than an export"):
+    with pytest.raises(UserError, match="exists and is not an export"):
         export(run, "--out", tmp_path, "--force")
     assert [(tmp_path / name).read_text() for name in others] == ["{}"] * 4
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ([], "nothing to write: give --out DIR or --onnx FILE.onnx"),
         (["--onnx", "net.pt"], "ends in .onnx"),
-        (["--onnx", "n.onnx", "--push", "me/x"], "give that too"),
+        (
+            ["--onnx", "n.onnx", "--push", "me/x"],
+            "--push uploads the folder of --out: give --out DIR",
+        ),
         (["--out", "o", "--push", "a/b/c"], "--push a/b/c"),
         (["--out", "o", "--push", "me/x"], "needs a token"),
-        (["--out", "o", "--checkpoint", "4"], "no whole checkpoint of step 4"),
+        (["--out", "o", "--checkpoint", "4"], "no intact checkpoint of step 4"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(
-    words: list[str], message: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_errors_are_one_line_before_any_work(
+    options: list[str], message: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("launch.export.get_token", lambda: None)
     with pytest.raises(UserError) as raised:
-        export(run, *words)
+        export(run, *options)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert names(tmp_path) == []
 
 
-def push(run: Path, out: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the library reads the hub's address when it is imported."""
-    line = [sys.executable, "-m", "launch.export", "--run", str(run), "--out", str(out), *words]
-    space = {
+def push(run: Path, out: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Export in a separate process, because the library reads the URL when imported."""
+    line = [sys.executable, "-m", "launch.export", "--run", str(run), "--out", str(out), *options]
+    env = {
         **os.environ,
-        "HF_ENDPOINT": address,
+        "HF_ENDPOINT": url,
         "HF_TOKEN": "hf_secret",
         "HF_HOME": str(out.parent / "home"),
     }
-    space = {name: value for name, value in space.items() if not name.lower().endswith("_proxy")}
+    env = {name: value for name, value in env.items() if not name.lower().endswith("_proxy")}
     return subprocess.run(
-        line, env=space, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        line, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
 
 
-def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path: Path) -> None:
+def test_only_the_files_of_the_export_are_uploaded(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     export(run, "--out", out, "--checkpoint", 3)
     (out / "diary.txt").write_text("private")
     with fake_hub() as hub:
-        words = (
+        options = (
             "--force",
             "--push",
             "me/old-photos",
@@ -216,9 +219,9 @@ def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path
             "--onnx",
             str(out / "model.onnx"),
         )
-        done = push(run, out, hub.address, *words)
+        done = push(run, out, hub.url, *options)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == f"{hub.address}/me/old-photos"
+    assert done.stdout.splitlines()[-1] == f"{hub.url}/me/old-photos"
     assert sorted(hub.files) == [
         "README.md",
         "config.json",
@@ -242,14 +245,12 @@ def test_the_hub_is_sent_the_exports_own_files_and_no_others(run: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "path", ["{hub}/nowhere", "http://127.0.0.1:9"], ids=["refused", "no network"]
+    "url", ["{hub}/nowhere", "http://127.0.0.1:9"], ids=["refused", "no network"]
 )
-def test_a_hub_that_takes_nothing_is_one_line(run: Path, tmp_path: Path, path: str) -> None:
+def test_a_failed_upload_is_a_one_line_error(run: Path, tmp_path: Path, url: str) -> None:
     with fake_hub() as hub:
-        done = push(
-            run, tmp_path / "exported", path.format(hub=hub.address), "--push", "me/old-photos"
-        )
+        done = push(run, tmp_path / "exported", url.format(hub=hub.url), "--push", "me/old-photos")
     assert done.returncode == 2
-    assert "the Hub did not take me/old-photos (" in done.stderr
+    assert "uploading me/old-photos to the Hub failed (" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "model.safetensors" in names(tmp_path / "exported")

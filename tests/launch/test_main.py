@@ -1,112 +1,110 @@
-"""One name for all doors: the list, the nearest valid name, and no import but the chosen one's."""
+"""The `colortrain` program: help, version, errors, and what it imports."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from launch import __main__ as program
 from launch.__main__ import main
-from launch.cli import COMMANDS, CommandParser, add_cache_arguments, at_least_one, make_cache
-from shards.errors import UserError
+from launch.cli import COMMAND_GROUPS, COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_help_lists_every_door_with_its_phrase(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command_in_its_group(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 0
     out = capsys.readouterr().out
-    for name, (_, phrase) in COMMANDS.items():
-        assert any(line.split(maxsplit=1) == [name, phrase] for line in out.splitlines())
+    for group, commands in COMMAND_GROUPS.items():
+        section = out.split(f"\n{group}:\n")[1].split("\n\n")[0]
+        assert [line.split(maxsplit=1) for line in section.splitlines()] == [
+            [name, phrase] for name, (_, phrase) in commands.items()
+        ]
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "colortrain 0.1.0\n"
+
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(program, "version", not_installed)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "colortrain (not installed, version unknown)\n"
 
 
 @pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
-def test_every_door_leads_somewhere(module: str) -> None:
+def test_every_command_has_a_module_with_a_main_function(module: str) -> None:
     assert importlib.util.find_spec(module) is not None
     assert callable(importlib.import_module(module).main)
 
 
-def test_an_unknown_door_lists_the_valid_ones_nearest_first(
+def test_an_unknown_command_lists_the_valid_ones_nearest_first(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["colourise", "x"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert "unknown command 'colourise'; valid, nearest first: colorize," in captured.err
+    assert captured.err.startswith("colortrain: error: unknown command 'colourise'")
+    assert "valid, nearest first: colorize," in captured.err
     assert all(name in captured.err for name in COMMANDS)
 
 
-def test_no_door_is_a_mistake_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
-    assert "evaluate" in capsys.readouterr().err
-
-
-def test_a_mistake_behind_a_door_is_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("name", ["evaluate", "shards"])
+def test_an_error_of_a_command_is_one_line_with_its_name(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["evaluate", "--run", str(tmp_path / "no"), "--shards", str(tmp_path)]) == 2
+    argv = {
+        "evaluate": ["--run", str(tmp_path / "no"), "--shards", str(tmp_path)],
+        "shards": ["info", str(tmp_path / "no")],
+    }
+    assert main([name, *argv[name]]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("colortrain evaluate: error: ")
+    assert captured.err.startswith(f"colortrain {name}: error: ")
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("size", ["nan", "inf", "1e300", "0", "-1", "much"])
-def test_a_cache_of_no_size_is_one_line(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["evaluate", "--run", "r", "--shards", "s", "--cache", "c", "--cache-size", size]) == 2
+@pytest.mark.parametrize("module", ["launch", "slurm.status", "shards"])
+def test_python_dash_m_prints_the_same_name(module: str) -> None:
+    line = [sys.executable, "-m", module, "--surely-unknown"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    name = {"launch": "colortrain", "slurm.status": "colortrain status"}
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name.get(module, 'colortrain shards')}: error: ")
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["--version"], ["nonsense"]])
+def test_help_and_version_do_not_import_torch(argv: list[str]) -> None:
+    code = (
+        "import sys; from launch.__main__ import main; "
+        f"main({argv}); sys.exit('torch' in sys.modules)"
     )
-    assert (
-        f"--cache-size: needs a number of gigabytes above 0, got '{size}'"
-        in capsys.readouterr().err
-    )
-
-
-def test_a_cache_has_the_gigabytes_that_are_asked_for() -> None:
-    words = CommandParser("some.door", "words", "example")
-    add_cache_arguments(words)
-    cache = make_cache(words.parse_args(["--cache", "c", "--cache-size", "1.5"]))
-    assert cache is not None
-    assert cache.max_bytes == 1_500_000_000
-
-
-@pytest.mark.parametrize("words", [["--help"], ["nonsense"]])
-def test_nothing_heavy_is_imported_for_the_list(words: list[str]) -> None:
-    code = f"import sys; from launch.__main__ import main; main({words}); sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False
-        ).returncode
-        == 0
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "shards"])
-def test_every_door_helps_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_command_ends_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"usage: python -m {COMMANDS[name][0].removesuffix('.__main__')}")
+    if name != "benchmark":  # which prints its own list of benchmarks
+        assert out.startswith(f"usage: colortrain {name} ")
     assert "example" in out
     example = out.split("\nexample", 1)[-1]
-    assert "python -m" in example or "launch.train" in example
-
-
-def test_parsers_complain_in_one_line() -> None:
-    words = CommandParser("launch.nothing", "Nothing.", "example: none")
-    words.add_argument("--count", type=at_least_one)
-    assert words.parse_args(["--count", "3"]).count == 3
-    for wrong in (
-        ["--count", "0"],
-        ["--count", "-1"],
-        ["--count", "1.5"],
-        ["--coun", "3"],
-        ["more"],
-    ):
-        with pytest.raises(UserError) as raised:
-            words.parse_args(wrong)
-        assert "\n" not in str(raised.value)
+    package = COMMANDS[name][0].partition(".")[0]
+    assert f"colortrain {name}" in example or f"-m {package}.{name}" in example

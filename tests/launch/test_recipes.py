@@ -1,4 +1,4 @@
-"""The recipe door: every recipe stands in the table with its counts, and one prints in full."""
+"""The `colortrain recipes` command: the table, and one recipe in full."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import pytest
 
 from colortrain.recipes import RECIPES
 from colortrain.schedule import Schedule
-from launch.recipes import headline, main, schedule_text
+from launch.recipes import main, schedule_text
 
 
-def test_table_names_every_recipe_and_its_counts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_every_recipe_with_its_parameter_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([]) == 0
     printed = capsys.readouterr().out
     for name in RECIPES:
@@ -20,15 +22,14 @@ def test_table_names_every_recipe_and_its_counts(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_one_in_full_has_story_command_and_fields(
+def test_one_recipe_in_full_has_its_command_and_its_fields(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([name]) == 0
     printed = capsys.readouterr().out
     assert f"--recipe {name} " in printed
     assert '"batch_size"' in printed
-    assert headline(name), "a recipe's docstring says what the paper reached: Headline (where): ..."
 
 
-def test_schedules_in_few_characters() -> None:
+def test_schedules_as_short_text() -> None:
     assert schedule_text(Schedule(((0, 70), (19, 10)))) == "70, 10 from epoch 19"

@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever stands in their place; one process at a time holds a folder."""
+"""Tests of files: atomic writes, and locks held by one process at a time."""
 
 import os
 import re
@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from shards.builder.build import LOCK
-from shards.builder.finalize import drop_duplicates
-from shards.builder.plan import load_plan
 from shards.errors import UserError
 from shards.files import lock, open_atomic, write_atomic
 from shards.inspect.verify import verify
 from tests.support.photographs import make_folder, pack_folder
 
 
-def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+def test_second_build_in_the_same_folder_raises_and_changes_nothing(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 4)
     hold = "import sys; from pathlib import Path; from shards.files import lock\n"
     hold += "held = lock(Path(sys.argv[1]), ''); print('held', flush=True); input()"
@@ -29,7 +27,7 @@ def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path:
     )
     assert first.stdout
     assert first.stdout.readline() == b"held\n"
-    with pytest.raises(UserError, match=r"another build is at work on .*out: wait for it"):
+    with pytest.raises(UserError, match=r"another build is running in .*out: wait for it"):
         pack_folder(folder, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
     first.communicate(b"\n")
@@ -37,32 +35,13 @@ def test_a_second_build_on_the_same_out_is_refused_and_changes_nothing(tmp_path:
     verify(tmp_path / "out", quiet=True)
 
 
-def test_duplicates_are_not_dropped_from_a_shard_that_is_not_its_records(tmp_path: Path) -> None:
-    """A second builder's shard under the first one's record: its pixels must not be copied under wrong names."""
-    folder = make_folder(tmp_path / "photos", 8)
-    (folder / "copy.jpg").write_bytes((folder / "class0" / "photo 000.jpg").read_bytes())
-    out = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.builder.finalize.drop_duplicates", lambda root, plan: None)
-        pack_folder(folder, out, shard_size=9)
-    tar = out / "000000.tar"
-    data = bytearray(tar.read_bytes())
-    data[1000] ^= 1
-    tar.write_bytes(data)
-    with pytest.raises(UserError, match=r"000000.tar has changed under the build"):
-        drop_duplicates(out, load_plan(out))
-    assert tar.read_bytes() == data
-    assert pack_folder(folder, out, shard_size=9).num_packed == 8
-    verify(out, quiet=True)
-
-
-def test_a_lock_is_for_one_and_ends_with_its_file(tmp_path: Path) -> None:
+def test_lock_is_exclusive_and_released_on_close(tmp_path: Path) -> None:
     with lock(tmp_path / "deeper" / "lock", "no"), pytest.raises(UserError, match="mine"):
         lock(tmp_path / "deeper" / "lock", "mine")
     lock(tmp_path / "deeper" / "lock", "mine").close()
 
 
-def test_a_file_system_without_locks_is_said_and_used(
+def test_file_system_without_locks_prints_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
@@ -73,7 +52,7 @@ def test_a_file_system_without_locks_is_said_and_used(
     assert "cannot be locked" in capsys.readouterr().err
 
 
-def test_a_temporary_name_tells_the_host_and_the_process(tmp_path: Path) -> None:
+def test_temporary_name_has_host_and_process(tmp_path: Path) -> None:
     with open_atomic(tmp_path / "file") as stream:
         stream.write(b"x")
         (temporary,) = tmp_path.iterdir()
@@ -82,7 +61,7 @@ def test_a_temporary_name_tells_the_host_and_the_process(tmp_path: Path) -> None
     )
 
 
-def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+def test_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[bytes] = []
@@ -94,7 +73,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_link_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
+def test_link_is_kept_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real/file")
     for content in (b"one", b"two"):

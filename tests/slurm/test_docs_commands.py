@@ -31,10 +31,10 @@ def test_documented_commands_are_accepted() -> None:
     build_args = build_shards.make_parser().parse_args(commands["slurm.build_shards"])
     _, out = build_shards.build_argv(build_args)
     submit_args = submit.make_parser().parse_args(commands["slurm.submit"])
-    train_args = train.parser().parse_args(submit.training_argv(submit_args))
+    train_args = train.make_parser().parse_args(submit.training_argv(submit_args))
     assert train_args.shards == [str(out)]
     assert train.resolve(train_args).size == 32
     sweep_args, common = sweep.make_parser().parse_known_args(commands["slurm.sweep"])
     points = sweep.grid_points(sweep_args.grid)
-    point_args = train.parser().parse_args(sweep.training_argv(points[0], out, common))
+    point_args = train.make_parser().parse_args(sweep.training_argv(points[0], out, common))
     assert point_args.set == list(points[0])

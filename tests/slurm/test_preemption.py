@@ -85,7 +85,8 @@ def weights(run: Path) -> dict[str, bytes]:
 def test_no_step_is_lost(tmp_path: Path, world_size: int, number: signal.Signals) -> None:
     """Only the last rank gets the signal.
 
-    With three ranks, sums depend on the layout of DDP's buckets (`settle_buckets`).
+    With three ranks, sums depend on the layout of DDP's buckets (see
+    `rebuild_ddp_buckets`).
     """
     shards = small_set(tmp_path / "set", size=32, count=22)
     undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as an upload of small files needs, on this machine: what it was sent can be read."""
+"""A fake Hugging Face Hub on this machine that accepts uploads of small files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves on a free port; `files` by name, `created` repositories, `tokens` that came."""
+    """Listens on a free port and records what it receives.
+
+    files: contents by name; created: requests to create repositories; tokens: the
+    authorization headers.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -21,7 +25,7 @@ class FakeHub(ThreadingHTTPServer):
         self.tokens: set[str] = set()
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -32,40 +36,40 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._answer({"id": "me/old-photos", "sha": "0" * 40, "siblings": []})
+        self._respond({"id": "me/old-photos", "sha": "0" * 40, "siblings": []})
 
     def do_POST(self) -> None:
         self.server.tokens.add(self.headers.get("authorization", ""))
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        address = self.server.address
+        url = self.server.url
         if self.path == "/api/repos/create":
             self.server.created.append(json.loads(body))
-            self._answer({"url": f"{address}/me/old-photos", "id": "me/old-photos"})
-        elif self.path == "/api/validate-yaml":  # of the card
-            self._answer({"errors": [], "warnings": []})
+            self._respond({"url": f"{url}/me/old-photos", "id": "me/old-photos"})
+        elif self.path == "/api/validate-yaml":  # of the model card
+            self._respond({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
-            asked = json.loads(body)["files"]
+            requested = json.loads(body)["files"]
             files = [
                 {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for each in asked
+                for each in requested
             ]
-            self._answer({"files": files})
+            self._respond({"files": files})
         elif "/commit/" in self.path:
-            self._take(body)
-            self._answer(
-                {"commitUrl": f"{address}/me/old-photos/commit/{'1' * 40}", "commitOid": "1" * 40}
+            self._store(body)
+            self._respond(
+                {"commitUrl": f"{url}/me/old-photos/commit/{'1' * 40}", "commitOid": "1" * 40}
             )
         else:
             self.send_error(404)
 
-    def _take(self, body: bytes) -> None:
+    def _store(self, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 self.server.files[line["value"]["path"]] = base64.b64decode(
                     line["value"]["content"]
                 )
 
-    def _answer(self, document: dict[str, Any]) -> None:
+    def _respond(self, document: dict[str, Any]) -> None:
         data = json.dumps(document).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -76,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_hub() -> Iterator[FakeHub]:
-    """A hub as long as the block lasts."""
+    """Run a hub for the duration of the block."""
     with FakeHub() as hub:
         thread = Thread(target=hub.serve_forever)
         thread.start()

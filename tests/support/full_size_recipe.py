@@ -1,9 +1,10 @@
-"""One recipe at its published size: a turn of both networks on photographs, on one process; seconds and memory as JSON.
+"""Train one recipe at its published size for one round of both networks.
 
     python -m tests.support.full_size_recipe nampouri_unet
 
-The networks, the pixels and the losses are the recipe's, but that nothing is downloaded; the batch is 2
-photographs at most, or it would take hours.
+One process; prints seconds per step, memory and losses as JSON. Networks, image size
+and losses are the recipe's, without downloads; the batch size is at most 2, since it
+would otherwise take hours.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.support.small_shard_set import small_set
 
 
 def short(recipe: Recipe) -> Recipe:
-    """`recipe`, but a batch of 2 at most, as many steps as both networks need for a turn, and one checkpoint."""
+    """Return `recipe` with a batch size of at most 2 and one round of steps."""
     batch_size, steps = min(recipe.batch_size, 2), max(recipe.n_critic, recipe.n_generator)
     pace = dataclasses.replace(
         recipe, batch_size=batch_size, images=batch_size * steps, log_every=1
@@ -36,7 +37,7 @@ def short(recipe: Recipe) -> Recipe:
 
 
 def measure(name: str, folder: Path) -> dict[str, object]:
-    """Train for one turn of both networks; seconds a step, peak memory of the process in MB, and the last losses."""
+    """Train for one round; return seconds per step, peak memory (MB) and losses."""
     recipe = short(without_downloads(get_recipe(name)))
     shards = small_set(folder / "shards", size=recipe.size, count=4, splits=("train",))
     Trainer(recipe, open_data(shards, recipe), folder / "run", make_accelerator()).train()
@@ -57,5 +58,5 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(measure(sys.argv[1], Path(place))))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(sys.argv[1], Path(folder))))

@@ -1,4 +1,7 @@
-"""Tests that need GPUs: `pytest -m gpu` runs them; any other choice of tests sees no GPU (tests/conftest.py)."""
+"""Tests that need GPUs: `pytest -m gpu` runs them.
+
+Any other selection of tests sees no GPU (tests/conftest.py).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ two_gpus = pytest.mark.skipif(
 
 
 @contextmanager
-def never_waiting() -> Iterator[None]:
-    """Inside the block, whatever waits for the GPU raises."""
+def error_on_sync() -> Iterator[None]:
+    """Raise an error from any operation inside the block that waits for the GPU."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls this a prototype, once a process
+        warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -1,4 +1,7 @@
-"""A real HTTP server on loopback that serves a folder, with ranges, counts what it is asked and fails as it is told."""
+"""An HTTP server for tests: serves a folder, counts requests, injects faults.
+
+Range requests are supported.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ from shards.read.store import Remote
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `root`; `faults[path]` is what to do with the next requests of a path, one each.
+    """Serves `root`; `faults[path]` are the faults of a path's next requests.
 
-    A fault is a status ("500"), "cut" (half, then a reset), "wrong" (other bytes), "short" (half, said to be all) or
-    "stall" (half, then silence until `go_on` is set).
+    A fault is a status ("500"), "cut" (half of the data, then a connection reset),
+    "wrong" (a changed byte), "short" (half of the data with a matching length) or
+    "stall" (half of the data, then nothing until `resume` is set).
     """
 
     daemon_threads = True
@@ -33,21 +37,21 @@ class Server(ThreadingHTTPServer):
         self.root = root
         self.requests: Counter[str] = Counter()
         self.faults: defaultdict[str, deque[str]] = defaultdict(deque)
-        self.go_on = threading.Event()
-        self.counting = threading.Lock()
+        self.resume = threading.Event()
+        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def fault(self, path: str) -> str | None:
-        """Count a request and take its fault."""
-        with self.counting:
+        """Count a request and return its fault, None for a normal response."""
+        with self.lock:
             self.requests[path] += 1
             return self.faults[path].popleft() if self.faults[path] else None
 
     def handle_error(self, request: object, address: object) -> None:
-        """Say nothing: clients that are killed are what this server is for."""
+        """Ignore errors: tests kill clients on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,21 +65,21 @@ class _Handler(BaseHTTPRequestHandler):
         if (fault and fault.isdigit()) or not file.is_file():
             self._head(int(fault or 404), 0)
             return
-        data = self._wanted(file.read_bytes())
+        data = self._requested_range(file.read_bytes())
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
         half = data[: len(data) // 2]
         self._head(206 if "Range" in self.headers else 200, len(half if fault == "short" else data))
         self.wfile.write(half if fault in ("cut", "short", "stall") else data)
         if fault == "cut":
-            # Lingering for no time makes the close a reset.
+            # A linger time of zero makes closing the connection a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
         if fault == "stall":
-            self.server.go_on.wait(60)
+            self.server.resume.wait(60)
             self.close_connection = True
 
-    def _wanted(self, data: bytes) -> bytes:
+    def _requested_range(self, data: bytes) -> bytes:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         return data[int(match[1]) : int(match[2] or len(data)) + 1] if match else data
 
@@ -87,8 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         file = self.server.root / unquote(urlsplit(self.path).path).lstrip("/")
-        found = file.is_file()
-        self._head(200 if found else 404, file.stat().st_size if found else 0)
+        exists = file.is_file()
+        self._head(200 if exists else 404, file.stat().st_size if exists else 0)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -96,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(root: Path) -> Iterator[Server]:
-    """A server of `root` as long as the block lasts and shards are prefetched; the client's connections end with it."""
+    """Run a server of `root` in the `with` block.
+
+    It stops after running prefetches have ended, and closes the connections of fsspec.
+    """
     pytest.importorskip("aiohttp", reason="colortrain[remote] is not installed")
     server = Server(root)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -104,11 +111,10 @@ def serving(root: Path) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.go_on.set()
+        server.resume.set()
         for other in threading.enumerate():
-            if (
-                Remote._fetch_ahead.__name__ in other.name
-            ):  # else it would complain inside the next test
+            # A prefetch that outlives the server would print warnings in the next test.
+            if Remote._fetch_pending.__name__ in other.name:
                 other.join(20)
         fsspec.get_filesystem_class("http").clear_instance_cache()
         server.shutdown()

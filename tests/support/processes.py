@@ -1,4 +1,4 @@
-"""Real processes for tests: the project's own doors, run as people run them."""
+"""Run the project's commands in real processes, as users run them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,31 @@ CPU = ROOT / "launch" / "accelerate" / "cpu.yaml"
 
 
 def environment() -> dict[str, str]:
-    """This environment without what a launcher or a cluster may have left, one thread a process."""
-    left = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "ACCELERATE_", "SLURM_", "TORCHELASTIC_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    """Return this environment without a launcher's or a cluster's variables.
+
+    Processes use one thread each.
+    """
+    removed = (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "MASTER_",
+        "ACCELERATE_",
+        "SLURM_",
+        "TORCHELASTIC_",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def command(module: str, arguments: Sequence[object], processes: int = 1) -> list[str]:
-    """The command line of a door: plain python for one process, accelerate launch for several."""
-    words = [str(argument) for argument in arguments]
+    """Return the command line that runs a module.
+
+    It starts python for one process and `accelerate launch` for several.
+    """
+    argv = [str(argument) for argument in arguments]
     if processes == 1:
-        return [sys.executable, "-m", module, *words]
+        return [sys.executable, "-m", module, *argv]
     launch = [
         "accelerate.commands.launch",
         "--config_file",
@@ -31,13 +45,13 @@ def command(module: str, arguments: Sequence[object], processes: int = 1) -> lis
         "--num_processes",
         str(processes),
     ]
-    return [sys.executable, "-m", *launch, "-m", module, *words]
+    return [sys.executable, "-m", *launch, "-m", module, *argv]
 
 
 def run_command(
     module: str, arguments: Sequence[object], processes: int = 1, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a door to its end (four minutes at most) and give back its status and what it printed."""
+    """Run a module to its end, for at most four minutes; return status and output."""
     return subprocess.run(
         command(module, arguments, processes),
         env=environment(),

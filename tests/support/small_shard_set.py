@@ -1,4 +1,4 @@
-"""A tiny shard set of real photographs for tests: cut-outs of scikit-image's bundled pictures, no download."""
+"""A tiny shard set for tests: crops of photographs bundled with scikit-image."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 @lru_cache(maxsize=8)
 def photograph(name: str) -> np.ndarray:
-    """(H, W, 3) uint8: "astronaut", "chelsea", "coffee" or "rocket"."""
+    """Return one of PHOTOGRAPHS: (H, W, 3) uint8, sRGB."""
     return np.asarray(getattr(data, name)())
 
 
 def cut_outs(size: int, count: int) -> np.ndarray:
-    """`count` different squares of the photographs in turn, scaled to `size`: (count, size, size, 3) uint8."""
-    draw = np.random.default_rng(0)
+    """Return `count` different square crops of the photographs, scaled to `size`.
+
+    The array is (count, size, size, 3) uint8, sRGB.
+    """
+    random = np.random.default_rng(0)
     squares = []
     for number in range(count):
         image = photograph(PHOTOGRAPHS[number % len(PHOTOGRAPHS)])
-        side = int(draw.integers(max(size, 100), min(image.shape[:2])))
-        top, left = (int(draw.integers(0, length - side + 1)) for length in image.shape[:2])
-        cut = Image.fromarray(image[top : top + side, left : left + side])
-        squares.append(np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC)))
+        side = int(random.integers(max(size, 100), min(image.shape[:2])))
+        top, left = (int(random.integers(0, length - side + 1)) for length in image.shape[:2])
+        crop = Image.fromarray(image[top : top + side, left : left + side])
+        squares.append(np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC)))
     return np.stack(squares)
 
 
@@ -44,9 +47,10 @@ def small_set(
     splits: Sequence[str] = (ONE_SPLIT,),
     dtype: str = "uint8",
 ) -> Path:
-    """Write `count` samples into `folder` as a shard set, shared out evenly over `splits`, shards of 5; the folder.
+    """Write a shard set of `count` samples into `folder`, and return the folder.
 
-    The same arguments give the same bytes; splits hold different cut-outs.
+    The samples are divided evenly among `splits`, which have different crops, in shards
+    of 5. The same arguments give the same bytes.
     """
     stored = [pack(rgb_to_lab(rgb), dtype) for rgb in cut_outs(size, count)]
     shards = {}

@@ -1,4 +1,4 @@
-"""Any recipe made thin enough for a test: few pixels, few channels, few steps, nothing downloaded."""
+"""Scale any recipe down for tests: few pixels, channels and steps, no downloads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ CHANNELS = 4
 
 
 def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
-    """`recipe` at the least of `SIZES` it can take, a batch of 4 (of 2 if it was smaller) and a few channels.
+    """Return `recipe` at the smallest of `SIZES` that it accepts, with few channels.
 
-    `steps` steps long, by default two turns of both networks. Rates, turns and losses stay, but nothing is downloaded.
+    The batch size is 4 (2 if the recipe's was smaller). The run has `steps` steps, by
+    default two rounds of both networks. Rates, schedules and losses are unchanged, but
+    nothing is downloaded.
     """
     recipe = without_downloads(recipe)
     recipe = scaled_down(recipe, next(size for size in SIZES if fits(recipe, size)), CHANNELS)
@@ -31,7 +33,7 @@ def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
 
 
 def fits(recipe: Recipe, size: int) -> bool:
-    """Whether both networks can be made thin enough for `size` pixels."""
+    """Return whether both networks can be scaled down to `size` pixels."""
     try:
         scaled_down(recipe, size, CHANNELS)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The other end of `tests.support.warm_processes`: launchers of training that start fast and die on request."""
+"""A client of `tests.support.warm_processes`: launchers that start fast."""
 
 from __future__ import annotations
 
@@ -17,50 +17,56 @@ import psutil
 
 from tests.support.processes import ROOT, environment
 
-PATIENCE = 120.0  # seconds
+TIMEOUT = 120.0  # seconds
 
 
 class Launch:
-    """One launcher under way with its ranks."""
+    """A running launcher with its ranks."""
 
-    def __init__(self, answers: Iterator[str], log: Path) -> None:
-        self.answers, self.log = answers, log
-        self.pid = int(next(answers))
-        self.began = time.monotonic()
+    def __init__(self, replies: Iterator[str], log: Path) -> None:
+        self.replies, self.log = replies, log
+        self.pid = int(next(replies))
+        self.started = time.monotonic()
 
     def is_running(self) -> bool:
-        """Whether the launcher lives."""
-        return _lives(self.pid)
+        """Return whether the launcher is running."""
+        return _is_running(self.pid)
 
     def ranks(self) -> list[psutil.Process]:
-        """The processes of the ranks, in their order."""
+        """Return the processes of the ranks, in order of rank."""
         return psutil.Process(self.pid).children(recursive=True)
 
-    def wait_until(self, happened: Callable[[], Any]) -> bool:
-        """Look every two milliseconds; False if the launcher ended before."""
-        while not happened():
+    def wait_until(self, condition: Callable[[], Any]) -> bool:
+        """Wait until `condition()` is true; return False if the launcher ended before.
+
+        The condition is evaluated every two milliseconds.
+        """
+        while not condition():
             if not self.is_running():
                 return False
-            assert time.monotonic() < self.began + PATIENCE, self.log.read_text()
+            assert time.monotonic() < self.started + TIMEOUT, self.log.read_text()
             time.sleep(0.002)
         return True
 
     def kill(self) -> None:
-        """SIGKILL to the launcher and its ranks at one instant: the ranks have sessions of their own."""
+        """Kill the launcher and its ranks at the same time, and wait for their end.
+
+        Each has to be killed, because the ranks have sessions of their own.
+        """
         with suppress(psutil.NoSuchProcess):
-            os.kill(self.pid, signal.SIGSTOP)  # it must not start another rank in between
-            everyone = [child.pid for child in self.ranks()]
-            for pid in (*everyone, self.pid):
+            os.kill(self.pid, signal.SIGSTOP)  # so that it starts no other rank in between
+            pids = [child.pid for child in self.ranks()]
+            for pid in (*pids, self.pid):
                 os.kill(pid, signal.SIGKILL)
-            self.wait_until(lambda: not any(map(_lives, everyone)))
+            self.wait_until(lambda: not any(map(_is_running, pids)))
         self.status()
 
     def status(self) -> int:
-        """Wait for the launcher's end."""
-        return int(next(self.answers))
+        """Wait for the launcher to end and return its exit status."""
+        return int(next(self.replies))
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -68,16 +74,16 @@ def _lives(pid: int) -> bool:
 
 
 class WarmLauncher:
-    """Starts launchers in turn, one at a time."""
+    """Starts launchers, one at a time."""
 
     def __init__(self, server: subprocess.Popen[str], log: Path) -> None:
         self.server, self.log = server, log
 
     def start(self, argv: Sequence[object], processes: int = 2, **options: Any) -> Launch:
-        """Start `launch.train` with these words; options are those of a request to `warm`."""
-        self.log.write_text("")  # there from the start, for those who wait for a line
+        """Start `launch.train` with `argv`; `options` are fields of a `Request`."""
+        self.log.write_text("")  # so that tests can read it at once
         request = {
-            "argv": [str(word) for word in argv],
+            "argv": [str(argument) for argument in argv],
             "processes": processes,
             "log": str(self.log),
             **options,
@@ -89,17 +95,17 @@ class WarmLauncher:
         return Launch(iter(self.server.stdout), self.log)
 
     def run(self, argv: Sequence[object], processes: int = 2, **options: Any) -> str:
-        """The same to its end, which must be a good one; what it printed."""
+        """Start, wait for the end and return the output; the exit status must be 0."""
         assert self.start(argv, processes, **options).status() == 0, self.log.read_text()
         return self.log.read_text()
 
 
 @contextmanager
 def warm_launcher(folder: Path) -> Iterator[WarmLauncher]:
-    """A launcher that is warm as long as the block lasts; what it prints goes into `folder`."""
-    words = [sys.executable, "-m", "tests.support.warm_processes"]
+    """Run the server during the block; output goes to a log file in `folder`."""
+    argv = [sys.executable, "-m", "tests.support.warm_processes"]
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
     ) as server:
         yield WarmLauncher(server, folder / "log.txt")
         assert server.stdin

@@ -1,10 +1,11 @@
-"""A launcher that has imported everything already: `accelerate launch` costs seconds a start, this costs a fork.
+"""A server that forks launchers of training, because `accelerate launch` takes seconds.
 
     python -m tests.support.warm_processes
 
-Reads one JSON request a line (`Request`) and answers with the process number of a launcher: torch's elastic agent,
-which `accelerate launch` runs too, with one forked process a rank that each call `launch.train.main`. Once that
-launcher has ended, the next line is its exit status.
+It imports everything once. For every JSON request (`Request`), one per line, it prints
+the process id of a launcher: torch's elastic agent, which `accelerate launch` runs too,
+with one forked process per rank that calls `launch.train.main`. When that launcher has
+ended, the server prints its exit status.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TypedDict
 
 import torch
 
-# what a training imports on the way, so that no fork has to
+# imported here so that no fork has to
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from typing_extensions import NotRequired
@@ -32,8 +33,12 @@ from launch import train
 from shards.errors import run_command
 
 
-class Trouble(TypedDict):
-    """What befalls one rank once, after a step: "kill" or "stop" by signal, "hang", "raise", or "spoil" a weight."""
+class Failure(TypedDict):
+    """A failure of one rank after a step, once.
+
+    `what` is "kill" or "stop" (by signal), "hang", "raise", or "spoil" (change a
+    weight).
+    """
 
     rank: int
     step: int
@@ -41,20 +46,20 @@ class Trouble(TypedDict):
 
 
 class Request(TypedDict):
-    """One launcher: words of the door, ranks, where all print to; then restarts, a slow or small disk, and trouble."""
+    """One launcher: arguments of launch.train, number of ranks, log file, failures."""
 
     argv: list[str]
     processes: int
     log: str
     max_restarts: NotRequired[int]
-    slow_fsync: NotRequired[float]  # seconds a call
+    slow_fsync: NotRequired[float]  # seconds per call
     largest_file: NotRequired[int]  # bytes
-    trouble: NotRequired[Trouble]
+    failure: NotRequired[Failure]
 
 
 def serve() -> None:
-    """Fork a launcher for every request, and tell what became of it."""
-    gc.freeze()  # collections in a fork would copy every page that holds an object
+    """Fork a launcher for every request; print its process id and its exit status."""
+    gc.freeze()  # garbage collection in a fork would copy every page with an object
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -97,48 +102,48 @@ def _become_launcher(request: Request) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _rank(request: Request) -> None:
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the agent's handlers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork inherits the agent's handlers
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if "trouble" in request and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        _await(request["trouble"])
+    if "failure" in request and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        _inject(request["failure"])
     status = run_command("launch.train", train.main, request["argv"])
     if status:  # the agent expects success as a value returned
         os._exit(status)
 
 
-def _await(trouble: Trouble) -> None:
-    """Let the trouble befall this rank, if it is the one, after the step."""
+def _inject(failure: Failure) -> None:
+    """Let this rank fail after the step, if it is the one."""
     real = Trainer.take_step
 
-    def step_and_suffer(trainer: Trainer, batch: Batch) -> None:
+    def step_and_fail(trainer: Trainer, batch: Batch) -> None:
         real(trainer, batch)
-        if trainer.step == trouble["step"] and int(os.environ["RANK"]) == trouble["rank"]:
-            _suffer(trouble["what"], trainer)
+        if trainer.step == failure["step"] and int(os.environ["RANK"]) == failure["rank"]:
+            _fail(failure["what"], trainer)
 
-    setattr(Trainer, "take_step", step_and_suffer)  # noqa: B010
+    setattr(Trainer, "take_step", step_and_fail)  # noqa: B010
 
 
-def _suffer(what: str, trainer: Trainer) -> None:
+def _fail(what: str, trainer: Trainer) -> None:
     if what == "hang":
         time.sleep(3600)
     if what == "raise":
-        raise ZeroDivisionError("trouble")
+        raise ZeroDivisionError("injected failure")
     if what == "spoil":
         with torch.no_grad():
-            next(trainer.critic.module.parameters()).view(-1)[0] += 1e-7
+            next(trainer.networks["critic"].module.parameters()).view(-1)[0] += 1e-7
     else:
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[what])
 
 
 def _slow_down_fsync(seconds: float) -> None:
-    """A slow disk: kills then fall into saves far more often."""
+    """Simulate a slow disk, so that kills hit a save far more often."""
     real = os.fsync
 
     def slow(descriptor: int) -> None:

@@ -17,7 +17,7 @@ import torch
 import webdataset
 from torch import Tensor
 
-from colortrain.data.loader import Loader
+from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark.loading.other_libraries import COLUMN, Library
 from launch.benchmark.timing import Contestant, Stream
@@ -49,9 +49,8 @@ def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tenso
 
 def colortrain_batches(split: Split, batch_size: int, workers: int) -> Stream:
     """Iterate over the training loader, without flips and crops like the others."""
-    loader = Loader(
-        split, SymmetricCodec(), batch_size=batch_size, seed=0, flip=0.0, workers=workers
-    )
+    config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
+    loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
         for batch in batches:
             yield len(batch.L)

@@ -80,16 +80,16 @@ def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> N
 
     `undisturbed` is the number of seconds of a cycle without a save.
     """
-    saver = timed.trainer.saver
+    writer = timed.trainer.checkpoint_writer
     start = time.perf_counter()
     timed.trainer.save()
     costs.blocked.append(time.perf_counter() - start)
     concurrent = [timed.time_cycle()]
-    while saver.under_way is not None and not saver.under_way.done():
+    while writer.pending is not None and not writer.pending.done():
         concurrent.append(timed.time_cycle())
-    assert saver.under_way is not None
-    written = saver.under_way.result()
-    saver.wait()
+    assert writer.pending is not None
+    written = writer.pending.result()
+    writer.wait()
     costs.writing.append(written.seconds)
     costs.megabytes.append(written.bytes / 1e6)
     costs.slowdown.append(max(0.0, sum(concurrent) - undisturbed * len(concurrent)))
@@ -112,7 +112,7 @@ def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))
     timed.time_cycles(seconds)
-    with timed.trainer.saver, ProgressLine("saves", rounds, "rounds") as progress:
+    with timed.trainer.checkpoint_writer, ProgressLine("saves", rounds, "rounds") as progress:
         for turn in range(rounds):
             cycles = sorted(timed.time_cycles(seconds))
             undisturbed = cycles[len(cycles) // 2]

@@ -22,7 +22,8 @@ def is_supported(recipe: Recipe) -> bool:
     objective, adams = recipe.objective, (recipe.generator_adam, recipe.critic_adam)
     known = GradientPenalty(weight=objective.penalties[0].weight) if objective.penalties else None
     return (
-        isinstance(objective.adversarial, BCE | Wasserstein)
+        recipe.critic is not None
+        and isinstance(objective.adversarial, BCE | Wasserstein)
         and [type(term) for term in objective.reconstruction] == [L1]
         and list(objective.penalties) == [known] * len(objective.penalties)
         and len(objective.penalties) <= 1

@@ -23,8 +23,8 @@ from launch.benchmark.timing import Measurements
 from launch.benchmark.training.scaling_worker import MODULE, STRONG, UNSYNCED, WEAK
 from launch.benchmark.training.setup import TrainingSetup, make_setup, make_training_parser
 from launch.cli import CommandParser, at_least_one
-from launch.processes import check_processes, launcher
-from shards.errors import UserError
+from launch.processes import check_processes, launch_command
+from shards.errors import UserError, command_name
 from shards.files import write_atomic
 from shards.progress import ProgressLine
 
@@ -58,7 +58,7 @@ def launch_processes(
         "out": str(out),
     }
     write_atomic(request, json.dumps(values).encode())
-    command = [*launcher(ranks), "-m", MODULE, str(request)]
+    command = [*launch_command(ranks), "-m", MODULE, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"--ranks {ranks}: {error_message(done.stderr)}")
@@ -69,7 +69,7 @@ def launch_processes(
 
 def error_message(stderr: str) -> str:
     """Return the first user error among the output of the processes, else its end."""
-    prefix = f"{MODULE}: error: "
+    prefix = f"{command_name(MODULE)}: error: "
     errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
     return errors[0] if errors else stderr[-2000:]
 

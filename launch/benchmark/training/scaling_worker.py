@@ -29,7 +29,7 @@ from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import TrainingSetup, cycle_batches, wait_for
-from launch.processes import leave
+from launch.processes import exit_process
 from shards.errors import run_command
 from shards.files import write_atomic
 
@@ -49,7 +49,7 @@ class Rank:
         recipe = setup.recipe
         self.recipe, self.accelerator = recipe, accelerator
         torch.manual_seed(0)
-        networks = recipe.generator.build(), recipe.critic.build()
+        networks = recipe.build_networks()
         self.generator, self.critic = make_networks(recipe, *networks, accelerator, ComputeConfig())
         samples = open_data(setup.shards, recipe).train
         resources = Resources(
@@ -74,7 +74,7 @@ class Rank:
         """Take `steps` steps and wait for the device."""
         with ExitStack() as unsynced:
             if mode == UNSYNCED and self.accelerator.num_processes > 1:
-                for network in (self.generator, self.critic):
+                for network in filter(None, (self.generator, self.critic)):
                     unsynced.enter_context(self.accelerator.no_sync(network.wrapped))
             for _ in range(steps):
                 batch = next(self.batches[mode])
@@ -140,4 +140,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(run_command(MODULE, main))
+    exit_process(run_command(MODULE, main))

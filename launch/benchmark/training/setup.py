@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 
+from colortrain.data.loader import LoaderConfig
 from colortrain.data.tar_stream import make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
@@ -74,12 +75,14 @@ class TrainingSetup:
         loader = make_loader(
             open_data(self.shards, recipe).train,
             recipe.codec,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            flip=recipe.flip,
-            crop=recipe.crop,
-            device=device,
-            workers=0,
+            LoaderConfig(
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                flip=recipe.flip,
+                crop=recipe.crop,
+                device=device,
+                workers=0,
+            ),
         )
         with closing(loader.batches()) as batches:
             first = list(itertools.islice(batches, _NUM_BATCHES))

@@ -86,7 +86,9 @@ def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
     """Return the loop in plain PyTorch."""
     recipe = setup.recipe
     torch.manual_seed(recipe.seed)
-    return PlainLoop(recipe, recipe.generator.build(), recipe.critic.build(), device)
+    generator, critic = recipe.build_networks()
+    assert critic is not None, "see is_supported"
+    return PlainLoop(recipe, generator, critic, device)
 
 
 def default_device() -> torch.device:
@@ -112,7 +114,7 @@ def step_and_log(trainer: Trainer, batch: Batch) -> None:
     """Take a step as a run does, with its log line."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
-        trainer.meter.read(trainer.images, "benchmark")
+        trainer.metrics.compute(trainer.images, "benchmark")
 
 
 @contextmanager
@@ -273,9 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         section_arithmetic(setup, report, rates)
         section_memory(setup, report, args)
     with torch.device("meta"):
-        generator = num_parameters(setup.recipe.generator.build())
-        critic = num_parameters(setup.recipe.critic.build())
-    report.notes.append(f"generator {generator:,} parameters, critic {critic:,}")
+        generator, critic = setup.recipe.build_networks()
+    critic_size = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
+    report.notes.append(f"generator {num_parameters(generator):,} parameters, {critic_size}")
     report.publish(args.json, args.plot)
     return 0
 

@@ -1,34 +1,32 @@
-"""Where the seconds of a training go: each second belongs to the innermost of the parts that are under way."""
+"""Measure which parts of training take how much time.
+
+Each second counts for the innermost region that is active.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from typing import Any
-from unittest import mock
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 
 import torch
 
 from colortrain.lab import Batch
-from colortrain.training import step, trainer
+from colortrain.training.profiling import AVERAGE, CRITIC, GENERATOR, LOGGING, NO_PROFILER
 from colortrain.training.trainer import Trainer
 from launch.benchmark.training.setup import wait_for
 
-DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST = (
-    "data",
-    "critic",
-    "generator",
-    "average",
-    "logging",
-    "the rest",
-)
+DATA, REST = "data", "the rest"
 PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
 
 
 class Stopwatch:
-    """Seconds by part; waits for the device at every change, so asynchronous work counts where it was asked for."""
+    """A profiler that sums up the seconds of each region.
+
+    It waits for the device at every change of region, so that asynchronous work counts
+    for the region that started it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds = device, dict.fromkeys(PARTS, 0.0)
@@ -36,15 +34,15 @@ class Stopwatch:
         self.since = time.perf_counter()
 
     def change(self) -> None:
-        """Give the time up to now to the innermost part."""
+        """Add the time since the last change to the innermost region."""
         wait_for(self.device)
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.since
         self.since = now
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """While inside, time is this part's."""
+    def region(self, name: str) -> Iterator[None]:
+        """Count the time inside the block for `name`."""
         self.change()
         self.stack.append(name)
         try:
@@ -53,56 +51,39 @@ class Stopwatch:
             self.change()
             self.stack.pop()
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose time is part `name`'s."""
-
-        def inside(*inputs: Any, **words: Any) -> Any:
-            with self.part(name):
-                return function(*inputs, **words)
-
-        return inside
-
 
 @contextmanager
-def watched(training: Trainer) -> Iterator[Stopwatch]:
-    """A stopwatch on the parts of a trainer's steps."""
-    watch = Stopwatch(training.accelerator.device)
-    places = [
-        (step, "critic_part", CRITIC),
-        (step, "generator_part", GENERATOR),
-        (step, "generated", GENERATOR),
-        (training.critic, "update", CRITIC),
-        (training.generator, "update", GENERATOR),
-        (trainer, "move_average", AVERAGE),
-        (training.meter, "add", LOGGING),
-        (training.meter, "read", LOGGING),
-    ]
-    with ExitStack() as patches:
-        for place, name, part in places:
-            patches.enter_context(
-                mock.patch.object(place, name, watch.timed(part, getattr(place, name)))
-            )
+def profiled(trainer: Trainer) -> Iterator[Stopwatch]:
+    """Measure the regions of a trainer's steps with a stopwatch inside the block."""
+    watch = Stopwatch(trainer.accelerator.device)
+    trainer.profiler = watch
+    try:
         yield watch
+    finally:
+        trainer.profiler = NO_PROFILER
 
 
-def train_for(training: Trainer, seconds: float) -> dict[str, float]:
-    """Train from the shards for a while; the share of the time that went into each part."""
-    with closing(training.loader.batches()) as batches:
-        for _ in range(training.recipe.n_critic):
-            training.take_step(next(batches))
-        with watched(training) as watch:
-            _steps(training, batches, watch, seconds)
+def train_for(trainer: Trainer, seconds: float) -> dict[str, float]:
+    """Train from the shards for some seconds; return the fraction of time per part."""
+    with closing(trainer.loader.batches()) as batches:
+        for _ in range(trainer.recipe.n_critic):
+            trainer.take_step(next(batches))
+        with profiled(trainer) as watch:
+            _take_steps(trainer, batches, watch, seconds)
     total = sum(watch.seconds.values())
     return {name: value / total for name, value in watch.seconds.items()}
 
 
-def _steps(training: Trainer, batches: Generator[Batch], watch: Stopwatch, seconds: float) -> None:
+def _take_steps(
+    trainer: Trainer, batches: Generator[Batch], watch: Stopwatch, seconds: float
+) -> None:
     watch.seconds = defaultdict(float, dict.fromkeys(PARTS, 0.0))
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        with watch.part(DATA):
+        with watch.region(DATA):
             batch = next(batches)
-        training.take_step(batch)
-        if training.step % training.recipe.log_every == 0:
-            training.meter.read(training.images, "benchmark")
+        trainer.take_step(batch)
+        if trainer.step % trainer.recipe.log_every == 0:
+            with watch.region(LOGGING):
+                trainer.metrics.compute(trainer.images, "benchmark")
     watch.change()

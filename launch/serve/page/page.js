@@ -1,112 +1,112 @@
-// Sends each photograph to each network, and shows the grey one over the coloured one behind a slider.
+// Sends each photograph to each network, and shows the original over the result, divided by a slider.
 "use strict";
 
 const $ = (query, inside = document) => inside.querySelector(query);
 const networks = [...document.querySelectorAll("#networks li")].map((item) => item.dataset.name);
-const mostBytes = Number(document.body.dataset.mostBytes);
+const maxBytes = Number(document.body.dataset.maxBytes);
 const form = $("#form");
 const input = $("#photo");
-let waiting = Promise.resolve(); // photographs go one after the other
+let queue = Promise.resolve(); // photographs are sent one after the other
 
-function say(text) {
+function setStatus(text) {
   $("#status").textContent = text;
 }
 
-function copyOf(template) {
-  return $(template).content.firstElementChild.cloneNode(true);
+function cloneTemplate(selector) {
+  return $(selector).content.firstElementChild.cloneNode(true);
 }
 
-function refuse(article, text) {
+function showError(article, text) {
   const line = document.createElement("p");
-  line.className = "refusal";
+  line.className = "error";
   line.setAttribute("role", "alert");
   line.textContent = text;
   $(".results", article).replaceWith(line);
-  $(".own", article).remove();
+  $(".original", article).remove();
 }
 
-// All results of one photograph are divided at the same place.
-function divide(article, share) {
+// All results of one photograph are divided at the same position, in percent of the width.
+function divide(article, percent) {
   for (const result of article.querySelectorAll(".result")) {
-    $(".before", result).style.clipPath = `inset(0 ${100 - share}% 0 0)`;
-    $(".line", result).style.left = `${share}%`;
-    $("input", result).value = share;
+    $(".before", result).style.clipPath = `inset(0 ${100 - percent}% 0 0)`;
+    $(".line", result).style.left = `${percent}%`;
+    $("input", result).value = percent;
   }
 }
 
-function show(article, result, name, fileName, blob) {
-  const address = URL.createObjectURL(blob);
+function showResult(article, result, name, fileName, blob) {
+  const url = URL.createObjectURL(blob);
   const after = $(".after", result);
-  after.src = address;
-  after.alt = `${fileName}, coloured by ${name}`;
+  after.src = url;
+  after.alt = `${fileName}, colorized by ${name}`;
   const before = $(".before", result);
-  before.addEventListener("error", () => { before.src = address; }, { once: true }); // a format that browsers lack
-  if (before.complete && before.naturalWidth === 0) before.src = address;
+  before.addEventListener("error", () => { before.src = url; }, { once: true }); // a format that the browser cannot show
+  if (before.complete && before.naturalWidth === 0) before.src = url;
   const slider = $("input", result);
-  slider.setAttribute("aria-label", `How much of ${fileName} is shown as before, ${name}`);
+  slider.setAttribute("aria-label", `Position of the line between original and result, ${fileName}, ${name}`);
   slider.addEventListener("input", () => divide(article, Number(slider.value)));
   const download = $(".download", result);
-  download.href = address;
+  download.href = url;
   download.download = `${fileName.replace(/\.[^.]*$/, "")}-${name}.png`;
   for (const part of [slider, download, $(".line", result)]) part.hidden = false;
   result.setAttribute("aria-busy", "false");
 }
 
-async function colour(file, number) {
+async function requestColours(file, number) {
   const body = new FormData();
   body.append("photo", file);
-  let answer;
+  let response;
   try {
-    answer = await fetch(`/colorize/${number}`, { method: "POST", body });
+    response = await fetch(`/colorize/${number}`, { method: "POST", body });
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
-  if (!answer.ok) throw new Error(answer.status === 503 ? "The server is busy. Try again in a moment." : await answer.text());
-  return answer.blob();
+  if (!response.ok) throw new Error(response.status === 503 ? "The server is busy. Try again in a moment." : await response.text());
+  return response.blob();
 }
 
-function begin(file) {
-  const article = copyOf("#photo-template");
+function addArticle(file) {
+  const article = cloneTemplate("#photo-template");
   $("h2", article).textContent = file.name;
-  $(".own input", article).addEventListener("change", (event) => article.classList.toggle("coloured", event.target.checked));
-  const address = URL.createObjectURL(file);
+  $(".original input", article).addEventListener("change", (event) => article.classList.toggle("in-colour", event.target.checked));
+  const url = URL.createObjectURL(file);
   for (const name of networks) {
-    const result = copyOf("#result-template");
+    const result = cloneTemplate("#result-template");
     $(".name", result).textContent = name;
-    $(".before", result).src = address;
-    $(".before", result).alt = `${file.name}, before`;
+    $(".before", result).src = url;
+    $(".before", result).alt = `${file.name}, original`;
     $(".results", article).append(result);
   }
   $("#photos").prepend(article);
   return article;
 }
 
-async function take(file) {
-  const article = begin(file);
-  if (file.size > mostBytes) {
-    refuse(article, `This file is larger than ${document.body.dataset.mostMb} MB, the most taken here.`);
+async function colorize(file) {
+  const article = addArticle(file);
+  if (file.size > maxBytes) {
+    showError(article, `This file is too large. The maximum is ${document.body.dataset.maxMb} MB.`);
     return;
   }
   const results = [...article.querySelectorAll(".result")];
   for (const [number, name] of networks.entries()) {
-    say(`Colouring ${file.name} …`);
+    setStatus(`Colorizing ${file.name} …`);
     try {
-      show(article, results[number], name, file.name, await colour(file, number));
+      showResult(article, results[number], name, file.name, await requestColours(file, number));
     } catch (error) {
-      say("");
-      refuse(article, error.message);
+      setStatus("");
+      showError(article, error.message);
       return;
     }
   }
-  say(`${file.name} is coloured. Move the slider to compare.`);
+  setStatus(`${file.name} is colorized. Move the slider to compare.`);
 }
 
-function takeAll(files) {
-  for (const file of files) waiting = waiting.then(() => take(file));
+function colorizeAll(files) {
+  for (const file of files) queue = queue.then(() => colorize(file));
 }
 
 input.addEventListener("change", () => {
-  takeAll(input.files);
+  colorizeAll(input.files);
   input.value = "";
 });
 form.addEventListener("submit", (event) => event.preventDefault());
@@ -121,6 +121,6 @@ for (const kind of ["dragleave", "drop"]) {
 }
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  takeAll(event.dataTransfer.files);
+  colorizeAll(event.dataTransfer.files);
 });
-document.addEventListener("paste", (event) => takeAll(event.clipboardData.files));
+document.addEventListener("paste", (event) => colorizeAll(event.clipboardData.files));

@@ -1,4 +1,4 @@
-"""Muon's steps: against the decomposition they stand for, PyTorch's own Muon, and a run that goes on."""
+"""Muon: compared with the SVD, with torch.optim.Muon, and after resuming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from colortrain.distributed.compute import ComputeConfig
-from colortrain.distributed.muon import hidden_weights, orthogonal
+from colortrain.distributed.muon import hidden_weights, orthogonalize
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.recipe import Adam
 
@@ -31,7 +31,7 @@ def small_network(compute: ComputeConfig | None = None, adam: Adam = ADAM) -> Tr
     return TrainableNetwork(module, adam, Accelerator(cpu=True), compute)
 
 
-def learn(network: TrainableNetwork, *scales: float) -> None:
+def train(network: TrainableNetwork, *scales: float) -> None:
     x = torch.linspace(-1, 1, 2 * 144).view(2, 1, 12, 12)
     for scale in scales:
         network.backward(network(x).square().mean() * scale)
@@ -43,11 +43,13 @@ def weights(network: TrainableNetwork) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 30), (30, 4)])
-def test_singular_values_become_nearly_one_and_vectors_stay(shape: tuple[int, int]) -> None:
+def test_singular_values_become_nearly_one_and_vectors_do_not_change(
+    shape: tuple[int, int],
+) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, before, vt = torch.linalg.svd(matrix, full_matrices=False)
-    core = u.T @ orthogonal(matrix) @ vt.T
+    core = u.T @ orthogonalize(matrix) @ vt.T
     assert before.max() / before.min() > 1.5
     assert (core - core.diag().diag()).abs().max() < 1e-4
     assert core.diag().min() > 0.6
@@ -55,27 +57,27 @@ def test_singular_values_become_nearly_one_and_vectors_stay(shape: tuple[int, in
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs torch.optim.Muon, torch 2.9")
-def test_steps_are_pytorchs_where_it_has_them() -> None:
-    """`torch.optim.Muon` on the same matrix and gradients; it iterates in bfloat16, we in float32."""
-    mine = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 20), nn.Linear(20, 3))
-    network = TrainableNetwork(mine, ADAM, Accelerator(cpu=True))
-    (weight,) = hidden_weights(mine)
-    theirs = nn.Parameter(weight.detach().clone())
-    reference = torch.optim.Muon([theirs], lr=ADAM.muon, weight_decay=0.0)
-    start = theirs.detach().clone()
+def test_steps_are_those_of_torch_for_matrices() -> None:
+    """The same matrix and gradients; torch iterates in bfloat16, we in float32."""
+    module = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 20), nn.Linear(20, 3))
+    network = TrainableNetwork(module, ADAM, Accelerator(cpu=True))
+    (weight,) = hidden_weights(module)
+    reference_weight = nn.Parameter(weight.detach().clone())
+    reference = torch.optim.Muon([reference_weight], lr=ADAM.muon, weight_decay=0.0)
+    start = reference_weight.detach().clone()
     for _ in range(6):
         gradient = torch.randn_like(weight)
-        mine.zero_grad()
-        weight.grad, theirs.grad = gradient.clone(), gradient.clone()
+        module.zero_grad()
+        weight.grad, reference_weight.grad = gradient.clone(), gradient.clone()
         network.optimizer.step()
         reference.step()
-    moved, expected = weight.detach() - start, theirs.detach() - start
+    change, expected = weight.detach() - start, reference_weight.detach() - start
     assert expected.norm() > 0.1
-    assert (moved - expected).norm() < 0.02 * expected.norm()
+    assert (change - expected).norm() < 0.02 * expected.norm()
 
 
-def test_first_and_last_weights_and_all_vectors_are_adams() -> None:
-    """Step for step what Adam alone does while the weights between do not learn."""
+def test_adam_updates_first_and_last_weights_and_all_vectors() -> None:
+    """With frozen hidden weights, every step is that of Adam alone."""
     one, other = small_network(), small_network(adam=Adam(lr=ADAM.lr, betas=ADAM.betas))
     for network in (one, other):
         assert [tuple(weight.shape) for weight in hidden_weights(network.module)] == [
@@ -84,18 +86,18 @@ def test_first_and_last_weights_and_all_vectors_are_adams() -> None:
         ]
         for weight in hidden_weights(network.module):
             weight.requires_grad_(False)
-        learn(network, 1.0, 1.0, 1.0)
+        train(network, 1.0, 1.0, 1.0)
     for name, value in weights(one).items():
         assert torch.equal(value, weights(other)[name]), name
 
 
-def test_rates_of_both_follow_the_schedule() -> None:
+def test_both_learning_rates_are_scaled() -> None:
     network = small_network()
-    network.set_rate(0.5)
+    network.scale_lr(0.5)
     assert [group["lr"] for group in network.optimizer.param_groups] == [0.01, 0.005]
     before = weights(network)
-    network.set_rate(0.0)
-    learn(network, 1.0)
+    network.scale_lr(0.0)
+    train(network, 1.0)
     assert all(torch.equal(value, before[name]) for name, value in weights(network).items())
 
 
@@ -105,20 +107,24 @@ def test_an_update_that_is_not_finite_changes_nothing(fused: bool) -> None:
         small_network(ComputeConfig(fused_adam=fused)),
         small_network(ComputeConfig(fused_adam=fused)),
     )
-    learn(network, 1.0, math.nan, 1.0)
-    learn(undisturbed, 1.0, 1.0)
+    train(network, 1.0, math.nan, 1.0)
+    train(undisturbed, 1.0, 1.0)
     assert all(
         torch.equal(value, weights(undisturbed)[name]) for name, value in weights(network).items()
     )
-    assert network.skips.read() == (1, 1)
+    assert network.skipped_updates.read() == (1, 1)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_run_goes_on_with_what_was_saved(fused: bool) -> None:
-    whole, first, second = (small_network(ComputeConfig(fused_adam=fused)) for _ in range(3))
-    learn(whole, 1.0, 0.5, 2.0, 1.0)
-    learn(first, 1.0, 0.5)
+def test_a_resumed_run_takes_the_same_steps(fused: bool) -> None:
+    uninterrupted, first, second = (
+        small_network(ComputeConfig(fused_adam=fused)) for _ in range(3)
+    )
+    train(uninterrupted, 1.0, 0.5, 2.0, 1.0)
+    train(first, 1.0, 0.5)
     second.module.load_state_dict(first.module.state_dict())
     second.load_adam({name: tensor.clone() for name, tensor in first.adam_tensors().items()})
-    learn(second, 2.0, 1.0)
-    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(second).items())
+    train(second, 2.0, 1.0)
+    assert all(
+        torch.equal(value, weights(uninterrupted)[name]) for name, value in weights(second).items()
+    )

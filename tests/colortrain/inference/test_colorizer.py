@@ -1,4 +1,7 @@
-"""A network ready for use: every recipe's survives saving and loading, and what it colours keeps its lightness."""
+"""Trained networks: saving and loading for every recipe, and colorizing photographs.
+
+Colorizing keeps the lightness of the photograph.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +30,7 @@ from tests.support.thin_recipes import thin
 
 
 def thin_run(name: str, run: Path) -> Recipe:
-    """The checkpoint of a recipe's generator, thin and untrained, with running statistics of its own."""
+    """Save a small, untrained generator with running statistics other than 0 and 1."""
     recipe = thin(get_recipe(name))
     torch.manual_seed(1)
     generator = recipe.generator.build()
@@ -45,44 +49,49 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_saved_and_loaded_in_two_lines(name: str, tmp_path: Path) -> None:
+def test_a_network_of_every_recipe_can_be_saved_and_loaded(name: str, tmp_path: Path) -> None:
     recipe = thin_run(name, tmp_path / "run")
     network = colortrain.load(tmp_path / "run")
     network.save(tmp_path / "exported")
-    again = colortrain.load(tmp_path / "exported")
-    assert again.description == network.description
-    assert (again.description.recipe, again.description.images, again.description.step) == (
+    exported = colortrain.load(tmp_path / "exported")
+    assert exported.description == network.description
+    assert (
+        exported.description.recipe,
+        exported.description.images,
+        exported.description.step,
+    ) == (
         name,
         24,
         6,
     )
-    trained, loaded = load_generator(tmp_path / "run")[0].state_dict(), again.generator.state_dict()
+    trained, loaded = (
+        load_generator(tmp_path / "run")[0].state_dict(),
+        exported.generator.state_dict(),
+    )
     assert list(trained) == list(loaded)
     assert all(torch.equal(trained[key], loaded[key]) for key in trained)
     cat = photograph("chelsea")
-    coloured = again.colorize(cat)
+    coloured = exported.colorize(cat)
     assert np.array_equal(coloured, network.colorize(cat))
     assert coloured.shape == cat.shape
     assert np.ptp(coloured.astype(int), axis=2).max() > 0
-    assert again.description.test_dropout == recipe.test_dropout
+    assert exported.description.test_dropout == recipe.test_dropout
 
 
-def test_the_photographs_own_lightness_is_kept_and_its_colours_are_not_looked_at(run: Path) -> None:
+def test_the_lightness_is_kept_and_the_original_colours_are_ignored(run: Path) -> None:
     network = colortrain.load(run, ema=False)
     cat = photograph("chelsea")
     coloured = network.colorize(cat, dropout=False)
     change = np.abs(rgb_to_lab(coloured)[0] - rgb_to_lab(cat)[0])
-    assert np.median(change) < 0.5  # clipped colours lose lightness, most pixels do not
-    grey = np.asarray(Image.fromarray(cat).convert("L"))
-    both = [
-        network.colorize(grey, dropout=False),
-        network.colorize(np.stack([grey] * 3, axis=2), dropout=False),
-    ]
-    assert np.array_equal(both[0], both[1])
-    assert both[0].shape == cat.shape
+    assert np.median(change) < 0.5  # only clipped colours change the lightness
+    gray = np.asarray(Image.fromarray(cat).convert("L"))
+    one_channel = network.colorize(gray, dropout=False)
+    three_channels = network.colorize(np.stack([gray] * 3, axis=2), dropout=False)
+    assert np.array_equal(one_channel, three_channels)
+    assert one_channel.shape == cat.shape
 
 
-def test_an_image_of_any_mode_gives_an_image(run: Path) -> None:
+def test_a_pil_image_of_any_mode_returns_an_rgb_image(run: Path) -> None:
     network = colortrain.load(run)
     cat = Image.fromarray(photograph("chelsea"))
     coloured = network.colorize(cat, dropout=False)
@@ -99,12 +108,11 @@ def test_an_image_of_any_mode_gives_an_image(run: Path) -> None:
         assert network.colorize(cat.convert("L").convert(mode)).size == cat.size
 
 
-def test_dropout_follows_the_recipe_and_the_seed(run: Path) -> None:
+def test_dropout_depends_on_the_recipe_and_the_seed(run: Path) -> None:
     network, cat = colortrain.load(run), photograph("chelsea")
     assert network.description.test_dropout
-    one, same, other, off = (
-        network.colorize(cat, **how) for how in ({}, {"seed": 0}, {"seed": 1}, {"dropout": False})
-    )
+    options: list[dict[str, Any]] = [{}, {"seed": 0}, {"seed": 1}, {"dropout": False}]
+    one, same, other, off = (network.colorize(cat, **each) for each in options)
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one, off)
@@ -119,14 +127,14 @@ def test_dropout_follows_the_recipe_and_the_seed(run: Path) -> None:
         np.zeros(4, np.uint8),
         [[1]],
     ],
-    ids=["floats", "four channels", "empty", "a row", "a list"],
+    ids=["float", "four channels", "empty", "one dimension", "list"],
 )
-def test_other_arrays_are_refused_with_what_is_wanted(run: Path, wrong: np.ndarray) -> None:
+def test_other_arrays_raise_an_error_with_the_expected_shape(run: Path, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) or \(H, W\)"):
         colortrain.load(run).colorize(wrong)
 
 
-def test_averaged_weights_are_taken_unless_told(run: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_the_default(run: Path, tmp_path: Path) -> None:
     averaged, last = colortrain.load(run), colortrain.load(run, ema=False)
     assert (averaged.description.weights, last.description.weights) == ("ema", "generator")
     key = "head.weight"
@@ -139,15 +147,15 @@ def test_averaged_weights_are_taken_unless_told(run: Path, tmp_path: Path) -> No
             colortrain.load(tmp_path / "exported", **wrong)
 
 
-def test_damage_is_found_before_anything_is_coloured(run: Path, tmp_path: Path) -> None:
+def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     colortrain.load(run).save(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
-    whole, document = weights.read_bytes(), json.loads(config.read_text())
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    original, document = weights.read_bytes(), json.loads(config.read_text())
+    weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     with pytest.raises(UserError, match=r"model\.safetensors is missing or damaged"):
         colortrain.load(folder)
-    weights.write_bytes(whole)
+    weights.write_bytes(original)
     for change, message in (
         ({"format": 2}, "format 2, this version reads 1"),
         ({"library": "diffusers"}, "of diffusers"),
@@ -160,13 +168,13 @@ def test_damage_is_found_before_anything_is_coloured(run: Path, tmp_path: Path) 
             colortrain.load(folder)
         assert "\n" not in str(raised.value)
     config.write_text("[]")
-    with pytest.raises(UserError, match=r"none of launch\.export's"):
+    with pytest.raises(UserError, match="was not written by `colortrain export`"):
         colortrain.load(folder)
     with pytest.raises(UserError, match="holds no network: give a run"):
         colortrain.load(tmp_path)
 
 
-def test_where_an_encoder_began_is_forgotten() -> None:
+def test_the_description_does_not_hold_the_initial_weights() -> None:
     recipe = get_recipe("nampouri_resnet18")
     about = describe(recipe, {"step": 1}, "generator")
     assert to_plain(recipe.generator)["pretrained"] == "imagenet"
@@ -174,8 +182,11 @@ def test_where_an_encoder_began_is_forgotten() -> None:
     assert isinstance(Colorizer(about.generator.build(), about).generator, torch.nn.Module)
 
 
-def test_the_packages_name_alone_imports_no_torch() -> None:
-    code = "import sys, colortrain; assert 'torch' not in sys.modules; colortrain.load; assert 'torch' in sys.modules"
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = (
+        "import sys, colortrain; assert 'torch' not in sys.modules; "
+        "colortrain.load; assert 'torch' in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'paint'"):
         colortrain.paint  # noqa: B018

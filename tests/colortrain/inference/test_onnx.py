@@ -1,4 +1,4 @@
-"""ONNX equals PyTorch for every recipe's generator, on a photograph and at sizes that the export has not seen."""
+"""ONNX equals PyTorch for the generator of every recipe, also at other image sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs colortrain[e
 
 
 def network_of(name: str) -> Colorizer:
-    """A recipe's thin generator with running statistics of its own."""
+    """Return a scaled-down generator with running statistics other than 0 and 1."""
     recipe = thin(get_recipe(name))
     torch.manual_seed(2)
     generator = recipe.generator.build()
@@ -33,7 +33,7 @@ def network_of(name: str) -> Colorizer:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[object, Path]:
-    """Files by what is in them: recipes of one paper often share a generator, and an export takes seconds."""
+    """Exported files by architecture and codec, since several recipes share them."""
     return {"folder": tmp_path_factory.mktemp("onnx")}
 
 
@@ -49,8 +49,8 @@ def test_onnx_equals_pytorch(name: str, exported: dict[object, Path]) -> None:
     cat = Image.fromarray(photograph("chelsea"))
     lightness = rgb_to_lab(np.asarray(fit_image(cat, about.size, "squash")))[None, :1]
     (ab,) = session.run(None, {"L": lightness})
-    expected = network.ab([cat], dropout=False)
-    assert np.ptp(expected) > 0.05, "a network that colours nothing would test nothing"
+    expected = network.predict_ab([cat], dropout=False)
+    assert np.ptp(expected) > 0.05, "the network must generate colours"
     assert np.abs(ab - expected).max() <= 1e-4 * 110
     step = onnx.size_step(about.generator)
     tall = np.random.default_rng(5).random((3, 1, 5 * step, 2 * step), dtype=np.float32) * 100
@@ -60,7 +60,7 @@ def test_onnx_equals_pytorch(name: str, exported: dict[object, Path]) -> None:
     assert network.generator.training is False
 
 
-def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
+def test_a_file_has_metadata_and_one_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnx as library
@@ -74,7 +74,7 @@ def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
     }.items()
     assert [each.name for each in (*model.graph.input, *model.graph.output)] == ["L", "ab"]
     kinds = {node.op_type for node in model.graph.node}
-    assert "Dropout" not in kinds, "draws could not be compared"
+    assert "Dropout" not in kinds, "its masks could not be compared"
     data = (tmp_path / "good.onnx").read_bytes()
     with torch.no_grad():
         next(network.generator.parameters()).mul_(1.01)
@@ -88,5 +88,5 @@ def test_a_file_says_what_it_is_and_one_that_differs_is_not_written(
 @pytest.mark.parametrize(
     ("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)]
 )
-def test_sizes_that_pass_are_multiples_of_the_step(name: str, step: int) -> None:
+def test_size_step_of_known_architectures(name: str, step: int) -> None:
     assert onnx.size_step(get_recipe(name).generator) == step

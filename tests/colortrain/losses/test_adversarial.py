@@ -15,7 +15,7 @@ def scores(*values: float) -> torch.Tensor:
 
 
 def test_bce_at_zero_scores() -> None:
-    """Undecided scores cost log 2 on each side; nampouri halves the critic's sum (equation 16)."""
+    """Undecided scores cost log 2 on each side (nampouri halves it, equation 16)."""
     assert BCE(critic_factor=0.5).critic(scores(0), scores(0)).item() == pytest.approx(
         math.log(2), rel=1e-6
     )
@@ -35,7 +35,7 @@ def test_bce_is_minus_log_of_the_sigmoid() -> None:
     assert BCE().generator(scores(s)).item() == pytest.approx(right, rel=1e-6)
 
 
-def test_generator_moves_scores_up() -> None:
+def test_generator_gradient_does_not_vanish() -> None:
     fake = scores(-3.0).requires_grad_()
     BCE().generator(fake).backward()
     assert fake.grad is not None
@@ -44,8 +44,11 @@ def test_generator_moves_scores_up() -> None:
     )  # sigmoid - 1: it does not vanish
 
 
-def test_soft_labels_have_an_entropy_floor() -> None:
-    """With label .8 the best score is logit(.8), and costs the entropy of a .8 coin (drouilhet's labels)."""
+def test_soft_labels_have_the_entropy_as_minimum() -> None:
+    """With label 0.8 the best score is logit(0.8); its loss is the label's entropy.
+
+    (Drouilhet's labels.)
+    """
     best = scores(math.log(0.8 / 0.2))
     entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
     loss = BCE(real_label=0.8, fake_label=0.2, critic_factor=1)

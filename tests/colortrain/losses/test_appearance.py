@@ -1,4 +1,4 @@
-"""Losses of whole pictures: they agree with the metrics they stand for, and have slopes where training begins."""
+"""Losses of whole images: they agree with their metrics and have finite gradients."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def rgb(batch: Batch, colour: torch.Tensor) -> torch.Tensor:
     return lab_to_rgb(CODEC.decode(batch.L, colour))
 
 
-def test_m3_is_the_metric(batch: Batch) -> None:
+def test_m3_equals_the_metric(batch: Batch) -> None:
     assert torch.allclose(
         m3(rgb(batch, batch.colour)), colourfulness(rgb(batch, batch.colour)), rtol=1e-3
     )
 
 
-def test_the_gap_closes_at_the_truth_and_is_the_truths_at_grey(batch: Batch) -> None:
+def test_colourfulness_gap_at_the_truth_and_at_grayscale(batch: Batch) -> None:
     measure = built(ColourfulnessGap(cell=1))
     assert float(measure(batch.colour, batch)) == 0
     truth = colourfulness(rgb(batch, batch.colour)).mean()
@@ -51,24 +51,27 @@ def test_the_gap_closes_at_the_truth_and_is_the_truths_at_grey(batch: Batch) -> 
     )
 
 
-def test_cells_halve_a_line_and_keep_a_patch() -> None:
-    """The spread of a line of c on one row of 32 is .174 c; in cells of 4, c / 4 on one row of 8, it is .083 c."""
+def test_cells_reduce_a_line_but_not_a_patch() -> None:
+    """A line of c on one row of 32 has standard deviation 0.174 c.
+
+    In cells of 4 it is c / 4 on one row of 8, with standard deviation 0.083 c.
+    """
     grey = Batch(torch.zeros(1, 1, 32, 32), torch.zeros(1, 2, 32, 32), torch.zeros(1, 1, 1, 1))
     line, patch = torch.zeros_like(grey.colour), torch.zeros_like(grey.colour)
     line[..., 0, :], patch[..., :8, :16] = -0.1, -0.1
     kept = [
         float(
-            built(ColourfulnessGap(cell=4))(made, grey)
-            / built(ColourfulnessGap(cell=1))(made, grey)
+            built(ColourfulnessGap(cell=4))(generated, grey)
+            / built(ColourfulnessGap(cell=1))(generated, grey)
         )
         ** 0.5
-        for made in (line, patch)
+        for generated in (line, patch)
     ]
     assert kept[0] < 0.5
     assert kept[1] == pytest.approx(1, rel=1e-3)
 
 
-def test_log_error_is_psnr(batch: Batch) -> None:
+def test_log_error_equals_psnr(batch: Batch) -> None:
     grey = torch.zeros_like(batch.colour)
     decibels = -10 * (mse(rgb(batch, grey), rgb(batch, batch.colour)) + 1e-4).log10()
     assert float(built(LogError())(grey, batch)) == pytest.approx(
@@ -77,7 +80,7 @@ def test_log_error_is_psnr(batch: Batch) -> None:
 
 
 def test_soft_accuracy_at_the_truth_and_at_a_limit(batch: Batch) -> None:
-    """A pixel that is off by all that 2 % allow (4.4) in a counts half there, and most of one at 5 % (11)."""
+    """At the limit for 2 % (4.4 in a) a pixel counts half, and mostly for 5 % (11)."""
     measure = built(SoftAccuracy())
     limit = torch.tensor([4.4 / 110, 0.0]).view(2, 1, 1)
     sure, wide = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(-4 + 4 * 4.4 / 11))
@@ -88,24 +91,27 @@ def test_soft_accuracy_at_the_truth_and_at_a_limit(batch: Batch) -> None:
     assert float(measure(batch.colour + 1, batch)) == pytest.approx(1, abs=1e-6)
 
 
-def test_soft_accuracy_ranks_as_the_metric(batch: Batch) -> None:
+def test_soft_accuracy_ranks_like_the_metric(batch: Batch) -> None:
     torch.manual_seed(0)
-    made = [
+    generated = [
         batch.colour + spread / 110 * torch.randn_like(batch.colour)
         for spread in (2.0, 4.0, 8.0, 16.0)
     ]
     for percent in (2.0, 5.0):
-        soft = [float(built(SoftAccuracy(percents=(percent,)))(colour, batch)) for colour in made]
+        soft = [
+            float(built(SoftAccuracy(percents=(percent,)))(colour, batch)) for colour in generated
+        ]
         truth = CODEC.decode(batch.L, batch.colour)
         hard = [
-            float(accuracy(CODEC.decode(batch.L, colour), truth, percent).mean()) for colour in made
+            float(accuracy(CODEC.decode(batch.L, colour), truth, percent).mean())
+            for colour in generated
         ]
         assert soft == sorted(soft)
         assert hard == sorted(hard, reverse=True)
 
 
 @pytest.mark.parametrize("term", [ColourfulnessGap(), LogError(), SoftAccuracy()])
-def test_grey_has_a_finite_slope_towards_colour(term: Term, batch: Batch) -> None:
+def test_grayscale_has_a_finite_gradient(term: Term, batch: Batch) -> None:
     colour = torch.zeros_like(batch.colour).requires_grad_()
     built(term)(colour, batch).backward()
     assert colour.grad is not None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colortrain.lab import Batch, SymmetricCodec
-from colortrain.losses.colour_bins import ColourBins, cross_entropy, nearest_in_gamut
+from colortrain.losses.colour_bins import ColourBins, cross_entropy, nearest_colour_in_gamut
 from colortrain.losses.reconstruction import Resources
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.residual_unet import ResidualUNet, ResidualUNetConfig, colours_in_gamut
@@ -21,8 +21,8 @@ def small(**settings: object) -> ResidualUNet:
     return ResidualUNetConfig(base_channels=4, levels=2, **settings).build()  # type: ignore[arg-type]
 
 
-def test_cross_entropy_of_ignorance_and_of_certainty() -> None:
-    lookup, count = nearest_in_gamut(), len(colours_in_gamut())
+def test_cross_entropy_of_uniform_and_of_certain_logits() -> None:
+    lookup, count = nearest_colour_in_gamut(), len(colours_in_gamut())
     ab = torch.from_numpy(colours_in_gamut()[:50]).T.reshape(1, 2, 5, 10)
     assert float(cross_entropy(torch.zeros(1, count, 5, 10), ab, lookup)) == pytest.approx(
         math.log(count), rel=1e-5
@@ -34,17 +34,17 @@ def test_cross_entropy_of_ignorance_and_of_certainty() -> None:
     assert float(cross_entropy(sure, ab, lookup)) == pytest.approx(0, abs=1e-5)
 
 
-def test_the_target_means_the_true_colour() -> None:
-    """The slope of a cross-entropy is softmax - target, so the target can be read off: its mean is the true colour."""
+def test_mean_of_the_target_is_the_true_colour() -> None:
+    """The target is softmax - gradient of the cross-entropy."""
     ab = torch.tensor([3.0, -12.5]).view(1, 2, 1, 1)
     logits = torch.zeros(1, len(colours_in_gamut()), 1, 1, requires_grad=True)
-    (slope,) = torch.autograd.grad(cross_entropy(logits, ab, nearest_in_gamut()), logits)
+    (slope,) = torch.autograd.grad(cross_entropy(logits, ab, nearest_colour_in_gamut()), logits)
     target = (logits.softmax(1) - slope).flatten()
     assert int((target > 1e-6).sum()) == 4
     assert torch.allclose(target @ torch.from_numpy(colours_in_gamut()), ab.flatten(), atol=1e-4)
 
 
-def test_colour_bins_ask_for_a_network_that_weighs_colours() -> None:
+def test_colour_bins_needs_a_generator_with_logits() -> None:
     network = small().train()
     resources = Resources(
         torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)), network
@@ -58,5 +58,5 @@ def test_colour_bins_ask_for_a_network_that_weighs_colours() -> None:
         resources.histogram,
         UNetConfig(base_channels=2).build(),
     )
-    with pytest.raises(UserError, match="weighs colours"):
+    with pytest.raises(UserError, match="predicts logits"):
         ColourBins().build(other)

@@ -12,7 +12,7 @@ from colortrain.losses.penalty import GradientPenalty, gradient_norms, penalty_t
 from colortrain.schedule import Schedule, constant
 
 
-def pictures(batch: int = 3, size: int = 4) -> tuple[Batch, torch.Tensor]:
+def random_batch(batch: int = 3, size: int = 4) -> tuple[Batch, torch.Tensor]:
     torch.manual_seed(0)
     L, colour, fake = (torch.randn(batch, c, size, size, dtype=torch.float64) for c in (1, 2, 2))
     return Batch(L, colour, torch.rand(batch, 1, 1, 1, dtype=torch.float64)), fake
@@ -23,8 +23,8 @@ def pictures(batch: int = 3, size: int = 4) -> tuple[Batch, torch.Tensor]:
 )
 @pytest.mark.parametrize("points", ["interpolated", "real"])
 def test_penalty_of_a_linear_critic(wrt: str, norm: float, points: str) -> None:
-    """A critic 2 sum(colour) + 3 sum(L) has the same gradient everywhere."""
-    batch, fake = pictures()
+    """The critic 2 sum(colour) + 3 sum(L) has the same gradient everywhere."""
+    batch, fake = random_batch()
 
     def score(L: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
         return 2 * colour.flatten(1).sum(1) + 3 * L.flatten(1).sum(1)
@@ -38,27 +38,27 @@ def test_penalty_of_a_linear_critic(wrt: str, norm: float, points: str) -> None:
 
 
 def test_points_of_the_penalty() -> None:
-    """The critic sum(colour^2) / 2 has the point itself as its gradient: interpolated or real."""
-    batch, fake = pictures()
+    """The critic sum(colour^2) / 2 has the point itself as its gradient."""
+    batch, fake = random_batch()
 
     def score(L: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
         return colour.square().flatten(1).sum(1) / 2
 
     mixed = batch.colour + batch.mix * (fake - batch.colour)
-    for points, place in (("interpolated", mixed), ("real", batch.colour)):
-        expected = place.flatten(1).norm(dim=1)
+    for points, point in (("interpolated", mixed), ("real", batch.colour)):
+        expected = point.flatten(1).norm(dim=1)
         torch.testing.assert_close(gradient_norms(score, batch, fake, points, "colour"), expected)
 
 
-def test_a_map_of_scores_counts_as_its_mean() -> None:
-    batch, fake = pictures()
+def test_a_map_of_scores_is_averaged() -> None:
+    batch, fake = random_batch()
     norms = gradient_norms(lambda L, colour: 5 * colour, batch, fake, "real", "colour")
     assert norms.tolist() == pytest.approx([5 * math.sqrt(32) / 32] * 3)
 
 
-def test_arun_penalties_are_least_at_norm_one_half() -> None:
+def test_arun_penalties_are_minimal_at_norm_one_half() -> None:
     """10 (g - 1)^2 + 10 g^2 has its minimum, 5, at g = 1/2 (arun equations 3-5)."""
-    batch, fake = pictures()
+    batch, fake = random_batch()
     both = [GradientPenalty(target=1), GradientPenalty(target=0)]
 
     def total(norm: float) -> float:
@@ -72,8 +72,8 @@ def test_arun_penalties_are_least_at_norm_one_half() -> None:
     assert total(1) == pytest.approx(10)
 
 
-def test_penalty_trains_the_critic_and_its_weight_follows_the_epoch() -> None:
-    batch, fake = pictures()
+def test_penalty_has_critic_gradients_and_a_scheduled_weight() -> None:
+    batch, fake = random_batch()
     slope = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     penalty = GradientPenalty(Schedule(((0, 0), (2, 1))), "real", "colour", target=0)
 
@@ -86,8 +86,8 @@ def test_penalty_trains_the_critic_and_its_weight_follows_the_epoch() -> None:
     assert slope.grad.item() == pytest.approx(2 * 3 * 32)
 
 
-def test_a_flat_critic_has_a_finite_penalty_gradient() -> None:
-    batch, fake = pictures()
+def test_a_constant_critic_has_a_finite_penalty_gradient() -> None:
+    batch, fake = random_batch()
     slope = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
     penalty_terms(
         [GradientPenalty()], lambda L, colour: slope * colour.flatten(1).sum(1), batch, fake, 0

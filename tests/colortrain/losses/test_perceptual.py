@@ -1,4 +1,4 @@
-"""VGG-16's features and the loss on them, against torchvision's layout and closed forms."""
+"""The perceptual loss: zero at the truth, finite gradients, clear errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measure(
     term: Perceptual = RANDOM, codec: SymmetricCodec | LabCodec = SYMMETRIC
 ) -> LossFunction:
     def histogram() -> None:
-        raise AssertionError("colours are not asked for")
+        raise AssertionError("the loss must not count colours")
 
     return term.build(Resources(CPU, codec, histogram))  # type: ignore[arg-type]
 
@@ -42,7 +42,7 @@ def batch(size: int = 16) -> Batch:
 
 
 @pytest.mark.parametrize("codec", [SymmetricCodec(), LabCodec()])
-def test_loss_is_zero_at_the_truth_alone(codec: SymmetricCodec | LabCodec) -> None:
+def test_loss_is_zero_only_at_the_truth(codec: SymmetricCodec | LabCodec) -> None:
     ab = batch()
     L, colour = codec.encode(SymmetricCodec().decode(ab.L, ab.colour))
     true = Batch(L, colour, ab.mix)
@@ -65,8 +65,8 @@ def test_loss_is_the_mean_of_the_metric() -> None:
 @pytest.mark.parametrize(
     ("L", "ab"), [(-1.0, 0.0), (-1.0, 0.5), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)]
 )
-def test_slope_is_finite_everywhere(L: float, ab: float) -> None:
-    """At black, at white, and at colours that sRGB does not have."""
+def test_gradient_is_finite_everywhere(L: float, ab: float) -> None:
+    """At black, at white, and at colours outside sRGB."""
     true = Batch(torch.full((1, 1, 16, 16), L), torch.zeros(1, 2, 16, 16), torch.zeros(1, 1, 1, 1))
     fake = torch.full((1, 2, 16, 16), ab, requires_grad=True)
     measure()(fake, true).backward()
@@ -74,7 +74,7 @@ def test_slope_is_finite_everywhere(L: float, ab: float) -> None:
     assert fake.grad.isfinite().all()
 
 
-def test_loss_pulls_towards_the_truth_and_teaches_the_generator_alone() -> None:
+def test_gradient_points_to_the_truth_and_vgg_is_frozen() -> None:
     true = batch()
     fake = (true.colour + 0.05).requires_grad_()
     loss = measure()(fake, true)
@@ -86,12 +86,12 @@ def test_loss_pulls_towards_the_truth_and_teaches_the_generator_alone() -> None:
     assert not any(parameter.requires_grad for parameter in load_vgg16("random", "").parameters())
 
 
-def test_logs_tell_random_weights_apart() -> None:
+def test_name_shows_random_weights() -> None:
     assert Perceptual().name == "vgg"
     assert Perceptual(weights="random").name == "vgg_random"
 
 
-def test_without_a_network_the_line_names_the_options(
+def test_without_internet_access_the_error_names_the_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -101,10 +101,8 @@ def test_without_a_network_the_line_names_the_options(
     )
     with pytest.raises(UserError) as error:
         measure(Perceptual())
-    words = str(error.value)
-    assert "\n" not in words
-    cache, option = (
-        str(tmp_path / "hub" / "checkpoints"),
-        "--set objective.reconstruction.0.weights=random",
-    )
-    assert all(word in words for word in ("vgg16-397923af.pth", cache, option))
+    message = str(error.value)
+    assert "\n" not in message
+    cache = str(tmp_path / "hub" / "checkpoints")
+    option = "--set objective.reconstruction.0.weights=random"
+    assert all(part in message for part in ("vgg16-397923af.pth", cache, option))

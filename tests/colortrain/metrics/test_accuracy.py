@@ -1,4 +1,4 @@
-"""nazeri's accuracy and MAE on hand-made pictures."""
+"""nazeri's accuracy and MAE on constructed images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AB = slice(1, 3)
 
 
 def plane(L: float, a: float, b: float, size: int = 8) -> Tensor:
-    """One picture of one colour."""
+    """Return one image of a single colour, (1, 3, size, size)."""
     return torch.tensor([float(L), a, b]).view(1, 3, 1, 1).expand(1, 3, size, size).clone()
 
 
@@ -32,38 +32,38 @@ def plane(L: float, a: float, b: float, size: int = 8) -> Tensor:
 )
 def test_thresholds(off: tuple[float, float, float], at_2: float, at_5: float) -> None:
     truth = plane(50, 10, -20)
-    found = truth + torch.tensor(off).view(3, 1, 1)
-    assert accuracy(found, truth, 2).tolist() == [at_2]
-    assert accuracy(found, truth, 5).tolist() == [at_5]
+    result = truth + torch.tensor(off).view(3, 1, 1)
+    assert accuracy(result, truth, 2).tolist() == [at_2]
+    assert accuracy(result, truth, 5).tolist() == [at_5]
 
 
-def test_all_channels_of_a_pixel_must_be_right() -> None:
+def test_all_channels_of_a_pixel_must_be_accurate() -> None:
     truth = plane(50, 0, 0).repeat(2, 1, 1, 1)
-    found = truth.clone()
-    found[0, 0, :2] = 90  # two of eight rows wrong in L
-    found[0, 1, :, :4] = 30  # half of the columns wrong in a
-    assert accuracy(found, truth, 5).tolist() == [37.5, 100]
-    assert accuracy(found, truth, 5, AB).tolist() == [50, 100]
+    result = truth.clone()
+    result[0, 0, :2] = 90  # two of eight rows wrong in L
+    result[0, 1, :, :4] = 30  # half of the columns wrong in a
+    assert accuracy(result, truth, 5).tolist() == [37.5, 100]
+    assert accuracy(result, truth, 5, AB).tolist() == [50, 100]
 
 
 def test_mae_is_in_hundredths_of_network_units() -> None:
     truth = plane(50, 0, 0).repeat(3, 1, 1, 1)
-    found = truth + torch.tensor([[5.0, 0, 0], [0, 11, 0], [-50, 110, -110]]).view(3, 3, 1, 1)
-    torch.testing.assert_close(mae(found, truth), torch.tensor([10 / 3, 10 / 3, 100]))
-    torch.testing.assert_close(mae_lab(found, truth), torch.tensor([5 / 3, 11 / 3, 90]))
+    result = truth + torch.tensor([[5.0, 0, 0], [0, 11, 0], [-50, 110, -110]]).view(3, 3, 1, 1)
+    torch.testing.assert_close(mae(result, truth), torch.tensor([10 / 3, 10 / 3, 100]))
+    torch.testing.assert_close(mae_lab(result, truth), torch.tensor([5 / 3, 11 / 3, 90]))
 
 
-def test_the_networks_own_lightness_counts_where_it_has_one() -> None:
+def test_own_lightness_is_used_if_the_network_predicts_it() -> None:
     truth = plane(50, 10, -20, size=16)
-    made = truth + torch.tensor([20.0, 3, 0]).view(3, 1, 1)
-    shown = torch.cat([truth[:, :1], made[:, 1:]], dim=1)
-    rows = per_image(versions(shown, truth, (10, -20)), made=made)
+    predicted = truth + torch.tensor([20.0, 3, 0]).view(3, 1, 1)
+    displayed = torch.cat([truth[:, :1], predicted[:, 1:]], dim=1)
+    rows = per_image(versions(displayed, truth, (10, -20)), predicted=predicted)
     assert rows["accuracy_2.generated"].tolist() == [0]
     assert rows["accuracy_ab_2.generated"].tolist() == [100]
     torch.testing.assert_close(rows["mae.generated"], torch.tensor([100 * (0.4 + 3 / 110) / 3]))
     assert rows["accuracy_2.median"].tolist() == [100]
     assert rows["accuracy_2.grey"].tolist() == [0]
-    given = per_image(versions(shown, truth))
+    given = per_image(versions(displayed, truth))
     assert given["accuracy_2.generated"].tolist() == [100]
     assert "l1.median" not in given
     torch.testing.assert_close(rows["l1.generated"], given["l1.generated"])

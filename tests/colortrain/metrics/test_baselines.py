@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from colortrain.lab import SymmetricCodec, stored_to_lab
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import score_split
-from colortrain.metrics.image_metrics import Pictures, l1
+from colortrain.metrics.image_metrics import ImageBatch, l1
 from colortrain.metrics.score_tables import text_table
 from colortrain.models.pix2pix import UNetConfig
 from shards.read.dataset import Split
@@ -39,9 +39,7 @@ def read(split: Split) -> Tensor:
     return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
 
 
-def test_the_constant_is_learnt_from_train_where_there_is_one(
-    tmp_path: Path, generator: nn.Module
-) -> None:
+def test_median_is_computed_from_the_train_split(tmp_path: Path, generator: nn.Module) -> None:
     root = small_set(tmp_path, count=12, splits=("train", "val"))
     train = read(Split(root, "train"))[:, 1:].transpose(0, 1).flatten(1)
     ab = [float(channel.median()) for channel in train]
@@ -54,13 +52,13 @@ def test_the_constant_is_learnt_from_train_where_there_is_one(
             "oracle": oracle,
         }
         truth = read(Split(root, name))
-        expected = l1(Pictures(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        expected = l1(ImageBatch(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
         assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
         assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
         assert ("oracle" in text_table(scores)) is oracle
 
 
-def test_a_set_without_train_gives_an_oracle(split: Split, generator: nn.Module) -> None:
+def test_without_a_train_split_the_median_is_an_oracle(split: Split, generator: nn.Module) -> None:
     median = median_colour(split)
     assert (median.split, median.samples) == ("all", 13)
     assert median.protocol(split)["oracle"] is True

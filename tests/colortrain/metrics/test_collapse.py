@@ -1,4 +1,4 @@
-"""Bright spots and sepia: hand-made pictures, and photographs spoiled in the ways the papers describe."""
+"""Bright spots and sepia: constructed images, and photographs with added failures."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def photographs(request: pytest.FixtureRequest) -> Tensor:
 
 @pytest.fixture(scope="module")
 def toned(photographs: Tensor) -> Tensor:
-    """The same photographs in sepia tone, CIELAB."""
+    """The same photographs in a sepia tone, CIELAB."""
     rgb = cut_outs(photographs.shape[-1], 8)
     return as_lab((rgb @ SEPIA.T).clip(0, 255).astype(np.uint8))
 
 
 def as_lab(rgb: np.ndarray) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) CIELAB."""
-    return torch.tensor(np.stack([rgb_to_lab(picture) for picture in rgb]))
+    """Convert (B, H, W, 3) uint8 to (B, 3, H, W) CIELAB."""
+    return torch.tensor(np.stack([rgb_to_lab(image) for image in rgb]))
 
 
 def coloured(lab: Tensor, a: float | Tensor, b: float | Tensor) -> Tensor:
-    """The same lightness in another colour."""
+    """Return the same lightness in another colour."""
     colour = torch.as_tensor([a, b], dtype=lab.dtype).view(2, 1, 1).expand_as(lab[:, 1:])
     return torch.cat([lab[:, :1], colour], dim=1)
 
 
-def with_spots(lab: Tensor, side: int, places: list[tuple[int, int]]) -> Tensor:
-    """Neon squares planted at (top, left)."""
+def with_spots(lab: Tensor, side: int, positions: list[tuple[int, int]]) -> Tensor:
+    """Return `lab` with neon squares at (top, left)."""
     spoiled = lab.clone()
-    for top, left in places:
+    for top, left in positions:
         spoiled[:, 1:, top : top + side, left : left + side] = NEON.view(2, 1, 1)
     return spoiled
 
 
-def test_each_fault_shows_in_its_own_measure(photographs: Tensor, toned: Tensor) -> None:
+def test_each_failure_shows_in_its_own_metric(photographs: Tensor, toned: Tensor) -> None:
     size = photographs.shape[-1]
     side = size // 16
     spotted = with_spots(photographs, side, [(size // 4, size // 4), (size // 2, size // 8)])
@@ -69,13 +69,17 @@ def test_each_fault_shows_in_its_own_measure(photographs: Tensor, toned: Tensor)
 
 def test_spots_are_counted_exactly() -> None:
     truth = torch.zeros(2, 3, 64, 64)
-    found = with_spots(truth, 3, [(10, 10), (40, 50)])
-    found[1] = 0
-    assert bright_spots(found, truth).tolist() == pytest.approx([100 * 18 / 64**2, 0])
+    result = with_spots(truth, 3, [(10, 10), (40, 50)])
+    result[1] = 0
+    assert bright_spots(result, truth).tolist() == pytest.approx([100 * 18 / 64**2, 0])
 
 
-def test_pixels_that_touch_at_a_corner_are_one_spot() -> None:
-    """1 % of 64 x 64 is 40 pixels: two squares of 25 are spots apart, and together one that is too large."""
+def test_pixels_touching_at_a_corner_are_one_spot() -> None:
+    """1 % of 64 x 64 is 40 pixels.
+
+    Two squares of 25 are two spots if apart, and together a component that is too
+    large.
+    """
     truth = torch.zeros(1, 3, 64, 64)
     assert float(bright_spots(with_spots(truth, 5, [(10, 10), (16, 16)]), truth)) == pytest.approx(
         100 * 50 / 64**2
@@ -83,45 +87,45 @@ def test_pixels_that_touch_at_a_corner_are_one_spot() -> None:
     assert float(bright_spots(with_spots(truth, 5, [(10, 10), (15, 15)]), truth)) == 0
 
 
-def test_a_large_wrong_colour_is_no_spot() -> None:
+def test_a_large_wrong_colour_is_not_a_spot() -> None:
     truth = torch.zeros(1, 3, 64, 64)
     assert float(bright_spots(coloured(truth, 100, 100), truth)) == 0
     assert float(bright_spots(with_spots(truth, 32, [(0, 0)]), truth)) == 0
 
 
-@pytest.mark.parametrize(("excess", "found"), [(29.9, 0.0), (30.1, 100 / 32**2)])
-def test_the_margin_lies_above_the_true_chroma(excess: float, found: float) -> None:
+@pytest.mark.parametrize(("excess", "result"), [(29.9, 0.0), (30.1, 100 / 32**2)])
+def test_the_margin_is_above_the_true_chroma(excess: float, result: float) -> None:
     truth = coloured(torch.zeros(1, 3, 32, 32), 30, 40)  # chroma 50
     spotted = truth.clone()
     spotted[0, 1:, 5, 5] = torch.tensor([-0.6, 0.8]) * (50 + excess)
-    assert float(bright_spots(spotted, truth)) == pytest.approx(found)
+    assert float(bright_spots(spotted, truth)) == pytest.approx(result)
 
 
-def test_a_true_colour_that_bled_a_little_is_no_spot() -> None:
-    """At 64 px the neighbourhood reaches two pixels."""
+def test_a_true_colour_that_bled_slightly_is_not_a_spot() -> None:
+    """At 64 px the neighbourhood extends by two pixels."""
     truth = with_spots(torch.zeros(1, 3, 64, 64), 3, [(20, 20)])
     assert float(bright_spots(truth.roll(2, dims=-1), truth)) == 0
     assert float(bright_spots(truth.roll(3, dims=-1), truth)) == pytest.approx(100 * 3 / 64**2)
 
 
-def test_sepia_of_known_pictures() -> None:
+def test_sepia_of_known_images() -> None:
     lab = torch.zeros(5, 3, 8, 8)
     lab[0] = 0  # grey
     lab[1, 1:] = 25  # one hue
     lab[2, 1, :4], lab[2, 1, 4:] = 30, -30  # opposite hues
     lab[3, 1, :4], lab[3, 2, 4:] = 30, 30  # a right angle
-    lab[4, 1] = 0.25  # hardly any colour: not one hue, but grey
+    lab[4, 1] = 0.25  # hardly any colour: grey, not one hue
     expected = torch.tensor([0, 1, 0, math.sqrt(0.5), 0.25])
     torch.testing.assert_close(sepia(lab), expected)
 
 
-def test_sepia_weighs_by_chroma() -> None:
+def test_sepia_is_weighted_by_chroma() -> None:
     lab = torch.zeros(1, 3, 4, 4)
     lab[0, 1, :2], lab[0, 1, 2:] = 90, -30
     torch.testing.assert_close(sepia(lab), torch.tensor([0.5]))
 
 
-def test_sepia_does_not_follow_strength(photographs: Tensor) -> None:
+def test_sepia_does_not_depend_on_saturation(photographs: Tensor) -> None:
     strong = photographs.clone()
     strong[:, 1:] *= 20
     stronger = photographs.clone()

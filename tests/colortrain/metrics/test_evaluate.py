@@ -1,4 +1,4 @@
-"""Generating and scoring: modes, random state, exact sums, the same numbers for every world."""
+"""Generation and scoring: modes, random state, exact sums, any number of processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
-from colortrain.metrics.evaluate import generate, intervals, make, score_split
+from colortrain.metrics.evaluate import (
+    ScoringConfig,
+    generate,
+    intervals,
+    predict_lab,
+    score_split,
+)
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import l1, per_image, versions
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
@@ -44,43 +50,41 @@ def read(split: Split) -> Tensor:
     return stored_to_lab(torch.from_numpy(split.read(range(len(split)))))
 
 
-def test_one_picture_is_scored_but_for_distances_between_sets(
-    split: Split, generator: nn.Module
-) -> None:
-    one, two = (score_split(generator, CODEC, split, "cpu", limit=limit) for limit in (1, 2))
+def test_one_image_has_no_distances_between_sets(split: Split, generator: nn.Module) -> None:
+    one, two = (
+        score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=limit)) for limit in (1, 2)
+    )
     assert set(two["metrics"]) - set(one["metrics"]) == {"frechet_lab"}
     assert one["protocol"]["left_out"] == {
-        "distances between sets": "a split of two pictures or more"
+        "distances between sets": "a split of two images or more"
     }
     assert two["protocol"]["left_out"] == {}
 
 
-def test_a_network_that_has_diverged_is_scored_as_no_number(
-    split: Split, generator: nn.Module
-) -> None:
+def test_a_diverged_network_has_nan_scores(split: Split, generator: nn.Module) -> None:
     with torch.no_grad():
         generator.head.weight.fill_(math.nan)  # type: ignore[union-attr, operator]
-    found = score_split(generator, CODEC, split, "cpu", metrics="core")["metrics"]
-    assert all(math.isnan(found[name]["generated"]) for name in ("l1", "frechet_lab"))
-    assert found["frechet_lab"]["grey"] > 0
+    result = score_split(generator, CODEC, split, "cpu", ScoringConfig(metrics="core"))["metrics"]
+    assert all(math.isnan(result[name]["generated"]) for name in ("l1", "frechet_lab"))
+    assert result["frechet_lab"]["grey"] > 0
 
 
-def test_generated_pictures_keep_lightness_and_flags(split: Split, generator: nn.Module) -> None:
+def test_generate_keeps_lightness_flags_and_state(split: Split, generator: nn.Module) -> None:
     lab = read(split)
     generator.train()
     generator.encoder[1].eval()  # type: ignore[index, union-attr]
     flags = [module.training for module in generator.modules()]
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    found = generate(generator, CODEC, lab)
-    assert torch.equal(found[:, :1], lab[:, :1])
-    assert not found.requires_grad
+    result = generate(generator, CODEC, lab)
+    assert torch.equal(result[:, :1], lab[:, :1])
+    assert not result.requires_grad
     assert [module.training for module in generator.modules()] == flags
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     expected = 110 * generator.eval()(lab[:, :1] / 50 - 1)
-    torch.testing.assert_close(found[:, 1:], expected.detach())
+    torch.testing.assert_close(result[:, 1:], expected.detach())
 
 
-def test_true_colours_are_not_looked_at(split: Split, generator: nn.Module) -> None:
+def test_generate_ignores_the_true_colours(split: Split, generator: nn.Module) -> None:
     lab = read(split)
     assert torch.equal(
         generate(generator, CODEC, lab),
@@ -88,7 +92,9 @@ def test_true_colours_are_not_looked_at(split: Split, generator: nn.Module) -> N
     )
 
 
-def test_dropout_only_where_asked_and_from_its_own_seed(split: Split, generator: nn.Module) -> None:
+def test_dropout_is_off_by_default_and_depends_on_its_seed_only(
+    split: Split, generator: nn.Module
+) -> None:
     lab = read(split)
     plain = generate(generator, CODEC, lab)
     assert torch.equal(generate(generator, CODEC, lab, seed=9), plain)
@@ -99,11 +105,11 @@ def test_dropout_only_where_asked_and_from_its_own_seed(split: Split, generator:
     assert torch.equal(one, again)
     assert not torch.equal(one, plain)
     assert not torch.equal(one, generate(generator, CODEC, lab, dropout=True, seed=10))
-    # BatchNorm stays in eval mode: a picture alone differs by its dropout at most, and without dropout not at all
+    # BatchNorm is in evaluation mode: images do not depend on the others in the batch
     torch.testing.assert_close(generate(generator, CODEC, lab[:1]), plain[:1])
 
 
-def test_the_random_state_of_the_process_is_untouched(split: Split, generator: nn.Module) -> None:
+def test_generate_restores_the_random_state(split: Split, generator: nn.Module) -> None:
     torch.manual_seed(5)
     expected = torch.rand(4)
     torch.manual_seed(5)
@@ -111,15 +117,15 @@ def test_the_random_state_of_the_process_is_untouched(split: Split, generator: n
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_flags_come_back_after_an_error(generator: nn.Module) -> None:
+def test_training_flags_are_restored_after_an_error(generator: nn.Module) -> None:
     generator.train()
     with pytest.raises(RuntimeError):
         generate(generator, CODEC, torch.zeros(1, 3, 24, 17))
     assert all(module.training for module in generator.modules())
 
 
-def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", batch_size=4)
+def test_scores_are_means_over_all_images(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=4))
     lab = read(split)
     generated = generate(generator, CODEC, lab)
     rows = per_image(versions(generated, lab))
@@ -138,27 +144,27 @@ def test_scores_are_means_over_all_pictures(split: Split, generator: nn.Module) 
     assert metrics["colourfulness_ratio"]["generated"] == pytest.approx(ratio)
 
 
-def test_own_lightness_is_scored_where_the_network_makes_it(split: Split) -> None:
+def test_own_lightness_is_scored_if_the_network_predicts_it(split: Split) -> None:
     torch.manual_seed(4)
     generator = FullyConvolutionalConfig(base_channels=4, levels=2).build()
     lab = read(split)
-    made = make(generator, LabCodec(), lab)
-    shown = generate(generator, LabCodec(), lab)
-    assert not torch.equal(made[:, :1], lab[:, :1])
-    assert torch.equal(shown, torch.cat([lab[:, :1], made[:, 1:]], dim=1))
-    scores = score_split(generator, LabCodec(), split, "cpu", batch_size=4)
+    predicted = predict_lab(generator, LabCodec(), lab)
+    displayed = generate(generator, LabCodec(), lab)
+    assert not torch.equal(predicted[:, :1], lab[:, :1])
+    assert torch.equal(displayed, torch.cat([lab[:, :1], predicted[:, 1:]], dim=1))
+    scores = score_split(generator, LabCodec(), split, "cpu", ScoringConfig(batch_size=4))
     metrics = scores["metrics"]
-    assert metrics["mae"]["generated"] == pytest.approx(float(mae(made, lab).mean()), rel=1e-5)
-    assert metrics["mae"]["generated"] > float(mae(shown, lab).mean())
+    assert metrics["mae"]["generated"] == pytest.approx(float(mae(predicted, lab).mean()), rel=1e-5)
+    assert metrics["mae"]["generated"] > float(mae(displayed, lab).mean())
     assert metrics["accuracy_5"]["generated"] < metrics["accuracy_ab_5"]["generated"]
-    assert metrics["l1"]["generated"] == pytest.approx(float(l1(shown, lab).mean()), rel=1e-5)
+    assert metrics["l1"]["generated"] == pytest.approx(float(l1(displayed, lab).mean()), rel=1e-5)
     assert scores["protocol"]["lightness"] == "made"
     assert "L generated" in text_table(scores)
 
 
 def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
     lab = read(split)
-    assert torch.equal(make(generator, CODEC, lab), generate(generator, CODEC, lab))
+    assert torch.equal(predict_lab(generator, CODEC, lab), generate(generator, CODEC, lab))
     scores = score_split(generator, CODEC, split, "cpu")
     assert scores["protocol"]["lightness"] == "given"
     for percent in (2, 5):
@@ -169,22 +175,20 @@ def test_given_lightness_is_exact(split: Split, generator: nn.Module) -> None:
         )
 
 
-def test_core_leaves_out_what_is_slow_and_changes_nothing_else(
-    split: Split, generator: nn.Module
-) -> None:
-    core, whole = (
-        score_split(generator, CODEC, split, "cpu", limit=4, metrics=depth)
+def test_core_metrics_leave_out_only_the_slow_ones(split: Split, generator: nn.Module) -> None:
+    core, complete = (
+        score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=4, metrics=depth))
         for depth in ("core", "all")
     )
     assert "ssim" not in core["metrics"]
     assert core["metrics"] == {
-        name: values for name, values in whole["metrics"].items() if name != "ssim"
+        name: values for name, values in complete["metrics"].items() if name != "ssim"
     }
-    assert core["protocol"] == whole["protocol"]
+    assert core["protocol"] == complete["protocol"]
 
 
-def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", batch_size=4, limit=5)
+def test_limit_selects_the_first_samples(split: Split, generator: nn.Module) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=4, limit=5))
     assert scores["samples"] == 5
     assert scores["metrics"]["l1"]["grey"] == pytest.approx(
         float(read(split)[:5, 1:].abs().mean()) / 110, rel=1e-5
@@ -192,15 +196,19 @@ def test_limit_takes_the_first_samples(split: Split, generator: nn.Module) -> No
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_any_world_gives_the_same_bits(
+def test_any_number_of_processes_gives_the_same_bits(
     split: Split, generator: nn.Module, world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chunks of 3 of 13 samples (the last of 1; of 7 ranks two have none), dropout on.
+    """13 samples in chunks of 3, with dropout; of 7 ranks two have no samples.
 
-    The ranks run in turn: a first round learns what each would send, in the second each receives everyone's.
+    The ranks run in turn: a first round records what each sends, in the second each
+    receives the objects of all.
     """
-    by = FeatureExtractors(set_extractors=(LAB_FIELDS, inception_extractor(Small(), splits=2)))
-    alone = score_split(generator, CODEC, split, "cpu", batch_size=3, dropout=True, extractors=by)
+    extractors = FeatureExtractors(
+        set_extractors=(LAB_FIELDS, inception_extractor(Small(), splits=2))
+    )
+    config = ScoringConfig(batch_size=3, dropout=True, extractors=extractors)
+    alone = score_split(generator, CODEC, split, "cpu", config)
     assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
     sent: list[object] = []
     received: list[object] = []
@@ -210,17 +218,7 @@ def test_any_world_gives_the_same_bits(
         everyone[:] = received or [sent[0]]
 
     def one(rank: int) -> dict[str, object]:
-        return score_split(
-            generator,
-            CODEC,
-            split,
-            "cpu",
-            rank=rank,
-            world=world,
-            batch_size=3,
-            dropout=True,
-            extractors=by,
-        )
+        return score_split(generator, CODEC, split, "cpu", config, rank=rank, world=world)
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for rank in range(world):
@@ -229,25 +227,29 @@ def test_any_world_gives_the_same_bits(
     assert [one(rank) for rank in range(world)] == [alone] * world
 
 
-def test_threads_do_not_change_the_bits(split: Split, generator: nn.Module) -> None:
+def test_any_number_of_threads_gives_the_same_bits(split: Split, generator: nn.Module) -> None:
     threads = torch.get_num_threads()
-    found = []
+    result = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append(score_split(generator, CODEC, split, "cpu", batch_size=3))
+        result.append(score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=3)))
         assert torch.get_num_threads() == count
     torch.set_num_threads(threads)
-    assert found[0] == found[1] == found[2]
+    assert result[0] == result[1] == result[2]
 
 
-def test_progress_counts_up_to_all(split: Split, generator: nn.Module) -> None:
-    told: list[int] = []
-    score_split(generator, CODEC, split, "cpu", batch_size=4, progress=told.append)
-    assert told == [4, 8, 12, 13]
+def test_progress_counts_up_to_all_samples(split: Split, generator: nn.Module) -> None:
+    reported: list[int] = []
+    score_split(
+        generator, CODEC, split, "cpu", ScoringConfig(batch_size=4), progress=reported.append
+    )
+    assert reported == [4, 8, 12, 13]
 
 
-def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module) -> None:
-    scores = score_split(generator, CODEC, split, "cpu", limit=4)
+def test_tables_compare_every_metric_with_the_grayscale_baseline(
+    split: Split, generator: nn.Module
+) -> None:
+    scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(limit=4))
     values = scores["metrics"]["l1"]
     low, high = scores["intervals"]["l1"]["generated"]
     row = f"| L1 of ab / 110 | ↓ | {values['generated']:.4f} | {low:.4f} to {high:.4f} | "
@@ -257,11 +259,14 @@ def test_tables_show_every_metric_beside_grey(split: Split, generator: nn.Module
     assert f"{values['grey']:.4f}" in text
     assert scores["protocol"]["dataset_id"] in text
     assert "4 samples" in text
-    assert len(text.splitlines()) == 3 + len(scores["metrics"])  # caption, head, what intervals are
+    assert len(text.splitlines()) == 3 + len(scores["metrics"])  # caption, head, note
 
 
-def test_intervals_are_those_of_means_of_resampled_pictures() -> None:
-    """Of many pictures with spread s, the mean's 95 % interval is +-1.96 s / sqrt(N); pairs cancel what they share."""
+def test_intervals_equal_the_normal_approximation() -> None:
+    """With standard deviation s, the mean's 95 % interval is +-1.96 s / sqrt(N).
+
+    In the difference, what both versions have in common cancels.
+    """
     draw = np.random.default_rng(3)
     shared, own = draw.normal(5, 2, 400), draw.normal(0, 0.1, 400)
     rows = {
@@ -270,18 +275,18 @@ def test_intervals_are_those_of_means_of_resampled_pictures() -> None:
         "mse.generated": np.full(400, 0.01),
     }
     rows |= {f"{name}.{v}": np.full(400, 8.0) for name in COLOURS for v in ("generated", "truth")}
-    found = intervals(rows)
+    result = intervals(rows)
     half = 1.96 * shared.std() / 20
     np.testing.assert_allclose(
-        found["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half
+        result["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half
     )
     half = 1.96 * own.std() / 20
     middle = own.mean() - 0.05
     np.testing.assert_allclose(
-        found["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half
+        result["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half
     )
-    assert found["psnr_pooled"]["generated"] == pytest.approx([20, 20])
-    assert found["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
+    assert result["psnr_pooled"]["generated"] == pytest.approx([20, 20])
+    assert result["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
 
 
 COLOURS = ("colourfulness", "colourfulness_absolute")
@@ -298,7 +303,7 @@ COLOURS = ("colourfulness", "colourfulness_absolute")
         ("frechet_lab", None, ""),
     ],
 )
-def test_a_difference_counts_beyond_chance_alone(
+def test_than_grey_needs_an_interval_without_zero(
     metric: str, ends: list[float] | None, word: str
 ) -> None:
     assert (

@@ -1,4 +1,4 @@
-"""Networks of others that judge pictures, against torch-fidelity's and torchmetrics' implementations."""
+"""Metrics from pretrained networks, against torchmetrics' implementations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from colortrain.metrics.extractors import (
     _lpips_weights,
     inception_extractor,
     load_extractors,
-    vgg_pairs,
+    vgg_pair_metrics,
 )
-from colortrain.metrics.image_metrics import Pictures, versions
+from colortrain.metrics.image_metrics import ImageBatch, versions
 from colortrain.metrics.set_metrics import SetMetrics
 from colortrain.models.pretrained import PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
@@ -29,15 +29,15 @@ from tests.support.small_shard_set import cut_outs
 
 
 @pytest.fixture(scope="module")
-def shown() -> dict[str, Pictures]:
-    """Forty photographs of 32 px and the same with fading, noisy colours."""
+def images() -> dict[str, ImageBatch]:
+    """Forty photographs of 32 px, and the same with paler, noisy colours."""
     truth = torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(32, 40)]))
     noise = torch.randn(truth[:, 1:].shape, generator=torch.Generator().manual_seed(0))
     return versions(torch.cat([truth[:, :1], 0.6 * truth[:, 1:] + 8 * noise], dim=1), truth, (0, 6))
 
 
 class Small(nn.Module):
-    """A network small enough for a test in Inception's place: pictures of 0 to 255 to features and logits."""
+    """A small network in Inception's index: RGB in 0..255 to features and logits."""
 
     num_features = 24
 
@@ -55,58 +55,60 @@ class Small(nn.Module):
         return features, 3 * self.fc(features)
 
 
-class Part(nn.Module):
-    """One of the two outputs, as torchmetrics takes a network."""
+class Output(nn.Module):
+    """One of the two outputs, in the form that torchmetrics needs."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, index: int) -> None:
         super().__init__()
-        self.small, self.place, self.num_features = Small(), place, Small.num_features
+        self.small, self.index, self.num_features = Small(), index, Small.num_features
 
     def forward(self, rgb: Tensor) -> Tensor:
-        output: Tensor = self.small(rgb)[self.place]
+        output: Tensor = self.small(rgb)[self.index]
         return output
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics tells that it keeps features
-def test_fid_kid_and_inception_score_are_torchmetrics(shown: dict[str, Pictures]) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics warns about memory
+def test_fid_kid_and_inception_score_equal_torchmetrics(images: dict[str, ImageBatch]) -> None:
     set_metrics = SetMetrics([inception_extractor(Small(), splits=1)])
     for start in (16, 0, 32):
-        set_metrics.add(
-            {name: Pictures(one.lab[start : start + 16]) for name, one in shown.items()}, start
+        set_metrics.update(
+            {name: ImageBatch(one.lab[start : start + 16]) for name, one in images.items()}, start
         )
-    found = set_metrics.metrics()
-    eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in shown.items()}
+    result = set_metrics.compute()
+    eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in images.items()}
     for version in ("generated", "grey", "median"):
-        distance = FrechetInceptionDistance(feature=Part(0))
-        kernel = KernelInceptionDistance(feature=Part(0), subsets=1, subset_size=40)
-        score = InceptionScore(feature=Part(1), splits=1)
+        distance = FrechetInceptionDistance(feature=Output(0))
+        kernel = KernelInceptionDistance(feature=Output(0), subsets=1, subset_size=40)
+        score = InceptionScore(feature=Output(1), splits=1)
         for metric in (distance, kernel):
             metric.update(eight_bits["truth"], real=True)
             metric.update(eight_bits[version], real=False)
         score.update(eight_bits[version])
-        assert found["fid"][version] == pytest.approx(float(distance.compute()), rel=1e-4)
-        assert found["kid"][version] == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
-        assert found["inception_score"][version] == pytest.approx(
+        assert result["fid"][version] == pytest.approx(float(distance.compute()), rel=1e-4)
+        assert result["kid"][version] == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
+        assert result["inception_score"][version] == pytest.approx(
             float(score.compute()[0]), rel=1e-4
         )
-    assert "truth" in found["inception_score"]
-    assert "truth" not in found["fid"]
+    assert "truth" in result["inception_score"]
+    assert "truth" not in result["fid"]
 
 
-def test_lpips_is_torchmetrics(shown: dict[str, Pictures], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_equals_torchmetrics(
+    images: dict[str, ImageBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = load_vgg16("random", "", DEPTH_LPIPS)
     monkeypatch.setattr(
         reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features
     )
     reference = reference_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
-    rows = vgg_pairs(network, _lpips_weights())(shown)
+    rows = vgg_pair_metrics(network, _lpips_weights())(images)
     for version in ("generated", "grey", "median"):
-        expected = reference(shown[version].rgb, shown["truth"].rgb, normalize=True).flatten()
+        expected = reference(images[version].rgb, images["truth"].rgb, normalize=True).flatten()
         torch.testing.assert_close(rows[f"lpips.{version}"], expected, rtol=1e-4, atol=0)
     assert (rows["vgg_distance.generated"] > 0).all()
 
 
-def test_without_weights_a_line_says_how_to_have_them(
+def test_without_weights_left_out_says_how_to_enable_the_metrics(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -122,7 +124,7 @@ def test_without_weights_a_line_says_how_to_have_them(
         load_extractors(inception="imagenet")
 
 
-def test_weights_are_named_by_their_hash(tmp_path: Path) -> None:
+def test_facts_include_the_hash_of_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "vgg.pth"
     torch.save(load_vgg16("random", "", DEPTH_LPIPS).state_dict(), file)
     facts = load_extractors(vgg16=str(file)).facts["lpips"]

@@ -1,4 +1,4 @@
-"""The metric registry: directions, decimals, and that it agrees with what computes the metrics."""
+"""The metric registry: directions, decimals, and agreement with what is computed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_better_value_has_a_smaller_distance(
     assert metric.distance(*better) < metric.distance(*worse)
 
 
-def test_without_the_truth_nothing_is_close_to_it() -> None:
+def test_a_distance_from_the_truth_requires_the_truth() -> None:
     assert math.isnan(METRICS["sepia"].distance(0.5))
     assert METRICS["colourfulness_ratio"].distance(0.75) == 0.25
     assert METRICS["sepia"].distance(0.5, 0.25) == 0.25
@@ -41,13 +41,13 @@ def test_values_are_printed_with_the_decimals_of_the_metric() -> None:
     assert METRICS["l1"].text(None) == ""
 
 
-def test_what_takes_too_long_for_a_validation_is_known_as_such() -> None:
+def test_metrics_too_slow_for_validation_are_marked() -> None:
     assert {name for name, metric in METRICS.items() if metric.needs == "time"} == set(PAIRED_SLOW)
     quick = {*PAIRED, *WITH_OWN_L, *SINGLE} & set(METRICS)
     assert all(METRICS[name].needs == "" for name in quick)
 
 
-def test_names_of_other_versions_have_no_direction() -> None:
+def test_unknown_names_have_no_direction() -> None:
     unknown = metric_named("sharpness")
     assert (unknown.label, unknown.symbol, unknown.text(0.5)) == ("sharpness", "", "0.5000")
     assert [metric.name for metric in ordered({"psnr", "sharpness", "l1"})] == ["l1", "psnr"]

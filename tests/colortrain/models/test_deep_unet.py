@@ -18,12 +18,12 @@ def on_meta(config: DeepUNetConfig | SquareCriticConfig) -> nn.Module:
 
 
 @pytest.mark.parametrize(("norm", "count"), [("batch", 15_674_818), ("pixel", 15_671_874)])
-def test_generator_counts(norm: Norm, count: int) -> None:
+def test_parameter_counts(norm: Norm, count: int) -> None:
     assert num_parameters(on_meta(DeepUNetConfig(norm=norm))) == count
 
 
-def test_generator_shapes_at_256() -> None:
-    """64-128-256-512-1024, the first at full size, the bottleneck at 16x16 (section 3.1), and up again."""
+def test_shapes_at_256() -> None:
+    """64-128-256-512-1024 channels, from full size to 16x16, and back (section 3.1)."""
     network = on_meta(DeepUNetConfig())
     assert isinstance(network, DeepUNet)
     shapes = []
@@ -49,6 +49,6 @@ def test_output_is_bounded_and_depends_on_each_skip(norm: Norm) -> None:
         handle.remove()
 
 
-def test_a_size_the_generator_cannot_take_says_what_fits() -> None:
+def test_check_size_suggests_a_depth() -> None:
     with pytest.raises(ValueError, match=r"divisible by 16, got 40: set generator\.levels=3"):
         DeepUNetConfig().check_size(40)

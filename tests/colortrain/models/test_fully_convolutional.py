@@ -42,7 +42,7 @@ def on_meta(config: FullyConvolutionalConfig | SameCriticConfig) -> nn.Module:
         return config.build()
 
 
-def test_the_papers_first_layer_has_no_norm() -> None:
+def test_first_norm_false_removes_one_batch_norm() -> None:
     network = on_meta(FullyConvolutionalConfig(first_norm=False))
     assert num_parameters(network) == 16_654_851 - 2 * 64
 
@@ -66,25 +66,28 @@ def test_shapes_of_every_layer(name: str, size: int, layers: list[tuple[int, int
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 4), (256, 32)])
-def test_critic_map_is_an_eighth(size: int, side: int) -> None:
-    pictures = (
+def test_critic_map_is_an_eighth_of_the_image(size: int, side: int) -> None:
+    images = (
         torch.empty(2, 1, size, size, device="meta"),
         torch.empty(2, 3, size, size, device="meta"),
     )
-    assert on_meta(SameCriticConfig())(*pictures).shape == (2, 1, side, side)
+    assert on_meta(SameCriticConfig())(*images).shape == (2, 1, side, side)
 
 
 @pytest.mark.parametrize(
     ("levels", "first_width", "size"), [(1, 1, 8), (3, 2, 32), (4, 2, 48), (7, 1, 256), (2, 8, 8)]
 )
-def test_thin_generators_keep_the_size(levels: int, first_width: int, size: int) -> None:
+def test_output_has_the_size_of_the_input(levels: int, first_width: int, size: int) -> None:
     config = FullyConvolutionalConfig(base_channels=2, levels=levels, first_width=first_width)
     config.check_size(size)
     assert on_meta(config)(torch.empty(1, 1, size, size, device="meta")).shape == (1, 3, size, size)
 
 
-def test_same_padding_is_tensorflows() -> None:
-    """A kernel of ones counts what it covers: one pixel before and two after at stride 1, one on both sides at 2."""
+def test_same_padding_equals_tensorflow() -> None:
+    """A kernel of ones counts the pixels it covers.
+
+    At stride 1 one pixel is padded before and two after, at stride 2 one on both sides.
+    """
     ones = torch.ones(1, 1, 6, 6)
     for stride, line in ((1, [3, 4, 4, 4, 3, 2]), (2, [3, 4, 3])):
         layer = same_conv(1, 1, stride)
@@ -98,8 +101,13 @@ def test_same_padding_is_tensorflows() -> None:
     ("layer", "connections"),
     [(nn.Conv2d(64, 256, 4), 64 * 16), (nn.ConvTranspose2d(256, 64, 4, stride=2), 256 * 4)],
 )
-def test_he_init(layer: nn.Conv2d | nn.ConvTranspose2d, connections: int) -> None:
-    """Half the variance of ReLU's unit normal input comes out doubled: 1 again, in the middle of a large picture."""
+def test_he_init_preserves_the_variance(
+    layer: nn.Conv2d | nn.ConvTranspose2d, connections: int
+) -> None:
+    """The mean square of the output is 1 in the middle of a large image.
+
+    ReLU halves the variance of its standard normal input, the layer doubles it.
+    """
     torch.manual_seed(0)
     he_init(layer)
     assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / connections), rel=0.02)
@@ -119,12 +127,14 @@ def test_output_is_bounded_and_depends_on_each_skip() -> None:
     assert plain.abs().max() < 1
     head = 8  # input channels of the 1x1 head: the first four are the full-resolution skip
     assert network.head.in_channels == head
-    for place, expand in enumerate(network.decoder):
-        zeroed = expand.register_forward_hook(lambda _, __, output: output * _but_the_skip(output))
-        assert not torch.equal(network(L), plain), f"decoder block {place} ignores its skip"
+    for index, expand in enumerate(network.decoder):
+        zeroed = expand.register_forward_hook(
+            lambda _, __, output: output * _zero_for_the_skip(output)
+        )
+        assert not torch.equal(network(L), plain), f"decoder block {index} ignores its skip"
         zeroed.remove()
 
 
-def _but_the_skip(output: torch.Tensor) -> torch.Tensor:
+def _zero_for_the_skip(output: torch.Tensor) -> torch.Tensor:
     half = output.shape[1] // 2
     return (torch.arange(2 * half) >= half).float().view(-1, 1, 1)

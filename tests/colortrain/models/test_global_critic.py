@@ -19,7 +19,7 @@ def on_meta(config: ResUNetConfig | GlobalCriticConfig) -> nn.Module:
 def shapes_of(
     network: nn.Module, layers: list[nn.Module], *inputs: torch.Tensor
 ) -> list[tuple[int, ...]]:
-    """What each layer gives out in one pass, without the batch."""
+    """Return the output shape of each layer in one forward pass, without the batch."""
     shapes: list[tuple[int, ...]] = []
     for layer in layers:
         layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
@@ -27,16 +27,16 @@ def shapes_of(
     return shapes
 
 
-def test_critic_count_shapes_and_norms() -> None:
-    """Figure 2: 64, 128, 256 and 512 channels, each half the size, then one number."""
+def test_parameter_count_shapes_and_norms() -> None:
+    """Figure 2: 64 to 512 channels, each at half the size, then one number."""
     network = on_meta(GlobalCriticConfig())
     assert num_parameters(network) == 2_757_057
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    pictures = (
+    images = (
         torch.empty(2, 1, 224, 224, device="meta"),
         torch.empty(2, 2, 224, 224, device="meta"),
     )
-    shapes = shapes_of(network, [*convolutions, network], *pictures)
+    shapes = shapes_of(network, [*convolutions, network], *images)
     assert shapes == [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (1,)]
     assert [type(layer).__name__ for layer in network.get_submodule("layers").children()] == [
         "Conv2d",
@@ -45,7 +45,7 @@ def test_critic_count_shapes_and_norms() -> None:
     ]
 
 
-def test_critic_scores_are_unbounded_and_each_picture_has_its_own() -> None:
+def test_scores_are_unbounded_and_independent_of_other_images() -> None:
     torch.manual_seed(0)
     network = GlobalCriticConfig(base_channels=4).build()
     L, colour = torch.rand(3, 1, 32, 32), torch.rand(3, 2, 32, 32)
@@ -57,7 +57,7 @@ def test_critic_scores_are_unbounded_and_each_picture_has_its_own() -> None:
     assert scores.shape == (3, 1)
 
 
-def test_critic_says_which_sizes_fit() -> None:
+def test_check_size() -> None:
     config = GlobalCriticConfig(base_channels=2)
     config.check_size(32)
     config.build()(torch.rand(1, 1, 32, 32), torch.rand(1, 2, 32, 32))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from colortrain.models.initialise import num_parameters
 from colortrain.models.pix2pix import UNetConfig
 
 
-def test_weights_start_as_published() -> None:
+def test_normal_init_has_the_published_statistics() -> None:
     torch.manual_seed(0)
     network = UNetConfig().build()
     tensors = network.state_dict()
@@ -17,3 +18,10 @@ def test_weights_start_as_published() -> None:
     assert abs(tensors["decoder.2.norm.weight"].mean().item() - 1) < 5e-3
     assert network.head.bias is not None
     assert network.head.bias.abs().max() == 0
+
+
+def test_num_parameters_counts_trainable_ones_only() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    assert num_parameters(network) == 6 + 2 + 4
+    network[0].requires_grad_(False)
+    assert num_parameters(network) == 4

@@ -9,18 +9,18 @@ from colortrain.models.norms import MinibatchStddev, PixelNorm
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 300.0])
-def test_pixel_norm_in_bfloat16_is_as_good_as_its_numbers(scale: float) -> None:
-    """Computed in float32: off from float64 by the rounding of what comes out alone, one half of 2^-8."""
+def test_pixel_norm_in_bfloat16_has_rounding_error_only(scale: float) -> None:
+    """It differs from float64 only by rounding the result, at most half of 2^-8."""
     torch.manual_seed(0)
     x = (scale * torch.randn(2, 512, 3, 3)).bfloat16()
     wide = x.double()
     exact = wide / (wide.square().mean(1, keepdim=True) + 1e-8).sqrt()
-    found = PixelNorm()(x)
-    assert found.dtype == torch.bfloat16
-    assert ((found.double() - exact).abs() <= 2**-8 * exact.abs()).all()
+    result = PixelNorm()(x)
+    assert result.dtype == torch.bfloat16
+    assert ((result.double() - exact).abs() <= 2**-8 * exact.abs()).all()
 
 
-def test_pixel_norm_makes_the_mean_square_one() -> None:
+def test_pixel_norm_sets_the_mean_square_to_one() -> None:
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
     torch.testing.assert_close(
         PixelNorm()(x).square().mean(1), torch.ones(2, 3, 3, dtype=torch.float64)
@@ -28,14 +28,14 @@ def test_pixel_norm_makes_the_mean_square_one() -> None:
     assert PixelNorm()(torch.zeros(1, 8, 2, 2)).abs().max() == 0
 
 
-def test_pixel_norm_holds_under_autocast() -> None:
+def test_pixel_norm_is_unchanged_by_autocast() -> None:
     x = torch.randn(2, 8, 3, 3)
     outside = PixelNorm()(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(PixelNorm()(x), outside)
 
 
-def test_equal_pictures_deviate_by_nothing_with_a_finite_slope() -> None:
+def test_stddev_of_equal_images_is_zero_with_finite_gradients() -> None:
     x = torch.randn(1, 6, 4, 4).repeat(5, 1, 1, 1).requires_grad_()
     out = MinibatchStddev()(x)
     assert out.shape == (5, 7, 4, 4)
@@ -46,7 +46,7 @@ def test_equal_pictures_deviate_by_nothing_with_a_finite_slope() -> None:
     assert x.grad.isfinite().all()
 
 
-def test_deviation_of_two_pictures_is_half_their_distance() -> None:
+def test_stddev_of_two_images_is_half_their_distance() -> None:
     x = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
     x[1, 0] = 6.0  # deviations 3, 0, 0: mean 1
     assert MinibatchStddev()(x)[:, 3].tolist() == [[[1.0, 1.0], [1.0, 1.0]]] * 2

@@ -15,18 +15,21 @@ def on_meta(config: UNetConfig | PatchCriticConfig) -> torch.nn.Module:
         return config.build()
 
 
-def test_critic_count_and_map() -> None:
+def test_parameter_count_and_map_size() -> None:
     network = on_meta(PatchCriticConfig())
     assert num_parameters(network) == 2_765_633
-    pictures = (
+    images = (
         torch.empty(2, 1, 256, 256, device="meta"),
         torch.empty(2, 2, 256, 256, device="meta"),
     )
-    assert network(*pictures).shape == (2, 1, 30, 30)
+    assert network(*images).shape == (2, 1, 30, 30)
 
 
-def test_critic_layers_at_256() -> None:
-    """Nampouri figure 15, parameters and shapes; strides 2, 2, 2, 1, 1 give 31 px before the last map of 30."""
+def test_layers_at_256() -> None:
+    """Nampouri figure 15, parameters and shapes.
+
+    The strides 2, 2, 2, 1, 1 give 31 px before the last map of 30.
+    """
     network = on_meta(PatchCriticConfig())
     rows: list[tuple[int, int, int]] = []
     for layer in network.modules():
@@ -45,7 +48,7 @@ def test_critic_layers_at_256() -> None:
     ]
 
 
-def test_critic_score_sees_70_pixels() -> None:
+def test_receptive_field_is_70_pixels() -> None:
     torch.manual_seed(0)
     network = PatchCriticConfig(base_channels=4).build().eval()
     L = torch.randn(1, 1, 256, 256, requires_grad=True)
@@ -56,7 +59,7 @@ def test_critic_score_sees_70_pixels() -> None:
 
 
 @pytest.mark.parametrize(("size", "fits"), [(16, False), (24, True), (32, True), (256, True)])
-def test_critic_says_when_no_patch_fits(size: int, fits: bool) -> None:
+def test_check_size_rejects_images_smaller_than_a_patch(size: int, fits: bool) -> None:
     config = PatchCriticConfig(base_channels=2)
     if fits:
         config.check_size(size)

@@ -15,7 +15,7 @@ def on_meta(config: UNetConfig | PatchCriticConfig) -> torch.nn.Module:
         return config.build()
 
 
-def test_unet_counts() -> None:
+def test_parameter_counts() -> None:
     network = on_meta(UNetConfig())
     assert isinstance(network, UNet)
     assert num_parameters(network) == 54_410_370
@@ -24,8 +24,8 @@ def test_unet_counts() -> None:
     assert num_parameters(network.head) == 4_098
 
 
-def test_unet_shapes_at_256() -> None:
-    """Nampouri figures 10 and 11: 128 px at 64 channels down to 1 px at 512, and up again."""
+def test_shapes_at_256() -> None:
+    """Nampouri figures 10 and 11: 64 channels at 128 px to 512 at 1 px, and back."""
     network = on_meta(UNetConfig())
     assert isinstance(network, UNet)
     shapes = []
@@ -39,7 +39,7 @@ def test_unet_shapes_at_256() -> None:
     assert shapes == down + [(width, size) for width, size in down[-2::-1]]
 
 
-def test_dropout_stands_in_the_first_three_decoder_blocks() -> None:
+def test_dropout_is_in_the_first_three_decoder_blocks() -> None:
     network = on_meta(UNetConfig())
     assert isinstance(network, UNet)
     assert [isinstance(up.dropout, torch.nn.Dropout) for up in network.decoder] == [True] * 3 + [
@@ -48,7 +48,7 @@ def test_dropout_stands_in_the_first_three_decoder_blocks() -> None:
 
 
 @pytest.mark.parametrize(("size", "levels"), [(32, 5), (64, 6), (64, 3), (256, 8)])
-def test_thin_unets_keep_the_size(size: int, levels: int) -> None:
+def test_output_has_the_size_of_the_input(size: int, levels: int) -> None:
     config = UNetConfig(base_channels=2, levels=levels)
     config.check_size(size)
     assert on_meta(config)(torch.empty(2, 1, size, size, device="meta")).shape == (2, 2, size, size)
@@ -60,7 +60,7 @@ def test_output_is_bounded_and_depends_on_each_skip() -> None:
     L = torch.randn(2, 1, 32, 32)
     plain = network(L)
     assert plain.abs().max() < 1
-    for down in network.encoder[:-1]:  # a skip that were dropped would change nothing
+    for down in network.encoder[:-1]:  # changing an unused skip would have no effect
         handle = down.register_forward_hook(lambda _, __, output: output + 1)
         assert not torch.equal(network(L), plain)
         handle.remove()

@@ -30,7 +30,7 @@ THIN = [
 
 
 def weights_of(config: ResNet18UNetConfig) -> dict[str, Tensor]:
-    """PublishedWeights weights as they come: with a classifier, without BatchNorm's counters."""
+    """Return random tensors as published: with a classifier, without BN counters."""
     torch.manual_seed(7)
     tensors = ResNet18(config.base_channels).state_dict()
     tensors = {name: torch.rand_like(v) for name, v in tensors.items() if "num_batches" not in name}
@@ -38,7 +38,7 @@ def weights_of(config: ResNet18UNetConfig) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_from_a_path(tmp_path: Path, suffix: str) -> None:
+def test_weights_are_loaded_from_a_path(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     config = ResNet18UNetConfig(base_channels=4, pretrained=str(path))
     tensors = weights_of(config)
@@ -55,13 +55,13 @@ def test_weights_from_a_path(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(network.state_dict()["decoder.0.conv.weight"], before)
 
 
-def test_wrong_files_are_one_line(tmp_path: Path) -> None:
+def test_unusable_files_raise_one_line_errors(tmp_path: Path) -> None:
     config = ResNet18UNetConfig(base_channels=4, pretrained=str(tmp_path / "w.pth"))
     with pytest.raises(
         UserError, match=r"no weights file .*w\.pth: give imagenet or .* generator\.pretrained=none"
     ):
         config.pretrain(config.build())
-    (tmp_path / "w.pth").write_bytes(b"nothing of the kind")
+    (tmp_path / "w.pth").write_bytes(b"not a state dict")
     with pytest.raises(UserError, match="cannot load weights safely"):
         config.pretrain(config.build())
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
@@ -75,7 +75,7 @@ def test_wrong_files_are_one_line(tmp_path: Path) -> None:
         config.pretrain(config.build())
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_rejected(tmp_path: Path) -> None:
     torch.save({"conv1.weight": Path("code")}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="cannot load weights safely"):
         load_weights(str(tmp_path / "w.pth"), PublishedWeights("file:///x-00.pth"), "do without")
@@ -87,7 +87,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
-def test_download_is_checked_and_kept(tmp_path: Path, cache: Path) -> None:
+def test_downloads_are_verified_and_cached(tmp_path: Path, cache: Path) -> None:
     torch.save({"a": torch.arange(3)}, tmp_path / "plain.pth")
     content = (tmp_path / "plain.pth").read_bytes()
     named = tmp_path / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
@@ -103,7 +103,7 @@ def test_download_is_checked_and_kept(tmp_path: Path, cache: Path) -> None:
         load_weights("imagenet", published, "do without")
 
 
-def test_a_download_of_something_else_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_a_download_with_another_hash_is_rejected(tmp_path: Path, cache: Path) -> None:
     torch.save({"a": torch.arange(3)}, tmp_path / "net-00000000.pth")
     with pytest.raises(UserError, match=r"cannot download net-00000000\.pth"):
         load_weights(
@@ -112,7 +112,7 @@ def test_a_download_of_something_else_is_refused(tmp_path: Path, cache: Path) ->
     assert not (cache / "net-00000000.pth").exists()
 
 
-def test_without_a_network_a_run_ends_in_one_line_and_writes_nothing(
+def test_without_internet_access_a_run_fails_before_writing(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -123,35 +123,33 @@ def test_without_a_network_a_run_ends_in_one_line_and_writes_nothing(
     data = open_data(small_set(tmp_path / "set", size=32, count=4, splits=("train", "val")), recipe)
     with pytest.raises(UserError) as error:
         Trainer(recipe, data, tmp_path / "run", make_accelerator())
-    words = str(error.value)
-    assert "\n" not in words
-    assert all(
-        word in words
-        for word in ("resnet18-f37072fd.pth", str(cache), "--set generator.pretrained=none")
-    )
+    message = str(error.value)
+    assert "\n" not in message
+    option = "--set generator.pretrained=none"
+    assert all(part in message for part in ("resnet18-f37072fd.pth", str(cache), option))
     assert not (tmp_path / "run").exists()
 
 
-def test_only_a_fresh_run_asks_for_weights(tmp_path: Path) -> None:
-    """The encoder begins with the file's weights; when the run goes on the file may be gone."""
+def test_only_a_new_run_loads_weights(tmp_path: Path) -> None:
+    """The encoder starts with the file's weights; a resumed run does not need it."""
     path = tmp_path / "w.safetensors"
     save_file(weights_of(ResNet18UNetConfig(base_channels=4)), path)
     recipe = override(get_recipe("nampouri_resnet18"), [*THIN, f"generator.pretrained={path}"])
     data = open_data(small_set(tmp_path / "set", size=32, count=8, splits=("train", "val")), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())
-    begun = trainer.generator.module.state_dict()["encoder.layer2.0.conv1.weight"]
+    initial = trainer.generator.module.state_dict()["encoder.layer2.0.conv1.weight"]
     assert torch.equal(
-        begun.cpu(), weights_of(ResNet18UNetConfig(base_channels=4))["layer2.0.conv1.weight"]
+        initial.cpu(), weights_of(ResNet18UNetConfig(base_channels=4))["layer2.0.conv1.weight"]
     )
     trainer.train()
     path.unlink()
     longer = override(recipe, ["images=8"])
-    again = Trainer(longer, data, tmp_path / "run", make_accelerator())
-    again.train()
-    assert again.step == 2
+    resumed = Trainer(longer, data, tmp_path / "run", make_accelerator())
+    resumed.train()
+    assert resumed.step == 2
 
 
-def test_imagenet_weights_and_thin_channels_do_not_go_together() -> None:
+def test_imagenet_weights_need_64_base_channels() -> None:
     with pytest.raises(UserError, match=r"64 base channels, not 4: set generator\.pretrained=none"):
         override(get_recipe("nampouri_resnet18"), THIN).check()
     override(get_recipe("nampouri_resnet18"), [*THIN, "generator.pretrained=none"]).check()

@@ -26,7 +26,7 @@ def res_unet() -> ResUNet:
 def shapes_of(
     network: nn.Module, layers: list[nn.Module], *inputs: torch.Tensor
 ) -> list[tuple[int, ...]]:
-    """What each layer gives out in one pass, without the batch."""
+    """Return the output shape of each layer in one forward pass, without the batch."""
     shapes: list[tuple[int, ...]] = []
     for layer in layers:
         layer.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
@@ -34,8 +34,8 @@ def shapes_of(
     return shapes
 
 
-def test_generator_count_by_hand() -> None:
-    """Two bias-free 3x3, two BatchNorms and a biased 1x1 a block; 1x1 with bias at the end."""
+def test_parameter_count_by_hand() -> None:
+    """Each block has two bias-free 3x3, two BatchNorms and a biased 1x1 convolution."""
 
     def block(inputs: int, outputs: int) -> int:
         return 9 * outputs * (inputs + outputs) + 4 * outputs + outputs * (inputs + 1)
@@ -45,8 +45,8 @@ def test_generator_count_by_hand() -> None:
     assert num_parameters(res_unet()) == down + up + 130 == 8_216_194
 
 
-def test_generator_shapes_at_224() -> None:
-    """Figure 1 and section II-C: 64 at 224 px, 128, 256, a bridge of 512 at 28 px, and back."""
+def test_shapes_at_224() -> None:
+    """Figure 1 and section II-C: 64 channels at 224 px to 512 at 28 px, and back."""
     network = res_unet()
     layers = [*network.encoder, network.bridge, *network.decoder, network.head]
     shapes = shapes_of(network, layers, torch.empty(1, 1, 224, 224, device="meta"))
@@ -54,7 +54,7 @@ def test_generator_shapes_at_224() -> None:
     assert shapes == [*down, *down[-2::-1], (2, 224, 224)]
 
 
-def test_dropout_follows_every_encoder_block_and_the_bridge_alone() -> None:
+def test_dropout_follows_encoder_blocks_and_the_bridge_only() -> None:
     network = res_unet()
     for block in [*network.encoder, network.bridge]:
         assert [type(part) for part in block] == [ResBlock, nn.Dropout2d]
@@ -62,18 +62,18 @@ def test_dropout_follows_every_encoder_block_and_the_bridge_alone() -> None:
     assert not any(isinstance(module, nn.Dropout2d) for module in network.decoder.modules())
 
 
-def test_a_skip_carries_the_dropout_of_its_block() -> None:
+def test_skips_include_the_dropout_of_their_block() -> None:
     torch.manual_seed(0)
     network = ResUNetConfig(base_channels=8).build().train()
-    seen: list[torch.Tensor] = []
-    network.decoder[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    received: list[torch.Tensor] = []
+    network.decoder[-1].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     network(torch.randn(1, 1, 32, 32))
-    skip = seen[0][0, 16:]
+    skip = received[0][0, 16:]
     assert len(skip) == 8
     assert any(channel.abs().max() == 0 for channel in skip)
 
 
-def test_block_is_conv_norm_relu_conv_norm_plus_projection_then_relu() -> None:
+def test_residual_block_equals_its_definition() -> None:
     torch.manual_seed(0)
     block = ResBlock(3, 5).train()
     x = torch.randn(2, 3, 8, 8)
@@ -88,13 +88,13 @@ def test_block_is_conv_norm_relu_conv_norm_plus_projection_then_relu() -> None:
 
 
 def test_upsampling_is_bilinear() -> None:
-    """What reaches a decoder block beside the skip, against the weights 1/4 and 3/4 written out along one axis."""
+    """A decoder input equals interpolation with weights 1/4 and 3/4 along each axis."""
     torch.manual_seed(0)
     network = ResUNetConfig(base_channels=4).build().eval()
     bridge: list[torch.Tensor] = []
-    seen: list[torch.Tensor] = []
+    received: list[torch.Tensor] = []
     network.bridge.register_forward_hook(lambda _, __, output: bridge.append(output))
-    network.decoder[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.decoder[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     network(torch.randn(1, 1, 32, 32))
 
     def twice(x: torch.Tensor) -> torch.Tensor:
@@ -102,23 +102,23 @@ def test_upsampling_is_bilinear() -> None:
         return torch.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], dim=1).flatten(0, 1)
 
     expected = twice(twice(bridge[0][0, 0]).T).T
-    torch.testing.assert_close(seen[0][0, 0], expected)
+    torch.testing.assert_close(received[0][0, 0], expected)
 
 
-def test_nothing_bounds_the_output() -> None:
+def test_output_is_unbounded() -> None:
     torch.manual_seed(0)
     network = ResUNetConfig(base_channels=4).build().eval()
     with torch.no_grad():
         network.head.weight.mul_(1000)
-        made = network(torch.rand(2, 1, 32, 32))
-    assert made.max() > 1.5
-    assert made.min() < -0.5
+        output = network(torch.rand(2, 1, 32, 32))
+    assert output.max() > 1.5
+    assert output.min() < -0.5
 
 
 @pytest.mark.parametrize(
     ("size", "fits"), [(8, False), (16, True), (36, False), (40, True), (224, True)]
 )
-def test_generator_says_which_sizes_fit(size: int, fits: bool) -> None:
+def test_check_size(size: int, fits: bool) -> None:
     config = ResUNetConfig(base_channels=2)
     if not fits:
         with pytest.raises(
@@ -132,4 +132,4 @@ def test_generator_says_which_sizes_fit(size: int, fits: bool) -> None:
         2,
         size,
         size,
-    )  # one picture, BatchNorm
+    )  # one image, BatchNorm

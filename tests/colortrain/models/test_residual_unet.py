@@ -1,4 +1,4 @@
-"""The network that weighs colours: which colours, how they are mixed, what is remembered; and its cross-entropy."""
+"""The U-Net over a colour grid: the grid, the mean under softmax, the kept logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def small(**settings: object) -> ResidualUNet:
     return ResidualUNetConfig(base_channels=4, levels=2, **settings).build()  # type: ignore[arg-type]
 
 
-def test_colours_are_those_that_screens_show() -> None:
+def test_colours_are_in_the_srgb_gamut() -> None:
     colours = {(float(a), float(b)) for a, b in colours_in_gamut()}
     assert {
         (0, 0),
@@ -25,15 +25,15 @@ def test_colours_are_those_that_screens_show() -> None:
     assert 200 < len(colours) < 313  # Zhang et al. also count some that clipping moves
 
 
-def test_starts_as_the_mean_of_its_colours_and_keeps_the_size() -> None:
+def test_initial_output_is_the_mean_colour() -> None:
     network = small(blocks=2)
     torch.nn.init.zeros_(network.head.weight)
-    made = network(torch.randn(3, 1, 16, 24))
+    output = network(torch.randn(3, 1, 16, 24))
     mean = torch.from_numpy(colours_in_gamut()).mean(0) / 110
-    assert torch.allclose(made, mean.view(1, 2, 1, 1).expand(3, 2, 16, 24), atol=1e-6)
+    assert torch.allclose(output, mean.view(1, 2, 1, 1).expand(3, 2, 16, 24), atol=1e-6)
 
 
-def test_a_low_temperature_takes_the_likeliest_colour() -> None:
+def test_a_low_temperature_selects_the_most_likely_colour() -> None:
     network = small(temperature=1e-3)
     torch.nn.init.zeros_(network.head.weight)
     named = dict(network.named_parameters())
@@ -42,9 +42,9 @@ def test_a_low_temperature_takes_the_likeliest_colour() -> None:
     assert torch.allclose(network(torch.zeros(1, 1, 8, 8))[0, :, 3, 4], expected, atol=1e-5)
 
 
-def test_every_weight_hears_of_ab_alone_and_logits_are_of_training() -> None:
+def test_all_weights_get_gradients_and_logits_are_kept_in_training_only() -> None:
     network = small(blocks=2).train()
-    for block in network.modules():  # blocks begin as nothing: give them something
+    for block in network.modules():  # blocks start as the identity: randomise them
         if isinstance(block, torch.nn.Conv2d):
             torch.nn.init.normal_(block.weight, std=0.1)
     network(torch.randn(2, 1, 8, 8)).square().sum().backward()
@@ -57,6 +57,6 @@ def test_every_weight_hears_of_ab_alone_and_logits_are_of_training() -> None:
     assert not any("colours" in name or "logits" in name for name in network.state_dict())
 
 
-def test_sizes_that_cannot_pass_are_told() -> None:
+def test_check_size() -> None:
     with pytest.raises(ValueError, match="divisible by 8"):
         ResidualUNetConfig(levels=3).check_size(36)

@@ -1,4 +1,4 @@
-"""ResNet-18 as a generator: torchvision's tensors by name and shape, and where pretrained weights come from."""
+"""ResNet-18 as a generator: torchvision's tensor names and shapes, skip connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 
 def published_layout() -> dict[str, tuple[int, ...]]:
-    """torchvision's resnet18 state dict, less fc.weight and fc.bias."""
+    """Return torchvision's resnet18 state dict shapes without fc.weight and fc.bias."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
     for layer, (inputs, outputs) in enumerate(
         [(64, 64), (64, 128), (128, 256), (256, 512)], start=1
@@ -45,13 +45,13 @@ def on_meta() -> ResNet18UNet:
         return ResNet18UNetConfig().build()
 
 
-def test_encoder_has_torchvisions_names_and_shapes() -> None:
+def test_encoder_tensors_have_torchvisions_names_and_shapes() -> None:
     assert {
         name: tuple(value.shape) for name, value in on_meta().encoder.state_dict().items()
     } == published_layout()
 
 
-def test_counts() -> None:
+def test_parameter_counts() -> None:
     network = on_meta()
     assert num_parameters(network) == 14_720_578
     assert num_parameters(network.encoder) == 11_176_512
@@ -74,8 +74,8 @@ def test_shapes_at_256() -> None:
     assert shapes == [(64, 64), (512, 8), (256, 16), (128, 32), (64, 64), (64, 128)]
 
 
-def test_block_adds_its_input() -> None:
-    """With its second norm at zero a block is the identity on what is above zero."""
+def test_residual_block_adds_its_input() -> None:
+    """With its second norm's weights at zero, a block is the identity above zero."""
     network = ResNet18(base_channels=2).eval()
     block = network.layer1[0]
     assert isinstance(block, BasicBlock)
@@ -96,7 +96,7 @@ def test_output_depends_on_each_skip() -> None:
         handle.remove()
 
 
-def test_build_and_dry_run_need_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_does_not_load_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colortrain.models.resnet18.load_weights", None)
     on_meta()
     torch.manual_seed(0)

@@ -18,7 +18,10 @@ def on_meta(config: ShallowUNetConfig) -> ShallowUNet:
 
 
 def by_hand(depth: int, thick: int) -> int:
-    """4x4 layers with widths 64, 128, 256, 512, BatchNorm on all but first and last, 3x3 layers at the bottom."""
+    """Return the parameter count: 4x4 layers of widths 64 to 512, 3x3 layers between.
+
+    BatchNorm follows all but the first and the last layer.
+    """
     widths = [64 * 2**level for level in range(depth)]
     down = 16 * widths[0] + sum(16 * a * b + 2 * b for a, b in pairwise(widths))
     flat = (2 + 2 * thick) * (9 * widths[-1] ** 2 + 2 * widths[-1])
@@ -29,7 +32,10 @@ def by_hand(depth: int, thick: int) -> int:
 @pytest.mark.parametrize("thick", [0, 3])
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_counts_and_shapes_at_256(depth: int, thick: int) -> None:
-    """Section VI-A: `depth` encoding and decoding layers, a bottleneck between, three layers on either side of it."""
+    """Section VI-A: `depth` encoder and decoder layers with a bottleneck between them.
+
+    Three thick layers are on each side of the bottleneck.
+    """
     network = on_meta(ShallowUNetConfig(depth=depth, thick_layers=thick))
     assert num_parameters(network) == by_hand(depth, thick)
     shapes: list[tuple[int, ...]] = []
@@ -47,7 +53,7 @@ def test_published_counts() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_output_is_bounded_and_depends_on_each_skip(depth: int) -> None:
-    """Section III: the last decoder layer sees the first encoder layer, and so on for each depth."""
+    """Section III: the last decoder layer receives the first encoder layer, etc."""
     torch.manual_seed(0)
     network = ShallowUNetConfig(base_channels=4, depth=depth, thick_layers=1).build().eval()
     inputs: list[torch.Tensor] = []
@@ -56,14 +62,14 @@ def test_output_is_bounded_and_depends_on_each_skip(depth: int) -> None:
     skips: list[torch.Tensor] = []
     for down in network.encoder:
         down.register_forward_hook(lambda _, __, output: skips.append(output))
-    made = network(torch.randn(2, 1, 32, 32))
-    assert made.abs().max() < 1
-    for seen, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
-        assert torch.equal(seen[:, -skip.shape[1] :], skip)
+    output = network(torch.randn(2, 1, 32, 32))
+    assert output.abs().max() < 1
+    for received, skip in zip(inputs[:-1], skips[:0:-1], strict=True):
+        assert torch.equal(received[:, -skip.shape[1] :], skip)
     assert torch.equal(inputs[-1][:, -skips[0].shape[1] :], skips[0].relu())
 
 
-def test_no_dropout_unless_asked_for() -> None:
+def test_no_dropout_by_default() -> None:
     def rates(config: ShallowUNetConfig) -> list[float]:
         return [module.p for module in on_meta(config).modules() if isinstance(module, nn.Dropout)]
 
@@ -72,7 +78,7 @@ def test_no_dropout_unless_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("size", "fits"), [(16, False), (32, True), (40, False), (48, True)])
-def test_sizes(size: int, fits: bool) -> None:
+def test_check_size(size: int, fits: bool) -> None:
     config = ShallowUNetConfig(base_channels=2, depth=4)
     if fits:
         config.check_size(size)
@@ -84,7 +90,7 @@ def test_sizes(size: int, fits: bool) -> None:
             config.check_size(size)
 
 
-def test_weights_start_as_isola() -> None:
+def test_weights_are_initialised_as_in_pix2pix() -> None:
     torch.manual_seed(0)
     weight = ShallowUNetConfig().build().state_dict()["bottleneck.0.conv.weight"]
     assert abs(weight.std().item() - 0.02) < 1e-4

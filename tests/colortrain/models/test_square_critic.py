@@ -18,16 +18,20 @@ def on_meta(config: DeepUNetConfig | SquareCriticConfig) -> nn.Module:
 
 
 @pytest.mark.parametrize(("depth", "side"), [(3, 32), (4, 16), (5, 8)])
-def test_critic_map_has_a_score_for_every_square(depth: int, side: int) -> None:
-    pictures = (
+def test_map_has_one_score_per_square(depth: int, side: int) -> None:
+    images = (
         torch.empty(2, 1, 256, 256, device="meta"),
         torch.empty(2, 2, 256, 256, device="meta"),
     )
-    assert on_meta(SquareCriticConfig(depth=depth))(*pictures).shape == (2, 1, side, side)
+    assert on_meta(SquareCriticConfig(depth=depth))(*images).shape == (2, 1, side, side)
 
 
-def test_critic_counts() -> None:
-    """Kernels 3-64-128-256-512-1; BatchNorm adds two numbers a channel, the deviation one channel to the last."""
+def test_parameter_counts() -> None:
+    """Kernels 3-64-128-256-512-1.
+
+    BatchNorm adds two numbers per channel, the deviation adds one channel to the last
+    layer.
+    """
     kernels = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 1
     assert num_parameters(on_meta(SquareCriticConfig(norm="instance"))) == kernels
     assert (
@@ -45,7 +49,7 @@ def test_critic_counts() -> None:
 @pytest.mark.parametrize(
     ("norm", "size", "fits"), [("batch", 16, True), ("instance", 16, False), ("batch", 40, False)]
 )
-def test_critic_says_what_fits(norm: Norm, size: int, fits: bool) -> None:
+def test_check_size(norm: Norm, size: int, fits: bool) -> None:
     config = SquareCriticConfig(base_channels=2, norm=norm)
     if fits:
         config.check_size(size)
@@ -57,8 +61,8 @@ def test_critic_says_what_fits(norm: Norm, size: int, fits: bool) -> None:
             config.check_size(size)
 
 
-def test_the_deviation_reaches_every_score() -> None:
-    """A critic with the channel tells a batch of one picture from a batch of several, picture for picture."""
+def test_minibatch_stddev_changes_every_score() -> None:
+    """A score in a batch of one image differs from the same in a batch of several."""
     torch.manual_seed(0)
     critic = SquareCriticConfig(
         base_channels=4, depth=2, norm="none", minibatch_stddev=True

@@ -1,4 +1,7 @@
-"""Every recipe, thin, on real photographs: it trains what it should, saves, loads, colours, and passes every door."""
+"""Every recipe, scaled down, on photographs, in one process and through the commands.
+
+It trains the networks it should, saves, loads and colours.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ Sets = Callable[[int], Path]
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    """A shard set of 12 photographs by size, each written once."""
+    """Return a function that writes a shard set of 12 photographs, once per size."""
     root = tmp_path_factory.mktemp("sets")
 
     def of_size(size: int) -> Path:
@@ -45,73 +48,80 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
     return of_size
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the trained kernels and matrices: a bias before a norm has no gradient, so it may stand still."""
-    found = {
+    """Return copies of the trained kernels and matrices.
+
+    A bias before a norm has no gradient, so vectors may stay unchanged.
+    """
+    result = {
         name: value.detach().clone()
         for name, value in network.named_parameters()
         if value.requires_grad
     }
-    return {name: value for name, value in found.items() if value.ndim > 1}
+    return {name: value for name, value in result.items() if value.ndim > 1}
 
 
-def moved(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[bool]:
-    """Which answers the weights give to the question whether they have changed."""
+def changed(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[bool]:
+    """Return the set of whether each weight has changed."""
     return {not torch.equal(value, before[name]) for name, value in weights(network).items()}
 
 
-def turns(recipe: Recipe, data: TrainingData) -> tuple[bool, bool]:
-    """Whether the critic learns in this run, and whether the generator hears of it, by the recipe's own words."""
+def active_parts(recipe: Recipe, data: TrainingData) -> tuple[bool, bool]:
+    """Return whether the critic is trained and whether the generator uses its scores.
+
+    Both according to the recipe's schedules.
+    """
     steps = range(recipe.total_images(len(data.train)) // recipe.batch_size)
-    whole = recipe.total_images(len(data.train))
-    an_image = recipe.span / whole if recipe.span else 1 / len(data.train)
-    epochs = [step * recipe.batch_size * an_image for step in steps]
+    total = recipe.total_images(len(data.train))
+    epochs_per_image = recipe.span / total if recipe.span else 1 / len(data.train)
+    epochs = [step * recipe.batch_size * epochs_per_image for step in steps]
     objective = recipe.objective
     return (
-        any(epoch >= objective.critic_from for epoch in epochs),
+        recipe.critic is not None and any(epoch >= objective.critic_from for epoch in epochs),
         any(objective.adversarial_weight.at(epoch) for epoch in epochs),
     )
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_trains_what_it_should_and_colours_the_same_after_loading(
-    name: str, sets: Sets, tmp_path: Path
-) -> None:
+def test_training_then_loading_reproduces_the_images(name: str, sets: Sets, tmp_path: Path) -> None:
     recipe = get_recipe(name)
-    recipe = thin(recipe, steps=10) if recipe.span else thin(recipe)  # to what comes in late
+    # ten steps, so that terms of the last fifth of a span take part
+    recipe = thin(recipe, steps=10) if recipe.span else thin(recipe)
     recipe.check()
     data = open_data(sets(recipe.size), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())
-    learns, heard = turns(recipe, data)
-    generator, critic = weights(trainer.generator.module), weights(trainer.critic.module)
+    critic_trains, uses_critic = active_parts(recipe, data)
+    before = {name: weights(network.module) for name, network in trainer.networks.items()}
+    assert set(before) == set(recipe.network_configs)
     trainer.train()
-    assert moved(generator, trainer.generator.module) == {True}
-    assert moved(critic, trainer.critic.module) == {learns}
+    trains = {"generator": True, "critic": critic_trains}
+    for name, network in trainer.networks.items():
+        assert changed(before[name], network.module) == {trains[name]}
     assert all(value.isfinite().all() for value in trainer.generator.module.state_dict().values())
-    losses = [line["losses"] for line in journal(tmp_path / "run") if line["kind"] == "train"]
+    losses = [line["losses"] for line in read_metrics(tmp_path / "run") if line["kind"] == "train"]
     assert all(math.isfinite(value) for line in losses for value in line.values())
-    assert any("adversarial" in line for line in losses) == heard
-    assert any("critic" in line for line in losses) == learns
+    assert any("adversarial" in line for line in losses) == uses_critic
+    assert any("critic" in line for line in losses) == critic_trains
     loaded, read, _ = load_generator(tmp_path / "run", ema=False)
     assert read == recipe
     lab = stored_to_lab(torch.from_numpy(data.train.read([0, 1])))
-    pictures = [
+    images = [
         generate(network, recipe.codec, lab, dropout=recipe.test_dropout)
         for network in (trainer.generator.module.train(), loaded)
     ]
-    assert torch.equal(*pictures)
-    assert torch.equal(pictures[0][:, :1], lab[:, :1])
-    assert pictures[0].shape == lab.shape
-    assert pictures[0][:, 1:].std() > 0
+    assert torch.equal(*images)
+    assert torch.equal(images[0][:, :1], lab[:, :1])
+    assert images[0].shape == lab.shape
+    assert images[0][:, 1:].std() > 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("change", [lambda recipe: recipe, thin], ids=["published", "thin"])
-def test_json_and_back(name: str, change: Callable[[Recipe], Recipe], tmp_path: Path) -> None:
+def test_json_round_trip(name: str, change: Callable[[Recipe], Recipe], tmp_path: Path) -> None:
     recipe = change(get_recipe(name))
     recipe.check()
     save_recipe(recipe, tmp_path / "recipe.json")
@@ -119,37 +129,38 @@ def test_json_and_back(name: str, change: Callable[[Recipe], Recipe], tmp_path: 
 
 
 @pytest.mark.distributed
-def test_every_recipe_passes_every_door_on_two_processes(sets: Sets, tmp_path: Path) -> None:
+def test_every_recipe_passes_every_command_on_two_processes(sets: Sets, tmp_path: Path) -> None:
     shards = {recipe.size: sets(recipe.size) for recipe in map(thin, map(get_recipe, RECIPES))}
     done = run_command(
         "tests.support.step_all_recipes", [tmp_path, shards[32].parent, *RECIPES], processes=2
     )
     assert done.returncode == 0, done.stderr[-4000:]
     for name in RECIPES:
-        lines = journal(tmp_path / name / "run")
+        lines = read_metrics(tmp_path / name / "run")
         assert [line["world"] for line in lines if line["kind"] == "start"] == [2]
         assert lines[-1]["kind"] == "end"
         document = json.loads((tmp_path / name / "run" / "evaluation.json").read_text())
         assert (document["recipe"], document["samples"]) == (name, 4)
         assert all(math.isfinite(value) for value in document["metrics"]["l1"].values())
-        with Image.open(tmp_path / name / "out" / "cat.png") as picture:
-            assert picture.size == (120, 90)
-            assert np.ptp(np.asarray(picture, np.int16), axis=2).max() > 0  # in colour
+        with Image.open(tmp_path / name / "out" / "cat.png") as image:
+            assert image.size == (120, 90)
+            assert np.ptp(np.asarray(image, np.int16), axis=2).max() > 0  # in colour
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RECIPES)
-def test_published_size_takes_a_turn(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_round_at_published_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = command("tests.support.full_size_recipe", [name])
     done = subprocess.run(
         line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=850, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert all(math.isfinite(value) for value in found["losses"].values())
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert all(math.isfinite(value) for value in result["losses"].values())
     with capsys.disabled():
         print(
-            f"\n{name}: {found['size']} px, batch {found['batch_size']}, {found['steps']} steps of "
-            f"{found['seconds']:.1f} s on {found['threads']} threads, peak {found['peak_mb']:,} MB"
+            f"\n{name}: {result['size']} px, batch {result['batch_size']}, "
+            f"{result['steps']} steps of {result['seconds']:.1f} s on "
+            f"{result['threads']} threads, peak {result['peak_mb']:,} MB"
         )

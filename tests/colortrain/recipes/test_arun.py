@@ -1,4 +1,4 @@
-"""arun: the ResU-Net and the global critic against the paper's figures, and what the critic is to the generator."""
+"""arun's recipes: published values, and whether the critic affects the generator."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.thin_recipes import thin
 
 
 @pytest.mark.parametrize(
-    ("name", "heard"), [("arun_wgan_gp", False), ("arun_wgan_gp_adversarial", True)]
+    ("name", "uses_critic"), [("arun_wgan_gp", False), ("arun_wgan_gp_adversarial", True)]
 )
-def test_the_critic_moves_the_generator_only_where_the_abstract_is_read(
-    name: str, heard: bool, tmp_path: Path
+def test_critic_changes_the_generator_only_in_the_adversarial_recipe(
+    name: str, uses_critic: bool, tmp_path: Path
 ) -> None:
-    """Beside two different critics, equation 6 gives one and the same generator, bit for bit."""
+    """With two different critics, equation 6 gives the same generator, bit for bit."""
     recipe, shards = thin(get_recipe(name)), small_set(tmp_path / "shards", count=4)
     generators = []
     for channels in (4, 6):
@@ -37,10 +37,10 @@ def test_the_critic_moves_the_generator_only_where_the_abstract_is_read(
         trainer.train()
         generators.append(trainer.generator.module.state_dict())
     same = all(torch.equal(value, generators[1][name]) for name, value in generators[0].items())
-    assert same == (not heard)
+    assert same == (not uses_critic)
 
 
-def test_as_published() -> None:
+def test_published_values() -> None:
     recipe = get_recipe("arun_wgan_gp")
     assert recipe.total_images(5000) // recipe.batch_size == 750_000
     assert recipe.objective.adversarial_weight.at(0) == 0

@@ -1,4 +1,4 @@
-"""Drouilhet's networks and recipes: published shapes and numbers, PixelNorm and the minibatch deviation."""
+"""Drouilhet's recipes: published values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def on_meta(config: DeepUNetConfig | SquareCriticConfig) -> nn.Module:
         return config.build()
 
 
-def test_gan_as_published() -> None:
+def test_published_values_of_the_gan() -> None:
     recipe = get_recipe("drouilhet_gan")
     assert (recipe.generator_adam.lr, recipe.critic_adam.lr) == (4e-4, 5e-5)  # section 4.1
     game = recipe.objective.adversarial
     assert isinstance(game, BCE)
-    undecided, best = torch.zeros(1), torch.tensor([1.3863])  # logit(.8)
+    undecided, best = torch.zeros(1), torch.tensor([1.3863])  # logit(0.8)
     assert game.critic(undecided, undecided).item() == pytest.approx(0.693, abs=1e-3)
     assert game.critic(best, -best).item() == pytest.approx(
         0.500, abs=1e-3
@@ -35,7 +35,7 @@ def test_gan_as_published() -> None:
     assert (term.weight.at(26), term.mode, term.largest, term.least) == (70, "populated", 5, 0.5)
 
 
-def test_wgan_weight_follows_the_epoch() -> None:
+def test_l1_weight_of_the_wgan_follows_the_epoch() -> None:
     recipe = get_recipe("drouilhet_wgan_gp")
     at = recipe.objective.reconstruction[0].weight.at
     assert [at(epoch) for epoch in (0, 18.99, 19, 25.99, 26, 40)] == [
@@ -62,5 +62,5 @@ def test_progan_has_no_l1() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in RECIPES if name.startswith(("drouilhet", "nampouri_r"))]
 )
-def test_recipes_fit_together(name: str) -> None:
+def test_recipes_are_consistent(name: str) -> None:
     get_recipe(name).check()

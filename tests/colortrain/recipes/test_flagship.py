@@ -1,4 +1,4 @@
-"""Our own recipe: its schedules span a run of any length, and its terms come in when they should."""
+"""The flagship recipe: its schedules span a run of any length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.small_shard_set import small_set
 from tests.support.thin_recipes import thin
 
 
-def test_the_rate_rises_in_a_tenth_and_falls_as_a_cosine() -> None:
+def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     rate = cosine(10)
     assert [rate.at(epoch) for epoch in (0, 0.5, 1, 10, 11)] == pytest.approx(
         [0.01, 0.505, 1, 0, 0]
@@ -27,9 +27,7 @@ def test_the_rate_rises_in_a_tenth_and_falls_as_a_cosine() -> None:
 
 @pytest.mark.parametrize("in_epochs", [False, True])
 @pytest.mark.parametrize("span", [10, 5, 0])
-def test_a_recipe_with_a_span_goes_through_it_however_long_it_runs(
-    span: float, in_epochs: bool, tmp_path: Path
-) -> None:
+def test_span_scales_the_schedules_to_the_run(span: float, in_epochs: bool, tmp_path: Path) -> None:
     recipe = dataclasses.replace(thin(flagship(), steps=4), span=span)
     data = open_data(
         small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe

@@ -1,4 +1,4 @@
-"""valentini: U-Nets of depth 2, 3 and 4, plain and thick, the critics, and the grid that `--set` spans."""
+"""valentini's recipes: the critics, the grid of overrides, published differences."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def on_meta(config: ShallowUNetConfig) -> ShallowUNet:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_critic_has_no_norm_first_and_last(name: str) -> None:
-    """Section III: Conv-Norm-LeakyReLU, no norm in the first and last block, no activation at the end."""
+    """Section III: no norm in the first and last block, no activation at the end."""
     recipe = get_recipe(name)
+    assert recipe.critic is not None
     with torch.device("meta"):
         network = recipe.critic.build()
     norm = "InstanceNorm2d" if recipe.objective.penalties else "BatchNorm2d"
@@ -33,18 +34,20 @@ def test_critic_has_no_norm_first_and_last(name: str) -> None:
         *["Conv2d", norm, "LeakyReLU"] * 3,
         "Conv2d",
     ]
-    pictures = (
+    images = (
         torch.empty(2, 1, 256, 256, device="meta"),
         torch.empty(2, 2, 256, 256, device="meta"),
     )
-    assert network(*pictures).shape == (2, 1, 30, 30)
+    assert network(*images).shape == (2, 1, 30, 30)
 
 
-def test_pictures_of_a_batch_do_not_meet_in_a_critic_with_a_penalty() -> None:
+def test_critics_with_a_penalty_do_not_mix_images() -> None:
     torch.manual_seed(0)
     L, colour = torch.randn(3, 1, 32, 32), torch.randn(3, 2, 32, 32)
     for name, apart in zip(NAMES, (False, True, True), strict=True):
-        critic = override(get_recipe(name), ["critic.base_channels=4"]).critic.build().train()
+        config = override(get_recipe(name), ["critic.base_channels=4"]).critic
+        assert config is not None
+        critic = config.build().train()
         together = critic(L, colour)[:1]
         assert torch.allclose(together, critic(L[:1], colour[:1]), atol=1e-6) == apart
 
@@ -52,7 +55,7 @@ def test_pictures_of_a_batch_do_not_meet_in_a_critic_with_a_penalty() -> None:
 @pytest.mark.parametrize("depth", [2, 3, 4])
 @pytest.mark.parametrize("weight", ["0", ".1", ".3"])
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_the_papers_grid_is_two_words(name: str, depth: int, weight: str) -> None:
+def test_the_papers_grid_needs_two_overrides(name: str, depth: int, weight: str) -> None:
     recipe = override(
         get_recipe(name), [f"generator.depth={depth}", f"objective.penalties.0.weight={weight}"]
     )
@@ -62,7 +65,7 @@ def test_the_papers_grid_is_two_words(name: str, depth: int, weight: str) -> Non
     assert recipe.objective.penalties[0].weight.at(0) == float(weight)
 
 
-def test_the_three_differ_as_the_paper_tells() -> None:
+def test_recipes_differ_as_in_the_paper() -> None:
     cgan, wgan, literal = map(get_recipe, NAMES)
     assert isinstance(cgan.generator, ShallowUNetConfig)
     assert isinstance(wgan.generator, ShallowUNetConfig)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, no pickle, exact round trips, and damage that is noticed."""
+"""Checkpoints: atomic writes, exact round trips, and damage that is detected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from colortrain.recipe import Recipe, load_recipe, override, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import (
     adam_tensors,
-    is_whole,
+    is_intact,
     latest_checkpoint,
     load_adam,
     load_generator,
@@ -30,15 +30,16 @@ RECIPE: Recipe = override(
 
 def save(run: Path, step: int, ema: bool = False) -> torch.nn.Module:
     torch.manual_seed(step)
-    generator = RECIPE.generator.build()
-    parts = {"generator": generator.state_dict(), "critic": RECIPE.critic.build().state_dict()}
+    generator, critic = RECIPE.build_networks()
+    assert critic is not None
+    parts = {"generator": generator.state_dict(), "critic": critic.state_dict()}
     if ema:
         parts["ema"] = {name: tensor + 1 for name, tensor in generator.state_dict().items()}
     save_checkpoint(run, step, parts, RECIPE, {"images": 16 * step})
     return generator
 
 
-def test_load_generator_gives_back_every_bit(tmp_path: Path) -> None:
+def test_load_generator_restores_every_bit(tmp_path: Path) -> None:
     save(tmp_path, 1)
     generator = save(tmp_path, 2)
     loaded, recipe, step = load_generator(tmp_path)
@@ -49,7 +50,7 @@ def test_load_generator_gives_back_every_bit(tmp_path: Path) -> None:
     assert load_generator(tmp_path, step=1)[2] == 1
 
 
-def test_averaged_weights_are_preferred_unless_told_otherwise(tmp_path: Path) -> None:
+def test_averaged_weights_are_the_default(tmp_path: Path) -> None:
     generator = save(tmp_path, 1, ema=True)
     weight = generator.state_dict()["head.weight"]
     assert torch.equal(load_generator(tmp_path)[0].state_dict()["head.weight"], weight + 1)
@@ -57,7 +58,7 @@ def test_averaged_weights_are_preferred_unless_told_otherwise(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
-def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)
     path = checkpoint_folder(tmp_path, 2) / (
@@ -71,19 +72,19 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) ->
         path.unlink()
     else:
         path.write_bytes(bytes(data[: len(data) // 2]))
-    assert not is_whole(checkpoint_folder(tmp_path, 2))
+    assert not is_intact(checkpoint_folder(tmp_path, 2))
     with pytest.warns(UserWarning, match="step-000000002 is damaged"):
         assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
 
 
-def test_saving_over_a_wreck_mends_it(tmp_path: Path) -> None:
+def test_saving_again_replaces_a_damaged_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (checkpoint_folder(tmp_path, 1) / "critic.safetensors").write_bytes(b"")
     save(tmp_path, 1)
-    assert is_whole(checkpoint_folder(tmp_path, 1))
+    assert is_intact(checkpoint_folder(tmp_path, 1))
 
 
-def test_retention_keeps_the_newest_and_clears_wrecks(tmp_path: Path) -> None:
+def test_pruning_keeps_the_newest_and_deletes_temporary_folders(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / "step-000000011.tmp-99").mkdir()
@@ -92,7 +93,7 @@ def test_retention_keeps_the_newest_and_clears_wrecks(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
-def test_retention_never_prefers_wrecks_to_what_was_just_saved(tmp_path: Path) -> None:
+def test_pruning_never_prefers_damaged_checkpoints_to_the_one_just_saved(tmp_path: Path) -> None:
     for step in (5, 20, 30):
         save(tmp_path, step)
     for step in (20, 30):
@@ -104,36 +105,40 @@ def test_retention_never_prefers_wrecks_to_what_was_just_saved(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:.* is damaged")
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path: Path) -> None:
+def test_a_run_with_only_damaged_checkpoints_raises_an_error(tmp_path: Path) -> None:
     save(tmp_path, 5)
     (checkpoint_folder(tmp_path, 5) / "generator.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="all are damaged; restore one, or delete that folder"):
+    with pytest.raises(
+        UserError, match="all checkpoints are damaged; restore one, or delete that folder"
+    ):
         latest_checkpoint(tmp_path)
 
 
-def test_adam_continues_exactly() -> None:
+def test_a_restored_adam_continues_exactly() -> None:
     torch.manual_seed(0)
     one, two = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     first, second = (torch.optim.Adam(m.parameters(), lr=0.1) for m in (one, two))
 
-    def move(module: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    def train_step(module: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         torch.manual_seed(seed)
         module(torch.randn(4, 3)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
     for seed in range(3):
-        move(one, first, seed)
+        train_step(one, first, seed)
     two.load_state_dict(one.state_dict())
     load_adam(second, two, {k: v.clone() for k, v in adam_tensors(first, one).items()})
     for seed in range(3, 6):
-        move(one, first, seed)
-        move(two, second, seed)
+        train_step(one, first, seed)
+        train_step(two, second, seed)
     assert torch.equal(one.weight, two.weight)
 
 
 @pytest.mark.parametrize("step", [None, 7])
-def test_a_run_without_the_checkpoint_says_what_there_is(tmp_path: Path, step: int | None) -> None:
+def test_a_missing_checkpoint_error_lists_the_existing_steps(
+    tmp_path: Path, step: int | None
+) -> None:
     if step:
         save(tmp_path, 3)
     with pytest.raises(UserError, match="steps found: 3" if step else "steps found: none"):
@@ -141,13 +146,13 @@ def test_a_run_without_the_checkpoint_says_what_there_is(tmp_path: Path, step: i
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_read_back_from_its_run_is_the_same_recipe(name: str, tmp_path: Path) -> None:
-    """Whole numbers in code where the file has 19.0: the run could not have been gone on with."""
+def test_a_recipe_read_from_a_run_has_the_same_digest(name: str, tmp_path: Path) -> None:
+    """Integers in code become floats such as 19.0 in the file."""
     save_recipe(RECIPES[name](), tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json").digest == RECIPES[name]().digest
 
 
-def test_weights_of_another_network_are_told_in_one_line(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_raise_a_one_line_error(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(
         UserError, match=r"weights do not fit its recipe .* earlier version"

@@ -1,4 +1,4 @@
-"""Reading a run's journal: incomplete lines are left out, missing files are empty, scores are the last ones."""
+"""Reading a run's journal and other JSON files, also incomplete and missing ones."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_the_incomplete_line_of_a_killed_run_is_left_out(tmp_path: Path) -> None
     assert read_journal(tmp_path, "validation") == lines[1:]
 
 
-def test_what_is_no_object_is_left_out(tmp_path: Path) -> None:
+def test_lines_without_an_object_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "lines").write_text('[1]\n\nnull\n{"a": 1}\n3\n')
     assert read_lines(tmp_path / "lines") == [{"a": 1}]
     assert read_lines(tmp_path / "missing") == []
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
-def test_a_document_that_is_no_object_is_empty(tmp_path: Path, text: str) -> None:
+def test_a_document_without_an_object_is_empty(tmp_path: Path, text: str) -> None:
     (tmp_path / "document").write_text(text)
     assert read_document(tmp_path / "document") == read_document(tmp_path / "missing") == {}
 
 
-def test_last_scores_are_of_the_last_validation_and_have_no_gaps(tmp_path: Path) -> None:
+def test_last_scores_are_those_of_the_last_validation_without_null(tmp_path: Path) -> None:
     assert last_scores(tmp_path) == {}
     first = {"l1": {"generated": 0.5, "grey": 0.25}}
     last = {"l1": {"generated": None, "grey": 0.25}, "psnr": {"generated": 19.5, "grey": 20.0}}

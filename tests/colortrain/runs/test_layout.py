@@ -1,4 +1,4 @@
-"""The layout of a run folder: names and steps there and back, and no torch needed to read them."""
+"""The layout of a run folder: names of steps round-trip, and torch is not imported."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.processes import ROOT
 
 
 @given(st.integers(0, 10**12))
-def test_step_names_are_read_back(step: int) -> None:
+def test_step_names_round_trip(step: int) -> None:
     run = Path("run")
     assert layout.step_of(layout.checkpoint_folder(run, step)) == step
     assert layout.step_of(layout.sample_file(run, step).with_suffix("")) == step
 
 
-def test_only_names_of_steps_are_steps(tmp_path: Path) -> None:
+def test_other_names_are_not_steps(tmp_path: Path) -> None:
     for name in ("step-000000002", "step-10", "step-000000003.tmp-77", "step-x", "best.json"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert layout.checkpoint_steps(tmp_path) == [2, 10]
@@ -43,10 +43,10 @@ def test_sample_grids_are_listed_by_step(tmp_path: Path) -> None:
     ]
 
 
-def test_reading_a_run_needs_no_torch() -> None:
-    """Login nodes may have none: neither module imports it, directly or through another."""
+def test_reading_a_run_does_not_import_torch() -> None:
+    """Login nodes may not have torch: no module may import it, even indirectly."""
     code = (
         "import sys, colortrain.runs.layout, colortrain.runs.history; print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "False\n"), process.stderr

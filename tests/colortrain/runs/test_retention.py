@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest, some along the way, the best; and how the best is found again."""
+"""Which checkpoints are kept, and how the best one is chosen, recorded and restored."""
 
 from __future__ import annotations
 
@@ -10,22 +10,40 @@ import pytest
 import torch
 
 from colortrain.runs.checkpoint import load_generator, load_state
+from colortrain.runs.history import read_journal
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.runs.retention import (
-    CHOICES,
+    VALIDATION_METRICS,
     Best,
     better,
     contender,
-    kept,
     prune,
     resumed_best,
     save_best,
+    steps_to_keep,
 )
 from launch.evaluate import main as evaluate
 from launch.train import main
 from shards.errors import UserError, run_command
-from tests.colortrain.training.test_saver import lines, words
 from tests.support.small_shard_set import small_set
+
+FIELDS = [
+    "size=32",
+    "generator.levels=3",
+    "generator.base_channels=2",
+    "critic.base_channels=2",
+    "batch_size=4",
+    "images=32",
+    "log_every=1",
+    "checkpoint_every=2",
+    "evaluate_every=4",
+]
+
+
+def train(shards: Path, run: Path, *changes: str) -> int:
+    options = ["--shards", str(shards), "--run", str(run), "--tracker", "none"]
+    fields = [arg for change in [*FIELDS, *changes] for arg in ("--set", change)]
+    return run_command("launch.train", main, ["--recipe", "nampouri_unet", *options, *fields])
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +52,21 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("steps", "now", "newest", "every", "best", "stay"),
+    ("steps", "now", "newest", "every", "best", "expected"),
     [
         ([2, 4, 6, 8], 8, 2, 0, None, {6, 8}),
         ([2, 4, 6, 8], 8, 1, 4, None, {4, 8}),
         ([2, 4, 6, 8], 8, 1, 0, 2, {2, 8}),
-        ([0, 2, 4], 4, 1, 2, None, {2, 4}),  # the beginning of a fine-tuned run is no multiple
-        ([2, 4, 6, 8], 4, 1, 8, 6, {4}),  # 6 and 8 are damaged: the run fell back over them
+        ([0, 2, 4], 4, 1, 2, None, {2, 4}),  # step 0 of a fine-tuned run is not a multiple
+        ([2, 4, 6, 8], 4, 1, 8, 6, {4}),  # 6 and 8 are damaged: the run fell back from them
         ([10], 10, 5, 0, 3, {10}),
     ],
 )
-def test_what_stays(
-    steps: list[int], now: int, newest: int, every: int, best: int | None, stay: set[int]
+def test_steps_to_keep(
+    steps: list[int], now: int, newest: int, every: int, best: int | None, expected: set[int]
 ) -> None:
-    assert kept(steps, now, newest, every, best) == stay
-    assert kept(stay, now, newest, every, best) == stay  # once more changes nothing
+    assert steps_to_keep(steps, now, newest, every, best) == expected
+    assert steps_to_keep(expected, now, newest, every, best) == expected  # idempotent
 
 
 @pytest.mark.parametrize(
@@ -60,18 +78,13 @@ def test_what_stays(
         ("psnr", 21.0, 20.0, False),
         ("colourfulness_ratio", 0.5, 1.2, True),
         ("colourfulness_ratio", 1.2, 0.7, False),
-        ("colourfulness", 10.0, 31.0, True),  # of 30 in truth
+        ("colourfulness", 10.0, 31.0, True),  # the truth is 30
         ("colourfulness", 31.0, 28.0, False),
         ("l1", 0.1, float("nan"), False),
-        (
-            "colourfulness_ratio",
-            float("nan"),
-            3.0,
-            False,
-        ),  # a NaN never was the best: see the next test
+        ("colourfulness_ratio", float("nan"), 3.0, False),  # NaN is never saved as the best
     ],
 )
-def test_better_is_what_the_table_of_scores_says(
+def test_better_follows_the_direction_of_the_metric(
     metric: str, old: float, new: float, improves: bool
 ) -> None:
     first, second = (
@@ -81,48 +94,36 @@ def test_better_is_what_the_table_of_scores_says(
     assert better(second, first) == improves
 
 
-def test_a_nan_is_not_even_the_first_best() -> None:
+def test_nan_is_not_better_than_nothing() -> None:
     assert not better(Best("l1", 1, float("nan"), float("nan")), None)
     assert better(Best("l1", 1, 0.5, 0.5), None)
 
 
-def test_the_best_stays_and_is_found(shards: Path, tmp_path: Path) -> None:
-    """One checkpoint is kept, but the best by PSNR stays too, also where none was due; each door finds it as best."""
+def test_the_best_checkpoint_is_kept_and_found(shards: Path, tmp_path: Path) -> None:
+    """The best by PSNR is kept next to the newest, also where no checkpoint was due.
+
+    Both `load_generator` and `launch.evaluate` find it.
+    """
     run = tmp_path / "run"
-    asked = words(
-        shards,
-        run,
-        "evaluate_every=1",
-        "keep_best=psnr",
-        "keep_checkpoints=1",
-        "checkpoint_every=8",
-    )
-    assert run_command("launch.train", main, asked) == 0
+    changes = ["evaluate_every=1", "keep_best=psnr", "keep_checkpoints=1", "checkpoint_every=8"]
+    assert train(shards, run, *changes) == 0
     scores = {
-        line["step"]: line["metrics"]["psnr"]["generated"] for line in lines(run, "validation")
+        line["step"]: line["metrics"]["psnr"]["generated"]
+        for line in read_journal(run, "validation")
     }
     best = max(scores, key=lambda step: scores[step])
     assert checkpoint_steps(run) == sorted({best, 8})
     assert load_generator(run, step="best")[2] == best
-    scored = run.parent / "scores.json"
-    asked = [
-        "--run",
-        str(run),
-        "--shards",
-        str(shards),
-        "--checkpoint",
-        "best",
-        "--json",
-        str(scored),
-    ]
-    assert run_command("launch.evaluate", evaluate, asked) == 0
-    assert json.loads(scored.read_text())["step"] == best
+    out = run.parent / "scores.json"
+    argv = ["--run", str(run), "--shards", str(shards), "--checkpoint", "best", "--json", str(out)]
+    assert run_command("launch.evaluate", evaluate, argv) == 0
+    assert json.loads(out.read_text())["step"] == best
     document = json.loads((run / "checkpoints" / "best.json").read_text())
     assert (document["step"], document["value"]) == (best, scores[best])
 
 
-def test_the_best_survives_a_resume(shards: Path, tmp_path: Path) -> None:
-    """As good as nothing beats step 1, which a longer run must remember."""
+def test_the_best_checkpoint_survives_a_resume(shards: Path, tmp_path: Path) -> None:
+    """Step 1 stays the best by this metric, so the resumed run must remember it."""
     run = tmp_path / "run"
     changes = [
         "evaluate_every=1",
@@ -130,19 +131,17 @@ def test_the_best_survives_a_resume(shards: Path, tmp_path: Path) -> None:
         "keep_checkpoints=1",
         "checkpoint_every=2",
     ]
-    assert run_command("launch.train", main, words(shards, run, *changes, "images=16")) == 0
+    assert train(shards, run, *changes, "images=16") == 0
     before = json.loads((run / "checkpoints" / "best.json").read_text())
     (run / "checkpoints" / "best.json").unlink()  # killed between the checkpoint and this file
-    assert run_command("launch.train", main, words(shards, run, *changes, "images=16")) == 0
+    assert train(shards, run, *changes, "images=16") == 0
     assert json.loads((run / "checkpoints" / "best.json").read_text()) == before
-    assert (
-        run_command("launch.train", main, words(shards, run, "images=24")) == 0
-    )  # no keep_best any more
+    assert train(shards, run, "images=24") == 0  # without keep_best
     with pytest.raises(UserError, match="has no best checkpoint: train it with --set keep_best=l1"):
         load_generator(run, step="best")
 
 
-def test_a_best_that_is_gone_or_of_another_metric_is_forgotten(tmp_path: Path) -> None:
+def test_a_best_checkpoint_that_is_deleted_or_of_another_metric_is_dropped(tmp_path: Path) -> None:
     state: dict[str, Any] = {"metric": "l1", "step": 4, "value": 0.1, "distance": 0.1}
     assert resumed_best(tmp_path, "l1", state) is None
     checkpoint_folder(tmp_path, 4).mkdir(parents=True)
@@ -172,31 +171,29 @@ def test_a_kill_while_deleting_leaves_no_damaged_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("keep_best=l2", "unknown metric of keep_best 'l2'; valid, nearest first: l1"),
-        (
-            "keep_best=ssim",
-            "unknown metric of keep_best 'ssim'",
-        ),  # too slow to be scored along a training
-        ("keep_every=3", "keep_every=3 is no multiple of checkpoint_every=2"),
+        ("keep_best=ssim", "unknown metric of keep_best 'ssim'"),  # too slow for a validation
+        ("keep_every=3", "keep_every=3 is not a multiple of checkpoint_every=2"),
         ("keep_every=-2", "keep_every must be at least 0"),
     ],
 )
-def test_a_wish_that_cannot_come_true_is_one_line(
-    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, said: str
+def test_an_invalid_setting_is_a_one_line_error(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
 ) -> None:
-    assert run_command("launch.train", main, words(shards, tmp_path / "run", change)) == 2
+    assert train(shards, tmp_path / "run", change) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_every_metric_offered_is_scored(shards: Path, tmp_path: Path) -> None:
-    assert run_command("launch.train", main, words(shards, tmp_path / "run", "images=16")) == 0
-    scored = lines(tmp_path / "run", "validation")[0]["metrics"]
-    assert set(CHOICES) == set(scored)
-    assert all(isinstance(contender(name, 1, scored), Best) for name in CHOICES)
-    assert load_state(checkpoint_folder(tmp_path / "run", 4))["best"] is None
-    assert torch.is_tensor(next(load_generator(tmp_path / "run")[0].parameters()))
+def test_every_valid_metric_is_measured_by_validation(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(shards, run, "images=16") == 0
+    scores = read_journal(run, "validation")[0]["metrics"]
+    assert set(VALIDATION_METRICS) == set(scores)
+    assert all(isinstance(contender(name, 1, scores), Best) for name in VALIDATION_METRICS)
+    assert load_state(checkpoint_folder(run, 4))["best"] is None
+    assert torch.is_tensor(next(load_generator(run)[0].parameters()))

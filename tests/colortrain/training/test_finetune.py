@@ -1,4 +1,4 @@
-"""Beginning with another run's weights, and checkpoints that are refused: each in one line."""
+"""Starting with another run's weights, and refused checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from colortrain.runs.checkpoint import load_generator, load_part, load_state, sa
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from launch.train import main
 from shards.errors import run_command
-from tests.colortrain.training.test_saver import lines, words
+from tests.colortrain.training.test_checkpoint_writer import arguments, lines
 from tests.support.small_shard_set import small_set
 
 
@@ -27,55 +27,65 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of eight steps with an average."""
+    """A run of eight steps with a moving average."""
     run = tmp_path_factory.mktemp("old") / "run"
-    assert run_command("launch.train", main, words(shards, run, "ema.half_life=20")) == 0
+    assert run_command("launch.train", main, arguments(shards, run, "ema.half_life=20")) == 0
     return run
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "generator")])
-def test_a_run_begins_with_the_averaged_weights_of_another(
+def test_a_run_starts_with_the_averaged_weights_of_another(
     shards: Path, old: Path, tmp_path: Path, only: tuple[str, ...]
 ) -> None:
-    """Step 0 is a checkpoint: the networks of the old run (the critic its own anew with --only), optimizers empty."""
+    """Step 0 is a checkpoint with the networks of the old run and empty optimizers.
+
+    With --only generator the critic starts with random weights.
+    """
     run, plain = tmp_path / "run", tmp_path / "plain"
     changes = ["images=8", "keep_checkpoints=9", "generator_adam.lr=1e-5"]
-    asked = words(shards, run, *changes)
-    assert run_command("launch.train", main, [*asked, "--init-from", str(old), *only]) == 0
+    argv = arguments(shards, run, *changes)
+    assert run_command("launch.train", main, [*argv, "--init-from", str(old), *only]) == 0
     assert checkpoint_steps(run) == [0, 2]
-    begun, source = checkpoint_folder(run, 0), checkpoint_folder(old, 8)
-    assert (begun / "generator.safetensors").read_bytes() == (
+    start, source = checkpoint_folder(run, 0), checkpoint_folder(old, 8)
+    assert (start / "generator.safetensors").read_bytes() == (
         source / "ema.safetensors"
     ).read_bytes()
-    same = (begun / "critic.safetensors").read_bytes() == (
+    same = (start / "critic.safetensors").read_bytes() == (
         source / "critic.safetensors"
     ).read_bytes()
     assert same == (not only)
-    assert not load_part(begun, "generator_adam")
-    fact = {
+    assert not load_part(start, "generator_adam")
+    metadata = {
         "run": str(old),
         "step": 8,
         "weights": {"generator": "ema", **({} if only else {"critic": "critic"})},
     }
-    assert lines(run, "start")[0]["init_from"] == fact
-    assert load_state(checkpoint_folder(run, 2))["init_from"] == fact
-    assert run_command("launch.train", main, words(shards, plain, *changes)) == 0
+    assert lines(run, "start")[0]["init_from"] == metadata
+    assert load_state(checkpoint_folder(run, 2))["init_from"] == metadata
+    assert run_command("launch.train", main, arguments(shards, plain, *changes)) == 0
     assert lines(plain, "train")[0]["losses"] != lines(run, "train")[0]["losses"]
     assert "init_from" not in lines(plain, "start")[0]
 
 
-def test_it_is_not_repeated_on_resume(shards: Path, old: Path, tmp_path: Path) -> None:
-    """The same command goes on, byte for byte, though the other run is gone by then."""
+def test_the_weights_are_not_loaded_again_on_resume(
+    shards: Path, old: Path, tmp_path: Path
+) -> None:
+    """The same command resumes byte for byte, with the other run deleted."""
     there = shutil.copytree(old, tmp_path / "old")
     init = ["--init-from", str(there)]
-    assert run_command("launch.train", main, [*words(shards, tmp_path / "whole"), *init]) == 0
     assert (
-        run_command("launch.train", main, [*words(shards, tmp_path / "run", "images=16"), *init])
+        run_command("launch.train", main, [*arguments(shards, tmp_path / "uninterrupted"), *init])
+        == 0
+    )
+    assert (
+        run_command(
+            "launch.train", main, [*arguments(shards, tmp_path / "run", "images=16"), *init]
+        )
         == 0
     )
     shutil.rmtree(there)
-    assert run_command("launch.train", main, [*words(shards, tmp_path / "run"), *init]) == 0
-    for path in checkpoint_folder(tmp_path / "whole", 8).glob("*.safetensors"):
+    assert run_command("launch.train", main, [*arguments(shards, tmp_path / "run"), *init]) == 0
+    for path in checkpoint_folder(tmp_path / "uninterrupted", 8).glob("*.safetensors"):
         assert (
             path.read_bytes() == (checkpoint_folder(tmp_path / "run", 8) / path.name).read_bytes()
         )
@@ -83,7 +93,7 @@ def test_it_is_not_repeated_on_resume(shards: Path, old: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("generator.base_channels=4", "the generator of recipe nampouri_unet has encoder.0."),
         ("critic.base_channels=4", "the critic of recipe nampouri_unet has "),
@@ -96,49 +106,49 @@ def test_networks_that_do_not_fit_are_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: str,
-    said: str,
+    message: str,
 ) -> None:
-    asked = [*words(shards, tmp_path / "run", change), "--init-from", str(old)]
-    assert run_command("launch.train", main, asked) == 2
+    argv = [*arguments(shards, tmp_path / "run", change), "--init-from", str(old)]
+    assert run_command("launch.train", main, argv) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "use a recipe with the same networks" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_only_the_generator_must_fit_then(shards: Path, old: Path, tmp_path: Path) -> None:
-    asked = words(shards, tmp_path / "run", "critic.base_channels=4", "images=4")
+def test_with_only_generator_the_critic_may_differ(shards: Path, old: Path, tmp_path: Path) -> None:
+    argv = arguments(shards, tmp_path / "run", "critic.base_channels=4", "images=4")
     assert (
-        run_command("launch.train", main, [*asked, "--init-from", str(old), "--only", "generator"])
+        run_command("launch.train", main, [*argv, "--init-from", str(old), "--only", "generator"])
         == 0
     )
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--init-from", "/nowhere"], "/nowhere: no checkpoint (steps found: none)"),
         (["--only", "generator"], "give that as --init-from RUN"),
     ],
 )
-def test_wrong_words_are_one_line(
-    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+def test_wrong_arguments_are_one_line(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    assert run_command("launch.train", main, [*words(shards, tmp_path / "run"), *more]) == 2
+    assert run_command("launch.train", main, [*arguments(shards, tmp_path / "run"), *more]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 def another_recipe(run: Path, state: dict[str, Any]) -> None:
-    """Checkpoints that were copied from elsewhere: RUN/recipe.json knows nothing of it."""
+    """Replace the checkpoint by one of another recipe, as if copied."""
     recipe = override(load_recipe(run / "recipe.json"), ["flip=0.25"])
     shutil.rmtree(checkpoint_folder(run, 8))
     save_checkpoint(run, 8, {}, recipe, state)
 
 
-def changed(field: str, value: object) -> Callable[[Path, dict[str, Any]], None]:
+def with_field(field: str, value: object) -> Callable[[Path, dict[str, Any]], None]:
     def change(run: Path, state: dict[str, Any]) -> None:
         recipe = load_recipe(run / "recipe.json")
         shutil.rmtree(checkpoint_folder(run, 8))
@@ -148,42 +158,44 @@ def changed(field: str, value: object) -> Callable[[Path, dict[str, Any]], None]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (changed("format", 2), "is of checkpoint format 2, this version reads 1"),
+        (with_field("format", 2), "is of checkpoint format 2, this version reads 1"),
         (
-            changed("order", "philox-window16-0"),
-            "counts positions in order philox-window16-0, this version in philox",
+            with_field("order", "philox-window16-0"),
+            "uses sample order philox-window16-0, this version uses philox",
         ),
-        (changed("dataset_id", "feed"), "was trained on dataset feed, the shards given are "),
+        (with_field("dataset_id", "feed"), "was trained on dataset feed, the shards given are "),
         (another_recipe, "is of another recipe (flip: 0.25 -> 0.5)"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_one_line(
+def test_a_checkpoint_that_does_not_fit_the_run_is_one_line(
     shards: Path,
     old: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: Callable[[Path, dict[str, Any]], None],
-    said: str,
+    message: str,
 ) -> None:
     run = shutil.copytree(old, tmp_path / "run")
     change(run, load_state(checkpoint_folder(run, 8)))
     assert (
-        run_command("launch.train", main, words(shards, run, "ema.half_life=20", "images=64")) == 2
+        run_command("launch.train", main, arguments(shards, run, "ema.half_life=20", "images=64"))
+        == 2
     )
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
-def test_files_that_nobody_knows_do_not_matter(shards: Path, old: Path, tmp_path: Path) -> None:
+def test_unknown_files_are_ignored(shards: Path, old: Path, tmp_path: Path) -> None:
     run = shutil.copytree(old, tmp_path / "run")
     (checkpoint_folder(run, 8) / "notes.txt").write_text("mine")
     (run / "checkpoints" / "step-backup").mkdir()
     (run / "checkpoints" / "README").write_text("mine")
     assert (
-        run_command("launch.train", main, words(shards, run, "ema.half_life=20", "images=40")) == 0
+        run_command("launch.train", main, arguments(shards, run, "ema.half_life=20", "images=40"))
+        == 0
     )
     assert lines(run, "start")[-1]["step"] == 8
     assert (run / "checkpoints" / "README").exists()
@@ -192,5 +204,5 @@ def test_files_that_nobody_knows_do_not_matter(shards: Path, old: Path, tmp_path
     )
 
 
-def test_the_format_stands_in_every_checkpoint(old: Path) -> None:
+def test_every_checkpoint_states_its_format(old: Path) -> None:
     assert json.loads((checkpoint_folder(old, 8) / "trainer.json").read_text())["format"] == 1

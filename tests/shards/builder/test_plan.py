@@ -1,7 +1,14 @@
-"""Splits, blocks and the claim on OUT."""
+"""Tests of plan: splits, blocks, and saving the plan from many processes."""
 
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -30,7 +37,7 @@ SOURCES = [Source(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in ran
         max_size=6,
     )
 )
-def test_shares_cover_the_unit_interval_in_order(weights: dict[str, int]) -> None:
+def test_fractions_cover_the_unit_interval_in_order(weights: dict[str, int]) -> None:
     weights = {
         name: weight for name, weight in weights.items() if name not in ("all", "sources")
     } or {"train": 1}
@@ -66,13 +73,13 @@ def test_shares_cover_the_unit_interval_in_order(weights: dict[str, int]) -> Non
         " ",
     ],
 )
-def test_wrong_splits_get_one_line(text: str) -> None:
+def test_invalid_splits_raise(text: str) -> None:
     with pytest.raises(UserError, match="split"):
         parse_splits(text)
 
 
-def test_split_is_decided_by_the_digest_alone() -> None:
-    digests = [f"{(2 * place + 1) * 2**63 // 1000:016x}" + "0" * 48 for place in range(1000)]
+def test_split_depends_only_on_the_digest() -> None:
+    digests = [f"{(2 * n + 1) * 2**63 // 1000:016x}" + "0" * 48 for n in range(1000)]
     found = [split_of(digest, SOURCES[0], "train=.9,val=.1") for digest in digests]
     assert found == ["train"] * 900 + ["val"] * 100
     assert split_of(digests[0], SOURCES[0], "") == "all"
@@ -81,7 +88,9 @@ def test_split_is_decided_by_the_digest_alone() -> None:
 @pytest.mark.parametrize(
     ("shard_size", "sizes"), [(0, [7] * 14 + [2]), (30, [30, 30, 30, 10]), (1000, [100])]
 )
-def test_blocks_hold_each_source_once_shuffled(shard_size: int, sizes: list[int]) -> None:
+def test_blocks_contain_each_source_once_in_shuffled_order(
+    shard_size: int, sizes: list[int]
+) -> None:
     plan = make_plan(Parameters(size=8, shard_size=shard_size), SOURCES)
     blocks = list(blocks_of(plan, SOURCES))
     assert [len(block.sources) for block in blocks] == sizes
@@ -93,14 +102,14 @@ def test_blocks_hold_each_source_once_shuffled(shard_size: int, sizes: list[int]
     ]
 
 
-def test_out_goes_to_one_build_alone(tmp_path: Path) -> None:
+def test_folder_accepts_only_one_plan(tmp_path: Path) -> None:
     plan = make_plan(Parameters(size=8), SOURCES)
     save_plan(plan, tmp_path)
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
     with pytest.raises(UserError, match=r"holds another build .size was 8, is 9"):
         save_plan(make_plan(Parameters(size=9), SOURCES), tmp_path)
-    with pytest.raises(UserError, match="its source files are not the same"):
+    with pytest.raises(UserError, match="its source files are different"):
         save_plan(make_plan(Parameters(size=8), SOURCES[1:]), tmp_path)
 
 
@@ -108,6 +117,62 @@ def test_out_goes_to_one_build_alone(tmp_path: Path) -> None:
     "options",
     [{"size": 0}, {"size": 9000}, {"fit": "stretch"}, {"dtype": "int8"}, {"max_pixels": 0}],
 )
-def test_impossible_parameters_get_one_line(options: dict[str, int]) -> None:
+def test_invalid_parameters_raise(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="--"):
         Parameters(**{"size": 8, **options})  # type: ignore[arg-type]
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def start_python(*argv: object) -> subprocess.Popen[str]:
+    command, pipe = [sys.executable, *map(str, argv)], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline()
+
+
+SAVE_PLAN = """
+import sys, time
+from pathlib import Path
+from shards.errors import UserError
+from shards.builder.plan import Parameters, make_plan, save_plan
+from shards.sources.listing import Source
+plan = make_plan(Parameters(size=int(sys.argv[2])), [Source("a.jpg", "/a.jpg")])
+print("ready", flush=True)
+input()
+try:
+    save_plan(plan, Path(sys.argv[1]))
+    print("saved")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_one_of_many_concurrent_plans_is_saved(tmp_path: Path) -> None:
+    sizes = range(8, 12)
+    running = [start_python("-c", SAVE_PLAN, tmp_path, size) for size in sizes]
+    assert [read_line(process) for process in running] == ["ready\n"] * len(sizes)
+    for process in running:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=30)[0].strip() for process in running]
+    assert outputs.count("saved") == 1, outputs
+    winner = sizes[outputs.index("saved")]
+    assert load_plan(tmp_path).parameters.size == winner
+    assert all(f"size was {winner}, is" in text for text in outputs if text != "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["build.json"]
+
+
+def test_plan_is_saved_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.link", refuse)
+    plan = make_plan(Parameters(size=8), [Source("a.jpg", "/a.jpg")])
+    save_plan(plan, tmp_path)
+    save_plan(plan, tmp_path)
+    assert json.loads((tmp_path / "build.json").read_text()) == json.loads(json.dumps(asdict(plan)))
+    assert os.listdir(tmp_path) == ["build.json"]  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""The pool's own failures are one line too."""
+"""Tests of worker_pool: one-line errors, and workers that skip `__main__`."""
 
 import os
 import subprocess
@@ -18,19 +18,19 @@ from shards.progress import ProgressLine
 from tests.support.photographs import make_folder
 
 
-def answer(value: int, report: Report) -> int:
+def return_value(value: int, report: Report) -> int:
     report(1)
     return value
 
 
-def test_a_worker_that_dies_while_tasks_are_handed_out_is_one_line(
+def test_worker_that_dies_during_submit_raises_a_user_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def break_down(*_: Any) -> NoReturn:
+    def fail(*_: Any) -> NoReturn:
         raise BrokenProcessPool
 
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", break_down)
-    tasks: list[Task[int]] = [partial(answer, value) for value in range(3)]
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", fail)
+    tasks: list[Task[int]] = [partial(return_value, value) for value in range(3)]
     with (
         ProgressLine("testing", 3, "tasks", shown=False) as progress,
         pytest.raises(UserError, match="was killed"),
@@ -38,24 +38,13 @@ def test_a_worker_that_dies_while_tasks_are_handed_out_is_one_line(
         list(run_tasks(tasks, 2, progress))
 
 
-def test_a_long_tmpdir_is_one_line(tmp_path: Path) -> None:
+def test_long_tmpdir_gives_a_one_line_error(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     photos = make_folder(tmp_path / "photos", 4)
-    command = [
-        sys.executable,
-        "-m",
-        "shards",
-        "build",
-        photos,
-        tmp_path / "out",
-        "--size",
-        "32",
-        "--workers",
-        "2",
-    ]
+    command = [sys.executable, "-m", "shards", "build", str(photos), str(tmp_path / "out")]
     done = subprocess.run(
-        [*map(str, command)],
+        [*command, "--size", "32", "--workers", "2"],
         env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
@@ -63,7 +52,8 @@ def test_a_long_tmpdir_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"shards: error: the path of {folder} is too long for a socket in it: set TMPDIR to a shorter one\n"
+        f"colortrain shards: error: the path of {folder} is too long for a socket: "
+        "set TMPDIR to a shorter path\n"
     )
 
 
@@ -73,12 +63,13 @@ from pathlib import Path
 print("once")
 from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
-build(sys.argv[1], Parameters(size=16, shard_size=4), BuildOptions(out=Path(sys.argv[2]), workers=2, quiet=True))
+options = BuildOptions(out=Path(sys.argv[2]), workers=2, quiet=True)
+build(sys.argv[1], Parameters(size=16, shard_size=4), options)
 """
 
 
-def test_workers_do_not_run_the_script_that_builds(tmp_path: Path) -> None:
-    """It may import for seconds, and one without `if __name__ == "__main__"` would build again in every worker."""
+def test_workers_do_not_execute_the_main_script(tmp_path: Path) -> None:
+    """Its imports can be slow, and it might start the build again."""
     photos = make_folder(tmp_path / "photos", 8)
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, tmp_path / "script.py", photos, tmp_path / "out"]

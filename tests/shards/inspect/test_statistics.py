@@ -1,4 +1,4 @@
-"""Statistics against numpy on the unpacked arrays."""
+"""Tests of statistics: they equal numpy's, and parts merge exactly."""
 
 import json
 from fractions import Fraction
@@ -19,7 +19,7 @@ from shards.format.tar_layout import pixels_view
 from shards.inspect.statistics import (
     CENTRES,
     EDGES,
-    NOTHING,
+    EMPTY,
     Sums,
     color_sums,
     merge_statistics,
@@ -31,15 +31,15 @@ from tests.support.photographs import make_folder, pack_folder
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16"])
-def test_statistics_are_numpys(tmp_path: Path, dtype: str) -> None:
-    outcome = pack_folder(
+def test_statistics_equal_numpys(tmp_path: Path, dtype: str) -> None:
+    result = pack_folder(
         make_folder(tmp_path / "photos", 20),
         tmp_path / "out",
         dtype=dtype,
         splits="train=.6,val=.4",
     )
     document = statistics(tmp_path / "out", workers=1, quiet=True)
-    for split, shards in outcome.manifest.splits.items():
+    for split, shards in result.manifest.splits.items():
         views = [
             pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards
         ]
@@ -49,7 +49,7 @@ def test_statistics_are_numpys(tmp_path: Path, dtype: str) -> None:
         np.testing.assert_allclose([each["std"][name] for name in "Lab"], lab.std(1), rtol=1e-6)
         expected, _, _ = np.histogram2d(lab[1], lab[2], bins=[np.array(EDGES)] * 2)
         assert np.array_equal(each["ab_histogram"], expected)
-        assert each["pixels"] == expected.sum() == outcome.manifest.samples(split) * 32 * 32
+        assert each["pixels"] == expected.sum() == result.manifest.samples(split) * 32 * 32
 
 
 @settings(max_examples=30, deadline=None)
@@ -77,7 +77,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(1, 20), st.randoms(use_true_random=False))
-def test_any_number_of_parts_gives_the_document_of_one_run(
+def test_merged_parts_equal_the_document_of_one_run(
     built: Path, tmp_path: Path, count: int, random: Random
 ) -> None:
     paths = []
@@ -98,14 +98,12 @@ SAMPLES = {
 @pytest.mark.parametrize("dtype", list(SAMPLES))
 @given(st.data())
 @settings(max_examples=30, deadline=None)
-def test_sums_are_exact_so_any_partition_in_any_order_gives_the_same(
-    dtype: str, data: st.DataObject
-) -> None:
+def test_sums_are_exact_for_any_partition_and_order(dtype: str, data: st.DataObject) -> None:
     stored = data.draw(SAMPLES[dtype])
     order = data.draw(st.permutations(range(12)))
     cuts = sorted(data.draw(st.lists(st.integers(0, 12), max_size=4)))
-    shares = [order[start:end] for start, end in zip([0, *cuts], [*cuts, 12], strict=True)]
-    added = sum((color_sums(stored[share]) for share in shares), NOTHING)
+    subsets = [order[start:end] for start, end in zip([0, *cuts], [*cuts, 12], strict=True)]
+    added = sum((color_sums(stored[subset]) for subset in subsets), EMPTY)
     assert same(added, color_sums(stored))
     unit = Fraction(1, 1 << 24) if dtype == "float16" else Fraction(1)
     values = [Fraction(float(value)) / unit for value in stored[:, 1].ravel()]
@@ -120,41 +118,40 @@ def same(one: Sums, other: Sums) -> bool:
     return figures[0] == figures[1]
 
 
-def knock(*argv: object) -> int:
+def run(*argv: object) -> int:
     return run_command("shards", main, [str(each) for each in argv])
 
 
-def test_parts_and_merge_from_the_door(
+def test_parts_and_merge_on_the_command_line(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert knock("statistics", built, "--workers", 1, "--json", tmp_path / "one.json") == 0
+    assert run("statistics", built, "--workers", 1, "--json", tmp_path / "one.json") == 0
     for part in ("2/3", "1/3", "3/3"):
-        assert knock("statistics", built, "--workers", 1, "--part", part) == 0
+        assert run("statistics", built, "--workers", 1, "--part", part) == 0
     assert f"python -m shards statistics {built} --merge" in capsys.readouterr().out
-    assert knock("statistics", built, "--merge", "--json", tmp_path / "merged.json") == 0
+    assert run("statistics", built, "--merge", "--json", tmp_path / "merged.json") == 0
     assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "one.json").read_bytes()
     for path in built.glob("statistics-*"):
         path.unlink()
 
 
-def test_parts_that_do_not_go_together_get_one_line(built: Path, tmp_path: Path) -> None:
+def test_invalid_sets_of_parts_raise(built: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no statistics-I-of-N.json: run "):
         merge_statistics(built)
     document = statistics_of_part(built, Part(1, 2), quiet=True)
-    one, again, third, other, broken = (
-        tmp_path / name for name in ("one", "again", "third", "other", "broken")
-    )
+    names = ("one", "again", "third", "other", "damaged")
+    one, again, third, other, damaged = (tmp_path / name for name in names)
     save_statistics(document, one)
     save_statistics(document, again)
     save_statistics(statistics_of_part(built, Part(3, 3), quiet=True), third)
     save_statistics({**document, "dataset_id": "0" * 16}, other)
-    broken.write_text("{}")
+    damaged.write_text("{}")
     for paths, message in (
         ([one], r"part 2/2 of the statistics is missing: run it with --part 2/2"),
-        ([one, again], r"again does not go with .*one: give each part of one N once"),
-        ([one, third], r"third does not go with .*one: give each part of one N once"),
-        ([other], r"other counts dataset 0{16}, not .*: write it again with --part 1/2"),
-        ([broken], r"broken is no part of statistics .*: write it again with --part"),
+        ([one, again], r"again conflicts with .*one: give each part once"),
+        ([one, third], r"third conflicts with .*one: give each part once"),
+        ([other], r"other is of dataset 0{16}, not .*: write it again with --part 1/2"),
+        ([damaged], r"damaged is not a part of statistics .*: write it again with --part"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             merge_statistics(built, paths)

@@ -1,4 +1,4 @@
-"""verify finds each damage and names the shard, the member and the bytes."""
+"""Tests of verify: errors name the damaged shard, member and byte range."""
 
 import hashlib
 import json
@@ -26,38 +26,38 @@ STRIDE = member_stride(32, "uint8")
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_folder(tmp_path_factory.mktemp("photos"), 30)
     (folder / "bad.jpg").write_bytes(b"broken")
-    out = tmp_path_factory.mktemp("sound") / "out"
+    out = tmp_path_factory.mktemp("intact") / "out"
     pack_folder(folder, out, splits="train=.8,val=.2", shard_size=10)
     return out
 
 
 @pytest.fixture
-def out(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "out"))
+def out(intact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(intact, tmp_path / "out"))
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_sound_set_passes(sound: Path, workers: int) -> None:
-    manifest = verify(sound, workers, quiet=True)
+def test_intact_shard_set_passes(intact: Path, workers: int) -> None:
+    manifest = verify(intact, workers, quiet=True)
     assert manifest.samples("train") + manifest.samples("val") == 30
 
 
-def test_the_expected_tar_header_is_webdatasets(out: Path) -> None:
+def test_tar_header_is_the_expected_one(out: Path) -> None:
     key = int(np.load(out / "train" / "index.npy")[0, 0])
     assert (out / "train" / "000000.tar").read_bytes()[:512] == tar_header(key, 32, "uint8")
 
 
 @pytest.mark.parametrize(
-    ("place", "what"),
+    ("offset", "damage"),
     [
         (2 * STRIDE + 3, "wrong tar header"),
         (2 * STRIDE + 512 + 9, "wrong npy header"),
@@ -65,36 +65,35 @@ def test_the_expected_tar_header_is_webdatasets(out: Path) -> None:
         (2 * STRIDE + 512 + 128 + 3072 - 1, "pixels are not those recorded"),
     ],
 )
-def test_a_flipped_bit_is_found_in_its_member(out: Path, place: int, what: str) -> None:
-    flip(out / SHARD, place)
-    member = f"{index_of_second_shard(out)[2]:09d}.lab.npy"
-    with pytest.raises(
-        UserError, match=rf"{SHARD} is broken: member {member} \('class.*bytes \d+-\d+: {what}"
-    ) as caught:
+def test_flipped_bit_is_found_in_its_member(out: Path, offset: int, damage: str) -> None:
+    flip(out / SHARD, offset)
+    member = f"{keys_of_second_shard(out)[2]:09d}.lab.npy"
+    message = rf"{SHARD} is damaged: member {member} \('class.*bytes \d+-\d+: {damage}"
+    with pytest.raises(UserError, match=message) as caught:
         verify(out, quiet=True)
-    found = re.search(r"bytes (\d+)-(\d+)", str(caught.value))
-    assert found
-    assert int(found[1]) <= place <= int(found[2])
+    match = re.search(r"bytes (\d+)-(\d+)", str(caught.value))
+    assert match
+    assert int(match[1]) <= offset <= int(match[2])
 
 
-def index_of_second_shard(out: Path) -> np.ndarray:
+def keys_of_second_shard(out: Path) -> np.ndarray:
     table = np.load(out / "train" / "index.npy")
     starts = np.flatnonzero(table[:, 1] == 512)
     keys: np.ndarray = table[starts[1] : starts[2], 0]
     return keys
 
 
-def test_the_end_of_a_tar_is_checked_too(out: Path) -> None:
+def test_padding_at_the_end_of_a_tar_is_checked(out: Path) -> None:
     flip(out / SHARD, -1)
     with pytest.raises(UserError, match=r"after the last member, bytes .*: not zero"):
         verify(out, quiet=True)
 
 
-def test_a_truncated_shard_names_the_member_it_ends_in(out: Path) -> None:
+def test_error_for_a_truncated_shard_names_its_last_member(out: Path) -> None:
     data = (out / SHARD).read_bytes()
     (out / SHARD).write_bytes(data[: 3 * STRIDE + 700])
     with pytest.raises(
-        UserError, match=rf"{SHARD} is broken: member .*the file ends at byte {3 * STRIDE + 700}"
+        UserError, match=rf"{SHARD} is damaged: member .*the file ends at byte {3 * STRIDE + 700}"
     ):
         verify(out, quiet=True)
 
@@ -110,7 +109,7 @@ def empty(name: str) -> Callable[[Path], None]:
     return apply
 
 
-def exchange_members(out: Path) -> None:
+def swap_members(out: Path) -> None:
     data = (out / SHARD).read_bytes()
     (out / SHARD).write_bytes(data[STRIDE : 2 * STRIDE] + data[:STRIDE] + data[2 * STRIDE :])
 
@@ -125,7 +124,7 @@ def change_index(row: int, column: int) -> Callable[[Path], None]:
 
 
 def change_checksum(out: Path) -> None:
-    """What a builder gone wrong would leave: record and index agree on a CRC-32 that is not the pixels'."""
+    """Write the same wrong CRC-32 to record and index, as a faulty builder would."""
     plan = load_plan(out)
     record = load_record(out, plan, 1)
     wrong = [replace(entry, crc32=entry.crc32 ^ entry.is_in("train")) for entry in record.entries]
@@ -134,10 +133,10 @@ def change_checksum(out: Path) -> None:
     write_index(out / "train" / "index.npy", index_table(plan, records, "train"))
 
 
-def exchange_pixels(out: Path) -> None:
-    """What a builder gone wrong would leave: two samples' pixels exchanged, the tar's SHA-256 made to fit."""
+def swap_pixels(out: Path) -> None:
+    """Swap the pixels of two samples and update the SHA-256, as a faulty build does."""
     data = bytearray((out / SHARD).read_bytes())
-    first, second = (slice(place + 512 + 128, place + STRIDE) for place in (0, STRIDE))
+    first, second = (slice(offset + 512 + 128, offset + STRIDE) for offset in (0, STRIDE))
     data[first], data[second] = data[second], data[first]
     (out / SHARD).write_bytes(data)
     plan, manifest = load_plan(out), load_manifest(out)
@@ -157,16 +156,16 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
-def overwrite(name: str, place: int, new: bytes) -> Callable[[Path], None]:
+def overwrite(name: str, offset: int, new: bytes) -> Callable[[Path], None]:
     def apply(out: Path) -> None:
         data = (out / name).read_bytes()
-        (out / name).write_bytes(data[:place] + new + data[place + len(new) :])
+        (out / name).write_bytes(data[:offset] + new + data[offset + len(new) :])
 
     return apply
 
 
 def forge_manifest(out: Path) -> None:
-    """Drop a shard from the manifest and give it the dataset_id that then is right."""
+    """Remove a shard from the manifest and update its dataset_id."""
     manifest = load_manifest(out)
     manifest.splits["train"] = manifest.splits["train"][1:]
     save_manifest(
@@ -178,36 +177,35 @@ def forge_manifest(out: Path) -> None:
     ("damage", "message"),
     [
         (drop(SHARD), f"{SHARD} is missing"),
-        (empty(SHARD), f"{SHARD} is broken: it is empty"),
-        (exchange_members, "wrong tar header"),
-        (exchange_pixels, f"{SHARD} is broken: member .* pixels are not those recorded"),
-        (drop("train/000001.idx"), "train/000001.idx does not agree with its tar"),
-        (edit("train/000001.idx", "v1.2", "v1.1"), "train/000001.idx does not agree"),
-        (change_index(3, 1), "train/index.npy does not agree with the tars"),
-        (change_index(5, 2), "train/index.npy does not agree with the tars"),
-        (change_checksum, f"{SHARD} is broken: member .* pixels have not the CRC-32 recorded"),
+        (empty(SHARD), f"{SHARD} is damaged: it is empty"),
+        (swap_members, "wrong tar header"),
+        (swap_pixels, f"{SHARD} is damaged: member .* pixels are not those recorded"),
+        (drop("train/000001.idx"), "train/000001.idx does not match its tar"),
+        (edit("train/000001.idx", "v1.2", "v1.1"), "train/000001.idx does not match"),
+        (change_index(3, 1), "train/index.npy does not match the tars"),
+        (change_index(5, 2), "train/index.npy does not match the tars"),
+        (change_checksum, f"{SHARD} is damaged: member .* pixels do not have the recorded CRC-32"),
         (drop("val/index.npy"), "val/index.npy is missing"),
-        (
-            overwrite("val/index.npy", 0, b"PK\3\4"),
-            "val/index.npy is damaged",
-        ),  # numpy would say BadZipFile,
-        (overwrite("val/index.npy", 8, b"\1"), "val/index.npy is damaged"),  # TokenError,
-        (overwrite("val/index.npy", 21, b","), "val/index.npy is damaged"),  # SyntaxError
-        (drop("manifest.json"), "has no manifest.json: not a shard set, or not finished"),
+        # For these three, numpy's own parser raises BadZipFile, TokenError and
+        # SyntaxError.
+        (overwrite("val/index.npy", 0, b"PK\3\4"), "val/index.npy is damaged"),
+        (overwrite("val/index.npy", 8, b"\1"), "val/index.npy is damaged"),
+        (overwrite("val/index.npy", 21, b","), "val/index.npy is damaged"),
+        (drop("manifest.json"), "has no manifest.json: it is not a shard set, or its build"),
         (edit("manifest.json", '"size": 32', '"size": 64'), "manifest.json is damaged .dataset_id"),
         (edit("manifest.json", "{", ""), "manifest.json is damaged"),
-        (forge_manifest, "train/000000.tar: manifest.json and the record of its sources disagree"),
+        (forge_manifest, "train/000000.tar: manifest.json and the record of its sources differ"),
         (drop("sources/000002.jsonl"), "sources/000002.jsonl is missing"),
         (
             edit("sources/000002.jsonl", '"key": 2', '"key": 7'),
-            "sources/000002.jsonl is of another build",
+            "sources/000002.jsonl belongs to another build",
         ),
         (edit("sources/000002.jsonl", "}", ""), "sources/000002.jsonl is damaged"),
         (drop("build.json"), "has no build.json"),
-        (edit("build.json", '"size": 32', '"size": 31'), "says size 32"),
+        (edit("build.json", '"size": 32', '"size": 31'), "has size 32"),
     ],
 )
-def test_every_other_damage_gets_one_line(
+def test_damage_raises_a_one_line_error(
     out: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(out)
@@ -216,14 +214,12 @@ def test_every_other_damage_gets_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_several_broken_blocks_are_counted_and_the_first_named(out: Path) -> None:
+def test_damaged_blocks_are_counted_and_the_first_is_named(out: Path) -> None:
     for name in ("train/000002.tar", "train/000000.tar"):
         flip(out / name, 700)
-    with pytest.raises(
-        UserError, match=r"train/000000.tar is broken.*\(1 more blocks are broken\)"
-    ):
+    with pytest.raises(UserError, match=r"train/000000.tar is damaged.*\(more damaged blocks: 1\)"):
         verify(out, workers=2, quiet=True)
 
 
-def test_manifest_lists_what_was_left_out(sound: Path) -> None:
-    assert json.loads((sound / "manifest.json").read_text())["left_out"] == {"unreadable": 1}
+def test_manifest_counts_images_left_out(intact: Path) -> None:
+    assert json.loads((intact / "manifest.json").read_text())["left_out"] == {"unreadable": 1}

@@ -1,4 +1,4 @@
-"""The indexed reader: what it copies equals what a plain tar reader sees, and damage is named before it is used."""
+"""Tests of dataset: samples equal those read by tarfile, and damage is reported."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_set(tmp_path_factory.mktemp("set"), size=16, count=23)
 
 
-def by_tarfile(root: Path) -> tuple[list[int], np.ndarray]:
-    """Keys and samples as the standard library sees them, shard by shard."""
+def read_with_tarfile(root: Path) -> tuple[list[int], np.ndarray]:
+    """Return keys and samples as read by the standard library, shard by shard."""
     keys, samples = [], []
     for path in sorted(root.rglob("*.tar")):
         with tarfile.open(path) as tar:
@@ -39,26 +39,26 @@ def by_tarfile(root: Path) -> tuple[list[int], np.ndarray]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 22), max_size=30))
-def test_any_samples_in_any_order(root: Path, wanted: list[int]) -> None:
+def test_reads_any_samples_in_any_order(root: Path, requested: list[int]) -> None:
     split = Split(root)
-    keys, samples = by_tarfile(root)
-    np.testing.assert_array_equal(split.read(wanted), samples[wanted])
-    assert [split.key(sample) for sample in wanted] == [keys[sample] for sample in wanted]
+    keys, samples = read_with_tarfile(root)
+    np.testing.assert_array_equal(split.read(requested), samples[requested])
+    assert [split.key(sample) for sample in requested] == [keys[sample] for sample in requested]
 
 
-def test_reads_into_room_that_was_given(root: Path) -> None:
+def test_reads_into_a_given_array(root: Path) -> None:
     split = Split(root)
-    room = split.empty(3)
-    assert split.read([2, 0, 1], out=room) is room
-    np.testing.assert_array_equal(room, by_tarfile(root)[1][[2, 0, 1]])
+    out = split.empty(3)
+    assert split.read([2, 0, 1], out=out) is out
+    np.testing.assert_array_equal(out, read_with_tarfile(root)[1][[2, 0, 1]])
 
 
-def test_float16_sets(tmp_path: Path) -> None:
+def test_reads_float16(tmp_path: Path) -> None:
     root = small_set(tmp_path, size=16, count=3, dtype="float16")
-    np.testing.assert_array_equal(Split(root).read([0, 1, 2]), by_tarfile(root)[1])
+    np.testing.assert_array_equal(Split(root).read([0, 1, 2]), read_with_tarfile(root)[1])
 
 
-def test_a_split_by_name_or_the_only_one(root: Path, tmp_path: Path) -> None:
+def test_opens_a_split_by_name_or_the_only_one(root: Path, tmp_path: Path) -> None:
     assert Split(root, "train").name == "all"
     two = small_set(tmp_path, size=16, count=7, splits=("train", "test"))
     assert [len(Split(two, name)) for name in ("train", "test")] == [4, 3]
@@ -75,78 +75,82 @@ def test_a_split_by_name_or_the_only_one(root: Path, tmp_path: Path) -> None:
         (("all",), "all"),
     ],
 )
-def test_what_is_scored_on(tmp_path: Path, splits: tuple[str, ...], chosen: str) -> None:
+def test_open_held_out_chooses_the_split(
+    tmp_path: Path, splits: tuple[str, ...], chosen: str
+) -> None:
     assert open_held_out(small_set(tmp_path, size=16, count=4, splits=splits)).name == chosen
 
 
-def damaged(root: Path, what: str) -> str:
-    """Break one thing of a set; the name that the error must say."""
+def damage(root: Path, kind: str) -> str:
+    """Damage a shard set in one way; returns a name that the error must contain."""
     tar, index = sorted(root.rglob("*.tar"))[1], root / "index.npy"
-    if what == "truncated":
+    if kind == "truncated":
         tar.write_bytes(tar.read_bytes()[:-2000])
-    elif what == "missing":
+    elif kind == "missing":
         tar.unlink()
-    elif what == "header":
+    elif kind == "header":
         data = bytearray(tar.read_bytes())
         data[512 + 3] ^= 255
         tar.write_bytes(bytes(data))
-    elif what == "short index":
+    elif kind == "short index":
         np.save(index, np.load(index)[:-1])
-    elif what == "garbage index":
+    elif kind == "garbage index":
         index.write_bytes(b"\x00" * 200)
-    elif what == "offsets":
+    elif kind == "offsets":
         table = np.load(index)
         table[:, 1] += 1
         np.save(index, table)
-    return index.name if "index" in what else "tar"
+    return index.name if "index" in kind else "tar"
 
 
 @pytest.mark.parametrize(
-    "what", ["truncated", "missing", "header", "short index", "garbage index", "offsets"]
+    "kind", ["truncated", "missing", "header", "short index", "garbage index", "offsets"]
 )
-def test_damage_is_one_line_that_names_the_file(tmp_path: Path, what: str) -> None:
+def test_damage_raises_a_one_line_error_with_the_file_name(tmp_path: Path, kind: str) -> None:
     root = small_set(tmp_path, size=16, count=12)
-    name = damaged(root, what)
+    name = damage(root, kind)
     with pytest.raises(UserError, match=name) as error:
         Split(root).read(range(12))
     assert "\n" not in str(error.value)
     assert str(root) in str(error.value)
 
 
-def test_an_index_that_is_missing_is_made_again(tmp_path: Path) -> None:
+def test_missing_index_is_rebuilt(tmp_path: Path) -> None:
     root = small_set(tmp_path, size=16, count=12)
     before = (root / "index.npy").read_bytes()
     (root / "index.npy").unlink()
-    with pytest.warns(UserWarning, match="made again from the tars"):
+    with pytest.warns(UserWarning, match="rebuilt from the tars"):
         split = Split(root)
-    np.testing.assert_array_equal(split.read(range(12)), by_tarfile(root)[1])
+    np.testing.assert_array_equal(split.read(range(12)), read_with_tarfile(root)[1])
     assert (root / "index.npy").read_bytes() == before
 
 
-def test_more_shards_than_are_open_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_more_shards_than_are_open_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset, "_MAX_OPEN", 2)
     split = Split(root)
-    samples = by_tarfile(root)[1]
-    for start in range(23):  # every read goes through all shards
-        wanted = [(start + 7 * k) % 23 for k in range(10)]
-        np.testing.assert_array_equal(split.read(wanted), samples[wanted])
+    samples = read_with_tarfile(root)[1]
+    for start in range(23):  # each read needs all shards
+        requested = [(start + 7 * k) % 23 for k in range(10)]
+        np.testing.assert_array_equal(split.read(requested), samples[requested])
 
 
-def test_a_copy_for_another_process(root: Path) -> None:
+def test_pickled_copy_reads_the_same(root: Path) -> None:
     split = Split(root)
     first = split.read([3])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(split)).read([3]), first)
 
 
-def test_threads_read_the_same(root: Path) -> None:
-    split, samples = Split(root), by_tarfile(root)[1]
+def test_concurrent_threads_read_the_same(root: Path) -> None:
+    split, samples = Split(root), read_with_tarfile(root)[1]
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(split.read, [range(23)] * 40):
             np.testing.assert_array_equal(found, samples)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{}", "damaged"),
         ("no json", "damaged"),
@@ -154,7 +158,7 @@ def test_threads_read_the_same(root: Path) -> None:
         ("altered", "dataset_id"),
     ],
 )
-def test_a_manifest_that_cannot_be_believed(tmp_path: Path, text: str | None, said: str) -> None:
+def test_invalid_manifest_raises(tmp_path: Path, text: str | None, message: str) -> None:
     root = small_set(tmp_path, size=16, count=3)
     manifest = root / "manifest.json"
     if text is None:
@@ -163,5 +167,5 @@ def test_a_manifest_that_cannot_be_believed(tmp_path: Path, text: str | None, sa
         manifest.write_text(
             manifest.read_text().replace('"crop"', '"pad"') if text == "altered" else text
         )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Split(root)

@@ -1,4 +1,4 @@
-"""A shard set in a bucket, from moto's S3 server on loopback."""
+"""Tests of a shard set in an S3 bucket, served by moto on localhost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import s3fs  # noqa: E402
 from shards.errors import UserError  # noqa: E402
 from shards.format.manifest import MANIFEST, Shard  # noqa: E402
 from shards.read.cache import Cache  # noqa: E402
-from shards.read.remote import Patience  # noqa: E402
+from shards.read.remote import RetryPolicy  # noqa: E402
 from shards.read.store import Remote, open_store  # noqa: E402
 
-DATA = hashlib.shake_128(b"shard").digest(20 << 20)  # more than two pieces of a concurrent download
+DATA = hashlib.shake_128(b"shard").digest(20 << 20)  # more than two blocks of a concurrent download
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-def test_a_bucket_is_a_store(bucket: str, tmp_path: Path) -> None:
+def test_reads_from_a_bucket(bucket: str, tmp_path: Path) -> None:
     store = open_store(bucket, Cache(tmp_path / "cache", 1 << 30))
     shard = Shard(
         path="train/000000.tar", samples=1, bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest()
@@ -55,7 +55,7 @@ def test_a_bucket_is_a_store(bucket: str, tmp_path: Path) -> None:
     assert store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256).read_bytes() == DATA
 
 
-def test_what_is_not_there_or_not_allowed_is_one_line(
+def test_missing_object_or_bucket_raises(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(tmp_path / "cache", 1 << 30)
@@ -69,7 +69,7 @@ def test_what_is_not_there_or_not_allowed_is_one_line(
         open_store("s3://videos/set", cache).path(MANIFEST)
 
 
-def test_no_credentials_is_one_line(
+def test_missing_credentials_raise(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
@@ -77,7 +77,7 @@ def test_no_credentials_is_one_line(
     for name in ("SHARED_CREDENTIALS_FILE", "CONFIG_FILE"):
         monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    store = Remote(bucket, Cache(tmp_path / "cache", 1 << 30), Patience(tries=2, wait=0.01))
+    store = Remote(bucket, Cache(tmp_path / "cache", 1 << 30), RetryPolicy(tries=2, wait=0.01))
     with pytest.raises(
         UserError, match=r"^s3://photos/set/manifest.json: no credentials: set AWS_PROFILE"
     ):

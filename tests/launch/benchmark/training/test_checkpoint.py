@@ -20,7 +20,7 @@ def test_saves_are_timed_next_to_steps(shards: Path, tmp_path: Path) -> None:
     blocked, step = rows["training blocked by a save"]["low"], rows["time per step"]["high"]
     assert 0 < 100 * blocked / (50 * step + blocked) <= document["goals"][0]["high"]
     recipe = small_setup(shards, tmp_path).recipe
-    weights = sum(num_parameters(config.build()) for config in (recipe.generator, recipe.critic))
+    weights = sum(num_parameters(config.build()) for config in recipe.network_configs.values())
     megabytes = 3 * 4 * weights / 1e6  # float32 weights with the two moments of Adam
     assert 1 < rows["both networks with their Adam states"]["value"] / megabytes < 1.5
 

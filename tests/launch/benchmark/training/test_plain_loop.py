@@ -17,7 +17,7 @@ from colortrain.recipes import RECIPES, get_recipe
 from colortrain.training.step import train_step
 from launch.benchmark.training.plain_loop import PlainLoop, is_supported
 from tests.support.benchmark_setup import SMALL
-from tests.support.step_equivalence import pictures
+from tests.support.step_equivalence import make_batch
 
 PENALISED = [
     "size=32",
@@ -52,17 +52,19 @@ def test_the_plain_loop_computes_what_colortrain_computes(
     accelerator, results = Accelerator(cpu=True), []
     for in_plain_pytorch in (False, True):
         torch.manual_seed(0)
-        built = recipe.generator.build(), recipe.critic.build()
+        generator, critic = recipe.build_networks()
+        assert critic is not None
+        built = generator, critic
         resources = Resources(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
         measures = [term.build(resources) for term in recipe.objective.reconstruction]
         if in_plain_pytorch:
             loop = PlainLoop(recipe, *built, accelerator.device)
             for step in range(4):
-                loop.step(pictures(2, step))
+                loop.step(make_batch(2, step))
         else:
             networks = make_networks(recipe, *built, accelerator, ComputeConfig())
             for step in range(4):
-                train_step(*networks, recipe, measures, pictures(2, step), step, 0.0)
+                train_step(*networks, recipe, measures, make_batch(2, step), step, 0.0)
         results.append([value for module in built for value in module.state_dict().values()])
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
@@ -85,4 +87,8 @@ def test_other_objectives_are_not_supported() -> None:
         "arun_wgan_gp",
         "nazeri_unet_l2",
     }
-    assert not is_supported(override(get_recipe("nampouri_unet"), ["critic_adam.clip=1"]))
+    for changes in (
+        ["critic_adam.clip=1"],
+        ["critic=none", "objective.adversarial_weight=0"],
+    ):
+        assert not is_supported(override(get_recipe("nampouri_unet"), changes))

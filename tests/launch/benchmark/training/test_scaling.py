@@ -13,7 +13,7 @@ from launch.benchmark import main
 from launch.benchmark.training import scaling
 from launch.benchmark.training.scaling_worker import MODULE, WEAK
 from launch.benchmark.training.setup import TrainingSetup
-from shards.errors import UserError
+from shards.errors import UserError, command_name
 from tests.support.benchmark_reports import check_report
 from tests.support.benchmark_setup import small_argv, small_setup
 
@@ -42,7 +42,8 @@ def test_the_error_of_a_process_is_one_line(tmp_path: Path) -> None:
 
 
 def test_without_a_user_error_the_end_of_the_output_is_given() -> None:
-    errors = f"x\n{MODULE}: error: first\n{MODULE}: error: second\n"
+    name = command_name(MODULE)
+    errors = f"x\n{name}: error: first\n{name}: error: second\n"
     assert scaling.error_message(errors) == "first"
     assert scaling.error_message("x" * 3000 + "end") == "x" * 1997 + "end"
 

@@ -1,4 +1,4 @@
-"""The time of each part of training: each second counts once, no patch is left."""
+"""The time of each part of training: each second counts once, for one part."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from colortrain.training.profiling import NO_PROFILER
 from launch.benchmark.training.time_shares import PARTS, Stopwatch, train_for
 from tests.support.benchmark_setup import small_setup
 
@@ -16,7 +17,7 @@ from tests.support.benchmark_setup import small_setup
 def test_each_second_belongs_to_the_innermost_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", itertools.accumulate([0, 1, 2, 4, 8, 16]).__next__)
     watch = Stopwatch(torch.device("cpu"))
-    with watch.part("critic"), watch.part("generator"):
+    with watch.region("critic"), watch.region("generator"):
         pass
     watch.change()
     assert {part: seconds for part, seconds in watch.seconds.items() if seconds} == {
@@ -26,10 +27,10 @@ def test_each_second_belongs_to_the_innermost_part(monkeypatch: pytest.MonkeyPat
     }
 
 
-def test_shares_are_of_all_the_time_and_leave_no_patch(shards: Path, tmp_path: Path) -> None:
+def test_fractions_sum_to_one_and_no_profiler_stays(shards: Path, tmp_path: Path) -> None:
     trainer = small_setup(shards, tmp_path).make_trainer("run")
-    found = train_for(trainer, 1.0)
-    assert set(found) == set(PARTS)
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["critic"] > 0.05 < found["generator"]
-    assert "update" not in vars(trainer.critic)
+    fractions = train_for(trainer, 1.0)
+    assert set(fractions) == set(PARTS)
+    assert sum(fractions.values()) == pytest.approx(1)
+    assert fractions["critic"] > 0.05 < fractions["generator"]
+    assert trainer.profiler is NO_PROFILER

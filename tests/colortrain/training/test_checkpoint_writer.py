@@ -1,4 +1,4 @@
-"""Saving beside the training: what was copied is what is written, one write at a time, and errors come back."""
+"""Background writes: of the copies, one at a time, and errors are raised."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import load_part, load_state, write_tensors
 from colortrain.runs.layout import checkpoint_steps
-from colortrain.training import saver as saver_module
+from colortrain.training import checkpoint_writer as writer_module
+from colortrain.training.checkpoint_writer import CheckpointWriter, HostCopies
 from colortrain.training.journal import Journal
-from colortrain.training.saver import Copies, Saver
 from launch.train import main
 from shards.errors import run_command
 from tests.support.small_shard_set import small_set
@@ -42,9 +42,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_set(tmp_path_factory.mktemp("set"), size=32, count=16, splits=("train", "val"))
 
 
-def words(shards: Path, run: Path, *changes: str) -> list[str]:
-    pace = ["images=32", "log_every=1", "checkpoint_every=2", "evaluate_every=4"]
-    sets = [word for change in [*THIN, *pace, *changes] for word in ("--set", change)]
+def arguments(shards: Path, run: Path, *changes: str) -> list[str]:
+    intervals = ["images=32", "log_every=1", "checkpoint_every=2", "evaluate_every=4"]
+    sets = [text for change in [*THIN, *intervals, *changes] for text in ("--set", change)]
     return [
         "--recipe",
         "nampouri_unet",
@@ -58,19 +58,19 @@ def words(shards: Path, run: Path, *changes: str) -> list[str]:
     ]
 
 
-def a_saver(run: Path) -> Saver:
-    return Saver(run, RECIPE, Journal(run, Accelerator(cpu=True)))
+def make_writer(run: Path) -> CheckpointWriter:
+    return CheckpointWriter(run, RECIPE, Journal(run, Accelerator(cpu=True)))
 
 
 def lines(run: Path, kind: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if line["kind"] == kind]
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["kind"] == kind]
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
 )
-def test_tensors_are_written_as_the_library_reads_them(dtype: torch.dtype) -> None:
+def test_tensors_are_written_as_safetensors_reads_them(dtype: torch.dtype) -> None:
     odd = {"b": torch.ones(3, dtype=torch.uint8), "a.é": torch.tensor(7), "none": torch.zeros(0, 2)}
     tensors = {**odd, "x": (torch.arange(6).reshape(2, 3) * 1.5).to(dtype)}
     stream = io.BytesIO()
@@ -86,26 +86,29 @@ def test_tensors_are_written_as_the_library_reads_them(dtype: torch.dtype) -> No
     )  # so that every tensor is aligned
 
 
-def test_the_loop_goes_on_while_a_save_is_written(
+def test_the_loop_continues_while_a_checkpoint_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write stands still; the tensors move on meanwhile; on disk is what they were. The second save waits."""
-    may_write, real = threading.Event(), saver_module.save_checkpoint
+    """While the write is blocked, the tensors change: the old values are written.
 
-    def held_up(*arguments: Any) -> Path:
+    The second save waits for the first write.
+    """
+    may_write, real = threading.Event(), writer_module.save_checkpoint
+
+    def blocked(*args: Any) -> Path:
         assert may_write.wait(10)
-        return real(*arguments)
+        return real(*args)
 
-    monkeypatch.setattr(saver_module, "save_checkpoint", held_up)
+    monkeypatch.setattr(writer_module, "save_checkpoint", blocked)
     weight = torch.ones(1000)
-    with a_saver(tmp_path) as saver:
-        saver.save(1, {"generator": {"weight": weight}}, {"images": 4}, began=0.0)
+    with make_writer(tmp_path) as writer:
+        writer.save(1, {"generator": {"weight": weight}}, {"images": 4}, started=0.0)
         weight += 1
-        saver.poll()
+        writer.poll()
         assert not checkpoint_steps(tmp_path)
         threading.Timer(0.2, may_write.set).start()
-        saver.save(2, {"generator": {"weight": weight}}, {"images": 8}, began=0.0)
-        assert checkpoint_steps(tmp_path)[0] == 1  # before the second was begun
+        writer.save(2, {"generator": {"weight": weight}}, {"images": 8}, started=0.0)
+        assert checkpoint_steps(tmp_path)[0] == 1  # before the second write started
         weight += 1
     folders = [tmp_path / "checkpoints" / f"step-00000000{step}" for step in (1, 2)]
     assert [load_part(folder, "generator")["weight"].unique().tolist() for folder in folders] == [
@@ -114,16 +117,16 @@ def test_the_loop_goes_on_while_a_save_is_written(
     ]
 
 
-def test_copies_use_their_memory_again_unless_shapes_change() -> None:
-    copies, tensor = Copies(), torch.arange(4.0)
-    first = copies.take({"part": {"x": tensor}})["part"]["x"]
-    again = copies.take({"part": {"x": tensor + 1, "y": tensor}})["part"]
+def test_copies_reuse_memory_unless_shapes_change() -> None:
+    copies, tensor = HostCopies(), torch.arange(4.0)
+    first = copies.copy({"part": {"x": tensor}})["part"]["x"]
+    again = copies.copy({"part": {"x": tensor + 1, "y": tensor}})["part"]
     assert again["x"].data_ptr() == first.data_ptr()
     assert again["x"].tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert copies.take({"part": {"x": tensor[:2]}})["part"]["x"].tolist() == [0.0, 1.0]
+    assert copies.copy({"part": {"x": tensor[:2]}})["part"]["x"].tolist() == [0.0, 1.0]
 
 
-def test_a_full_disk_ends_the_training_in_one_line(
+def test_a_full_disk_ends_the_run_with_one_line(
     shards: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,28 +140,32 @@ def test_a_full_disk_ends_the_training_in_one_line(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert run_command("launch.train", main, words(shards, tmp_path / "run")) == 2
+    assert run_command("launch.train", main, arguments(shards, tmp_path / "run")) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
-    assert errors[0].startswith("launch.train: error: No space left on device at ")
+    assert errors[0].startswith("colortrain train: error: No space left on device at ")
     assert "step-000000004" in errors[0]
     assert checkpoint_steps(tmp_path / "run") == [2]
     monkeypatch.undo()
-    assert (
-        run_command("launch.train", main, words(shards, tmp_path / "run")) == 0
-    )  # goes on once there is room
+    # the same command resumes when there is space again
+    assert run_command("launch.train", main, arguments(shards, tmp_path / "run")) == 0
     assert checkpoint_steps(tmp_path / "run")[-1] == 8
 
 
-def test_every_save_is_journalled_with_its_stall(shards: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
-    assert run_command("launch.train", main, words(shards, tmp_path / "run")) == 0
-    took = time.monotonic() - began
-    told = lines(tmp_path / "run", "checkpoint")
-    assert [(line["step"], line["images"]) for line in told] == [(2, 8), (4, 16), (6, 24), (8, 32)]
+def test_every_checkpoint_is_logged_with_its_stall(shards: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert run_command("launch.train", main, arguments(shards, tmp_path / "run")) == 0
+    elapsed = time.monotonic() - started
+    logged = lines(tmp_path / "run", "checkpoint")
+    assert [(line["step"], line["images"]) for line in logged] == [
+        (2, 8),
+        (4, 16),
+        (6, 24),
+        (8, 32),
+    ]
     folder = tmp_path / "run" / "checkpoints" / "step-000000008"
-    assert told[-1]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
-    assert all(line["stall"] > 0 and line["seconds"] > 0 for line in told)
-    assert sum(line["stall"] for line in told) < took
-    assert sum(line["seconds"] for line in told) < took  # one save waits for another
+    assert logged[-1]["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    assert all(line["stall"] > 0 and line["seconds"] > 0 for line in logged)
+    assert sum(line["stall"] for line in logged) < elapsed
+    assert sum(line["seconds"] for line in logged) < elapsed  # one write at a time
     assert load_state(folder)["images"] == 32

@@ -1,0 +1,157 @@
+"""Write checkpoints in the background: the loop copies tensors, a thread writes them.
+
+Only one write runs at a time; the next save waits for it. The copies take as much CPU
+memory as a checkpoint takes on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colortrain.recipe import Recipe
+from colortrain.runs.checkpoint import Tensors, save_checkpoint
+from colortrain.runs.retention import Best, better, contender, prune, save_best
+from colortrain.training.journal import Journal
+
+TensorFiles = Mapping[str, Tensors]  # tensors by name, by file stem
+
+
+class HostCopies:
+    """Copies of tensors in CPU memory that is reused for the next copies.
+
+    The memory is pinned if the tensors are on a GPU.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, str], Tensor] = {}
+        self.copied: torch.cuda.Event | None = None
+
+    def copy(self, files: TensorFiles) -> dict[str, dict[str, Tensor]]:
+        """Return copies of all tensors.
+
+        Copies from a GPU are complete after `wait`, whatever the next step changes.
+        """
+        copies = {
+            file: {
+                name: self._copy(file, name, tensor.detach()) for name, tensor in tensors.items()
+            }
+            for file, tensors in files.items()
+        }
+        self.buffers = {
+            (file, name): copy for file, tensors in copies.items() for name, copy in tensors.items()
+        }
+        if any(tensor.is_cuda for tensors in files.values() for tensor in tensors.values()):
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+        return copies
+
+    def _copy(self, file: str, name: str, tensor: Tensor) -> Tensor:
+        buffer = self.buffers.get((file, name))
+        if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        return buffer.copy_(tensor, non_blocking=True)
+
+    def wait(self) -> None:
+        """Wait until all copies are complete."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
+@dataclass(frozen=True)
+class WrittenCheckpoint:
+    """What metrics.jsonl records of a checkpoint that is on disk.
+
+    `stall` is the time in seconds that the training loop stood still, `seconds` the
+    time that the thread wrote.
+    """
+
+    step: int
+    images: int
+    stall: float
+    seconds: float
+    bytes: int
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of a run, on rank 0.
+
+    Use it as a context manager: leaving the block waits for a pending write.
+    """
+
+    def __init__(self, run: Path, recipe: Recipe, journal: Journal) -> None:
+        self.run, self.recipe, self.journal = run, recipe, journal
+        self.best: Best | None = None
+        self.copies = HostCopies()
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.pending: Future[WrittenCheckpoint] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.thread.shutdown(wait=True)
+
+    def update_best(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
+        """Compare the scores of a step by the recipe's `keep_best`.
+
+        Return whether they are the best so far; False if `keep_best` is not set.
+        """
+        if not self.recipe.keep_best:
+            return False
+        new = contender(self.recipe.keep_best, step, metrics)
+        if not better(new, self.best):
+            return False
+        self.best = new
+        return True
+
+    def save(self, step: int, files: TensorFiles, state: dict[str, Any], started: float) -> None:
+        """Copy the tensors and state of a checkpoint and start writing them.
+
+        `started` is the `time.monotonic()` at which the training loop stopped for this.
+        """
+        self.wait()
+        state = {**state, "best": dataclasses.asdict(self.best) if self.best else None}
+        copies, best = self.copies.copy(files), self.best
+        stall = time.monotonic() - started
+        self.pending = self.thread.submit(self._write, step, copies, state, best, stall)
+
+    def poll(self) -> None:
+        """Log a write that has finished, or raise its error. Called between steps."""
+        if self.pending is not None and self.pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for a pending write and log it; raises the writing thread's error."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            written = dataclasses.asdict(pending.result())
+            self.journal.write("checkpoint", written.pop("step"), written)
+
+    def _write(
+        self, step: int, files: TensorFiles, state: dict[str, Any], best: Best | None, stall: float
+    ) -> WrittenCheckpoint:
+        started = time.monotonic()
+        self.copies.wait()
+        folder = save_checkpoint(self.run, step, files, self.recipe, state)
+        if best is not None and best.step == step:
+            save_best(self.run, best)  # before `prune` deletes the previous best one
+        recipe = self.recipe
+        best_step = best.step if best else None
+        prune(self.run, step, recipe.keep_checkpoints, recipe.keep_every, best_step)
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        return WrittenCheckpoint(step, state["images"], stall, time.monotonic() - started, size)

@@ -1,0 +1,35 @@
+"""The values of a run's lines in metrics.jsonl and of its progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate import Accelerator
+
+_PROGRESS_LOSSES = ("generator", "critic", "l1")
+
+
+def start_values(
+    images: int, dataset_id: str, accelerator: Accelerator, init_metadata: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the values of a "start" line.
+
+    `init_metadata` says which run the initial weights come from, None if from no
+    other.
+    """
+    values = {
+        "images": images,
+        "dataset_id": dataset_id,
+        "world": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "mixed_precision": accelerator.mixed_precision,
+    }
+    return {**values, "init_from": init_metadata} if init_metadata else values
+
+
+def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the progress bar shows of a "train" line, as text by label."""
+    losses = values["losses"]
+    shown = {name: f"{losses[name]:.3f}" for name in _PROGRESS_LOSSES if name in losses}
+    return {**shown, "data wait": f"{values['data_wait']:.1%}"}

@@ -1,0 +1,44 @@
+"""Build the networks of a run with their initial weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from colortrain.models.pretrained import Pretrainable
+from colortrain.recipe import Recipe
+from colortrain.training.finetune import InitialWeights
+
+
+def build_networks(
+    recipe: Recipe, init: InitialWeights | None, *, resumes: bool
+) -> tuple[nn.Module, nn.Module | None]:
+    """Build the generator and the critic (None if there is none) with initial weights.
+
+    They are on the CPU. The weights are random, from the recipe's seed; or those of
+    another run (`init`); or published ones if the recipe names any. A run that resumes
+    loads its checkpoint afterwards, so only random weights are set.
+    """
+    torch.manual_seed(recipe.seed)
+    generator, critic = recipe.build_networks()
+    if resumes:
+        return generator, critic
+    if init is not None:
+        init.load(generator, critic)
+    elif isinstance(recipe.generator, Pretrainable):
+        # raises before the run writes anything if the weights cannot be downloaded
+        recipe.generator.pretrain(generator)
+    return generator, critic
+
+
+def make_average(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
+    """Return a copy of the generator for its moving average, None for a recipe without.
+
+    The copy is on the generator's device, in eval mode, and takes no gradients.
+    """
+    if not recipe.ema:
+        return None
+    average = recipe.generator.build()
+    average.load_state_dict(generator.state_dict())
+    device = next(generator.parameters()).device
+    return average.to(device).eval().requires_grad_(False)

@@ -1,0 +1,35 @@
+"""A hook to measure the parts of a training step; by default it does nothing.
+
+`Trainer.profiler` receives the regions below, nested where one runs inside another.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+CRITIC = "critic"  # forward, backward and update of the critic
+GENERATOR = "generator"  # the same of the generator, also where it runs for the critic
+AVERAGE = "average"  # the moving average of the generator's weights
+LOGGING = "logging"  # losses and gradient norms, collected and written
+
+
+class Profiler(Protocol):
+    """Anything with a context manager for a named region of the training step."""
+
+    def region(self, name: str) -> AbstractContextManager[None]:
+        """Return a context manager that is active while the region runs."""
+        ...
+
+
+class NoProfiler:
+    """The default profiler: its regions do nothing."""
+
+    _context = nullcontext()
+
+    def region(self, name: str) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing."""
+        return self._context
+
+
+NO_PROFILER = NoProfiler()

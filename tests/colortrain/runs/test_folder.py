@@ -1,0 +1,109 @@
+"""Opening a run's data, and refusing folders and checkpoints of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colortrain.recipe import Recipe, override, save_recipe
+from colortrain.recipes import get_recipe
+from colortrain.runs.folder import (
+    check_checkpoint,
+    check_run_folder,
+    lock,
+    open_data,
+    open_streamed,
+)
+from colortrain.runs.layout import recipe_file
+from shards.errors import UserError
+from shards.read.order import ORDER_VERSION
+from tests.support.small_shard_set import small_set
+
+RECIPE: Recipe = override(get_recipe("nampouri_unet"), ["size=32", "generator.levels=3"])
+STATE = {"dataset_id": "abc", "order": ORDER_VERSION}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=15, splits=("train", "val"))
+
+
+def test_open_data_returns_both_splits_and_rounds_the_limit_up(shards: Path) -> None:
+    data = open_data(shards, RECIPE, workers=3, corrupt_limit=0.15)
+    assert data.validation is not None
+    assert (len(data.train), len(data.validation), data.validation.name) == (8, 7, "val")
+    assert (data.workers, data.max_damaged) == (3, 2)  # 0.15 * 8 = 1.2
+    assert open_data(shards, RECIPE).max_damaged == 0
+
+
+def test_a_mixture_validates_on_its_first_set(shards: Path, tmp_path: Path) -> None:
+    other = small_set(tmp_path / "other", size=32, count=6)
+    data = open_data([f"{shards}:0.5", f"{other}:0.5"], RECIPE)
+    assert len(data.train) == 14
+    assert data.validation is not None
+    assert data.validation.root == open_data(shards, RECIPE).validation.root  # type: ignore[union-attr]
+    assert open_data(str(other), RECIPE).validation is None
+
+
+def test_shards_of_another_size_are_refused(shards: Path) -> None:
+    recipe = override(RECIPE, ["size=64"])
+    with pytest.raises(UserError, match=r"holds 32 px samples, recipe nampouri_unet needs 64 px"):
+        open_data(shards, recipe)
+
+
+def test_streamed_tars_have_the_nominal_length(shards: Path) -> None:
+    data = open_streamed(
+        str(shards / "train" / "*.tar"), RECIPE, epoch_images=11, corrupt_limit=0.1
+    )
+    assert (len(data.train), data.max_damaged, data.validation) == (11, 2, None)
+
+
+def test_new_empty_and_interrupted_folders_are_accepted(tmp_path: Path) -> None:
+    check_run_folder(tmp_path / "new", RECIPE)
+    check_run_folder(tmp_path, RECIPE)
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".recipe.json.node.1.tmp").touch()
+    check_run_folder(tmp_path, RECIPE)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        check_run_folder(tmp_path, RECIPE)
+
+
+def test_a_folder_accepts_the_same_recipe_with_another_length(tmp_path: Path) -> None:
+    save_recipe(RECIPE, recipe_file(tmp_path))
+    check_run_folder(tmp_path, override(RECIPE, ["images=9", "log_every=3"]))
+    with pytest.raises(UserError, match=r"another recipe \(flip: 0.5 -> 0.25\)"):
+        check_run_folder(tmp_path, override(RECIPE, ["flip=0.25"]))
+    with pytest.raises(UserError, match="is a file: give a folder as --run"):
+        check_run_folder(recipe_file(tmp_path), RECIPE)
+
+
+def test_a_second_lock_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(UserError, match="is being trained by another process"):
+        lock(tmp_path)
+    lock(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "dataset_id", "order", "message"),
+    [
+        ([], "abc", ORDER_VERSION, None),
+        (["images=9"], "abc", ORDER_VERSION, None),
+        (["flip=0.25"], "abc", ORDER_VERSION, r"is of another recipe \(flip: 0.5 -> 0.25\)"),
+        ([], "feed", ORDER_VERSION, "was trained on dataset abc, the shards given are feed"),
+        ([], "abc", "philox-0", f"uses sample order philox-0, this version uses {ORDER_VERSION}"),
+    ],
+)
+def test_a_checkpoint_must_be_of_the_same_recipe_dataset_and_order(
+    tmp_path: Path, changes: list[str], dataset_id: str, order: str, message: str | None
+) -> None:
+    folder = tmp_path / "checkpoints" / "step-000000001"
+    folder.mkdir(parents=True)
+    save_recipe(RECIPE, recipe_file(folder))
+    state, recipe = {**STATE, "order": order}, override(RECIPE, changes)
+    if message is None:
+        check_checkpoint(folder, state, recipe, dataset_id)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_checkpoint(folder, state, recipe, dataset_id)

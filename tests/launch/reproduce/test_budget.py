@@ -1,0 +1,106 @@
+"""Budgets and plans: parsing, measuring a recipe's speed, and keeping a plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+import torch
+import yaml
+
+from colortrain.recipes import get_recipe
+from launch.reproduce import parse_options
+from launch.reproduce.budget import FULL, Budget, make_plan, parse_budget, seconds_per_image
+from launch.reproduce.datasets import SIZES, Sets
+from launch.reproduce.entries import launcher, make_entries
+from launch.reproduce.options import Plan
+from shards.errors import UserError
+from tests.launch.reproduce.cifar import make_options
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("minutes:10", Budget("minutes", 10)),
+        ("images:500", Budget("images", 500)),
+        ("full", Budget("full")),
+    ],
+)
+def test_budgets(text: str, expected: Budget) -> None:
+    assert parse_budget(text) == expected
+
+
+@pytest.mark.parametrize("text", ["minutes", "images:0", "images:-3", "hours:2", "full:1"])
+def test_invalid_budgets_are_rejected(text: str, tmp_path: Path) -> None:
+    args = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--budget", text]
+    with pytest.raises(UserError, match="--budget: must be minutes:N, images:N or full"):
+        parse_options(args)
+
+
+def test_a_plan_is_kept_and_other_options_are_rejected(tmp_path: Path) -> None:
+    sets, options = Sets(tmp_path, tmp_path, 32, labelled=True), make_options(tmp_path)
+    assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 7000)
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace("7000", "123"))
+    assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 123)
+    with pytest.raises(UserError, match="was started with other options"):
+        make_plan(options, Budget("images", 701), sets)
+
+
+def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
+    sets = Sets(tmp_path, tmp_path, 32, labelled=True)
+    options = make_options(tmp_path, recipes=("flagship", "drouilhet_gan"))
+    plan = make_plan(options, Budget("minutes", 60), sets)
+    assert plan.images > 16
+    assert (plan.limit, plan.judge_images) == (3000, 100_000)
+
+
+def test_every_table_has_a_full_number() -> None:
+    assert set(FULL) == set(SIZES)
+
+
+def test_speed_is_measured_over_complete_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step is not counted; the last step of a cycle is the slowest."""
+    options = make_options(Path(), recipes=("drouilhet_wgan_gp",))
+    recipe = make_entries(options, Plan(100, None, 1), 32)[0].recipe
+    cycle, costs, clock = recipe.n_critic, [100.0], SimpleNamespace(now=0.0, waits=[])
+    costs += 3 * [*(cycle - 1) * [0.3], 0.6]
+    clock.monotonic = lambda: clock.now
+
+    def step(*_: object) -> None:
+        clock.now += costs.pop(0)
+
+    budget = sys.modules[seconds_per_image.__module__]
+    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr(budget, "train_step", step)
+    monkeypatch.setattr(budget, "wait_for", lambda _: clock.waits.append(clock.now))
+    assert cycle > 1
+    measured = seconds_per_image(recipe)
+    cycle_seconds = 0.3 * (cycle - 1) + 0.6
+    cycles = (clock.now - 100) / cycle_seconds
+    assert cycles == pytest.approx(round(cycles))
+    assert measured == pytest.approx(cycle_seconds / (cycle * min(recipe.batch_size, 16)))
+    assert clock.waits == [100, clock.now]  # the clock is read when the GPU has finished
+
+
+@pytest.mark.parametrize(
+    ("gpus", "config"), [(1, "one_gpu.yaml"), (2, "ddp.yaml"), (3, "one_gpu.yaml")]
+)
+def test_speed_is_measured_with_the_precision_of_the_training(
+    gpus: int, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The precision does not depend on the number of GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    recipe = get_recipe("nampouri_unet")
+    (path,) = [Path(arg) for arg in launcher(recipe) if arg.endswith(".yaml")]
+    assert path.name == config
+    make_accelerator = Mock(side_effect=InterruptedError)
+    budget = sys.modules[seconds_per_image.__module__]
+    monkeypatch.setattr(budget, "make_accelerator", make_accelerator)
+    with pytest.raises(InterruptedError):
+        seconds_per_image(recipe)
+    precision = yaml.safe_load(path.read_text())["mixed_precision"]
+    make_accelerator.assert_called_once_with(mixed_precision=precision)
+    assert precision == "bf16"

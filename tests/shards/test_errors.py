@@ -1,0 +1,66 @@
+"""Tests of errors: exit status and message of each kind of error."""
+
+import errno
+import os
+
+import pytest
+
+from shards.errors import UserError, describe, run_command, unknown
+
+
+def test_unknown_lists_valid_names_nearest_first() -> None:
+    error = unknown("split", "tran", ["val", "train", "test"])
+    assert str(error) == "unknown split 'tran'; valid, nearest first: train, val, test"
+    assert str(unknown("split", "a", [])).endswith("nearest first: none")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("what: do this"), "what: do this"),
+        (OSError(errno.ENOENT, "No such file", "/a"), "No such file at /a: check the path"),
+        (OSError(errno.ENOENT, "No such file"), "No such file: check the path"),
+        (OSError(errno.EPIPE, "Broken pipe"), None),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_describe(error: Exception, line: str | None) -> None:
+    assert describe(error) == line
+
+
+def failing(error: BaseException) -> int:
+    def main(_: object) -> int:
+        raise error
+
+    return run_command("program", main)
+
+
+def test_user_error_is_one_line_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(UserError("what: do this")) == 2
+    assert capsys.readouterr().err == "program: error: what: do this\n"
+
+
+def test_bug_prints_a_traceback_with_status_70(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(ZeroDivisionError()) == os.EX_SOFTWARE == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_ctrl_c_has_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "program: interrupted\n"
+
+
+def test_other_ranks_wait_and_print_their_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setenv("RANK", "3")
+    assert failing(UserError("what: do this")) == 2
+    assert capsys.readouterr().err == "program: error: rank 3: what: do this\n"
+    assert waits == [5]
+
+
+@pytest.mark.parametrize(("result", "status"), [(None, 0), (0, 0), (1, 1)])
+def test_result_of_main_is_the_status(result: int | None, status: int) -> None:
+    assert run_command("program", lambda _: result) == status
