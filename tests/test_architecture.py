@@ -152,3 +152,11 @@ def test_nothing_unpickles(path: Path) -> None:
     assert "allow_pickle=True" not in text
     if path.name != "cifar10.py":  # a restricted unpickler lives there
         assert not {"pickle", "cloudpickle", "dill"} & imported(path)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if not path.name.startswith("__")], ids=names
+)
+def test_each_module_has_a_test_of_its_own_name(path: Path) -> None:
+    relative = path.relative_to(ROOT)
+    assert (ROOT / "tests" / relative.parent / f"test_{path.name}").exists()
