@@ -17,42 +17,16 @@ from torch import nn
 
 from colortrain.headline import Headline
 from colortrain.lab import Codec, SymmetricCodec
-from colortrain.losses.adversarial import BCE, Adversarial
-from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy
-from colortrain.losses.colour_bins import ColourBins
+from colortrain.losses.adversarial import BCE
+from colortrain.losses.appearance import ColourfulnessGap
 from colortrain.losses.penalty import GradientPenalty
-from colortrain.losses.perceptual import Perceptual
-from colortrain.losses.rebalanced import RebalancedL1
-from colortrain.losses.reconstruction import L1, L2
-from colortrain.models.deep_unet import DeepUNetConfig
-from colortrain.models.fully_convolutional import FullyConvolutionalConfig, SameCriticConfig
-from colortrain.models.global_critic import GlobalCriticConfig
-from colortrain.models.patch_critic import PatchCriticConfig
-from colortrain.models.pix2pix import UNetConfig
-from colortrain.models.res_unet import ResUNetConfig
-from colortrain.models.residual_unet import ResidualUNetConfig
-from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.models.shallow_unet import ShallowUNetConfig
-from colortrain.models.square_critic import SquareCriticConfig
+from colortrain.losses.reconstruction import L1
+from colortrain.losses.registry import AdversarialLoss, ReconstructionLoss
+from colortrain.models.registry import CriticConfig, GeneratorConfig
 from colortrain.schedule import Schedule, constant
 from colortrain.serialize import from_plain, to_plain, with_override
 from shards.errors import UserError
 from shards.files import write_atomic
-
-# The components of a recipe. To add one, add its class to the union here.
-Generator = (
-    UNetConfig
-    | ResUNetConfig
-    | ShallowUNetConfig
-    | FullyConvolutionalConfig
-    | DeepUNetConfig
-    | ResNet18UNetConfig
-    | ResidualUNetConfig
-)
-Critic = PatchCriticConfig | GlobalCriticConfig | SameCriticConfig | SquareCriticConfig
-Reconstruction = (
-    L1 | L2 | RebalancedL1 | Perceptual | ColourBins | ColourfulnessGap | LogError | SoftAccuracy
-)
 
 _INTERVALS = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 _LENGTH = ("images", "epochs")
@@ -150,10 +124,10 @@ class Objective:
     terms; the penalties are added to the critic's adversarial loss.
     """
 
-    adversarial: Adversarial = BCE()
+    adversarial: AdversarialLoss = BCE()
     adversarial_weight: Schedule = constant(1.0)
     critic_from: float = 0.0  # epoch at which training of the critic starts
-    reconstruction: tuple[Reconstruction, ...] = (L1(),)
+    reconstruction: tuple[ReconstructionLoss, ...] = (L1(),)
     penalties: tuple[GradientPenalty, ...] = ()
 
     def __post_init__(self) -> None:
@@ -186,8 +160,8 @@ class Recipe:
     epochs: float
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that the whole run covers; 0: actual epochs
-    generator: Generator
-    critic: Critic | None = None  # None: reconstruction losses only, no adversarial training
+    generator: GeneratorConfig
+    critic: CriticConfig | None = None  # None: reconstruction losses only, no adversarial training
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
     learning_rate: Schedule = constant(1.0)  # factor of both learning rates
@@ -287,9 +261,9 @@ class Recipe:
                 raise UserError(f"recipe {self.name}: {name}: {error}") from None
 
     @property
-    def network_configs(self) -> dict[str, Generator | Critic]:
+    def network_configs(self) -> dict[str, GeneratorConfig | CriticConfig]:
         """The configs of the generator and, if the recipe has one, the critic."""
-        configs: dict[str, Generator | Critic] = {"generator": self.generator}
+        configs: dict[str, GeneratorConfig | CriticConfig] = {"generator": self.generator}
         return configs if self.critic is None else {**configs, "critic": self.critic}
 
     def build_networks(self) -> tuple[nn.Module, nn.Module | None]:

@@ -9,12 +9,13 @@ import dataclasses
 from typing import TypeVar
 
 from colortrain.losses.perceptual import Perceptual
+from colortrain.models.registry import CriticConfig, GeneratorConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.recipe import Critic, Generator, Recipe
+from colortrain.recipe import Recipe
 
 DEPTH_FIELDS = ("levels", "depth", "blocks", "strided_layers")  # count halvings in a config
 
-Part = TypeVar("Part", bound=Generator | Critic)
+ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 
 
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
@@ -44,7 +45,7 @@ def without_downloads(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, generator=generator, objective=objective)
 
 
-def fit_to_size(part: Part, size: int, base_channels: int) -> Part:
+def fit_to_size(part: ConfigT, size: int, base_channels: int) -> ConfigT:
     """Return a network's config with `base_channels`, as deep as `size` px allow.
 
     It is never made deeper. Raises `ValueError` if no depth fits.
@@ -60,7 +61,7 @@ def fit_to_size(part: Part, size: int, base_channels: int) -> Part:
     return part
 
 
-def _accepts(part: Generator | Critic, size: int) -> bool:
+def _accepts(part: GeneratorConfig | CriticConfig, size: int) -> bool:
     try:
         part.check_size(size)
     except ValueError:

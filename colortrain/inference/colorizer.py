@@ -23,8 +23,9 @@ from torch import nn
 
 from colortrain.lab import Codec
 from colortrain.metrics.evaluate import generate
+from colortrain.models.registry import GeneratorConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.recipe import Generator, Recipe, load_recipe
+from colortrain.recipe import Recipe, load_recipe
 from colortrain.runs.checkpoint import (
     Step,
     find_checkpoint,
@@ -52,7 +53,7 @@ class Description:
 
     recipe: str  # name of the recipe
     size: int  # pixels, height and width of the training images
-    generator: Generator
+    generator: GeneratorConfig
     codec: Codec
     test_dropout: bool  # keep dropout on when generating (Isola et al. 2017, section 3.2)
     weights: Weights  # averaged over training, or those of the last step

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.inference.colorizer import Colorizer
-from colortrain.recipe import Generator
+from colortrain.models.registry import GeneratorConfig
 from shards.errors import UserError
 from shards.files import write_atomic
 
@@ -46,7 +46,7 @@ class LightnessToColours(nn.Module):
         return self.codec.decode(scaled, self.generator(scaled))[:, 1:]
 
 
-def size_step(generator: Generator) -> int:
+def size_step(generator: GeneratorConfig) -> int:
     """Return the number of which height and width must be multiples.
 
     It is the smallest number whose double and triple the generator accepts.
@@ -58,7 +58,7 @@ def size_step(generator: Generator) -> int:
     )
 
 
-def _accepts(generator: Generator, size: int) -> bool:
+def _accepts(generator: GeneratorConfig, size: int) -> bool:
     try:
         generator.check_size(size)
     except ValueError:

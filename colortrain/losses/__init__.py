@@ -1,4 +1,5 @@
 """Loss functions: adversarial and reconstruction terms, and gradient penalties.
 
-Each is a frozen dataclass.
+Each is a frozen dataclass in a module by kind; `registry` lists those that recipes may
+use.
 """

@@ -80,8 +80,5 @@ class Hinge:
         return -fake.mean()
 
 
-Adversarial = BCE | LSGAN | Wasserstein | Hinge
-
-
 def _bce(scores: Tensor, label: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, label))

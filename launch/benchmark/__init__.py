@@ -18,20 +18,20 @@ from shards.errors import UserError, unknown
 # Name -> (module with a `main(argv)`, description).
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "loader": (
-        "launch.benchmark.loading.loader",
+        "launch.benchmark.loader",
         "read shards, make batches of them, and seek to any position",
     ),
-    "build": ("launch.benchmark.loading.build", "build shards from photographs"),
+    "build": ("launch.benchmark.build", "build shards from photographs"),
     "step": (
-        "launch.benchmark.training.step",
+        "launch.benchmark.step",
         "a training step, compared with a loop in plain PyTorch and with each flag",
     ),
     "scaling": (
-        "launch.benchmark.training.scaling",
+        "launch.benchmark.scaling",
         "several processes, each with a batch of its own or with a part of one batch",
     ),
     "checkpoint": (
-        "launch.benchmark.training.checkpoint",
+        "launch.benchmark.checkpoint",
         "save and resume: seconds, and how long training is blocked",
     ),
 }

@@ -16,35 +16,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from shards.errors import UserError
 from shards.files import sha256_of
+from shards.read.backends import (
+    CREDENTIAL_ERRORS,
+    LIBRARIES,
+    credential_advice,
+    filesystem,
+    redact,
+)
 
 T = TypeVar("T")
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # retrying does not help
-_LIBRARIES = (
-    "aiohttp",
-    "aiobotocore",
-    "botocore",
-    "fsspec",
-    "gcsfs",
-    "google",
-    "requests",
-    "s3fs",
-    "urllib3",
-)
-_NO_CREDENTIALS = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "DefaultCredentialsError",
-    "ProfileNotFound",
-)
 # A few attempts distinguish a faulty proxy from a wrong file on the server.
 _MISMATCH_TRIES = 3
-_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,60 +50,6 @@ class RetryPolicy:
 
 class MismatchError(Exception):
     """The downloaded bytes are not the expected ones; the message states both."""
-
-
-def scheme_of(location: str) -> str | None:
-    """Return the scheme of a URL (`s3` for `s3://bucket/set`), None for a path."""
-    match = _SCHEME.match(location)
-    return match[1].lower() if match else None
-
-
-def redact(url: str) -> str:
-    """Return the URL without passwords and signatures, for messages."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def join_url(base: str, relative: str) -> str:
-    """Return the URL of a file below `base`; a query (signature) stays at the end."""
-    parts = urlsplit(base)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
-
-
-def filesystem(url: str) -> Any:
-    """Return fsspec's file system for a URL.
-
-    fsspec caches one per process, so this returns a new one after a fork. Raises
-    UserError for an unknown scheme or a missing package.
-    """
-    scheme = scheme_of(url)
-    try:
-        import fsspec
-
-        return fsspec.filesystem(scheme, **_options(scheme or ""))
-    except ImportError as error:
-        extra = "gcs" if scheme in ("gs", "gcs") else "remote"
-        hint = f"pip install 'colortrain[{extra}]', or what fsspec requires for this scheme"
-        raise UserError(f"{redact(url)}: a package is missing ({error}): {hint}") from None
-    except ValueError as error:
-        raise UserError(
-            f"{redact(url)}: unsupported URL ({error}): give a folder, or a URL with s3://, "
-            "gs://, https:// or another scheme of fsspec"
-        ) from None
-
-
-def _options(scheme: str) -> dict[str, Any]:
-    """Return file system options whose defaults do not suit large files on clusters."""
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        # By default aiohttp aborts requests after five minutes and ignores proxies.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-    if scheme in ("s3", "s3a"):
-        # Ten concurrent blocks of 50 MiB, the default, time out on a slow connection.
-        return {"default_block_size": _BLOCK_BYTES, "max_concurrency": 4}
-    return {}
 
 
 def fetch(
@@ -238,7 +171,7 @@ def _retry_reason(url: str, error: Exception, path: Path | None) -> str:
     _raise_if_local(error, path)
     _raise_if_permanent(redact(url), error)
     network = isinstance(error, (OSError, asyncio.TimeoutError, EOFError))
-    if not network and type(error).__module__.partition(".")[0] not in _LIBRARIES:
+    if not network and type(error).__module__.partition(".")[0] not in LIBRARIES:
         raise error
     return re.sub(r"\s+", " ", str(error).replace(url, redact(url)))[:200] or type(error).__name__
 
@@ -258,12 +191,8 @@ def _raise_if_permanent(url: str, error: Exception) -> None:
         raise UserError(f"{url} does not exist: check the address") from error
     if isinstance(error, PermissionError) or status in (401, 403):
         raise UserError(f"{url}: access denied: check the address and your credentials") from error
-    if type(error).__name__ in _NO_CREDENTIALS:
-        hint = (
-            "set AWS_PROFILE or similar, or for a public bucket FSSPEC_S3_ANON=true or "
-            "FSSPEC_GS_TOKEN=anon"
-        )
-        raise UserError(f"{url}: no credentials: {hint}") from error
+    if type(error).__name__ in CREDENTIAL_ERRORS:
+        raise UserError(f"{url}: no credentials: {credential_advice(url)}") from error
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         raise UserError(f"{url}: the server returned {status}: check the address") from error
 

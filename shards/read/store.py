@@ -16,16 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from shards.errors import UserError
 from shards.format.manifest import MANIFEST, Shard
+from shards.read.backends import filesystem, join_url, redact, scheme_of
 from shards.read.cache import Cache
-from shards.read.remote import (
-    RetryPolicy,
-    fetch,
-    filesystem,
-    join_url,
-    read,
-    redact,
-    scheme_of,
-)
+from shards.read.remote import RetryPolicy, fetch, read
 
 
 class Store(Protocol):

@@ -16,7 +16,8 @@ from braceexpand import braceexpand
 from shards.color import pack, rgb_to_lab
 from shards.errors import UserError
 from shards.format.manifest import DTYPES, MEMBER, TAR_BLOCK
-from shards.read.remote import RetryPolicy, filesystem, redact, scheme_of, with_retries
+from shards.read.backends import filesystem, redact, scheme_of
+from shards.read.remote import RetryPolicy, with_retries
 from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
 
 IMAGES = ("jpg", "jpeg", "png", "webp")

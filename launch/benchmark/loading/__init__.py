@@ -1,1 +1,1 @@
-"""Benchmarks of building shards, reading them, making batches, and seeking."""
+"""The methods that the benchmarks `loader` and `build` measure."""

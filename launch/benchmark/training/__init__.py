@@ -1,1 +1,1 @@
-"""Benchmarks of training steps, scaling and checkpoints."""
+"""What the benchmarks `step`, `scaling` and `checkpoint` measure and share."""

@@ -1,6 +1,6 @@
 """One of several processes whose steps are timed together.
 
-`launch.benchmark.training.scaling` starts them:
+`launch.benchmark.scaling` starts them:
 
 accelerate launch --config_file launch/accelerate/cpu.yaml \\
     -m launch.benchmark.training.scaling_worker request.json

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from colortrain.losses.adversarial import BCE, LSGAN, Adversarial, Wasserstein
+from colortrain.losses.adversarial import BCE, LSGAN, Wasserstein
+from colortrain.losses.registry import AdversarialLoss
 from colortrain.recipe import Objective
 from colortrain.schedule import Schedule
 from colortrain.training.alarms import Alarms
@@ -74,7 +75,7 @@ def trained(real: float, fake: float, wait: float = 0.0) -> dict[str, Any]:
     ],
 )
 def test_a_critic_has_won_when_its_scores_equal_its_labels(
-    adversarial: Adversarial, real: float, fake: float, wins: bool
+    adversarial: AdversarialLoss, real: float, fake: float, wins: bool
 ) -> None:
     alarms = Alarms(Objective(adversarial=adversarial))
     result = warnings_of(alarms, "train", [trained(real, fake)] * 12)

@@ -1,4 +1,4 @@
-"""Tests of remote: URLs, checks and retries; test_store.py tests downloads."""
+"""Tests of remote: checks and retries; test_store.py tests downloads."""
 
 from __future__ import annotations
 
@@ -9,37 +9,10 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UserError
-from shards.read.remote import (
-    MismatchError,
-    RetryPolicy,
-    check,
-    join_url,
-    redact,
-    scheme_of,
-    with_retries,
-)
+from shards.read.remote import MismatchError, RetryPolicy, check, with_retries
 
 URL = "http://127.0.0.1/set"
 FAST = RetryPolicy(tries=3, wait=0.0)
-
-
-@pytest.mark.parametrize(
-    ("location", "scheme"),
-    [("s3://bucket/set", "s3"), ("HTTPS://host/a", "https"), ("/data/set", None), ("a:0.7", None)],
-)
-def test_scheme_of(location: str, scheme: str | None) -> None:
-    assert scheme_of(location) == scheme
-
-
-def test_redact_removes_password_and_query() -> None:
-    assert redact("https://me:secret@host:8/a/b?key=secret#x") == "https://host:8/a/b"
-
-
-def test_join_url_keeps_the_query_at_the_end() -> None:
-    assert (
-        join_url("https://host/set/?key=1", "train/0.tar") == "https://host/set/train/0.tar?key=1"
-    )
-    assert join_url("s3://bucket/set", "manifest.json") == "s3://bucket/set/manifest.json"
 
 
 def test_check_compares_size_and_hash(tmp_path: Path) -> None:

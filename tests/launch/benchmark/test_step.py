@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.benchmark import main
+from launch.benchmark import main, step
 from launch.benchmark.report import Report
 from launch.benchmark.timing import Measurements
-from launch.benchmark.training import step
 from launch.benchmark.training.time_shares import PARTS
 from tests.support.benchmark_setup import small_argv
 

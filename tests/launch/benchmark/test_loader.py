@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.benchmark import main
-from launch.benchmark.loading import loader
+from launch.benchmark import loader, main
 from launch.benchmark.timing import Measurements
 from tests.support.benchmark_reports import check_report
 from tests.support.processes import run_command

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.benchmark import main
-from launch.benchmark.training import scaling
+from launch.benchmark import main, scaling
 from launch.benchmark.training.scaling_worker import MODULE, WEAK
 from launch.benchmark.training.setup import TrainingSetup
 from shards.errors import UserError, command_name

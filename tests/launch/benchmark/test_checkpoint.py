@@ -7,8 +7,8 @@ from pathlib import Path
 
 from colortrain.models.initialise import num_parameters
 from launch.benchmark import main
+from launch.benchmark.checkpoint import SaveCosts, fill_report
 from launch.benchmark.report import Report
-from launch.benchmark.training.checkpoint import SaveCosts, fill_report
 from tests.support.benchmark_setup import small_argv, small_setup
 
 

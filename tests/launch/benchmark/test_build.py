@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.benchmark.loading import build
+from launch.benchmark import build
 from launch.benchmark.report import Report
 from launch.benchmark.timing import Measurements
 from shards.errors import UserError

@@ -1,0 +1,137 @@
+"""The storage backends: what each kind of URL needs, and URLs themselves.
+
+Any scheme of fsspec works. To add one that needs options, a package or advice of its
+own, add an entry to `BACKENDS`, and the package to an extra in pyproject.toml.
+Downloading and retrying are in `shards.read.remote`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from shards.errors import UserError
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_BLOCK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """What one kind of URL needs.
+
+    `extra` is the extra of colortrain that installs its packages. `libraries` are the
+    packages whose errors may be temporary. `credential_errors` are the names of errors
+    that mean missing credentials, and `credential_advice` is what to do then. `options`
+    returns file system options whose defaults do not suit large files on clusters.
+    """
+
+    schemes: tuple[str, ...]
+    extra: str = "remote"
+    libraries: tuple[str, ...] = ()
+    credential_errors: tuple[str, ...] = ()
+    credential_advice: str = ""
+    options: Callable[[], dict[str, Any]] = dict
+
+
+def _http_options() -> dict[str, Any]:
+    import aiohttp
+
+    # By default aiohttp aborts requests after five minutes and ignores proxies.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+
+
+def _s3_options() -> dict[str, Any]:
+    # Ten concurrent blocks of 50 MiB, the default, time out on a slow connection.
+    return {"default_block_size": _BLOCK_BYTES, "max_concurrency": 4}
+
+
+BACKENDS = (
+    Backend(
+        schemes=("http", "https"),
+        libraries=("aiohttp", "requests", "urllib3"),
+        options=_http_options,
+    ),
+    Backend(
+        schemes=("s3", "s3a"),
+        libraries=("aiobotocore", "botocore", "s3fs"),
+        credential_errors=("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),
+        credential_advice="set AWS_PROFILE or similar, or FSSPEC_S3_ANON=true for a public bucket",
+        options=_s3_options,
+    ),
+    Backend(
+        schemes=("gs", "gcs"),
+        extra="gcs",
+        libraries=("gcsfs", "google"),
+        credential_errors=("DefaultCredentialsError",),
+        credential_advice="run `gcloud auth application-default login`, or set "
+        "FSSPEC_GS_TOKEN=anon for a public bucket",
+    ),
+)
+_OTHER = Backend(schemes=(), libraries=("fsspec",))
+LIBRARIES = frozenset(name for backend in (*BACKENDS, _OTHER) for name in backend.libraries)
+CREDENTIAL_ERRORS = frozenset(name for each in BACKENDS for name in each.credential_errors)
+
+
+def backend_of(url: str) -> Backend:
+    """Return the backend of a URL; one without options for other schemes of fsspec."""
+    scheme = scheme_of(url)
+    return next((backend for backend in BACKENDS if scheme in backend.schemes), _OTHER)
+
+
+def credential_advice(url: str) -> str:
+    """Return what to do when credentials for a URL are missing."""
+    return backend_of(url).credential_advice or "see fsspec's documentation for this scheme"
+
+
+def scheme_of(location: str) -> str | None:
+    """Return the scheme of a URL (`s3` for `s3://bucket/set`), None for a path."""
+    match = _SCHEME.match(location)
+    return match[1].lower() if match else None
+
+
+def redact(url: str) -> str:
+    """Return the URL without passwords and signatures, for messages.
+
+    What stands before @ in a URL of a web server is a login and is removed; elsewhere
+    it is part of the address (abfs://container@account/...), and only a password is
+    removed.
+    """
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    name = login.partition(":")[0]
+    if name and parts.scheme not in ("http", "https"):
+        host = f"{name}@{host}"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def join_url(base: str, relative: str) -> str:
+    """Return the URL of a file below `base`; a query (signature) stays at the end."""
+    parts = urlsplit(base)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
+
+
+def filesystem(url: str) -> Any:
+    """Return fsspec's file system for a URL.
+
+    fsspec caches one per process, so this returns a new one after a fork. Raises
+    UserError for an unknown scheme or a missing package.
+    """
+    backend = backend_of(url)
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme_of(url), **backend.options())
+    except ImportError as error:
+        extra = backend.extra
+        hint = f"pip install 'colortrain[{extra}]', or what fsspec requires for this scheme"
+        raise UserError(f"{redact(url)}: a package is missing ({error}): {hint}") from None
+    except ValueError as error:
+        raise UserError(
+            f"{redact(url)}: unsupported URL ({error}): give a folder, or a URL with s3://, "
+            "gs://, https:// or another scheme of fsspec"
+        ) from None
