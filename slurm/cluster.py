@@ -185,7 +185,7 @@ def _parse_partition(line: str) -> Partition:
 
 
 def _merge(first: Partition, second: Partition) -> Partition:
-    """Combine two lines of sinfo about one partition (its nodes are not all alike)."""
+    """Combine two lines of sinfo about one partition (its nodes differ)."""
     return Partition(
         name=first.name,
         default=first.default,

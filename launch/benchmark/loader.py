@@ -147,7 +147,7 @@ def section_reading(bench: Bench) -> None:
 def section_cold(bench: Bench) -> None:
     """Measure the same with files that are not in the page cache.
 
-    At most one pass is read, and each contestant opens its files anew.
+    At most one pass is read, and each contestant opens its files again.
     """
     copies = [
         path for _, folder in bench.copies.values() for path in folder.rglob("*") if path.is_file()

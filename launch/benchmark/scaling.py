@@ -1,8 +1,8 @@
 """Measure the speedup of several processes, by weak and by strong scaling.
 
 In weak scaling each process has a whole batch, in strong scaling a part of one batch.
-The processes are launched anew for every round, in turns, so that other load on the
-machine affects all counts alike. Each count of processes also steps without averaging
+The processes are launched again for every round, in turns, so that other load on the
+machine affects all counts equally. Each count of processes also steps without averaging
 gradients: what is lost there is lost by the machine, not by colortrain.
 """
 

@@ -1,4 +1,4 @@
-"""Rates measured in turns, A B C A B C, so that other load affects all alike.
+"""Rates measured in turns, A B C A B C, so that other load affects all equally.
 
 A ratio is computed within each round; its median over the rounds is reported with the
 minimum and the maximum.

@@ -38,6 +38,8 @@ def test_a_host_is_on_while_its_init_process_lives(tmp_path: Path) -> None:
     command = ["sh", "-c", "sleep 100; :", "devcluster-host", "node1", str(tmp_path)]
     with subprocess.Popen(command) as process:
         (tmp_path / "run" / "node1.init").write_text(str(process.pid))
+        # a new process has no command line for an instant
+        hosts.wait_until("the init process", lambda: hosts.is_on(plan, "node1"), 20)
         assert hosts.init_pid(plan, "node1") == process.pid
         enter = ["nsenter", "-t", str(process.pid), "--net"]
         inside = hosts.inside(plan, "node1", ["hostname"])

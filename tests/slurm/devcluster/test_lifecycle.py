@@ -11,11 +11,15 @@ import pytest
 from shards.errors import UserError
 from slurm.devcluster import lifecycle
 from slurm.devcluster.configuration import MARK
+from slurm.devcluster.hosts import wait_until
 from slurm.devcluster.plan import Plan, save
 
 
 def marked_process(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["sleep", "100"], env={**os.environ, MARK: str(folder)})
+    process = subprocess.Popen(["sleep", "100"], env={**os.environ, MARK: str(folder)})
+    # a new process has no environment for an instant
+    wait_until("the mark", lambda: process.pid in lifecycle.cluster_processes(folder), 20)
+    return process
 
 
 def test_stopping_kills_the_marked_processes_and_deletes_the_folder(tmp_path: Path) -> None:
