@@ -45,7 +45,7 @@ Run the same command again to resume an interrupted build; unreadable images are
 again. Images are identified by name: if the content of an image changes, build into a new OUT.
 
 To use several machines, run the same command with --part 1/8 ... --part 8/8, in any order or
-at the same time, into one shared OUT or into separate folders; then run `python -m shards
+at the same time, into one shared OUT or into separate folders; then run `colortrain shards
 merge`. A part may be run again. The bytes are the same as those of a build without --part. A
 part is a range of consecutive blocks (1,000 images each in a large set).
 

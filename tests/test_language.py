@@ -36,7 +36,7 @@ KEPT = re.compile(
     | \bjudge\.safetensors|\bpicture\.png|~/Pictures
     | \bjudge_images\b|\bjudge[ ]=|:[ ]judge\b   # their values
     | ["'/`]pictures?["'`]   # value of `wrt` in recipes; part of a hashed text
-    | \w\.tell\(           # of a file
+    | torch\.eye | \w\.tell\(           # of a file
     | \bGo[ ]on\b""",
     re.VERBOSE,
 )

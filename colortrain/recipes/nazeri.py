@@ -18,7 +18,7 @@ Interpretations, where the paper does not specify something or contradicts itsel
 - The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
   rgb_to_grayscale, so L had to be predicted there.
 - Dropout (3.2) is the GAN's noise: in training only, as in [code]. Isola et al. 2017,
-  whom 3.2 follows, keep it active at test time: `python -m launch.evaluate --dropout
+  whom 3.2 follows, keep it active at test time: `colortrain evaluate --dropout
   both` prints both.
 - BatchNorm uses running statistics in inference; [code] uses those of the test batch.
 - BatchNorm in the generator's first layer, and where skips are joined: see

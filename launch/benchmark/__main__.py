@@ -1,4 +1,4 @@
-"""`python -m launch.benchmark NAME ...`."""
+"""Run a benchmark: `colortrain benchmark NAME ...`."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 from launch.benchmark import main
 from shards.errors import run_command
 
-if __name__ == "__main__":  # processes that are spawned import this file again
+if __name__ == "__main__":  # spawned processes import this file again
     sys.exit(run_command("launch.benchmark", main))

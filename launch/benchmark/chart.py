@@ -1,4 +1,4 @@
-"""A benchmark's report as a picture: bars for every row, section by section, with the least and the greatest."""
+"""A bar chart of a benchmark's report: one bar per row, with minimum and maximum."""
 
 from __future__ import annotations
 
@@ -14,36 +14,32 @@ from shards.files import open_atomic
 _BAR, _GAP = 0.3, 1.0  # inches
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Write the bars of all rows as a PNG; a section's units have axes of their own."""
+def draw_chart(rows: Sequence[Row], path: Path) -> None:
+    """Write a PNG with the bars of all rows; each section and unit has its own axes."""
     groups = list(dict.fromkeys((row.section, row.unit) for row in rows))
     grouped = [[row for row in rows if (row.section, row.unit) == group] for group in groups]
-    heights = [_GAP + _BAR * len(some) for some in grouped]
+    heights = [_GAP + _BAR * len(members) for members in grouped]
     figure = Figure(figsize=(9, sum(heights)), dpi=100, layout="constrained")
-    for axes, (section, unit), some in zip(
-        figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat,
-        groups,
-        grouped,
-        strict=True,
-    ):
-        _bars(axes, some)
+    all_axes = figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False).flat
+    for axes, (section, unit), members in zip(all_axes, groups, grouped, strict=True):
+        _draw_bars(axes, members)
         axes.set_title(section, fontsize=10, loc="left")
         axes.set_xlabel(unit, fontsize=9)
     with open_atomic(path) as stream:
         figure.savefig(stream, format="png")
 
 
-def _bars(axes: Axes, rows: list[Row]) -> None:
+def _draw_bars(axes: Axes, rows: list[Row]) -> None:
     values = [row.value for row in rows]
     spread = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
     axes.barh(range(len(rows)), values, xerr=spread, color="#4a7ba6", ecolor="#333", capsize=2)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         axes.annotate(
             f"{row.value:,.4g}",
-            (row.high, place),
+            (row.high, position),
             (6, 0),
             textcoords="offset points",
             va="center",

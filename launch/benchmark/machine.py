@@ -1,4 +1,4 @@
-"""On what a benchmark was measured: processor, cores, memory, GPU, versions, and how busy the machine was."""
+"""A description of this machine: processor, cores, memory, GPUs, versions, load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from shards.__main__ import available_cores
 
-VERSIONS = (
+PACKAGES = (
     "torch",
     "numpy",
     "pillow",
@@ -25,7 +25,7 @@ VERSIONS = (
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package, None where it is not installed."""
+    """Return the installed version of a package, None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -33,7 +33,7 @@ def version(package: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """The facts, ready for JSON."""
+    """Return the description of this machine, ready for JSON."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -42,13 +42,15 @@ def machine() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {name: version(name) for name in PACKAGES},
     }
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The facts in three lines."""
-    versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items() if found)
+    """Format the description of a machine as three lines of text."""
+    versions = ", ".join(
+        f"{name} {installed}" for name, installed in facts["versions"].items() if installed
+    )
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     load = ", ".join(f"{value:.2f}" for value in facts["load_average"])
     return "\n".join(

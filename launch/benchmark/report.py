@@ -1,29 +1,29 @@
-"""What a benchmark says: rows, goals beside what was reached, and the machine; as a table and as JSON."""
+"""The report of a benchmark: its rows, goals and machine, as a table and as JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launch.benchmark.chart import draw
+from launch.benchmark.chart import draw_chart
 from launch.benchmark.machine import describe, machine
 from launch.benchmark.results import Goal, Row
-from launch.benchmark.timing import Figures
+from launch.benchmark.timing import Measurements
 from shards.files import write_atomic
 
 
 @dataclass
 class Report:
-    """Rows and goals of one benchmark as they come in."""
+    """The rows and goals of one benchmark, collected while it runs."""
 
     benchmark: str
     settings: dict[str, Any]
-    machine: dict[str, Any] = field(
-        default_factory=machine
-    )  # before the work: the load average is then others'
+    # created before the work, so that the load average is that of other programs
+    machine: dict[str, Any] = field(default_factory=machine)
     rows: list[Row] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -31,97 +31,117 @@ class Report:
     def __post_init__(self) -> None:
         load, cores = self.machine["load_average"][0], self.machine["cores"]
         if load > cores / 4:
-            busy = f"load {load} on {cores} cores before this began"
-            self.notes.append(f"{busy}: what needs several cores looks worse than it is")
+            self.notes.append(
+                f"the load was {load} on {cores} cores before the benchmark started: "
+                "results that need several cores are too low"
+            )
 
-    def add(
+    def add_row(
         self,
         section: str,
         name: str,
-        figures: Figures,
+        measurements: Measurements,
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add a row; with the bytes of a sample it also shows bytes a second."""
-        bytes_per_second = None if sample_bytes is None else figures.median * sample_bytes
-        low, high = figures.low, figures.high
+        """Add a row; with the bytes of a sample it also shows bytes per second."""
         row = Row(
             section=section,
             name=name,
             unit=unit,
-            value=figures.median,
-            low=low,
-            high=high,
-            bytes_per_second=bytes_per_second,
+            value=measurements.median,
+            low=measurements.low,
+            high=measurements.high,
+            bytes_per_second=(None if sample_bytes is None else measurements.median * sample_bytes),
         )
         self.rows.append(row)
 
-    def judge(
-        self, what: str, figures: Figures, goal: float, *, at_most: bool = False, unit: str = "x"
+    def add_goal(
+        self,
+        what: str,
+        measurements: Measurements,
+        goal: float,
+        *,
+        at_most: bool = False,
+        unit: str = "x",
     ) -> None:
-        """Set a figure beside its goal."""
-        value, low, high = figures.median, figures.low, figures.high
+        """Add a goal and the measurements that are compared with it."""
         self.goals.append(
-            Goal(what=what, value=value, low=low, high=high, goal=goal, at_most=at_most, unit=unit)
+            Goal(
+                what=what,
+                value=measurements.median,
+                low=measurements.low,
+                high=measurements.high,
+                goal=goal,
+                at_most=at_most,
+                unit=unit,
+            )
         )
 
-    def text(self) -> str:
-        """The whole report for people."""
+    def to_text(self) -> str:
+        """Return the whole report as text."""
         parts = [describe(self.machine)]
         for section in dict.fromkeys(row.section for row in self.rows):
-            rows = [_cells(row) for row in self.rows if row.section == section]
-            parts.append(
-                f"{section}\n" + _table(["", "median", "least .. greatest", "", "bytes/s"], rows)
-            )
+            rows = [_row_cells(row) for row in self.rows if row.section == section]
+            parts.append(f"{section}\n" + _table(["", "median", "min .. max", "", "bytes/s"], rows))
         if self.goals:
-            parts.append(
-                "Goals\n"
-                + _table(["", "goal", "reached", "least .. greatest", ""], map(_goal, self.goals))
-            )
+            head = ["", "goal", "measured", "min .. max", ""]
+            parts.append("Goals\n" + _table(head, map(_goal_cells, self.goals)))
         return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
 
-    def json(self) -> bytes:
-        """The whole report for programs."""
+    def to_json(self) -> bytes:
+        """Return the whole report as JSON."""
         document = asdict(self)
-        for goal, plain in zip(self.goals, document["goals"], strict=True):
-            plain["met"] = goal.met
+        for goal, entry in zip(self.goals, document["goals"], strict=True):
+            entry["met"] = goal.met
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def publish(self, path: Path | None, plot: Path | None = None) -> None:
-        """Print the table, and write the JSON and the picture where paths are given."""
-        print(self.text())
+        """Print the report, and write the JSON and the chart where paths are given."""
+        print(self.to_text())
         if plot:
-            draw(self.rows, plot)
+            draw_chart(self.rows, plot)
         if path:
-            write_atomic(path, self.json())
+            write_atomic(path, self.to_json())
             print(f"\nwritten to {path}")
 
 
-def number(value: float) -> str:
-    """Three significant digits at least, thousands apart."""
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a benchmark, ready for JSON."""
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+    }
+
+
+def format_number(value: float) -> str:
+    """Format a number with at least three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _cells(row: Row) -> list[str]:
+def _row_cells(row: Row) -> list[str]:
     speed = "" if row.bytes_per_second is None else f"{row.bytes_per_second / 1e6:,.0f} MB/s"
     return [
         row.name,
-        number(row.value),
-        f"{number(row.low)} .. {number(row.high)}",
+        format_number(row.value),
+        f"{format_number(row.low)} .. {format_number(row.high)}",
         row.unit,
         speed,
     ]
 
 
-def _goal(goal: Goal) -> list[str]:
+def _goal_cells(goal: Goal) -> list[str]:
     sign = "<=" if goal.at_most else ">="
-    spread = f"{number(goal.low)} .. {number(goal.high)}"
-    reached, wanted = f"{number(goal.value)} {goal.unit}", f"{sign} {number(goal.goal)} {goal.unit}"
-    return [goal.what, wanted, reached, spread, "reached" if goal.met else "MISSED"]
+    return [
+        goal.what,
+        f"{sign} {format_number(goal.goal)} {goal.unit}",
+        f"{format_number(goal.value)} {goal.unit}",
+        f"{format_number(goal.low)} .. {format_number(goal.high)}",
+        "met" if goal.met else "MISSED",
+    ]
 
 
-def _table(head: Sequence[str], rows: Any) -> str:
-    lines = [list(head), *rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()

@@ -1,4 +1,4 @@
-"""What a benchmark found: a row for each thing timed, a goal beside what was reached."""
+"""The results of a benchmark: rows of measurements, and goals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a section: the median over the rounds, the least and the greatest, in `unit`."""
+    """One row of a section.
+
+    `value` is the median over the rounds, in `unit`; `low` and `high` are the extremes.
+    """
 
     section: str
     name: str
@@ -20,7 +23,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What was to be reached: at least `goal`, or at most; `low` and `high` are of single rounds."""
+    """A measurement and its goal: at least `goal`, or at most `goal` with `at_most`.
+
+    `value` is the median over the rounds, `low` and `high` are the extremes.
+    """
 
     what: str
     value: float
@@ -32,4 +38,5 @@ class Goal:
 
     @property
     def met(self) -> bool:
+        """Whether the median meets the goal."""
         return self.value <= self.goal if self.at_most else self.value >= self.goal

@@ -1,4 +1,4 @@
-"""A folder of a benchmark's own that is gone afterwards."""
+"""A temporary folder of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 
 
 @contextmanager
-def scratch_folder(wanted: Path | None) -> Iterator[Path]:
-    """A new folder, inside `wanted` if given, else where temporary files go."""
-    if wanted:
-        wanted.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=wanted) as folder:
+def scratch_folder(parent: Path | None) -> Iterator[Path]:
+    """Create a folder and delete it at the end of the block.
+
+    It is inside `parent`, which is created, or in the default folder for temporary
+    files.
+    """
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as folder:
         yield Path(folder)

@@ -1,6 +1,7 @@
-"""Rates measured in turns, A B C A B C, so that whatever else the machine does meanwhile falls on all alike.
+"""Rates measured in turns, A B C A B C, so that other load affects all alike.
 
-A ratio is taken inside each round and the median of the rounds is reported with the least and the greatest.
+A ratio is computed within each round; its median over the rounds is reported with the
+minimum and the maximum.
 """
 
 from __future__ import annotations
@@ -13,88 +14,98 @@ from dataclasses import dataclass, field
 
 from shards.progress import ProgressLine
 
-Stream = Generator[float, None, None]  # each turn says how many samples it delivered
-_WARM_UP = 0.2  # share of the measured time that passes before it
+Stream = Generator[float, None, None]  # yields the number of samples since the last yield
+_WARM_UP = 0.2  # warm-up time as a fraction of the measured time
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A name in the table, and how to start its stream anew; `settle` lets queues fill before the clock starts.
+    """One of the methods that are compared: its name, and how to start its stream.
 
-    `most` samples end a measurement before its time is over: one pass, where a second would be another thing.
+    With `settle` a warm-up lets queues fill before the clock starts. `before` is called
+    outside of the measured time. `max_samples` ends a measurement before its time is
+    over, for example after one pass, where a second pass would measure something else.
     """
 
     name: str
     start: Callable[[], Stream]
     settle: bool = True
-    before: Callable[[], None] = field(default=lambda: None)  # outside the clock
+    before: Callable[[], None] = field(default=lambda: None)
     clock: Callable[[], float] = time.perf_counter
-    most: float = float("inf")
+    max_samples: float = float("inf")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One figure per round."""
+class Measurements:
+    """One value per round."""
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """The median over the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def low(self) -> float:
+        """The minimum over the rounds."""
         return min(self.rounds)
 
     @property
     def high(self) -> float:
+        """The maximum over the rounds."""
         return max(self.rounds)
 
-    def times(self, factor: float) -> Figures:
-        """Every round's figure times `factor`."""
-        return Figures(tuple(factor * each for each in self.rounds))
+    def scaled(self, factor: float) -> Measurements:
+        """Return each round's value times `factor`."""
+        return Measurements(tuple(factor * value for value in self.rounds))
 
-    def over(self, other: Figures) -> Figures:
-        """The ratio to `other`, round by round."""
-        return Figures(
+    def over(self, other: Measurements) -> Measurements:
+        """Return the ratio to `other`, round by round."""
+        return Measurements(
             tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
         )
 
 
 def measure(contestant: Contestant, seconds: float) -> float:
-    """Samples a second of a stream started anew, until `seconds` are over or its `most` samples came.
+    """Return the samples per second of a newly started stream.
 
-    A stream that settles is timed from after its first delivery and a fifth of the time; another from its start.
+    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`
+    it starts after the first samples and a fifth of the time, otherwise with the
+    stream.
     """
     contestant.before()
     clock = contestant.clock
-    began = clock()
+    start = clock()
     with closing(contestant.start()) as stream:
         if contestant.settle:
             _settle(stream, seconds * _WARM_UP, clock)
-            began = clock()
-        done = now = 0.0
-        while now < seconds and done < contestant.most:
-            done += next(stream)
-            now = clock() - began
-    return done / max(now, 1e-9)
+            start = clock()
+        samples = elapsed = 0.0
+        while elapsed < seconds and samples < contestant.max_samples:
+            samples += next(stream)
+            elapsed = clock() - start
+    return samples / max(elapsed, 1e-9)
 
 
 def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
     next(stream)
-    until = clock() + seconds
-    while clock() < until:
+    end = clock() + seconds
+    while clock() < end:
         next(stream)
 
 
-def in_turns(
+def measure_in_turns(
     label: str, contestants: Sequence[Contestant], seconds: float, rounds: int
-) -> dict[str, Figures]:
-    """Measure every contestant once a round, `seconds` a time; samples a second by name."""
-    found: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+) -> dict[str, Measurements]:
+    """Return the samples per second of every contestant, by name.
+
+    Each is measured once per round, for `seconds`.
+    """
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with ProgressLine(label, rounds * len(contestants), "measurements") as progress:
         for turn in range(rounds):
-            for place, contestant in enumerate(contestants, 1):
-                found[contestant.name].append(measure(contestant, seconds))
-                progress.advance_to(turn * len(contestants) + place)
-    return {name: Figures(tuple(rates)) for name, rates in found.items()}
+            for position, contestant in enumerate(contestants, 1):
+                rates[contestant.name].append(measure(contestant, seconds))
+                progress.advance_to(turn * len(contestants) + position)
+    return {name: Measurements(tuple(values)) for name, values in rates.items()}

@@ -37,7 +37,7 @@ def build(table: str, source: Path, folder: Path) -> Sets:
     """
     if table == "photos":
         photos = folder / "photos"
-        _build(source, photos, SIZES[table], "--splits", "train=.95,val=.05")
+        _build(source, photos, SIZES[table], "--splits", "train=0.95,val=0.05")
         return Sets(photos, photos, SIZES[table], labelled=False)
     train, complete = folder / "train", folder / "all"
     _build(source, complete, SIDE, "--splits", "source")

@@ -198,7 +198,7 @@ def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
     text += f"{packed:,} of {result.num_sources:,} images"
     if result.left_out:
         text += f" (left out: {_reasons(Counter(entry.reason for entry in result.left_out))})"
-    return f"{text}; when all parts are done: python -m shards merge {root}"
+    return f"{text}; when all parts are done: colortrain shards merge {root}"
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:
@@ -213,4 +213,4 @@ def check_workers(workers: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit("run `python -m shards build`")
+    sys.exit("run `colortrain shards build`")

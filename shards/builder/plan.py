@@ -269,7 +269,7 @@ def load_plan(root: Path) -> Plan:
         return Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     except FileNotFoundError:
         raise UserError(
-            f"{root} has no {BUILD}: give a folder written by `python -m shards build`"
+            f"{root} has no {BUILD}: give a folder written by `colortrain shards build`"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete {root} and build again") from None

@@ -148,7 +148,7 @@ def load_manifest(root: str | Path) -> Manifest:
     """
     path = Path(root) / MANIFEST
     if not Path(root).is_dir():
-        raise UserError(f"no folder {root}: give a folder written by `python -m shards build`")
+        raise UserError(f"no folder {root}: give a folder written by `colortrain shards build`")
     if not path.is_file():
         raise UserError(
             f"{root} has no {MANIFEST}: it is not a shard set, or its build is not finished "

@@ -21,7 +21,7 @@ _GAP = 4
 
 
 def describe(root: Path, manifest: Manifest) -> str:
-    """Return the table that `python -m shards info` prints."""
+    """Return the table that `colortrain shards info` prints."""
     rows = [("split", "shards", "samples", "bytes")]
     for split, shards in manifest.splits.items():
         size = sum(shard.bytes for shard in shards)

@@ -65,7 +65,7 @@ EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 
 
 def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Return the document that `python -m shards statistics` writes.
+    """Return the document that `colortrain shards statistics` writes.
 
     Raises UserError if `root` is not a shard set or a shard is damaged.
     """
@@ -117,7 +117,7 @@ def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
     if not paths:
         raise UserError(
             f"{root} has no statistics-I-of-N.json: "
-            f"run `python -m shards statistics {root} --part I/N` first"
+            f"run `colortrain shards statistics {root} --part I/N` first"
         )
     merged = dict.fromkeys(manifest.splits, EMPTY)
     loaded: dict[int, Path] = {}

@@ -177,7 +177,7 @@ class Split:
         path = f"{self.store.location}/{self.shards[number].path}"
         error = DamagedSampleError(
             f"{path}: {problem}: "
-            "restore it (`python -m shards verify` finds all damage) or build again"
+            "restore it (`colortrain shards verify` finds all damage) or build again"
         )
         error.row = row
         raise error

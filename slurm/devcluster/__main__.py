@@ -39,7 +39,7 @@ class _ActionParser(argparse.ArgumentParser):
     """The parser of one action, which raises UserError for a mistake."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (`{self.prog} --help` lists the options)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark import main
 from shards.read.dataset import Split
-from tests.launch.benchmark.test_loading import check_agrees
+from tests.support.benchmark_reports import check_report
 from tests.support.gpus import error_on_sync, one_gpu, two_gpus
 from tests.support.processes import ROOT, environment
 from tests.support.step_equivalence import MUON, RECIPES, SYNCED, run_steps
@@ -123,7 +123,7 @@ def test_benchmarks_run_on_a_gpu(shards: Path, tmp_path: Path, name: str) -> Non
         row for row in document["rows"] if row["unit"] in ("images/s", "GFLOP/s", "MB")
     ]  # others may be 0
     assert kept
-    check_agrees({**document, "rows": kept})
+    check_report({**document, "rows": kept})
     if name == "step":
         assert "bf16, channels_last, compile, over plain PyTorch" in {
             goal["what"] for goal in document["goals"]

@@ -143,7 +143,7 @@ def test_help_ends_with_an_example(command: str, capsys: pytest.CaptureFixture[s
         main([command, "--help"])
     assert caught.value.code == 0
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
-    assert last.strip().startswith(f"python -m shards {command}")
+    assert last.strip().startswith(f"colortrain shards {command}")
 
 
 def test_out_inside_source_builds_and_resumes(photos: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import TypedDict
 
 import torch
 
-# imported here so that no fork has to; torch imports _dynamo when it creates an optimizer
+# imported here so that no fork has to; torch imports _dynamo for its first optimizer
 import torch._dynamo
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -1,1 +1,1 @@
-"""Benchmarks of reading, batching, seeking and building shards."""
+"""Benchmarks of building shards, reading them, making batches, and seeking."""

@@ -1,7 +1,8 @@
-"""How fast photographs are packed, beside decoding and scaling alone, and beside a plain scikit-image loop.
+"""Measure the rate of building shards, next to decoding and a scikit-image loop.
 
-Everything runs with one thread a process. The loop: io.imread, the centred square, transform.resize with anti_aliasing,
-color.rgb2lab, np.save. It gets a quarter of the images, evenly spaced: it is slow.
+Everything runs with one thread per process. The loop is: io.imread, the centred square,
+transform.resize with anti_aliasing, color.rgb2lab, np.save. It is slow, so it gets only
+a quarter of the images, evenly spaced.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from skimage import color, io, transform
 
-from launch.benchmark.loading.seek import alone
-from launch.benchmark.report import Report
+from launch.benchmark.loading.seek import run_in_new_process
+from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Figures, Stream, in_turns
+from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
@@ -31,57 +32,57 @@ from shards.sources.decode import UndecodableError, fit_image, open_image, reduc
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
-Give photographs as you have them: the larger, the more decoding weighs.
+Use photographs at their original size: the larger they are, the larger the part of decoding.
 
 example:
-  python -m launch.benchmark build --source photos --size 256 --json build.json
+  colortrain benchmark build --source photos --size 256 --json build.json
 """
-ONE, TWO = "colortrain build, 1 worker", "colortrain build, 2 workers"
+ONE_WORKER, TWO_WORKERS = "colortrain build, 1 worker", "colortrain build, 2 workers"
 DECODE, LOOP = "decode and resize alone", "plain scikit-image loop"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_SHARE = 4  # the loop gets every fourth image
-_FEW = 8
+_LOOP_STRIDE = 4  # the loop gets every fourth image
+_MIN_IMAGES = 8
 
 
-def packed(images: Sequence[str], size: int, workers: int, folder: Path) -> Stream:
-    """The build of a list of images into a new folder, until its manifest is written."""
+def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> Stream:
+    """Build a list of images into a new folder, until its manifest is written."""
     build(
         str(write_list(images, folder)),
-        parameters(size),
+        build_parameters(size),
         BuildOptions(out=folder / "out", workers=workers, quiet=True),
     )
     yield len(images)
 
 
-def parameters(size: int) -> Parameters:
-    """A build that leaves no image out for its size."""
+def build_parameters(size: int) -> Parameters:
+    """Return the parameters of a build that leaves out no image because of its size."""
     return Parameters(size=size, min_side=1)
 
 
 def write_list(images: Sequence[str], folder: Path) -> Path:
-    """A text list of `images` in `folder`, as `python -m shards build` reads it."""
+    """Write a text list of `images` to `folder` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.txt"
     path.write_text("\n".join(images) + "\n")
     return path
 
 
-def decoded(images: Sequence[str], size: int) -> Stream:
-    """What the build does to each image before Lab, and nothing more."""
+def decode_images(images: Sequence[str], size: int) -> Stream:
+    """Do what the build does to each image before the conversion to Lab."""
     for image in images:
-        square(Path(image).read_bytes(), size)
+        centred_square(Path(image).read_bytes(), size)
     yield len(images)
 
 
-def square(data: bytes, size: int) -> np.ndarray:
-    """The centred square of an encoded image: (size, size, 3) uint8 sRGB."""
+def centred_square(data: bytes, size: int) -> np.ndarray:
+    """Decode an image and return its centred square: (size, size, 3) uint8 sRGB."""
     opened = open_image(data)
     reduce_jpeg(opened, size)
     return np.asarray(fit_image(to_rgb(opened), size))
 
 
-def plain_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
-    """What one would write with scikit-image on a first day."""
+def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
+    """Convert the images with a plain loop over scikit-image's functions."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         rgb = io.imread(image)
@@ -95,43 +96,46 @@ def plain_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
     yield len(images)
 
 
-def everyone(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Stream]]:
-    """What each does to a list of images."""
+def methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Stream]]:
+    """Return the methods that are compared, each a function of a list of images."""
     return {
-        ONE: lambda images: packed(images, size, 1, folder),
-        DECODE: lambda images: decoded(images, size),
-        TWO: lambda images: packed(images, size, 2, folder),
-        LOOP: lambda images: plain_loop(images, size, folder),
+        ONE_WORKER: lambda images: build_shards(images, size, 1, folder),
+        DECODE: lambda images: decode_images(images, size),
+        TWO_WORKERS: lambda images: build_shards(images, size, 2, folder),
+        LOOP: lambda images: scikit_image_loop(images, size, folder),
     }
 
 
-def rates(
+def measure_rates(
     images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool
-) -> dict[str, Figures]:
-    """Images a second of everyone, in turns; of CPU time, only those that have a single process."""
+) -> dict[str, Measurements]:
+    """Return the images per second of all methods, measured in turns.
+
+    With `cpu_time`, of those that run in a single process.
+    """
 
     def clean() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
     contestants = []
     clock = time.process_time if cpu_time else time.perf_counter
-    for name, work in everyone(size, folder).items():
-        if cpu_time and name == TWO:
+    for name, method in methods(size, folder).items():
+        if cpu_time and name == TWO_WORKERS:
             continue
         clean()
-        next(
-            work(images[:_FEW])
-        )  # outside the clock: imports, and the process that forks the workers
-        share = images[::_SHARE] if name == LOOP else images
+        # not measured: imports, and the start of the process that forks the workers
+        next(method(images[:_MIN_IMAGES]))
+        subset = images[::_LOOP_STRIDE] if name == LOOP else images
+        start = partial(method, subset)
         contestants.append(
-            Contestant(name, partial(work, share), settle=False, before=clean, clock=clock, most=1)
+            Contestant(name, start, settle=False, before=clean, clock=clock, max_samples=1)
         )
-    return in_turns("packing", contestants, seconds=float("inf"), rounds=rounds)
+    return measure_in_turns("building", contestants, seconds=float("inf"), rounds=rounds)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread."""
+    """Let processes that are started inside the block compute with one thread."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -141,26 +145,29 @@ def one_thread() -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def chosen(source: str, most: int, out: Path) -> list[str]:
-    """The paths of `most` images at most, evenly spaced, that everybody reads; raises `UserError` if there are few."""
+def select_images(source: str, max_images: int, out: Path) -> list[str]:
+    """Return the paths of at most `max_images` images that all methods can read.
+
+    They are evenly spaced. Raises UserError if there are fewer than 8, or if `source`
+    is neither a folder nor a text list of image files.
+    """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
         raise UserError(f"{source}: give a folder or a text list of image files")
-    places = np.unique(np.linspace(0, len(listed) - 1, min(most, len(listed))).round().astype(int))
-    found = [
-        path
-        for path in (str(Path(listed[place].path).resolve()) for place in places)
-        if readable(Path(path))
-    ]
-    if len(found) < _FEW:
+    count = min(max_images, len(listed))
+    indices = np.unique(np.linspace(0, len(listed) - 1, count).round().astype(int))
+    paths = [str(Path(listed[index].path).resolve()) for index in indices]
+    readable = [path for path in paths if is_readable(Path(path))]
+    if len(readable) < _MIN_IMAGES:
         raise UserError(
-            f"{source} holds {len(found)} readable RGB or grey images: give at least {_FEW}"
+            f"{source} holds {len(readable)} readable RGB or grayscale images: "
+            f"give at least {_MIN_IMAGES}"
         )
-    return found
+    return readable
 
 
-def readable(path: Path) -> bool:
-    """Whether an image decodes, and is one that scikit-image reads as RGB or grey."""
+def is_readable(path: Path) -> bool:
+    """Return whether an image can be decoded, and is RGB or grayscale."""
     try:
         opened = open_image(path.read_bytes())
         opened.load()
@@ -169,82 +176,87 @@ def readable(path: Path) -> bool:
     return opened.mode in ("RGB", "L")
 
 
-def judge(report: Report, found: dict[str, Figures]) -> None:
-    """Set the ratios beside their goals."""
-    report.judge(f"build over {LOOP}, a core", found[ONE].over(found[LOOP]), 4.0)
-    report.judge(
+def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
+    """Add the goals, which are ratios of the methods' rates."""
+    report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
+    report.add_goal(
         "time of build over decode and resize alone",
-        found[DECODE].over(found[ONE]),
+        rates[DECODE].over(rates[ONE_WORKER]),
         1.35,
         at_most=True,
     )
-    if TWO not in found:
+    if TWO_WORKERS not in rates:
         report.notes.append(
-            "of CPU time, in which two workers cannot be faster than one: that goal is not judged"
+            "measured in CPU time, in which two workers cannot be faster than one: "
+            "no goal for two workers"
         )
     elif available_cores() >= 2:
-        report.judge("2 workers over 1", found[TWO].over(found[ONE]), 1.8)
+        report.add_goal("2 workers over 1", rates[TWO_WORKERS].over(rates[ONE_WORKER]), 1.8)
     else:
         report.notes.append(
-            "one core: two workers cannot be faster than one, so that goal is not judged"
+            "measured on one core, on which two workers cannot be faster than one: "
+            "no goal for two workers"
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and say."""
-    asked = parser().parse_args(argv)
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(asked).items()
-    }
-    report = Report("build", settings)
-    with scratch_folder(asked.scratch) as scratch:
-        images = chosen(asked.source, asked.images, scratch)
+    """Measure all methods, publish the report, and return the exit status."""
+    args = make_parser().parse_args(argv)
+    report = Report("build", settings_of(args))
+    with scratch_folder(args.scratch) as scratch:
+        images = select_images(args.source, args.images, scratch)
         with one_thread():
-            found = alone(rates, images, asked.size, asked.rounds, scratch / "work", asked.cpu_time)
-    report.notes.append(f"{len(images):,} images of {asked.source}, every {_SHARE}th for the loop")
-    for name, figures in found.items():
-        report.add(
-            f"To {asked.size} px, one thread a process, {'CPU' if asked.cpu_time else 'wall'} time",
-            name,
-            figures,
-            "images/s",
-        )
-    judge(report, found)
-    report.publish(asked.json)
+            work = scratch / "work"
+            rates = run_in_new_process(
+                measure_rates, images, args.size, args.rounds, work, args.cpu_time
+            )
+    report.notes.append(
+        f"{len(images):,} images of {args.source}, every {_LOOP_STRIDE}th for the loop"
+    )
+    kind = "CPU" if args.cpu_time else "wall"
+    for name, measurements in rates.items():
+        section = f"To {args.size} px, one thread per process, {kind} time"
+        report.add_row(section, name, measurements, "images/s")
+    add_goals(report, rates)
+    report.publish(args.json)
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this benchmark understands."""
-    words = CommandParser("launch.benchmark build", __doc__ or "", _EXAMPLE)
-    add = words.add_argument
-    add("--source", required=True, metavar="PHOTOS", help="a folder or a text list of image files")
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
+    parser = CommandParser("launch.benchmark build", __doc__ or "", _EXAMPLE)
+    add = parser.add_argument
+    add(
+        "--source",
+        required=True,
+        metavar="PHOTOS",
+        help="a folder or a text list of image files",
+    )
     add(
         "--size",
         type=at_least_one,
         default=256,
         metavar="N",
-        help="pixels to pack at (default: 256)",
+        help="size of the samples in pixels (default: 256)",
     )
     add(
         "--images",
         type=at_least_one,
         default=400,
         metavar="N",
-        help="measure on N of them at most (default: 400)",
+        help="measure on at most N images (default: 400)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="how many turns (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
     add(
         "--cpu-time",
         action="store_true",
-        help="count CPU seconds, for a machine that others use as well",
+        help="measure CPU time instead of wall time, on a busy machine",
     )
     add(
         "--scratch",
         type=Path,
         metavar="DIR",
-        help="where to build, and throw away (default: TMPDIR)",
+        help="folder for the builds, which are deleted afterwards (default: TMPDIR)",
     )
-    add("--json", type=Path, metavar="FILE", help="also write everything there")
-    return words
+    add("--json", type=Path, metavar="FILE", help="write the report as JSON to this file")
+    return parser

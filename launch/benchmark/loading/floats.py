@@ -1,4 +1,7 @@
-"""Contestants that bring batches of float tensors as a training loop takes them, with 0 or more workers."""
+"""Contestants that make batches of float tensors, as training consumes them.
+
+They run with several counts of workers.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +19,36 @@ from torch import Tensor
 
 from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
-from launch.benchmark.loading.other_libraries import NAME, Other
+from launch.benchmark.loading.other_libraries import COLUMN, Library
 from launch.benchmark.timing import Contestant, Stream
 from shards.format.manifest import MEMBER
 from shards.read.dataset import Split
 
-OURS, WEBDATASET = "colortrain", "webdataset + DataLoader"
+COLORTRAIN, WEBDATASET = "colortrain", "webdataset + DataLoader"
 
 
-def encoded(stored: Tensor) -> tuple[Tensor, Tensor]:
-    """What networks see of uint8 samples, in place: L (B, 1, H, W) and ab (B, 2, H, W), float32 about [-1, 1]."""
+def to_floats(stored: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert stored samples to the inputs of networks.
+
+    stored: (B, 3, H, W) uint8. Returns L (B, 1, H, W) and ab (B, 2, H, W), float32,
+    about [-1, 1].
+    """
     L, ab = stored[:, :1].float(), stored[:, 1:].float()
     return L.div_(127.5).sub_(1), ab.sub_(128).div_(110)
 
 
-def stacked(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
-    """One batch of stored samples of what webdataset gives."""
+def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
+    """Stack samples of webdataset, (3, H, W) uint8, to a batch (B, 3, H, W)."""
     return torch.from_numpy(np.stack([sample for (sample,) in samples]))
 
 
-def stacked_and_encoded(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """The same as float tensors, made where this is called: in a worker, if there are any."""
-    return encoded(stacked(samples))
+def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Stack samples and convert them with `to_floats`, in a worker if there are any."""
+    return to_floats(stack(samples))
 
 
-def ours(split: Split, batch_size: int, workers: int) -> Stream:
-    """The training loader, without flips and crops: the others do none."""
+def colortrain_batches(split: Split, batch_size: int, workers: int) -> Stream:
+    """Iterate over the training loader, without flips and crops like the others."""
     config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
     loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
@@ -49,12 +56,15 @@ def ours(split: Split, batch_size: int, workers: int) -> Stream:
             yield len(batch.L)
 
 
-def with_webdataset(
-    tars: Sequence[Path], batch_size: int, workers: int, floats_by_workers: bool
+def webdataset_batches(
+    tars: Sequence[Path], batch_size: int, workers: int, floats_in_workers: bool
 ) -> Stream:
-    """webdataset decodes and batches in the workers of a DataLoader; floats are made there, or here."""
-    _hush()
-    collate: Callable[..., Any] = stacked_and_encoded if floats_by_workers else stacked
+    """Let webdataset decode and batch in the workers of a DataLoader.
+
+    The conversion to floats is done in the workers or in this process.
+    """
+    _ignore_warnings()
+    collate: Callable[..., Any] = stack_to_floats if floats_in_workers else stack
     dataset = (
         webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False)
         .decode()
@@ -63,24 +73,28 @@ def with_webdataset(
     batched = dataset.batched(batch_size, collation_fn=collate, partial=False).repeat()
     loader = webdataset.WebLoader(batched, batch_size=None, num_workers=workers)
     for batch in loader:
-        L, _ = batch if floats_by_workers else encoded(batch)
+        L, _ = batch if floats_in_workers else to_floats(batch)
         yield len(L)
 
 
-def with_other(other: Other, folder: Path, batch_size: int, workers: int) -> Stream:
-    """Another library's data set in its own loader."""
-    _hush()
-    loader = other.loader(
-        other.open(folder, batch_size), batch_size=batch_size, num_workers=workers
+def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> Stream:
+    """Iterate over another library's data set with its own loader."""
+    _ignore_warnings()
+    loader = library.loader(
+        library.open(folder, batch_size), batch_size=batch_size, num_workers=workers
     )
     while True:
         for batch in loader:
-            L, _ = encoded(torch.as_tensor(batch[NAME]))
+            L, _ = to_floats(torch.as_tensor(batch[COLUMN]))
             yield len(L)
 
 
-def _hush() -> None:
-    """Say nothing of more workers than cores, tried on purpose, and of others' arrays, which nothing writes."""
+def _ignore_warnings() -> None:
+    """Ignore two warnings of torch.
+
+    More workers than cores are tried on purpose, and nothing writes to the arrays of
+    other libraries.
+    """
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
@@ -88,32 +102,31 @@ def _hush() -> None:
 def contestants(
     split: Split,
     tars: Sequence[Path],
-    others: dict[str, tuple[Other, Path]],
+    copies: dict[str, tuple[Library, Path]],
     batch_size: int,
-    counts: Sequence[int],
+    worker_counts: Sequence[int],
 ) -> list[Contestant]:
-    """Everyone with every count of workers that makes sense for it."""
-    found = []
-    for count in counts:
-        found.append(Contestant(label(OURS, count), partial(ours, split, batch_size, count)))
-    for count in counts:
-        start = partial(
-            with_webdataset, tars, batch_size, min(count, len(tars))
-        )  # it shares out whole tars
-        found.append(Contestant(label(WEBDATASET, count), partial(start, False)))
+    """Return all contestants, each with every count of workers that it can use.
+
+    `copies` are the other libraries with their copies of the split, by name.
+    """
+    all_contestants = []
+    for count in worker_counts:
+        start: Callable[[], Stream] = partial(colortrain_batches, split, batch_size, count)
+        all_contestants.append(Contestant(label(COLORTRAIN, count), start))
+    for count in worker_counts:
+        # webdataset distributes whole tars among its workers
+        web = partial(webdataset_batches, tars, batch_size, min(count, len(tars)))
+        all_contestants.append(Contestant(label(WEBDATASET, count), partial(web, False)))
         if count:
-            found.append(
-                Contestant(label(WEBDATASET, count, "floats by workers"), partial(start, True))
-            )
-        for name, (other, folder) in others.items():
-            found.append(
-                Contestant(
-                    label(name, count), partial(with_other, other, folder, batch_size, count)
-                )
-            )
-    return found
+            name = label(WEBDATASET, count, "floats in workers")
+            all_contestants.append(Contestant(name, partial(web, True)))
+        for name, (library, folder) in copies.items():
+            start = partial(library_batches, library, folder, batch_size, count)
+            all_contestants.append(Contestant(label(name, count), start))
+    return all_contestants
 
 
-def label(name: str, workers: int, how: str = "") -> str:
-    """A row's name."""
-    return f"{name}, {workers} worker{'s' * (workers != 1)}" + (f", {how}" if how else "")
+def label(name: str, workers: int, suffix: str = "") -> str:
+    """Return the name of a row."""
+    return f"{name}, {workers} worker{'s' * (workers != 1)}" + (f", {suffix}" if suffix else "")

@@ -1,7 +1,9 @@
-"""How fast samples are read and batches made, beside what the machine allows and beside other libraries.
+"""Measure the rate of reading samples, next to the machine's limits and other
+libraries.
 
-Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, files dropped from the page cache), `floats`
-(through the training loader to float tensors), `seek` (to any position, and memory, on synthetic sets).
+Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, after the
+files were dropped from the page cache), `floats` (through the training loader to float
+tensors), `seek` (to any position, and memory, on synthetic sets).
 """
 
 from __future__ import annotations
@@ -16,183 +18,217 @@ from pathlib import Path
 import torch
 
 from launch.benchmark.loading import floats, reading, seek
-from launch.benchmark.loading.other_libraries import NAME, Other, write_others
+from launch.benchmark.loading.other_libraries import COLUMN, Library, write_copies
 from launch.benchmark.loading.shard_sets import (
-    cached_share,
-    drop_cached,
+    cached_fraction,
+    drop_from_page_cache,
     first_shards,
-    synthetic_set,
-    tars_of,
+    tar_paths,
+    write_synthetic_set,
 )
-from launch.benchmark.report import Report
+from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Figures, in_turns
+from launch.benchmark.timing import Contestant, Measurements, measure_in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError, unknown
 from shards.read.dataset import Split
 
 _EXAMPLE = """\
-Cold figures mean something where the files lie on a disk or a network file system. litdata and mosaicml-streaming are
-measured too where they are installed; they write their own copy of the samples into --scratch first.
+The section `cold` is meaningful for files on a disk or a network file system. litdata and
+mosaicml-streaming are measured where they are installed, on their own copies of the samples,
+which are first written to --scratch.
 
 example:
-  python -m launch.benchmark loader --shards photos-256 --json loader.json
-  python -m launch.benchmark loader --sections seek
+  colortrain benchmark loader --shards photos-256 --json loader.json
+  colortrain benchmark loader --sections seek
 """
-OURS, FIRST_PASS = "colortrain, training order", "colortrain, first pass (with checksums)"
+TRAINING_ORDER = "colortrain, training order"
+FIRST_PASS = "colortrain, first pass (with checksums)"
 MEMCPY, PAGE_CACHE = "memcpy", "page cache, readinto"
 DECODE, DECODE_BATCHES = "webdataset .decode()", "webdataset .decode(), into batches"
-_BIG_PICTURES = 128  # from this size on a sample's pixels cost more than finding them
-_MEMORY = {"own": "its own", "mapped": "pages of files", "peak": "both, at most (manifest parsed)"}
-_SCALES = (1_000_000, 10_000_000, 100_000_000)
+_LARGE = 128  # from this size on, copying a sample's pixels takes longer than locating them
+_MEMORY = {
+    "own": "private",
+    "mapped": "mapped files",
+    "peak": "peak of both (manifest parsed)",
+}
+_NUM_SAMPLES = (1_000_000, 10_000_000, 100_000_000)
 
 
 @dataclass
 class Bench:
-    """What the sections share: the set, how long to measure, what the other libraries made of it."""
+    """What the sections have in common: the shard set, and how to measure."""
 
     report: Report
-    scratch: Path
     split: Split
     batch_size: int
     seconds: float  # of one measurement
     rounds: int
     workers: Sequence[int]
     cpu_time: bool = False
-    others: dict[str, tuple[Other, Path]] = field(default_factory=dict)
+    copies: dict[str, tuple[Library, Path]] = field(default_factory=dict)
 
     @property
     def sample_bytes(self) -> int:
+        """The bytes of one stored sample."""
         return self.split.empty(1).nbytes
 
-    def turns(self, section: str, contestants: Sequence[Contestant]) -> dict[str, Figures]:
-        """Measure in turns and put everyone into the report."""
-        found = in_turns(section, contestants, self.seconds, self.rounds)
-        for name, figures in found.items():
-            self.report.add(section, name, figures, "samples/s", self.sample_bytes)
-        return found
+    def measure(self, section: str, contestants: Sequence[Contestant]) -> dict[str, Measurements]:
+        """Measure all contestants in turns and add a row for each to the report."""
+        rates = measure_in_turns(section, contestants, self.seconds, self.rounds)
+        for name, measurements in rates.items():
+            self.report.add_row(section, name, measurements, "samples/s", self.sample_bytes)
+        return rates
 
 
 def readers(bench: Bench, split: Split) -> list[Contestant]:
-    """Everyone who reads tars or a copy of them into uint8 batches, one process each."""
-    batch, tars = bench.batch_size, tars_of(split)
-    found = [
-        Contestant(OURS, partial(reading.ours, split, batch)),
+    """Return all contestants that read tars, or a copy of them, into uint8 batches.
+
+    Each runs in one process.
+    """
+    batch, tars = bench.batch_size, tar_paths(split)
+    contestants = [
+        Contestant(TRAINING_ORDER, partial(reading.colortrain_order, split, batch)),
         Contestant(PAGE_CACHE, partial(reading.page_cache, split, batch)),
         Contestant(DECODE, partial(reading.webdataset_samples, tars)),
         Contestant(DECODE_BATCHES, partial(reading.webdataset_batches, tars, split.empty(batch))),
     ]
-    for name, (other, folder) in bench.others.items():
-        dataset = other.open(folder, batch)
-        found.append(
-            Contestant(name, partial(reading.into_rows, dataset, NAME, split.empty(batch)))
-        )
-    return found
+    for name, (library, folder) in bench.copies.items():
+        dataset = library.open(folder, batch)
+        start = partial(reading.copy_into_rows, dataset, COLUMN, split.empty(batch))
+        contestants.append(Contestant(name, start))
+    return contestants
 
 
 def warm_up(bench: Bench) -> None:
-    """One pass: each sample has been checked then, and lies in the page cache if that holds them all."""
+    """Read the set once.
+
+    Then each sample's checksum is verified, and the page cache holds the set if it can.
+    """
     batches = -(-len(bench.split) // bench.batch_size)
-    for _ in zip(range(batches), reading.ours(bench.split, bench.batch_size), strict=False):
+    for _ in zip(
+        range(batches), reading.colortrain_order(bench.split, bench.batch_size), strict=False
+    ):
         pass
 
 
 def section_reading(bench: Bench) -> None:
-    """Warm, into one reused contiguous uint8 array; ours also with the check that each sample's first reading makes."""
+    """Measure reading from the page cache into one reused contiguous uint8 array.
+
+    colortrain is also measured with the checksums that the first reading of each sample
+    verifies.
+    """
     warm_up(bench)
     split, size = bench.split, bench.split.manifest.size
-    big = reading.big_array(split, bench.batch_size)
-    copy = Contestant(MEMCPY, partial(reading.memcpy, big, bench.batch_size))
-    anew = partial(reading.opened_anew, split, bench.batch_size)
-    first = Contestant(FIRST_PASS, anew, settle=False, most=len(split))
+    source = reading.large_array(split, bench.batch_size)
+    copy = Contestant(MEMCPY, partial(reading.memcpy, source, bench.batch_size))
+    first_pass = Contestant(
+        FIRST_PASS,
+        partial(reading.colortrain_first_pass, split, bench.batch_size),
+        settle=False,
+        max_samples=len(split),
+    )
     clock = time.process_time if bench.cpu_time else time.perf_counter
-    everyone = [replace(each, clock=clock) for each in (copy, *readers(bench, split), first)]
+    contestants = [
+        replace(contestant, clock=clock)
+        for contestant in (copy, *readers(bench, split), first_pass)
+    ]
     kind = "CPU time, warm" if bench.cpu_time else "warm"
     section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, {kind}"
-    found = bench.turns(section, everyone)
-    ours = found[OURS]
-    bench.report.add(section, "later passes over the first", ours.over(found[FIRST_PASS]), "x")
-    many = 10.0 if size >= _BIG_PICTURES else 20.0
-    bench.report.judge(f"reading {size} px over {DECODE}", ours.over(found[DECODE]), many)
-    if size >= _BIG_PICTURES:
-        bench.report.judge(f"reading {size} px over memcpy", ours.over(found[MEMCPY]), 0.7)
+    rates = bench.measure(section, contestants)
+    ours = rates[TRAINING_ORDER]
+    bench.report.add_row(section, "later passes over the first", ours.over(rates[FIRST_PASS]), "x")
+    goal = 10.0 if size >= _LARGE else 20.0
+    bench.report.add_goal(f"reading {size} px over {DECODE}", ours.over(rates[DECODE]), goal)
+    if size >= _LARGE:
+        bench.report.add_goal(f"reading {size} px over memcpy", ours.over(rates[MEMCPY]), 0.7)
 
 
 def section_cold(bench: Bench) -> None:
-    """The same from files that the kernel was told to forget, one pass at most; each opens its files anew."""
+    """Measure the same with files that are not in the page cache.
+
+    At most one pass is read, and each contestant opens its files anew.
+    """
     copies = [
-        path for _, folder in bench.others.values() for path in folder.rglob("*") if path.is_file()
+        path for _, folder in bench.copies.values() for path in folder.rglob("*") if path.is_file()
     ]
-    files = [*tars_of(bench.split), *copies]
-    drop_cached(files)
-    left = cached_share(files)
-    if left > 0.05:
+    files = [*tar_paths(bench.split), *copies]
+    drop_from_page_cache(files)
+    cached = cached_fraction(files)
+    if cached > 0.05:
         bench.report.notes.append(
-            f"{left:.0%} of the files stayed in the page cache: cold figures are not cold"
+            f"{cached:.0%} of the files stayed in the page cache: the section `cold` is not cold"
         )
-    ours = Contestant(FIRST_PASS, partial(reading.opened_anew, bench.split, bench.batch_size))
-    everyone = [ours, *(each for each in readers(bench, bench.split) if each.name != OURS)]
-    forget, once = partial(drop_cached, files), len(bench.split)
-    cold = [
-        Contestant(each.name, each.start, settle=False, before=forget, most=once)
-        for each in everyone
+    first_pass = partial(reading.colortrain_first_pass, bench.split, bench.batch_size)
+    contestants = [
+        Contestant(FIRST_PASS, first_pass),
+        *(each for each in readers(bench, bench.split) if each.name != TRAINING_ORDER),
     ]
-    bench.turns(
+    drop, num_samples = partial(drop_from_page_cache, files), len(bench.split)
+    cold = [
+        Contestant(each.name, each.start, settle=False, before=drop, max_samples=num_samples)
+        for each in contestants
+    ]
+    bench.measure(
         f"Reading {bench.split.manifest.size} px into uint8 batches, one process, cold", cold
     )
 
 
 def section_floats(bench: Bench) -> None:
-    """Through the training loader to float tensors, everyone with each count of workers."""
+    """Measure batches of float tensors from training loaders, by count of workers."""
     warm_up(bench)
-    counts = reading.workers_worth_trying(bench.workers)
-    everyone = floats.contestants(
-        bench.split, tars_of(bench.split), bench.others, bench.batch_size, counts
+    worker_counts = reading.useful_worker_counts(bench.workers)
+    contestants = floats.contestants(
+        bench.split, tar_paths(bench.split), bench.copies, bench.batch_size, worker_counts
     )
     size = bench.split.manifest.size
-    found = bench.turns(
-        f"Float tensors of {size} px, batches of {bench.batch_size}, warm", everyone
-    )
-    ours, theirs = (best(found, name) for name in (floats.OURS, floats.WEBDATASET))
+    section = f"Float tensors of {size} px, batches of {bench.batch_size}, warm"
+    rates = bench.measure(section, contestants)
+    ours, theirs = (fastest(rates, name) for name in (floats.COLORTRAIN, floats.WEBDATASET))
     what = f"floats of {size} px, {ours}, over {theirs}"
-    bench.report.judge(what, found[ours].over(found[theirs]), 5.0)
+    bench.report.add_goal(what, rates[ours].over(rates[theirs]), 5.0)
 
 
-def best(found: dict[str, Figures], name: str) -> str:
-    """The fastest row of those that begin with `name`."""
-    return max((row for row in found if row.startswith(name)), key=lambda row: found[row].median)
+def fastest(rates: dict[str, Measurements], prefix: str) -> str:
+    """Return the fastest row among those whose names start with `prefix`."""
+    rows = (row for row in rates if row.startswith(prefix))
+    return max(rows, key=lambda row: rates[row].median)
 
 
 def section_seek(report: Report, scratch: Path) -> None:
-    """Any position of 100 million samples, and the memory of a process that reads from sets of three sizes."""
-    found = seek.alone(seek.seeks, _SCALES[-1])
-    section = (
-        f"Seeking among {_SCALES[-1]:,} samples in {_SCALES[-1] // seek.SHARD_SAMPLES:,} shards"
-    )
-    for name in ("anywhere", "same_epoch", "repeated"):
-        report.add(section, name.replace("_", " "), Figures(getattr(found, name)), "ms")
-    grown = Figures((found.grown_mb,))
-    report.add(section, "memory grown by, at most", grown, "MB")
-    report.judge("seeking anywhere", Figures(found.anywhere), 50, at_most=True, unit="ms")
-    report.judge("memory of seeking", grown, 100, at_most=True, unit="MB")
-    own = [_memory(report, scratch / f"samples-{samples}", samples) for samples in _SCALES]
-    more = (own[-1] - own[0]) * 2**20 / (_SCALES[-1] - _SCALES[0])
+    """Measure seeks among 100 million samples, and memory on sets of three sizes."""
+    times = seek.run_in_new_process(seek.measure_seeks, _NUM_SAMPLES[-1])
+    shards = _NUM_SAMPLES[-1] // seek.SHARD_SAMPLES
+    section = f"Seeking among {_NUM_SAMPLES[-1]:,} samples in {shards:,} shards"
+    for name in ("new_epoch", "same_epoch", "same_position"):
+        report.add_row(section, name.replace("_", " "), Measurements(getattr(times, name)), "ms")
+    growth = Measurements((times.growth_mb,))
+    report.add_row(section, "memory growth, at most", growth, "MB")
+    new_epoch = Measurements(times.new_epoch)
+    report.add_goal("seeking to any position", new_epoch, 50, at_most=True, unit="ms")
+    report.add_goal("memory of seeking", growth, 100, at_most=True, unit="MB")
+    own = [_add_memory(report, scratch / f"samples-{count}", count) for count in _NUM_SAMPLES]
+    per_sample = (own[-1] - own[0]) * 2**20 / (_NUM_SAMPLES[-1] - _NUM_SAMPLES[0])
     what = (
-        f"own memory of a reading process for each sample more, {_SCALES[0]:,} to {_SCALES[-1]:,}"
+        "private memory of a reading process per additional sample, "
+        f"{_NUM_SAMPLES[0]:,} to {_NUM_SAMPLES[-1]:,}"
     )
-    report.judge(what, Figures((more,)), 1.0, at_most=True, unit="bytes")
+    report.add_goal(what, Measurements((per_sample,)), 1.0, at_most=True, unit="bytes")
 
 
-def _memory(report: Report, folder: Path, num_samples: int) -> float:
-    """Rows of what a process that reads from a set of so many samples takes; its own memory in MB."""
-    wanted = seek.positions(num_samples, 100)
-    synthetic_set(folder, num_samples, wanted)
-    found = seek.alone(seek.read_all_over, folder, wanted)
-    section = "Memory of a process that reads 3,200 samples from all over a set"
+def _add_memory(report: Report, folder: Path, num_samples: int) -> float:
+    """Add rows for the memory of a process that reads from a set of `num_samples`.
+
+    Returns its private memory in MB.
+    """
+    samples = seek.positions(num_samples, 100)
+    write_synthetic_set(folder, num_samples, samples)
+    memory = seek.run_in_new_process(seek.measure_reading_memory, folder, samples)
+    section = "Memory of a process that reads 3,200 samples from all parts of a set"
     for name in ("own", "mapped", "peak"):
-        figures = Figures((getattr(found, f"{name}_mb"),))
-        report.add(section, f"{num_samples:,} samples, {_MEMORY[name]}", figures, "MB")
-    return found.own_mb
+        megabytes = Measurements((getattr(memory, f"{name}_mb"),))
+        report.add_row(section, f"{num_samples:,} samples, {_MEMORY[name]}", megabytes, "MB")
+    return memory.own_mb
 
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
@@ -203,126 +239,119 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the sections that were asked for."""
-    asked = parser().parse_args(argv)
-    check(asked)
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(asked).items()
-    }
-    report = Report("loader", settings)
-    if asked.torch_threads:
-        torch.set_num_threads(asked.torch_threads)
-    with scratch_folder(asked.scratch) as scratch:
-        if set(asked.sections) & set(SECTIONS):
-            bench = prepared(asked, report, scratch)
+    """Measure the requested sections, publish the report, return the exit status."""
+    args = make_parser().parse_args(argv)
+    check_args(args)
+    report = Report("loader", settings_of(args))
+    if args.torch_threads:
+        torch.set_num_threads(args.torch_threads)
+    with scratch_folder(args.scratch) as scratch:
+        if set(args.sections) & set(SECTIONS):
+            bench = make_bench(args, report, scratch)
             for name in SECTIONS:
-                if name in asked.sections:
+                if name in args.sections:
                     SECTIONS[name](bench)
-        if "seek" in asked.sections:
+        if "seek" in args.sections:
             section_seek(report, scratch)
-    report.publish(asked.json)
+    report.publish(args.json)
     return 0
 
 
-def prepared(asked: argparse.Namespace, report: Report, scratch: Path) -> Bench:
-    """The set to measure on, and the other libraries' copies of it."""
-    whole = Split(asked.shards)
-    split = first_shards(whole, scratch / "first", asked.gigabytes * 1e9)
+def make_bench(args: argparse.Namespace, report: Report, scratch: Path) -> Bench:
+    """Prepare the set to measure on, and the other libraries' copies of it."""
+    whole_split = Split(args.shards)
+    split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)
     report.notes.append(
-        f"{len(split):,} of {len(whole):,} samples, dataset {split.manifest.dataset_id}"
+        f"{len(split):,} of {len(whole_split):,} samples, dataset {split.manifest.dataset_id}"
     )
-    seconds = asked.seconds / asked.rounds
-    bench = Bench(
-        report,
-        scratch,
-        split,
-        asked.batch_size,
-        seconds,
-        asked.rounds,
-        asked.workers,
-        asked.cpu_time,
-    )
-    bench.others, notes = write_others(split, scratch)
+    copies, notes = write_copies(split, scratch)
     report.notes += notes
-    return bench
+    return Bench(
+        report,
+        split,
+        batch_size=args.batch_size,
+        seconds=args.seconds / args.rounds,
+        rounds=args.rounds,
+        workers=args.workers,
+        cpu_time=args.cpu_time,
+        copies=copies,
+    )
 
 
-def check(asked: argparse.Namespace) -> None:
-    """Raise `UserError` for words that do not go together."""
-    for name in asked.sections:
+def check_args(args: argparse.Namespace) -> None:
+    """Raise UserError for an unknown section or an invalid option."""
+    for name in args.sections:
         if name not in (*SECTIONS, "seek"):
             raise unknown("section", name, (*SECTIONS, "seek"))
-    if asked.seconds <= 0:
-        raise UserError(f"--seconds {asked.seconds}: give more than 0")
-    if min(asked.workers) < 0:
-        raise UserError(f"--workers {min(asked.workers)}: give 0 or more")
-    if asked.shards is None and set(asked.sections) & set(SECTIONS):
+    if args.seconds <= 0:
+        raise UserError(f"--seconds {args.seconds}: must be above 0")
+    if min(args.workers) < 0:
+        raise UserError(f"--workers {min(args.workers)}: must be at least 0")
+    if args.shards is None and set(args.sections) & set(SECTIONS):
         raise UserError(
-            "--shards is missing: give a folder that `python -m shards build` wrote, or --sections seek"
+            "--shards is missing: give a folder that `colortrain shards build` wrote, "
+            "or --sections seek"
         )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The words this benchmark understands."""
-    words = CommandParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
-    add = words.add_argument
-    add("--shards", type=Path, metavar="DIR", help="folder that `python -m shards build` wrote")
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
+    parser = CommandParser("launch.benchmark loader", __doc__ or "", _EXAMPLE)
+    add = parser.add_argument
+    add("--shards", type=Path, metavar="DIR", help="folder that `colortrain shards build` wrote")
     add(
         "--batch-size",
         type=at_least_one,
         default=32,
         metavar="N",
-        help="samples a batch (default: 32)",
+        help="samples per batch (default: 32)",
     )
     add(
         "--seconds",
         type=float,
         default=5.0,
         metavar="S",
-        help="how long each row is measured in all (default: 5)",
+        help="seconds per row, over all rounds (default: 5)",
     )
-    add(
-        "--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)"
-    )
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
     add(
         "--workers",
         type=int,
         nargs="+",
         default=[0, 1, 2, 4],
         metavar="N",
-        help="counts to try (default: 0 1 2 4)",
+        help="counts of workers to measure (default: 0 1 2 4)",
     )
     add(
         "--gigabytes",
         type=float,
         default=1.0,
         metavar="G",
-        help="measure on the first shards of G GB (default: 1)",
+        help="measure on the first G GB of the set (default: 1)",
     )
     add(
         "--sections",
         nargs="+",
         default=[*SECTIONS, "seek"],
         metavar="NAME",
-        help=f"which of {', '.join(SECTIONS)}, seek (default: all)",
+        help=f"some of {', '.join(SECTIONS)}, seek (default: all)",
     )
     add(
         "--torch-threads",
         type=at_least_one,
         metavar="N",
-        help="torch's threads in `floats`, for all alike (default: its own; 1 if others use the machine)",
+        help="torch's threads in `floats` (default: torch's choice; 1 on a busy machine)",
     )
     add(
         "--cpu-time",
         action="store_true",
-        help="count CPU seconds in `reading`, for a machine that others use as well",
+        help="measure CPU time instead of wall time in `reading`, on a busy machine",
     )
     add(
         "--scratch",
         type=Path,
         metavar="DIR",
-        help="where to write other formats and synthetic sets (default: TMPDIR)",
+        help="folder for other formats and synthetic sets (default: TMPDIR)",
     )
-    add("--json", type=Path, metavar="FILE", help="also write everything there")
-    return words
+    add("--json", type=Path, metavar="FILE", help="write the report as JSON to this file")
+    return parser

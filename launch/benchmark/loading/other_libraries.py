@@ -1,4 +1,7 @@
-"""litdata and mosaicml-streaming on the same samples, each in its own format, uncompressed, in file order."""
+"""litdata and mosaicml-streaming on the same samples.
+
+Each has its own format, uncompressed, and reads in file order.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +18,50 @@ import torch
 
 from shards.read.dataset import Split
 
-NAME = "lab"
+COLUMN = "lab"
 
 
 @dataclass(frozen=True)
-class Other:
-    """A library that streams samples: its package, and how it writes a split into a folder and opens that."""
+class Library:
+    """A library that streams samples.
+
+    `write` copies a split to a folder, `open` returns a data set of {COLUMN: array}
+    from (folder, batch size), and `loader` is the class of its loader.
+    """
 
     name: str
     module: str
     write: Callable[[Split, Path], None]
-    open: Callable[[Path, int], Any]  # (folder, batch size) to a data set of {"lab": array}
+    open: Callable[[Path, int], Any]
     loader: Callable[..., Any]
 
-    def importable(self) -> str | None:
-        """None if it can be used, else one line that says why not and what to install."""
+    def unavailable_reason(self) -> str | None:
+        """Return why the library cannot be used and what to install, None if it can."""
         if find_spec(self.module) is None:
-            return f"{self.name} is not installed, so not measured: pip install {self.name}"
+            return f"{self.name} is not installed and not measured: pip install {self.name}"
         try:
             __import__(self.module)
-        except Exception as error:  # optional packages fail in any way they like
+        except Exception as error:  # an optional package may raise anything at its import
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return f"{self.name} is installed but does not import ({reason}), so not measured: pip install {self.name}"
+            return (
+                f"{self.name} is installed but cannot be imported ({reason}) and is not "
+                f"measured: pip install {self.name}"
+            )
         return None
 
 
-_opened = lru_cache(maxsize=1)(Split)  # in litdata's own process
+_open_split = lru_cache(maxsize=1)(Split)  # for litdata's writing process
 
 
-def _stored(root: str | Path, split: str, sample: int) -> dict[str, np.ndarray]:
-    return {NAME: _opened(root, split).read([sample])[0]}
+def _stored_sample(root: str | Path, split: str, sample: int) -> dict[str, np.ndarray]:
+    return {COLUMN: _open_split(root, split).read([sample])[0]}
 
 
 def _write_litdata(split: Split, folder: Path) -> None:
     import litdata
 
     litdata.optimize(
-        fn=partial(_stored, split.root, split.name),
+        fn=partial(_stored_sample, split.root, split.name),
         inputs=list(range(len(split))),
         output_dir=str(folder),
         chunk_bytes="64MB",
@@ -66,19 +76,19 @@ def _open_litdata(folder: Path, batch_size: int) -> Any:
     return litdata.StreamingDataset(str(folder), shuffle=False)
 
 
-def _litdata_loader(dataset: Any, **words: Any) -> Any:
+def _litdata_loader(dataset: Any, **kwargs: Any) -> Any:
     import litdata
 
-    return litdata.StreamingDataLoader(dataset, **words)
+    return litdata.StreamingDataLoader(dataset, **kwargs)
 
 
 def _write_streaming(split: Split, folder: Path) -> None:
     from streaming import MDSWriter
 
     shape = ",".join(map(str, split.manifest.sample_shape))
-    with MDSWriter(out=str(folder), columns={NAME: f"ndarray:{split.dtype}:{shape}"}) as writer:
+    with MDSWriter(out=str(folder), columns={COLUMN: f"ndarray:{split.dtype}:{shape}"}) as writer:
         for sample in range(len(split)):
-            writer.write({NAME: split.read([sample])[0]})
+            writer.write({COLUMN: split.read([sample])[0]})
 
 
 def _open_streaming(folder: Path, batch_size: int) -> Any:
@@ -87,9 +97,9 @@ def _open_streaming(folder: Path, batch_size: int) -> Any:
     return StreamingDataset(local=str(folder), shuffle=False, batch_size=batch_size)
 
 
-OTHERS = (
-    Other("litdata", "litdata", _write_litdata, _open_litdata, _litdata_loader),
-    Other(
+LIBRARIES = (
+    Library("litdata", "litdata", _write_litdata, _open_litdata, _litdata_loader),
+    Library(
         "mosaicml-streaming",
         "streaming",
         _write_streaming,
@@ -99,16 +109,20 @@ OTHERS = (
 )
 
 
-def write_others(split: Split, scratch: Path) -> tuple[dict[str, tuple[Other, Path]], list[str]]:
-    """Each importable library's own copy of a split below `scratch`, and a note for every other one."""
-    written, notes = {}, []
-    for other in OTHERS:
-        problem = other.importable()
-        if problem:
-            notes.append(problem)
+def write_copies(split: Split, scratch: Path) -> tuple[dict[str, tuple[Library, Path]], list[str]]:
+    """Write each available library's copy of a split to a folder in `scratch`.
+
+    Returns the libraries with their folders, by name, and a note about each unavailable
+    library.
+    """
+    copies, notes = {}, []
+    for library in LIBRARIES:
+        reason = library.unavailable_reason()
+        if reason:
+            notes.append(reason)
             continue
-        folder = scratch / other.name
+        folder = scratch / library.name
         shutil.rmtree(folder, ignore_errors=True)
-        other.write(split, folder)
-        written[other.name] = (other, folder)
-    return written, notes
+        library.write(split, folder)
+        copies[library.name] = (library, folder)
+    return copies, notes

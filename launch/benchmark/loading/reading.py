@@ -1,4 +1,7 @@
-"""Contestants that bring stored samples into one reused array of a batch: ours, the machine's limits, and others."""
+"""Streams that read stored samples into one reused batch array.
+
+They are those of colortrain, of the machine's limits, and of other libraries.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from launch.benchmark.loading.shard_sets import tars_of
+from launch.benchmark.loading.shard_sets import tar_paths
 from launch.benchmark.timing import Stream
 from shards.format.manifest import MEMBER
 from shards.read.dataset import Split
 from shards.read.order import Order
 
-_BEYOND_CACHE = 1 << 29  # bytes: many times the last cache of a processor
+_BEYOND_CACHE = 1 << 29  # bytes, many times the last-level cache of a processor
 
 
-def ours(split: Split, batch_size: int) -> Stream:
-    """`Split.read` in training order."""
+def colortrain_order(split: Split, batch_size: int) -> Stream:
+    """Read with `Split.read` in training order."""
     out = split.empty(batch_size)
     order = Order([shard.samples for shard in split.shards], seed=0)
     start = 0
@@ -30,42 +33,49 @@ def ours(split: Split, batch_size: int) -> Stream:
         yield batch_size
 
 
-def opened_anew(split: Split, batch_size: int) -> Stream:
-    """The same by a reader that has checked nothing yet."""
-    return ours(Split(split.root, split.name), batch_size)
+def colortrain_first_pass(split: Split, batch_size: int) -> Stream:
+    """Do the same with a new reader, which has verified no checksum yet."""
+    return colortrain_order(Split(split.root, split.name), batch_size)
 
 
-def big_array(split: Split, batch_size: int) -> np.ndarray:
-    """Stored samples in memory, two batches at least and more than a cache holds: what `memcpy` copies from."""
+def large_array(split: Split, batch_size: int) -> np.ndarray:
+    """Return an array of samples in memory, from which `memcpy` copies.
+
+    (N, 3, H, W) in the dtype of the set; at least two batches, and larger than the
+    caches.
+    """
     samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
-def memcpy(big: np.ndarray, batch_size: int) -> Stream:
-    """Copies of a batch's bytes, one after another, out of a large array: the limit of any reader that copies."""
-    out = np.empty((batch_size, *big.shape[1:]), big.dtype)
+def memcpy(source: np.ndarray, batch_size: int) -> Stream:
+    """Copy batches out of a large array, the limit of any reader that copies.
+
+    source: (N, 3, H, W).
+    """
+    out = np.empty((batch_size, *source.shape[1:]), source.dtype)
     while True:
-        for start in range(0, len(big) - batch_size + 1, batch_size):
-            np.copyto(out, big[start : start + batch_size])
+        for start in range(0, len(source) - batch_size + 1, batch_size):
+            np.copyto(out, source[start : start + batch_size])
             yield batch_size
 
 
 def page_cache(split: Split, batch_size: int) -> Stream:
-    """The tars' bytes in file order with `readinto`, a batch's bytes at a time, tar headers and all."""
+    """Read the tars' bytes, tar headers included, in file order with `readinto`."""
     out = split.empty(batch_size).data.cast("B")
-    samples = {
+    samples_per_byte = {
         path: shard.samples / shard.bytes
-        for path, shard in zip(tars_of(split), split.shards, strict=True)
+        for path, shard in zip(tar_paths(split), split.shards, strict=True)
     }
     while True:
-        for path, samples_a_byte in samples.items():
+        for path, factor in samples_per_byte.items():
             with open(path, "rb", buffering=0) as stream:
-                while found := stream.readinto(out):
-                    yield found * samples_a_byte
+                while num_bytes := stream.readinto(out):
+                    yield num_bytes * factor
 
 
 def webdataset_samples(tars: Sequence[Path]) -> Stream:
-    """`WebDataset(tars, shardshuffle=False).decode()`, sample by sample, left where it puts them."""
+    """Iterate over the samples of `WebDataset(tars, shardshuffle=False).decode()`."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     while True:
         for _ in dataset:
@@ -73,13 +83,17 @@ def webdataset_samples(tars: Sequence[Path]) -> Stream:
 
 
 def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> Stream:
-    """The same, copied into the rows of a batch."""
+    """Do the same and copy the samples into the rows of a batch, out: (B, 3, H, W)."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
-    return into_rows(dataset, MEMBER, out)
+    return copy_into_rows(dataset, MEMBER, out)
 
 
-def into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
-    """Epoch after epoch of a data set of named arrays, each copied into the next row of `out`."""
+def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
+    """Iterate over a data set of named arrays, endlessly, and copy each to a row of
+    `out`.
+
+    out: (B, 3, H, W).
+    """
     row = 0
     while True:
         for sample in dataset:
@@ -90,7 +104,10 @@ def into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
                 yield len(out)
 
 
-def workers_worth_trying(asked: Sequence[int]) -> list[int]:
-    """`asked` without those that are more than twice the cores: they only wait for one another."""
-    most = 2 * (os.cpu_count() or 1)
-    return [count for count in asked if count <= most] or [0]
+def useful_worker_counts(requested: Sequence[int]) -> list[int]:
+    """Return the requested counts up to twice the cores, [0] if there are none.
+
+    More workers would only wait for each other.
+    """
+    limit = 2 * (os.cpu_count() or 1)
+    return [count for count in requested if count <= limit] or [0]

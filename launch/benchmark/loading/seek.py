@@ -1,6 +1,7 @@
-"""Any position of an endless stream, in time and memory: on counts alone, and by a reading process of any size.
+"""The time and memory of seeking to any position, and the memory of a reading process.
 
-Each measurement has a process of its own, started fresh: memory that something else once used would hide its own.
+Each measurement runs in a new process: memory that was used for something else before
+would hide what it needs.
 """
 
 from __future__ import annotations
@@ -22,70 +23,83 @@ from shards.read.order import Order
 SHARD_SAMPLES = 1000
 _BATCH = 32
 _SEEKS = 50
-_Words = ParamSpec("_Words")
+_Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Seeks:
-    """Milliseconds of each seek, and how much memory the process grew by at most, in MB."""
+class SeekTimes:
+    """Milliseconds of each seek, and the peak growth of the process's memory in MB."""
 
-    anywhere: tuple[float, ...]  # another epoch each time: nothing of it is known
+    new_epoch: tuple[float, ...]  # a different epoch each time, nothing of which is cached
     same_epoch: tuple[float, ...]
-    repeated: tuple[float, ...]  # the batch after the last one
-    grown_mb: float
+    same_position: tuple[float, ...]
+    growth_mb: float
 
 
 @dataclass(frozen=True)
-class Reading:
-    """MB that opening a shard set and reading from all over it added to a process."""
+class ReadingMemory:
+    """The MB that opening a shard set and reading from all parts of it adds to a
+    process.
+    """
 
-    own_mb: float  # memory nobody else can have
-    mapped_mb: float  # pages of files, which the kernel takes back when it needs them
-    peak_mb: float  # of both, at any time: the manifest is parsed first
+    own_mb: float  # private memory
+    mapped_mb: float  # pages of files, which the kernel can take back
+    peak_mb: float  # maximum of both together, reached while the manifest is parsed
 
 
-def alone(job: Callable[_Words, _Result], *words: _Words.args, **more: _Words.kwargs) -> _Result:
-    """Run `job` in a fresh interpreter."""
+def run_in_new_process(
+    function: Callable[_Parameters, _Result],
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call `function` in a new interpreter and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(job, *words, **more).result()
+        return pool.submit(function, *args, **kwargs).result()
 
 
-def seeks(num_samples: int) -> Seeks:
-    """Seek in an order of that many samples."""
+def measure_seeks(num_samples: int) -> SeekTimes:
+    """Seek in the order of a data set with `num_samples` samples."""
     before = memory_mb("VmHWM")
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
-    anywhere = np.random.default_rng(0).integers(0, num_samples, _SEEKS)
+    offsets = np.random.default_rng(0).integers(0, num_samples, _SEEKS).tolist()
     epochs = [
-        _milliseconds(order, epoch * num_samples + int(at)) for epoch, at in enumerate(anywhere, 1)
+        _milliseconds(order, epoch * num_samples + offset)
+        for epoch, offset in enumerate(offsets, 1)
     ]
-    inside = [_milliseconds(order, (_SEEKS + 1) * num_samples + int(at)) for at in anywhere]
-    repeated = [
-        _milliseconds(order, (_SEEKS + 1) * num_samples + int(anywhere[-1])) for _ in range(_SEEKS)
-    ]
-    return Seeks(tuple(epochs), tuple(inside[1:]), tuple(repeated), memory_mb("VmHWM") - before)
+    last_epoch = (_SEEKS + 1) * num_samples
+    same_epoch = [_milliseconds(order, last_epoch + offset) for offset in offsets]
+    same_position = [_milliseconds(order, last_epoch + offsets[-1]) for _ in range(_SEEKS)]
+    return SeekTimes(
+        tuple(epochs), tuple(same_epoch[1:]), tuple(same_position), memory_mb("VmHWM") - before
+    )
 
 
 def _milliseconds(order: Order, position: int) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     order(position, position + _BATCH)
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - start) * 1000
 
 
 def positions(num_samples: int, batches: int) -> np.ndarray:
-    """The samples of `batches` batches from places all over an epoch: int64 (batches * 32,)."""
+    """Return the samples of batches that are spread over an epoch: int64 (batches *
+    32,).
+    """
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     starts = np.linspace(0, num_samples - _BATCH, batches).astype(int)
     return np.concatenate([order(start, start + _BATCH) for start in starts.tolist()])
 
 
-def read_all_over(folder: Path, samples: np.ndarray) -> Reading:
-    """Open the set in `folder` and read `samples`, a batch at a time."""
+def measure_reading_memory(folder: Path, samples: np.ndarray) -> ReadingMemory:
+    """Open the shard set in `folder` and read `samples` in batches.
+
+    samples: int64 (batches * 32,), indices into the set.
+    """
     own, mapped, peak = memory_mb("RssAnon"), memory_mb("RssFile"), memory_mb("VmHWM")
     split = Split(folder)
     out = split.empty(_BATCH)
     for batch in samples.reshape(-1, _BATCH):
         split.read(batch, out)
-    return Reading(
+    return ReadingMemory(
         memory_mb("RssAnon") - own, memory_mb("RssFile") - mapped, memory_mb("VmHWM") - peak
     )

@@ -1,4 +1,4 @@
-"""Shard sets to measure on: the first shards of the user's own, and one of any number of samples that takes no room."""
+"""Shard sets to measure on: the first shards of a given set, and large sparse sets."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from shards.read.dataset import Split
 _SIZE = 8  # pixels of a synthetic sample
 
 
-def tars_of(split: Split) -> list[Path]:
-    """The local paths of a split's tars."""
+def tar_paths(split: Split) -> list[Path]:
+    """Return the local paths of a split's tars."""
     return [split.store.path(shard.path) for shard in split.shards]
 
 
-def first_shards(split: Split, folder: Path, most_bytes: float) -> Split:
-    """The split itself, or where it is larger than `most_bytes`, its first shards: a set of links in `folder`."""
+def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
+    """Return a split with the first `max_bytes` of shards, one shard at least.
+
+    It is the split itself if that is not larger, else a set of links in `folder`.
+    """
     totals = np.cumsum([shard.bytes for shard in split.shards])
-    count = max(1, int(np.searchsorted(totals, most_bytes, side="right")))
+    count = max(1, int(np.searchsorted(totals, max_bytes, side="right")))
     if count >= len(split.shards):
         return split
     shards = split.shards[:count]
-    for shard, tar in zip(shards, tars_of(split), strict=False):
+    for shard, tar in zip(shards, tar_paths(split), strict=False):
         (folder / shard.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / shard.path).symlink_to(tar.resolve())
     rows = sum(shard.samples for shard in shards)
@@ -42,8 +45,12 @@ def first_shards(split: Split, folder: Path, most_bytes: float) -> Split:
     return Split(folder, split.name)
 
 
-def synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
-    """A set of `num_samples` whose shards are all one tar; of its index only the rows `read` take room on the disk."""
+def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
+    """Write a set of `num_samples` samples that takes little space on the disk.
+
+    All its shards are one tar, and its index is a sparse file in which only the rows
+    `read`, int64 (n,), are written.
+    """
     with TarOfSamples(folder, "000000.tar", _SIZE, "uint8") as tar:
         for key in range(SHARD_SAMPLES):
             tar.add(key, bytes([key % 256]) * 3 * _SIZE**2)
@@ -52,9 +59,9 @@ def synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
     shard = Shard(path=path.name, samples=SHARD_SAMPLES, bytes=size, sha256=sha256_of(path))
     rows = rebuild_index([path], [shard], _SIZE, "uint8")
     shape = (num_samples, *rows.shape[1:])
-    table = np.lib.format.open_memmap(folder / INDEX, "w+", rows.dtype, shape)
-    table[read] = rows[read % SHARD_SAMPLES]
-    table.flush()
+    index = np.lib.format.open_memmap(folder / INDEX, "w+", rows.dtype, shape)
+    index[read] = rows[read % SHARD_SAMPLES]
+    index.flush()
     shards = (shard,) * (num_samples // SHARD_SAMPLES)
     save_manifest(
         Manifest(size=_SIZE, fit="crop", dtype="uint8", splits={ONE_SPLIT: shards}, left_out={}),
@@ -62,33 +69,36 @@ def synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
     )
 
 
-def drop_cached(paths: Sequence[Path]) -> None:
-    """Ask the kernel to forget what it holds of these files; what a process has mapped and touched stays."""
+def drop_from_page_cache(paths: Sequence[Path]) -> None:
+    """Advise the kernel to drop these files from the page cache.
+
+    Pages that a process has mapped and touched stay.
+    """
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # what is not written yet is kept
+            os.fsync(descriptor)  # pages that are not written yet would be kept
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 
 
-def cached_share(paths: Sequence[Path]) -> float:
-    """Which share of the files' pages is in memory, in [0, 1]."""
+def cached_fraction(paths: Sequence[Path]) -> float:
+    """Return the fraction of the files' pages that is in the page cache, in [0, 1]."""
     flags = [_cached_pages(path) for path in paths if path.stat().st_size]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 
 
 def _cached_pages(path: Path) -> np.ndarray:
-    """Whether each page of a file is in memory: bool (pages,)."""
+    """Return whether each page of a file is in memory: bool (pages,)."""
     with (
         open(path, "rb") as stream,
         mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped,
     ):
-        found = np.zeros(-(-len(mapped) // mmap.PAGESIZE), np.uint8)
-        begin = ctypes.c_char.from_buffer(mapped)
-        where = ctypes.c_void_p(ctypes.addressof(begin))
-        into = found.ctypes.data_as(ctypes.c_void_p)
-        status = ctypes.CDLL(None).mincore(where, ctypes.c_size_t(len(mapped)), into)
-        del begin  # the mapping could not be closed otherwise
-    return (found & 1).astype(bool) if status == 0 else np.zeros(len(found), bool)
+        flags = np.zeros(-(-len(mapped) // mmap.PAGESIZE), np.uint8)
+        first_byte = ctypes.c_char.from_buffer(mapped)
+        address = ctypes.c_void_p(ctypes.addressof(first_byte))
+        out = flags.ctypes.data_as(ctypes.c_void_p)
+        status = ctypes.CDLL(None).mincore(address, ctypes.c_size_t(len(mapped)), out)
+        del first_byte  # the mapping could not be closed otherwise
+    return (flags & 1).astype(bool) if status == 0 else np.zeros(len(flags), bool)

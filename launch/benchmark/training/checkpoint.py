@@ -1,7 +1,8 @@
-"""What saving costs a training, and how soon a run that was killed steps again.
+"""Measure what saving costs a training run, and how long a resume takes.
 
-Steps are timed without a checkpoint being written, then while one is: a save costs the time the loop stands still, and
-what the writing thread takes from the steps beside it.
+Steps are timed while no checkpoint is written, then while one is written. A save costs
+the time for which the loop is blocked, and the time by which the writing thread slows
+down concurrent steps.
 """
 
 from __future__ import annotations
@@ -15,152 +16,159 @@ from pathlib import Path
 from colortrain.recipe import save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint
 from colortrain.runs.layout import recipe_file
-from launch.benchmark.report import Report
+from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Figures
-from launch.benchmark.training.setup import Course, course, endless, settings, wait_for, words
+from launch.benchmark.timing import Measurements
+from launch.benchmark.training.setup import (
+    TrainingSetup,
+    cycle_batches,
+    make_setup,
+    make_training_parser,
+    wait_for,
+)
 from launch.cli import CommandParser, at_least_one
 from shards.progress import ProgressLine
 
 _EXAMPLE = """\
 example: nampouri's U-Net at 64 px
-  python -m launch.benchmark checkpoint --shards photos-64 --set size=64 --set generator.levels=6
+  colortrain benchmark checkpoint --shards photos-64 --set size=64 --set generator.levels=6
 """
 
 
 @dataclass
-class Saves:
-    """Seconds, one of each a round; `taken`: by which the steps beside the writing were longer than others."""
+class SaveCosts:
+    """One value per round, in seconds except for `megabytes`.
+
+    `slowdown` is the time by which steps were longer while a checkpoint was written.
+    """
 
     step: list[float] = field(default_factory=list)
-    stall: list[float] = field(default_factory=list)
+    blocked: list[float] = field(default_factory=list)
     writing: list[float] = field(default_factory=list)
-    taken: list[float] = field(default_factory=list)
+    slowdown: list[float] = field(default_factory=list)
     resume: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
 
 
-class Timed:
-    """A trainer whose steps are timed, on batches that lie ready."""
+class TimedTrainer:
+    """A trainer whose steps are timed, on batches that are in memory."""
 
-    def __init__(self, on: Course, name: str) -> None:
-        self.trainer = on.trainer(name)
-        self.batches = endless(on.batches())
-        self.cycle = on.recipe.n_critic
+    def __init__(self, setup: TrainingSetup, name: str) -> None:
+        self.trainer = setup.make_trainer(name)
+        self.batches = cycle_batches(setup.load_batches())
+        self.cycle = setup.recipe.n_critic
 
-    def turn(self) -> float:
-        """Seconds of one turn of both networks."""
-        began = time.perf_counter()
+    def time_cycle(self) -> float:
+        """Return the seconds of the steps in which both networks are updated."""
+        start = time.perf_counter()
         for _ in range(self.cycle):
             self.trainer.take_step(next(self.batches))
         wait_for(self.trainer.accelerator.device)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
-    def turns(self, seconds: float) -> list[float]:
-        """Turns until the time is over."""
-        until = time.perf_counter() + seconds
-        found = [self.turn()]
-        while time.perf_counter() < until:
-            found.append(self.turn())
-        return found
+    def time_cycles(self, seconds: float) -> list[float]:
+        """Return the seconds of each cycle, for `seconds` and at least one cycle."""
+        end = time.perf_counter() + seconds
+        cycles = [self.time_cycle()]
+        while time.perf_counter() < end:
+            cycles.append(self.time_cycle())
+        return cycles
 
 
-def save_beside_steps(timed: Timed, quiet: float, saves: Saves) -> None:
-    """One checkpoint as a run writes it, and the turns that go on meanwhile."""
-    saver = timed.trainer.checkpoint_writer
-    began = time.perf_counter()
+def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> None:
+    """Write one checkpoint as a run does, while training continues.
+
+    `undisturbed` is the number of seconds of a cycle without a save.
+    """
+    writer = timed.trainer.checkpoint_writer
+    start = time.perf_counter()
     timed.trainer.save()
-    saves.stall.append(time.perf_counter() - began)
-    beside = [timed.turn()]
-    while saver.pending is not None and not saver.pending.done():
-        beside.append(timed.turn())
-    assert saver.pending is not None
-    written = saver.pending.result()
-    saver.wait()
-    saves.writing.append(written.seconds)
-    saves.megabytes.append(written.bytes / 1e6)
-    saves.taken.append(max(0.0, sum(beside) - quiet * len(beside)))
+    costs.blocked.append(time.perf_counter() - start)
+    concurrent = [timed.time_cycle()]
+    while writer.pending is not None and not writer.pending.done():
+        concurrent.append(timed.time_cycle())
+    assert writer.pending is not None
+    written = writer.pending.result()
+    writer.wait()
+    costs.writing.append(written.seconds)
+    costs.megabytes.append(written.bytes / 1e6)
+    costs.slowdown.append(max(0.0, sum(concurrent) - undisturbed * len(concurrent)))
 
 
-def resumed(on: Course, run: Path, name: str) -> float:
-    """Seconds from nothing but the run folder to the end of the first step after it."""
-    shutil.copytree(run, on.scratch / name)
-    began = time.perf_counter()
-    timed = Timed(on, name)
-    found = latest_checkpoint(timed.trainer.run)
-    assert found is not None
-    timed.trainer.load(found)
-    timed.turn()
-    return time.perf_counter() - began
+def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
+    """Return the seconds from a run folder to the end of the first resumed step."""
+    shutil.copytree(run, setup.scratch / name)
+    start = time.perf_counter()
+    timed = TimedTrainer(setup, name)
+    checkpoint = latest_checkpoint(timed.trainer.run)
+    assert checkpoint is not None
+    timed.trainer.load(checkpoint)
+    timed.time_cycle()
+    return time.perf_counter() - start
 
 
-def measure(on: Course, seconds: float, rounds: int) -> Saves:
-    """Steps alone, a save beside steps, going on: in turns."""
-    timed, saves = Timed(on, "run"), Saves()
-    save_recipe(on.recipe, recipe_file(timed.trainer.run))
-    timed.turns(seconds)
+def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
+    """Measure, in turns, steps alone, a save during steps, and a resume."""
+    timed, costs = TimedTrainer(setup, "run"), SaveCosts()
+    save_recipe(setup.recipe, recipe_file(timed.trainer.run))
+    timed.time_cycles(seconds)
     with timed.trainer.checkpoint_writer, ProgressLine("saves", rounds, "rounds") as progress:
         for turn in range(rounds):
-            alone = sorted(timed.turns(seconds))
-            quiet = alone[len(alone) // 2]
-            saves.step.append(quiet / timed.cycle)
-            save_beside_steps(timed, quiet, saves)
-            saves.resume.append(resumed(on, timed.trainer.run, f"resumed-{turn}"))
+            cycles = sorted(timed.time_cycles(seconds))
+            undisturbed = cycles[len(cycles) // 2]
+            costs.step.append(undisturbed / timed.cycle)
+            measure_save(timed, undisturbed, costs)
+            costs.resume.append(measure_resume(setup, timed.trainer.run, f"resumed-{turn}"))
             progress.advance_to(turn + 1)
-    return saves
+    return costs
 
 
-def tell(report: Report, saves: Saves, every: int) -> None:
-    """Rows, and the share of a run that saves every so many steps."""
+def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
+    """Add the rows and the goal of a run that saves every `every` steps."""
     rows = {
-        "a step": saves.step,
-        "standing still for a save": saves.stall,
-        "the writing thread": saves.writing,
-        "what it takes from steps beside it": saves.taken,
-        "from the run folder to the end of the next step": saves.resume,
+        "time per step": costs.step,
+        "training blocked by a save": costs.blocked,
+        "writing thread": costs.writing,
+        "slowdown of concurrent steps": costs.slowdown,
+        "resume, from the run folder to the end of the next step": costs.resume,
     }
-    for name, figures in rows.items():
-        report.add("A checkpoint", name, Figures(tuple(1000 * each for each in figures)), "ms")
-    report.add(
-        "A checkpoint on disk",
-        "both networks and their Adam",
-        Figures(tuple(saves.megabytes)),
-        "MB",
+    for name, seconds in rows.items():
+        milliseconds = Measurements(tuple(seconds)).scaled(1000)
+        report.add_row("A checkpoint", name, milliseconds, "ms")
+    size = Measurements(tuple(costs.megabytes))
+    report.add_row("A checkpoint on disk", "both networks with their Adam states", size, "MB")
+    blocked = Measurements(
+        tuple(100 * b / (every * t + b) for b, t in zip(costs.blocked, costs.step, strict=True))
     )
-    still = Figures(
-        tuple(100 * s / (every * t + s) for s, t in zip(saves.stall, saves.step, strict=True))
-    )
-    lost = zip(saves.stall, saves.taken, saves.step, strict=True)
-    whole = Figures(tuple(100 * (s + b) / (every * t + s + b) for s, b, t in lost))
-    report.judge(f"standing still, a save every {every} steps", still, 2, at_most=True, unit="%")
-    report.add(
-        "Share of the time",
-        f"standing still and slower steps, a save every {every} steps",
-        whole,
-        "%",
+    lost = zip(costs.blocked, costs.slowdown, costs.step, strict=True)
+    total = Measurements(tuple(100 * (b + s) / (every * t + b + s) for b, s, t in lost))
+    what = f"training blocked, a save every {every} steps"
+    report.add_goal(what, blocked, 2, at_most=True, unit="%")
+    report.add_row(
+        "Fraction of the time", f"blocked and slower steps, a save every {every} steps", total, "%"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what the words ask for."""
-    asked = parser().parse_args(argv)
-    with scratch_folder(asked.scratch) as scratch:
-        on = course(asked, scratch)
-        on = replace(on, recipe=replace(on.recipe, keep_checkpoints=1))
-        report = Report("checkpoint", settings(asked))
-        tell(report, measure(on, asked.seconds, asked.rounds), asked.every)
-    report.publish(asked.json, asked.plot)
+    """Measure, publish the report, and return the exit status."""
+    args = make_parser().parse_args(argv)
+    with scratch_folder(args.scratch) as scratch:
+        setup = make_setup(args, scratch)
+        setup = replace(setup, recipe=replace(setup.recipe, keep_checkpoints=1))
+        report = Report("checkpoint", settings_of(args))
+        fill_report(report, measure(setup, args.seconds, args.rounds), args.every)
+    report.publish(args.json, args.plot)
     return 0
 
 
-def parser() -> CommandParser:
-    """The words this benchmark understands."""
-    found = words("checkpoint", __doc__ or "", _EXAMPLE)
-    found.add_argument(
+def make_parser() -> CommandParser:
+    """Return the parser of this benchmark's options."""
+    parser = make_training_parser("checkpoint", __doc__ or "", _EXAMPLE)
+    parser.add_argument(
         "--every",
         type=at_least_one,
         default=200,
         metavar="STEPS",
-        help="how often a run would save (default: 200)",
+        help="steps between two saves of a run (default: 200)",
     )
-    return found
+    return parser

@@ -1,4 +1,4 @@
-"""What steps take besides time: memory, and floating-point operations."""
+"""The memory and the floating-point operations of training steps."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colortrain.lab import Batch
 from colortrain.training.trainer import Trainer
-from launch.benchmark.training.setup import endless
+from launch.benchmark.training.setup import cycle_batches
 from launch.processes import memory_mb
 
 
-def operations(trainer: Trainer, batches: list[Batch]) -> float:
-    """Floating-point operations an image: matrix products and convolutions, forward and backward."""
+def operations_per_image(trainer: Trainer, batches: list[Batch]) -> float:
+    """Return the floating-point operations per image of a step.
+
+    They are those of matrix products and convolutions, forward and backward.
+    """
     cycle = trainer.recipe.n_critic
     with FlopCounterMode(display=False) as counter:
-        for batch, _ in zip(endless(batches), range(cycle), strict=False):
+        for batch, _ in zip(cycle_batches(batches), range(cycle), strict=False):
             trainer.take_step(batch)
     return counter.get_total_flops() / (cycle * len(batches[0].L))
 
 
-def memory(
-    make: Callable[[], Callable[[Batch], None]], batches: Callable[[], list[Batch]], steps: int
+def memory_of_steps(
+    make_step: Callable[[], Callable[[Batch], None]],
+    load_batches: Callable[[], list[Batch]],
+    steps: int,
 ) -> float:
-    """MB that `make`, which gives what takes a step, and some steps add to this process.
+    """Return the MB by which `make_step` and some steps increase this process's memory.
 
-    On a GPU the most allocated, else the most resident.
+    `make_step` returns the function that takes a step. On a GPU it is the maximum of
+    the allocated memory, otherwise of the resident memory.
     """
     before = memory_mb("VmHWM")
-    take = make()
-    for batch, _ in zip(endless(batches()), range(steps), strict=False):
-        take(batch)
+    step = make_step()
+    for batch, _ in zip(cycle_batches(load_batches()), range(steps), strict=False):
+        step(batch)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return memory_mb("VmHWM") - before

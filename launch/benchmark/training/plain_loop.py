@@ -1,6 +1,7 @@
-"""The training loop one writes by hand, in plain PyTorch: the mathematics of a recipe's step and nothing besides.
+"""A training loop in plain PyTorch with only the mathematics of a recipe's step.
 
-No accelerate, no microbatches, no counted draws, no norms, no skipped updates, nothing logged.
+It has no accelerate, microbatches, counter-based random numbers, gradient norms,
+skipped updates or logs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from colortrain.losses.reconstruction import L1
 from colortrain.recipe import Adam, Recipe
 
 
-def is_writable(recipe: Recipe) -> bool:
-    """Whether `PlainLoop` has been written for such a recipe."""
+def is_supported(recipe: Recipe) -> bool:
+    """Return whether `PlainLoop` implements the recipe's objective."""
     objective, adams = recipe.objective, (recipe.generator_adam, recipe.critic_adam)
     known = GradientPenalty(weight=objective.penalties[0].weight) if objective.penalties else None
     return (
@@ -32,39 +33,45 @@ def is_writable(recipe: Recipe) -> bool:
 
 
 def bce(scores: Tensor, label: float) -> Tensor:
-    """Cross-entropy of logits against one label."""
+    """Return the mean binary cross-entropy of logits, of any shape, with one label."""
     return binary_cross_entropy_with_logits(scores, torch.full_like(scores, label))
 
 
 class PlainLoop:
-    """Cross-entropy or Wasserstein, L1, perhaps a gradient penalty: schedules at their first value."""
+    """BCE or Wasserstein loss, L1, and optionally a gradient penalty.
+
+    Schedules keep their first value.
+    """
 
     def __init__(
         self, recipe: Recipe, generator: nn.Module, critic: nn.Module, device: torch.device
     ) -> None:
         self.objective, self.n_critic = recipe.objective, recipe.n_critic
         self.generator, self.critic = generator.to(device), critic.to(device)
-        self.generator_adam = adam(generator, recipe.generator_adam)
-        self.critic_adam = adam(critic, recipe.critic_adam)
+        self.generator_adam = make_adam(generator, recipe.generator_adam)
+        self.critic_adam = make_adam(critic, recipe.critic_adam)
         self.steps = 0
 
     def step(self, batch: Batch) -> None:
-        """The critic's turn, and every `n_critic` steps the generator's."""
+        """Update the critic, and in every `n_critic`-th step the generator."""
         self.steps += 1
-        generators_turn = self.steps % self.n_critic == 0
-        with torch.set_grad_enabled(generators_turn):
+        update_generator = self.steps % self.n_critic == 0
+        with torch.set_grad_enabled(update_generator):
             fake = self.generator(batch.L)
-        self.teach_critic(batch, fake.detach())
-        if generators_turn:
-            self.teach_generator(batch, fake)
+        self.update_critic(batch, fake.detach())
+        if update_generator:
+            self.update_generator(batch, fake)
 
-    def teach_critic(self, batch: Batch, fake: Tensor) -> None:
-        """One update of the critic."""
+    def update_critic(self, batch: Batch, fake: Tensor) -> None:
+        """Take one optimizer step of the critic.
+
+        fake: (B, 2, H, W), network-scaled ab.
+        """
         real_scores, fake_scores = self.critic(batch.L, batch.colour), self.critic(batch.L, fake)
-        game = self.objective.adversarial
-        if isinstance(game, BCE):
-            loss = game.critic_factor * (
-                bce(real_scores, game.real_label) + bce(fake_scores, game.fake_label)
+        adversarial = self.objective.adversarial
+        if isinstance(adversarial, BCE):
+            loss = adversarial.critic_factor * (
+                bce(real_scores, adversarial.real_label) + bce(fake_scores, adversarial.fake_label)
             )
         else:
             loss = fake_scores.mean() - real_scores.mean()
@@ -75,28 +82,36 @@ class PlainLoop:
         self.critic_adam.step()
 
     def penalty(self, batch: Batch, fake: Tensor) -> Tensor:
-        """(|gradient| - 1)^2 of mean scores between real and fake colours."""
+        """Return the gradient penalty (|gradient| - 1)^2, averaged over the batch.
+
+        The gradient is that of the mean score at points between real and fake colours;
+        fake: (B, 2, H, W).
+        """
         colour = (batch.colour + batch.mix * (fake - batch.colour)).requires_grad_()
         scores = self.critic(batch.L, colour).flatten(1).mean(1)
         (gradient,) = torch.autograd.grad(scores.sum(), colour, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
-    def teach_generator(self, batch: Batch, fake: Tensor) -> None:
-        """One update of the generator."""
+    def update_generator(self, batch: Batch, fake: Tensor) -> None:
+        """Take one optimizer step of the generator.
+
+        fake: (B, 2, H, W), network-scaled ab.
+        """
         self.critic.requires_grad_(False)
         scores = self.critic(batch.L, fake)
-        judged = bce(scores, 1.0) if isinstance(self.objective.adversarial, BCE) else -scores.mean()
+        is_bce = isinstance(self.objective.adversarial, BCE)
+        adversarial = bce(scores, 1.0) if is_bce else -scores.mean()
         distance = (fake - batch.colour).abs().mean()
         weight = self.objective.reconstruction[0].weight.at(0)
-        loss = self.objective.adversarial_weight.at(0) * judged + weight * distance
+        loss = self.objective.adversarial_weight.at(0) * adversarial + weight * distance
         self.generator_adam.zero_grad()
         loss.backward()
         self.generator_adam.step()
         self.critic.requires_grad_(True)
 
 
-def adam(module: nn.Module, settings: Adam) -> torch.optim.Adam:
-    """PyTorch's Adam as it comes."""
+def make_adam(module: nn.Module, settings: Adam) -> torch.optim.Adam:
+    """Return PyTorch's Adam with the settings of a recipe."""
     return torch.optim.Adam(
         module.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps
     )

@@ -1,7 +1,9 @@
-"""What more processes bring: each with a whole batch (weak scaling), or all with a share of one batch (strong).
+"""Measure the speedup of several processes, by weak and by strong scaling.
 
-Processes are launched anew for every round, one then several, so that what else the machine does falls on all alike.
-Each count of processes also steps without averaging gradients: what is lost there is the machine's, not ours.
+In weak scaling each process has a whole batch, in strong scaling a part of one batch.
+The processes are launched anew for every round, in turns, so that other load on the
+machine affects all counts alike. Each count of processes also steps without averaging
+gradients: what is lost there is lost by the machine, not by colortrain.
 """
 
 from __future__ import annotations
@@ -15,131 +17,140 @@ import torch
 
 from colortrain.data.loader import check_divides
 from colortrain.recipe import save_recipe
-from launch.benchmark.report import Report
+from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Figures
-from launch.benchmark.training.scaling_worker import DOOR, SILENT, STRONG, WEAK
-from launch.benchmark.training.setup import Course, course, settings, words
+from launch.benchmark.timing import Measurements
+from launch.benchmark.training.scaling_worker import MODULE, STRONG, UNSYNCED, WEAK
+from launch.benchmark.training.setup import TrainingSetup, make_setup, make_training_parser
 from launch.cli import CommandParser, at_least_one
 from launch.processes import check_processes, launch_command
-from shards.errors import UserError
+from shards.errors import UserError, command_name
 from shards.files import write_atomic
 from shards.progress import ProgressLine
 
 _EXAMPLE = """\
 example: one and two processes with one thread each
-  python -m launch.benchmark scaling --shards photos-64 --set size=64 --set generator.levels=6 --ranks 1 2
+  colortrain benchmark scaling --shards photos-64 --set size=64 --set generator.levels=6 \\
+    --ranks 1 2
 """
-Rates = dict[tuple[int, str], list[float]]  # by count of processes and way: a figure a round
+Rates = dict[tuple[int, str], list[float]]  # (processes, mode) -> images/s, one per round
 
 
-def launched(
-    on: Course, ranks: int, ways: Sequence[str], asked: argparse.Namespace
+def launch_processes(
+    setup: TrainingSetup, ranks: int, modes: Sequence[str], args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """What so many processes, started now, reach; raises `UserError` with what they said if they fail."""
+    """Start `ranks` processes and return their images per second, by mode.
+
+    Raises UserError with their error message if they fail.
+    """
     recipe, request, out = (
-        on.scratch / name for name in ("recipe.json", "request.json", "rates.json")
+        setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")
     )
-    save_recipe(on.recipe, recipe)
-    said = {
+    save_recipe(setup.recipe, recipe)
+    values = {
         "recipe": str(recipe),
-        "shards": on.shards,
-        "scratch": str(on.scratch),
-        "threads": asked.threads or 1,
-        "ways": list(ways),
-        "seconds": asked.seconds,
+        "shards": setup.shards,
+        "scratch": str(setup.scratch),
+        "threads": args.threads or 1,
+        "modes": list(modes),
+        "seconds": args.seconds,
         "rounds": 1,
         "out": str(out),
     }
-    write_atomic(request, json.dumps(said).encode())
-    command = [*launch_command(ranks), "-m", DOOR, str(request)]
+    write_atomic(request, json.dumps(values).encode())
+    command = [*launch_command(ranks), "-m", MODULE, str(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"--ranks {ranks}: {reason(done.stderr)}")
-    found: dict[str, list[float]] = json.loads(out.read_text())
+        raise UserError(f"--ranks {ranks}: {error_message(done.stderr)}")
+    rates: dict[str, list[float]] = json.loads(out.read_text())
     out.unlink()
-    return found
+    return rates
 
 
-def reason(said: str) -> str:
-    """The line in which a process told of a user's mistake, without what the launcher adds; else the end of it all."""
-    told = [
-        line.removeprefix(f"{DOOR}: error: ")
-        for line in said.splitlines()
-        if line.startswith(f"{DOOR}: error: ")
-    ]
-    return told[0] if told else said[-2000:]
+def error_message(stderr: str) -> str:
+    """Return the first user error among the output of the processes, else its end."""
+    prefix = f"{command_name(MODULE)}: error: "
+    errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
+    return errors[0] if errors else stderr[-2000:]
 
 
-def ways_of(ranks: int) -> list[str]:
-    """What one process does is the same in every way."""
-    return [WEAK] if ranks == 1 else [WEAK, SILENT, STRONG]
+def modes_of(ranks: int) -> list[str]:
+    """Return the modes to measure; with one process they do not differ."""
+    return [WEAK] if ranks == 1 else [WEAK, UNSYNCED, STRONG]
 
 
-def measure(on: Course, asked: argparse.Namespace) -> Rates:
-    """Every count of processes once a round."""
-    found: Rates = {}
-    with ProgressLine("scaling", asked.rounds * len(asked.ranks), "launches") as progress:
-        for turn in range(asked.rounds):
-            for place, ranks in enumerate(asked.ranks, 1):
-                for way, rates in launched(on, ranks, ways_of(ranks), asked).items():
-                    found.setdefault((ranks, way), []).extend(rates)
-                progress.advance_to(turn * len(asked.ranks) + place)
-    return found
+def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
+    """Measure every count of processes once per round."""
+    all_rates: Rates = {}
+    with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
+        for turn in range(args.rounds):
+            for position, ranks in enumerate(args.ranks, 1):
+                rates = launch_processes(setup, ranks, modes_of(ranks), args)
+                for mode, values in rates.items():
+                    all_rates.setdefault((ranks, mode), []).extend(values)
+                progress.advance_to(turn * len(args.ranks) + position)
+    return all_rates
 
 
-def tell(report: Report, rates: Rates, threads: int) -> None:
-    """Rows of rates, and of each count of processes beside one."""
-    figures = {key: Figures(tuple(each)) for key, each in rates.items()}
-    alone = figures[1, WEAK]
-    for (ranks, way), found in figures.items():
-        name = f"{ranks} processes, {way}" if ranks > 1 else "1 process"
-        report.add(f"Steps on {threads} thread(s) a process", name, found, "images/s")
-    for (ranks, way), found in figures.items():
-        if ranks > 1:
-            share = found.over(alone).times(100 / ranks)
-            report.add("Beside as many times one process", f"{ranks} processes, {way}", share, "%")
-            if way == WEAK:
-                report.judge(f"{ranks} processes, weak", share, 92, unit="%")
-                lost = figures[ranks, SILENT].over(found)
-                averaging = Figures(tuple(100 * (1 - 1 / each) for each in lost.rounds))
-                report.add(
-                    "Share of the time",
-                    f"{ranks} processes, averaging gradients (not hidden)",
-                    averaging,
-                    "%",
-                )
+def fill_report(report: Report, rates: Rates, threads: int) -> None:
+    """Add rows of rates and of efficiencies, and the goal of weak scaling."""
+    measured = {key: Measurements(tuple(values)) for key, values in rates.items()}
+    for (ranks, mode), measurements in measured.items():
+        name = f"{ranks} processes, {mode}" if ranks > 1 else "1 process"
+        section = f"Steps on {threads} thread(s) per process"
+        report.add_row(section, name, measurements, "images/s")
+    single = measured[1, WEAK]
+    for (ranks, mode), measurements in measured.items():
+        if ranks == 1:
+            continue
+        efficiency = measurements.over(single).scaled(100 / ranks)
+        report.add_row(
+            "Efficiency compared with one process", f"{ranks} processes, {mode}", efficiency, "%"
+        )
+        if mode == WEAK:
+            report.add_goal(f"{ranks} processes, weak scaling", efficiency, 92, unit="%")
+            _add_averaging(report, ranks, measured[ranks, UNSYNCED].over(measurements))
 
 
-def counts(batch_size: int) -> list[int]:
-    """How many processes there can be here that share a batch equally."""
-    most = torch.cuda.device_count() or 2
-    return [ranks for ranks in range(1, most + 1) if batch_size % ranks == 0]
+def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
+    """Add the fraction of the time spent on averaging gradients while nothing computes.
+
+    `speedup` is that of steps without averaging.
+    """
+    averaging = Measurements(tuple(100 * (1 - 1 / value) for value in speedup.rounds))
+    name = f"{ranks} processes, gradient averaging (not overlapped)"
+    report.add_row("Fraction of the time", name, averaging, "%")
+
+
+def default_ranks(batch_size: int) -> list[int]:
+    """Return the counts of processes, up to the GPUs or 2, that divide a batch."""
+    limit = torch.cuda.device_count() or 2
+    return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what the words ask for."""
-    asked = parser().parse_args(argv)
-    with scratch_folder(asked.scratch) as scratch:
-        on = course(asked, scratch)
-        asked.ranks = sorted({1, *(asked.ranks or counts(on.recipe.batch_size))})
-        for ranks in asked.ranks:
-            check_divides(on.recipe.batch_size, ranks)
+    """Measure, publish the report, and return the exit status."""
+    args = make_parser().parse_args(argv)
+    with scratch_folder(args.scratch) as scratch:
+        setup = make_setup(args, scratch)
+        args.ranks = sorted({1, *(args.ranks or default_ranks(setup.recipe.batch_size))})
+        for ranks in args.ranks:
+            check_divides(setup.recipe.batch_size, ranks)
             check_processes(ranks, "--ranks")
-        report = Report("scaling", settings(asked))
-        tell(report, measure(on, asked), asked.threads or 1)
-    report.publish(asked.json, asked.plot)
+        report = Report("scaling", settings_of(args))
+        fill_report(report, measure(setup, args), args.threads or 1)
+    report.publish(args.json, args.plot)
     return 0
 
 
-def parser() -> CommandParser:
-    """The words this benchmark understands."""
-    found = words("scaling", __doc__ or "", _EXAMPLE)
-    found.add_argument(
+def make_parser() -> CommandParser:
+    """Return the parser of this benchmark's options."""
+    parser = make_training_parser("scaling", __doc__ or "", _EXAMPLE)
+    parser.add_argument(
         "--ranks",
         type=at_least_one,
         nargs="+",
         metavar="N",
-        help="how many processes (default: up to the GPUs, or 2, where they divide the batch)",
+        help="counts of processes (default: those that divide the batch, up to the GPUs or 2)",
     )
-    return found
+    return parser

@@ -1,6 +1,9 @@
-"""One of several processes whose steps are timed together; `launch.benchmark.training.scaling` starts them.
+"""One of several processes whose steps are timed together.
 
-accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.benchmark.training.scaling_worker WORDS.json
+`launch.benchmark.training.scaling` starts them:
+
+accelerate launch --config_file launch/accelerate/cpu.yaml \\
+    -m launch.benchmark.training.scaling_worker request.json
 """
 
 from __future__ import annotations
@@ -25,100 +28,116 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
-from launch.benchmark.training.setup import Course, endless, wait_for
+from launch.benchmark.training.setup import TrainingSetup, cycle_batches, wait_for
 from launch.processes import exit_process
 from shards.errors import run_command
 from shards.files import write_atomic
 
-DOOR = "launch.benchmark.training.scaling_worker"
-WEAK, SILENT, STRONG = (
-    "a whole batch each",
-    "a whole batch each, nothing averaged",
-    "one batch together",
+MODULE = "launch.benchmark.training.scaling_worker"
+# Modes, which are also the names of rows.
+WEAK, UNSYNCED, STRONG = (
+    "one batch per process",
+    "one batch per process, no gradient averaging",
+    "one batch split among all",
 )
 
 
 class Rank:
-    """Both networks of a recipe on this process, and the batches it steps on."""
+    """The networks of a recipe in this process, and the batches of their steps."""
 
-    def __init__(self, on: Course, accelerator: Accelerator) -> None:
-        self.recipe, self.accelerator = on.recipe, accelerator
+    def __init__(self, setup: TrainingSetup, accelerator: Accelerator) -> None:
+        recipe = setup.recipe
+        self.recipe, self.accelerator = recipe, accelerator
         torch.manual_seed(0)
-        networks = on.recipe.build_networks()
-        self.generator, self.critic = make_networks(
-            on.recipe, *networks, accelerator, ComputeConfig()
-        )
-        samples = open_data(on.shards, on.recipe).train
-        bare = self.generator.module
+        networks = recipe.build_networks()
+        self.generator, self.critic = make_networks(recipe, *networks, accelerator, ComputeConfig())
+        samples = open_data(setup.shards, recipe).train
         resources = Resources(
-            accelerator.device, on.recipe.codec, lambda: ab_histogram(samples), bare
+            accelerator.device,
+            recipe.codec,
+            lambda: ab_histogram(samples),
+            self.generator.module,
         )
-        self.measures = [term.build(resources) for term in on.recipe.objective.reconstruction]
-        batches = on.batches()
-        share = on.recipe.batch_size // accelerator.num_processes
-        mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-        shares = [Batch(batch.L[mine], batch.colour[mine], batch.mix[mine]) for batch in batches]
-        self.batches = {WEAK: endless(batches), SILENT: endless(batches), STRONG: endless(shares)}
+        self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
+        batches = setup.load_batches()
+        size = recipe.batch_size // accelerator.num_processes
+        own = slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+        parts = [Batch(batch.L[own], batch.colour[own], batch.mix[own]) for batch in batches]
+        self.batches = {
+            WEAK: cycle_batches(batches),
+            UNSYNCED: cycle_batches(batches),
+            STRONG: cycle_batches(parts),
+        }
         self.step = 0
 
-    def take(self, way: str, steps: int) -> None:
-        """So many steps."""
-        with ExitStack() as silence:
-            if way == SILENT and self.accelerator.num_processes > 1:
+    def take_steps(self, mode: str, steps: int) -> None:
+        """Take `steps` steps and wait for the device."""
+        with ExitStack() as unsynced:
+            if mode == UNSYNCED and self.accelerator.num_processes > 1:
                 for network in filter(None, (self.generator, self.critic)):
-                    silence.enter_context(self.accelerator.no_sync(network.wrapped))
+                    unsynced.enter_context(self.accelerator.no_sync(network.wrapped))
             for _ in range(steps):
-                batch = next(self.batches[way])
+                batch = next(self.batches[mode])
                 train_step(
                     self.generator, self.critic, self.recipe, self.measures, batch, self.step, 0.0
                 )
                 self.step += 1
         wait_for(self.accelerator.device)
 
-    def seconds(self, way: str, steps: int) -> float:
-        """How long so many steps take until the last process has taken its last."""
-        self.take(way, self.recipe.n_critic)
+    def time_steps(self, mode: str, steps: int) -> float:
+        """Return the seconds until the last process has taken `steps` steps."""
+        self.take_steps(mode, self.recipe.n_critic)
         self.accelerator.wait_for_everyone()
-        began = time.perf_counter()
-        self.take(way, steps)
+        start = time.perf_counter()
+        self.take_steps(mode, steps)
         self.accelerator.wait_for_everyone()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
-    def steps_in(self, way: str, seconds: float) -> int:
-        """How many steps, in whole turns of both networks, fill the time; the same on every process."""
+    def steps_in(self, mode: str, seconds: float) -> int:
+        """Return how many steps take `seconds`, in multiples of `n_critic`.
+
+        The number is the same on every process.
+        """
         cycle = self.recipe.n_critic
-        turns = torch.tensor(
-            max(1.0, seconds * cycle / self.seconds(way, cycle)), device=self.accelerator.device
+        steps = torch.tensor(
+            max(1.0, seconds * cycle / self.time_steps(mode, cycle)), device=self.accelerator.device
         )
-        return cycle * int(self.accelerator.reduce(turns / cycle, "mean").ceil().item())
+        return cycle * int(self.accelerator.reduce(steps / cycle, "mean").ceil().item())
 
 
-def rates(rank: Rank, ways: list[str], seconds: float, rounds: int) -> dict[str, list[float]]:
-    """Images a second of all processes together, way by way, in turns."""
-    world, batch = rank.accelerator.num_processes, rank.recipe.batch_size
-    images = {WEAK: batch * world, SILENT: batch * world, STRONG: batch}
-    counts = {way: rank.steps_in(way, seconds) for way in ways}
-    found: dict[str, list[float]] = {way: [] for way in ways}
+def measure_rates(
+    rank: Rank, modes: list[str], seconds: float, rounds: int
+) -> dict[str, list[float]]:
+    """Return the images per second of all processes together, by mode.
+
+    The modes are measured in turns.
+    """
+    world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
+    images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}
+    num_steps = {mode: rank.steps_in(mode, seconds) for mode in modes}
+    rates: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(rounds):
-        for way, steps in counts.items():
-            found[way].append(images[way] * steps / rank.seconds(way, steps))
-    return found
+        for mode, steps in num_steps.items():
+            rates[mode].append(images[mode] * steps / rank.time_steps(mode, steps))
+    return rates
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, and write what came out on the first process."""
-    (words,) = sys.argv[1:] if argv is None else argv
-    asked: dict[str, Any] = json.loads(Path(words).read_text())
-    torch.set_num_threads(asked["threads"])
+    """Measure, and write the rates on the main process; returns the exit status."""
+    (path,) = sys.argv[1:] if argv is None else argv
+    request: dict[str, Any] = json.loads(Path(path).read_text())
+    torch.set_num_threads(request["threads"])
     accelerator = make_accelerator()
-    on = Course(load_recipe(Path(asked["recipe"])), tuple(asked["shards"]), Path(asked["scratch"]))
-    found = rates(Rank(on, accelerator), asked["ways"], asked["seconds"], asked["rounds"])
+    recipe = load_recipe(Path(request["recipe"]))
+    setup = TrainingSetup(recipe, tuple(request["shards"]), Path(request["scratch"]))
+    rank = Rank(setup, accelerator)
+    rates = measure_rates(rank, request["modes"], request["seconds"], request["rounds"])
     if accelerator.is_main_process:
-        write_atomic(Path(asked["out"]), json.dumps(found).encode())
+        write_atomic(Path(request["out"]), json.dumps(rates).encode())
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
 
 
 if __name__ == "__main__":
-    exit_process(run_command(DOOR, main))
+    exit_process(run_command(MODULE, main))

@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: their words, and trainers of one recipe that are made to be measured."""
+"""The options, trainers and batches that the benchmarks of training have in common."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from colortrain.training.trainer import Trainer
 from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError
 
-_BATCHES = 4  # that steps are measured on, again and again
+_NUM_BATCHES = 4  # on which steps are measured, repeatedly
 
 
 @dataclass(frozen=True)
-class Course:
-    """A recipe on shards. Its runs stand in folders of `scratch`, start from random weights and score nothing."""
+class TrainingSetup:
+    """A recipe, and the shards on which it is measured.
+
+    The run folders are in `scratch`. Runs start from random weights and are not
+    validated.
+    """
 
     recipe: Recipe
     shards: tuple[str, ...]
     scratch: Path
 
-    def trainer(
+    def make_trainer(
         self,
         name: str,
         *,
@@ -45,10 +49,12 @@ class Course:
         compute: ComputeConfig | None = None,
         seed: int = 0,
     ) -> Trainer:
-        """A trainer, alone in its process or with others that compute otherwise, ready for `take_step`."""
-        AcceleratorState._reset_state(
-            reset_partial_state=False
-        )  # it allows one precision a process
+        """Return a trainer that is ready for `take_step`.
+
+        A process may have several trainers that compute differently.
+        """
+        # accelerate otherwise allows one precision per process
+        AcceleratorState._reset_state(reset_partial_state=False)
         recipe = dataclasses.replace(self.recipe, seed=seed)
         data = dataclasses.replace(open_data(self.shards, recipe), validation=None)
         return Trainer(
@@ -60,8 +66,11 @@ class Course:
             compute,
         )
 
-    def batches(self) -> list[Batch]:
-        """The first few batches, on this machine's device: data costs nothing then."""
+    def load_batches(self) -> list[Batch]:
+        """Return the first few batches, on this machine's device.
+
+        Steps on them need no time for loading data.
+        """
         recipe, device = self.recipe, "cuda" if torch.cuda.is_available() else "cpu"
         loader = make_loader(
             open_data(self.shards, recipe).train,
@@ -76,29 +85,29 @@ class Course:
             ),
         )
         with closing(loader.batches()) as batches:
-            found = list(itertools.islice(batches, _BATCHES))
-        return [Batch(batch.L.clone(), batch.colour.clone(), batch.mix.clone()) for batch in found]
+            first = list(itertools.islice(batches, _NUM_BATCHES))
+        return [Batch(batch.L.clone(), batch.colour.clone(), batch.mix.clone()) for batch in first]
 
 
-def endless(batches: list[Batch]) -> Iterator[Batch]:
-    """The same few over and over."""
+def cycle_batches(batches: list[Batch]) -> Iterator[Batch]:
+    """Iterate over the batches, again and again."""
     return itertools.cycle(batches)
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all it was asked for."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def words(name: str, text: str, example: str) -> CommandParser:
-    """The words that benchmarks of training have in common."""
-    found = CommandParser(f"launch.benchmark {name}", text, example)
-    add = found.add_argument
+def make_training_parser(name: str, description: str, example: str) -> CommandParser:
+    """Return a parser of the options that the benchmarks of training have in common."""
+    parser = CommandParser(f"launch.benchmark {name}", description, example)
+    add = parser.add_argument
     add(
         "--recipe",
         default="nampouri_unet",
-        help="a recipe's name, or a recipe.json (default: nampouri_unet)",
+        help="name of a recipe, or a recipe.json (default: nampouri_unet)",
     )
     add(
         "--set",
@@ -112,55 +121,46 @@ def words(name: str, text: str, example: str) -> CommandParser:
         required=True,
         action="append",
         metavar="DIR",
-        help="what `python -m shards build` wrote",
+        help="folder that `colortrain shards build` wrote",
     )
     add(
         "--seconds",
         type=float,
         default=3.0,
         metavar="S",
-        help="how long each row takes each round (default: 3)",
+        help="seconds per row and round (default: 3)",
     )
-    add(
-        "--rounds", type=at_least_one, default=5, metavar="N", help="in how many turns (default: 5)"
-    )
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
     add(
         "--threads",
         type=at_least_one,
         metavar="N",
-        help="torch's threads in a process (default: its own choice)",
+        help="torch's threads per process (default: torch's choice)",
     )
     add(
         "--scratch",
         type=Path,
         metavar="DIR",
-        help="where runs are written and removed (default: TMPDIR)",
+        help="folder for runs, which are deleted afterwards (default: TMPDIR)",
     )
-    add("--json", type=Path, metavar="FILE", help="also write everything there")
-    add("--plot", type=Path, metavar="FILE.png", help="also draw it")
-    return found
+    add("--json", type=Path, metavar="FILE", help="write the report as JSON to this file")
+    add("--plot", type=Path, metavar="FILE.png", help="write a chart to this file")
+    return parser
 
 
-def course(asked: argparse.Namespace, scratch: Path) -> Course:
-    """What the words ask for, checked: the recipe at the shards' size, without downloads."""
-    if asked.seconds <= 0:
-        raise UserError(f"--seconds {asked.seconds}: give more than 0")
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    named = (
-        load_recipe(Path(asked.recipe))
-        if asked.recipe.endswith(".json")
-        else get_recipe(asked.recipe)
-    )
-    recipe = override(without_downloads(named), asked.set)
+def make_setup(args: argparse.Namespace, scratch: Path) -> TrainingSetup:
+    """Return the requested recipe and shards, and set torch's threads.
+
+    The recipe starts without downloads. Raises UserError if an option is invalid, or if
+    the recipe does not fit the shards.
+    """
+    if args.seconds <= 0:
+        raise UserError(f"--seconds {args.seconds}: must be above 0")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    from_file = args.recipe.endswith(".json")
+    recipe = load_recipe(Path(args.recipe)) if from_file else get_recipe(args.recipe)
+    recipe = override(without_downloads(recipe), args.set)
     recipe.check()
-    open_data(asked.shards, recipe)
-    return Course(recipe, tuple(asked.shards), scratch)
-
-
-def settings(asked: argparse.Namespace) -> dict[str, object]:
-    """The words as they were given, for the report."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(asked).items()
-    }
+    open_data(args.shards, recipe)
+    return TrainingSetup(recipe, tuple(args.shards), scratch)

@@ -1,7 +1,8 @@
-"""What a training step costs: beside a loop in plain PyTorch of the same mathematics, and with each flag switched on.
+"""Measure a training step, next to a loop in plain PyTorch and with each flag.
 
-Everyone steps over the same few batches in turns. Then, from the shards, where the time goes; and what it all takes of
-memory and of the processor's arithmetic.
+The loop has the same mathematics. All take steps on the same few batches in turns.
+Then, while training from the shards, the time of each part of a step is measured, and
+in the end its memory and its arithmetic.
 """
 
 from __future__ import annotations
@@ -19,91 +20,109 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.lab import Batch
 from colortrain.models.initialise import num_parameters
 from colortrain.training.trainer import Trainer
-from launch.benchmark.loading.seek import alone
-from launch.benchmark.report import Report
+from launch.benchmark.loading.seek import run_in_new_process
+from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Figures, Stream, in_turns
+from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
 from launch.benchmark.training import costs, time_shares
-from launch.benchmark.training.plain_loop import PlainLoop, is_writable
-from launch.benchmark.training.setup import Course, course, endless, settings, wait_for, words
+from launch.benchmark.training.plain_loop import PlainLoop, is_supported
+from launch.benchmark.training.setup import (
+    TrainingSetup,
+    cycle_batches,
+    make_setup,
+    make_training_parser,
+    wait_for,
+)
 from launch.cli import CommandParser
 
 _EXAMPLE = """\
-example: nampouri's U-Net, thinner, at 64 px
-  python -m launch.benchmark step --shards photos-64 --set size=64 --set generator.levels=6 \\
-    --set generator.base_channels=32 --set critic.base_channels=32 --json step.json --plot step.png
+example: nampouri's U-Net with fewer channels at 64 px
+  colortrain benchmark step --shards photos-64 --set size=64 --set generator.levels=6 \\
+    --set generator.base_channels=32 --set critic.base_channels=32 \\
+    --json step.json --plot step.png
 """
-PLAIN, OURS, MATMUL, SHIPPED = (
+PLAIN, COLORTRAIN, MATMUL, COMBINED = (
     "plain PyTorch",
     "colortrain",
     "matrix product",
     "bf16, channels_last, compile",
 )
-_ASYNCHRONOUS = 10  # steps between two looks at the clock where a device works by itself
+_ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous device
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How steps are computed, and what the row is called."""
+    """How steps are computed, and the name of the row."""
 
     name: str
     precision: str = "no"
     compute: ComputeConfig = ComputeConfig()
 
 
-def variants(compiles: bool) -> list[Variant]:
-    """Every flag alone; on a GPU also what we would switch on together there."""
-    bf16, last = (
+def variants(compile_too: bool) -> list[Variant]:
+    """Return a variant per flag; on a GPU also the recommended combination of flags."""
+    every_flag = [
+        Variant(COLORTRAIN),
         Variant("bf16", "bf16"),
         Variant("channels_last", compute=ComputeConfig(channels_last=True)),
-    )
-    found = [Variant(OURS), bf16, last, Variant("recompute", compute=ComputeConfig(recompute=True))]
-    if compiles:
-        found.append(Variant("compile", compute=ComputeConfig(compile=True)))
+        Variant("recompute", compute=ComputeConfig(recompute=True)),
+    ]
+    if compile_too:
+        every_flag.append(Variant("compile", compute=ComputeConfig(compile=True)))
     if torch.cuda.is_available():
-        return [*found, Variant(SHIPPED, "bf16", ComputeConfig(channels_last=True, compile=True))]
-    return [*found, Variant("fused Adam", compute=ComputeConfig(fused_adam=True))]
+        combined = ComputeConfig(channels_last=True, compile=True)
+        return [*every_flag, Variant(COMBINED, "bf16", combined)]
+    return [*every_flag, Variant("fused Adam", compute=ComputeConfig(fused_adam=True))]
 
 
-def ours(on: Course, variant: Variant) -> Trainer:
-    """A trainer that computes as the variant says."""
-    return on.trainer(
+def make_trainer(setup: TrainingSetup, variant: Variant) -> Trainer:
+    """Return a trainer that computes as the variant says."""
+    return setup.make_trainer(
         variant.name.replace(", ", "-"), precision=variant.precision, compute=variant.compute
     )
 
 
-def plain(on: Course, device: torch.device) -> PlainLoop:
-    """The loop by hand."""
-    torch.manual_seed(on.recipe.seed)
-    generator, critic = on.recipe.build_networks()
-    assert critic is not None, "see is_writable"
-    return PlainLoop(on.recipe, generator, critic, device)
+def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
+    """Return the loop in plain PyTorch."""
+    recipe = setup.recipe
+    torch.manual_seed(recipe.seed)
+    generator, critic = recipe.build_networks()
+    assert critic is not None, "see is_supported"
+    return PlainLoop(recipe, generator, critic, device)
 
 
-def stepping(
-    take: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
+def default_device() -> torch.device:
+    """Return the device on which this machine trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def stream_steps(
+    take_step: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
 ) -> Stream:
-    """Steps without end; a turn is as many as the networks' turns need, times ten on a GPU."""
-    batch_of = endless(batches)
-    turn = cycle * (_ASYNCHRONOUS if device.type == "cuda" else 1)
+    """Take steps endlessly; yield the images of each cycle (on a GPU, of ten)."""
+    batch_iterator = cycle_batches(batches)
+    steps = cycle * (_ASYNC_STEPS if device.type == "cuda" else 1)
     while True:
-        for _ in range(turn):
-            batch = next(batch_of)
-            take(batch)
+        for _ in range(steps):
+            batch = next(batch_iterator)
+            take_step(batch)
         wait_for(device)
-        yield turn * len(batch.L)
+        yield steps * len(batch.L)
 
 
-def and_logs(trainer: Trainer, batch: Batch) -> None:
-    """A step as a run takes it, its log line included."""
+def step_and_log(trainer: Trainer, batch: Batch) -> None:
+    """Take a step as a run does, with its log line."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
         trainer.metrics.compute(trainer.images, "benchmark")
 
 
 @contextmanager
-def as_convolutions(device: torch.device) -> Iterator[None]:
-    """Products in TF32 on a GPU if convolutions are, as by default: a share of another arithmetic says nothing."""
+def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
+    """On a GPU, compute matrix products in TF32 if convolutions do so, as by default.
+
+    A ratio to products in another arithmetic would be meaningless.
+    """
     before = torch.backends.cuda.matmul.allow_tf32
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
@@ -113,153 +132,170 @@ def as_convolutions(device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def products(device: torch.device, dtype: torch.dtype) -> Stream:
-    """Floating-point operations of products of two square matrices, the most a processor does."""
+def stream_products(device: torch.device, dtype: torch.dtype) -> Stream:
+    """Multiply square matrices, the upper bound of a processor's arithmetic.
+
+    Yields floating-point operations.
+    """
     side = 8192 if device.type == "cuda" else 1024
-    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    products = _ASYNC_STEPS if device.type == "cuda" else 1
     while True:
-        with as_convolutions(device):
-            for _ in range(_ASYNCHRONOUS if device.type == "cuda" else 1):
-                one @ other
+        with tf32_like_convolutions(device):
+            for _ in range(products):
+                left @ right
         wait_for(device)
-        yield 2.0 * side**3 * (_ASYNCHRONOUS if device.type == "cuda" else 1)
+        yield 2.0 * side**3 * products
 
 
-def section_steps(on: Course, report: Report, asked: argparse.Namespace) -> dict[str, Figures]:
-    """Images a second of everyone on the same batches; the plain loop where one has been written for the recipe."""
-    batches, cycle = on.batches(), on.recipe.n_critic
+def section_steps(
+    setup: TrainingSetup, report: Report, args: argparse.Namespace
+) -> dict[str, Measurements]:
+    """Measure all variants, and the plain loop if it supports the recipe.
+
+    Returns images per second by name, and the floating-point operations per second of
+    matrix products.
+    """
+    recipe, batches = setup.recipe, setup.load_batches()
     device = batches[0].L.device
-    takes: dict[str, Callable[[Batch], None]] = {}
-    if is_writable(on.recipe):
-        takes[PLAIN] = plain(on, device).step
+    steps: dict[str, Callable[[Batch], None]] = {}
+    if is_supported(recipe):
+        steps[PLAIN] = make_plain_loop(setup, device).step
     else:
         report.notes.append(
-            f"no loop in plain PyTorch has been written for the objective of {on.recipe.name}"
+            f"the loop in plain PyTorch does not support the objective of {recipe.name}"
         )
-    flags = variants(asked.compile or device.type == "cuda")
-    for variant in flags[:1] if asked.no_flags else flags:
-        takes[variant.name] = partial(and_logs, ours(on, variant))
-    clock = time.process_time if asked.cpu_time else time.perf_counter
-    everyone = [
-        Contestant(name, partial(stepping, take, batches, device, cycle), clock=clock)
-        for name, take in takes.items()
+    flags = variants(args.compile or device.type == "cuda")
+    for variant in flags[:1] if args.no_flags else flags:
+        steps[variant.name] = partial(step_and_log, make_trainer(setup, variant))
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    contestants = [
+        Contestant(name, partial(stream_steps, step, batches, device, recipe.n_critic), clock=clock)
+        for name, step in steps.items()
     ]
-    everyone.append(Contestant(MATMUL, partial(products, device, torch.float32), clock=clock))
-    found = in_turns("steps", everyone, asked.seconds, asked.rounds)
-    size, batch = on.recipe.size, on.recipe.batch_size
-    kind = ", by CPU time" if asked.cpu_time else ""
-    for name in takes:
-        report.add(
-            f"Steps of {on.recipe.name} at {size} px, batches of {batch}{kind}",
-            name,
-            found[name],
-            "images/s",
-        )
-    return found
+    products = partial(stream_products, device, torch.float32)
+    contestants.append(Contestant(MATMUL, products, clock=clock))
+    rates = measure_in_turns("steps", contestants, args.seconds, args.rounds)
+    kind = ", CPU time" if args.cpu_time else ""
+    section = f"Steps of {recipe.name} at {recipe.size} px, batches of {recipe.batch_size}{kind}"
+    for name in steps:
+        report.add_row(section, name, rates[name], "images/s")
+    return rates
 
 
-def judge(report: Report, found: dict[str, Figures]) -> None:
-    """The step beside the loop by hand."""
-    if PLAIN not in found:
+def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> None:
+    """Add the goals compared with the plain loop, and the effect of each flag."""
+    if PLAIN not in rates:
         return
-    report.judge(f"time of a step over {PLAIN}", found[PLAIN].over(found[OURS]), 1.02, at_most=True)
-    for name, figures in found.items():
-        if name not in (PLAIN, OURS, MATMUL):
-            report.add(
-                "Each flag's effect on the rate", name, figures.over(found[OURS]), f"x {OURS}"
-            )
-    if SHIPPED in found:
-        report.judge(f"{SHIPPED}, over {PLAIN}", found[SHIPPED].over(found[PLAIN]), 1.3)
+    ratio = rates[PLAIN].over(rates[COLORTRAIN])
+    report.add_goal(f"time of a step over {PLAIN}", ratio, 1.02, at_most=True)
+    for name, measurements in rates.items():
+        if name not in (PLAIN, COLORTRAIN, MATMUL):
+            effect = measurements.over(rates[COLORTRAIN])
+            report.add_row("Effect of each flag on the rate", name, effect, f"x {COLORTRAIN}")
+    if COMBINED in rates:
+        report.add_goal(f"{COMBINED}, over {PLAIN}", rates[COMBINED].over(rates[PLAIN]), 1.3)
 
 
-def section_shares(on: Course, report: Report, seconds: float) -> None:
-    """Where the time goes when training from the shards."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    best = (
-        Variant("shares", "bf16", ComputeConfig(channels_last=True))
-        if device.type == "cuda"
-        else Variant("shares")
-    )
-    found = time_shares.train_for(ours(on, best), seconds)
-    for name, share in found.items():
-        report.add(
-            "Training from the shards, share of the time", name, Figures((100 * share,)), "%"
+def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
+    """Train from the shards and measure the fraction of the time of each part of a
+    step.
+    """
+    variant = Variant("shares")
+    if torch.cuda.is_available():
+        variant = Variant("shares", "bf16", ComputeConfig(channels_last=True))
+    fractions = time_shares.train_for(make_trainer(setup, variant), seconds)
+    for name, fraction in fractions.items():
+        report.add_row(
+            "Training from the shards, fraction of the time",
+            name,
+            Measurements((100 * fraction,)),
+            "%",
         )
-    report.judge(
-        "waiting for data", Figures((100 * found[time_shares.DATA],)), 1.0, at_most=True, unit="%"
-    )
+    waiting = Measurements((100 * fractions[time_shares.DATA],))
+    report.add_goal("waiting for data", waiting, 1.0, at_most=True, unit="%")
 
 
-def section_arithmetic(on: Course, report: Report, found: dict[str, Figures]) -> None:
-    """Floating-point operations of a step, a second, and beside what a matrix product reaches here."""
-    trainer = ours(on, Variant("operations"))
-    each = costs.operations(trainer, on.batches())
+def section_arithmetic(
+    setup: TrainingSetup, report: Report, rates: dict[str, Measurements]
+) -> None:
+    """Compare the floating-point rate of steps with that of a matrix product."""
+    trainer = make_trainer(setup, Variant("operations"))
+    operations = costs.operations_per_image(trainer, setup.load_batches())
     report.notes.append(
-        f"{each / 1e9:.3g} GFLOP an image: matrix products and convolutions, both networks' steps"
+        f"{operations / 1e9:.3g} GFLOP per image: matrix products and convolutions, "
+        "the steps of both networks"
     )
     section = "Arithmetic, float32, in TF32 on a GPU"
-    report.add(section, f"steps of {OURS}", found[OURS].times(each / 1e9), "GFLOP/s")
-    report.add(section, MATMUL, found[MATMUL].times(1e-9), "GFLOP/s")
-    share = found[OURS].times(each).over(found[MATMUL]).times(100)
-    report.add("Share of what a matrix product reaches", OURS, share, "%")
+    steps = rates[COLORTRAIN].scaled(operations / 1e9)
+    report.add_row(section, f"steps of {COLORTRAIN}", steps, "GFLOP/s")
+    report.add_row(section, MATMUL, rates[MATMUL].scaled(1e-9), "GFLOP/s")
+    fraction = rates[COLORTRAIN].scaled(operations).over(rates[MATMUL]).scaled(100)
+    report.add_row("Fraction of the rate of a matrix product", COLORTRAIN, fraction, "%")
 
 
-def section_memory(on: Course, report: Report, asked: argparse.Namespace) -> None:
-    """The most memory of a process that trains, each in one of its own."""
-    which = "on the GPU" if torch.cuda.is_available() else "resident"
-    rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_writable(on.recipe) else []
+def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespace) -> None:
+    """Measure the peak memory of training, each variant in its own process."""
+    kind = "on the GPU" if torch.cuda.is_available() else "resident"
+    rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_supported(setup.recipe) else []
     rows += [
         (variant.name, variant)
         for variant in variants(False)
-        if variant.name in (OURS, "recompute", SHIPPED)
+        if variant.name in (COLORTRAIN, "recompute", COMBINED)
     ]
     for name, variant in rows:
-        here = replace(on, scratch=on.scratch / "memory")
-        figures = Figures((alone(memory_of, here, variant, asked.threads),))
-        report.add(f"Memory that training adds to a process, at most, {which}", name, figures, "MB")
+        own_setup = replace(setup, scratch=setup.scratch / "memory")
+        memory = run_in_new_process(memory_of, own_setup, variant, args.threads)
+        section = f"Memory that training adds to a process, at most, {kind}"
+        report.add_row(section, name, Measurements((memory,)), "MB")
 
 
-def memory_of(on: Course, variant: Variant | None, threads: int | None) -> float:
-    """MB of a plain loop, or of a variant, in this process."""
+def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None) -> float:
+    """Return the MB that a variant (None: the plain loop) adds to this process."""
     if threads:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def make() -> Callable[[Batch], None]:
-        return plain(on, device).step if variant is None else ours(on, variant).take_step
+    def make_step() -> Callable[[Batch], None]:
+        if variant is None:
+            return make_plain_loop(setup, default_device()).step
+        return make_trainer(setup, variant).take_step
 
-    return costs.memory(make, on.batches, 3 * on.recipe.n_critic)
+    return costs.memory_of_steps(make_step, setup.load_batches, 3 * setup.recipe.n_critic)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what the words ask for."""
-    asked = parser().parse_args(argv)
-    with scratch_folder(asked.scratch) as scratch:
-        on = course(asked, scratch)
-        report = Report("step", settings(asked))
-        found = section_steps(on, report, asked)
-        judge(report, found)
-        section_shares(on, report, asked.seconds * asked.rounds)
-        section_arithmetic(on, report, found)
-        section_memory(on, report, asked)
+    """Measure, publish the report, and return the exit status."""
+    args = make_parser().parse_args(argv)
+    with scratch_folder(args.scratch) as scratch:
+        setup = make_setup(args, scratch)
+        report = Report("step", settings_of(args))
+        rates = section_steps(setup, report, args)
+        compare_with_plain_loop(report, rates)
+        section_time(setup, report, args.seconds * args.rounds)
+        section_arithmetic(setup, report, rates)
+        section_memory(setup, report, args)
     with torch.device("meta"):
-        generator, critic = on.recipe.build_networks()
-    critic_text = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
-    report.notes.append(f"generator {num_parameters(generator):,} parameters, {critic_text}")
-    report.publish(asked.json, asked.plot)
+        generator, critic = setup.recipe.build_networks()
+    critic_size = "no critic" if critic is None else f"critic {num_parameters(critic):,}"
+    report.notes.append(f"generator {num_parameters(generator):,} parameters, {critic_size}")
+    report.publish(args.json, args.plot)
     return 0
 
 
-def parser() -> CommandParser:
-    """The words this benchmark understands."""
-    found = words("step", __doc__ or "", _EXAMPLE)
-    found.add_argument(
-        "--compile", action="store_true", help="try --compile on a CPU too (minutes)"
+def make_parser() -> CommandParser:
+    """Return the parser of this benchmark's options."""
+    parser = make_training_parser("step", __doc__ or "", _EXAMPLE)
+    parser.add_argument(
+        "--compile", action="store_true", help="measure --compile on a CPU too (takes minutes)"
     )
-    found.add_argument(
-        "--no-flags", action="store_true", help="only ours and the loop by hand: the fairest ratio"
+    parser.add_argument(
+        "--no-flags",
+        action="store_true",
+        help="measure only colortrain and the plain loop, for the most reliable ratio",
     )
-    found.add_argument(
-        "--cpu-time", action="store_true", help="count CPU seconds, for a machine that others use"
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure CPU time instead of wall time, on a busy machine",
     )
-    return found
+    return parser

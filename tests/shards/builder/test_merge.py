@@ -230,6 +230,6 @@ def test_parts_run_at_the_same_time_in_one_new_folder(
     assert sorted(process.returncode for process in running) == [0, 0, 1], printed
     for number, (text, _) in enumerate(printed, 1):
         assert text.startswith(f"{out}: part {number}/3: 3 of 9 blocks, ")
-        assert text.endswith(f"; when all parts are done: python -m shards merge {out}\n")
+        assert text.endswith(f"; when all parts are done: colortrain shards merge {out}\n")
     assert run_command("shards", main, ["merge", str(out), "--workers", "1"]) == 1
     assert fingerprint(out) == fingerprint(plain)

@@ -128,7 +128,7 @@ def test_parts_and_merge_on_the_command_line(
     assert run("statistics", built, "--workers", 1, "--json", tmp_path / "one.json") == 0
     for part in ("2/3", "1/3", "3/3"):
         assert run("statistics", built, "--workers", 1, "--part", part) == 0
-    assert f"python -m shards statistics {built} --merge" in capsys.readouterr().out
+    assert f"colortrain shards statistics {built} --merge" in capsys.readouterr().out
     assert run("statistics", built, "--merge", "--json", tmp_path / "merged.json") == 0
     assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "one.json").read_bytes()
     for path in built.glob("statistics-*"):
