@@ -50,8 +50,8 @@ def job_parameters(
         "ntasks_per_node": cluster.tasks_per_node,
         "cpus_per_task": cluster.cpus,
         "signal_delay_s": cluster.warning,
-        "setup": _setup(cluster, code, runs),
-        "teardown": _teardown(cluster, resume_command),
+        "setup": _setup_lines(cluster, code, runs),
+        "teardown": _requeue_lines(cluster, resume_command),
         "srun_args": _srun_options(cluster, code),
         "additional_parameters": _sbatch_options(cluster),
     }
@@ -62,7 +62,7 @@ def job_parameters(
     return parameters
 
 
-def _setup(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
+def _setup_lines(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
     starts = f"{code.folder.parent}/starts-"
     return [
         *cluster.setup,
@@ -78,7 +78,7 @@ def _setup(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[s
     ]
 
 
-def _teardown(cluster: Cluster, resume_command: str) -> list[str]:
+def _requeue_lines(cluster: Cluster, resume_command: str) -> list[str]:
     """Return the lines that requeue the job, by the rules in requeue.sh."""
     return [
         "status=$?",
@@ -107,7 +107,7 @@ def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
     return options if "no-requeue" in options else {"requeue": True, **options}
 
 
-def _python(cluster: Cluster) -> str:
+def _python_command(cluster: Cluster) -> str:
     """Return the command of the interpreter.
 
     It ignores USR2 and TERM until the trainer installs its handlers; a job that is
@@ -129,7 +129,7 @@ def script_text(
         if array_size is None
         else {"map_count": array_size, "array_parallelism": cluster.parallel}
     )
-    command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{_python_command(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     script: str = _make_sbatch_string(command, folder, **parameters, **array)
     return script
 
@@ -144,7 +144,7 @@ def submit(
     with _outside_of_any_job():
         try:
             executor = submitit.SlurmExecutor(
-                folder, max_num_timeout=_UNLIMITED, python=_python(cluster)
+                folder, max_num_timeout=_UNLIMITED, python=_python_command(cluster)
             )
             executor.update_parameters(**parameters)
             if len(calls) == 1:

@@ -22,7 +22,7 @@ from skimage import color, io, transform
 from launch.benchmark.loading.seek import run_in_new_process
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
+from launch.benchmark.timing import CountStream, Measurements, Method, measure_in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
@@ -44,7 +44,7 @@ _LOOP_STRIDE = 4  # the loop gets every fourth image
 _MIN_IMAGES = 8
 
 
-def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> Stream:
+def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> CountStream:
     """Build a list of images into a new folder, until its manifest is written."""
     build(
         str(write_list(images, folder)),
@@ -67,7 +67,7 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
     return path
 
 
-def decode_images(images: Sequence[str], size: int) -> Stream:
+def decode_images(images: Sequence[str], size: int) -> CountStream:
     """Do what the build does to each image before the conversion to Lab."""
     for image in images:
         centred_square(Path(image).read_bytes(), size)
@@ -81,7 +81,7 @@ def centred_square(data: bytes, size: int) -> np.ndarray:
     return np.asarray(fit_image(to_rgb(opened), size))
 
 
-def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
+def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountStream:
     """Convert the images with a plain loop over scikit-image's functions."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
@@ -96,7 +96,7 @@ def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
     yield len(images)
 
 
-def methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Stream]]:
+def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], CountStream]]:
     """Return the methods that are compared, each a function of a list of images."""
     return {
         ONE_WORKER: lambda images: build_shards(images, size, 1, folder),
@@ -117,9 +117,9 @@ def measure_rates(
     def clean() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    contestants = []
+    methods = []
     clock = time.process_time if cpu_time else time.perf_counter
-    for name, method in methods(size, folder).items():
+    for name, method in compared_methods(size, folder).items():
         if cpu_time and name == TWO_WORKERS:
             continue
         clean()
@@ -127,10 +127,8 @@ def measure_rates(
         next(method(images[:_MIN_IMAGES]))
         subset = images[::_LOOP_STRIDE] if name == LOOP else images
         start = partial(method, subset)
-        contestants.append(
-            Contestant(name, start, settle=False, before=clean, clock=clock, max_samples=1)
-        )
-    return measure_in_turns("building", contestants, seconds=float("inf"), rounds=rounds)
+        methods.append(Method(name, start, settle=False, before=clean, clock=clock, max_samples=1))
+    return measure_in_turns("building", methods, seconds=float("inf"), rounds=rounds)
 
 
 @contextmanager

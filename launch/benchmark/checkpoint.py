@@ -24,7 +24,7 @@ from launch.benchmark.training.setup import (
     cycle_batches,
     make_setup,
     make_training_parser,
-    wait_for,
+    synchronize,
 )
 from launch.cli import CommandParser, at_least_one
 from shards.progress import ProgressLine
@@ -63,7 +63,7 @@ class TimedTrainer:
         start = time.perf_counter()
         for _ in range(self.cycle):
             self.trainer.take_step(next(self.batches))
-        wait_for(self.trainer.accelerator.device)
+        synchronize(self.trainer.accelerator.device)
         return time.perf_counter() - start
 
     def time_cycles(self, seconds: float) -> list[float]:

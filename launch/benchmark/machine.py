@@ -32,7 +32,7 @@ def version(package: str) -> str | None:
         return None
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the description of this machine, ready for JSON."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def describe(facts: dict[str, Any]) -> str:
+def format_machine(facts: dict[str, Any]) -> str:
     """Format the description of a machine as three lines of text."""
     versions = ", ".join(
         f"{name} {installed}" for name, installed in facts["versions"].items() if installed

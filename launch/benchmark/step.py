@@ -23,7 +23,7 @@ from colortrain.training.trainer import Trainer
 from launch.benchmark.loading.seek import run_in_new_process
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
+from launch.benchmark.timing import CountStream, Measurements, Method, measure_in_turns
 from launch.benchmark.training import costs, time_shares
 from launch.benchmark.training.plain_loop import PlainLoop, is_supported
 from launch.benchmark.training.setup import (
@@ -31,7 +31,7 @@ from launch.benchmark.training.setup import (
     cycle_batches,
     make_setup,
     make_training_parser,
-    wait_for,
+    synchronize,
 )
 from launch.cli import CommandParser
 
@@ -98,7 +98,7 @@ def default_device() -> torch.device:
 
 def stream_steps(
     take_step: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
-) -> Stream:
+) -> CountStream:
     """Take steps endlessly; yield the images of each cycle (on a GPU, of ten)."""
     batch_iterator = cycle_batches(batches)
     steps = cycle * (_ASYNC_STEPS if device.type == "cuda" else 1)
@@ -106,7 +106,7 @@ def stream_steps(
         for _ in range(steps):
             batch = next(batch_iterator)
             take_step(batch)
-        wait_for(device)
+        synchronize(device)
         yield steps * len(batch.L)
 
 
@@ -132,7 +132,7 @@ def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def stream_products(device: torch.device, dtype: torch.dtype) -> Stream:
+def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
     """Multiply square matrices, the upper bound of a processor's arithmetic.
 
     Yields floating-point operations.
@@ -144,7 +144,7 @@ def stream_products(device: torch.device, dtype: torch.dtype) -> Stream:
         with tf32_like_convolutions(device):
             for _ in range(products):
                 left @ right
-        wait_for(device)
+        synchronize(device)
         yield 2.0 * side**3 * products
 
 
@@ -169,13 +169,13 @@ def section_steps(
     for variant in flags[:1] if args.no_flags else flags:
         steps[variant.name] = partial(step_and_log, make_trainer(setup, variant))
     clock = time.process_time if args.cpu_time else time.perf_counter
-    contestants = [
-        Contestant(name, partial(stream_steps, step, batches, device, recipe.n_critic), clock=clock)
+    methods = [
+        Method(name, partial(stream_steps, step, batches, device, recipe.n_critic), clock=clock)
         for name, step in steps.items()
     ]
     products = partial(stream_products, device, torch.float32)
-    contestants.append(Contestant(MATMUL, products, clock=clock))
-    rates = measure_in_turns("steps", contestants, args.seconds, args.rounds)
+    methods.append(Method(MATMUL, products, clock=clock))
+    rates = measure_in_turns("steps", methods, args.seconds, args.rounds)
     kind = ", CPU time" if args.cpu_time else ""
     section = f"Steps of {recipe.name} at {recipe.size} px, batches of {recipe.batch_size}{kind}"
     for name in steps:

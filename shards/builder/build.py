@@ -25,7 +25,7 @@ from shards.builder.plan import (
     make_plan,
     save_plan,
 )
-from shards.builder.records import Entry, load_done, load_record, record_path
+from shards.builder.records import SourceEntry, load_done, load_record, record_path
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
 from shards.files import lock
@@ -80,7 +80,7 @@ class PartResult:
     part: Part
     num_blocks: int
     num_sources: int
-    left_out: list[Entry]
+    left_out: list[SourceEntry]
 
 
 def build_part(

@@ -20,8 +20,8 @@ from shards.builder.parts import remove_part_locks
 from shards.builder.plan import BY_SOURCE, SOURCES, Plan, parse_splits
 from shards.builder.records import (
     DUPLICATE,
-    Entry,
     Record,
+    SourceEntry,
     load_record,
     mark_duplicates,
     record_path,
@@ -82,7 +82,7 @@ def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     return BuildResult(manifest, plan.num_sources)
 
 
-def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool) -> None:
+def _check_left_out(root: Path, plan: Plan, left_out: list[SourceEntry], strict: bool) -> None:
     if not left_out or (not strict and len(left_out) < plan.num_sources):
         return
     (root / MANIFEST).unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool)
     raise UserError(text + ("; fix them or omit --strict" if strict else ""))
 
 
-def describe_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
+def describe_left_out(left_out: Sequence[SourceEntry], num_sources: int) -> str:
     """Return the number of images left out, and the reason for the first."""
     first = left_out[0]
     reason = f"{first.reason}: {first.detail}" if first.detail else first.reason
@@ -216,7 +216,9 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
     return replace(wanted, shards=shards)
 
 
-def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: set[int]) -> Shard:
+def _copy(
+    root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], wanted: set[int]
+) -> Shard:
     """Write the shard again with only the `wanted` samples.
 
     Raises UserError if a sample does not match its entry.
@@ -237,7 +239,7 @@ def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: se
     return tar.shard
 
 
-def write_left_out(root: Path, left_out: list[Entry]) -> None:
+def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
     """Write OUT/left_out.tsv: source, reason, detail; escaped as in JSON."""
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from shards.errors import UserError, unknown
 from shards.files import fsync_folder
 from shards.format.manifest import DTYPES, FORMAT, MANIFEST, ONE_SPLIT, is_split_name
 from shards.sources.decode import FITS, MAX_PIXELS
-from shards.sources.listing import Source
+from shards.sources.listing import ImageSource
 
 BUILD = "build.json"
 # Errors of os.link on a file system without hard links, or between two file systems.
@@ -112,7 +112,7 @@ def check_split_name(name: str) -> None:
         )
 
 
-def split_of(digest: str, source: Source, splits: str) -> str:
+def split_of(digest: str, source: ImageSource, splits: str) -> str:
     """Return the split of an image.
 
     It depends on `digest`, the SHA-256 of the encoded bytes, so it is the same at every
@@ -130,7 +130,7 @@ class Block:
 
     number: int
     first_key: int
-    sources: tuple[Source, ...]
+    sources: tuple[ImageSource, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ class Plan:
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
-def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
+def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
     """Return the plan for these sources, which are sorted by name.
 
     Raises UserError if `--splits source` is given and a source has no split of its own.
@@ -175,7 +175,7 @@ def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
     )
 
 
-def _check_own_splits(sources: Sequence[Source]) -> None:
+def _check_own_splits(sources: Sequence[ImageSource]) -> None:
     for source in sources:
         if not source.split:
             raise UserError(
@@ -184,7 +184,7 @@ def _check_own_splits(sources: Sequence[Source]) -> None:
         check_split_name(source.split)
 
 
-def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
+def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
     """Yield the blocks of the shuffled list of sources.
 
     The permutation is fixed; it spreads the images of each folder over all shards.

@@ -124,10 +124,12 @@ class Split:
 
     def prefetch(self, order: Order, position: int) -> None:
         """Start downloading the shards needed next, if the shard set is remote."""
-        window = order.window(position)
+        window = order.locate_window(position)
         if window != self._prefetched:
             self._prefetched = window
-            self.store.prefetch(self.shards[number] for number in order.upcoming(position))
+            self.store.prefetch(
+                self.shards[number] for number in order.shards_to_prefetch(position)
+            )
 
     def empty(self, count: int) -> np.ndarray:
         """Return an uninitialised array: (count, 3, size, size), of type `dtype`."""

@@ -25,7 +25,7 @@ from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
 # Maps positions [start, stop) of an endless stream to sample numbers: int64
 # (positions,).
-Stream = Callable[[int, int], np.ndarray]
+SampleOrder = Callable[[int, int], np.ndarray]
 
 
 class Samples(Protocol):
@@ -39,7 +39,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def order(self, seed: int) -> Stream: ...
+    def order(self, seed: int) -> SampleOrder: ...
 
     def prefetch(self, order: Any, position: int) -> None: ...
 
@@ -176,7 +176,7 @@ class SubstitutingReader:
     """
 
     def __init__(
-        self, samples: Samples, stream: Stream, limit: int, on_warning: Callable[[str], None]
+        self, samples: Samples, stream: SampleOrder, limit: int, on_warning: Callable[[str], None]
     ) -> None:
         self.samples, self.stream, self.on_warning = samples, stream, on_warning
         self.limit = min(limit, len(samples) - 1)  # at least one sample must be intact

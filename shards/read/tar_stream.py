@@ -33,7 +33,7 @@ _NO_CONTENT = (
 _BLOCK_BYTES = 8 << 20
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """A sequential stream of bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
@@ -124,7 +124,7 @@ class TarStream:
     """
 
     def __init__(self, name: str, policy: RetryPolicy | None = None) -> None:
-        self._source: Source
+        self._source: ByteSource
         if scheme_of(name):
             self.name, self._source = redact(name), _RemoteFile(name, policy or RetryPolicy())
         else:

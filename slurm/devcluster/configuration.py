@@ -190,7 +190,7 @@ exit 0
 """
 
 
-def node_command(plan: Plan, name: str) -> str:
+def node_wrapper(plan: Plan, name: str) -> str:
     """Return the script of a client command for processes on the nodes.
 
     Real clusters signal the tasks of a step. proctrack/linuxproc also signals their
@@ -204,7 +204,7 @@ def node_command(plan: Plan, name: str) -> str:
     return f'#!/bin/sh\n{exports}\n{ignore}exec {find(name)} "$@"\n'
 
 
-def outer_command(plan: Plan, name: str, head: int) -> str:
+def outside_wrapper(plan: Plan, name: str, head: int) -> str:
     """Return the script of a client command for processes outside the hosts.
 
     It enters the head first.
@@ -253,15 +253,15 @@ def write_files(plan: Plan) -> None:
     for name in ("run", "log", "state", "bin", *(f"spool/{node}" for node in plan.node_names)):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in CLIENTS:
-        _write(folder / "nodebin" / name, node_command(plan, name), 0o755)
+        _write(folder / "nodebin" / name, node_wrapper(plan, name), 0o755)
         if not plan.uses_namespaces:
-            _write(folder / "bin" / name, node_command(plan, name), 0o755)
+            _write(folder / "bin" / name, node_wrapper(plan, name), 0o755)
 
 
-def write_outer_commands(plan: Plan, head: int) -> None:
+def write_outside_wrappers(plan: Plan, head: int) -> None:
     """Write the client commands for processes outside the hosts.
 
     They need the process id of the head's init process.
     """
     for name in CLIENTS:
-        _write(plan.folder / "bin" / name, outer_command(plan, name, head), 0o755)
+        _write(plan.folder / "bin" / name, outside_wrapper(plan, name, head), 0o755)

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from shards.errors import UserError
-from slurm.devcluster.hosts import environment, inside, run, wait_until
+from slurm.devcluster.hosts import command_on_host, environment, run, wait_until
 from slurm.devcluster.plan import HIGH, Plan
 from slurm.devcluster.programs import program
 
@@ -30,7 +30,7 @@ def link_programs(plan: Plan) -> None:
 
 def _start(plan: Plan, host: str, name: str, command: list[str]) -> None:
     log = plan.folder / "log" / f"{name}.out"
-    if run(plan, inside(plan, host, command), log.name):
+    if run(plan, command_on_host(plan, host, command), log.name):
         raise UserError(
             f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}"
         )
@@ -142,7 +142,7 @@ def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
         if not plan.uses_namespaces:
             with socket.socket() as probe:
                 return probe.connect_ex((address, port)) == 0
-        command = inside(
+        command = command_on_host(
             plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True
         )
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -172,7 +172,7 @@ def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
 
 def idle_nodes(plan: Plan) -> list[str]:
     """Return the names of the nodes that could run a job now."""
-    command = inside(
+    command = command_on_host(
         plan,
         plan.head[0],
         [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"],

@@ -141,7 +141,7 @@ def is_on(plan: Plan, host: str) -> bool:
         return False
 
 
-def inside(
+def command_on_host(
     plan: Plan, host: str, command: Sequence[str], *, network_only: bool = False
 ) -> list[str]:
     """Return the command that runs `command` on a host."""
@@ -228,7 +228,9 @@ def _is_zombie(pid: int) -> bool:
 
 def _shell(plan: Plan, host: str, script: str, *arguments: str) -> None:
     """Run a shell script in a host's network namespace."""
-    command = inside(plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True)
+    command = command_on_host(
+        plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True
+    )
     if run(plan, command, f"{host}.log"):
         raise UserError(
             f"the network of {host} could not be set up, see {plan.folder}/log/{host}.log"

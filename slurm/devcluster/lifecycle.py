@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shards.errors import UserError, unknown
 from slurm.devcluster import daemons, hosts
-from slurm.devcluster.configuration import MARK, write_files, write_outer_commands
+from slurm.devcluster.configuration import MARK, write_files, write_outside_wrappers
 from slurm.devcluster.plan import FILE, Plan, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def start_cluster(plan: Plan) -> None:
         if plan.uses_namespaces:
             hosts.power_on(plan, plan.head[0])
             hosts.make_switch(plan)
-            write_outer_commands(plan, hosts.init_pid(plan, plan.head[0]))
+            write_outside_wrappers(plan, hosts.init_pid(plan, plan.head[0]))
         daemons.start_munged(plan)
         if plan.accounting:
             daemons.start_accounting(plan)

@@ -36,7 +36,7 @@ def script(cluster: Cluster) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_examples_become_scripts(path: Path) -> None:
+def test_example_site_files_give_valid_scripts(path: Path) -> None:
     cluster = load_cluster(path)
     lines = script(cluster)
     assert f"#SBATCH --partition={cluster.partition}" in lines

@@ -14,7 +14,7 @@ import numpy as np
 import webdataset
 
 from launch.benchmark.loading.shard_sets import tar_paths
-from launch.benchmark.timing import Stream
+from launch.benchmark.timing import CountStream
 from shards.format.manifest import MEMBER
 from shards.read.dataset import Split
 from shards.read.order import Order
@@ -22,7 +22,7 @@ from shards.read.order import Order
 _BEYOND_CACHE = 1 << 29  # bytes, many times the last-level cache of a processor
 
 
-def colortrain_order(split: Split, batch_size: int) -> Stream:
+def colortrain_order(split: Split, batch_size: int) -> CountStream:
     """Read with `Split.read` in training order."""
     out = split.empty(batch_size)
     order = Order([shard.samples for shard in split.shards], seed=0)
@@ -33,7 +33,7 @@ def colortrain_order(split: Split, batch_size: int) -> Stream:
         yield batch_size
 
 
-def colortrain_first_pass(split: Split, batch_size: int) -> Stream:
+def colortrain_first_pass(split: Split, batch_size: int) -> CountStream:
     """Do the same with a new reader, which has verified no checksum yet."""
     return colortrain_order(Split(split.root, split.name), batch_size)
 
@@ -48,7 +48,7 @@ def large_array(split: Split, batch_size: int) -> np.ndarray:
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
-def memcpy(source: np.ndarray, batch_size: int) -> Stream:
+def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
     """Copy batches out of a large array, the limit of any reader that copies.
 
     source: (N, 3, H, W).
@@ -60,7 +60,7 @@ def memcpy(source: np.ndarray, batch_size: int) -> Stream:
             yield batch_size
 
 
-def page_cache(split: Split, batch_size: int) -> Stream:
+def page_cache(split: Split, batch_size: int) -> CountStream:
     """Read the tars' bytes, tar headers included, in file order with `readinto`."""
     out = split.empty(batch_size).data.cast("B")
     samples_per_byte = {
@@ -74,7 +74,7 @@ def page_cache(split: Split, batch_size: int) -> Stream:
                     yield num_bytes * factor
 
 
-def webdataset_samples(tars: Sequence[Path]) -> Stream:
+def webdataset_samples(tars: Sequence[Path]) -> CountStream:
     """Iterate over the samples of `WebDataset(tars, shardshuffle=False).decode()`."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     while True:
@@ -82,13 +82,13 @@ def webdataset_samples(tars: Sequence[Path]) -> Stream:
             yield 1
 
 
-def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> Stream:
+def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
     """Do the same and copy the samples into the rows of a batch, out: (B, 3, H, W)."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     return copy_into_rows(dataset, MEMBER, out)
 
 
-def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
+def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
     """Iterate over a data set of named arrays, endlessly, and copy each to a row of
     `out`.
 

@@ -28,7 +28,7 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
-from launch.benchmark.training.setup import TrainingSetup, cycle_batches, wait_for
+from launch.benchmark.training.setup import TrainingSetup, cycle_batches, synchronize
 from launch.processes import exit_process
 from shards.errors import run_command
 from shards.files import write_atomic
@@ -82,7 +82,7 @@ class Rank:
                     self.generator, self.critic, self.recipe, self.measures, batch, self.step, 0.0
                 )
                 self.step += 1
-        wait_for(self.accelerator.device)
+        synchronize(self.accelerator.device)
 
     def time_steps(self, mode: str, steps: int) -> float:
         """Return the seconds until the last process has taken `steps` steps."""
@@ -93,7 +93,7 @@ class Rank:
         self.accelerator.wait_for_everyone()
         return time.perf_counter() - start
 
-    def steps_in(self, mode: str, seconds: float) -> int:
+    def num_steps_in(self, mode: str, seconds: float) -> int:
         """Return how many steps take `seconds`, in multiples of `n_critic`.
 
         The number is the same on every process.
@@ -114,7 +114,7 @@ def measure_rates(
     """
     world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
     images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}
-    num_steps = {mode: rank.steps_in(mode, seconds) for mode in modes}
+    num_steps = {mode: rank.num_steps_in(mode, seconds) for mode in modes}
     rates: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(rounds):
         for mode, steps in num_steps.items():

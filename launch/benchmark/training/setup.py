@@ -94,7 +94,7 @@ def cycle_batches(batches: list[Batch]) -> Iterator[Batch]:
     return itertools.cycle(batches)
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -15,7 +15,7 @@ import torch
 from colortrain.lab import Batch
 from colortrain.training.profiling import AVERAGE, CRITIC, GENERATOR, LOGGING, NO_PROFILER
 from colortrain.training.trainer import Trainer
-from launch.benchmark.training.setup import wait_for
+from launch.benchmark.training.setup import synchronize
 
 DATA, REST = "data", "the rest"
 PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
@@ -35,7 +35,7 @@ class Stopwatch:
 
     def change(self) -> None:
         """Add the time since the last change to the innermost region."""
-        wait_for(self.device)
+        synchronize(self.device)
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.since
         self.since = now
