@@ -1,8 +1,9 @@
-"""Measure the rate of building shards, next to decoding and a scikit-image loop.
+"""Measure the rate of building shards, decoding alone, and a scikit-image loop.
 
-Everything runs with one thread per process. The loop is: io.imread, the centred square,
-transform.resize with anti_aliasing, color.rgb2lab, np.save. It is slow, so it gets only
-a quarter of the images, evenly spaced.
+Everything runs with one thread per process. For each image, the loop calls io.imread,
+crops the centred square, and calls transform.resize with anti_aliasing, color.rgb2lab
+and np.save. It is slow and therefore measured on a quarter of the images, evenly
+spaced.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from shards.sources.decode import UndecodableError, fit_image, open_image, reduc
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
-Use photographs at their original size: the larger they are, the larger the part of decoding.
+Use photographs at their original size: the larger they are, the more of the time is spent on
+decoding.
 
 example:
   colortrain benchmark build --source photos --size 256 --json build.json
@@ -40,7 +42,7 @@ example:
 ONE_WORKER, TWO_WORKERS = "colortrain build, 1 worker", "colortrain build, 2 workers"
 DECODE, LOOP = "decode and resize alone", "plain scikit-image loop"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LOOP_STRIDE = 4  # the loop gets every fourth image
+_LOOP_STRIDE = 4  # the loop is measured on every fourth image
 _MIN_IMAGES = 8
 
 
@@ -68,7 +70,7 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
 
 
 def decode_images(images: Sequence[str], size: int) -> CountStream:
-    """Do what the build does to each image before the conversion to Lab."""
+    """Decode and resize images as the build does before the conversion to Lab."""
     for image in images:
         centred_square(Path(image).read_bytes(), size)
     yield len(images)
@@ -109,9 +111,9 @@ def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[st
 def measure_rates(
     images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool
 ) -> dict[str, Measurements]:
-    """Return the images per second of all methods, measured in turns.
+    """Return the images per second of all methods, measured in interleaved rounds.
 
-    With `cpu_time`, of those that run in a single process.
+    With `cpu_time`, only methods that run in a single process are measured.
     """
 
     def clean() -> None:
@@ -133,7 +135,7 @@ def measure_rates(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let processes that are started inside the block compute with one thread."""
+    """Limit processes started inside the block to one thread each."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -151,7 +153,10 @@ def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
-        raise UserError(f"{source}: give a folder or a text list of image files")
+        raise UserError(
+            f"{source} contains tar or CIFAR-10 entries: this benchmark requires a folder, or a "
+            "text list, of image files"
+        )
     count = min(max_images, len(listed))
     indices = np.unique(np.linspace(0, len(listed) - 1, count).round().astype(int))
     paths = [str(Path(listed[index].path).resolve()) for index in indices]
@@ -175,7 +180,7 @@ def is_readable(path: Path) -> bool:
 
 
 def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add the goals, which are ratios of the methods' rates."""
+    """Add the goals, which are ratios of the rates of two methods."""
     report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
     report.add_goal(
         "time of build over decode and resize alone",
@@ -242,9 +247,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=400,
         metavar="N",
-        help="measure on at most N images (default: 400)",
+        help="largest number of images to measure on (default: 400)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="number of rounds (default: 5)")
     add(
         "--cpu-time",
         action="store_true",

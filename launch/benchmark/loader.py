@@ -1,9 +1,9 @@
-"""Measure the rate of reading samples, next to the machine's limits and other
-libraries.
+"""Measure the rate of reading samples, with colortrain and with other libraries.
 
-Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, after the
-files were dropped from the page cache), `floats` (through the training loader to float
-tensors), `seek` (to any position, and memory, on synthetic sets).
+Sections: `reading` (from the page cache into one reused uint8 batch, compared with the
+limits of the machine), `cold` (the same, after the files were dropped from the page
+cache), `floats` (with training loaders, to float tensors), `seek` (the time to seek to
+any position, and memory, on synthetic sets).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _NUM_SAMPLES = (1_000_000, 10_000_000, 100_000_000)
 
 @dataclass
 class BenchmarkContext:
-    """What the sections have in common: the shard set, and how to measure."""
+    """The shard set and the settings with which all sections measure."""
 
     report: Report
     split: Split
@@ -70,11 +70,11 @@ class BenchmarkContext:
 
     @property
     def sample_bytes(self) -> int:
-        """The bytes of one stored sample."""
+        """Size of one stored sample in bytes."""
         return self.split.empty(1).nbytes
 
     def measure(self, section: str, methods: Sequence[Method]) -> dict[str, Measurements]:
-        """Measure all methods in turns and add a row for each to the report."""
+        """Measure all methods, interleaved round by round; add one row per method."""
         rates = measure_in_turns(section, methods, self.seconds, self.rounds)
         for name, measurements in rates.items():
             self.report.add_row(section, name, measurements, "samples/s", self.sample_bytes)
@@ -103,7 +103,7 @@ def readers(context: BenchmarkContext, split: Split) -> list[Method]:
 def warm_up(context: BenchmarkContext) -> None:
     """Read the set once.
 
-    Then each sample's checksum is verified, and the page cache holds the set if it can.
+    This verifies all checksums, and fills the page cache with the set if it fits.
     """
     batches = -(-len(context.split) // context.batch_size)
     for _ in zip(
@@ -115,8 +115,8 @@ def warm_up(context: BenchmarkContext) -> None:
 def section_reading(context: BenchmarkContext) -> None:
     """Measure reading from the page cache into one reused contiguous uint8 array.
 
-    colortrain is also measured with the checksums that the first reading of each sample
-    verifies.
+    colortrain is also measured on a first pass, in which it verifies the checksum of
+    each sample.
     """
     warm_up(context)
     split, size = context.split, context.split.manifest.size
@@ -146,7 +146,7 @@ def section_reading(context: BenchmarkContext) -> None:
 
 
 def section_cold(context: BenchmarkContext) -> None:
-    """Measure the same with files that are not in the page cache.
+    """Measure reading of files that are not in the page cache.
 
     At most one pass is read, and each method opens its files again.
     """
@@ -179,7 +179,7 @@ def section_cold(context: BenchmarkContext) -> None:
 
 
 def section_floats(context: BenchmarkContext) -> None:
-    """Measure batches of float tensors from training loaders, by count of workers."""
+    """Measure batches of float tensors, for each number of workers."""
     warm_up(context)
     worker_counts = reading.useful_worker_counts(context.workers)
     methods = floats.make_methods(
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
-    """Prepare the set to measure on, and the other libraries' copies of it."""
+    """Prepare the set to measure on, and copies of it for the other libraries."""
     whole_split = Split(args.shards)
     split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)
     report.notes.append(
@@ -317,14 +317,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds per row, over all rounds (default: 5)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="number of rounds (default: 5)")
     add(
         "--workers",
         type=int,
         nargs="+",
         default=[0, 1, 2, 4],
         metavar="N",
-        help="counts of workers to measure (default: 0 1 2 4)",
+        help="numbers of workers to measure (default: 0 1 2 4)",
     )
     add(
         "--gigabytes",
@@ -338,13 +338,13 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[*SECTIONS, "seek"],
         metavar="NAME",
-        help=f"some of {', '.join(SECTIONS)}, seek (default: all)",
+        help=f"sections to measure, out of {', '.join(SECTIONS)}, seek (default: all)",
     )
     add(
         "--torch-threads",
         type=at_least_one,
         metavar="N",
-        help="torch's threads in `floats` (default: torch's choice; 1 on a busy machine)",
+        help="number of torch threads in `floats` (default: torch's own; use 1 on a busy machine)",
     )
     add(
         "--cpu-time",
@@ -355,7 +355,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--scratch",
         type=Path,
         metavar="DIR",
-        help="folder for other formats and synthetic sets (default: TMPDIR)",
+        help="folder for copies in other formats and for synthetic sets (default: TMPDIR)",
     )
     add("--json", type=Path, metavar="FILE", help="write the report as JSON to this file")
     return parser

@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a package, None where it is not installed."""
+    """Return the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def format_machine(facts: dict[str, Any]) -> str:
-    """Format the description of a machine as three lines of text."""
+    """Format the result of `describe_machine` as three lines of text."""
     versions = ", ".join(
         f"{name} {installed}" for name, installed in facts["versions"].items() if installed
     )

@@ -33,7 +33,7 @@ class Report:
         if load > cores / 4:
             self.notes.append(
                 f"the load was {load} on {cores} cores before the benchmark started: "
-                "results that need several cores are too low"
+                "the results of methods that use several cores are too low"
             )
 
     def add_row(
@@ -44,7 +44,7 @@ class Report:
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add a row; with the bytes of a sample it also shows bytes per second."""
+        """Add a row; with `sample_bytes` it also shows bytes per second."""
         row = Row(
             section=section,
             name=name,

@@ -1,7 +1,7 @@
-"""Rates measured in turns, A B C A B C, so that other load affects all equally.
+"""Measure rates in interleaved rounds: A B C A B C.
 
-A ratio is computed within each round; its median over the rounds is reported with the
-minimum and the maximum.
+Other load on the machine then affects all methods equally. A ratio is computed within
+each round, and its median over the rounds is reported with the minimum and the maximum.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _WARM_UP = 0.2  # warm-up time as a fraction of the measured time
 class Method:
     """One of the methods that are compared: its name, and how to start its stream.
 
-    With `settle` a warm-up lets queues fill before the clock starts. `before` is called
-    outside of the measured time. `max_samples` ends a measurement before its time is
-    over, for example after one pass, where a second pass would measure something else.
+    With `settle`, a warm-up lets queues fill before the clock starts. `before` is
+    called before the measured time. `max_samples` ends a measurement early, for example
+    after one pass if a second pass would measure something else.
     """
 
     name: str
@@ -70,9 +70,8 @@ class Measurements:
 def measure(method: Method, seconds: float) -> float:
     """Return the samples per second of a newly started stream.
 
-    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`
-    it starts after the first samples and a fifth of the time, otherwise with the
-    stream.
+    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`,
+    it is preceded by a warm-up: the first samples, and a fifth of `seconds`.
     """
     method.before()
     clock = method.clock

@@ -33,8 +33,8 @@ from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, ImageSource, read
 # An image is grayscale if its R, G and B differ by at most this in every pixel, as they
 # do after JPEG compression of a grayscale image.
 GREY_LEVELS = 2
-# Errors of the machine and not of the image: the build fails, and reads the image again
-# when it is run again.
+# Errors of the machine and not of the image: the build fails, and the next attempt
+# reads the image again.
 _MACHINE_ERRORS = (
     errno.EIO,
     errno.ESTALE,
@@ -121,7 +121,8 @@ def _square(
 ) -> tuple[tuple[int, int], np.ndarray]:
     """Return an image's upright (width, height) and its pixels, resized to a square.
 
-    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError.
+    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
+    too small or cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE

@@ -42,7 +42,7 @@ REPAIR = "delete it and run the same build again, or restore it"
 def verify(root: Path, workers: int = 1, quiet: bool = False) -> Manifest:
     """Check every byte of a shard set and return its manifest.
 
-    Raises UserError that names the first damaged shard, member and byte range.
+    Raises UserError, naming the first damaged shard, member and byte range.
     """
     manifest = load_manifest(root)
     plan = load_plan(root)
@@ -66,7 +66,7 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """Check that the manifest's shards and counts are exactly those of the records."""
+    """Raise UserError unless manifest and records have the same shards and counts."""
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
     stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *stated}):

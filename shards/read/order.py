@@ -1,10 +1,11 @@
 """The global order of samples: a pure function of (seed, position).
 
-So one integer is the complete state of a loader. Epoch e permutes the shards, groups
-them into windows of 16 and permutes the samples inside each window. Positions continue
-without end, with epoch = position // samples. No rank owns a shard, so shards of
-different sizes cannot make ranks diverge, and any position is computed directly.
-Permutations sort raw Philox output, so they do not depend on the version of numpy.
+Therefore one integer, the position, is the complete state of a loader. Epoch e permutes
+the shards, groups them into windows of 16 and permutes the samples inside each window.
+Positions continue without end, with epoch = position // samples. Shards are not divided
+among the ranks, so shards of different sizes cannot make ranks diverge, and the sample
+at any position is computed directly. Permutations sort raw Philox output, so they do
+not depend on the version of numpy.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class ImageSource(NamedTuple):
     kind: str = FILE
     offset: int = 0  # of the first byte (tar member, CIFAR binary), or the row (CIFAR Python)
     size: int = 0
-    split: str = ""  # the split in the source: CIFAR-10's train or test, else the first folder
+    split: str = ""  # CIFAR-10: train or test; otherwise the top-level folder
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _list_file(path: Path) -> tuple[list[ImageSource], list[str]]:
 def _expand(pattern: str, out: Path) -> list[str]:
     """Return the files that match a pattern, sorted, except those inside `out`.
 
-    `*`, `?` and `[]` are those of a shell, `{00..12}` is WebDataset's.
+    A pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
     """
     import braceexpand  # a dependency of webdataset
 
@@ -172,7 +172,7 @@ def _walk(root: Path, out: Path) -> Iterator[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: listed like a file, and later reported as unreadable
+    except OSError:  # a link to itself is listed as a file and later reported as unreadable
         return False
 
 
@@ -187,7 +187,10 @@ def _is_within(path: str, folder: str) -> bool:
 def _list_text(path: Path) -> tuple[list[ImageSource], list[str]]:
     data = path.read_bytes()
     if b"\0" in data:
-        raise UserError(f"{path} is not a folder, a .tar or a text file with one path per line")
+        raise UserError(
+            f"{path} is not a folder, a .tar or a text file with one path per line: "
+            "give one of these as SOURCE"
+        )
     lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
     return [ImageSource(name, str(path.parent / name)) for name in names], []
@@ -231,7 +234,7 @@ def read_bytes(source: ImageSource, limit: int) -> bytes:
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()
     if source.offset == archives.NO_CONTENT:
-        raise OSError("a link to no file of its tar, or a sparse or special file")
+        raise OSError("a link whose target is not a file in its tar, or a sparse or special file")
     with open(source.path, "rb", opener=_open_nonblocking) as stream:
         status = os.fstat(stream.fileno())
         size = source.size if source.kind != FILE else status.st_size

@@ -56,7 +56,7 @@ def _long_options(options: dict[str, object]) -> list[str]:
 
 
 def start_accounting(plan: Plan) -> None:
-    """Start mariadbd and slurmdbd, which a real sacct needs."""
+    """Start mariadbd and slurmdbd, which a real sacct requires."""
     _create_database(plan)
     _start_mariadbd(plan)
     configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
@@ -90,7 +90,7 @@ def _start_mariadbd(plan: Plan) -> None:
         "--performance-schema=off",
         *_long_options(options),
     ]
-    # it stays in the foreground; the inner & leaves it to the host's init process
+    # mariadbd stays in the foreground; `&` makes it a child of the host's init process
     _start(plan, plan.head[0], "mariadbd", ["sh", "-c", 'setsid "$@" &', "sh", *command])
     # Wait for the log, not the port: the port answers before the init file, which
     # creates slurmdbd's user, has been read.

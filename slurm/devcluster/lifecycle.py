@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start_cluster(plan: Plan) -> None:
     """Start all daemons and wait until every node is idle.
 
-    If one does not start, all processes are stopped again; the logs are kept.
+    Raises UserError if one does not start; then all processes are stopped again, and
+    the logs are kept.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     plan.folder.chmod(0o755)  # munged refuses a folder that its group may write to
@@ -99,7 +100,7 @@ def _kill(pid: int) -> None:
 def cluster_processes(folder: Path) -> list[int]:
     """Return the ids of the processes with the cluster's mark in their environment.
 
-    Without zombies, this process and its ancestors.
+    Zombies, this process and its ancestors are excluded.
     """
     mark, excluded = os.fsencode(f"{MARK}={folder}"), _own_and_ancestor_pids()
     pids = []
@@ -149,8 +150,8 @@ def inject_event(plan: Plan, event: str, node: str) -> None:
         raise unknown("node", node, plan.node_names)
     if not plan.uses_namespaces:
         raise UserError(
-            f"{event} needs nodes that are hosts in namespaces, "
-            "but this cluster's nodes are daemons on the loopback"
+            f"{event} requires nodes that are hosts in namespaces, but this cluster's nodes are "
+            "daemons on the loopback interface: start a cluster with --hosts namespaces"
         )
     if plan.user_namespace:
         hosts.join_user_namespace(hosts.init_pid(plan, plan.head[0]))

@@ -1,7 +1,4 @@
-"""Contestants that make batches of float tensors, as training consumes them.
-
-They run with several counts of workers.
-"""
+"""Methods that make batches of float tensors, as training consumes them."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tenso
 
 
 def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStream:
-    """Iterate over the training loader, without flips and crops like the others."""
+    """Iterate over the training loader, like the others without flips and crops."""
     config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
     loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
@@ -92,8 +89,8 @@ def library_batches(library: Library, folder: Path, batch_size: int, workers: in
 def _ignore_warnings() -> None:
     """Ignore two warnings of torch.
 
-    More workers than cores are tried on purpose, and nothing writes to the arrays of
-    other libraries.
+    They are expected: some measurements use more workers than cores, and nothing writes
+    to the arrays of other libraries.
     """
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -106,9 +103,9 @@ def make_methods(
     batch_size: int,
     worker_counts: Sequence[int],
 ) -> list[Method]:
-    """Return all methods, each with every count of workers that it can use.
+    """Return all methods, each with every number of workers that it can use.
 
-    `copies` are the other libraries with their copies of the split, by name.
+    `copies` maps names to the other libraries and the folders of their copies.
     """
     methods = []
     for count in worker_counts:

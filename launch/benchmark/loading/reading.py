@@ -1,6 +1,6 @@
-"""Streams that read stored samples into one reused batch array.
+"""Methods that read stored samples into one reused batch array.
 
-They are those of colortrain, of the machine's limits, and of other libraries.
+They are colortrain, upper limits of the machine, and other libraries.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def colortrain_order(split: Split, batch_size: int) -> CountStream:
 
 
 def colortrain_first_pass(split: Split, batch_size: int) -> CountStream:
-    """Do the same with a new reader, which has verified no checksum yet."""
+    """Read like `colortrain_order` with a new reader, which verifies all checksums."""
     return colortrain_order(Split(split.root, split.name), batch_size)
 
 
 def large_array(split: Split, batch_size: int) -> np.ndarray:
     """Return an array of samples in memory, from which `memcpy` copies.
 
-    (N, 3, H, W) in the dtype of the set; at least two batches, and larger than the
-    caches.
+    It is (N, 3, H, W) in the dtype of the set, with at least two batches, and larger
+    than the caches of the processor.
     """
     samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
 def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
-    """Copy batches out of a large array, the limit of any reader that copies.
+    """Copy batches from a large array, the upper limit of any reader that copies.
 
     source: (N, 3, H, W).
     """
@@ -83,14 +83,13 @@ def webdataset_samples(tars: Sequence[Path]) -> CountStream:
 
 
 def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
-    """Do the same and copy the samples into the rows of a batch, out: (B, 3, H, W)."""
+    """Read like `webdataset_samples` and copy to the rows of out: (B, 3, H, W)."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     return copy_into_rows(dataset, MEMBER, out)
 
 
 def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
-    """Iterate over a data set of named arrays, endlessly, and copy each to a row of
-    `out`.
+    """Copy array `name` of each sample of a data set to a row of `out`, endlessly.
 
     out: (B, 3, H, W).
     """
@@ -105,9 +104,9 @@ def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
 
 
 def useful_worker_counts(requested: Sequence[int]) -> list[int]:
-    """Return the requested counts up to twice the cores, [0] if there are none.
+    """Return the requested numbers that are at most twice the number of cores.
 
-    More workers would only wait for each other.
+    Returns [0] if there are none. More workers would only compete for the cores.
     """
     limit = 2 * (os.cpu_count() or 1)
     return [count for count in requested if count <= limit] or [0]

@@ -2,8 +2,8 @@
 
 `launch.benchmark.scaling` starts them:
 
-accelerate launch --config_file launch/accelerate/cpu.yaml \\
-    -m launch.benchmark.training.scaling_worker request.json
+    accelerate launch --config_file launch/accelerate/cpu.yaml \\
+        -m launch.benchmark.training.scaling_worker request.json
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Rank:
         return time.perf_counter() - start
 
     def num_steps_in(self, mode: str, seconds: float) -> int:
-        """Return how many steps take `seconds`, in multiples of `n_critic`.
+        """Return the number of steps that take about `seconds`.
 
-        The number is the same on every process.
+        It is a multiple of `n_critic`, and the same on every process.
         """
         cycle = self.recipe.n_critic
         steps = torch.tensor(
@@ -110,7 +110,7 @@ def measure_rates(
 ) -> dict[str, list[float]]:
     """Return the images per second of all processes together, by mode.
 
-    The modes are measured in turns.
+    Every mode is measured once per round.
     """
     world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
     images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}

@@ -1,4 +1,4 @@
-"""Rates are measured in turns, and ratios are computed within rounds."""
+"""Rates are measured in interleaved rounds; ratios are computed within rounds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_warm_up_is_not_measured() -> None:
     assert measure(slow_start, seconds=1) == 20 / 1  # without the first minute
 
 
-def test_every_contestant_is_measured_once_per_round() -> None:
+def test_every_method_is_measured_once_per_round() -> None:
     turns: list[str] = []
 
     def method(name: str) -> Method:

@@ -107,7 +107,7 @@ def test_folder_accepts_only_one_plan(tmp_path: Path) -> None:
     save_plan(plan, tmp_path)
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
-    with pytest.raises(UserError, match=r"holds another build .size was 8, is 9"):
+    with pytest.raises(UserError, match=r"holds another build .size was 8, is now 9"):
         save_plan(make_plan(Parameters(size=9), SOURCES), tmp_path)
     with pytest.raises(UserError, match="its source files are different"):
         save_plan(make_plan(Parameters(size=8), SOURCES[1:]), tmp_path)

@@ -87,7 +87,7 @@ def test_commands_on_nodes_are_marked_and_scontrol_ignores_signals() -> None:
     assert "trap" not in configuration.node_wrapper(plan, "squeue")
 
 
-def test_sacct_without_accounting_asks_squeue(tmp_path: Path) -> None:
+def test_sacct_without_accounting_queries_squeue(tmp_path: Path) -> None:
     plan = Plan(folder=tmp_path, accounting=False)
     for name, text in {
         "sacct": configuration.node_wrapper(plan, "sacct"),
