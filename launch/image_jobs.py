@@ -12,7 +12,7 @@ from PIL import Image
 
 from shards.errors import UserError
 from shards.sources.decode import UndecodableError, decode_image
-from shards.sources.listing import SUFFIXES, Source, read_bytes
+from shards.sources.listing import SUFFIXES, ImageSource, read_bytes
 
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
 _BATCH_PIXELS = 1 << 25  # decoded pixels per batch at most: large images make small batches
@@ -154,4 +154,4 @@ def read_batches(
 
 def _read(path: Path, max_pixels: int) -> Image.Image:
     limit = max(1 << 26, 16 * max_pixels)  # bytes
-    return decode_image(read_bytes(Source(path.name, str(path)), limit=limit), max_pixels)
+    return decode_image(read_bytes(ImageSource(path.name, str(path)), limit=limit), max_pixels)

@@ -20,10 +20,10 @@ from shards.errors import UserError, run_command
 from shards.format.manifest import DTYPES, load_manifest
 from shards.inspect.info import describe, save_sheet
 from shards.inspect.statistics import (
+    compute_statistics,
     merge_statistics,
     part_path,
     save_statistics,
-    statistics,
     statistics_of_part,
 )
 from shards.inspect.verify import verify
@@ -34,7 +34,7 @@ SOURCE is one of
   a folder            all images in it and its subfolders, by file suffix
   a text file         one path per line, relative to the folder of the file
   'FOLDER/*.tar'      tars of images (img2dataset, WebDataset); quote the pattern
-  CIFAR-10's folder   the binary or the Python layout as downloaded, or some of its batches
+  a CIFAR-10 folder   in the binary or Python layout, as downloaded or with some batches only
 
 Every image is either packed or listed in OUT/left_out.tsv with the reason: unreadable,
 too small, grey (--drop-grey), duplicate, or decompression bomb.
@@ -46,26 +46,26 @@ again. Images are identified by name: if the content of an image changes, build 
 
 To use several machines, run the same command with --part 1/8 ... --part 8/8, in any order or
 at the same time, into one shared OUT or into separate folders; then run `colortrain shards
-merge`. A part may be run again. The bytes are the same as those of a build without --part. A
-part is a range of consecutive blocks (1,000 images each in a large set).
+merge`. A part may be run again. The result is byte-identical to a build without --part. A part
+is a range of consecutive blocks (of 1,000 images each in a large set).
 
 example:
   colortrain shards build photos photos-256 --size 256 --splits train=0.95,val=0.05
 """
 
 SPLITS_HELP = (
-    "fractions by hash of each file, e.g. train=0.9,val=0.1; or `source`: the top-level folders "
-    "of SOURCE, for CIFAR-10 train and test"
+    "assign images to splits by a hash of each file, e.g. train=0.9,val=0.1; or `source`: use the "
+    "top-level folders of SOURCE as splits (train and test for CIFAR-10)"
 )
 MIN_SIDE_HELP = (
-    "leave out images with a shorter side than N pixels (default: half of --size, so that no "
-    "image is enlarged more than twice)"
+    "leave out images whose shorter side has fewer than N pixels (default: half of --size, so that "
+    "no image is enlarged by more than a factor of 2)"
 )
 
 MERGE_HELP = """\
-Checks every block against its record, gets blocks from PART_DIRs (hard links where possible,
-else copies), leaves out duplicates, and writes the indexes and the manifest. If blocks are
-missing, it lists them and exits with status 2.
+Checks every block against its record, links or copies the blocks of each PART_DIR into OUT,
+removes duplicates, and writes the indexes and the manifest. If blocks are missing, it lists
+them and exits with status 2.
 
 exit status: as for `build`
 
@@ -74,18 +74,19 @@ example:
 """
 
 VERIFY_HELP = """\
-Compares every byte with manifest, records and indexes. The exit status is 0 if the shard set is
-intact. Otherwise it is 2, and one line names the first damaged shard, member and byte range.
+Compares every byte with the manifest, the records and the indexes. The exit status is 0 if the
+shard set is intact. Otherwise it is 2, and one line names the first damaged shard, member and
+byte range.
 
 example:
   colortrain shards verify photos-256
 """
 
 STATISTICS_HELP = """\
-Computes per split the number of pixels in bins of 10 x 10 units of ab (centred at the multiples
-of 10 from -110 to 110, as in Zhang et al. 2016), and mean and standard deviation of L, a and b.
-To use several machines, run --part 1/8 ... --part 8/8, which process a part of the shards each;
-then --merge writes the same file as a single run.
+Counts, for each split, the pixels in bins of 10 x 10 units of ab (centred at the multiples of 10
+from -110 to 110, as in Zhang et al. 2016), and computes the mean and the standard deviation of
+L, a and b. To use several machines, run --part 1/8 ... --part 8/8, each of which processes a
+part of the shards; then --merge writes the same file as a single run.
 
 example:
   colortrain shards statistics photos-256 --json colours.json
@@ -98,7 +99,10 @@ def available_cores() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status; raises UserError."""
+    """Run a command and return its exit status.
+
+    Raises UserError if the arguments are invalid or the command fails.
+    """
     args = make_parser().parse_args(argv)
     status: int = args.run(args)
     return status
@@ -140,7 +144,7 @@ def _add_command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -152,7 +156,7 @@ def _add_build(commands: Subparsers) -> None:
     parser = _add_command(commands, "build", _build, "pack photographs into shards", BUILD_HELP)
     add = parser.add_argument
     add("source", metavar="SOURCE", help="the images (see below)")
-    add("out", metavar="OUT", type=Path, help="a new folder, or that of the build to resume")
+    add("out", metavar="OUT", type=Path, help="a new folder, or the folder of a build to resume")
     add(
         "--size",
         type=int,
@@ -164,13 +168,15 @@ def _add_build(commands: Subparsers) -> None:
         "--fit",
         choices=FITS,
         default="crop",
-        help="crop the centre, squash to a square, or pad with black (default: crop)",
+        help="how an image becomes square: crop its centre, squash it, or pad it with black "
+        "(default: crop)",
     )
     add(
         "--dtype",
         choices=DTYPES,
         default="uint8",
-        help="maximum error: uint8 0.2 in L, 0.5 in a and b; float16 2^-5 (default: uint8)",
+        help="data type of the stored samples; maximum error: 0.2 in L and 0.5 in a and b for "
+        "uint8, 2^-5 for float16 (default: uint8)",
     )
     add("--splits", default="", metavar="NAME=FRACTION,...", help=SPLITS_HELP)
     add("--drop-grey", action="store_true", help="leave out grayscale images")
@@ -180,7 +186,8 @@ def _add_build(commands: Subparsers) -> None:
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"leave out larger images as decompression bombs (default: {MAX_PIXELS:,})",
+        help="leave out images of more than N pixels as decompression bombs "
+        f"(default: {MAX_PIXELS:,})",
     )
     add(
         "--shard-size",
@@ -189,8 +196,10 @@ def _add_build(commands: Subparsers) -> None:
         metavar="N",
         help="images per shard (default: 1000, fewer for small sets)",
     )
-    _add_workers(parser, "number of processes (default: all cores); does not affect the bytes")
-    add("--part", metavar="I/N", help="pack only the I-th of N parts; `merge` completes the set")
+    _add_workers(
+        parser, "number of processes (default: all cores); the output is the same for any number"
+    )
+    add("--part", metavar="I/N", help="pack only part I of N; `merge` then completes the set")
     add(
         "--strict",
         action="store_true",
@@ -216,7 +225,12 @@ def _add_merge(commands: Subparsers) -> None:
     summary = "merge the parts of `build --part` into one shard set"
     parser = _add_command(commands, "merge", _merge, summary, MERGE_HELP)
     add = parser.add_argument
-    add("out", metavar="OUT", type=Path, help="the OUT of the parts, or a new folder")
+    add(
+        "out",
+        metavar="OUT",
+        type=Path,
+        help="the folder in which the parts were built, or a new folder",
+    )
     add(
         "parts",
         metavar="PART_DIR",
@@ -233,7 +247,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _add_verify(commands: Subparsers) -> None:
-    summary = "verify every byte of a shard set and report the first damage"
+    summary = "verify every byte of a shard set and report the first damaged one"
     parser = _add_command(commands, "verify", _verify, summary, VERIFY_HELP)
     _add_out(parser)
     _add_workers(parser)
@@ -241,7 +255,7 @@ def _add_verify(commands: Subparsers) -> None:
 
 def _add_info(commands: Subparsers) -> None:
     epilog = "example:\n  colortrain shards info photos-256 --sheet sheet.png"
-    parser = _add_command(commands, "info", _info, "print the content of a shard set", epilog)
+    parser = _add_command(commands, "info", _info, "print what a shard set contains", epilog)
     _add_out(parser)
     add = parser.add_argument
     add("--sheet", type=Path, metavar="FILE", help="also write the first samples as one PNG")
@@ -266,14 +280,14 @@ def _add_statistics(commands: Subparsers) -> None:
     mode.add_argument(
         "--part",
         metavar="I/N",
-        help="process one part, into OUT/statistics-I-of-N.json (or --json)",
+        help="process part I of N of the shards and write OUT/statistics-I-of-N.json (or --json)",
     )
     mode.add_argument(
         "--merge",
         type=Path,
         nargs="*",
         metavar="FILE",
-        help="merge the files of the parts (default: those in OUT)",
+        help="merge the files that --part wrote (default: those in OUT)",
     )
 
 
@@ -310,7 +324,9 @@ def _statistics(args: argparse.Namespace) -> int:
         return _statistics_of_part(args.out, parse_part(args.part), workers, args.json)
     path = args.json or args.out / "statistics.json"
     merging = args.merge is not None
-    document = merge_statistics(args.out, args.merge) if merging else statistics(args.out, workers)
+    document = (
+        merge_statistics(args.out, args.merge) if merging else compute_statistics(args.out, workers)
+    )
     save_statistics(document, path)
     for split, each in document["splits"].items():
         values = ", ".join(

@@ -22,7 +22,7 @@ _LINEAR = np.where(
 # Pixels per chunk. The temporary arrays fit in the L2 cache: 0.7 instead of 2.0 ms at
 # 256 px.
 _CHUNK = 8192
-_SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the packed uint8 format
+_SCALE = np.array([2.55, 1, 1], np.float32)[:, None, None]  # of the stored uint8 format
 _OFFSET = np.array([0, 128, 128], np.float32)[:, None, None]
 
 
@@ -41,7 +41,10 @@ def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _xyz_to_lab(xyz: np.ndarray, lab: np.ndarray) -> None:
-    """Write the CIELAB of XYZ relative to white into `lab`; both are (3, pixels)."""
+    """Convert XYZ, relative to the white point, to CIELAB and write it to `lab`.
+
+    xyz, lab: (3, pixels) float32.
+    """
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)
     lab[0] = 116 * f[1] - 16

@@ -1,6 +1,6 @@
 """One-line errors for users, and the wrapper that runs a command and prints them.
 
-A user's error becomes one line on standard error and exit status 2, without a
+A user error becomes one line on standard error and exit status 2, without a
 traceback.
 """
 
@@ -31,7 +31,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 
 
 def describe(error: BaseException) -> str | None:
-    """Return a one-line message for an error of the user or machine, None for a bug."""
+    """Return a one-line message for an error of the user or the machine, else None."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _OS_ERRORS:
@@ -49,7 +49,7 @@ _OS_ERRORS = {
     errno.EISDIR: "expected a file, give the path of a file",
     errno.ENOTDIR: "expected a folder, give the path of a folder",
     errno.ENOENT: "check the path",
-    errno.EEXIST: "the name is taken by something else, choose another",
+    errno.EEXIST: "another file has this name, choose another name",
     errno.EFBIG: (
         "the file exceeds the limit of the file system or of `ulimit -f`, "
         "choose another folder or smaller shards"
@@ -79,10 +79,10 @@ _OS_ERRORS = {
 
 
 def _prefix_rank(line: str) -> str:
-    """Return the line as it is on rank 0, with the prefix "rank N: " on other ranks.
+    """Return the line on rank 0; on other ranks, wait and add the prefix "rank N: ".
 
-    Other ranks wait first: an error of all ranks is printed once, by rank 0, and an
-    error of one rank alone is still printed.
+    An error that occurs on all ranks is thus printed once, by rank 0, and an error of a
+    single rank is still printed.
     """
     rank = os.environ.get("RANK", "0")
     if rank == "0":
@@ -108,7 +108,7 @@ def command_name(program: str) -> str:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    Messages start with `command_name(program)`. A user's error is printed as one line
+    Messages start with `command_name(program)`. A user error is printed as one line
     on standard error and returns 2; a bug prints its traceback and returns 70; Ctrl-C
     returns 130.
     """

@@ -67,7 +67,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def lock(path: Path, message: str) -> IO[bytes]:
-    """Lock the file `path` and return it; closing it or exiting the process unlocks it.
+    """Lock the file `path` and return it; closing it or ending the process unlocks it.
 
     Raises `UserError(message)` if another process holds the lock. Where the file system
     does not support locks, prints a warning and continues.

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class ProgressLine:
     """Displays a count of items done, the rate and the time left.
 
-    `shown=False` disables all output, for ranks other than 0.
+    `shown=False` disables all output, as on ranks other than 0.
 
     >>> with ProgressLine("packing", total=1523, unit="images") as progress:
     ...     progress.advance_to(12, {"left out": "1"})
@@ -60,7 +60,7 @@ class ProgressLine:
         return (self.done - self.start) / max(time.monotonic() - self.start_time, 1e-9)
 
     def advance_to(self, done: int, details: Mapping[str, str] | None = None) -> None:
-        """Set the total number of items done; `details` are shown next to the rate."""
+        """Set how many items are done so far; `details` are shown next to the rate."""
         self.done = done
         self.details = details or self.details
         if self.bar and self.task is not None:

@@ -18,9 +18,10 @@ from shards.errors import UserError
 from slurm.cluster import Cluster
 from slurm.code import CodeSnapshot
 
+# Fields of Cluster that are parameters of submitit under the same name.
 _PASSED_ON = ("partition", "account", "qos", "constraint")
 _JOB_PREFIXES = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
-# submitit's limit on requeues after time-outs; ours counts starts that saved no step
+# Disables submitit's limit on requeues; requeue.sh and `TrainingJob` have their own.
 _UNLIMITED = 1_000_000
 
 
@@ -35,9 +36,9 @@ def job_parameters(
 ) -> dict[str, Any]:
     """Return submitit's parameters for a job.
 
-    `resume_command` is printed for the user where SLURM refuses a requeue. `runs` are
-    the run folders, one per array task: a failed start is repeated until `max_restarts`
-    consecutive ones have saved no step there.
+    `resume_command` is printed for the user if SLURM refuses a requeue. `runs` are the
+    run folders, one per array task: a failed job is requeued until `max_restarts`
+    consecutive starts have saved no checkpoint there.
     """
     parameters: dict[str, Any] = {
         field: getattr(cluster, field) for field in _PASSED_ON if getattr(cluster, field)
@@ -50,8 +51,8 @@ def job_parameters(
         "ntasks_per_node": cluster.tasks_per_node,
         "cpus_per_task": cluster.cpus,
         "signal_delay_s": cluster.warning,
-        "setup": _setup(cluster, code, runs),
-        "teardown": _teardown(cluster, resume_command),
+        "setup": _setup_lines(cluster, code, runs),
+        "teardown": _requeue_lines(cluster, resume_command),
         "srun_args": _srun_options(cluster, code),
         "additional_parameters": _sbatch_options(cluster),
     }
@@ -62,7 +63,7 @@ def job_parameters(
     return parameters
 
 
-def _setup(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
+def _setup_lines(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
     starts = f"{code.folder.parent}/starts-"
     return [
         *cluster.setup,
@@ -78,8 +79,8 @@ def _setup(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[s
     ]
 
 
-def _teardown(cluster: Cluster, resume_command: str) -> list[str]:
-    """Return the lines that requeue the job, by the rules in requeue.sh."""
+def _requeue_lines(cluster: Cluster, resume_command: str) -> list[str]:
+    """Return the batch-script lines that requeue the job if requeue.sh decides so."""
     return [
         "status=$?",
         f'requeue "$status" "$run" "$starts" {cluster.max_restarts} {shlex.quote(resume_command)}',
@@ -107,11 +108,11 @@ def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
     return options if "no-requeue" in options else {"requeue": True, **options}
 
 
-def _python(cluster: Cluster) -> str:
+def _python_command(cluster: Cluster) -> str:
     """Return the command of the interpreter.
 
-    It ignores USR2 and TERM until the trainer installs its handlers; a job that is
-    evicted before that is requeued by SLURM itself.
+    The interpreter ignores USR2 and TERM until the trainer installs its handlers. If
+    the job is evicted before that, SLURM itself requeues it.
     """
     python = cluster.python or shlex.quote(sys.executable)
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""
@@ -122,14 +123,14 @@ def script_text(
 ) -> str:
     """Return the sbatch script that `submit` would send.
 
-    It is that of a job array if `array_size` is given.
+    With `array_size`, it is the script of a job array.
     """
     array: dict[str, Any] = (
         {}
         if array_size is None
         else {"map_count": array_size, "array_parallelism": cluster.parallel}
     )
-    command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{_python_command(cluster)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     script: str = _make_sbatch_string(command, folder, **parameters, **array)
     return script
 
@@ -144,7 +145,7 @@ def submit(
     with _outside_of_any_job():
         try:
             executor = submitit.SlurmExecutor(
-                folder, max_num_timeout=_UNLIMITED, python=_python(cluster)
+                folder, max_num_timeout=_UNLIMITED, python=_python_command(cluster)
             )
             executor.update_parameters(**parameters)
             if len(calls) == 1:
@@ -168,9 +169,7 @@ def _on_one_line(error: object) -> str:
 
 @contextmanager
 def _outside_of_any_job() -> Iterator[None]:
-    """Hide an outer job's variables, which sbatch would take for options of the new
-    job.
-    """
+    """Hide an outer job's variables, which sbatch would read as options."""
     outer = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_JOB_PREFIXES)
     }

@@ -25,8 +25,8 @@ _EXAMPLE = """\
 The arguments after -- are those of `colortrain shards build`; OUT must be on a file system
 that all nodes share. The result has the same bytes as a build on one machine, and the same
 command resumes where an earlier one stopped. The second job merges the parts and verifies the
-shard set. Logs are in OUT-slurm. nodes, gpus and processes of the site file are ignored: each
-part is one process on `cpus` CPUs.
+shard set. Logs are in OUT-slurm. The fields nodes, gpus and processes of the site file are
+ignored: each part is one process on `cpus` CPUs.
 
 example:
   colortrain build_shards --cluster site.toml --parts 16 -- \\
@@ -38,22 +38,28 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this command's options."""
     parser = CommandParser("slurm.build_shards", "Build shards on many nodes.", _EXAMPLE)
     parser.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
+        "--cluster",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="TOML file that describes the cluster (its fields: `colortrain submit --help`)",
     )
     parser.add_argument(
         "--parts",
         required=True,
         type=at_least_one,
         metavar="N",
-        help="number of parts, each an array task",
+        help="number of parts; each is one array task",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print both sbatch scripts, but do not submit"
+        "--dry-run",
+        action="store_true",
+        help="print both sbatch scripts instead of submitting them",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="return when all jobs have ended, with status 0 if they completed, else 1",
+        help="wait until all jobs have ended; exit with status 0 if they completed, else 1",
     )
     parser.add_argument(
         "build",
@@ -136,7 +142,7 @@ def submit(
     context = JobContext(Path.cwd(), take_snapshot(logs), cluster.scratch)
     workers = ("--workers", str(cluster.cpus))
     parts = [f"{number}/{args.parts}" for number in range(1, args.parts + 1)]
-    # a --workers of the user's own comes after ours, and argparse takes the last one
+    # a --workers given by the user comes later, and argparse uses the last one
     builds = [ShardsJob((("build", *workers, *argv, "--part", part),), context) for part in parts]
     merge = ShardsJob((("merge", str(out), *workers), ("verify", str(out))), context)
     array = job_parameters(cluster, context.code, "pack", resume_command)

@@ -25,7 +25,8 @@ EXAMPLES = Path(__file__).parent / "examples"
 class Container:
     """A container image for the Pyxis options of srun.
 
-    A mount is "outside:inside".
+    `mounts` have the form "path on the node:path in the container"; `options` are
+    further options of srun.
     """
 
     image: str
@@ -35,36 +36,30 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The resources that each job requests.
+    """The resources that each job requests, and how its processes start.
 
-    Empty strings and zeros mean the site's defaults.
-
-    One process is started per GPU, or `processes` per node where `gpus` is 0. `gpus`
-    and `memory` (GB) are per node, `cpus` per process. `warning` is the number of
-    seconds between the signal to save and the time limit, `parallel` the number of
-    array tasks that run at the same time. `max_restarts` consecutive starts that save
-    no step end the job. `setup` holds shell lines that run before the processes start,
-    `scratch` is a folder on each node that becomes TMPDIR, and `options` are further
-    options of sbatch ("--reservation=maintenance").
+    `slurm.batch` translates the fields: a new field must be used there, or it would be
+    accepted and ignored.
     """
 
+    # SLURM's options of the same names; "" means the default of the site
     partition: str = ""
     account: str = ""
     qos: str = ""
     constraint: str = ""
     nodes: int = 1
-    gpus: int = 0
-    processes: int = 1
-    cpus: int = 1
-    memory: float = 0.0
-    minutes: int = 60
-    warning: int = 120
-    parallel: int = 64
-    max_restarts: int = 5
-    setup: tuple[str, ...] = ()
-    scratch: str = ""
-    python: str = ""
-    options: tuple[str, ...] = ()
+    gpus: int = 0  # per node, with one process per GPU
+    processes: int = 1  # per node, if `gpus` is 0
+    cpus: int = 1  # per process
+    memory: float = 0.0  # GB per node; 0 means the default of the site
+    minutes: int = 60  # time limit of a job
+    warning: int = 120  # seconds between the signal to save and the time limit
+    parallel: int = 64  # array tasks that run at the same time
+    max_restarts: int = 5  # consecutive starts without a new checkpoint that end a job
+    setup: tuple[str, ...] = ()  # shell lines that run before the processes start
+    scratch: str = ""  # folder on each node that becomes TMPDIR
+    python: str = ""  # command of the interpreter; "" means the one that submits
+    options: tuple[str, ...] = ()  # of sbatch, such as "--reservation=maintenance"
     container: Container | None = None
 
     @property
@@ -88,7 +83,7 @@ def load_cluster(path: Path) -> Cluster:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(
-            f"there is no site file {path}; copy and edit one of the examples in {EXAMPLES}"
+            f"there is no site file {path}: copy and edit one of the examples in {EXAMPLES}"
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
@@ -106,14 +101,12 @@ def _check_values(cluster: Cluster, where: str) -> None:
             raise UserError(f"{where}: {name} = {getattr(cluster, name)}: must be at least 0")
     if cluster.warning >= 60 * cluster.minutes:
         raise UserError(
-            f"{where}: warning = {cluster.warning} s must be shorter than "
+            f"{where}: warning = {cluster.warning} (seconds) must be shorter than "
             f"minutes = {cluster.minutes}"
         )
     for option in cluster.options:
         if not option.startswith("--"):
-            raise UserError(
-                f"{where}: options: {option!r} is not an option of sbatch, write it as --name=value"
-            )
+            raise UserError(f"{where}: options: {option!r} must start with --, as in --name=value")
 
 
 @dataclass(frozen=True)
@@ -241,12 +234,15 @@ def _check_size(cluster: Cluster, partition: Partition) -> None:
         if limit is not None and requested > limit:
             raise UserError(
                 f"{field}: partition {partition.name} has {limit} {unit}, "
-                f"the site file requests {requested:g}"
+                f"but the site file requests {requested:g}"
             )
 
 
 def _check_accounting(cluster: Cluster) -> None:
-    """Check the account and the quality of service where SLURM keeps accounting."""
+    """Raise UserError for an unknown account or quality of service.
+
+    They are checked only where SLURM has an accounting database.
+    """
     queries = {
         "account": (cluster.account, ("assoc", f"user={getpass.getuser()}", "format=account")),
         "qos": (cluster.qos, ("qos", "format=name")),

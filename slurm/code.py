@@ -1,6 +1,6 @@
-"""Snapshots of the source code: a job runs the copy that was made at its submission.
+"""Snapshots of the source code: a job runs the copy made when it was submitted.
 
-A job refuses a copy that was changed since.
+A job fails at its start if the copy has been modified since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SUFFIXES = (".py", ".yaml", ".toml", ".sbatch", ".sh")
 
 @dataclass(frozen=True)
 class CodeSnapshot:
-    """A folder that holds a copy of the packages, and the hash of its files."""
+    """A folder with a copy of the packages, and the hash of its files."""
 
     folder: Path
     digest: str
@@ -34,8 +34,8 @@ class CodeSnapshot:
             )
         if digest_of(self.folder) != self.digest:
             raise UserError(
-                f"{self.folder} was changed after the job was submitted: "
-                "submit again to run other code"
+                f"the code snapshot {self.folder} was modified after submission: "
+                "submit again, which makes a new snapshot"
             )
 
 

@@ -58,7 +58,7 @@ class JobContext:
             print(f"slurm: error: {error}", file=sys.stderr)
             exit_process(EXIT_NO_REQUEUE)
         os.chdir(self.folder)
-        # the result that a killed start of this job has left is outdated
+        # a result left by an earlier start of this job that was killed is outdated
         submitit.JobEnvironment().paths.result_pickle.unlink(missing_ok=True)
         if self.scratch:
             folder = Path(os.path.expandvars(self.scratch))
@@ -72,8 +72,7 @@ class TrainingJob:
 
     It runs `launch.train` with `argv`, as `accelerate launch` would.
 
-    `max_restarts` consecutive starts that are interrupted before they save a step end
-    the job.
+    The job ends after `max_restarts` consecutive starts without a new checkpoint.
     """
 
     argv: tuple[str, ...]
@@ -103,12 +102,12 @@ class TrainingJob:
         """Return the same call for a requeued job.
 
         Exits the process with EXIT_NO_REQUEUE, which ends the job, after `max_restarts`
-        consecutive starts that saved no step.
+        consecutive starts that saved no checkpoint.
         """
         starts = runs.starts_without_progress(self.run, os.environ["SLURM_JOB_ID"])
         if starts >= self.max_restarts:
             print(
-                f"slurm: {starts} consecutive starts saved no step: "
+                f"slurm: {starts} consecutive starts saved no checkpoint: "
                 "increase `minutes` in the site file, or save more often",
                 file=sys.stderr,
             )
@@ -166,12 +165,12 @@ class ShardsJob:
                 exit_process(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the same call for a requeued job; the build resumes."""
+        """Return the same call for a requeued job, which resumes the build."""
         return submitit.helpers.DelayedSubmission(self)
 
 
 def requeue_job(requeue: Handler) -> NoReturn:
-    """Let rank 0 requeue the job, then exit; everything is saved at this point.
+    """Requeue the job on rank 0, then exit; everything is saved at this point.
 
     The job is not requeued if SLURM is ending or requeueing it already: a job that was
     cancelled must not start again.
@@ -197,9 +196,9 @@ def requeue_job(requeue: Handler) -> NoReturn:
 
 
 def _is_running() -> bool:
-    """Return whether SLURM means to keep the job running.
+    """Return whether the job's state is RUNNING.
 
-    A job that was cancelled or requeued is COMPLETING by now.
+    A job that was cancelled or requeued is COMPLETING at this point.
     """
     # Not SLURM_JOB_ID: squeue takes that of an array's last task for the whole array.
     job_id = submitit.JobEnvironment().job_id

@@ -1,4 +1,4 @@
-"""The state of jobs: from squeue where SLURM still lists them, else from sacct."""
+"""The state of jobs, from squeue if it still lists them, else from sacct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINISHED = ("COMPLETED", *_FAILED, "GONE")
 class Job:
     """One job, or one task of an array.
 
-    `reason` says why a pending job waits. `restarts` is None where only sacct lists the
+    `reason` says why a pending job waits. `restarts` is None if only sacct lists the
     job.
     """
 
@@ -86,7 +86,10 @@ def _parse_job(line: str) -> Job:
 
 
 def jobs(job_ids: Iterable[str]) -> dict[str, Job]:
-    """Return jobs by id, in the state "GONE" where SLURM no longer knows one."""
+    """Return jobs by id; a job that SLURM no longer lists has the state "GONE".
+
+    Raises UserError if squeue fails.
+    """
     requested = set(job_ids)
     known = {job.job_id: job for job in own_jobs() if job.job_id in requested} if requested else {}
     missing = requested - set(known)
@@ -109,7 +112,7 @@ def _accounted_jobs(job_ids: set[str]) -> dict[str, Job]:
 def wait(job_ids: Iterable[str], interval: float = 5.0) -> dict[str, Job]:
     """Wait until all jobs have finished and return them.
 
-    The queue is polled every `interval` seconds.
+    The queue is polled every `interval` seconds. Raises UserError if squeue fails.
     """
     requested = list(job_ids)
     current = jobs(requested)

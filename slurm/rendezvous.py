@@ -1,4 +1,4 @@
-"""torch's environment variables for the processes of a job, from SLURM's variables."""
+"""Set the variables of torch.distributed for a job's processes from those of SLURM."""
 
 from __future__ import annotations
 

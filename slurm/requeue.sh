@@ -5,13 +5,13 @@
 #   record_start RUN STARTS                                       before the processes start
 #   requeue STATUS RUN STARTS MAX_RESTARTS RESUME_COMMAND         after their end
 #
-# A job is requeued after status 75 (everything is saved, and the processes could not ask
-# SLURM themselves), and after any other failure, such as a killed process, until
-# MAX_RESTARTS consecutive starts, however they ended, have saved no step of RUN. It is not
+# A job is requeued after status 75 (everything is saved, and the processes could not requeue
+# the job themselves), and after any other failure, such as a killed process, until
+# MAX_RESTARTS consecutive starts, however they ended, have saved no checkpoint of RUN. It is not
 # requeued after success, after an error of the user (2), or when SLURM itself ends the job.
 # STARTS is a file to which each start appends its checkpoint; RESUME_COMMAND is shown to the
-# user. `TrainingJob.checkpoint` in jobs.py applies the same rule to processes that can ask
-# SLURM themselves.
+# user. `TrainingJob.checkpoint` in jobs.py applies the same rule where the processes requeue
+# the job themselves.
 
 # squeue and scontrol take the job id of an array's last task for the whole array
 job_id() { echo "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"; }
@@ -33,7 +33,7 @@ requeue() {
     [ "$run" ] || echo "$newest" >>"$starts"
     fruitless=$(grep -cxF "$newest" "$starts")
     if [ "$fruitless" -ge "$max_restarts" ]; then
-        echo "slurm: $fruitless consecutive starts saved no step (max_restarts), the job is not requeued: see the log above, or increase \`minutes\` in the site file, then resume with: $resume_command" >&2
+        echo "slurm: $fruitless consecutive starts saved no checkpoint (max_restarts), the job is not requeued: see the log above, or increase \`minutes\` in the site file, then resume with: $resume_command" >&2
         exit "$status"
     fi
     echo "slurm: the processes ended with status $status; requeued, to resume from $newest" >&2

@@ -55,7 +55,7 @@ def record_start(run: Path, job_id: str) -> None:
 
 
 def starts_without_progress(run: Path, job_id: str) -> int:
-    """Return how many consecutive starts of a job, up to the latest, saved no step."""
+    """Return how many of a job's latest consecutive starts saved no checkpoint."""
     steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job_id]
     newest = newest_step(run)
     return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
@@ -63,10 +63,10 @@ def starts_without_progress(run: Path, job_id: str) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
-    `total_images` is None while the length is unknown. `checkpoint_age` is in seconds,
-    None without a checkpoint.
+    `total_images` is None while the length of the run is unknown. `checkpoint_age` is
+    in seconds, or None without a checkpoint.
     """
 
     step: int
@@ -102,7 +102,10 @@ def read_progress(run: Path) -> Progress:
 
 
 def _total_images(run: Path, trained: list[dict[str, Any]]) -> int | None:
-    """Return the run's length: the recipe's images, or its epochs times their size."""
+    """Return a run's length in images, from `images` or `epochs` of its recipe.
+
+    None if the recipe is missing or the size of an epoch is not known yet.
+    """
     try:
         recipe = json.loads(recipe_file(run).read_text())
     except (FileNotFoundError, ValueError):

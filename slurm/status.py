@@ -1,8 +1,8 @@
 """Show the state of runs on the cluster: job, step, speed, checkpoint, restarts, end.
 
-colortrain status runs/first runs/second
+    colortrain status runs/first runs/second
 
-Needs no torch.
+This command does not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from slurm import queue, runs
 COMMENT = "colortrain:"  # prefix of the run folder in a job's comment
 _COLUMNS = ("run", "job", "state", "step", "images", "images/s", "checkpoint", "restarts", "ends")
 _EXAMPLE = """\
-Without RUN, every run of yours with a job that SLURM still lists is shown.
+Without RUN, all your runs whose jobs SLURM still lists are shown.
 
 example:
   colortrain status runs/first
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not run.is_dir():
             raise UserError(f"there is no run folder {run}: check the path")
     if not folders:
-        print("SLURM lists no job of yours that trains a run")
+        print("SLURM lists no training jobs of yours")
         return 0
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(make_table(folders))

@@ -1,7 +1,7 @@
 """Train on a SLURM cluster: one job, one process per GPU, requeued until the run ends.
 
-colortrain submit --cluster site.toml --run runs/first -- \\
-    --recipe nampouri_unet --shards photos-256
+    colortrain submit --cluster site.toml --run runs/first -- \\
+        --recipe nampouri_unet --shards photos-256
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EXAMPLE = """\
 The arguments after -- are those of `colortrain train`, without --run. Before a time limit or
 an eviction SLURM sends a signal: all processes save between two steps, and the job is
 requeued. After a lost node or process the job is requeued too and resumes from the last
-checkpoint, until max_restarts consecutive starts have saved no step. Logs are in RUN/slurm.
+checkpoint, until max_restarts consecutive starts have saved no checkpoint. Logs are in RUN/slurm.
 
 The site file (TOML) has these fields: partition, account, qos, constraint, nodes, gpus (per
 node), cpus (per process), processes (per node, without GPUs), memory (GB per node), minutes,
@@ -52,7 +52,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this command's options."""
     parser = CommandParser("slurm.submit", "Train on a SLURM cluster.", _EXAMPLE)
     parser.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
+        "--cluster",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="TOML file that describes the cluster (fields below)",
     )
     parser.add_argument(
         "--run",
@@ -64,12 +68,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and print the sbatch script, but do not submit",
+        help="check everything and print the sbatch script instead of submitting it",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="return when the job has ended, with status 0 if it completed, else 1",
+        help="wait until the job has ended; exit with status 0 if it completed, else 1",
     )
     parser.add_argument(
         "--follow", action="store_true", help="like --wait, and show a live table meanwhile"
@@ -86,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
 def training_argv(args: argparse.Namespace) -> list[str]:
     """Return the arguments of `launch.train`.
 
-    Raises UserError for an option that is set from here.
+    Raises UserError for an option that this command sets itself.
     """
     argv = list(args.training)
     if argv[:1] == ["--"]:
@@ -107,7 +111,7 @@ def reject_options(argv: Sequence[str], options: Sequence[str], reason: str) -> 
 
 
 def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
-    """Let `launch.train` check its arguments here and return the resolved recipe.
+    """Check the arguments of `launch.train` and return the resolved recipe.
 
     Raises UserError if training would refuse them, or if the batch size does not divide
     among the processes.
@@ -189,7 +193,7 @@ def follow(run: Path, job_id: str, *, live: bool) -> int:
 
 
 def _follow_as_log(run: Path, job_id: str) -> queue.Job:
-    """Print a line whenever the state has changed, for logs."""
+    """Wait until a job has ended, and print a line when its state changes, for logs."""
     last_line = ""
     while True:
         job = queue.jobs([job_id])[job_id]

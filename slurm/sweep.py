@@ -1,8 +1,9 @@
-"""Train a recipe at every point of a grid: a job array, a run folder per point, a
-table.
+"""Train a recipe at every point of a grid as a job array, and show a table.
 
-colortrain sweep --cluster site.toml --out sweeps/depth --grid generator.depth=2,3,4 \\
-    --recipe valentini_wgan --shards photos-64
+Each point has its own run folder.
+
+    colortrain sweep --cluster site.toml --out sweeps/depth \\
+        --grid generator.depth=2,3,4 --recipe valentini_wgan --shards photos-64
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from slurm.submit import check_training, reject_options
 
 _SCORES = ("l1", "psnr", "colourfulness", "grey l1")  # columns, from the last validation
 _EXAMPLE = """\
-All other options are those of `colortrain train`. The same command again submits the points
-that have not ended, and prints the table of all points.
+All other options are those of `colortrain train`. Run the same command again to submit the
+points that have not ended and to print the table of all points.
 
 example:
   colortrain sweep --cluster site.toml --out sweeps/penalty --recipe valentini_wgan \\
@@ -43,14 +44,18 @@ example:
     --grid objective.penalties.0.weight=0,0.1,0.3 --wait
 """
 
-Point = tuple[str, ...]  # of "field=value"
+Point = tuple[str, ...]  # one "field=value" per grid
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this command's own options."""
     parser = CommandParser("slurm.sweep", "Train a recipe at every point of a grid.", _EXAMPLE)
     parser.add_argument(
-        "--cluster", required=True, type=Path, metavar="FILE", help="site file (TOML)"
+        "--cluster",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="TOML file that describes the cluster (its fields: `colortrain submit --help`)",
     )
     parser.add_argument(
         "--out", required=True, type=Path, help="folder in which the run folders are created"
@@ -65,10 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check all points and print the sbatch script, but do not submit",
+        help="check all points and print the sbatch script instead of submitting it",
     )
     parser.add_argument(
-        "--wait", action="store_true", help="return when all runs have ended, with the table"
+        "--wait",
+        action="store_true",
+        help="wait until all jobs have ended, then print the table; exit with status 1 if a run "
+        "has not reached its end",
     )
     return parser
 
@@ -97,7 +105,7 @@ def grid_points(grids: Sequence[str]) -> list[Point]:
 def training_argv(point: Point, run: Path, common: Sequence[str]) -> list[str]:
     """Return the arguments of `launch.train` for a point.
 
-    Raises UserError for an option that is set from here.
+    Raises UserError for an option that this command sets itself.
     """
     reject_options(
         common,
@@ -201,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, points: dict[str, Point], *, wait: bool) -> int:
-    """Print the table; with `wait`, when all jobs have ended.
+    """Print the table, with `wait` after all jobs have ended.
 
     Returns the exit status: 1 if `wait` and a run has not reached its end, else 0.
     """

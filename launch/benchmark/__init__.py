@@ -1,4 +1,4 @@
-"""Benchmarks of colortrain and other code on this machine, measured in turns.
+"""Benchmarks of colortrain and other code on this machine, in interleaved rounds.
 
     colortrain benchmark loader --shards photos-256 --json loader.json
     colortrain benchmark build --source photos --size 256
@@ -24,15 +24,15 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "build": ("launch.benchmark.build", "build shards from photographs"),
     "step": (
         "launch.benchmark.step",
-        "a training step, compared with a loop in plain PyTorch and with each flag",
+        "take training steps, with each flag and with a loop in plain PyTorch",
     ),
     "scaling": (
         "launch.benchmark.scaling",
-        "several processes, each with a batch of its own or with a part of one batch",
+        "train on several processes (weak and strong scaling)",
     ),
     "checkpoint": (
         "launch.benchmark.checkpoint",
-        "save and resume: seconds, and how long training is blocked",
+        "save checkpoints and resume from them",
     ),
 }
 _EXAMPLE = """\
@@ -51,16 +51,16 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark that the first argument names and return the exit status.
+    """Run the benchmark named by the first argument and return the exit status.
 
-    Raises UserError for an unknown name.
+    Raises UserError for a missing or unknown name.
     """
     name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help"):
         print(usage())
         raise SystemExit(0)
     if not name:
-        raise UserError(f"no benchmark named; valid: {', '.join(BENCHMARKS)} (see --help)")
+        raise UserError(f"no benchmark given; valid: {', '.join(BENCHMARKS)} (see --help)")
     if name not in BENCHMARKS:
         raise unknown("benchmark", name, BENCHMARKS)
     status: int = importlib.import_module(BENCHMARKS[name][0]).main(rest)

@@ -1,8 +1,9 @@
-"""Measure the rate of building shards, next to decoding and a scikit-image loop.
+"""Measure the rate of building shards, decoding alone, and a scikit-image loop.
 
-Everything runs with one thread per process. The loop is: io.imread, the centred square,
-transform.resize with anti_aliasing, color.rgb2lab, np.save. It is slow, so it gets only
-a quarter of the images, evenly spaced.
+Everything runs with one thread per process. For each image, the loop calls io.imread,
+crops the centred square, and calls transform.resize with anti_aliasing, color.rgb2lab
+and np.save. It is slow and therefore measured on a quarter of the images, evenly
+spaced.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from skimage import color, io, transform
 from launch.benchmark.loading.seek import run_in_new_process
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
+from launch.benchmark.timing import CountStream, Measurements, Method, measure_in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
@@ -32,7 +33,8 @@ from shards.sources.decode import UndecodableError, fit_image, open_image, reduc
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
-Use photographs at their original size: the larger they are, the larger the part of decoding.
+Use photographs at their original size: the larger they are, the more of the time is spent on
+decoding.
 
 example:
   colortrain benchmark build --source photos --size 256 --json build.json
@@ -40,11 +42,11 @@ example:
 ONE_WORKER, TWO_WORKERS = "colortrain build, 1 worker", "colortrain build, 2 workers"
 DECODE, LOOP = "decode and resize alone", "plain scikit-image loop"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LOOP_STRIDE = 4  # the loop gets every fourth image
+_LOOP_STRIDE = 4  # the loop is measured on every fourth image
 _MIN_IMAGES = 8
 
 
-def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> Stream:
+def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> CountStream:
     """Build a list of images into a new folder, until its manifest is written."""
     build(
         str(write_list(images, folder)),
@@ -67,8 +69,8 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
     return path
 
 
-def decode_images(images: Sequence[str], size: int) -> Stream:
-    """Do what the build does to each image before the conversion to Lab."""
+def decode_images(images: Sequence[str], size: int) -> CountStream:
+    """Decode and resize images as the build does before the conversion to Lab."""
     for image in images:
         centred_square(Path(image).read_bytes(), size)
     yield len(images)
@@ -81,7 +83,7 @@ def centred_square(data: bytes, size: int) -> np.ndarray:
     return np.asarray(fit_image(to_rgb(opened), size))
 
 
-def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
+def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountStream:
     """Convert the images with a plain loop over scikit-image's functions."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
@@ -96,7 +98,7 @@ def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> Stream:
     yield len(images)
 
 
-def methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Stream]]:
+def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], CountStream]]:
     """Return the methods that are compared, each a function of a list of images."""
     return {
         ONE_WORKER: lambda images: build_shards(images, size, 1, folder),
@@ -109,17 +111,17 @@ def methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], Stre
 def measure_rates(
     images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool
 ) -> dict[str, Measurements]:
-    """Return the images per second of all methods, measured in turns.
+    """Return the images per second of all methods, measured in interleaved rounds.
 
-    With `cpu_time`, of those that run in a single process.
+    With `cpu_time`, only methods that run in a single process are measured.
     """
 
     def clean() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    contestants = []
+    methods = []
     clock = time.process_time if cpu_time else time.perf_counter
-    for name, method in methods(size, folder).items():
+    for name, method in compared_methods(size, folder).items():
         if cpu_time and name == TWO_WORKERS:
             continue
         clean()
@@ -127,15 +129,13 @@ def measure_rates(
         next(method(images[:_MIN_IMAGES]))
         subset = images[::_LOOP_STRIDE] if name == LOOP else images
         start = partial(method, subset)
-        contestants.append(
-            Contestant(name, start, settle=False, before=clean, clock=clock, max_samples=1)
-        )
-    return measure_in_turns("building", contestants, seconds=float("inf"), rounds=rounds)
+        methods.append(Method(name, start, settle=False, before=clean, clock=clock, max_samples=1))
+    return measure_in_turns("building", methods, seconds=float("inf"), rounds=rounds)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let processes that are started inside the block compute with one thread."""
+    """Limit processes started inside the block to one thread each."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -153,7 +153,10 @@ def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
-        raise UserError(f"{source}: give a folder or a text list of image files")
+        raise UserError(
+            f"{source} contains tar or CIFAR-10 entries: this benchmark requires a folder, or a "
+            "text list, of image files"
+        )
     count = min(max_images, len(listed))
     indices = np.unique(np.linspace(0, len(listed) - 1, count).round().astype(int))
     paths = [str(Path(listed[index].path).resolve()) for index in indices]
@@ -177,7 +180,7 @@ def is_readable(path: Path) -> bool:
 
 
 def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add the goals, which are ratios of the methods' rates."""
+    """Add the goals, which are ratios of the rates of two methods."""
     report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
     report.add_goal(
         "time of build over decode and resize alone",
@@ -244,9 +247,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=400,
         metavar="N",
-        help="measure on at most N images (default: 400)",
+        help="largest number of images to measure on (default: 400)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="number of rounds (default: 5)")
     add(
         "--cpu-time",
         action="store_true",

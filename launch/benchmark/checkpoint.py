@@ -1,8 +1,8 @@
-"""Measure what saving costs a training run, and how long a resume takes.
+"""Measure the time that saving costs a training run, and the time of a resume.
 
-Steps are timed while no checkpoint is written, then while one is written. A save costs
-the time for which the loop is blocked, and the time by which the writing thread slows
-down concurrent steps.
+Steps are timed while no checkpoint is written, then while one is written. The cost of a
+save is the time for which it blocks the training loop, plus the time by which the
+writing thread slows down concurrent steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from launch.benchmark.training.setup import (
     cycle_batches,
     make_setup,
     make_training_parser,
-    wait_for,
+    synchronize,
 )
 from launch.cli import CommandParser, at_least_one
 from shards.progress import ProgressLine
@@ -39,7 +39,7 @@ example: nampouri's U-Net at 64 px
 class SaveCosts:
     """One value per round, in seconds except for `megabytes`.
 
-    `slowdown` is the time by which steps were longer while a checkpoint was written.
+    `slowdown` is the additional time that steps took while a checkpoint was written.
     """
 
     step: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class SaveCosts:
 
 
 class TimedTrainer:
-    """A trainer whose steps are timed, on batches that are in memory."""
+    """A trainer whose steps are timed; its batches are already in memory."""
 
     def __init__(self, setup: TrainingSetup, name: str) -> None:
         self.trainer = setup.make_trainer(name)
@@ -59,15 +59,15 @@ class TimedTrainer:
         self.cycle = setup.recipe.n_critic
 
     def time_cycle(self) -> float:
-        """Return the seconds of the steps in which both networks are updated."""
+        """Return the seconds of `n_critic` steps, which update both networks."""
         start = time.perf_counter()
         for _ in range(self.cycle):
             self.trainer.take_step(next(self.batches))
-        wait_for(self.trainer.accelerator.device)
+        synchronize(self.trainer.accelerator.device)
         return time.perf_counter() - start
 
     def time_cycles(self, seconds: float) -> list[float]:
-        """Return the seconds of each cycle, for `seconds` and at least one cycle."""
+        """Time cycles for `seconds`, at least one; return the seconds of each."""
         end = time.perf_counter() + seconds
         cycles = [self.time_cycle()]
         while time.perf_counter() < end:
@@ -78,7 +78,7 @@ class TimedTrainer:
 def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> None:
     """Write one checkpoint as a run does, while training continues.
 
-    `undisturbed` is the number of seconds of a cycle without a save.
+    `undisturbed` is the time of a cycle without a save, in seconds.
     """
     writer = timed.trainer.checkpoint_writer
     start = time.perf_counter()
@@ -108,7 +108,7 @@ def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
 
 
 def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
-    """Measure, in turns, steps alone, a save during steps, and a resume."""
+    """Measure steps alone, a save during steps, and a resume, once per round."""
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))
     timed.time_cycles(seconds)
@@ -169,6 +169,6 @@ def make_parser() -> CommandParser:
         type=at_least_one,
         default=200,
         metavar="STEPS",
-        help="steps between two saves of a run (default: 200)",
+        help="number of steps between two saves of a run (default: 200)",
     )
     return parser

@@ -1,9 +1,9 @@
-"""Measure the rate of reading samples, next to the machine's limits and other
-libraries.
+"""Measure the rate of reading samples, with colortrain and with other libraries.
 
-Sections: `reading` (warm, into one reused uint8 batch), `cold` (the same, after the
-files were dropped from the page cache), `floats` (through the training loader to float
-tensors), `seek` (to any position, and memory, on synthetic sets).
+Sections: `reading` (from the page cache into one reused uint8 batch, compared with the
+limits of the machine), `cold` (the same, after the files were dropped from the page
+cache), `floats` (with training loaders, to float tensors), `seek` (the time to seek to
+any position, and memory, on synthetic sets).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from launch.benchmark.loading.shard_sets import (
 )
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Measurements, measure_in_turns
+from launch.benchmark.timing import Measurements, Method, measure_in_turns
 from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError, unknown
 from shards.read.dataset import Split
@@ -56,8 +56,8 @@ _NUM_SAMPLES = (1_000_000, 10_000_000, 100_000_000)
 
 
 @dataclass
-class Bench:
-    """What the sections have in common: the shard set, and how to measure."""
+class BenchmarkContext:
+    """The shard set and the settings with which all sections measure."""
 
     report: Report
     split: Split
@@ -70,123 +70,127 @@ class Bench:
 
     @property
     def sample_bytes(self) -> int:
-        """The bytes of one stored sample."""
+        """Size of one stored sample in bytes."""
         return self.split.empty(1).nbytes
 
-    def measure(self, section: str, contestants: Sequence[Contestant]) -> dict[str, Measurements]:
-        """Measure all contestants in turns and add a row for each to the report."""
-        rates = measure_in_turns(section, contestants, self.seconds, self.rounds)
+    def measure(self, section: str, methods: Sequence[Method]) -> dict[str, Measurements]:
+        """Measure all methods, interleaved round by round; add one row per method."""
+        rates = measure_in_turns(section, methods, self.seconds, self.rounds)
         for name, measurements in rates.items():
             self.report.add_row(section, name, measurements, "samples/s", self.sample_bytes)
         return rates
 
 
-def readers(bench: Bench, split: Split) -> list[Contestant]:
-    """Return all contestants that read tars, or a copy of them, into uint8 batches.
+def readers(context: BenchmarkContext, split: Split) -> list[Method]:
+    """Return all methods that read tars, or a copy of them, into uint8 batches.
 
     Each runs in one process.
     """
-    batch, tars = bench.batch_size, tar_paths(split)
-    contestants = [
-        Contestant(TRAINING_ORDER, partial(reading.colortrain_order, split, batch)),
-        Contestant(PAGE_CACHE, partial(reading.page_cache, split, batch)),
-        Contestant(DECODE, partial(reading.webdataset_samples, tars)),
-        Contestant(DECODE_BATCHES, partial(reading.webdataset_batches, tars, split.empty(batch))),
+    batch, tars = context.batch_size, tar_paths(split)
+    methods = [
+        Method(TRAINING_ORDER, partial(reading.colortrain_order, split, batch)),
+        Method(PAGE_CACHE, partial(reading.page_cache, split, batch)),
+        Method(DECODE, partial(reading.webdataset_samples, tars)),
+        Method(DECODE_BATCHES, partial(reading.webdataset_batches, tars, split.empty(batch))),
     ]
-    for name, (library, folder) in bench.copies.items():
+    for name, (library, folder) in context.copies.items():
         dataset = library.open(folder, batch)
         start = partial(reading.copy_into_rows, dataset, COLUMN, split.empty(batch))
-        contestants.append(Contestant(name, start))
-    return contestants
+        methods.append(Method(name, start))
+    return methods
 
 
-def warm_up(bench: Bench) -> None:
+def warm_up(context: BenchmarkContext) -> None:
     """Read the set once.
 
-    Then each sample's checksum is verified, and the page cache holds the set if it can.
+    This verifies all checksums, and fills the page cache with the set if it fits.
     """
-    batches = -(-len(bench.split) // bench.batch_size)
+    batches = -(-len(context.split) // context.batch_size)
     for _ in zip(
-        range(batches), reading.colortrain_order(bench.split, bench.batch_size), strict=False
+        range(batches), reading.colortrain_order(context.split, context.batch_size), strict=False
     ):
         pass
 
 
-def section_reading(bench: Bench) -> None:
+def section_reading(context: BenchmarkContext) -> None:
     """Measure reading from the page cache into one reused contiguous uint8 array.
 
-    colortrain is also measured with the checksums that the first reading of each sample
-    verifies.
+    colortrain is also measured on a first pass, in which it verifies the checksum of
+    each sample.
     """
-    warm_up(bench)
-    split, size = bench.split, bench.split.manifest.size
-    source = reading.large_array(split, bench.batch_size)
-    copy = Contestant(MEMCPY, partial(reading.memcpy, source, bench.batch_size))
-    first_pass = Contestant(
+    warm_up(context)
+    split, size = context.split, context.split.manifest.size
+    source = reading.large_array(split, context.batch_size)
+    copy = Method(MEMCPY, partial(reading.memcpy, source, context.batch_size))
+    first_pass = Method(
         FIRST_PASS,
-        partial(reading.colortrain_first_pass, split, bench.batch_size),
+        partial(reading.colortrain_first_pass, split, context.batch_size),
         settle=False,
         max_samples=len(split),
     )
-    clock = time.process_time if bench.cpu_time else time.perf_counter
-    contestants = [
-        replace(contestant, clock=clock)
-        for contestant in (copy, *readers(bench, split), first_pass)
+    clock = time.process_time if context.cpu_time else time.perf_counter
+    methods = [
+        replace(method, clock=clock) for method in (copy, *readers(context, split), first_pass)
     ]
-    kind = "CPU time, warm" if bench.cpu_time else "warm"
-    section = f"Reading {size} px into uint8 batches of {bench.batch_size}, one process, {kind}"
-    rates = bench.measure(section, contestants)
+    kind = "CPU time, warm" if context.cpu_time else "warm"
+    section = f"Reading {size} px into uint8 batches of {context.batch_size}, one process, {kind}"
+    rates = context.measure(section, methods)
     ours = rates[TRAINING_ORDER]
-    bench.report.add_row(section, "later passes over the first", ours.over(rates[FIRST_PASS]), "x")
+    context.report.add_row(
+        section, "later passes over the first", ours.over(rates[FIRST_PASS]), "x"
+    )
     goal = 10.0 if size >= _LARGE else 20.0
-    bench.report.add_goal(f"reading {size} px over {DECODE}", ours.over(rates[DECODE]), goal)
+    context.report.add_goal(f"reading {size} px over {DECODE}", ours.over(rates[DECODE]), goal)
     if size >= _LARGE:
-        bench.report.add_goal(f"reading {size} px over memcpy", ours.over(rates[MEMCPY]), 0.7)
+        context.report.add_goal(f"reading {size} px over memcpy", ours.over(rates[MEMCPY]), 0.7)
 
 
-def section_cold(bench: Bench) -> None:
-    """Measure the same with files that are not in the page cache.
+def section_cold(context: BenchmarkContext) -> None:
+    """Measure reading of files that are not in the page cache.
 
-    At most one pass is read, and each contestant opens its files again.
+    At most one pass is read, and each method opens its files again.
     """
     copies = [
-        path for _, folder in bench.copies.values() for path in folder.rglob("*") if path.is_file()
+        path
+        for _, folder in context.copies.values()
+        for path in folder.rglob("*")
+        if path.is_file()
     ]
-    files = [*tar_paths(bench.split), *copies]
+    files = [*tar_paths(context.split), *copies]
     drop_from_page_cache(files)
     cached = cached_fraction(files)
     if cached > 0.05:
-        bench.report.notes.append(
+        context.report.notes.append(
             f"{cached:.0%} of the files stayed in the page cache: the section `cold` is not cold"
         )
-    first_pass = partial(reading.colortrain_first_pass, bench.split, bench.batch_size)
-    contestants = [
-        Contestant(FIRST_PASS, first_pass),
-        *(each for each in readers(bench, bench.split) if each.name != TRAINING_ORDER),
+    first_pass = partial(reading.colortrain_first_pass, context.split, context.batch_size)
+    methods = [
+        Method(FIRST_PASS, first_pass),
+        *(each for each in readers(context, context.split) if each.name != TRAINING_ORDER),
     ]
-    drop, num_samples = partial(drop_from_page_cache, files), len(bench.split)
+    drop, num_samples = partial(drop_from_page_cache, files), len(context.split)
     cold = [
-        Contestant(each.name, each.start, settle=False, before=drop, max_samples=num_samples)
-        for each in contestants
+        Method(each.name, each.start, settle=False, before=drop, max_samples=num_samples)
+        for each in methods
     ]
-    bench.measure(
-        f"Reading {bench.split.manifest.size} px into uint8 batches, one process, cold", cold
+    context.measure(
+        f"Reading {context.split.manifest.size} px into uint8 batches, one process, cold", cold
     )
 
 
-def section_floats(bench: Bench) -> None:
-    """Measure batches of float tensors from training loaders, by count of workers."""
-    warm_up(bench)
-    worker_counts = reading.useful_worker_counts(bench.workers)
-    contestants = floats.contestants(
-        bench.split, tar_paths(bench.split), bench.copies, bench.batch_size, worker_counts
+def section_floats(context: BenchmarkContext) -> None:
+    """Measure batches of float tensors, for each number of workers."""
+    warm_up(context)
+    worker_counts = reading.useful_worker_counts(context.workers)
+    methods = floats.make_methods(
+        context.split, tar_paths(context.split), context.copies, context.batch_size, worker_counts
     )
-    size = bench.split.manifest.size
-    section = f"Float tensors of {size} px, batches of {bench.batch_size}, warm"
-    rates = bench.measure(section, contestants)
+    size = context.split.manifest.size
+    section = f"Float tensors of {size} px, batches of {context.batch_size}, warm"
+    rates = context.measure(section, methods)
     ours, theirs = (fastest(rates, name) for name in (floats.COLORTRAIN, floats.WEBDATASET))
     what = f"floats of {size} px, {ours}, over {theirs}"
-    bench.report.add_goal(what, rates[ours].over(rates[theirs]), 5.0)
+    context.report.add_goal(what, rates[ours].over(rates[theirs]), 5.0)
 
 
 def fastest(rates: dict[str, Measurements], prefix: str) -> str:
@@ -231,7 +235,7 @@ def _add_memory(report: Report, folder: Path, num_samples: int) -> float:
     return memory.own_mb
 
 
-SECTIONS: dict[str, Callable[[Bench], None]] = {
+SECTIONS: dict[str, Callable[[BenchmarkContext], None]] = {
     "cold": section_cold,
     "reading": section_reading,
     "floats": section_floats,
@@ -247,18 +251,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(args.torch_threads)
     with scratch_folder(args.scratch) as scratch:
         if set(args.sections) & set(SECTIONS):
-            bench = make_bench(args, report, scratch)
+            context = make_context(args, report, scratch)
             for name in SECTIONS:
                 if name in args.sections:
-                    SECTIONS[name](bench)
+                    SECTIONS[name](context)
         if "seek" in args.sections:
             section_seek(report, scratch)
     report.publish(args.json)
     return 0
 
 
-def make_bench(args: argparse.Namespace, report: Report, scratch: Path) -> Bench:
-    """Prepare the set to measure on, and the other libraries' copies of it."""
+def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
+    """Prepare the set to measure on, and copies of it for the other libraries."""
     whole_split = Split(args.shards)
     split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)
     report.notes.append(
@@ -266,7 +270,7 @@ def make_bench(args: argparse.Namespace, report: Report, scratch: Path) -> Bench
     )
     copies, notes = write_copies(split, scratch)
     report.notes += notes
-    return Bench(
+    return BenchmarkContext(
         report,
         split,
         batch_size=args.batch_size,
@@ -313,14 +317,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds per row, over all rounds (default: 5)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="number of rounds (default: 5)")
     add(
         "--workers",
         type=int,
         nargs="+",
         default=[0, 1, 2, 4],
         metavar="N",
-        help="counts of workers to measure (default: 0 1 2 4)",
+        help="numbers of workers to measure (default: 0 1 2 4)",
     )
     add(
         "--gigabytes",
@@ -334,13 +338,13 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[*SECTIONS, "seek"],
         metavar="NAME",
-        help=f"some of {', '.join(SECTIONS)}, seek (default: all)",
+        help=f"sections to measure, out of {', '.join(SECTIONS)}, seek (default: all)",
     )
     add(
         "--torch-threads",
         type=at_least_one,
         metavar="N",
-        help="torch's threads in `floats` (default: torch's choice; 1 on a busy machine)",
+        help="number of torch threads in `floats` (default: torch's own; use 1 on a busy machine)",
     )
     add(
         "--cpu-time",
@@ -351,7 +355,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--scratch",
         type=Path,
         metavar="DIR",
-        help="folder for other formats and synthetic sets (default: TMPDIR)",
+        help="folder for copies in other formats and for synthetic sets (default: TMPDIR)",
     )
     add("--json", type=Path, metavar="FILE", help="write the report as JSON to this file")
     return parser

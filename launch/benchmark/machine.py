@@ -25,14 +25,14 @@ PACKAGES = (
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a package, None where it is not installed."""
+    """Return the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the description of this machine, ready for JSON."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -46,8 +46,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Format the description of a machine as three lines of text."""
+def format_machine(facts: dict[str, Any]) -> str:
+    """Format the result of `describe_machine` as three lines of text."""
     versions = ", ".join(
         f"{name} {installed}" for name, installed in facts["versions"].items() if installed
     )

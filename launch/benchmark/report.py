@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.benchmark.chart import draw_chart
-from launch.benchmark.machine import describe, machine
+from launch.benchmark.machine import describe_machine, format_machine
 from launch.benchmark.results import Goal, Row
 from launch.benchmark.timing import Measurements
 from shards.files import write_atomic
@@ -23,7 +23,7 @@ class Report:
     benchmark: str
     settings: dict[str, Any]
     # created before the work, so that the load average is that of other programs
-    machine: dict[str, Any] = field(default_factory=machine)
+    machine: dict[str, Any] = field(default_factory=describe_machine)
     rows: list[Row] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Report:
         if load > cores / 4:
             self.notes.append(
                 f"the load was {load} on {cores} cores before the benchmark started: "
-                "results that need several cores are too low"
+                "the results of methods that use several cores are too low"
             )
 
     def add_row(
@@ -44,7 +44,7 @@ class Report:
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add a row; with the bytes of a sample it also shows bytes per second."""
+        """Add a row; with `sample_bytes` it also shows bytes per second."""
         row = Row(
             section=section,
             name=name,
@@ -80,7 +80,7 @@ class Report:
 
     def to_text(self) -> str:
         """Return the whole report as text."""
-        parts = [describe(self.machine)]
+        parts = [format_machine(self.machine)]
         for section in dict.fromkeys(row.section for row in self.rows):
             rows = [_row_cells(row) for row in self.rows if row.section == section]
             parts.append(f"{section}\n" + _table(["", "median", "min .. max", "", "bytes/s"], rows))

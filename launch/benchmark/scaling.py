@@ -1,9 +1,9 @@
 """Measure the speedup of several processes, by weak and by strong scaling.
 
 In weak scaling each process has a whole batch, in strong scaling a part of one batch.
-The processes are launched again for every round, in turns, so that other load on the
-machine affects all counts equally. Each count of processes also steps without averaging
-gradients: what is lost there is lost by the machine, not by colortrain.
+All numbers of processes are launched again in every round, so that other load on the
+machine affects them equally. Each is also measured without averaging gradients: a loss
+of speed there is caused by the machine, not by colortrain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ example: one and two processes with one thread each
   colortrain benchmark scaling --shards photos-64 --set size=64 --set generator.levels=6 \\
     --ranks 1 2
 """
-Rates = dict[tuple[int, str], list[float]]  # (processes, mode) -> images/s, one per round
+Rates = dict[tuple[int, str], list[float]]  # (processes, mode) -> images/s of each round
 
 
 def launch_processes(
@@ -41,7 +41,7 @@ def launch_processes(
 ) -> dict[str, list[float]]:
     """Start `ranks` processes and return their images per second, by mode.
 
-    Raises UserError with their error message if they fail.
+    Raises UserError with their message if they fail.
     """
     recipe, request, out = (
         setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")
@@ -68,19 +68,19 @@ def launch_processes(
 
 
 def error_message(stderr: str) -> str:
-    """Return the first user error among the output of the processes, else its end."""
+    """Return the first user error in the output of the processes, else its end."""
     prefix = f"{command_name(MODULE)}: error: "
     errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
     return errors[0] if errors else stderr[-2000:]
 
 
 def modes_of(ranks: int) -> list[str]:
-    """Return the modes to measure; with one process they do not differ."""
+    """Return the modes to measure; for one process they are all the same."""
     return [WEAK] if ranks == 1 else [WEAK, UNSYNCED, STRONG]
 
 
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
-    """Measure every count of processes once per round."""
+    """Measure every number of processes once per round."""
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
         for turn in range(args.rounds):
@@ -113,9 +113,9 @@ def fill_report(report: Report, rates: Rates, threads: int) -> None:
 
 
 def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
-    """Add the fraction of the time spent on averaging gradients while nothing computes.
+    """Add the fraction of the time in which processes only average gradients.
 
-    `speedup` is that of steps without averaging.
+    `speedup` is the rate of steps without averaging, divided by that with averaging.
     """
     averaging = Measurements(tuple(100 * (1 - 1 / value) for value in speedup.rounds))
     name = f"{ranks} processes, gradient averaging (not overlapped)"
@@ -123,7 +123,10 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 
 
 def default_ranks(batch_size: int) -> list[int]:
-    """Return the counts of processes, up to the GPUs or 2, that divide a batch."""
+    """Return the process counts that divide the batch size, up to the number of GPUs.
+
+    Without a GPU, up to 2.
+    """
     limit = torch.cuda.device_count() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 
@@ -151,6 +154,7 @@ def make_parser() -> CommandParser:
         type=at_least_one,
         nargs="+",
         metavar="N",
-        help="counts of processes (default: those that divide the batch, up to the GPUs or 2)",
+        help="numbers of processes to measure (default: those that divide the batch size, up to "
+        "the number of GPUs, or up to 2 without a GPU)",
     )
     return parser

@@ -12,8 +12,8 @@ from pathlib import Path
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
     """Create a folder and delete it at the end of the block.
 
-    It is inside `parent`, which is created, or in the default folder for temporary
-    files.
+    It is inside `parent`, which is created if it does not exist. If `parent` is None,
+    it is in the default folder for temporary files.
     """
     if parent:
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Measure a training step, next to a loop in plain PyTorch and with each flag.
+"""Measure a training step, with each flag and with a loop in plain PyTorch.
 
-The loop has the same mathematics. All take steps on the same few batches in turns.
-Then, while training from the shards, the time of each part of a step is measured, and
-in the end its memory and its arithmetic.
+The loop has the same mathematics. All variants take steps on the same few batches, in
+interleaved rounds. Then the benchmark trains from the shards and measures the time of
+each part of a step, and finally its floating-point operations and its memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from colortrain.training.trainer import Trainer
 from launch.benchmark.loading.seek import run_in_new_process
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
-from launch.benchmark.timing import Contestant, Measurements, Stream, measure_in_turns
+from launch.benchmark.timing import CountStream, Measurements, Method, measure_in_turns
 from launch.benchmark.training import costs, time_shares
 from launch.benchmark.training.plain_loop import PlainLoop, is_supported
 from launch.benchmark.training.setup import (
@@ -31,7 +31,7 @@ from launch.benchmark.training.setup import (
     cycle_batches,
     make_setup,
     make_training_parser,
-    wait_for,
+    synchronize,
 )
 from launch.cli import CommandParser
 
@@ -52,7 +52,7 @@ _ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous dev
 
 @dataclass(frozen=True)
 class Variant:
-    """How steps are computed, and the name of the row."""
+    """The name of a row, and the precision and compute options of its steps."""
 
     name: str
     precision: str = "no"
@@ -60,7 +60,7 @@ class Variant:
 
 
 def variants(compile_too: bool) -> list[Variant]:
-    """Return a variant per flag; on a GPU also the recommended combination of flags."""
+    """Return one variant per flag and, on a GPU, the recommended combination."""
     every_flag = [
         Variant(COLORTRAIN),
         Variant("bf16", "bf16"),
@@ -76,14 +76,14 @@ def variants(compile_too: bool) -> list[Variant]:
 
 
 def make_trainer(setup: TrainingSetup, variant: Variant) -> Trainer:
-    """Return a trainer that computes as the variant says."""
+    """Return a trainer with the precision and compute options of `variant`."""
     return setup.make_trainer(
         variant.name.replace(", ", "-"), precision=variant.precision, compute=variant.compute
     )
 
 
 def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
-    """Return the loop in plain PyTorch."""
+    """Return a training loop in plain PyTorch for the same recipe, as a reference."""
     recipe = setup.recipe
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -98,15 +98,15 @@ def default_device() -> torch.device:
 
 def stream_steps(
     take_step: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
-) -> Stream:
-    """Take steps endlessly; yield the images of each cycle (on a GPU, of ten)."""
+) -> CountStream:
+    """Take steps endlessly; yield the number of images of each cycle (GPU: of ten)."""
     batch_iterator = cycle_batches(batches)
     steps = cycle * (_ASYNC_STEPS if device.type == "cuda" else 1)
     while True:
         for _ in range(steps):
             batch = next(batch_iterator)
             take_step(batch)
-        wait_for(device)
+        synchronize(device)
         yield steps * len(batch.L)
 
 
@@ -132,10 +132,10 @@ def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def stream_products(device: torch.device, dtype: torch.dtype) -> Stream:
-    """Multiply square matrices, the upper bound of a processor's arithmetic.
+def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
+    """Multiply square matrices, as an upper bound of the processor's arithmetic.
 
-    Yields floating-point operations.
+    Yields numbers of floating-point operations.
     """
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -144,7 +144,7 @@ def stream_products(device: torch.device, dtype: torch.dtype) -> Stream:
         with tf32_like_convolutions(device):
             for _ in range(products):
                 left @ right
-        wait_for(device)
+        synchronize(device)
         yield 2.0 * side**3 * products
 
 
@@ -153,8 +153,8 @@ def section_steps(
 ) -> dict[str, Measurements]:
     """Measure all variants, and the plain loop if it supports the recipe.
 
-    Returns images per second by name, and the floating-point operations per second of
-    matrix products.
+    Returns rates by name: images per second, and for `MATMUL` floating-point operations
+    per second.
     """
     recipe, batches = setup.recipe, setup.load_batches()
     device = batches[0].L.device
@@ -169,13 +169,13 @@ def section_steps(
     for variant in flags[:1] if args.no_flags else flags:
         steps[variant.name] = partial(step_and_log, make_trainer(setup, variant))
     clock = time.process_time if args.cpu_time else time.perf_counter
-    contestants = [
-        Contestant(name, partial(stream_steps, step, batches, device, recipe.n_critic), clock=clock)
+    methods = [
+        Method(name, partial(stream_steps, step, batches, device, recipe.n_critic), clock=clock)
         for name, step in steps.items()
     ]
     products = partial(stream_products, device, torch.float32)
-    contestants.append(Contestant(MATMUL, products, clock=clock))
-    rates = measure_in_turns("steps", contestants, args.seconds, args.rounds)
+    methods.append(Method(MATMUL, products, clock=clock))
+    rates = measure_in_turns("steps", methods, args.seconds, args.rounds)
     kind = ", CPU time" if args.cpu_time else ""
     section = f"Steps of {recipe.name} at {recipe.size} px, batches of {recipe.batch_size}{kind}"
     for name in steps:
@@ -184,7 +184,7 @@ def section_steps(
 
 
 def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add the goals compared with the plain loop, and the effect of each flag."""
+    """Add the goals relative to the plain loop, and the effect of each flag."""
     if PLAIN not in rates:
         return
     ratio = rates[PLAIN].over(rates[COLORTRAIN])
@@ -198,9 +198,7 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 
 
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
-    """Train from the shards and measure the fraction of the time of each part of a
-    step.
-    """
+    """Train from the shards and add the fraction of the time of each part of a step."""
     variant = Variant("shares")
     if torch.cuda.is_available():
         variant = Variant("shares", "bf16", ComputeConfig(channels_last=True))
@@ -219,7 +217,7 @@ def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
 def section_arithmetic(
     setup: TrainingSetup, report: Report, rates: dict[str, Measurements]
 ) -> None:
-    """Compare the floating-point rate of steps with that of a matrix product."""
+    """Compare the floating-point operations per second of steps and matrix products."""
     trainer = make_trainer(setup, Variant("operations"))
     operations = costs.operations_per_image(trainer, setup.load_batches())
     report.notes.append(
@@ -251,7 +249,7 @@ def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespac
 
 
 def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None) -> float:
-    """Return the MB that a variant (None: the plain loop) adds to this process."""
+    """Return the memory, in MB, that a variant (None: the plain loop) adds here."""
     if threads:
         torch.set_num_threads(threads)
 
@@ -286,7 +284,7 @@ def make_parser() -> CommandParser:
     """Return the parser of this benchmark's options."""
     parser = make_training_parser("step", __doc__ or "", _EXAMPLE)
     parser.add_argument(
-        "--compile", action="store_true", help="measure --compile on a CPU too (takes minutes)"
+        "--compile", action="store_true", help="measure `compile` on a CPU too (takes minutes)"
     )
     parser.add_argument(
         "--no-flags",

@@ -1,7 +1,7 @@
-"""Rates measured in turns, A B C A B C, so that other load affects all equally.
+"""Measure rates in interleaved rounds: A B C A B C.
 
-A ratio is computed within each round; its median over the rounds is reported with the
-minimum and the maximum.
+Other load on the machine then affects all methods equally. A ratio is computed within
+each round, and its median over the rounds is reported with the minimum and the maximum.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 
 from shards.progress import ProgressLine
 
-Stream = Generator[float, None, None]  # yields the number of samples since the last yield
+CountStream = Generator[float, None, None]  # yields the number of samples since the last yield
 _WARM_UP = 0.2  # warm-up time as a fraction of the measured time
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Method:
     """One of the methods that are compared: its name, and how to start its stream.
 
-    With `settle` a warm-up lets queues fill before the clock starts. `before` is called
-    outside of the measured time. `max_samples` ends a measurement before its time is
-    over, for example after one pass, where a second pass would measure something else.
+    With `settle`, a warm-up lets queues fill before the clock starts. `before` is
+    called before the measured time. `max_samples` ends a measurement early, for example
+    after one pass if a second pass would measure something else.
     """
 
     name: str
-    start: Callable[[], Stream]
+    start: Callable[[], CountStream]
     settle: bool = True
     before: Callable[[], None] = field(default=lambda: None)
     clock: Callable[[], float] = time.perf_counter
@@ -67,28 +67,27 @@ class Measurements:
         )
 
 
-def measure(contestant: Contestant, seconds: float) -> float:
+def measure(method: Method, seconds: float) -> float:
     """Return the samples per second of a newly started stream.
 
-    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`
-    it starts after the first samples and a fifth of the time, otherwise with the
-    stream.
+    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`,
+    it is preceded by a warm-up: the first samples, and a fifth of `seconds`.
     """
-    contestant.before()
-    clock = contestant.clock
+    method.before()
+    clock = method.clock
     start = clock()
-    with closing(contestant.start()) as stream:
-        if contestant.settle:
+    with closing(method.start()) as stream:
+        if method.settle:
             _settle(stream, seconds * _WARM_UP, clock)
             start = clock()
         samples = elapsed = 0.0
-        while elapsed < seconds and samples < contestant.max_samples:
+        while elapsed < seconds and samples < method.max_samples:
             samples += next(stream)
             elapsed = clock() - start
     return samples / max(elapsed, 1e-9)
 
 
-def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
+def _settle(stream: CountStream, seconds: float, clock: Callable[[], float]) -> None:
     next(stream)
     end = clock() + seconds
     while clock() < end:
@@ -96,16 +95,16 @@ def _settle(stream: Stream, seconds: float, clock: Callable[[], float]) -> None:
 
 
 def measure_in_turns(
-    label: str, contestants: Sequence[Contestant], seconds: float, rounds: int
+    label: str, methods: Sequence[Method], seconds: float, rounds: int
 ) -> dict[str, Measurements]:
-    """Return the samples per second of every contestant, by name.
+    """Return the samples per second of every method, by name.
 
     Each is measured once per round, for `seconds`.
     """
-    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    with ProgressLine(label, rounds * len(contestants), "measurements") as progress:
+    rates: dict[str, list[float]] = {method.name: [] for method in methods}
+    with ProgressLine(label, rounds * len(methods), "measurements") as progress:
         for turn in range(rounds):
-            for position, contestant in enumerate(contestants, 1):
-                rates[contestant.name].append(measure(contestant, seconds))
-                progress.advance_to(turn * len(contestants) + position)
+            for position, method in enumerate(methods, 1):
+                rates[method.name].append(measure(method, seconds))
+                progress.advance_to(turn * len(methods) + position)
     return {name: Measurements(tuple(values)) for name, values in rates.items()}

@@ -21,7 +21,7 @@ from colortrain.lab import Batch
 from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import Recipe
 from colortrain.training.step import train_step
-from launch.benchmark.training.setup import wait_for
+from launch.benchmark.training.setup import synchronize
 from launch.processes import mixed_precision, num_processes_for
 from launch.reproduce.datasets import Sets
 from launch.reproduce.entries import resolve_recipe
@@ -113,12 +113,12 @@ def seconds_per_image(recipe: Recipe) -> float:
     steps, start = -1, time.monotonic()
     while steps < 1 or time.monotonic() - start < _PROBE_SECONDS or steps % small.n_critic:
         if steps == 0:  # the first step is a warm-up and not counted
-            wait_for(accelerator.device)
+            synchronize(accelerator.device)
             start = time.monotonic()
         epoch = (small.span or small.epochs) / 2
         train_step(*networks, small, losses, batch, max(steps, 0), epoch)
         steps += 1
-    wait_for(accelerator.device)
+    synchronize(accelerator.device)
     return (time.monotonic() - start) / (steps * small.batch_size)
 
 

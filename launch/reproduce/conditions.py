@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launch.benchmark.machine import machine
+from launch.benchmark.machine import describe_machine
 from launch.reproduce.datasets import Sets
 from launch.reproduce.feature_classifier import FeatureClassifier
 from launch.reproduce.options import Plan, ReproduceOptions
@@ -38,7 +38,7 @@ def conditions(
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "mixed_precision": sorted(precisions),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
-        "machine": machine(),
+        "machine": describe_machine(),
         "training_pictures": len(Split(sets.train, "train")),
         "left_out": left_out(sets.train),
         "held_out": f"{held_out.name} of {held_out.dataset_id}",

@@ -25,7 +25,7 @@ from shards.builder.plan import (
     make_plan,
     save_plan,
 )
-from shards.builder.records import Entry, load_done, load_record, record_path
+from shards.builder.records import SourceEntry, load_done, load_record, record_path
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
 from shards.files import lock
@@ -80,7 +80,7 @@ class PartResult:
     part: Part
     num_blocks: int
     num_sources: int
-    left_out: list[Entry]
+    left_out: list[SourceEntry]
 
 
 def build_part(
@@ -111,7 +111,7 @@ def build_part(
 
 
 def _pack_and_finalize(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> BuildResult:
-    # Repeats at most once: a block that was packed again has no duplicates removed.
+    # Repeats at most once: no duplicates are removed yet from a block packed again.
     while True:
         pack_blocks(blocks, plan, options)
         try:
@@ -208,7 +208,7 @@ def _reasons(left_out: Mapping[str, int]) -> str:
 def check_workers(workers: int) -> int:
     """Return `workers`; raises UserError if it is less than 1."""
     if workers < 1:
-        raise UserError(f"--workers {workers}: give 1 or more")
+        raise UserError(f"--workers {workers}: must be at least 1")
     return workers
 
 

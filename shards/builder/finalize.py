@@ -1,7 +1,7 @@
 """Turn packed blocks into a shard set: remove duplicates, write index and manifest.
 
-This needs only OUT and not the sources, so it works the same whether one machine packed
-all blocks or several machines packed some each.
+This reads only OUT and not the sources, so it does not matter which machines packed the
+blocks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from shards.builder.parts import remove_part_locks
 from shards.builder.plan import BY_SOURCE, SOURCES, Plan, parse_splits
 from shards.builder.records import (
     DUPLICATE,
-    Entry,
     Record,
+    SourceEntry,
     load_record,
     mark_duplicates,
     record_path,
@@ -39,7 +39,8 @@ LEFT_OUT = "left_out.tsv"
 class RepackError(UserError):
     """Blocks must be packed again, and their records were deleted.
 
-    One of their images was left out as a duplicate, but its first copy has changed.
+    An image in each of them had been removed as a duplicate, but its first copy has
+    changed.
     """
 
 
@@ -82,7 +83,7 @@ def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     return BuildResult(manifest, plan.num_sources)
 
 
-def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool) -> None:
+def _check_left_out(root: Path, plan: Plan, left_out: list[SourceEntry], strict: bool) -> None:
     if not left_out or (not strict and len(left_out) < plan.num_sources):
         return
     (root / MANIFEST).unlink(missing_ok=True)
@@ -90,7 +91,7 @@ def _check_left_out(root: Path, plan: Plan, left_out: list[Entry], strict: bool)
     raise UserError(text + ("; fix them or omit --strict" if strict else ""))
 
 
-def describe_left_out(left_out: Sequence[Entry], num_sources: int) -> str:
+def describe_left_out(left_out: Sequence[SourceEntry], num_sources: int) -> str:
     """Return the number of images left out, and the reason for the first."""
     first = left_out[0]
     reason = f"{first.reason}: {first.detail}" if first.detail else first.reason
@@ -122,9 +123,8 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
     """Find images with the same stored pixels.
 
-    Returns, per block, the key of each later copy -> the name of the first copy. Equal
-    files have equal pixels, so this finds copies of a file as well as copies of an
-    image.
+    Returns {block: {key of a later copy: name of the first copy}}. Equal files have
+    equal pixels, so this finds copies of a file as well as copies of an image.
     """
     keys, digests = [], []
     for block in range(plan.num_blocks):
@@ -180,7 +180,10 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
 def _delete_stale_records(
     root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
 ) -> None:
-    """Delete records of blocks that lack an image that is no longer a duplicate."""
+    """Delete the records of blocks whose removed duplicates are no longer duplicates.
+
+    Raises RepackError if there are such blocks.
+    """
     stale = []
     for block in range(plan.num_blocks):
         dropped = (
@@ -200,7 +203,10 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
-    """Rewrite the shards of a block with the wanted samples; returns the new record."""
+    """Rewrite the shards of a block with the samples of `wanted`.
+
+    Returns the new record.
+    """
     shards = {}
     for split, shard in before.shards.items():
         keys = set(wanted.keys(split))
@@ -216,7 +222,9 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
     return replace(wanted, shards=shards)
 
 
-def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: set[int]) -> Shard:
+def _copy(
+    root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], wanted: set[int]
+) -> Shard:
     """Write the shard again with only the `wanted` samples.
 
     Raises UserError if a sample does not match its entry.
@@ -237,8 +245,8 @@ def _copy(root: Path, plan: Plan, shard: Shard, entries: list[Entry], wanted: se
     return tar.shard
 
 
-def write_left_out(root: Path, left_out: list[Entry]) -> None:
-    """Write OUT/left_out.tsv: source, reason, detail; escaped as in JSON."""
+def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
+    """Write OUT/left_out.tsv: columns source, reason and detail, escaped as in JSON."""
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)
         return
@@ -250,7 +258,7 @@ def write_left_out(root: Path, left_out: list[Entry]) -> None:
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
-    """Remove temporary files of killed builds, and shards not in the manifest."""
+    """Remove temporary files of killed builds, and shards not in `splits`."""
     remove_part_locks(root)
     for folder in {root, root / SOURCES, *(split_folder(root, split) for split in splits)}:
         for path in folder.glob(".*.tmp"):

@@ -29,19 +29,19 @@ _MAX_LISTED = 20  # ranges of missing blocks in an error message
 
 
 def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
-    """Make OUT a shard set from the parts built in it and in `folders`.
+    """Combine the parts in `options.out` and `folders` to a shard set in `options.out`.
 
     The bytes are the same as those of a build without parts. Raises UserError if blocks
-    are missing (the message lists them), or if a part is running, damaged or of another
-    build.
+    are missing (the message lists them), or if a part is running, damaged or belongs to
+    another build.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
     for folder in others:
-        check_plan(plan, folder, "merge parts of one build")
+        check_plan(plan, folder, "merge only parts of the same build")
     with ExitStack() as locks:
         for folder in (options.out, *others):
-            message = f"a build or a part of one is running in {folder}: wait for it"
+            message = f"a build, or a part of one, is running in {folder}: wait until it ends"
             locks.enter_context(lock(folder / LOCK, message))
         save_plan(plan, options.out)
         missing = _gather(others, plan, options)
@@ -54,14 +54,14 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
 
 
 def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
-    """Return the folders without repetitions and without OUT itself."""
+    """Return `folders` without duplicates and without OUT."""
     by_path = {folder.resolve(): folder for folder in folders}
     by_path.pop(out.resolve(), None)
     return list(by_path.values())
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy to OUT the blocks not done there; returns those that no folder has."""
+    """Copy the blocks that OUT lacks into OUT; returns those that no folder has."""
     tasks: list[Task[bool]] = [
         partial(_gather_block, options.out, folders, plan, block)
         for block in range(plan.num_blocks)
@@ -86,7 +86,7 @@ def _gather_block(
 
 
 def copy_block(root: Path, folder: Path, plan: Plan, block: int) -> bool:
-    """Copy a block from `folder` to `root`, its record last.
+    """Copy a block from `folder` to `root`; its record is written last.
 
     Returns False if `folder` does not have the block. Raises UserError if it is
     damaged.
@@ -109,7 +109,10 @@ def _index_text(plan: Plan, record: Record, split: str) -> str:
 
 
 def _copy_tar(folder: Path, root: Path, shard: Shard) -> None:
-    """Link or copy a tar under a temporary name; rename it if it matches its record."""
+    """Link or copy a tar under a temporary name, check it, and rename it.
+
+    Raises UserError if it does not match its record.
+    """
     source, target = folder / shard.path, root / shard.path
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}.tmp")

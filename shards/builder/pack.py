@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.builder.plan import Block, Parameters, Plan, split_of
-from shards.builder.records import GREY, TOO_SMALL, Entry, Record, save_record
+from shards.builder.records import GREY, TOO_SMALL, Record, SourceEntry, save_record
 from shards.color import pack, rgb_to_lab
 from shards.errors import UserError
 from shards.format.manifest import split_folder
@@ -28,13 +28,13 @@ from shards.sources.decode import (
     to_rgb,
     upright_size,
 )
-from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, Source, read_bytes
+from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, ImageSource, read_bytes
 
 # An image is grayscale if its R, G and B differ by at most this in every pixel, as they
 # do after JPEG compression of a grayscale image.
 GREY_LEVELS = 2
-# Errors of the machine and not of the image: the build fails, and reads the image again
-# when it is run again.
+# Errors of the machine and not of the image: the build fails, and the next attempt
+# reads the image again.
 _MACHINE_ERRORS = (
     errno.EIO,
     errno.ESTALE,
@@ -79,13 +79,13 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
     return TarOfSamples(root, shard_path(split, block), plan.parameters.size, plan.parameters.dtype)
 
 
-def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry, bytes]:
+def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[SourceEntry, bytes]:
     """Return the entry of one image and its stored pixels, b"" if it is left out.
 
     Raises UserError if there is not enough memory, and OSError for errors of the
     machine such as EIO.
     """
-    entry = Entry(key=key, source=source.name)
+    entry = SourceEntry(key=key, source=source.name)
     try:
         data = _read(source, parameters.max_pixels)
         digest = hashlib.sha256(data).hexdigest()
@@ -106,7 +106,7 @@ def pack_image(source: Source, key: int, parameters: Parameters) -> tuple[Entry,
     ), pixels
 
 
-def _read(source: Source, max_pixels: int) -> bytes:
+def _read(source: ImageSource, max_pixels: int) -> bytes:
     try:
         return read_bytes(source, limit=max(1 << 26, 16 * max_pixels))
     except OSError as error:
@@ -117,11 +117,12 @@ def _read(source: Source, max_pixels: int) -> bytes:
 
 
 def _square(
-    source: Source, data: bytes, parameters: Parameters
+    source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
     """Return an image's upright (width, height) and its pixels, resized to a square.
 
-    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError.
+    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
+    too small or cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE

@@ -40,7 +40,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return the block numbers of this part out of `total`, possibly none."""
+        """Return the numbers of this part's blocks, possibly none, out of `total`."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 
@@ -54,20 +54,23 @@ def parse_part(text: str) -> Part:
 
 @contextmanager
 def lock_part(root: Path, part: Part) -> Iterator[None]:
-    """Lock OUT for a part: other parts may run at the same time.
+    """Lock OUT for a part; other parts may still run at the same time.
 
     Raises UserError if a build, a merge or another process of the same part is running.
     """
     message = f"another build is running in {root}: wait for it, or choose a new OUT"
     with _shared_lock(root / LOCK, message):
         path = root / f"{LOCK}-{part.number}-of-{part.count}"
-        with lock(path, f"part {part} is already running in {root}: wait for it"):
+        with lock(path, f"part {part} is already running in {root}: wait until it ends"):
             yield
 
 
 @contextmanager
 def _shared_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a shared lock on a file; raises `UserError(message)` if it is locked."""
+    """Hold a shared lock on a file.
+
+    Raises `UserError(message)` if another process has locked it exclusively.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Network file systems allow a shared lock only on a file that is open for reading.
     with open(path, "a+b") as stream:

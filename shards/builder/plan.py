@@ -25,7 +25,7 @@ from shards.errors import UserError, unknown
 from shards.files import fsync_folder
 from shards.format.manifest import DTYPES, FORMAT, MANIFEST, ONE_SPLIT, is_split_name
 from shards.sources.decode import FITS, MAX_PIXELS
-from shards.sources.listing import Source
+from shards.sources.listing import ImageSource
 
 BUILD = "build.json"
 # Errors of os.link on a file system without hard links, or between two file systems.
@@ -59,21 +59,23 @@ class Parameters:
         if self.dtype not in DTYPES:
             raise unknown("--dtype", self.dtype, DTYPES)
         if self.min_side < -1 or self.max_pixels < 1 or self.shard_size < 0:
-            raise UserError("--min-side, --max-pixels and --shard-size must not be negative")
+            raise UserError(
+                "--min-side and --shard-size must be at least 0, --max-pixels at least 1"
+            )
         parse_splits(self.splits)
 
     @property
     def smallest_side(self) -> int:
         """Minimum length of an image's shorter side, in pixels.
 
-        The default leaves out images that would be enlarged more than twice.
+        The default leaves out images that would be enlarged by more than a factor of 2.
         """
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
 @lru_cache(maxsize=16)
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
-    """Parse --splits: names with the upper ends of their intervals of [0, 1).
+    """Parse --splits into names and the upper ends of their intervals of [0, 1).
 
     `train=0.9,val=0.1` gives (train, 9/10), (val, 1); "" and `source` give (). Raises
     UserError if a name or fraction is invalid or the fractions do not add up to 1.
@@ -107,16 +109,16 @@ def check_split_name(name: str) -> None:
     """Raise UserError unless `name` is valid as the name of a split's folder."""
     if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
         raise UserError(
-            f"split name {name!r}: use letters, digits, - and _; "
+            f"invalid split name {name!r}: use letters, digits, - and _, with a letter first; "
             f"{ONE_SPLIT!r} and {SOURCES!r} are reserved"
         )
 
 
-def split_of(digest: str, source: Source, splits: str) -> str:
+def split_of(digest: str, source: ImageSource, splits: str) -> str:
     """Return the split of an image.
 
     It depends on `digest`, the SHA-256 of the encoded bytes, so it is the same at every
-    --size; with `--splits source` it is the source's own.
+    --size; with `--splits source` it is `source.split`.
     """
     if splits == BY_SOURCE:
         return source.split
@@ -130,7 +132,7 @@ class Block:
 
     number: int
     first_key: int
-    sources: tuple[Source, ...]
+    sources: tuple[ImageSource, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +158,10 @@ class Plan:
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
-def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
+def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
     """Return the plan for these sources, which are sorted by name.
 
-    Raises UserError if `--splits source` is given and a source has no split of its own.
+    Raises UserError if `--splits source` is given and a source is not in a subfolder.
     """
     if parameters.splits == BY_SOURCE:
         _check_own_splits(sources)
@@ -175,16 +177,17 @@ def make_plan(parameters: Parameters, sources: Sequence[Source]) -> Plan:
     )
 
 
-def _check_own_splits(sources: Sequence[Source]) -> None:
+def _check_own_splits(sources: Sequence[ImageSource]) -> None:
     for source in sources:
         if not source.split:
             raise UserError(
-                f"--splits {BY_SOURCE}: {source.name} is not in a subfolder that names its split"
+                f"--splits {BY_SOURCE}: {source.name} is not in a subfolder: move it to a folder "
+                "named after its split, e.g. train/, or use --splits train=0.9,val=0.1"
             )
         check_split_name(source.split)
 
 
-def blocks_of(plan: Plan, sources: Sequence[Source]) -> Iterator[Block]:
+def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
     """Yield the blocks of the shuffled list of sources.
 
     The permutation is fixed; it spreads the images of each folder over all shards.
@@ -201,7 +204,7 @@ def save_plan(plan: Plan, root: Path) -> None:
     """Write OUT/build.json, or check that it already contains this plan.
 
     Raises UserError if OUT contains another plan. Many machines may call this at the
-    same time: one of them writes the file, the others find it.
+    same time: one of them writes the file, the others compare their plans with it.
     """
     check_out(root)
     if not (root / BUILD).exists():
@@ -234,7 +237,8 @@ def _link(old: Path, new: Path) -> None:
     except OSError as error:
         if error.errno not in LINK_UNSUPPORTED:
             raise
-        # The last writer wins. `merge` detects two builds, because records name theirs.
+        # The last writer wins. `merge` rejects parts of different builds, because their
+        # records name them.
         old.replace(new)
 
 
@@ -280,6 +284,8 @@ def _difference(existing: Plan, plan: Plan) -> str:
     if existing.format != plan.format:
         return f"its format is {existing.format!r}, this version writes {plan.format!r}"
     changed = [
-        f"{name} was {old[name]!r}, is {new[name]!r}" for name in new if old.get(name) != new[name]
+        f"{name} was {old[name]!r}, is now {new[name]!r}"
+        for name in new
+        if old.get(name) != new[name]
     ]
     return "; ".join(changed) or "its source files are different"

@@ -22,7 +22,7 @@ TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class SourceEntry:
     """One source image, packed if `reason` is empty.
 
     Duplicates keep `packed` and `crc32`.
@@ -50,14 +50,14 @@ class Record:
     build: str
     block: int
     shards: dict[str, Shard]
-    entries: tuple[Entry, ...]
+    entries: tuple[SourceEntry, ...]
 
     def keys(self, split: str) -> list[int]:
         """Return the keys of the samples in this block's shard of `split`, in order."""
         return [entry.key for entry in self.entries if entry.is_in(split)]
 
     @property
-    def left_out(self) -> list[Entry]:
+    def left_out(self) -> list[SourceEntry]:
         return [entry for entry in self.entries if entry.reason]
 
 
@@ -75,7 +75,7 @@ def save_record(record: Record, root: Path) -> None:
     write_atomic(record_path(root, record.block), "\n".join([*lines, ""]).encode())
 
 
-def _without_defaults(entry: Entry) -> dict[str, Any]:
+def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
     return {name: value for name, value in vars(entry).items() if value or name == "key"}
 
 
@@ -90,7 +90,7 @@ def load_record(root: Path, plan: Plan, block: int) -> Record:
         head = json.loads(first)
         shards = {split: Shard(**shard) for split, shard in head.pop("shards").items()}
         record = Record(
-            **head, shards=shards, entries=tuple(Entry(**json.loads(line)) for line in rest)
+            **head, shards=shards, entries=tuple(SourceEntry(**json.loads(line)) for line in rest)
         )
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the same build again") from None
@@ -134,7 +134,7 @@ def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
     `firsts` maps the key of a duplicate to the name of the first copy.
     """
 
-    def mark(entry: Entry) -> Entry:
+    def mark(entry: SourceEntry) -> SourceEntry:
         if entry.key in firsts:
             return replace(entry, reason=DUPLICATE, detail=f"of {firsts[entry.key]}")
         return replace(entry, reason="", detail="") if entry.reason == DUPLICATE else entry

@@ -115,7 +115,7 @@ def _single_threaded_forkserver() -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     """Replace `__main__` temporarily, so that workers do not import the main module.
 
-    That can take seconds, and no task is defined there.
+    Importing it can take seconds, and no task is defined there.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -148,7 +148,7 @@ def _init_worker(done: Any) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent process is killed: the worker would wait forever."""
+    """Exit when the parent process dies; otherwise the worker would wait forever."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()

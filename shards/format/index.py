@@ -1,8 +1,8 @@
 """The binary index of a split, `index.npy`: the location and the CRC-32 of each sample.
 
 The table is int64 (samples, 3) with one row per sample in shard order: the sample's
-key, the byte offset of its member's content in the tar, and the CRC-32 (zlib's) of its
-stored pixels, that is, of the member's content after the .npy header.
+key, the byte offset of its member's content in the tar, and the CRC-32 (as
+in zlib) of its stored pixels, that is, of the member's content after the .npy header.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
 def _check_tar(path: Path, shard: Shard, expected: int) -> None:
     if shard.bytes != expected:
         raise UserError(
-            f"{path}: {shard.samples} samples take {expected} bytes, "
-            f"but the manifest says {shard.bytes}: build again"
+            f"the manifest entry for {path} is inconsistent ({shard.samples} samples should take "
+            f"{expected} bytes, it says {shard.bytes}): build the shard set again"
         )
     if not path.is_file():
         raise UserError(

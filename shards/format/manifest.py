@@ -48,7 +48,7 @@ class Manifest:
 
     size: int  # height and width of every sample, in pixels
     fit: str  # crop, squash or pad
-    dtype: str  # uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (L, a, b as they are)
+    dtype: str  # uint8 (L * 2.55, a + 128, b + 128, rounded) or float16 (L, a, b)
     splits: dict[str, Sequence[Shard]]
     left_out: dict[str, int]  # reason -> number of source images
     format: str = FORMAT
@@ -70,13 +70,13 @@ class Manifest:
         return int(sample_counts(self.splits[split]).sum())
 
     def held_out(self) -> str | None:
-        """Return the split to evaluate on: the first of HELD_OUT, None without any."""
+        """Return the split to evaluate on (the first of HELD_OUT), or None."""
         return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, name: str, where: str | Path) -> str:
         """Return `name` if there is such a split, else the name of the only split.
 
-        Raises UserError, which lists the splits, if there are several others.
+        Raises UserError, listing the splits, if there are several splits but not this.
         """
         if name in self.splits:
             return name
@@ -97,7 +97,7 @@ def is_split_name(name: str) -> bool:
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """Return the .npy header of each member: of a C-order (3, size, size) array."""
+    """Return the .npy header of every member, for a C-order (3, size, size) array."""
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -109,7 +109,7 @@ def member_header(size: int, dtype: str) -> bytes:
 def member_bytes(size: int, dtype: str) -> int:
     """Return the number of bytes of a member's content: its .npy header and pixels.
 
-    The tar header and the padding do not count.
+    The tar header and the padding are not included.
     """
     return len(member_header(size, dtype)) + 3 * size * size * np.dtype(dtype).itemsize
 
@@ -117,8 +117,8 @@ def member_bytes(size: int, dtype: str) -> int:
 def key_name(key: int) -> str:
     """Return the name of a sample in the tar (`000000042`).
 
-    Names of varying width, or with dots, confuse some readers: what follows a dot
-    becomes the extension.
+    All names have the same width and no dots, because some readers require a fixed
+    width, and some take what follows a dot for the extension.
     """
     return f"{key:09d}"
 
@@ -190,7 +190,8 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
 def _canonical_json(manifest: Manifest) -> Iterator[str]:
     """Yield the manifest as JSON with sorted keys, shard by shard.
 
-    In pieces, so that a manifest of a hundred thousand shards is not copied in memory.
+    The text is yielded in pieces, so that a manifest of a hundred thousand shards is
+    not copied in memory.
     """
     # "splits" sorts after all other keys, so it can be appended.
     yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
@@ -212,19 +213,19 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
     }
     manifest = Manifest(splits=splits, **document)
     if manifest.dataset_id != stated_id:
-        raise ValueError(f"dataset_id is {stated_id}, its content gives {manifest.dataset_id}")
+        raise ValueError(f"dataset_id is {stated_id}, but the content gives {manifest.dataset_id}")
     return manifest
 
 
 def _check_names(splits: dict[str, list[Shard]]) -> None:
-    """Raise ValueError for names that lead out of the folder of the shard set.
+    """Raise ValueError for paths that point outside the folder of the shard set.
 
-    Readers open files at these paths and write indexes there, and a shard set may be
-    somebody else's.
+    Readers open files at these paths and write indexes next to them, and a shard set
+    may come from an untrusted source.
     """
     for name in splits:
         if not is_split_name(name):
             raise ValueError(f"invalid split name {name!r}")
     for shard in (shard for shards in splits.values() for shard in shards):
         if shard.path.startswith("/") or ".." in shard.path.split("/"):
-            raise ValueError(f"shard path {shard.path!r} leads out of the folder")
+            raise ValueError(f"shard path {shard.path!r} points outside the folder")

@@ -1,6 +1,6 @@
 """The shards of a split, stored in a few arrays.
 
-They take a tenth of the memory of one object per shard.
+They take a tenth of the memory that one object per shard would take.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ShardTable(Sequence[Shard]):
     """A sequence of shards that creates each `Shard` on access.
 
     It is equal to any sequence of the same shards. Raises ValueError, TypeError or
-    OverflowError for fields that no shard can have.
+    OverflowError if a field of a shard is invalid.
     """
 
     def __init__(self, shards: Iterable[Shard]) -> None:

@@ -41,7 +41,8 @@ def content_offsets(samples: int, size: int, dtype: str) -> np.ndarray:
 def tar_bytes(samples: int, size: int, dtype: str) -> int:
     """Return the size of a shard in bytes.
 
-    It has the members, two empty blocks, and padding to tar records of 20 blocks.
+    It consists of the members, two empty blocks, and padding to a multiple of 20 blocks
+    (a tar record).
     """
     used = samples * member_stride(size, dtype) + 2 * TAR_BLOCK
     return -(-used // (20 * TAR_BLOCK)) * 20 * TAR_BLOCK
@@ -76,7 +77,7 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
 
 
 class TarOfSamples:
-    """Writes one shard: the tar and its .idx appear only if the block succeeds.
+    """Writes one shard; tar and .idx appear only if the `with` block succeeds.
 
     >>> with TarOfSamples(root, "train/000000.tar", 256, "uint8") as tar:
     ...     tar.add(42, pixels)

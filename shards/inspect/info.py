@@ -43,12 +43,12 @@ def describe(root: Path, manifest: Manifest) -> str:
 
 
 def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
-    """Write the first `count` samples, split by split, as one PNG.
+    """Write a contact sheet of the first `count` samples, split by split, as a PNG.
 
     Raises UserError if `count` is less than 1 or there are no samples.
     """
     if count < 1:
-        raise UserError(f"--count {count}: give 1 or more")
+        raise UserError(f"--count {count}: must be at least 1")
     tiles = list(islice(_images(root, manifest), count))
     if not tiles:
         raise UserError(f"{root} has no samples to show: build a shard set with images first")

@@ -45,7 +45,7 @@ _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over pixels; `+` adds those of two sets of pixels."""
+    """Sums over pixels; `+` combines the sums of two sets of pixels."""
 
     counts: np.ndarray  # (23, 23) int64: pixels per bin of ab, with a along the rows
     total: tuple[int, ...]  # sums of L, a, b in units of `_UNITS`
@@ -64,7 +64,7 @@ class Sums:
 EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 
 
-def statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
+def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
     """Return the document that `colortrain shards statistics` writes.
 
     Raises UserError if `root` is not a shard set or a shard is damaged.
@@ -78,7 +78,7 @@ def statistics_of_part(
 ) -> dict[str, Any]:
     """Return the sums over one part of the shards, for `merge_statistics`.
 
-    Raises UserError like `statistics`.
+    Raises UserError like `compute_statistics`.
     """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
@@ -145,11 +145,11 @@ def _load_part(path: Path, manifest: Manifest) -> tuple[int, int, dict[str, Sums
         dataset_id = document["dataset_id"]
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
-            f"{path} is not a part of statistics ({error!r}): write it again with --part"
+            f"{path} is not a part of the statistics ({error!r}): write it again with --part"
         ) from None
     if dataset_id != manifest.dataset_id:
         raise UserError(
-            f"{path} is of dataset {dataset_id}, not {manifest.dataset_id}: "
+            f"{path} belongs to dataset {dataset_id}, not {manifest.dataset_id}: "
             f"write it again with --part {part}"
         )
     return part.number, part.count, sums

@@ -15,7 +15,7 @@ import numpy as np
 from shards.builder.finalize import index_table
 from shards.builder.pack import Report
 from shards.builder.plan import BUILD, Plan, load_plan
-from shards.builder.records import Entry, Record, load_record
+from shards.builder.records import Record, SourceEntry, load_record
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
 from shards.files import sha256_of
@@ -42,7 +42,7 @@ REPAIR = "delete it and run the same build again, or restore it"
 def verify(root: Path, workers: int = 1, quiet: bool = False) -> Manifest:
     """Check every byte of a shard set and return its manifest.
 
-    Raises UserError that names the first damaged shard, member and byte range.
+    Raises UserError, naming the first damaged shard, member and byte range.
     """
     manifest = load_manifest(root)
     plan = load_plan(root)
@@ -66,7 +66,7 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """Check that the manifest's shards and counts are exactly those of the records."""
+    """Raise UserError unless manifest and records have the same shards and counts."""
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
     stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *stated}):
@@ -131,7 +131,9 @@ def _shard_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
     return ""
 
 
-def first_damage(path: Path, entries: Sequence[Entry], shard: Shard, size: int, dtype: str) -> str:
+def first_damage(
+    path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
+) -> str:
     """Return the first member and byte range of a tar that differs from its record.
 
     Returns "" if there is none. Headers are compared byte by byte and pixels by their
@@ -151,7 +153,7 @@ def first_damage(path: Path, entries: Sequence[Entry], shard: Shard, size: int, 
     return ""
 
 
-def _member_damage(data: mmap.mmap, index: int, entry: Entry, size: int, dtype: str) -> str:
+def _member_damage(data: mmap.mmap, index: int, entry: SourceEntry, size: int, dtype: str) -> str:
     header, npy = tar_header(entry.key, size, dtype), member_header(size, dtype)
     start = index * member_stride(size, dtype)
     content = start + TAR_BLOCK

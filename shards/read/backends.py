@@ -1,7 +1,7 @@
-"""The storage backends: what each kind of URL needs, and URLs themselves.
+"""Storage backends, which describe how to access each kind of URL; functions on URLs.
 
-Any scheme of fsspec works. To add one that needs options, a package or advice of its
-own, add an entry to `BACKENDS`, and the package to an extra in pyproject.toml.
+Any scheme of fsspec works. To add one that requires its own options, package or advice,
+add an entry to `BACKENDS`, and the package to an extra in pyproject.toml.
 Downloading and retrying are in `shards.read.remote`.
 """
 
@@ -21,12 +21,13 @@ _BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """What one kind of URL needs.
+    """How to access one kind of URL.
 
     `extra` is the extra of colortrain that installs its packages. `libraries` are the
     packages whose errors may be temporary. `credential_errors` are the names of errors
-    that mean missing credentials, and `credential_advice` is what to do then. `options`
-    returns file system options whose defaults do not suit large files on clusters.
+    that mean missing credentials, and `credential_advice` says how to provide them.
+    `options` returns file system options whose defaults do not suit large files on
+    clusters.
     """
 
     schemes: tuple[str, ...]
@@ -78,13 +79,13 @@ CREDENTIAL_ERRORS = frozenset(name for each in BACKENDS for name in each.credent
 
 
 def backend_of(url: str) -> Backend:
-    """Return the backend of a URL; one without options for other schemes of fsspec."""
+    """Return the backend of a URL, one without options if its scheme has no entry."""
     scheme = scheme_of(url)
     return next((backend for backend in BACKENDS if scheme in backend.schemes), _OTHER)
 
 
 def credential_advice(url: str) -> str:
-    """Return what to do when credentials for a URL are missing."""
+    """Return how to provide the credentials for a URL."""
     return backend_of(url).credential_advice or "see fsspec's documentation for this scheme"
 
 
@@ -97,9 +98,9 @@ def scheme_of(location: str) -> str | None:
 def redact(url: str) -> str:
     """Return the URL without passwords and signatures, for messages.
 
-    What stands before @ in a URL of a web server is a login and is removed; elsewhere
-    it is part of the address (abfs://container@account/...), and only a password is
-    removed.
+    In a URL of a web server the text before @ is a login and is removed. For other
+    schemes it is part of the address (abfs://container@account/...), and only a
+    password is removed.
     """
     parts = urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
@@ -128,7 +129,7 @@ def filesystem(url: str) -> Any:
         return fsspec.filesystem(scheme_of(url), **backend.options())
     except ImportError as error:
         extra = backend.extra
-        hint = f"pip install 'colortrain[{extra}]', or what fsspec requires for this scheme"
+        hint = f"pip install 'colortrain[{extra}]', or install what fsspec requires for this scheme"
         raise UserError(f"{redact(url)}: a package is missing ({error}): {hint}") from None
     except ValueError as error:
         raise UserError(

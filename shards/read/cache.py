@@ -63,8 +63,8 @@ class Cache:
         `key` has 16 hexadecimal digits; slashes in `name` do not create folders. A file
         whose size differs from `bytes` is downloaded again. While another process
         downloads the file, wait, or return None if `wait` is False. Raises UserError if
-        the folder is not a cache, has no file locks, or the file is larger than the
-        cache.
+        the folder is not a cache or does not support file locks, or if the file is
+        larger than the cache.
         """
         assert _KEY.fullmatch(key), key
         self._prepare()
@@ -108,8 +108,8 @@ class Cache:
     def _check_fits(self, name: str, bytes: int) -> None:
         if bytes > self.max_bytes:
             raise UserError(
-                f"{name} has {bytes} bytes, but the cache {self.folder} is limited to "
-                f"{self.max_bytes}: raise --cache-size"
+                f"{name} has {bytes / 1e9:.3g} GB, but the cache {self.folder} is limited to "
+                f"{self.max_bytes / 1e9:.3g} GB: increase --cache-size"
             )
 
     def _evict(self, bytes: int) -> bool:
@@ -168,8 +168,8 @@ class Cache:
             not path.name.startswith((".", TAG)) for path in self.folder.iterdir()
         ):
             raise UserError(
-                f"{self.folder} contains files that are not of a cache: "
-                "give --cache an empty or a new folder"
+                f"{self.folder} contains files and is not a cache: "
+                "give --cache a new or an empty folder"
             )
         with self._locked():
             if not tag.is_file():
@@ -186,7 +186,7 @@ class Cache:
 
 
 def _escape(name: str) -> str:
-    """Return a file name without slashes or a leading dot for a relative path."""
+    """Convert a relative path to a file name without slashes or a leading dot."""
     escaped = quote(name, safe="")
     return escaped.replace(".", "%2E", 1) if escaped.startswith(".") else escaped
 
@@ -205,9 +205,9 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def _mark_used(path: Path, bytes: int | None) -> bool:
-    """Make the file the most recently used; returns False if it is missing.
+    """Mark the file as the most recently used; returns False if it is missing.
 
-    A file of another size than `bytes` is deleted.
+    A file whose size differs from `bytes` is deleted and counts as missing.
     """
     try:
         if bytes is not None and path.stat().st_size != bytes:

@@ -1,10 +1,10 @@
 """Random access to the samples of a shard set.
 
-Samples are copied from memory-mapped tars into one array. This needs no torch, pickle
-or tar parsing: all members have the same length, so a shard is one strided array. When
+Samples are copied from memory-mapped tars into one array, without torch, pickle or
+parsing of tars: all members have the same length, so a shard is one strided array. When
 a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index. A shard that is opened again, after more than `_MAX_OPEN`
-others, is checked again.
+manifest and the index. At most `_MAX_OPEN` shards stay open; one that is closed and
+opened again is checked again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from shards.read.store import Folder, open_store
 
 _TRIES = 3  # attempts to open a file, which a small cache may evict in between
 _MAX_OPEN = 256  # shards mapped at the same time
-# The same for a URL. It is lower, because evicted files use disk space while mapped.
+# The limit for a URL is lower, because evicted files use disk space while mapped.
 _MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
 
@@ -68,9 +68,10 @@ class Split:
     """The samples of one split, numbered 0..N-1 in the manifest's order of shards.
 
     >>> split = Split("photos-256", "train")
-    >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256): packed Lab
+    >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256)
 
-    `root` is a folder or a URL; a URL requires a `cache`. Several threads may read at
+    Samples have the stored format of `shards.color.pack`. `root` is a folder or a URL;
+    a URL requires a `cache`. Several threads may read at
     the same time. A pickled copy opens all files again. Raises UserError if the shard
     set is missing or damaged, or has no such split.
     """
@@ -98,7 +99,7 @@ class Split:
         return partial(Split, cache=self.cache), (self.root, self.name)
 
     def sibling(self, split: str) -> Split:
-        """Open another split of the same shard set."""
+        """Open another split of this shard set; raises UserError if it has none."""
         return Split(self.root, split, cache=self.cache)
 
     @property
@@ -124,19 +125,22 @@ class Split:
 
     def prefetch(self, order: Order, position: int) -> None:
         """Start downloading the shards needed next, if the shard set is remote."""
-        window = order.window(position)
+        window = order.locate_window(position)
         if window != self._prefetched:
             self._prefetched = window
-            self.store.prefetch(self.shards[number] for number in order.upcoming(position))
+            self.store.prefetch(
+                self.shards[number] for number in order.shards_to_prefetch(position)
+            )
 
     def empty(self, count: int) -> np.ndarray:
         """Return an uninitialised array: (count, 3, size, size), of type `dtype`."""
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array, or into `out`.
+        """Copy the stored pixels of `samples` into one contiguous array, or into `out`.
 
-        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError.
+        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError if
+        a sample is damaged or missing.
         """
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
@@ -146,9 +150,10 @@ class Split:
         return out
 
     def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
-        """Copy the samples `numbers` into `rows` of `out`; raises DamagedSampleError.
+        """Copy the samples `numbers` into `rows` of `out`.
 
-        numbers: (rows,) int64. out: (N, 3, size, size), `dtype`.
+        numbers: (rows,) int64. out: (N, 3, size, size), `dtype`. Raises
+        DamagedSampleError if a sample is damaged or missing.
         """
         shard_numbers = np.searchsorted(self.starts, numbers, side="right") - 1
         for row, sample, number in zip(rows, numbers.tolist(), shard_numbers.tolist(), strict=True):
@@ -177,7 +182,7 @@ class Split:
         path = f"{self.store.location}/{self.shards[number].path}"
         error = DamagedSampleError(
             f"{path}: {problem}: "
-            "restore it (`colortrain shards verify` finds all damage) or build again"
+            "restore it (`colortrain shards verify` finds damage) or build the shard set again"
         )
         error.row = row
         raise error
@@ -200,10 +205,12 @@ class Split:
                 found = os.fstat(stream.fileno()).st_size
                 expected = tar_bytes(record.samples, self.size, self.manifest.dtype)
                 if not found == record.bytes == expected:
-                    self._raise_damaged(number, f"{found} bytes instead of {record.bytes}", row)
+                    self._raise_damaged(
+                        number, f"it has {found} bytes instead of {record.bytes}", row
+                    )
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, IsADirectoryError):
-            self._raise_damaged(number, "is in the manifest but missing", row)
+            self._raise_damaged(number, "it is in the manifest but missing", row)
         return self._arrays(mapped, record.samples, int(self.starts[number]))
 
     def _file(self, record: Shard) -> BinaryIO:

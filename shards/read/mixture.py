@@ -1,8 +1,8 @@
 """Training data from one shard set, or from several mixed by weight.
 
---shards photos-256                              one shard set
---shards photos-256:0.7 --shards paintings:0.3   7 samples of the first per 3 of the
-                                                 second, exactly
+--shards photos-256                             one shard set
+--shards photos-256:0.7 --shards paintings:0.3  exactly 7 samples of the first per 3
+                                                samples of the second
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shards.read.order import MIXTURE_VERSION, MixedOrder, apportion
 
 # Maps positions [start, stop) of an endless stream to sample numbers: int64
 # (positions,).
-Stream = Callable[[int, int], np.ndarray]
+SampleOrder = Callable[[int, int], np.ndarray]
 
 
 class Samples(Protocol):
@@ -39,7 +39,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def order(self, seed: int) -> Stream: ...
+    def order(self, seed: int) -> SampleOrder: ...
 
     def prefetch(self, order: Any, position: int) -> None: ...
 
@@ -64,9 +64,9 @@ def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
 class Mixture:
     """Several splits mixed by weight.
 
-    Samples are numbered through the splits in turn, and an epoch has as many samples as
-    all splits together. Raises UserError if the samples differ in size or dtype, or if
-    a weight is too small.
+    Samples are numbered consecutively, split after split, and an epoch has as many
+    samples as all splits together. Raises UserError if the samples differ in size or
+    dtype, or if a weight is too small.
     """
 
     def __init__(self, parts: Sequence[Split], weights: Sequence[Fraction]) -> None:
@@ -77,13 +77,13 @@ class Mixture:
             if one != other:
                 raise UserError(
                     f"{self.parts[0].root} has {one[0]} px {one[1]}, {part.root} {other[0]} px "
-                    f"{other[1]}: mixed shard sets must have the same size and dtype, "
+                    f"{other[1]}: mixed shard sets must have the same size and dtype: "
                     "build one of them again"
                 )
         try:
             apportion(self.weights)
         except ValueError as error:
-            raise UserError(f"--shards: {error}; raise it or leave that shard set out") from None
+            raise UserError(f"--shards: {error}: increase it or remove that shard set") from None
 
     @property
     def dataset_id(self) -> str:
@@ -111,9 +111,10 @@ class Mixture:
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Copy the packed Lab of `samples` into one contiguous array, or into `out`.
+        """Copy the stored pixels of `samples` into one contiguous array, or into `out`.
 
-        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError.
+        Returns (samples, 3, size, size), uint8 or float16. Raises DamagedSampleError if
+        a sample is damaged or missing.
         """
         numbers = np.asarray(
             samples if isinstance(samples, np.ndarray) else list(samples), np.int64
@@ -164,7 +165,7 @@ def open_training(
 
 
 class SubstitutingReader:
-    """Reads positions of a stream and replaces damaged samples.
+    """Reads the samples at positions of a stream and replaces damaged ones.
 
     A damaged sample is replaced by the first intact sample at a later position. The
     choice depends only on the stream and on which samples are damaged, so all ranks and
@@ -176,7 +177,7 @@ class SubstitutingReader:
     """
 
     def __init__(
-        self, samples: Samples, stream: Stream, limit: int, on_warning: Callable[[str], None]
+        self, samples: Samples, stream: SampleOrder, limit: int, on_warning: Callable[[str], None]
     ) -> None:
         self.samples, self.stream, self.on_warning = samples, stream, on_warning
         self.limit = min(limit, len(samples) - 1)  # at least one sample must be intact
@@ -185,7 +186,7 @@ class SubstitutingReader:
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Return the packed Lab of positions [start, stop).
+        """Return the stored pixels of the samples at positions [start, stop).
 
         The array is (stop - start, 3, size, size), uint8 or float16. Raises UserError
         for more than `limit` damaged samples.
@@ -209,9 +210,9 @@ class SubstitutingReader:
             self.damaged |= {sample}
             if len(self.damaged) > self.limit:
                 raise UserError(
-                    f"more than {self.limit} damaged samples, the limit; the last: {error}"
+                    f"more than {self.limit} damaged samples (--corrupt-limit), the last: {error}"
                 ) from None
-            self.on_warning(f"replaced a damaged sample by another one: {error}")
+            self.on_warning(f"replaced a damaged sample with another one: {error}")
 
     def _substitute(self, requested: np.ndarray, start: int) -> np.ndarray:
         """Replace known damaged samples in the sample numbers from position `start`."""

@@ -1,10 +1,11 @@
 """The global order of samples: a pure function of (seed, position).
 
-So one integer is the complete state of a loader. Epoch e permutes the shards, groups
-them into windows of 16 and permutes the samples inside each window. Positions continue
-without end, with epoch = position // samples. No rank owns a shard, so shards of
-different sizes cannot make ranks diverge, and any position is computed directly.
-Permutations sort raw Philox output, so they do not depend on the version of numpy.
+Therefore one integer, the position, is the complete state of a loader. Epoch e permutes
+the shards, groups them into windows of 16 and permutes the samples inside each window.
+Positions continue without end, with epoch = position // samples. Shards are not divided
+among the ranks, so shards of different sizes cannot make ranks diverge, and the sample
+at any position is computed directly. Permutations sort raw Philox output, so they do
+not depend on the version of numpy.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ class Order:
             start = end
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
-    def window(self, position: int) -> tuple[int, int]:
+    def locate_window(self, position: int) -> tuple[int, int]:
         """Return the epoch of `position` and the index of its window in that epoch."""
         epoch, offset = divmod(position, self.samples)
         return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
 
-    def upcoming(self, position: int) -> list[int]:
+    def shards_to_prefetch(self, position: int) -> list[int]:
         """Return the shards of the window at `position`, then of the next window."""
-        epoch, index = self.window(position)
+        epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         following = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
         windows = ((epoch, index), following)
@@ -78,7 +79,7 @@ class Order:
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
         """Return the permuted window of `position`, its first position and its end."""
-        epoch, index = self.window(position)
+        epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         start = int(ends[index - 1]) if index else 0
         base = epoch * self.samples

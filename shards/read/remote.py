@@ -36,11 +36,11 @@ _MISMATCH_TRIES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long to try.
+    """How often and for how long to try a download.
 
     `tries` is the maximum number of attempts, `wait` the seconds before the second one
-    (doubled for each further one), `timeout` the seconds without data that end an
-    attempt.
+    (doubled for each further one), `timeout` the seconds without data after
+    which an attempt ends.
     """
 
     tries: int = 6
@@ -109,8 +109,8 @@ def _download(url: str, path: Path, timeout: float) -> None:
 def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) -> Any:
     """Run a download on fsspec's thread; cancel it after `timeout` s without data.
 
-    The libraries have timeouts and retries of their own, which differ; this one applies
-    to all.
+    The libraries have timeouts and retries of their own, which differ; this timeout
+    applies to all of them.
     """
     from fsspec.callbacks import Callback
 
@@ -177,6 +177,7 @@ def _retry_reason(url: str, error: Exception, path: Path | None) -> str:
 
 
 def _raise_if_local(error: Exception, path: Path | None) -> None:
+    """Raise `error` again if writing to `path` failed, rather than the network."""
     if path is None or not isinstance(error, OSError):
         return
     if error.errno in _DISK_ERRORS or error.filename == str(path):
@@ -185,7 +186,10 @@ def _raise_if_local(error: Exception, path: Path | None) -> None:
 
 
 def _raise_if_permanent(url: str, error: Exception) -> None:
-    """Raise UserError for what the server would answer every time."""
+    """Raise UserError for failures that a retry cannot fix.
+
+    For example, the file does not exist or access is denied.
+    """
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         raise UserError(f"{url} does not exist: check the address") from error
@@ -198,7 +202,7 @@ def _raise_if_permanent(url: str, error: Exception) -> None:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error of aiohttp or gcsfs, None without any."""
+    """Return the HTTP status of an error of aiohttp or gcsfs, None if it has none."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     try:
         return int(status) if status is not None else None

@@ -37,7 +37,7 @@ class Store(Protocol):
         ...
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Download these in the background; replaces the list of an earlier call."""
+        """Download these in the background, in place of those of earlier calls."""
         ...
 
 
@@ -143,7 +143,7 @@ def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
 def open_store(location: str | Path, cache: Cache | None = None) -> Store:
     """Return the store at a path or a URL.
 
-    Raises UserError for a URL without a cache, or one that fsspec cannot open.
+    Raises UserError for a URL without a cache, or for a URL that fsspec cannot open.
     """
     scheme = scheme_of(str(location))
     if scheme is None:

@@ -33,7 +33,7 @@ _NO_CONTENT = (
 _BLOCK_BYTES = 8 << 20
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """A sequential stream of bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
@@ -124,7 +124,7 @@ class TarStream:
     """
 
     def __init__(self, name: str, policy: RetryPolicy | None = None) -> None:
-        self._source: Source
+        self._source: ByteSource
         if scheme_of(name):
             self.name, self._source = redact(name), _RemoteFile(name, policy or RetryPolicy())
         else:
@@ -147,8 +147,8 @@ class TarStream:
         if self._fault is None and self._ended:
             return
         offset = min(self._header, self._received)
-        fault = self._fault or f"is damaged or cut short at byte {offset}"
-        raise UserError(f"{self.name} {fault}: restore it, or leave it out of the pattern")
+        fault = self._fault or f"is damaged or cut short at byte {offset}: restore it"
+        raise UserError(f"{self.name} {fault}, or leave it out of the pattern")
 
     def _follow(self, data: bytes) -> None:
         """Parse the headers in `data`, the next bytes of the tar."""
@@ -162,7 +162,7 @@ class TarStream:
         self._tail = buffer[max(self._header - offset, 0) :] if not self._ended else b""
 
     def _parse_header(self, block: bytes) -> None:
-        """Set the offset of the next header, or the fault or the end of the tar."""
+        """Parse a header: set the offset of the next one, or the fault, or the end."""
         if block == bytes(TAR_BLOCK):
             self._ended = True
             return
@@ -170,17 +170,18 @@ class TarStream:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError:
             if self._header == 0 and block.startswith(_COMPRESSED):
-                self._fault = "is compressed, a plain tar is needed"
+                self._fault = "is compressed: decompress it"
             else:
-                self._fault = f"is damaged or cut short at byte {self._header}"
+                self._fault = f"is damaged or cut short at byte {self._header}: restore it"
             return
         blocks = 0 if info.type in _NO_CONTENT else -(-info.size // TAR_BLOCK)
         self._header += TAR_BLOCK * (1 + blocks)
 
 
 def stored_sample(members: Mapping[str, Any], size: int, fit: str = "crop") -> np.ndarray | None:
-    """Return the packed Lab of a sample: (3, size, size), uint8 or float16.
+    """Return a sample in the format of `shards.color.pack`: (3, size, size).
 
+    A stored `lab.npy` is uint8 or float16; an image is converted to uint8.
     `members` maps the extensions of the sample's members in the tar to their content.
     Returns None if there is no `lab.npy` and no image. Raises UndecodableError if the
     member is damaged or a `lab.npy` has another size.

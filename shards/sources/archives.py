@@ -12,7 +12,9 @@ from typing import BinaryIO, NamedTuple
 
 from shards.errors import UserError
 
-NO_CONTENT = -1  # offset of a link to no file of its tar, and of sparse and special files
+NO_CONTENT = (
+    -1
+)  # offset of a link whose target is no file in the tar, and of a sparse or special file
 _BLOCK = 512
 _MAX_LINKS = 16
 
@@ -28,27 +30,26 @@ class Member(NamedTuple):
 def members(path: Path) -> list[Member]:
     """Return the files of a tar, with links resolved.
 
-    Raises UserError if `path` is not a plain tar, is damaged or is cut short.
+    Raises UserError if `path` is not an uncompressed tar, is damaged or is cut short.
     """
     entries: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(path, "r:") as archive:
             try:
                 entries.extend(archive)
-            except tarfile.TarError:  # after `open` read a first member: a tar, but damaged
+            except tarfile.TarError:  # `open` has read a member: a tar, but damaged
                 raise _damaged(path, min(archive.offset, path.stat().st_size)) from None
             _check_end(path, archive.offset)
     except tarfile.TarError as error:
         raise UserError(
-            f"{path} is not a plain tar ({error}): unpack it, or leave it out of the pattern"
+            f"{path} is not an uncompressed tar ({error}): decompress it, or exclude it from SOURCE"
         ) from None
     return _resolve(entries)
 
 
 def _damaged(path: Path, offset: int) -> UserError:
     return UserError(
-        f"{path} is damaged or cut short at byte {offset}: "
-        "restore it, or leave it out of the pattern"
+        f"{path} is damaged or cut short at byte {offset}: restore it, or exclude it from SOURCE"
     )
 
 
@@ -70,7 +71,7 @@ def _check_zeros(path: Path, stream: BinaryIO) -> None:
 def _resolve(entries: list[tarfile.TarInfo]) -> list[Member]:
     """Return all entries except folders.
 
-    A link has the offset of its target, and whatever else is not a file has NO_CONTENT.
+    A link has the offset of its target; what else is not a regular file has NO_CONTENT.
     """
     by_name = {posixpath.normpath(each.name): each for each in entries}
     return [_member(each, by_name) for each in entries if not each.isdir()]

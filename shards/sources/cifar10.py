@@ -38,7 +38,7 @@ def is_batch(path: Path) -> bool:
 
 
 def find_batches(folder: Path) -> list[Path]:
-    """Return the batch files of a CIFAR-10 folder, [] if it is none.
+    """Return the batch files of a CIFAR-10 folder, [] for any other folder.
 
     Searches `folder` itself, then the subfolders that the official archives unpack to.
     """
@@ -59,7 +59,7 @@ def count(path: Path) -> int:
     if size == 0 or size % RECORD:
         raise UserError(
             f"{path} has {size} bytes, which is not a multiple of {RECORD}: "
-            "it is not in CIFAR-10's binary layout, or it is cut short"
+            "it is cut short, or not in CIFAR-10's binary layout; download it again"
         )
     return size // RECORD
 
@@ -78,20 +78,22 @@ def load_python(path: str) -> np.ndarray:
     Raises UserError for any other pickle.
     """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
-        raise UserError(f"{path} is too large for a CIFAR-10 batch")
+        raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
     data = Path(path).read_bytes()
     try:
         _check_tuples(data)
         batch = _RestrictedUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # other pickles can raise anything
         raise UserError(
-            f"{path} is not in CIFAR-10's Python layout ({error}): none of its code was executed"
+            f"{path} is not in CIFAR-10's Python layout ({error}; none of its code was executed): "
+            "exclude it from SOURCE"
         ) from None
     array = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
     pixels = array.pixels if isinstance(array, _ArrayStub) else None
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise UserError(
-            f"{path} is not in CIFAR-10's Python layout (no uint8 array with rows of {PIXELS})"
+            f"{path} is not in CIFAR-10's Python layout (no uint8 array with rows of {PIXELS}): "
+            "exclude it from SOURCE"
         )
     return pixels
 
@@ -194,7 +196,7 @@ _MODULES = re.compile(r"numpy(\._?core\.(multiarray|numeric))?|_codecs")
 class _RestrictedUnpickler(pickle.Unpickler):
     """Loads dicts, lists, bytes, numbers and byte arrays.
 
-    Any other global is rejected without importing it.
+    Raises UnpicklingError for any other global, without importing it.
     """
 
     def find_class(self, module: str, name: str) -> Any:

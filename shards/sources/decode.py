@@ -65,8 +65,8 @@ class UndecodableError(Exception):
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to an upright sRGB image, mode RGB, at full resolution.
 
-    Raises UndecodableError if the bytes are no image or decoding would take too much
-    memory or time.
+    Raises UndecodableError if the bytes are not an image, or if decoding it would take
+    too much memory or time.
     """
     return to_rgb(open_image(data, max_pixels))
 
@@ -74,8 +74,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image without decoding its pixels.
 
-    Raises UndecodableError if the bytes are no image or decoding would take too much
-    memory or time.
+    Raises UndecodableError if the bytes are not an image, or if decoding it would take
+    too much memory or time.
     """
     try:
         with warnings.catch_warnings():
@@ -171,7 +171,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Return a loaded image in sRGB, with transparent parts on white."""
+    """Convert a loaded image to sRGB and composite transparent parts over white."""
     profile = image.info.get("icc_profile")
     pixels = _eight_bits(image)
     alpha = None
@@ -185,17 +185,18 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image with 8 bits per channel, or raise UndecodableError.
+    """Return the image with 8 bits per channel.
 
     16-bit grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour
-    is already scaled by Pillow, to within one level.
+    is already scaled by Pillow, to within one level. Raises UndecodableError if the
+    range of the pixel values is not defined.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
         gray = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
         if _is_min_white(image):
             return ImageChops.invert(gray)
-        if "transparency" in image.info:  # one of the 65536 levels, looked up before scaling
+        if "transparency" in image.info:  # a level from 0 to 65535, compared before scaling
             opaque = np.where(values == image.info["transparency"], 0, 255)
             return Image.merge("LA", (gray, Image.fromarray(opaque.astype(np.uint8))))
         return gray
@@ -232,8 +233,8 @@ Transform = ImageCms.ImageCmsTransform
 def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Transform | None]:
     """Return transforms from a profile to sRGB for grayscale, CMYK and RGB pixels.
 
-    Only the one for the profile's own colour space is set, the others are None. All are
-    None if the profile is damaged or is sRGB itself.
+    Only the transform for the profile's colour space is set; the others are None. All
+    are None if the profile is damaged or is sRGB itself.
     """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -253,7 +254,7 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
 def _is_identity(transform: Transform) -> bool:
     """Return whether a transform changes a grid of colours by at most two levels.
 
-    Then the profile is sRGB under another name.
+    If so, its profile is equivalent to sRGB.
     """
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)

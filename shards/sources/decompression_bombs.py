@@ -12,15 +12,15 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 # Encoders write about ten scans, optimisers up to a hundred; each covers all pixels.
 MAX_SCANS = 200
-# The markers at which libjpeg stops, so neither stuffed bytes nor restart markers. What
-# follows the end marker is not part of the image.
+# All JPEG markers except stuffed bytes and restart markers, at which libjpeg does not
+# stop. Data after the end marker is not part of the image.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")
 _SCAN, _END = b"\xda", b"\xd9"
 _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
 def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
-    """Return what is excessive about the image opened from `data`, "" if nothing is."""
+    """Return why the image opened from `data` takes too much memory or time, or ""."""
     if image.width * image.height > max_pixels:
         return f"{image.width} x {image.height} pixels, more than {max_pixels}"
     if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -43,7 +43,7 @@ def _num_scans(data: bytes) -> int:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: int) -> str:
-    """Return what is excessive about a TIFF's tiles, "" if nothing is.
+    """Return why the tiles of a TIFF take too much memory or time, or "".
 
     libtiff decodes whole tiles, however small the visible part of them is.
     """
@@ -61,9 +61,10 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: 
 
 
 def _num_tile_tags(data: bytes) -> int:
-    """Return how many entries of a TIFF's first directory set a side of the tiles.
+    """Return how many TileWidth and TileLength entries the first directory (IFD) has.
 
-    Pillow ignores some entries that libtiff does not ignore.
+    Pillow silently skips malformed and repeated entries that libtiff uses, so the two
+    may disagree about the size of the tiles.
     """
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     offset, head, step = (8, 8, 20) if data[2] == 43 else (4, 2, 12)  # BigTIFF or not

@@ -46,7 +46,7 @@ SUFFIXES = (
 FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
 
 
-class Source(NamedTuple):
+class ImageSource(NamedTuple):
     """One image: its name relative to SOURCE, and where its bytes are stored."""
 
     name: str
@@ -54,14 +54,14 @@ class Source(NamedTuple):
     kind: str = FILE
     offset: int = 0  # of the first byte (tar member, CIFAR binary), or the row (CIFAR Python)
     size: int = 0
-    split: str = ""  # the split in the source: CIFAR-10's train or test, else the first folder
+    split: str = ""  # CIFAR-10: train or test; otherwise the top-level folder
 
 
 @dataclass(frozen=True)
 class Listing:
     """All images of a SOURCE, sorted by name, and the files ignored by their suffix."""
 
-    sources: list[Source]
+    sources: list[ImageSource]
     ignored: list[str]
 
 
@@ -84,7 +84,7 @@ def _hint(ignored: list[str]) -> str:
     return ": give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
 
 
-def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
+def _list_any(source: str, out: Path) -> tuple[list[ImageSource], list[str]]:
     path = Path(source)
     if path.is_dir():
         batches = cifar10.find_batches(path)
@@ -102,7 +102,7 @@ def _list_any(source: str, out: Path) -> tuple[list[Source], list[str]]:
     )
 
 
-def _list_file(path: Path) -> tuple[list[Source], list[str]]:
+def _list_file(path: Path) -> tuple[list[ImageSource], list[str]]:
     if cifar10.is_batch(path):
         return _list_cifar([path]), []
     if path.suffix == ".tar":
@@ -115,7 +115,7 @@ def _list_file(path: Path) -> tuple[list[Source], list[str]]:
 def _expand(pattern: str, out: Path) -> list[str]:
     """Return the files that match a pattern, sorted, except those inside `out`.
 
-    `*`, `?` and `[]` are those of a shell, `{00..12}` is WebDataset's.
+    A pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
     """
     import braceexpand  # a dependency of webdataset
 
@@ -134,12 +134,14 @@ def _is_image(name: str) -> bool:
     return name.rpartition(".")[2].lower() in SUFFIXES  # pathlib is slow for a million names
 
 
-def _list_folder(root: Path, out: Path) -> tuple[list[Source], list[str]]:
+def _list_folder(root: Path, out: Path) -> tuple[list[ImageSource], list[str]]:
     sources, ignored = [], []
     for path in _walk(root, out):
         name = path[len(str(root).rstrip("/")) + 1 :]
         if _is_image(name):
-            sources.append(Source(name, path, split=name.partition("/")[0] if "/" in name else ""))
+            sources.append(
+                ImageSource(name, path, split=name.partition("/")[0] if "/" in name else "")
+            )
         else:
             ignored.append(name)
     return sources, ignored
@@ -170,7 +172,7 @@ def _walk(root: Path, out: Path) -> Iterator[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: listed like a file, and later reported as unreadable
+    except OSError:  # a link to itself is listed as a file and later reported as unreadable
         return False
 
 
@@ -182,16 +184,19 @@ def _is_within(path: str, folder: str) -> bool:
     )
 
 
-def _list_text(path: Path) -> tuple[list[Source], list[str]]:
+def _list_text(path: Path) -> tuple[list[ImageSource], list[str]]:
     data = path.read_bytes()
     if b"\0" in data:
-        raise UserError(f"{path} is not a folder, a .tar or a text file with one path per line")
+        raise UserError(
+            f"{path} is not a folder, a .tar or a text file with one path per line: "
+            "give one of these as SOURCE"
+        )
     lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
-    return [Source(name, str(path.parent / name)) for name in names], []
+    return [ImageSource(name, str(path.parent / name)) for name in names], []
 
 
-def _list_tars(paths: list[Path]) -> tuple[list[Source], list[str]]:
+def _list_tars(paths: list[Path]) -> tuple[list[ImageSource], list[str]]:
     root = os.path.commonpath([path.parent.absolute() for path in paths])
     sources, ignored = [], []
     for path in paths:
@@ -199,13 +204,13 @@ def _list_tars(paths: list[Path]) -> tuple[list[Source], list[str]]:
         for member in archives.members(path):
             name = f"{tar_name}!{member.name}"
             if _is_image(member.name):
-                sources.append(Source(name, str(path), MEMBER, member.offset, member.size))
+                sources.append(ImageSource(name, str(path), MEMBER, member.offset, member.size))
             else:
                 ignored.append(name)
     return sources, ignored
 
 
-def _list_cifar(batches: list[Path]) -> list[Source]:
+def _list_cifar(batches: list[Path]) -> list[ImageSource]:
     sources = []
     for path in batches:
         split = "test" if path.name.startswith("test") else "train"
@@ -213,12 +218,14 @@ def _list_cifar(batches: list[Path]) -> list[Source]:
         for row in range(cifar10.count(path)):
             offset = row * cifar10.RECORD + 1 if kind == CIFAR_BINARY else row
             sources.append(
-                Source(f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split)
+                ImageSource(
+                    f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split
+                )
             )
     return sources
 
 
-def read_bytes(source: Source, limit: int) -> bytes:
+def read_bytes(source: ImageSource, limit: int) -> bytes:
     """Return the encoded bytes of an image (CIFAR-10: its 3072 raw bytes).
 
     Raises OSError if they cannot be read, are not in a regular file, or are more than
@@ -227,7 +234,7 @@ def read_bytes(source: Source, limit: int) -> bytes:
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()
     if source.offset == archives.NO_CONTENT:
-        raise OSError("a link to no file of its tar, or a sparse or special file")
+        raise OSError("a link whose target is not a file in its tar, or a sparse or special file")
     with open(source.path, "rb", opener=_open_nonblocking) as stream:
         status = os.fstat(stream.fileno())
         size = source.size if source.kind != FILE else status.st_size

@@ -1,4 +1,4 @@
-"""A real SLURM of several nodes on one Linux machine, for development and tests.
+"""A real SLURM cluster of several nodes on one machine, for development and tests.
 
 All its files are in one folder.
 """

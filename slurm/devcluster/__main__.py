@@ -1,4 +1,4 @@
-"""Run a real SLURM of several nodes on this machine, without systemd and containers.
+"""Run a real SLURM cluster on this machine, without systemd or containers.
 
 colortrain devcluster up && . .devcluster/env && sinfo
 """
@@ -22,9 +22,9 @@ from slurm.devcluster.plan import HIGH, LOW, Plan
 
 DEFAULT_FOLDER = Path(".devcluster")
 _EXAMPLE = f"""\
-For root, and wherever user namespaces are allowed, each node is a host of its own, with its
-own name, address and processes; elsewhere nodes are daemons on the loopback. Jobs in
-partition {HIGH!r} evict and requeue those in {LOW!r}.
+For root, and where user namespaces are allowed, each node is a separate host with its own name,
+address and processes; otherwise the nodes are daemons on the loopback interface. Jobs in
+partition {HIGH!r} evict and requeue jobs in partition {LOW!r}.
 
 example:
   colortrain devcluster up
@@ -36,7 +36,7 @@ example:
 
 
 class _ActionParser(argparse.ArgumentParser):
-    """The parser of one action, which raises UserError for a mistake."""
+    """The parser of one action, which raises UserError for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     action_parsers = [actions.add_parser("up", help="start a cluster")]
     _add_up_options(action_parsers[0])
-    action_parsers.append(actions.add_parser("down", help="stop the cluster, delete its folder"))
+    action_parsers.append(actions.add_parser("down", help="stop the cluster and delete its folder"))
     action_parsers.append(actions.add_parser("status", help="show its nodes and jobs"))
     for event, (_, description) in lifecycle.EVENTS.items():
         action_parsers.append(actions.add_parser(event, help=description))
@@ -85,17 +85,18 @@ def _add_up_options(parser: argparse.ArgumentParser) -> None:
         "--hosts",
         choices=("auto", "namespaces", "loopback"),
         default="auto",
-        help="how nodes are realised (default: auto, namespaces where they are allowed)",
+        help="make nodes hosts in namespaces, or daemons on the loopback interface (default: auto, "
+        "namespaces if they are allowed)",
     )
     parser.add_argument(
         "--no-accounting",
         action="store_true",
-        help="no database: `sacct` queries the controller instead",
+        help="start no accounting database; `sacct` queries the controller instead",
     )
     parser.add_argument(
         "--no-user-signal",
         action="store_true",
-        help="evicted jobs get TERM only, not the signal of their --signal option",
+        help="send evicted jobs only TERM, not the signal of their --signal option",
     )
     parser.add_argument(
         "--grace",
@@ -104,18 +105,18 @@ def _add_up_options(parser: argparse.ArgumentParser) -> None:
         help="seconds between the signal to an evicted job and its end (default: 5)",
     )
     parser.add_argument(
-        "--owner", type=int, metavar="PID", help="stop the cluster when this process has ended"
+        "--owner", type=int, metavar="PID", help="stop the cluster when the process PID has ended"
     )
 
 
 def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
-    """Return the requested cluster, checked against what this machine has and allows.
+    """Return the plan of the requested cluster, after checks of this machine.
 
     Raises UserError if a program is missing, the folder is not suitable, or namespaces
     are requested but not allowed.
     """
     if not 0 <= args.gpus <= MAX_GPUS:
-        raise UserError(f"--gpus {args.gpus}: a node can have 0 to {MAX_GPUS}")
+        raise UserError(f"--gpus {args.gpus}: must be from 0 to {MAX_GPUS}")
     programs.check(not args.no_accounting)
     plan.check_folder(folder)
     loopback = args.hosts == "loopback"
@@ -125,7 +126,7 @@ def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
     )
     if args.hosts == "namespaces" and not (as_root or in_user_namespace):
         raise UserError(
-            "--hosts namespaces: this machine does not allow namespaces to this user: "
+            "--hosts namespaces: this machine does not allow this user to create namespaces: "
             "run as root, or use --hosts loopback"
         )
     return Plan(
@@ -144,8 +145,9 @@ def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
 def start(args: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
     """Start a cluster (`up`).
 
-    Where this user may create hosts only in a user namespace, the command is executed
-    again inside one.
+    If this user may create hosts only inside a user namespace, re-execute the command
+    in one. Raises UserError if a program is missing, the folder is not suitable,
+    namespaces are not allowed, or a daemon does not start.
     """
     inside = os.environ.pop("COLORTRAIN_IN_USER_NAMESPACE", "")
     cluster = make_plan(args, folder)

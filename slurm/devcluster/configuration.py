@@ -22,7 +22,7 @@ _DEVICES = (
     "/dev/ptmx",
 )
 MAX_GPUS = len(_DEVICES)
-# in the environment of every process of a cluster: `down` finds the processes by it
+# set in the environment of all processes of a cluster, by which `down` finds them
 MARK = "COLORTRAIN_DEVCLUSTER"
 
 
@@ -100,7 +100,10 @@ PartitionName={HIGH} PriorityTier=10 PreemptMode=OFF
 
 
 def _listening(plan: Plan) -> str:
-    """Make the daemons of one host bind to its name's address instead of 0.0.0.0."""
+    """Return the line that makes daemons bind to the address of the host name.
+
+    Otherwise they bind to 0.0.0.0.
+    """
     if plan.uses_namespaces or not loopback_address().startswith("127."):
         return ""
     return "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
@@ -130,7 +133,7 @@ def _nodes(plan: Plan) -> str:
 
 
 def slurmdbd_conf(plan: Plan, password: str) -> str:
-    """Return slurmdbd.conf, of the accounting daemon.
+    """Return slurmdbd.conf, the configuration of the accounting daemon.
 
     The file must be readable only by its owner.
     """
@@ -164,7 +167,7 @@ GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 
 
 def hosts(plan: Plan) -> str:
-    """Return /etc/hosts of every host."""
+    """Return the text of every host's /etc/hosts."""
     lines = ["127.0.0.1 localhost", f"{plan.head[1]} {plan.head[0]}"]
     return "\n".join(
         [*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""]
@@ -190,12 +193,12 @@ exit 0
 """
 
 
-def node_command(plan: Plan, name: str) -> str:
+def node_wrapper(plan: Plan, name: str) -> str:
     """Return the script of a client command for processes on the nodes.
 
-    Real clusters signal the tasks of a step. proctrack/linuxproc also signals their
-    children, so a TERM would end the `scontrol requeue` that a job runs because of it:
-    scontrol therefore ignores signals.
+    Real clusters signal only the tasks of a step. proctrack/linuxproc also signals
+    their children: the TERM that makes a job run `scontrol requeue` would end that
+    command too. The script of scontrol therefore ignores signals.
     """
     if name == "sacct" and not plan.accounting:
         return _SACCT
@@ -204,10 +207,10 @@ def node_command(plan: Plan, name: str) -> str:
     return f'#!/bin/sh\n{exports}\n{ignore}exec {find(name)} "$@"\n'
 
 
-def outer_command(plan: Plan, name: str, head: int) -> str:
+def outside_wrapper(plan: Plan, name: str, head: int) -> str:
     """Return the script of a client command for processes outside the hosts.
 
-    It enters the head first.
+    The script enters the namespaces of the head, whose init process is `head`.
     """
     inner = f"{plan.folder}/nodebin/{name}"
     user = "--user --preserve-credentials " if plan.user_namespace else ""
@@ -216,7 +219,7 @@ def outer_command(plan: Plan, name: str, head: int) -> str:
 
 
 def shell_lines(plan: Plan) -> str:
-    """Return DIR/env, to be sourced by a shell.
+    """Return the text of DIR/env, which shells source.
 
     It unsets an outer job's variables and prepends the cluster's commands to PATH.
     """
@@ -253,15 +256,15 @@ def write_files(plan: Plan) -> None:
     for name in ("run", "log", "state", "bin", *(f"spool/{node}" for node in plan.node_names)):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in CLIENTS:
-        _write(folder / "nodebin" / name, node_command(plan, name), 0o755)
+        _write(folder / "nodebin" / name, node_wrapper(plan, name), 0o755)
         if not plan.uses_namespaces:
-            _write(folder / "bin" / name, node_command(plan, name), 0o755)
+            _write(folder / "bin" / name, node_wrapper(plan, name), 0o755)
 
 
-def write_outer_commands(plan: Plan, head: int) -> None:
+def write_outside_wrappers(plan: Plan, head: int) -> None:
     """Write the client commands for processes outside the hosts.
 
-    They need the process id of the head's init process.
+    head: the process id of the head's init process.
     """
     for name in CLIENTS:
-        _write(plan.folder / "bin" / name, outer_command(plan, name, head), 0o755)
+        _write(plan.folder / "bin" / name, outside_wrapper(plan, name, head), 0o755)

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from shards.errors import UserError
-from slurm.devcluster.hosts import environment, inside, run, wait_until
+from slurm.devcluster.hosts import command_on_host, environment, run, wait_until
 from slurm.devcluster.plan import HIGH, Plan
 from slurm.devcluster.programs import program
 
@@ -30,7 +30,7 @@ def link_programs(plan: Plan) -> None:
 
 def _start(plan: Plan, host: str, name: str, command: list[str]) -> None:
     log = plan.folder / "log" / f"{name}.out"
-    if run(plan, inside(plan, host, command), log.name):
+    if run(plan, command_on_host(plan, host, command), log.name):
         raise UserError(
             f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}"
         )
@@ -56,7 +56,7 @@ def _long_options(options: dict[str, object]) -> list[str]:
 
 
 def start_accounting(plan: Plan) -> None:
-    """Start mariadbd and slurmdbd, which a real sacct needs."""
+    """Start mariadbd and slurmdbd, which a real sacct requires."""
     _create_database(plan)
     _start_mariadbd(plan)
     configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
@@ -90,7 +90,7 @@ def _start_mariadbd(plan: Plan) -> None:
         "--performance-schema=off",
         *_long_options(options),
     ]
-    # it stays in the foreground; the inner & leaves it to the host's init process
+    # mariadbd stays in the foreground; `&` makes it a child of the host's init process
     _start(plan, plan.head[0], "mariadbd", ["sh", "-c", 'setsid "$@" &', "sh", *command])
     # Wait for the log, not the port: the port answers before the init file, which
     # creates slurmdbd's user, has been read.
@@ -142,7 +142,7 @@ def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
         if not plan.uses_namespaces:
             with socket.socket() as probe:
                 return probe.connect_ex((address, port)) == 0
-        command = inside(
+        command = command_on_host(
             plan, host, ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"], network_only=True
         )
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -172,7 +172,7 @@ def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
 
 def idle_nodes(plan: Plan) -> list[str]:
     """Return the names of the nodes that could run a job now."""
-    command = inside(
+    command = command_on_host(
         plan,
         plan.head[0],
         [f"{plan.folder}/nodebin/sinfo", "-h", "-N", "-p", HIGH, "-t", "idle", "-o", "%N"],

@@ -24,7 +24,7 @@ _ENTER_USER_NAMESPACE = ["unshare", "--user", "--map-current-user", "--keep-caps
 
 # The init process of a host. Killing it kills everything that runs on the host at once,
 # like a power failure. It mounts the cluster's /etc/hosts, and the nodes' own client
-# commands over those that enter the head first. In the end it only waits, which makes
+# commands over those that enter the head first. Finally it only waits, which makes
 # bash reap orphans.
 _INIT = r"""
 set -e
@@ -99,7 +99,7 @@ def environment(plan: Plan) -> dict[str, str]:
 
 
 def run(plan: Plan, command: Sequence[str], log: str) -> int:
-    """Run a command that ends, or goes to the background, and return its exit status.
+    """Run a command until it ends or daemonizes, and return its exit status.
 
     Its output is appended to the file `log` in the cluster's log folder.
     """
@@ -141,10 +141,14 @@ def is_on(plan: Plan, host: str) -> bool:
         return False
 
 
-def inside(
+def command_on_host(
     plan: Plan, host: str, command: Sequence[str], *, network_only: bool = False
 ) -> list[str]:
-    """Return the command that runs `command` on a host."""
+    """Return the command line that runs `command` on a host.
+
+    With `network_only`, it enters only the host's network. Raises UserError if the host
+    is off.
+    """
     if not plan.uses_namespaces:
         return list(command)
     namespaces = ["--net"] if network_only else _NAMESPACES
@@ -227,11 +231,13 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _shell(plan: Plan, host: str, script: str, *arguments: str) -> None:
-    """Run a shell script in a host's network namespace."""
-    command = inside(plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True)
+    """Run a shell script in a host's network; raises UserError if it fails."""
+    command = command_on_host(
+        plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True
+    )
     if run(plan, command, f"{host}.log"):
         raise UserError(
-            f"the network of {host} could not be set up, see {plan.folder}/log/{host}.log"
+            f"the network of {host} could not be set up: see {plan.folder}/log/{host}.log"
         )
 
 

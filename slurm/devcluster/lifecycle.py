@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shards.errors import UserError, unknown
 from slurm.devcluster import daemons, hosts
-from slurm.devcluster.configuration import MARK, write_files, write_outer_commands
+from slurm.devcluster.configuration import MARK, write_files, write_outside_wrappers
 from slurm.devcluster.plan import FILE, Plan, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start_cluster(plan: Plan) -> None:
     """Start all daemons and wait until every node is idle.
 
-    If one does not start, all processes are stopped again; the logs are kept.
+    Raises UserError if one does not start; then all processes are stopped again, and
+    the logs are kept.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     plan.folder.chmod(0o755)  # munged refuses a folder that its group may write to
@@ -32,7 +33,7 @@ def start_cluster(plan: Plan) -> None:
         if plan.uses_namespaces:
             hosts.power_on(plan, plan.head[0])
             hosts.make_switch(plan)
-            write_outer_commands(plan, hosts.init_pid(plan, plan.head[0]))
+            write_outside_wrappers(plan, hosts.init_pid(plan, plan.head[0]))
         daemons.start_munged(plan)
         if plan.accounting:
             daemons.start_accounting(plan)
@@ -99,7 +100,7 @@ def _kill(pid: int) -> None:
 def cluster_processes(folder: Path) -> list[int]:
     """Return the ids of the processes with the cluster's mark in their environment.
 
-    Without zombies, this process and its ancestors.
+    Zombies, this process and its ancestors are excluded.
     """
     mark, excluded = os.fsencode(f"{MARK}={folder}"), _own_and_ancestor_pids()
     pids = []
@@ -149,8 +150,8 @@ def inject_event(plan: Plan, event: str, node: str) -> None:
         raise unknown("node", node, plan.node_names)
     if not plan.uses_namespaces:
         raise UserError(
-            f"{event} needs nodes that are hosts in namespaces, "
-            "but this cluster's nodes are daemons on the loopback"
+            f"{event} requires nodes that are hosts in namespaces, but this cluster's nodes are "
+            "daemons on the loopback interface: start a cluster with --hosts namespaces"
         )
     if plan.user_namespace:
         hosts.join_user_namespace(hosts.init_pid(plan, plan.head[0]))

@@ -22,8 +22,7 @@ MAX_PATH = 80  # characters of the folder's path: a socket's path below it may h
 class Plan:
     """The parameters of one cluster.
 
-    `base_port` is 0 where every host has a network, and therefore all ports, of its
-    own.
+    `base_port` is 0 if every host has its own network, and therefore its own ports.
     """
 
     folder: Path
@@ -125,7 +124,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} is not an empty folder: choose another --dir")
     if not re.fullmatch(r"[\w/.+-]+", str(folder)):
         raise UserError(
-            f"{folder}: SLURM's files allow no spaces or special characters in this path, "
+            f"{folder}: SLURM's files allow no spaces or special characters in this path: "
             "choose another --dir"
         )
     if len(str(folder)) > MAX_PATH:

@@ -39,7 +39,7 @@ CLIENTS = (
 
 
 def find(name: str) -> Path | None:
-    """Return the path of a program, None where it is not installed.
+    """Return the path of a program, None if it is not installed.
 
     Debian's /usr/sbin/slurmd is a link that the package slurm-wlm-emulator, if
     installed, points to a build that starts no processes: the real program is called
@@ -56,7 +56,10 @@ def missing(accounting: bool) -> list[str]:
 
 
 def check(accounting: bool) -> None:
-    """Raise UserError, with the command that installs them, if programs are missing."""
+    """Raise UserError if programs are missing.
+
+    The message gives the command that installs them.
+    """
     packages = missing(accounting)
     if packages:
         alternative = "" if missing(False) else " (or use --no-accounting)"
@@ -67,7 +70,7 @@ def check(accounting: bool) -> None:
 
 
 def program(name: str) -> str:
-    """Return the path of a program; only after `check` has passed."""
+    """Return the path of a program that `check` has found."""
     path = find(name)
     assert path is not None, name
     return str(path)

@@ -190,7 +190,7 @@ def test_errors_are_one_line(session_cluster: DevCluster, folder: Path) -> None:
         ("up", "--dir", folder): "is not an empty folder",
         ("up", "--dir", long): "too long for the path of a socket",
         ("up", "--dir", folder / "a b"): "no spaces",
-        ("up", "--gpus", 9, "--dir", folder / "c"): "--gpus 9: a node can have 0 to 7",
+        ("up", "--gpus", 9, "--dir", folder / "c"): "--gpus 9: must be from 0 to 7",
         ("status", "--dir", folder): "there is no cluster in",
         (
             "boot",

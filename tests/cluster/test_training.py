@@ -187,7 +187,7 @@ def test_a_job_that_makes_no_progress_ends(
     wait_until("the end", failed_after_a_signal, 270)
     assert cluster.wait_for_end(job_id, run) == "FAILED"
     errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
-    assert "2 consecutive starts saved no step: increase `minutes`" in errors
+    assert "2 consecutive starts saved no checkpoint: increase `minutes`" in errors
     assert cluster.restarts(job_id) >= 1
 
 
@@ -329,7 +329,7 @@ def test_a_job_that_dies_repeatedly_ends(cluster: DevCluster, shards: Path, tmp_
     assert cluster.restarts(job_id) == 1
     errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
     assert "requeued, to resume from the beginning" in errors
-    assert "2 consecutive starts saved no step (max_restarts)" in errors
+    assert "2 consecutive starts saved no checkpoint (max_restarts)" in errors
 
 
 def reached_step_3(run: Path, start: int) -> bool:
@@ -357,7 +357,7 @@ def test_code_changed_after_submission_is_refused(
     cluster.output("scontrol", "release", job_id)
     assert cluster.wait_for_end(job_id, run) == "FAILED"
     errors = (run / "slurm" / f"{job_id}_0_log.err").read_text()
-    assert f"{copy} was changed after the job was submitted" in errors
+    assert f"{copy} was modified after submission" in errors
     assert "Traceback" not in errors
     assert not (run / "metrics.jsonl").exists()
 
@@ -370,9 +370,9 @@ def test_errors_are_one_line_before_anything_is_submitted(
     argv = training_argv(shards)
     messages = {
         "partition = 'hihg'": "unknown partition 'hihg'; valid, nearest first: high, low",
-        "nodes = 5": "nodes: partition low has 4 nodes, the site file requests 5",
-        "gpus = 4": "gpus: partition low has 2 GPUs per node, the site file requests 4",
-        "processes = 5": "cpus: partition low has 4 CPUs per node, the site file requests 5",
+        "nodes = 5": "nodes: partition low has 4 nodes, but the site file requests 5",
+        "gpus = 4": "gpus: partition low has 2 GPUs per node, but the site file requests 4",
+        "processes = 5": "cpus: partition low has 4 CPUs per node, but the site file requests 5",
         "processes = 3": "batch_size=4 does not divide among 3 processes",
         "constraint = 'a100'": "unknown constraint of partition low 'a100'",
         "qos = 'fast'": "unknown qos 'fast'; valid, nearest first: normal",

@@ -74,7 +74,7 @@ USER_ERRORS = [
     (["build", "{photos}", "{out}", "--size", "32", "--splits", "train=.9"], "add up to 0.9"),
     (
         ["build", "{photos}/class0", "{out}", "--size", "32", "--splits", "source"],
-        "is not in a subfolder that names its split",
+        "is not in a subfolder: move it",
     ),
     (["build", "{photos}", "{out}", "--size", "32", "--workers", "0"], "--workers 0"),
     (

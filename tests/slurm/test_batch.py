@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -36,7 +37,7 @@ def script(cluster: Cluster) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_examples_become_scripts(path: Path) -> None:
+def test_example_site_files_give_valid_scripts(path: Path) -> None:
     cluster = load_cluster(path)
     lines = script(cluster)
     assert f"#SBATCH --partition={cluster.partition}" in lines
@@ -97,6 +98,46 @@ def test_omitted_fields_are_left_to_the_site() -> None:
     )
 
 
+# Every field of Cluster with a value that is not its default, except `scratch`, which
+# `JobContext` uses.
+CHANGED_FIELDS: dict[str, Any] = {
+    "partition": "gpu",
+    "account": "vision",
+    "qos": "high",
+    "constraint": "a100",
+    "nodes": 2,
+    "gpus": 3,
+    "processes": 4,
+    "cpus": 5,
+    "memory": 6.0,
+    "minutes": 7,
+    "warning": 8,
+    "parallel": 9,
+    "max_restarts": 10,
+    "setup": ("module load cuda",),
+    "python": "/opt/python",
+    "options": ("--exclusive",),
+    "container": Container(image="/images/a.sqsh"),
+}
+
+
+def test_every_field_of_a_site_file_is_used() -> None:
+    """Every field changes the script of a job array, except `scratch`."""
+    fields = [field.name for field in dataclasses.fields(Cluster)]
+    assert fields == [name for name in fields if name in CHANGED_FIELDS or name == "scratch"]
+
+    def array_script(cluster: Cluster) -> str:
+        return batch.script_text(cluster, Path("/run/slurm"), parameters(cluster), array_size=100)
+
+    default = array_script(Cluster())
+    unused = [
+        name
+        for name, value in CHANGED_FIELDS.items()
+        if array_script(Cluster(**{name: value})) == default
+    ]
+    assert unused == []
+
+
 def test_each_array_task_counts_the_starts_of_its_own_run_folder() -> None:
     cluster = Cluster(max_restarts=7)
     folders = [Path("/shared/a b"), Path("/shared/c")]
@@ -126,7 +167,7 @@ class RefusingExecutor:
 
 
 def test_a_refusal_of_sbatch_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an outer job's variables sbatch gets only SLURM_CONF."""
+    """sbatch gets none of an outer job's variables except SLURM_CONF."""
     monkeypatch.setattr(batch.submitit, "SlurmExecutor", RefusingExecutor)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")

@@ -32,7 +32,7 @@ def test_one_process_per_gpu_or_as_many_as_the_site_file_says() -> None:
         ("nodes = 0", "nodes = 0: must be at least 1"),
         ("gpus = -1", "gpus = -1: must be at least 0"),
         ("minutes = 2\nwarning = 120", "warning = 120 s must be shorter than minutes = 2"),
-        ("options = ['reservation=x']", "'reservation=x' is not an option of sbatch"),
+        ("options = ['reservation=x']", "'reservation=x' must start with --"),
         ("[container]\nmounts = []", "container: missing image"),
         ("nodes = ", "is not valid TOML"),
     ],
@@ -51,8 +51,7 @@ def test_the_error_about_a_missing_file_names_the_examples(tmp_path: Path) -> No
         load_cluster(tmp_path / "none.toml")
 
 
-# The format of check_against_site: partition|default|nodes|CPUs|MB|GRES|features|time
-# limit.
+# Columns: partition|default|nodes|CPUs|MB|GRES|features|time limit.
 SINFO = """\
 cat <<'END'
 gpu|gpu*|2|64+|256000|gpu:a100:4(S:0-1),gpu:v100:2|a100,nvme|2-12:30:00
@@ -78,8 +77,8 @@ def test_partitions_have_the_largest_values_of_their_nodes(
     ("cluster", "message"),
     [
         (Cluster(partition="gup"), "unknown partition 'gup'; valid, nearest first: gpu, cpu"),
-        (Cluster(nodes=6), "nodes: partition gpu has 5 nodes, the site file requests 6"),
-        (Cluster(gpus=9), "gpus: partition gpu has 8 GPUs per node, the site file requests 9"),
+        (Cluster(nodes=6), "nodes: partition gpu has 5 nodes, but the site file requests 6"),
+        (Cluster(gpus=9), "gpus: partition gpu has 8 GPUs per node, but the site file requests 9"),
         (Cluster(gpus=8, cpus=17), "cpus: partition gpu has 128 CPUs per node"),
         (Cluster(memory=501), "memory: partition gpu has 512000 MB per node"),
         (Cluster(minutes=3631), "minutes: partition gpu has 3630 minutes"),
@@ -88,7 +87,7 @@ def test_partitions_have_the_largest_values_of_their_nodes(
         (Cluster(qos="fast"), "unknown qos 'fast'; valid, nearest first: normal"),
     ],
 )
-def test_what_the_site_does_not_have_is_refused(
+def test_requests_that_exceed_the_site_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster, message: str
 ) -> None:
     sacctmgr = 'case "$*" in *assoc*) echo vision ;; *) echo normal ;; esac'

@@ -32,5 +32,5 @@ def test_a_process_checks_that_it_runs_the_snapshot(
     monkeypatch.setattr(code, "ROOT", tmp_path)
     snapshot.check()
     (tmp_path / "slurm" / "requeue.sh").touch()
-    with pytest.raises(UserError, match="was changed after the job was submitted: submit again"):
+    with pytest.raises(UserError, match="was modified after submission: submit again"):
         snapshot.check()

@@ -28,8 +28,8 @@ STUBS = {
 def plain_script(folder: Path, max_restarts: int) -> list[str]:
     """Return the command of slurm/train.sbatch.
 
-    The script itself gets USR2, and accelerate's launchers end with status 1 when their
-    processes end with 75.
+    USR2 is sent to the script itself. accelerate's launchers end with status 1 when
+    their processes end with 75.
     """
     (folder / "slurm").symlink_to(ROOT / "slurm")
     return [
@@ -42,7 +42,7 @@ def plain_script(folder: Path, max_restarts: int) -> list[str]:
 def submitted_script(folder: Path, max_restarts: int) -> list[str]:
     """Return the command of the script that `colortrain submit` sends.
 
-    Only its processes get USR2; the script sees their exit status.
+    USR2 is sent only to its processes; the script gets their exit status.
     """
     (folder / "code").symlink_to(ROOT)
     parameters = batch.job_parameters(
@@ -90,7 +90,7 @@ def start(
 
 @pytest.mark.parametrize(("letters", "max_restarts", "decisions"), CASES)
 @pytest.mark.parametrize("script", [plain_script, submitted_script])
-def test_scripts_requeue_until_consecutive_starts_saved_no_step(
+def test_scripts_requeue_until_consecutive_starts_saved_no_checkpoint(
     tmp_path: Path, script: Script, letters: str, max_restarts: int, decisions: str
 ) -> None:
     command = script(tmp_path, max_restarts)
@@ -100,12 +100,12 @@ def test_scripts_requeue_until_consecutive_starts_saved_no_step(
     for letter, requeued in zip(letters, decisions, strict=True):
         done = start(tmp_path, command, letter)
         assert (tmp_path / "requeued").exists() == (requeued == "y"), done.stderr
-    gave_up = f"{max_restarts} consecutive starts saved no step (max_restarts)" in done.stderr
+    gave_up = f"{max_restarts} consecutive starts saved no checkpoint (max_restarts)" in done.stderr
     assert gave_up == (requeued == "n")
 
 
 @pytest.mark.parametrize(("letter", "status"), [("S", 0), ("s", 1)])
-def test_a_refused_requeue_succeeds_only_if_a_step_was_saved(
+def test_a_refused_requeue_succeeds_only_if_a_checkpoint_was_saved(
     tmp_path: Path, letter: str, status: int
 ) -> None:
     """accelerate's launchers end with status 1 in both cases."""

@@ -1,4 +1,4 @@
-"""What is read from run folders, incomplete last lines and killed starts included."""
+"""Progress, starts and jobs read from run folders, also after interruptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def make_checkpoint(run: Path, step: int) -> None:
     (run / "checkpoints" / f"step-{step:09d}" / "MANIFEST.json").touch()
 
 
-def test_starts_that_saved_no_step_are_counted(tmp_path: Path) -> None:
+def test_starts_that_saved_no_checkpoint_are_counted(tmp_path: Path) -> None:
     """Starts of an earlier job and folders of interrupted saves do not count."""
     (tmp_path / "slurm").mkdir()
     for _ in range(4):

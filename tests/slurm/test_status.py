@@ -1,4 +1,4 @@
-"""The table of runs: its cells, the runs it finds, and that it needs no torch."""
+"""The table of runs: its cells, the runs that it lists, and no import of torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_spans() -> None:
     ]
 
 
-def test_needs_no_torch() -> None:
+def test_status_does_not_import_torch() -> None:
     """A login node's Python: any import of torch would fail."""
     modules = "slurm.status, slurm.queue, slurm.devcluster.__main__"
     code = f"import sys; sys.modules['torch'] = None; import {modules}"
@@ -41,7 +41,7 @@ def make_run(run: Path, job_id: str | None) -> Path:
     return run
 
 
-def test_rows_of_a_running_and_of_a_lone_run(
+def test_rows_of_a_running_run_and_of_a_run_without_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Restarts are SLURM's count, or the run's own starts after the first."""

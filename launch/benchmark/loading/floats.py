@@ -1,7 +1,4 @@
-"""Contestants that make batches of float tensors, as training consumes them.
-
-They run with several counts of workers.
-"""
+"""Methods that make batches of float tensors, as training consumes them."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from torch import Tensor
 from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
 from launch.benchmark.loading.other_libraries import COLUMN, Library
-from launch.benchmark.timing import Contestant, Stream
+from launch.benchmark.timing import CountStream, Method
 from shards.format.manifest import MEMBER
 from shards.read.dataset import Split
 
@@ -47,8 +44,8 @@ def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tenso
     return to_floats(stack(samples))
 
 
-def colortrain_batches(split: Split, batch_size: int, workers: int) -> Stream:
-    """Iterate over the training loader, without flips and crops like the others."""
+def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStream:
+    """Iterate over the training loader, like the others without flips and crops."""
     config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
     loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
@@ -58,7 +55,7 @@ def colortrain_batches(split: Split, batch_size: int, workers: int) -> Stream:
 
 def webdataset_batches(
     tars: Sequence[Path], batch_size: int, workers: int, floats_in_workers: bool
-) -> Stream:
+) -> CountStream:
     """Let webdataset decode and batch in the workers of a DataLoader.
 
     The conversion to floats is done in the workers or in this process.
@@ -77,7 +74,7 @@ def webdataset_batches(
         yield len(L)
 
 
-def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> Stream:
+def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> CountStream:
     """Iterate over another library's data set with its own loader."""
     _ignore_warnings()
     loader = library.loader(
@@ -92,39 +89,39 @@ def library_batches(library: Library, folder: Path, batch_size: int, workers: in
 def _ignore_warnings() -> None:
     """Ignore two warnings of torch.
 
-    More workers than cores are tried on purpose, and nothing writes to the arrays of
-    other libraries.
+    They are expected: some measurements use more workers than cores, and nothing writes
+    to the arrays of other libraries.
     """
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
 
-def contestants(
+def make_methods(
     split: Split,
     tars: Sequence[Path],
     copies: dict[str, tuple[Library, Path]],
     batch_size: int,
     worker_counts: Sequence[int],
-) -> list[Contestant]:
-    """Return all contestants, each with every count of workers that it can use.
+) -> list[Method]:
+    """Return all methods, each with every number of workers that it can use.
 
-    `copies` are the other libraries with their copies of the split, by name.
+    `copies` maps names to the other libraries and the folders of their copies.
     """
-    all_contestants = []
+    methods = []
     for count in worker_counts:
-        start: Callable[[], Stream] = partial(colortrain_batches, split, batch_size, count)
-        all_contestants.append(Contestant(label(COLORTRAIN, count), start))
+        start: Callable[[], CountStream] = partial(colortrain_batches, split, batch_size, count)
+        methods.append(Method(label(COLORTRAIN, count), start))
     for count in worker_counts:
         # webdataset distributes whole tars among its workers
         web = partial(webdataset_batches, tars, batch_size, min(count, len(tars)))
-        all_contestants.append(Contestant(label(WEBDATASET, count), partial(web, False)))
+        methods.append(Method(label(WEBDATASET, count), partial(web, False)))
         if count:
             name = label(WEBDATASET, count, "floats in workers")
-            all_contestants.append(Contestant(name, partial(web, True)))
+            methods.append(Method(name, partial(web, True)))
         for name, (library, folder) in copies.items():
             start = partial(library_batches, library, folder, batch_size, count)
-            all_contestants.append(Contestant(label(name, count), start))
-    return all_contestants
+            methods.append(Method(label(name, count), start))
+    return methods
 
 
 def label(name: str, workers: int, suffix: str = "") -> str:

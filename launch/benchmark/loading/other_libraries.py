@@ -1,6 +1,6 @@
-"""litdata and mosaicml-streaming on the same samples.
+"""litdata and mosaicml-streaming, which read copies of the same samples.
 
-Each has its own format, uncompressed, and reads in file order.
+Each copy is in the library's own format, uncompressed, and is read in file order.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Library:
     loader: Callable[..., Any]
 
     def unavailable_reason(self) -> str | None:
-        """Return why the library cannot be used and what to install, None if it can."""
+        """Return why the library is unavailable and what to install, or None."""
         if find_spec(self.module) is None:
             return f"{self.name} is not installed and not measured: pip install {self.name}"
         try:
             __import__(self.module)
-        except Exception as error:  # an optional package may raise anything at its import
+        except Exception as error:  # the import of an optional package may raise anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             return (
                 f"{self.name} is installed but cannot be imported ({reason}) and is not "

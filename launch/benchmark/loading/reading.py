@@ -1,6 +1,6 @@
-"""Streams that read stored samples into one reused batch array.
+"""Methods that read stored samples into one reused batch array.
 
-They are those of colortrain, of the machine's limits, and of other libraries.
+They are colortrain, upper limits of the machine, and other libraries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import webdataset
 
 from launch.benchmark.loading.shard_sets import tar_paths
-from launch.benchmark.timing import Stream
+from launch.benchmark.timing import CountStream
 from shards.format.manifest import MEMBER
 from shards.read.dataset import Split
 from shards.read.order import Order
@@ -22,7 +22,7 @@ from shards.read.order import Order
 _BEYOND_CACHE = 1 << 29  # bytes, many times the last-level cache of a processor
 
 
-def colortrain_order(split: Split, batch_size: int) -> Stream:
+def colortrain_order(split: Split, batch_size: int) -> CountStream:
     """Read with `Split.read` in training order."""
     out = split.empty(batch_size)
     order = Order([shard.samples for shard in split.shards], seed=0)
@@ -33,23 +33,23 @@ def colortrain_order(split: Split, batch_size: int) -> Stream:
         yield batch_size
 
 
-def colortrain_first_pass(split: Split, batch_size: int) -> Stream:
-    """Do the same with a new reader, which has verified no checksum yet."""
+def colortrain_first_pass(split: Split, batch_size: int) -> CountStream:
+    """Read like `colortrain_order` with a new reader, which verifies all checksums."""
     return colortrain_order(Split(split.root, split.name), batch_size)
 
 
 def large_array(split: Split, batch_size: int) -> np.ndarray:
     """Return an array of samples in memory, from which `memcpy` copies.
 
-    (N, 3, H, W) in the dtype of the set; at least two batches, and larger than the
-    caches.
+    It is (N, 3, H, W) in the dtype of the set, with at least two batches, and larger
+    than the caches of the processor.
     """
     samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
-def memcpy(source: np.ndarray, batch_size: int) -> Stream:
-    """Copy batches out of a large array, the limit of any reader that copies.
+def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
+    """Copy batches from a large array, the upper limit of any reader that copies.
 
     source: (N, 3, H, W).
     """
@@ -60,7 +60,7 @@ def memcpy(source: np.ndarray, batch_size: int) -> Stream:
             yield batch_size
 
 
-def page_cache(split: Split, batch_size: int) -> Stream:
+def page_cache(split: Split, batch_size: int) -> CountStream:
     """Read the tars' bytes, tar headers included, in file order with `readinto`."""
     out = split.empty(batch_size).data.cast("B")
     samples_per_byte = {
@@ -74,7 +74,7 @@ def page_cache(split: Split, batch_size: int) -> Stream:
                     yield num_bytes * factor
 
 
-def webdataset_samples(tars: Sequence[Path]) -> Stream:
+def webdataset_samples(tars: Sequence[Path]) -> CountStream:
     """Iterate over the samples of `WebDataset(tars, shardshuffle=False).decode()`."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     while True:
@@ -82,15 +82,14 @@ def webdataset_samples(tars: Sequence[Path]) -> Stream:
             yield 1
 
 
-def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> Stream:
-    """Do the same and copy the samples into the rows of a batch, out: (B, 3, H, W)."""
+def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
+    """Read like `webdataset_samples` and copy to the rows of out: (B, 3, H, W)."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     return copy_into_rows(dataset, MEMBER, out)
 
 
-def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
-    """Iterate over a data set of named arrays, endlessly, and copy each to a row of
-    `out`.
+def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
+    """Copy array `name` of each sample of a data set to a row of `out`, endlessly.
 
     out: (B, 3, H, W).
     """
@@ -105,9 +104,9 @@ def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> Stream:
 
 
 def useful_worker_counts(requested: Sequence[int]) -> list[int]:
-    """Return the requested counts up to twice the cores, [0] if there are none.
+    """Return the requested numbers that are at most twice the number of cores.
 
-    More workers would only wait for each other.
+    Returns [0] if there are none. More workers would only compete for the cores.
     """
     limit = 2 * (os.cpu_count() or 1)
     return [count for count in requested if count <= limit] or [0]

@@ -1,7 +1,7 @@
-"""The time and memory of seeking to any position, and the memory of a reading process.
+"""Measure the time and memory of seeking, and the memory of a reading process.
 
-Each measurement runs in a new process: memory that was used for something else before
-would hide what it needs.
+Each measurement runs in a new process, because memory that a process has used before
+would hide part of what a measurement uses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 class SeekTimes:
     """Milliseconds of each seek, and the peak growth of the process's memory in MB."""
 
-    new_epoch: tuple[float, ...]  # a different epoch each time, nothing of which is cached
+    new_epoch: tuple[float, ...]  # a different epoch each time, so that nothing is cached
     same_epoch: tuple[float, ...]
     same_position: tuple[float, ...]
     growth_mb: float
@@ -39,9 +39,7 @@ class SeekTimes:
 
 @dataclass(frozen=True)
 class ReadingMemory:
-    """The MB that opening a shard set and reading from all parts of it adds to a
-    process.
-    """
+    """The memory that opening and reading a shard set adds to a process, in MB."""
 
     own_mb: float  # private memory
     mapped_mb: float  # pages of files, which the kernel can take back
@@ -82,8 +80,9 @@ def _milliseconds(order: Order, position: int) -> float:
 
 
 def positions(num_samples: int, batches: int) -> np.ndarray:
-    """Return the samples of batches that are spread over an epoch: int64 (batches *
-    32,).
+    """Return the samples of `batches` batches of 32, spread evenly over an epoch.
+
+    Shape and type: (batches * 32,) int64.
     """
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     starts = np.linspace(0, num_samples - _BATCH, batches).astype(int)

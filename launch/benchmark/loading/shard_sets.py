@@ -27,9 +27,10 @@ def tar_paths(split: Split) -> list[Path]:
 
 
 def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
-    """Return a split with the first `max_bytes` of shards, one shard at least.
+    """Return a split with the first shards of `split`, `max_bytes` at most.
 
-    It is the split itself if that is not larger, else a set of links in `folder`.
+    It has at least one shard. It is `split` itself if that is not larger, else a shard
+    set of links in `folder`.
     """
     totals = np.cumsum([shard.bytes for shard in split.shards])
     count = max(1, int(np.searchsorted(totals, max_bytes, side="right")))
@@ -46,10 +47,10 @@ def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
 
 
 def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
-    """Write a set of `num_samples` samples that takes little space on the disk.
+    """Write a set of `num_samples` samples that takes little space on disk.
 
-    All its shards are one tar, and its index is a sparse file in which only the rows
-    `read`, int64 (n,), are written.
+    All its shards are the same tar, and its index is a sparse file in which only the
+    rows `read`, int64 (n,), are written.
     """
     with TarOfSamples(folder, "000000.tar", _SIZE, "uint8") as tar:
         for key in range(SHARD_SAMPLES):

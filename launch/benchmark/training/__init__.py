@@ -1,1 +1,1 @@
-"""What the benchmarks `step`, `scaling` and `checkpoint` measure and share."""
+"""Code of the benchmarks `step`, `scaling` and `checkpoint`, which train."""

@@ -14,9 +14,9 @@ from launch.processes import memory_mb
 
 
 def operations_per_image(trainer: Trainer, batches: list[Batch]) -> float:
-    """Return the floating-point operations per image of a step.
+    """Return the number of floating-point operations per image of a step.
 
-    They are those of matrix products and convolutions, forward and backward.
+    Matrix products and convolutions are counted, forward and backward.
     """
     cycle = trainer.recipe.n_critic
     with FlopCounterMode(display=False) as counter:
@@ -32,8 +32,8 @@ def memory_of_steps(
 ) -> float:
     """Return the MB by which `make_step` and some steps increase this process's memory.
 
-    `make_step` returns the function that takes a step. On a GPU it is the maximum of
-    the allocated memory, otherwise of the resident memory.
+    `make_step` returns the function that takes a step. On a GPU, the maximum of the
+    allocated memory is returned, otherwise the increase of the peak resident memory.
     """
     before = memory_mb("VmHWM")
     step = make_step()

@@ -38,9 +38,9 @@ def bce(scores: Tensor, label: float) -> Tensor:
 
 
 class PlainLoop:
-    """BCE or Wasserstein loss, L1, and optionally a gradient penalty.
+    """A loop with BCE or Wasserstein loss, L1, and optionally a gradient penalty.
 
-    Schedules keep their first value.
+    Scheduled weights keep their initial value.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
 `launch.benchmark.scaling` starts them:
 
-accelerate launch --config_file launch/accelerate/cpu.yaml \\
-    -m launch.benchmark.training.scaling_worker request.json
+    accelerate launch --config_file launch/accelerate/cpu.yaml \\
+        -m launch.benchmark.training.scaling_worker request.json
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from colortrain.losses.reconstruction import Resources
 from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
-from launch.benchmark.training.setup import TrainingSetup, cycle_batches, wait_for
+from launch.benchmark.training.setup import TrainingSetup, cycle_batches, synchronize
 from launch.processes import exit_process
 from shards.errors import run_command
 from shards.files import write_atomic
@@ -82,7 +82,7 @@ class Rank:
                     self.generator, self.critic, self.recipe, self.measures, batch, self.step, 0.0
                 )
                 self.step += 1
-        wait_for(self.accelerator.device)
+        synchronize(self.accelerator.device)
 
     def time_steps(self, mode: str, steps: int) -> float:
         """Return the seconds until the last process has taken `steps` steps."""
@@ -93,10 +93,10 @@ class Rank:
         self.accelerator.wait_for_everyone()
         return time.perf_counter() - start
 
-    def steps_in(self, mode: str, seconds: float) -> int:
-        """Return how many steps take `seconds`, in multiples of `n_critic`.
+    def num_steps_in(self, mode: str, seconds: float) -> int:
+        """Return the number of steps that take about `seconds`.
 
-        The number is the same on every process.
+        It is a multiple of `n_critic`, and the same on every process.
         """
         cycle = self.recipe.n_critic
         steps = torch.tensor(
@@ -110,11 +110,11 @@ def measure_rates(
 ) -> dict[str, list[float]]:
     """Return the images per second of all processes together, by mode.
 
-    The modes are measured in turns.
+    Every mode is measured once per round.
     """
     world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
     images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}
-    num_steps = {mode: rank.steps_in(mode, seconds) for mode in modes}
+    num_steps = {mode: rank.num_steps_in(mode, seconds) for mode in modes}
     rates: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(rounds):
         for mode, steps in num_steps.items():

@@ -26,15 +26,15 @@ from colortrain.training.trainer import Trainer
 from launch.cli import CommandParser, at_least_one
 from shards.errors import UserError
 
-_NUM_BATCHES = 4  # on which steps are measured, repeatedly
+_NUM_BATCHES = 4  # steps are measured on these few batches, repeatedly
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
     """A recipe, and the shards on which it is measured.
 
-    The run folders are in `scratch`. Runs start from random weights and are not
-    validated.
+    The run folders are created in `scratch`. Runs start from random weights and without
+    validation.
     """
 
     recipe: Recipe
@@ -69,7 +69,7 @@ class TrainingSetup:
     def load_batches(self) -> list[Batch]:
         """Return the first few batches, on this machine's device.
 
-        Steps on them need no time for loading data.
+        Steps on them spend no time on loading data.
         """
         recipe, device = self.recipe, "cuda" if torch.cuda.is_available() else "cpu"
         loader = make_loader(
@@ -90,11 +90,11 @@ class TrainingSetup:
 
 
 def cycle_batches(batches: list[Batch]) -> Iterator[Batch]:
-    """Iterate over the batches, again and again."""
+    """Iterate over the batches endlessly."""
     return itertools.cycle(batches)
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -130,12 +130,12 @@ def make_training_parser(name: str, description: str, example: str) -> CommandPa
         metavar="S",
         help="seconds per row and round (default: 3)",
     )
-    add("--rounds", type=at_least_one, default=5, metavar="N", help="rounds (default: 5)")
+    add("--rounds", type=at_least_one, default=5, metavar="N", help="number of rounds (default: 5)")
     add(
         "--threads",
         type=at_least_one,
         metavar="N",
-        help="torch's threads per process (default: torch's choice)",
+        help="number of torch threads per process (default: torch's own)",
     )
     add(
         "--scratch",
@@ -151,8 +151,8 @@ def make_training_parser(name: str, description: str, example: str) -> CommandPa
 def make_setup(args: argparse.Namespace, scratch: Path) -> TrainingSetup:
     """Return the requested recipe and shards, and set torch's threads.
 
-    The recipe starts without downloads. Raises UserError if an option is invalid, or if
-    the recipe does not fit the shards.
+    The recipe is changed so that it downloads no pretrained weights. Raises UserError
+    if an option is invalid, or if the recipe does not fit the shards.
     """
     if args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds}: must be above 0")

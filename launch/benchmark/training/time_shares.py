@@ -1,6 +1,6 @@
-"""Measure which parts of training take how much time.
+"""Measure how much of the training time each part of a step takes.
 
-Each second counts for the innermost region that is active.
+Time is attributed to the innermost region that is active.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from colortrain.lab import Batch
 from colortrain.training.profiling import AVERAGE, CRITIC, GENERATOR, LOGGING, NO_PROFILER
 from colortrain.training.trainer import Trainer
-from launch.benchmark.training.setup import wait_for
+from launch.benchmark.training.setup import synchronize
 
 DATA, REST = "data", "the rest"
 PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
@@ -24,8 +24,8 @@ PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
 class Stopwatch:
     """A profiler that sums up the seconds of each region.
 
-    It waits for the device at every change of region, so that asynchronous work counts
-    for the region that started it.
+    It waits for the device at every change of region, so that asynchronous work is
+    attributed to the region that started it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,14 +35,14 @@ class Stopwatch:
 
     def change(self) -> None:
         """Add the time since the last change to the innermost region."""
-        wait_for(self.device)
+        synchronize(self.device)
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.since
         self.since = now
 
     @contextmanager
     def region(self, name: str) -> Iterator[None]:
-        """Count the time inside the block for `name`."""
+        """Attribute the time inside the block to the region `name`."""
         self.change()
         self.stack.append(name)
         try:

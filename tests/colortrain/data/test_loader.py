@@ -23,7 +23,7 @@ from colortrain.data.loader import Loader, LoaderConfig, affine_maps, crop_and_f
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
 from shards.read.dataset import Split
-from shards.read.mixture import Mixture, Samples, Stream
+from shards.read.mixture import Mixture, SampleOrder, Samples
 from tests.support.small_shard_set import small_set
 
 
@@ -109,10 +109,10 @@ class NumberedSamples:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def order(self, seed: int) -> Stream:
+    def order(self, seed: int) -> SampleOrder:
         return self.samples.order(seed)
 
-    def prefetch(self, order: Stream, position: int) -> None:
+    def prefetch(self, order: SampleOrder, position: int) -> None:
         pass
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:

@@ -322,7 +322,7 @@ def test_a_damaged_or_truncated_tar_is_named(tmp_path: Path, blocks: int) -> Non
 def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w:gz") as archive:
         archive.add(__file__, "0.png")
-    with pytest.raises(UserError, match=r"0.tar is compressed, a plain tar is needed"):
+    with pytest.raises(UserError, match=r"0.tar is compressed: decompress it, or leave"):
         list(iter_samples(str(tmp_path / "0.tar")))
 
 

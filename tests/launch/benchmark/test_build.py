@@ -34,8 +34,7 @@ def test_all_methods_are_measured(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in document["rows"]}
     assert set(rows) == {build.ONE_WORKER, build.TWO_WORKERS, build.DECODE, build.LOOP}
     assert [goal["goal"] for goal in document["goals"]][:2] == [4, 1.35]
-    # decoding alone over the build: the ratio of a round is between those of the
-    # extremes
+    # The ratio of any round is between the ratios of the extremes.
     overhead = document["goals"][1]["value"]
     decode, one_worker = rows[build.DECODE], rows[build.ONE_WORKER]
     assert decode["low"] / one_worker["high"] <= overhead

@@ -14,7 +14,7 @@ from shards.errors import UserError
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "no benchmark named; valid: loader"),
+        ([], "no benchmark given; valid: loader"),
         (["lodaer"], "unknown benchmark 'lodaer'; valid, nearest first: loader"),
         (["loader"], "--shards is missing"),
         (["loader", "--shards", "nowhere"], "no folder nowhere"),

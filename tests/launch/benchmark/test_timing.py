@@ -1,4 +1,4 @@
-"""Rates are measured in turns, and ratios are computed within rounds."""
+"""Rates are measured in interleaved rounds; ratios are computed within rounds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from launch.benchmark.timing import (
-    Contestant,
+    CountStream,
     Measurements,
-    Stream,
+    Method,
     measure,
     measure_in_turns,
 )
@@ -22,7 +22,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def stream(self, seconds: Sequence[float]) -> Stream:
+    def stream(self, seconds: Sequence[float]) -> CountStream:
         """Yield 10 samples after each of `seconds`."""
         for each in seconds:
             self.now += each
@@ -31,7 +31,7 @@ class Clock:
 
 def test_a_rate_is_samples_over_time() -> None:
     clock = Clock()
-    steady = Contestant("steady", lambda: clock.stream([0.5] * 9), settle=False, clock=clock)
+    steady = Method("steady", lambda: clock.stream([0.5] * 9), settle=False, clock=clock)
     assert measure(steady, seconds=2) == 40 / 2
     assert measure(replace(steady, max_samples=25), seconds=9) == 30 / 1.5
 
@@ -39,16 +39,16 @@ def test_a_rate_is_samples_over_time() -> None:
 def test_the_warm_up_is_not_measured() -> None:
     clock = Clock()
     seconds = [60, 0.5, 0.5, 0.5, 0.5]
-    slow_start = Contestant("slow start", lambda: clock.stream(seconds), clock=clock)
+    slow_start = Method("slow start", lambda: clock.stream(seconds), clock=clock)
     assert measure(slow_start, seconds=1) == 20 / 1  # without the first minute
 
 
-def test_every_contestant_is_measured_once_per_round() -> None:
+def test_every_method_is_measured_once_per_round() -> None:
     turns: list[str] = []
 
-    def contestant(name: str) -> Contestant:
+    def method(name: str) -> Method:
         clock = Clock()
-        return Contestant(
+        return Method(
             name,
             lambda: clock.stream([1]),
             settle=False,
@@ -56,7 +56,7 @@ def test_every_contestant_is_measured_once_per_round() -> None:
             clock=clock,
         )
 
-    rates = measure_in_turns("turns", [contestant("a"), contestant("b")], seconds=1, rounds=3)
+    rates = measure_in_turns("turns", [method("a"), method("b")], seconds=1, rounds=3)
     assert turns == ["a", "b"] * 3
     assert rates["a"].rounds == (10, 10, 10)
 

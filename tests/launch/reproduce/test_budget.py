@@ -75,7 +75,7 @@ def test_speed_is_measured_over_complete_cycles(monkeypatch: pytest.MonkeyPatch)
     budget = sys.modules[seconds_per_image.__module__]
     monkeypatch.setattr(budget, "time", clock)
     monkeypatch.setattr(budget, "train_step", step)
-    monkeypatch.setattr(budget, "wait_for", lambda _: clock.waits.append(clock.now))
+    monkeypatch.setattr(budget, "synchronize", lambda _: clock.waits.append(clock.now))
     assert cycle > 1
     measured = seconds_per_image(recipe)
     cycle_seconds = 0.3 * (cycle - 1) + 0.6

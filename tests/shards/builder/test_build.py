@@ -161,7 +161,7 @@ def test_other_parameters_or_sources_raise_and_change_nothing(
     photos: Path, built: Path, tmp_path: Path
 ) -> None:
     before = fingerprint(built)
-    with pytest.raises(UserError, match=r"holds another build .size was 32, is 16"):
+    with pytest.raises(UserError, match=r"holds another build .size was 32, is now 16"):
         pack_folder(photos, built, size=16, splits=SPLITS)
     with pytest.raises(UserError, match="its source files are different"):
         pack_folder(make_folder(tmp_path, 40, 32) / "class0", built, splits=SPLITS)

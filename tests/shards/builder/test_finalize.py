@@ -7,7 +7,7 @@ import pytest
 
 from shards.builder.finalize import drop_duplicates
 from shards.builder.plan import load_plan
-from shards.builder.records import DUPLICATE, Entry, load_record
+from shards.builder.records import DUPLICATE, SourceEntry, load_record
 from shards.errors import UserError
 from shards.inspect.verify import verify
 from tests.support.photographs import (
@@ -71,7 +71,7 @@ def test_build_without_any_packed_image_raises(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def packed_and_dropped(root: Path) -> tuple[Entry, Entry]:
+def packed_and_dropped(root: Path) -> tuple[SourceEntry, SourceEntry]:
     """Return the entries of the only duplicate: the packed one, the one left out."""
     plan = load_plan(root)
     entries = [

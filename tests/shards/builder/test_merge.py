@@ -167,11 +167,12 @@ def test_part_of_another_build_raises(photos: Path, tmp_path: Path) -> None:
     pack_part(photos, tmp_path / "one", "1/2")
     pack_part(photos, tmp_path / "two", "2/2", size=24)
     with pytest.raises(
-        UserError, match=r"two holds another build .size was 24, is 16.: merge parts of one build"
+        UserError,
+        match=r"two holds another build .size was 24, is now 16.: merge only parts of the same",
     ):
         merge_into(tmp_path / "out", tmp_path / "one", tmp_path / "two")
     with pytest.raises(
-        UserError, match=r"one holds another build .size was 16, is 24.: choose a new OUT"
+        UserError, match=r"one holds another build .size was 16, is now 24.: choose a new OUT"
     ):
         pack_part(photos, tmp_path / "one", "2/2", size=24)
     with pytest.raises(UserError, match=r"nowhere has no build.json"):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from shards.errors import run_command
 from shards.inspect.verify import verify
-from shards.sources.listing import Source, read_bytes
+from shards.sources.listing import ImageSource, read_bytes
 from tests.support.photographs import encode, make_folder, pack_folder, photograph
 
 
@@ -63,7 +63,7 @@ def test_error_of_the_machine_aborts_the_build_and_leaves_no_image_out(
     folder = make_folder(tmp_path / "photos", 4)
     number = getattr(errno, code)
 
-    def fail(source: Source, limit: int) -> bytes:
+    def fail(source: ImageSource, limit: int) -> bytes:
         if source.name.endswith("001.png"):
             raise OSError(number, os.strerror(number))
         return read_bytes(source, limit)

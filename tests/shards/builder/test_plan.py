@@ -24,9 +24,9 @@ from shards.builder.plan import (
     split_of,
 )
 from shards.errors import UserError
-from shards.sources.listing import Source
+from shards.sources.listing import ImageSource
 
-SOURCES = [Source(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in range(100)]
+SOURCES = [ImageSource(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in range(100)]
 
 
 @given(
@@ -107,7 +107,7 @@ def test_folder_accepts_only_one_plan(tmp_path: Path) -> None:
     save_plan(plan, tmp_path)
     save_plan(plan, tmp_path)
     assert load_plan(tmp_path) == plan
-    with pytest.raises(UserError, match=r"holds another build .size was 8, is 9"):
+    with pytest.raises(UserError, match=r"holds another build .size was 8, is now 9"):
         save_plan(make_plan(Parameters(size=9), SOURCES), tmp_path)
     with pytest.raises(UserError, match="its source files are different"):
         save_plan(make_plan(Parameters(size=8), SOURCES[1:]), tmp_path)
@@ -141,8 +141,8 @@ import sys, time
 from pathlib import Path
 from shards.errors import UserError
 from shards.builder.plan import Parameters, make_plan, save_plan
-from shards.sources.listing import Source
-plan = make_plan(Parameters(size=int(sys.argv[2])), [Source("a.jpg", "/a.jpg")])
+from shards.sources.listing import ImageSource
+plan = make_plan(Parameters(size=int(sys.argv[2])), [ImageSource("a.jpg", "/a.jpg")])
 print("ready", flush=True)
 input()
 try:
@@ -171,7 +171,7 @@ def test_one_of_many_concurrent_plans_is_saved(tmp_path: Path) -> None:
 
 def test_plan_is_saved_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.link", refuse)
-    plan = make_plan(Parameters(size=8), [Source("a.jpg", "/a.jpg")])
+    plan = make_plan(Parameters(size=8), [ImageSource("a.jpg", "/a.jpg")])
     save_plan(plan, tmp_path)
     save_plan(plan, tmp_path)
     assert json.loads((tmp_path / "build.json").read_text()) == json.loads(json.dumps(asdict(plan)))

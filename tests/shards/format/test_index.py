@@ -86,7 +86,7 @@ def flipped(data: bytes, offset: int) -> bytes:
         (lambda data: flipped(data, 3), True, "no sample of 16 pixels at byte 512"),
         (lambda data: flipped(data, 120), True, "no sample of 16 pixels at byte 512"),
         (lambda data: flipped(data, 512 + 7), True, "no sample of 16 pixels at byte 512"),
-        (lambda data: data[:700], True, r"samples take \d+ bytes, but the manifest says 700"),
+        (lambda data: data[:700], True, r"samples should take \d+ bytes, it says 700\): build"),
     ],
 )
 def test_error_names_a_tar_that_does_not_match_the_manifest(

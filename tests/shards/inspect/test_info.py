@@ -46,7 +46,7 @@ def test_sheet_shows_the_first_samples_in_rows_of_eight(root: Path, tmp_path: Pa
 
 
 def test_sheet_without_samples_raises(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--count 0: give 1 or more"):
+    with pytest.raises(UserError, match="--count 0: must be at least 1"):
         save_sheet(root, load_manifest(root), tmp_path / "sheet.png", count=0)
     empty = replace(load_manifest(root), splits={"train": ()})
     with pytest.raises(UserError, match="has no samples to show"):

@@ -22,9 +22,9 @@ from shards.inspect.statistics import (
     EMPTY,
     Sums,
     color_sums,
+    compute_statistics,
     merge_statistics,
     save_statistics,
-    statistics,
     statistics_of_part,
 )
 from tests.support.photographs import make_folder, pack_folder
@@ -38,7 +38,7 @@ def test_statistics_equal_numpys(tmp_path: Path, dtype: str) -> None:
         dtype=dtype,
         splits="train=.6,val=.4",
     )
-    document = statistics(tmp_path / "out", workers=1, quiet=True)
+    document = compute_statistics(tmp_path / "out", workers=1, quiet=True)
     for split, shards in result.manifest.splits.items():
         views = [
             pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards
@@ -86,7 +86,7 @@ def test_merged_parts_equal_the_document_of_one_run(
         save_statistics(statistics_of_part(built, Part(number, count), quiet=True), paths[-1])
     random.shuffle(paths)
     merged = merge_statistics(built, paths)
-    assert json.dumps(merged) == json.dumps(statistics(built, quiet=True))
+    assert json.dumps(merged) == json.dumps(compute_statistics(built, quiet=True))
 
 
 SAMPLES = {
@@ -150,7 +150,7 @@ def test_invalid_sets_of_parts_raise(built: Path, tmp_path: Path) -> None:
         ([one], r"part 2/2 of the statistics is missing: run it with --part 2/2"),
         ([one, again], r"again conflicts with .*one: give each part once"),
         ([one, third], r"third conflicts with .*one: give each part once"),
-        ([other], r"other is of dataset 0{16}, not .*: write it again with --part 1/2"),
+        ([other], r"other belongs to dataset 0{16}, not .*: write it again with --part 1/2"),
         ([damaged], r"damaged is not a part of statistics .*: write it again with --part"),
     ):
         with pytest.raises(UserError, match=message) as caught:

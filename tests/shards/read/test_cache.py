@@ -90,7 +90,8 @@ def test_limit_applies_to_a_file_of_unknown_size_after_download(tmp_path: Path) 
     assert complete_files(tmp_path) == {1}
     with pytest.raises(
         UserError,
-        match=r"^train/2 has 101 bytes, but the cache .* is limited to 100: raise --cache-size$",
+        match=r"^train/2 has 1.01e-07 GB, but the cache .* is limited to 1e-07 GB: "
+        "increase --cache-size$",
     ):
         get(cache, 2, writer(101))
     assert complete_files(tmp_path) == {1}
@@ -101,7 +102,8 @@ def test_file_larger_than_the_cache_raises_before_download(tmp_path: Path) -> No
     cache = Cache(tmp_path, 100)
     get(cache, 0, writer(60), 60)
     with pytest.raises(
-        UserError, match=r"train/1 has 101 bytes, but the cache .* is limited to 100: raise"
+        UserError,
+        match=r"train/1 has 1.01e-07 GB, but the cache .* is limited to 1e-07 GB: increase",
     ):
         get(cache, 1, writer(101, calls), 101)
     assert not calls
@@ -135,7 +137,7 @@ def test_folder_with_other_files_raises_and_is_unchanged(tmp_path: Path) -> None
     (tmp_path / f"{KEY}.jpg").write_bytes(b"x" * 50)
     with pytest.raises(
         UserError,
-        match="contains files that are not of a cache: give --cache an empty or a new folder",
+        match="contains files and is not a cache: give --cache a new or an empty folder",
     ):
         get(Cache(tmp_path, 10), 0, writer(1))
     assert [path.name for path in tmp_path.iterdir()] == [f"{KEY}.jpg"]

@@ -112,4 +112,7 @@ def test_links_are_resolved_and_special_files_are_listed(tmp_path: Path) -> None
     assert read == [encode(next(random_crops(1)))] * 4
     result = pack_folder(path, tmp_path / "out")
     assert (result.num_packed, result.manifest.left_out) == (1, {"duplicate": 3, "unreadable": 3})
-    assert "link to no file of its tar" in (tmp_path / "out" / "left_out.tsv").read_text()
+    assert (
+        "link whose target is not a file in its tar"
+        in (tmp_path / "out" / "left_out.tsv").read_text()
+    )

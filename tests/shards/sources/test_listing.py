@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UserError
-from shards.sources.listing import Listing, Source, open_sources, read_bytes
+from shards.sources.listing import ImageSource, Listing, open_sources, read_bytes
 from tests.support.photographs import encode, make_folder, pack_folder, photograph
 
 ELSEWHERE = Path("/nonexistent")
@@ -89,10 +89,10 @@ def test_tars_written_like_img2dataset_are_listed(tmp_path: Path, pattern: str) 
 def test_reading_rejects_pipes_and_files_above_the_limit(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(OSError, match="not a regular file"):
-        read_bytes(Source("pipe.jpg", str(tmp_path / "pipe.jpg")), 100)
+        read_bytes(ImageSource("pipe.jpg", str(tmp_path / "pipe.jpg")), 100)
     (tmp_path / "long.jpg").write_bytes(bytes(101))
     with pytest.raises(OSError, match="101 bytes, which is too large"):
-        read_bytes(Source("long.jpg", str(tmp_path / "long.jpg")), 100)
+        read_bytes(ImageSource("long.jpg", str(tmp_path / "long.jpg")), 100)
 
 
 def test_truncated_tar_member_raises(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_unusual_file_names_are_preserved(tmp_path: Path) -> None:
         ("empty.txt", b"\n\n", "no images in .*empty.txt"),
         ("binary.bin", b"\0\1", "is not a folder, a .tar or a text file"),
         ("one.jpg", b"x", "is one image: give its folder"),
-        ("bad.tar", b"no tar at all" * 100, "is not a plain tar"),
+        ("bad.tar", b"no tar at all" * 100, "is not an uncompressed tar"),
         ("data_batch_1.bin", b"x" * 3074, "not a multiple of 3073"),
     ],
 )

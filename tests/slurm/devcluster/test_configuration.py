@@ -65,7 +65,7 @@ def test_secrets_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     ]
     assert sorted(path.name for path in (tmp_path / "nodebin").iterdir()) == sorted(CLIENTS)
     assert list((tmp_path / "bin").iterdir()) == []  # these need the head's process id
-    configuration.write_outer_commands(plan, 4711)
+    configuration.write_outside_wrappers(plan, 4711)
     assert "nsenter -t 4711 --net" in (tmp_path / "bin/squeue").read_text()
 
 
@@ -81,16 +81,16 @@ def test_the_environment_of_a_shell_hides_an_outer_job(tmp_path: Path) -> None:
 
 def test_commands_on_nodes_are_marked_and_scontrol_ignores_signals() -> None:
     plan = Plan(folder=Path("/c"))
-    scontrol = configuration.node_command(plan, "scontrol")
+    scontrol = configuration.node_wrapper(plan, "scontrol")
     assert f"{MARK}=/c" in scontrol
     assert 'trap "" TERM USR1 USR2 CONT' in scontrol
-    assert "trap" not in configuration.node_command(plan, "squeue")
+    assert "trap" not in configuration.node_wrapper(plan, "squeue")
 
 
-def test_sacct_without_accounting_asks_squeue(tmp_path: Path) -> None:
+def test_sacct_without_accounting_queries_squeue(tmp_path: Path) -> None:
     plan = Plan(folder=tmp_path, accounting=False)
     for name, text in {
-        "sacct": configuration.node_command(plan, "sacct"),
+        "sacct": configuration.node_wrapper(plan, "sacct"),
         "squeue": '#!/bin/sh\nprintf "%s\\n" "$@"\n',
     }.items():
         (tmp_path / name).write_text(text)

@@ -41,9 +41,7 @@ def test_a_booted_node_reports_its_reboot(commands: list[list[str]]) -> None:
 def test_the_database_exists_before_the_daemons_that_use_it(
     tmp_path: Path, commands: list[list[str]]
 ) -> None:
-    """mariadbd has a TMPDIR of its own: it deletes the temporary tables that it finds
-    there.
-    """
+    """mariadbd deletes the temporary tables in its TMPDIR, so it gets its own."""
     daemons.start_accounting(Plan(folder=tmp_path, base_port=12000))
     order = [
         next(name for name in ("mariadb-install-db", "mariadbd", "slurmdbd") if name in text)

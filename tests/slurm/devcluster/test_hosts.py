@@ -42,9 +42,9 @@ def test_a_host_is_on_while_its_init_process_lives(tmp_path: Path) -> None:
         hosts.wait_until("the init process", lambda: hosts.is_on(plan, "node1"), 20)
         assert hosts.init_pid(plan, "node1") == process.pid
         enter = ["nsenter", "-t", str(process.pid), "--net"]
-        inside = hosts.inside(plan, "node1", ["hostname"])
+        inside = hosts.command_on_host(plan, "node1", ["hostname"])
         assert inside == [*enter, "--uts", "--mount", "--pid", "--", "hostname"]
-        network = hosts.inside(plan, "node1", ["hostname"], network_only=True)
+        network = hosts.command_on_host(plan, "node1", ["hostname"], network_only=True)
         assert network == [*enter, "--", "hostname"]
         hosts.power_off(plan, "node1")
     assert not hosts.is_on(plan, "node1")
@@ -60,7 +60,7 @@ def test_a_process_that_reused_the_id_is_not_the_host(tmp_path: Path) -> None:
 
 def test_on_the_loopback_commands_run_as_they_are(tmp_path: Path) -> None:
     plan = Plan(folder=tmp_path, base_port=12000)
-    assert hosts.inside(plan, "127.0.0.11", ["hostname"]) == ["hostname"]
+    assert hosts.command_on_host(plan, "127.0.0.11", ["hostname"]) == ["hostname"]
     (tmp_path / "log").mkdir()
     assert hosts.run(plan, ["sh", "-c", f"echo ${MARK}; exit 3"], "x.log") == 3
     assert (tmp_path / "log" / "x.log").read_text() == f"{tmp_path}\n"

@@ -23,9 +23,7 @@ def marked_process(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def test_stopping_kills_the_marked_processes_and_deletes_the_folder(tmp_path: Path) -> None:
-    """Processes of another cluster stay alive, and so does a folder that holds no
-    cluster.
-    """
+    """Processes of another cluster and a folder without a cluster are kept."""
     folder, other = tmp_path / "c", tmp_path / "other"
     for path in (folder, other):
         path.mkdir()
@@ -77,7 +75,7 @@ def test_events_that_cannot_be_injected_are_refused(
     ):
         lifecycle.inject_event(plan, "boot", "node2")
     loopback = Plan(folder=tmp_path, nodes=2, base_port=12000)
-    with pytest.raises(UserError, match="unplug needs nodes that are hosts in namespaces"):
+    with pytest.raises(UserError, match="unplug requires nodes that are hosts in namespaces"):
         lifecycle.inject_event(loopback, "unplug", "127.0.0.11")
 
 

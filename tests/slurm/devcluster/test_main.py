@@ -51,8 +51,8 @@ def test_nodes_are_hosts_where_namespaces_are_allowed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--gpus", "9"], "--gpus 9: a node can have 0 to 7"),
-        (["--hosts", "namespaces"], "--hosts namespaces: this machine does not allow namespaces"),
+        (["--gpus", "9"], "--gpus 9: must be from 0 to 7"),
+        (["--hosts", "namespaces"], "--hosts namespaces: this machine does not allow this user"),
         (["--nodes", "0"], "argument --nodes"),
     ],
 )

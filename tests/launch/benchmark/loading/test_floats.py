@@ -1,4 +1,4 @@
-"""The contestants that make batches of float tensors."""
+"""The methods that make batches of float tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.small_shard_set import small_set
 
 
 def test_floats_are_those_of_the_codec(tmp_path: Path) -> None:
-    """All contestants compute what the training loader computes."""
+    """All methods compute what the training loader computes."""
     split = Split(small_set(tmp_path / "set", size=16, count=4))
     stored = np.array(split.read(range(4)))
     L, ab = floats.stack_to_floats([(sample,) for sample in stored])
@@ -30,15 +30,15 @@ def test_floats_are_those_of_the_codec(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Exception ignored in")  # webdataset leaves a file open
 def test_each_count_of_workers_is_measured(tmp_path: Path) -> None:
     split = Split(small_set(tmp_path / "set", size=16, count=12))
-    contestants = floats.contestants(split, tar_paths(split), {}, 4, [0, 1])
-    assert [each.name for each in contestants] == [
+    methods = floats.make_methods(split, tar_paths(split), {}, 4, [0, 1])
+    assert [each.name for each in methods] == [
         "colortrain, 0 workers",
         "colortrain, 1 worker",
         "webdataset + DataLoader, 0 workers",
         "webdataset + DataLoader, 1 worker",
         "webdataset + DataLoader, 1 worker, floats in workers",
     ]
-    for each in contestants[::2][:2]:  # without workers
+    for each in methods[::2][:2]:  # without workers
         stream = each.start()
         assert [next(stream) for _ in range(4)] == [4] * 4
         stream.close()

@@ -1,4 +1,4 @@
-"""The streams that read stored samples into a batch."""
+"""The methods that read stored samples into a batch."""
 
 from __future__ import annotations
 

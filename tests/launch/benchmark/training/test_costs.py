@@ -19,9 +19,9 @@ from tests.support.benchmark_setup import small_setup
 def test_operations_of_one_convolution_are_twice_its_multiplications(
     shards: Path, tmp_path: Path
 ) -> None:
-    """They count forward and backward for the weights, not backward for the input.
+    """Forward and the gradient of the weights are counted; the input has no gradient.
 
-    Of the two steps of a cycle only one computes here.
+    Of the two steps of a cycle, only one computes here.
     """
     convolution, steps = torch.nn.Conv2d(1, 5, 3, padding=1), itertools.count()
 
@@ -45,7 +45,7 @@ def test_operations_per_image_do_not_depend_on_the_batch(shards: Path, tmp_path:
 
 
 def memory_of_40_mb() -> float:
-    """Return the MB that steps of this process take which keep 40 MB of tensors."""
+    """Return the memory, in MB, of steps that keep 40 MB of tensors."""
     tensors: list[torch.Tensor] = []
 
     def make_step() -> Any:
