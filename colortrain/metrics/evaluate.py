@@ -19,7 +19,7 @@ from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.extractors import FeatureExtractors
-from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, per_image, versions
+from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, image_versions, per_image
 from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.set_metrics import SetMetrics
 from shards.errors import UserError
@@ -143,7 +143,7 @@ def score_split(
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             seed = chunk_seed(config.seed, start)
             predicted = predict_lab(generator, codec, truth, dropout=config.dropout, seed=seed)
-            images = versions(with_lightness(truth, predicted), truth, constant.ab)
+            images = image_versions(with_lightness(truth, predicted), truth, constant.ab)
             pairs = extractors.pair_metrics(images) if extractors.pair_metrics else {}
             rows = per_image(images, predicted=predicted, metrics=config.metrics) | pairs
             chunks.append((start, _to_numpy(rows)))

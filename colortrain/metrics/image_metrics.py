@@ -140,7 +140,7 @@ PAIRED_SLOW: dict[str, Callable[[ImageBatch, ImageBatch], Tensor]] = {
 Depth = Literal["core", "all"]  # without or with the slow metrics
 
 
-def versions(
+def image_versions(
     generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
 ) -> dict[str, ImageBatch]:
     """Return the images to score, by version, all with the true L.

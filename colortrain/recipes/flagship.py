@@ -33,7 +33,7 @@ def cosine(epochs: int) -> Schedule:
     )
 
 
-def late(weight: float) -> Schedule:
+def last_fifth(weight: float) -> Schedule:
     """Return a schedule with `weight` in the last fifth of the run and 0 before."""
     return Schedule(((0, 0.0), (8, weight)))
 
@@ -56,7 +56,9 @@ def flagship() -> Recipe:
     result is a moving average over the last steps. All schedules span the run, whatever
     its length.
     """
-    return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.985))
+    return _recipe(
+        "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
+    )
 
 
 def flagship_calm() -> Recipe:
@@ -70,7 +72,9 @@ def flagship_calm() -> Recipe:
         accelerate launch -m launch.train --recipe flagship_calm \
             --shards SHARDS --run runs/calm --images 100000
     """
-    return _recipe("flagship_calm", near=1.0, gap=ColourfulnessGap(late(300.0), cell=4, share=0.6))
+    return _recipe(
+        "flagship_calm", near=1.0, gap=ColourfulnessGap(last_fifth(300.0), cell=4, share=0.6)
+    )
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
@@ -97,10 +101,10 @@ def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
             critic_from=8.0,
             reconstruction=(
                 ColourBins(weight=constant(2.0)),
-                L1(weight=late(100.0)),
-                SoftAccuracy(weight=late(16.0 * near)),
+                L1(weight=last_fifth(100.0)),
+                SoftAccuracy(weight=last_fifth(16.0 * near)),
                 gap,
-                LogError(weight=late(2.0 * near)),
+                LogError(weight=last_fifth(2.0 * near)),
             ),
             penalties=(
                 GradientPenalty(

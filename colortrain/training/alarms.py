@@ -35,7 +35,7 @@ class Alarms:
         )
         self.ratios: deque[float] = deque(maxlen=_NUM_VALIDATIONS)
         self.spots: deque[float] = deque(maxlen=_NUM_VALIDATIONS)
-        self.critic_won: deque[bool] = deque(maxlen=_NUM_LINES)
+        self.critic_saturated: deque[bool] = deque(maxlen=_NUM_LINES)
         self.waits: deque[float] = deque(maxlen=_NUM_LINES)
         self.active: set[str] = set()
 
@@ -47,7 +47,7 @@ class Alarms:
         if kind == "train":
             losses = values.get("losses", {})
             self.adversarial_pending = self.adversarial_pending and "adversarial" not in losses
-            self.critic_won.append(self._has_won(losses))
+            self.critic_saturated.append(self._critic_saturated(losses))
             self.waits.append(values.get("data_wait", 0.0))
             return self._new_warnings(("critic", "data_wait"))
         return {}
@@ -86,7 +86,7 @@ class Alarms:
             "penalty reduces them"
         )
 
-    def _has_won(self, losses: Mapping[str, float]) -> bool:
+    def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
         """Return whether the critic's mean scores are as good as its labels.
 
         Wasserstein and hinge critics have no such limit.
@@ -103,8 +103,10 @@ class Alarms:
 
     def _critic(self) -> str | None:
         # an active warning ends when the critic has not won in any of as many lines
-        applies = any(self.critic_won) if "critic" in self.active else all(self.critic_won)
-        if len(self.critic_won) < _NUM_LINES or not applies:
+        applies = (
+            any(self.critic_saturated) if "critic" in self.active else all(self.critic_saturated)
+        )
+        if len(self.critic_saturated) < _NUM_LINES or not applies:
             return None
         return (
             "the critic separates nearly all generated images from photographs, so the generator "

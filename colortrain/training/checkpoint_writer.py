@@ -20,7 +20,7 @@ from torch import Tensor
 
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import Tensors, save_checkpoint
-from colortrain.runs.retention import Best, better, contender, prune, save_best
+from colortrain.runs.retention import Best, better, candidate_best, prune, save_best
 from colortrain.training.journal import Journal
 
 TensorFiles = Mapping[str, Tensors]  # tensors by name, by file stem
@@ -113,7 +113,7 @@ class CheckpointWriter:
         """
         if not self.recipe.keep_best:
             return False
-        new = contender(self.recipe.keep_best, step, metrics)
+        new = candidate_best(self.recipe.keep_best, step, metrics)
         if not better(new, self.best):
             return False
         self.best = new

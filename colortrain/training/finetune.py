@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from colortrain.recipe import Recipe
-from colortrain.runs.checkpoint import find_checkpoint, load_part, load_state, weights_part
+from colortrain.runs.checkpoint import find_checkpoint, load_state, load_tensors, weights_part
 from shards.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -72,7 +72,7 @@ class InitialWeights:
         """Load the weights into networks that fit according to `check`."""
         for name, network in (("generator", generator), ("critic", critic)):
             if network is not None and name in self.sources:
-                network.load_state_dict(load_part(self.folder, self.sources[name]))
+                network.load_state_dict(load_tensors(self.folder, self.sources[name]))
 
 
 def _describe(key: str, shapes: Shapes) -> str:

@@ -31,14 +31,14 @@ def build_networks(
     return generator, critic
 
 
-def make_average(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
+def make_ema(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
     """Return a copy of the generator for its moving average, None for a recipe without.
 
     The copy is on the generator's device, in eval mode, and takes no gradients.
     """
     if not recipe.ema:
         return None
-    average = recipe.generator.build()
-    average.load_state_dict(generator.state_dict())
+    ema = recipe.generator.build()
+    ema.load_state_dict(generator.state_dict())
     device = next(generator.parameters()).device
-    return average.to(device).eval().requires_grad_(False)
+    return ema.to(device).eval().requires_grad_(False)

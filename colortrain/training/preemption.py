@@ -93,7 +93,7 @@ class SharedStopFlag:
         return on_host, copied
 
 
-def gather_rank_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the running statistics of every rank, (world size, ...) by buffer name.
 
     All ranks must call it. Ranks keep statistics of their own between two scheduled
@@ -110,8 +110,8 @@ def gather_rank_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def restore_rank_buffers(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
-    """Load the running statistics of `rank` that `gather_rank_buffers` returned."""
+def restore_bn_stats(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
+    """Load the running statistics of `rank` that `gather_bn_stats` returned."""
     for name, buffer in module.named_buffers():
         if name in of_ranks:
             buffer.copy_(of_ranks[name][rank])

@@ -90,10 +90,10 @@ class TrainMetrics:
             )
         return count
 
-    def num_substituted(self) -> int:
+    def num_damaged(self) -> int:
         """Return how many damaged samples this start replaced, summed over all ranks.
 
         All ranks must call it.
         """
-        local = torch.tensor(self.loader.substituted, device=self.accelerator.device)
+        local = torch.tensor(self.loader.num_damaged, device=self.accelerator.device)
         return int(self.accelerator.reduce(local, reduction="sum").item())
