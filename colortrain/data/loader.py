@@ -76,8 +76,8 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
 def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
     """Return the images resampled by affine maps, with bilinear interpolation.
 
-    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `augmentation_matrices`; the result has
-    the shape of `lab`.
+    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `augmentation_matrices`; the
+    result has the shape of `lab`.
     """
     grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
     return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""The state of a run between two steps: saved, loaded, compared across ranks."""
+"""The state of a run between two steps: save, load, and compare it across ranks."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class TrainState:
     def _load_bn_stats(self, path: Path, module: nn.Module) -> None:
         """Load this rank's running statistics, if there are any for this world size.
 
-        Only checkpoints that the recipe did not schedule have them.
+        Only unscheduled checkpoints contain them.
         """
-        of_ranks = load_tensors(path.parent, path.stem) if path.is_file() else {}
-        if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
-            restore_bn_stats(module, of_ranks, self.accelerator.process_index)
+        per_rank = load_tensors(path.parent, path.stem) if path.is_file() else {}
+        if any(len(buffer) == self.accelerator.num_processes for buffer in per_rank.values()):
+            restore_bn_stats(module, per_rank, self.accelerator.process_index)
 
     def bn_stats_files(self) -> dict[str, dict[str, Tensor]]:
         """Return every rank's running statistics as files of a checkpoint.
@@ -116,17 +116,17 @@ class TrainState:
     def check_ranks_agree(self, step: int) -> None:
         """Raise UserError on all ranks unless all have bit-identical modules.
 
-        Call `average_bn_stats` before.
+        Call `average_bn_stats` first.
         """
         if self.accelerator.num_processes == 1:
             return
         named = dict(_named_tensors(self.modules()))
         prints = torch.stack([fingerprint(tensor) for tensor in named.values()])
-        of_ranks = self.accelerator.gather(prints[None])
-        assert isinstance(of_ranks, Tensor)
-        if not bool((of_ranks == of_ranks[0]).all()):
+        per_rank = self.accelerator.gather(prints[None])
+        assert isinstance(per_rank, Tensor)
+        if not bool((per_rank == per_rank[0]).all()):
             hosts = gather_object([socket.gethostname()])
-            raise UserError(describe_difference(of_ranks.tolist(), list(named), hosts, step))
+            raise UserError(describe_difference(per_rank.tolist(), list(named), hosts, step))
 
 
 def check_same_start(step: int, run: Path) -> None:
@@ -146,8 +146,8 @@ def check_same_start(step: int, run: Path) -> None:
 def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
     """Move the parameters of `ema` towards those of `module` by 1 - `decay`.
 
-    Buffers are copied. Runs without autograd, or every step would keep the graph of the
-    previous one.
+    Buffers are copied. Autograd is off; otherwise every step would keep the graph of
+    the previous one.
     """
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), module.buffers(), strict=True):
@@ -161,9 +161,9 @@ def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> Tensor:
-    """Return a scalar int64 on the tensor's device that changes with any bit of it.
+    """Return a hash of all bits of a tensor: a scalar int64 on the tensor's device.
 
-    On a CPU it is a CRC, the fastest there.
+    On a CPU it is a CRC-32, which is the fastest there.
     """
     flat = tensor.detach().contiguous().view(-1)
     if tensor.device.type == "cpu":
@@ -183,18 +183,18 @@ def hashed_sum(bits: Tensor) -> Tensor:
 def describe_difference(
     prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
 ) -> str:
-    """Return one line that names the ranks that differ and the first tensor that does.
+    """Return one line that names the ranks that differ and the first such tensor.
 
-    `prints` are the fingerprints by rank and tensor, `names` those of the tensors. The
+    `prints` are the fingerprints by rank and tensor, `names` the tensors' names. The
     ranks that differ are those whose fingerprints are not the most common ones.
     """
     rows = [tuple(row) for row in prints]
-    most_common = max(rows, key=rows.count)  # the lowest rank's, of equally common ones
+    most_common = max(rows, key=rows.count)  # of equally common ones, that of the lowest rank
     differing = [rank for rank, row in enumerate(rows) if row != most_common]
     first = next(name for index, name in enumerate(names) if len({row[index] for row in rows}) > 1)
     ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in differing)
     return (
         f"step {step}: the tensors of rank {ranks} (of {len(rows)} ranks) differ from those of the "
-        f"others, from {first} on; nothing was saved: check that machine, then run the same "
+        f"others, starting with {first}; nothing was saved: check that machine, then run the same "
         "command again to resume from the last checkpoint"
     )

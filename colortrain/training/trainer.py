@@ -145,15 +145,16 @@ class Trainer:
     def schedule_epoch(self) -> float:
         """The position in the recipe's schedules, in epochs.
 
-        With a `span`, it is `span` times the fraction of the run that is done.
+        If the recipe has a `span`, it is `span` times the completed fraction.
         """
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
-        """Train to the recipe's length; return whether the run was finished.
+        """Train for the recipe's length; return whether the run has finished.
 
         Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
-        the result is False. A checkpoint is saved in both cases.
+        the result is False. A checkpoint is saved in both cases. Raises UserError if
+        ranks disagree, or if too many consecutive updates were skipped.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()
@@ -196,7 +197,7 @@ class Trainer:
         values = start_values(self.images, self.dataset_id, self.accelerator, self.init_metadata)
         self.journal.write("start", self.step, values)
         if self.init_metadata and self.resume_from is None:
-            self.save()  # the run that the weights came from may change or be deleted from now on
+            self.save()  # from now on the run that the weights came from may be changed or deleted
         self.metrics.start(self.images)
 
     def take_step(self, batch: Batch) -> None:
@@ -243,7 +244,7 @@ class Trainer:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write a "train" line; return what the progress bar shows of it."""
+        """Write a "train" line; return its values for the progress bar."""
         with self.profiler.region(LOGGING):
             readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
@@ -259,9 +260,9 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split and log samples; return whether it is the best.
+        """Score the validation split, log samples, and return whether this is the best.
 
-        The score is that of the recipe's `keep_best`; without it the result is False.
+        Steps are compared by the recipe's `keep_best`; without it the result is False.
         """
         if self.validation is None:
             return False
@@ -271,17 +272,17 @@ class Trainer:
         values = {"images": self.images, "epoch": self.epoch, **scores}
         self.journal.write("validation", self.step, values)
         if self.step % self.recipe.evaluate_every == 0:
-            # not the extra validation at the end: a longer run would not have it
+            # not for the additional validation at the end: longer runs do not have it
             self.plateau.step(scores["metrics"]["l1"]["generated"])
         self.validation.log_samples(generator, self.step)
         self.metrics.exclude(time.monotonic() - started)
         return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
     def save(self, more: TensorFiles | None = None) -> None:
-        """Save a checkpoint, with the files `more` in addition; all ranks must call it.
+        """Save a checkpoint, with the additional files `more`; all ranks must call it.
 
-        The ranks check that they agree, rank 0 copies the tensors and a thread writes
-        them.
+        The ranks check that they agree; then rank 0 copies the tensors, and a thread
+        writes them. Raises UserError if the ranks' tensors differ.
         """
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
@@ -301,7 +302,7 @@ class Trainer:
             self.save(rank_buffers)
 
     def _metadata(self) -> dict[str, Any]:
-        """Return what a checkpoint's trainer.json holds besides the step."""
+        """Return the contents of a checkpoint's trainer.json, except the step."""
         return {
             "images": self.images,
             "dataset_id": self.dataset_id,
@@ -327,7 +328,7 @@ class Trainer:
         )
 
     def _finish(self, kind: str) -> None:
-        """Wait until the last checkpoint is on disk, and write the last line."""
+        """Wait until the last checkpoint is on disk; write the journal's last line."""
         self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
         self.journal.write(kind, self.step, {"images": self.images})

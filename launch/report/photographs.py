@@ -70,8 +70,9 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
 def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
     """Return what the page shows of a run's photographs.
 
-    `count` evenly spaced ones, as many of the best and of the worst by `l1_improvement`,
-    histograms of the colours, and how many photographs have a positive gain.
+    `count` evenly spaced ones, as many of the best and of the worst by
+    `l1_improvement`, histograms of the colours, and how many photographs have a
+    positive gain.
     """
     ranked, total = np.argsort(-samples.l1_improvement, kind="stable"), len(samples.numbers)
     evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))

@@ -159,7 +159,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
     for change, message in (
         ({"format": 2}, "format 2, this version reads 1"),
         ({"library": "diffusers"}, "of diffusers"),
-        ({"size": "large"}, "size: needs a whole number"),
+        ({"size": "large"}, "size: must be a whole number"),
         ({"generator": {"type": "Transformer"}}, "unknown type 'Transformer'"),
         ({"generator": {**document["generator"], "base_channels": 5}}, "do not fit"),
     ):

@@ -129,7 +129,7 @@ def test_with_only_generator_the_critic_may_differ(shards: Path, old: Path, tmp_
     ("more", "message"),
     [
         (["--init-from", "/nowhere"], "/nowhere: no checkpoint (steps found: none)"),
-        (["--only", "generator"], "give that as --init-from RUN"),
+        (["--only", "generator"], "--only requires --init-from RUN"),
     ],
 )
 def test_wrong_arguments_are_one_line(

@@ -77,7 +77,7 @@ def test_the_line_names_the_minority_and_the_first_tensor(
     prints: list[list[int]], ranks: str, first: str
 ) -> None:
     line = describe_difference(prints, ["x", "y"], ["a", "b", "c", "d"], step=40)
-    expected = f"the tensors of rank {ranks} differ from those of the others, from {first} on"
+    expected = f"the tensors of rank {ranks} differ from those of the others, starting with {first}"
     assert line.startswith(f"step 40: {expected}")
     assert "\n" not in line
 
