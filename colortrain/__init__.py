@@ -1,8 +1,7 @@
 """Train colorization networks on shards, evaluate them, and colorize photographs.
 
-network = colortrain.load("runs/first")  # a run, or a folder written by
-`colortrain export` coloured = network.colorize(photograph)  # uint8 (H, W, 3) or
-(H, W), or a PIL image
+network = colortrain.load("runs/first")  # a run or an exported folder
+coloured = network.colorize(photograph)  # uint8 array or PIL image
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ __all__ = ["Colorizer", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch with `load` or `Colorizer`, not with the package."""
+    """Import torch only when `load` or `Colorizer` is used, not with the package.
+
+    Raises AttributeError for any other name.
+    """
     if name in __all__:
         return getattr(importlib.import_module("colortrain.inference.colorizer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
-"""What a paper reports for its system, as a field of the recipe that reproduces it.
+"""The scores that a paper reports, stored in the recipe that reproduces it.
 
-The figures were measured on the paper's own photographs and at its own size. Compare
-them with the grayscale baseline there; they are no goal for other data.
+The scores were measured on the paper's own photographs and at its own image size.
+Compare them with the grayscale baseline on the same photographs; they are no target for
+other data.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from colortrain.metrics.registry import metric_named
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One reported number; `metric` is a name in `colortrain.metrics.registry`."""
+    """One reported score; `metric` is a name in `colortrain.metrics.registry`."""
 
     metric: str
     value: float
@@ -21,18 +22,18 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The figures that a paper reports, where it does, and what numbers cannot say."""
+    """The scores that a paper reports, their place in the paper, and a note."""
 
-    source: str = ""  # "table 1"
+    source: str = ""  # place in the paper, for instance "table 1"
     figures: tuple[Figure, ...] = ()
-    note: str = ""
+    note: str = ""  # what the scores do not show
 
     def values(self) -> dict[str, float]:
-        """Return the reported numbers by the name of their metric."""
+        """Return the reported scores by metric name."""
         return {figure.metric: figure.value for figure in self.figures}
 
     def text(self) -> str:
-        """Return everything in one line; empty if the recipe is of no paper."""
+        """Return everything on one line; "" if the recipe reproduces no paper."""
         figures = [f"{metric_named(f.metric).label} {f.value:g}" for f in self.figures]
         parts = "; ".join([*([", ".join(figures)] if figures else []), *filter(None, [self.note])])
         return f"{self.source}: {parts}" if self.source else parts

@@ -1,4 +1,4 @@
-"""Lab codecs between stored samples and networks, and a differentiable Lab to RGB.
+"""Codecs that scale Lab for networks, and a differentiable conversion of Lab to RGB.
 
 Names: `stored` is a batch as stored in shards, `lab` is in CIELAB units, `L` and
 `colour` are scaled for networks. A codec's `colour` is what the generator predicts: ab,
@@ -38,18 +38,19 @@ def stored_to_lab(stored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix from XYZ relative to white to linear RGB, cached per device.
+    """Return the matrix from XYZ relative to white to linear RGB, (3, 3), cached.
 
-    Copying it for every call would synchronise with the GPU.
+    It is cached per device and dtype: copying it in every call would synchronise with
+    the GPU.
     """
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Return sRGB in [0, 1] of CIELAB images, (B, 3, H, W) both.
+    """Convert CIELAB images to sRGB in [0, 1], both (B, 3, H, W) floating point.
 
-    Colours outside sRGB are clipped. It is differentiable, with finite gradients at
-    black and at clipped colours, and equals `skimage.color.lab2rgb`.
+    Colours outside sRGB are clipped. The function is differentiable, with finite
+    gradients at black and at clipped colours, and equals `skimage.color.lab2rgb`.
     """
     L, a, b = lab.unbind(-3)
     y = (L + 16) / 116
@@ -63,7 +64,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """A network-scaled training batch on the device.
+    """A training batch on the device, scaled for the networks.
 
     L: (B, 1, H, W); colour: (B, 2 or 3, H, W), the target that the generator should
     predict from L; mix: (B, 1, 1, 1), uniform draws in [0, 1) that depend on each
@@ -79,7 +80,7 @@ class Batch:
 class SymmetricCodec:
     """L / 50 - 1 and ab / 110: about [-1, 1] (nampouri section 4.1, equations 4-6)."""
 
-    channels: ClassVar[int] = 2  # of colour
+    channels: ClassVar[int] = 2  # number of channels of `colour`
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
         """Return L (B, 1, H, W) in [-1, 1] and ab (B, 2, H, W) in about [-1, 1].
@@ -98,7 +99,7 @@ class SymmetricCodec:
 
 @dataclass(frozen=True)
 class LabCodec:
-    """The symmetric scaling with L as an output too (nazeri section 3.1).
+    """The symmetric scaling, with L as an output too (nazeri section 3.1).
 
     The generator has three output channels.
     """

@@ -47,6 +47,8 @@ class Adam:
 
     If `muon` is above 0, hidden weights are trained with Muon (Jordan et al. 2024) at
     that learning rate, and all other parameters with Adam.
+
+    Raises ValueError for values out of range.
     """
 
     lr: float = 2e-4
@@ -72,7 +74,8 @@ class EMA:
     """Exponential moving average of the generator's weights.
 
     The half-life is given in images (`half_life`) or as a fraction of the run
-    (`share`); if both are 0, there is no average.
+    (`share`); if both are 0, there is no average. Raises ValueError if both are given
+    or one is negative.
     """
 
     half_life: float = 0.0
@@ -92,7 +95,7 @@ class EMA:
         return bool(self.half_life or self.share)
 
     def decay(self, images: int, total: int) -> float:
-        """Return the decay of a step over `images` in a run over `total` images."""
+        """Return the decay of a step over `images` images in a run over `total`."""
         return 0.5 ** (images / (self.half_life or self.share * total))
 
 
@@ -100,9 +103,9 @@ class EMA:
 class Plateau:
     """Multiply the learning rates by `factor` when the validation L1 stops improving.
 
-    This happens after `patience` evaluations in a row without a new minimum; `patience`
-    0 disables it. The state (best L1, evaluations since, factor so far) is part of each
-    checkpoint.
+    This happens after `patience` consecutive evaluations without a new minimum;
+    `patience` 0 disables it. The state (best L1, evaluations since, factor so far) is
+    part of each checkpoint. Raises ValueError for values out of range.
     """
 
     patience: int = 0
@@ -121,7 +124,8 @@ class Objective:
     """The losses. The generator minimises the sum of its weighted terms.
 
     The terms are adversarial_weight * adversarial and the weighted reconstruction
-    terms; the penalties are added to the critic's adversarial loss.
+    terms; the penalties are added to the critic's adversarial loss. Raises ValueError
+    if two terms have the same name, or if the generator has nothing to minimise.
     """
 
     adversarial: AdversarialLoss = BCE()
@@ -149,9 +153,10 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A run except for its data and devices.
+    """Everything that defines a run, except its data and its devices.
 
-    Training time is counted in images; epochs are images / dataset size.
+    Training time is counted in images; epochs are images / dataset size. Raises
+    ValueError for values out of range; `check` also tests how the components fit.
     """
 
     name: str
@@ -164,24 +169,24 @@ class Recipe:
     critic: CriticConfig | None = None  # None: reconstruction losses only, no adversarial training
     generator_adam: Adam = Adam()
     critic_adam: Adam = Adam()
-    learning_rate: Schedule = constant(1.0)  # factor of both learning rates
+    learning_rate: Schedule = constant(1.0)  # multiplies both learning rates
     objective: Objective = Objective()
     plateau: Plateau = Plateau()
     codec: Codec = SymmetricCodec()
     n_critic: int = 1  # critic steps per generator step
     n_generator: int = 1  # generator steps per critic step
     flip: float = 0.5  # probability of a horizontal flip in training
-    crop: float = 1.0  # smallest side of a random crop, as a fraction of the image's; 1: none
+    crop: float = 1.0  # smallest side of a random crop / side of the image; 1: no crop
     ema: EMA = EMA()
-    sync_batch_norm: bool = False  # BatchNorm statistics over all processes, not each for itself
+    sync_batch_norm: bool = False  # BatchNorm statistics over all processes, not per process
     test_dropout: bool = False  # keep dropout on when generating (Isola et al. 2017, section 3.2)
     seed: int = 0
     log_every: int = 20  # steps
     evaluate_every: int = 500  # steps
     checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
-    keep_every: int = 0  # steps: checkpoints at multiples are kept as well; 0: none
-    keep_best: str = ""  # metric (l1, psnr, ...): the best checkpoint by it is saved and kept
+    keep_checkpoints: int = 2  # number of the newest checkpoints to keep
+    keep_every: int = 0  # steps: checkpoints at multiples of it are kept too; 0: none
+    keep_best: str = ""  # a metric (l1, psnr, ...): the best checkpoint by it is kept too
     paper: str = ""
     headline: Headline = Headline()  # what the paper reports; not part of what a run computes
 
@@ -216,7 +221,7 @@ class Recipe:
         if self.keep_every % self.checkpoint_every:
             raise UserError(
                 f"recipe {self.name}: keep_every={self.keep_every} is not a multiple of "
-                f"checkpoint_every={self.checkpoint_every}: there would be no checkpoint to keep"
+                f"checkpoint_every={self.checkpoint_every}: set it to a multiple"
             )
 
     def _check_critic(self) -> None:
@@ -252,7 +257,7 @@ class Recipe:
             if isinstance(term, ColourfulnessGap) and term.cell > self.size:
                 raise UserError(
                     f"recipe {self.name}: {term.name}: cell={term.cell} is more than the "
-                    f"image size, {self.size} pixels"
+                    f"image size, {self.size} pixels: set a smaller cell"
                 )
         for name, network in self.network_configs.items():
             try:
@@ -283,7 +288,7 @@ class Recipe:
     def resumable_fields(self) -> tuple[str, ...]:
         """Fields that may change when a run is resumed.
 
-        The length is one of them, unless schedules or the average depend on it.
+        The length is one of them, unless the schedules or the EMA depend on it.
         """
         if self.span or self.ema.share:
             return tuple(name for name in RESUMABLE_FIELDS if name not in _LENGTH)
@@ -292,7 +297,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Hash of all fields that must not change when a run is resumed."""
-        # parsed, because 19 in a recipe's code is 19.0 in its file
+        # parse it first, because 19 in a recipe's code is 19.0 in its file
         document = to_plain(parse_recipe(to_plain(self), self.name))
         plain = {
             name: value for name, value in document.items() if name not in self.resumable_fields
@@ -311,7 +316,7 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """Return the differing fields except resumable ones, as "field: one -> other"."""
+    """Return the differing fields, as "field: one -> other", except resumable ones."""
     first, second = to_plain(one), to_plain(other)
     names = [
         name for name in first if name not in one.resumable_fields and first[name] != second[name]
@@ -332,14 +337,14 @@ def load_recipe(path: Path) -> Recipe:
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"no recipe file {path}") from None
+        raise UserError(f"no recipe file {path}: give the path of a recipe.json") from None
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not valid JSON ({error}): restore it") from None
     return parse_recipe(document, str(path))
 
 
 def parse_recipe(document: object, where: str) -> Recipe:
-    """Return the recipe for a plain JSON value; `where` is its name in error messages.
+    """Convert a plain JSON value to a recipe; `where` is its name in error messages.
 
     Raises UserError, which names the field, if the value is not a recipe.
     """

@@ -13,7 +13,12 @@ from colortrain.models.registry import CriticConfig, GeneratorConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import Recipe
 
-DEPTH_FIELDS = ("levels", "depth", "blocks", "strided_layers")  # count halvings in a config
+DEPTH_FIELDS = (
+    "levels",
+    "depth",
+    "blocks",
+    "strided_layers",
+)  # the number of stride-2 levels in a config
 
 ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 
@@ -29,9 +34,9 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
 
 
 def without_downloads(recipe: Recipe) -> Recipe:
-    """Return `recipe` with random instead of pretrained weights.
+    """Return `recipe` with random weights instead of pretrained ones.
 
-    This concerns the generator's initial weights and the network of the perceptual
+    This applies to the generator's initial weights and to the network of the perceptual
     loss.
     """
     generator = recipe.generator
@@ -45,25 +50,25 @@ def without_downloads(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, generator=generator, objective=objective)
 
 
-def fit_to_size(part: ConfigT, size: int, base_channels: int) -> ConfigT:
+def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
     """Return a network's config with `base_channels`, as deep as `size` px allow.
 
-    It is never made deeper. Raises `ValueError` if no depth fits.
+    The result is never deeper than `config`. Raises `ValueError` if no depth fits.
     """
-    names = {field.name for field in dataclasses.fields(part)}
+    names = {field.name for field in dataclasses.fields(config)}
     if "base_channels" in names:
-        part = dataclasses.replace(part, base_channels=base_channels)
+        config = dataclasses.replace(config, base_channels=base_channels)
     depth = next((name for name in DEPTH_FIELDS if name in names), None)
-    least = getattr(part, "min_halvings", 1)
-    while depth and getattr(part, depth) > least and not _accepts(part, size):
-        part = dataclasses.replace(part, **{depth: getattr(part, depth) - 1})
-    part.check_size(size)
-    return part
+    min_depth = getattr(config, "min_halvings", 1)
+    while depth and getattr(config, depth) > min_depth and not _accepts(config, size):
+        config = dataclasses.replace(config, **{depth: getattr(config, depth) - 1})
+    config.check_size(size)
+    return config
 
 
-def _accepts(part: GeneratorConfig | CriticConfig, size: int) -> bool:
+def _accepts(config: GeneratorConfig | CriticConfig, size: int) -> bool:
     try:
-        part.check_size(size)
+        config.check_size(size)
     except ValueError:
         return False
     return True

@@ -1,6 +1,7 @@
 """Values that change during training, as functions of the epoch.
 
-An epoch is images seen / data set size. Loss weights and learning rates are schedules.
+The epoch is the number of images seen / dataset size. Loss weights and learning rates
+are schedules.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ class Schedule:
 
     `points` are (epoch, value) pairs with increasing epochs. A value holds until the
     next point, or is interpolated linearly with `linear=True`. Before the first point
-    its value holds, after the last point that of the last.
+    the first value holds, after the last point the last one. Raises ValueError if there
+    are no points or the epochs do not increase.
 
     >>> Schedule(((0, 70.0), (19, 10.0), (26, 30.0))).at(20.5)
     10.0
@@ -27,7 +29,9 @@ class Schedule:
     def __post_init__(self) -> None:
         epochs = [epoch for epoch, _ in self.points]
         if not epochs or epochs != sorted(set(epochs)):
-            raise ValueError(f"a schedule needs points at rising epochs, got {self.points}")
+            raise ValueError(
+                f"a schedule must have points with increasing epochs, got {self.points}"
+            )
 
     def at(self, epoch: float) -> float:
         """Return the value at `epoch`, which may be fractional."""

@@ -1,6 +1,7 @@
 """Convert frozen dataclasses to plain JSON values and back, and change single fields.
 
-Fields are changed as with `--set a.b.0.c=value`. Every error names the field.
+Fields are changed by assignments such as `a.b.0.c=value`, the arguments of `--set`.
+Every error names the field.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def to_plain(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return a plain value with infinities and NaN, which JSON lacks, as None."""
+    """Return a plain value with None for infinities and NaN, which JSON lacks."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_plain(kind: Any, value: Any, where: str) -> Any:
-    """Return the value of type `kind` for a plain value.
+    """Convert a plain value to a value of type `kind`.
 
     `kind` is a class, union, tuple or Literal. Raises UserError if the plain value does
     not fit the type; `where` is the name of the field in the message.
@@ -72,7 +73,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def with_override(recipe: T, assignment: str) -> T:
-    """Return a dataclass with one field changed, as by "critic_adam.lr=5e-5".
+    """Return a copy of a dataclass with one field changed ("critic_adam.lr=5e-5").
 
     Raises UserError for an unknown field or an invalid value.
     """
@@ -103,7 +104,9 @@ def _replace(value: Any, kind: Any, path: list[str], new: Any, where: str) -> An
         items[int(head)] = _replace(items[int(head)], _item_kind(kind), rest, new, where)
         return tuple(items)
     if not dataclasses.is_dataclass(value):
-        raise UserError(f"--set {where}: {head!r} cannot be set in a plain value; leave it out")
+        raise UserError(
+            f"--set {where}: the value before {head!r} has no fields: leave {head!r} out"
+        )
     kinds = typing.get_type_hints(type(value))
     if head not in kinds:
         raise UserError(f"--set {where}: {unknown('field', head, kinds)}")
@@ -125,7 +128,8 @@ def _construct(create: Any, where: str, *args: Any, **fields: Any) -> Any:
 def _dataclass(kinds: list[type], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise UserError(
-            f"{where}: needs an object with the fields of {' or '.join(k.__name__ for k in kinds)}"
+            f"{where}: expected a JSON object ({' or '.join(k.__name__ for k in kinds)}), "
+            f"got {value!r}"
         )
     value = dict(value)
     name = value.pop("type", kinds[0].__name__ if len(kinds) == 1 else "none given")
@@ -164,11 +168,11 @@ def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: needs a list, got {value!r}")
+        raise UserError(f"{where}: must be a list, got {value!r}")
     if kinds[-1] is Ellipsis:
         return tuple(from_plain(kinds[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if len(value) != len(kinds):
-        raise UserError(f"{where}: needs {len(kinds)} values, got {len(value)}")
+        raise UserError(f"{where}: must have {len(kinds)} values, got {len(value)}")
     return tuple(
         from_plain(kind, item, f"{where}.{i}")
         for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
@@ -195,4 +199,4 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
     if kind in (bool, str) and isinstance(value, kind):
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-    raise UserError(f"{where}: needs {names.get(kind, kind)}, got {value!r}")
+    raise UserError(f"{where}: must be {names.get(kind, kind)}, got {value!r}")

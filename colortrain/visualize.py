@@ -1,4 +1,4 @@
-"""Sample grids, loss curves, and colours applied to images at full resolution."""
+"""Draw sample grids and loss curves, and apply colours at full resolution."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _CHUNK_PIXELS = 1 << 20  # pixels that `recolor` converts at once
 def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
     """Return an image grid with the columns grayscale, generated and truth.
 
-    truth and generated: (B, 3, H, W), CIELAB units. There is one photo per row, or two
-    from five photos on. The result is (H', W', 3) uint8 sRGB.
+    truth and generated: (B, 3, H, W), CIELAB units. A row shows one photo, or two if
+    there are five photos or more. The result is (H', W', 3) uint8 sRGB.
     """
     truths, outputs = (lab.float().cpu().numpy() for lab in (truth, generated))
     rows = [
@@ -119,7 +119,7 @@ def save_jpeg(image: np.ndarray, path: Path, quality: int = 88) -> None:
 def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
     """Write a PNG file of training losses, validation L1 and colourfulness.
 
-    `lines` are those of a run's journal (see `colortrain.runs.history.read_journal`).
+    `lines` are the lines of a run's journal (`colortrain.runs.history.read_journal`).
     """
     training = [line for line in lines if line.get("kind") == "train"]
     validation = [line for line in lines if line.get("kind") == "validation"]
@@ -142,7 +142,7 @@ def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 _ADVERSARIAL = ("critic", "adversarial", "generator")
-_SMOOTHED_FROM = 200  # points; from here on the curve is a running mean, the points are pale
+_SMOOTHED_FROM = 200  # points: longer curves are drawn as a running mean over pale points
 
 
 def _points(lines: list[dict[str, Any]], group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +168,7 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], 
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Return the centred moving average of a (N,) array, over a fiftieth of its points.
+    """Return the centred moving average (N,) of an array (N,), over 1/50 of its points.
 
     Windows are shorter at both ends. An array with few points is returned as it is.
     """

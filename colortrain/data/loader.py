@@ -55,7 +55,7 @@ def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
     return uniform_draws(seed, positions, _FLIP) < probability
 
 
-def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
+def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
     """Return the random crop and flip of each position, as for `F.affine_grid`.
 
     The result is (B, 2, 3) float32: maps from output to input coordinates in [-1, 1]. A
@@ -76,8 +76,8 @@ def affine_maps(seed: int, positions: np.ndarray, flip: float, crop: float) -> n
 def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
     """Return the images resampled by affine maps, with bilinear interpolation.
 
-    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `affine_maps`; the result has
-    the shape of `lab`.
+    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `augmentation_matrices`; the
+    result has the shape of `lab`.
     """
     grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
     return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -188,7 +188,7 @@ class Loader:
         self._pool = BufferPool()
 
     @property
-    def substituted(self) -> int:
+    def num_damaged(self) -> int:
         """Number of positions read by this rank whose damaged sample was replaced."""
         return self.substituting_reader.substituted if self.substituting_reader else 0
 
@@ -237,7 +237,7 @@ class Loader:
                 stored[row] = stored[row].flip(-1)
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        maps = affine_maps(config.seed, positions, config.flip, config.crop)
+        maps = augmentation_matrices(config.seed, positions, config.flip, config.crop)
         mix = uniform_draws(config.seed, positions, _MIX)
         item = (stored, torch.from_numpy(maps), torch.from_numpy(mix))
         return self._to_device(*item) if self.device.type == "cpu" else item

@@ -316,7 +316,7 @@ class StreamLoader:
         return self.loader.waited
 
     @property
-    def substituted(self) -> int:
+    def num_damaged(self) -> int:
         """Number of damaged samples that this rank has skipped."""
         return self.prefetched.damaged
 

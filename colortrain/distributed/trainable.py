@@ -14,7 +14,7 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.muon import Muon
 from colortrain.models.batch_invariant import mixes_images
 from colortrain.recipe import Adam
-from colortrain.runs.checkpoint import Tensors, adam_tensors, load_adam
+from colortrain.runs.checkpoint import Tensors, load_optimizer, optimizer_tensors
 
 
 class SkippedUpdates:
@@ -161,16 +161,16 @@ class TrainableNetwork:
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
 
-    def adam_tensors(self) -> dict[str, Tensor]:
+    def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer's state by parameter name.
 
         All ranks must call it: with ZeRO each rank holds a part of the state.
         """
-        return adam_tensors(self.optimizer, self.module)
+        return optimizer_tensors(self.optimizer, self.module)
 
-    def load_adam(self, tensors: Tensors) -> None:
-        """Load the optimizer state that `adam_tensors` returned."""
-        load_adam(self.optimizer, self.module, tensors)
+    def load_optimizer(self, tensors: Tensors) -> None:
+        """Load the optimizer state that `optimizer_tensors` returned."""
+        load_optimizer(self.optimizer, self.module, tensors)
 
     def scale_lr(self, factor: float) -> None:
         """Set the learning rates to the recipe's times `factor`."""

@@ -149,13 +149,13 @@ class ZeroTrainableNetwork(TrainableNetwork):
             )
         )
 
-    def adam_tensors(self) -> dict[str, Tensor]:
+    def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return Adam's complete state by parameter name, as without DeepSpeed.
 
         All ranks must call it.
         """
         if self.stage == 0:
-            return super().adam_tensors()
+            return super().optimizer_tensors()
         # one entry: the flat tensor with this rank's partition of all parameters
         states = self.optimizer.optimizer.state
         if not states:  # no step yet
@@ -168,13 +168,13 @@ class ZeroTrainableNetwork(TrainableNetwork):
                 tensors[f"{kind}.{name}"] = parameter.get_full_hp_param(kind)  # type: ignore[attr-defined]
         return tensors
 
-    def load_adam(self, tensors: Tensors) -> None:
-        """Load the state that `adam_tensors` returned, with or without DeepSpeed.
+    def load_optimizer(self, tensors: Tensors) -> None:
+        """Load the state that `optimizer_tensors` returned, with or without DeepSpeed.
 
         The world size may differ.
         """
         if self.stage == 0:
-            return super().load_adam(tensors)
+            return super().load_optimizer(tensors)
         # the engine updates copies of its own, and the weights have just been loaded
         self.optimizer.refresh_fp32_params()
         if tensors:

@@ -3,7 +3,7 @@
 The files of all recipes have the same interface, whatever the codec. Input: `L` (batch,
 1, height, width) float32 in [0, 100]. Output: `ab` (batch, 2, height, width) float32,
 CIELAB units. The batch size is free; height and width may be any multiples of
-`size_step`.
+`size_multiple`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LightnessToColours(nn.Module):
         return self.codec.decode(scaled, self.generator(scaled))[:, 1:]
 
 
-def size_step(generator: GeneratorConfig) -> int:
+def size_multiple(generator: GeneratorConfig) -> int:
     """Return the number of which height and width must be multiples.
 
     It is the smallest number whose double and triple the generator accepts.
@@ -77,7 +77,7 @@ def export_onnx(network: Colorizer, path: Path) -> float:
     if missing:
         raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'colortrain[export]'")
     description = network.description
-    data = _convert(LightnessToColours(network), size_step(description.generator))
+    data = _convert(LightnessToColours(network), size_multiple(description.generator))
     data = _add_metadata(data, {"recipe": description.recipe, "size": str(description.size)})
     difference = largest_difference(network, data)
     if not difference <= TOLERANCE:
@@ -131,7 +131,7 @@ def largest_difference(network: Colorizer, data: bytes) -> float:
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     module, rng = LightnessToColours(network), np.random.default_rng(0)
-    step, size = size_step(network.description.generator), network.description.size
+    step, size = size_multiple(network.description.generator), network.description.size
     differences = []
     for count, height, width in ((1, size, size), (2, 2 * step, 3 * step), (3, 3 * step, 2 * step)):
         lightness = (rng.random((count, 1, height, width)) * 100).astype(np.float32)

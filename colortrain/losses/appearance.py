@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from colortrain.lab import Batch, lab_to_rgb
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.schedule import Schedule, constant
 
 _SMALL = 1e-2  # on the squared scale of 0..255: sqrt has an infinite gradient at 0
@@ -44,15 +44,21 @@ class ColourfulnessGap:
         if self.share < 0:
             raise ValueError(f"share must not be negative, got {self.share}")
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
 
-        def mean_m3(batch: Batch, colour: Tensor) -> Tensor:
-            return m3(lab_to_rgb(F.avg_pool2d(_to_lab(resources, batch, colour), self.cell))).mean()
+        def mean_colourfulness(batch: Batch, colour: Tensor) -> Tensor:
+            return differentiable_colourfulness(
+                lab_to_rgb(F.avg_pool2d(_to_lab(context, batch, colour), self.cell))
+            ).mean()
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             return (
-                (mean_m3(batch, fake) - self.share * mean_m3(batch, batch.colour)) / 100
+                (
+                    mean_colourfulness(batch, fake)
+                    - self.share * mean_colourfulness(batch, batch.colour)
+                )
+                / 100
             ).square()
 
         return loss
@@ -69,12 +75,12 @@ class LogError:
     weight: Schedule = constant(0.01)
     name: ClassVar[str] = "log_error"
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             generated, truth = (
-                lab_to_rgb(_to_lab(resources, batch, colour)) for colour in (fake, batch.colour)
+                lab_to_rgb(_to_lab(context, batch, colour)) for colour in (fake, batch.colour)
             )
             return ((generated - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
 
@@ -99,12 +105,12 @@ class SoftAccuracy:
         if not self.percents or min(self.percents) <= 0:
             raise ValueError(f"percents needs at least one value, all above 0, got {self.percents}")
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             generated, truth = (
-                _to_lab(resources, batch, colour)[:, 1:] for colour in (fake, batch.colour)
+                _to_lab(context, batch, colour)[:, 1:] for colour in (fake, batch.colour)
             )
             difference = (generated - truth).abs()
             limits = [_AB_RANGE * percent / 100 for percent in self.percents]
@@ -116,7 +122,7 @@ class SoftAccuracy:
         return loss
 
 
-def m3(rgb: Tensor) -> Tensor:
+def differentiable_colourfulness(rgb: Tensor) -> Tensor:
     """Return the colourfulness M3 (B,) of RGB (B, 3, H, W) in [0, 1].
 
     It equals `metrics.image_metrics.colourfulness`, but has a finite gradient at grey.
@@ -127,10 +133,10 @@ def m3(rgb: Tensor) -> Tensor:
     return spread + 0.3 * (opponent.mean(dim=-1).square().sum(0) + _SMALL).sqrt()
 
 
-def _to_lab(resources: Resources, batch: Batch, colour: Tensor) -> Tensor:
+def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
     """Return the displayed images (B, 3, H, W): generated colours under the true L.
 
     CIELAB units, float32.
     """
-    truth = resources.codec.decode(batch.L, batch.colour).float()
-    return torch.cat([truth[:, :1], resources.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)
+    truth = context.codec.decode(batch.L, batch.colour).float()
+    return torch.cat([truth[:, :1], context.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)

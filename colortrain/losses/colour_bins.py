@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.models.residual_unet import SPACING, ResidualUNet, colours_in_gamut
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
@@ -30,22 +30,22 @@ class ColourBins:
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "colour_bins"
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar.
 
         Raises `UserError` for a generator without logits.
         """
-        generator = resources.generator
+        generator = context.generator
         if not isinstance(generator, ResidualUNet):
             raise UserError(
                 "objective.reconstruction: colour_bins needs a generator that predicts logits: "
                 "use ResidualUNetConfig"
             )
-        lookup = nearest_colour_in_gamut().to(resources.device)
+        lookup = nearest_colour_in_gamut().to(context.device)
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             assert generator.logits is not None
-            ab = resources.codec.decode(batch.L, batch.colour)[:, 1:]
+            ab = context.codec.decode(batch.L, batch.colour)[:, 1:]
             return cross_entropy(generator.logits, ab, lookup)
 
         return loss

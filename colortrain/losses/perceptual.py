@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch, lab_to_rgb
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.models.vgg16 import feature_distance, load_vgg16
 from colortrain.schedule import Schedule, constant
 
@@ -36,16 +36,16 @@ class Perceptual:
         """The name in logs."""
         return "vgg_random" if self.weights == "random" else "vgg"
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar.
 
         Raises `UserError` if the weights cannot be loaded.
         """
-        network = load_vgg16(self.weights, _ALTERNATIVE).to(resources.device)
+        network = load_vgg16(self.weights, _ALTERNATIVE).to(context.device)
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             def features(colour: Tensor) -> list[Tensor]:
-                return network(lab_to_rgb(resources.codec.decode(batch.L, colour)))
+                return network(lab_to_rgb(context.codec.decode(batch.L, colour)))
 
             with torch.no_grad():
                 truth = features(batch.colour)

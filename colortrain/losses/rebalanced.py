@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from colortrain.lab import Batch, Codec
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.schedule import Schedule, constant
 from shards.inspect.statistics import BIN, CENTRES, EDGES
 
@@ -72,20 +72,20 @@ class RebalancedL1:
         rarest = weights.max() if self.mode == "literal" else weights[fractions > 0].max()
         return np.clip(weights / rarest * self.largest, self.least, self.largest)
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar.
 
         Counts the colours of the training split.
         """
         weights = (
-            torch.from_numpy(self.bin_weights(resources.histogram()))
+            torch.from_numpy(self.bin_weights(context.histogram()))
             .float()
             .flatten()
-            .to(resources.device)
+            .to(context.device)
         )
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
-            pixel_weights = weights[bin_indices(batch, resources.codec)]
+            pixel_weights = weights[bin_indices(batch, context.codec)]
             return (pixel_weights * (fake - batch.colour).abs().mean(dim=1)).mean()
 
         return loss

@@ -1,6 +1,6 @@
 """Reconstruction losses: how far generated images are from the true ones.
 
-Each term is a frozen dataclass with a `weight` and a `name`. Its `build(resources)`
+Each term is a frozen dataclass with a `weight` and a `name`. Its `build(context)`
 returns the function of (fake, batch) that computes it, when what it needs of the run
 (device, codec, colour statistics) is available. fake: (B, C, H, W), network-scaled.
 """
@@ -22,7 +22,7 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class Resources:
+class LossContext:
     """What a run provides to its losses.
 
     `histogram()` counts the training split when it is called and returns float64 (23,
@@ -47,7 +47,7 @@ class L1:
     weight: Schedule = constant(100.0)
     name: ClassVar[str] = "l1"
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
@@ -59,6 +59,6 @@ class L2:
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "l2"
 
-    def build(self, resources: Resources) -> LossFunction:
+    def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
         return lambda fake, batch: (fake - batch.colour).square().mean()

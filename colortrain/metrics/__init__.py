@@ -1,4 +1,4 @@
 """Metrics of generated images.
 
-`image_metrics` contains those of single images, `set_metrics` those of whole sets.
+`image_metrics` contains metrics of single images, `set_metrics` metrics of whole sets.
 """

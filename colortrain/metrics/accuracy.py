@@ -1,8 +1,8 @@
 """nazeri's two metrics (section 4): the fraction of accurate pixels, and the MAE.
 
 `lab` and `truth` are (B, 3, H, W) in CIELAB units; every function returns one number
-per image, (B,). Both metrics include L: a network that is given L and keeps it has a
-third of the error for free, so accuracy can also be computed for a and b alone.
+per image, (B,). Both metrics include L. A network that returns the L it was given makes
+no error in this channel, so accuracy can also be computed for a and b alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# of L in [0, 100] and of a and b in [-110, 110], as the authors' code scales them
+# of L (0 to 100) and of a and b (-110 to 110), as the authors' code scales them
 _RANGE = torch.tensor([100.0, 220.0, 220.0])
 
 

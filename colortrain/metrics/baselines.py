@@ -14,7 +14,7 @@ from shards.color import unpack
 from shards.read.dataset import Split
 from shards.read.mixture import evenly_spaced
 
-_MAX_SAMPLES = 2000  # counted, evenly spaced
+_MAX_SAMPLES = 2000  # from which the median is computed, evenly spaced
 _TRAIN = "train"
 
 
@@ -30,9 +30,9 @@ class MedianColour:
     samples: int
 
     def protocol(self, scored: Split) -> dict[str, object]:
-        """Return what a report says of it.
+        """Return the facts that a report gives, for JSON.
 
-        "oracle" is true if it was computed from the split that is scored.
+        "oracle" is true if the colour was computed from the split that is scored.
         """
         facts = {"ab": list(self.ab), "split": self.split, "samples": self.samples}
         return {**facts, "oracle": self.split == scored.name}
@@ -42,8 +42,8 @@ class MedianColour:
 def median_colour(scored: Split) -> MedianColour:
     """Return the median of the data set's train split, or of `scored` if there is none.
 
-    In the second case it is an oracle. The median is the constant with the least L1. It
-    is computed once per process and opened split.
+    In the second case it is an oracle: it uses the samples that are scored. The median
+    is the constant colour with the least L1. It is computed once per process and split.
     """
     use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
     return _count(scored.sibling(_TRAIN) if use_train else scored)

@@ -14,7 +14,7 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return each metric's means over resampled images, (RESAMPLES,) from (N,).
 
     Every resample draws N images with replacement. All metrics use the same resamples,
-    so that differences of two versions can be computed (Efron 1979).
+    so that differences between versions of the images can be computed (Efron 1979).
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)
@@ -23,7 +23,7 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _draws(num: int) -> Iterator[np.ndarray]:
-    """Yield how often each image is drawn, (_BATCH, N) at a time."""
+    """Yield arrays (_BATCH, N): how often each resample draws each image."""
     rng = np.random.default_rng(SEED)
     for _ in range(RESAMPLES // _BATCH):
         indices = rng.integers(num, size=(_BATCH, num)) + num * np.arange(_BATCH)[:, None]
@@ -36,6 +36,6 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Return the percentile interval [low, high] of resampled values."""
+    """Return the percentile interval [low, high] of resampled values (RESAMPLES,)."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

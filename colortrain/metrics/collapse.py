@@ -1,4 +1,4 @@
-"""Metrics of two colour failures: neon spots and the sepia collapse.
+"""Metrics that detect two colour failures: neon spots and the sepia collapse.
 
 valentini section VII wishes for "a measure that reflects that kind of wrong behavior,
 in order to measure it objectively"; these metrics are this project's own. `lab` and
@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-# CIELAB units of chroma: about what a sepia tone adds to a grey pixel; neon adds twice
+# CIELAB units of chroma: about what sepia adds to a grey pixel; neon adds twice that
 MARGIN = 30.0
 LARGEST = 0.01  # fraction of the image: a larger component is a wrong colour, not a spot
 REACH = 32  # the neighbourhood extends by 1 / REACH of the shorter side in each direction
@@ -58,7 +58,7 @@ def _in_small_components(mask: np.ndarray, max_size: int) -> int:
 
 
 def sepia(lab: Tensor) -> Tensor:
-    """Return how far all colours of an image have one hue, (B,).
+    """Return how close the colours of an image are to a single hue, (B,).
 
     1 means a single hue, 0 hues in all directions. It is the circular concentration of
     hue weighted by chroma: |sum of (a, b)| / sum of max(chroma, 1), over pixels. The

@@ -1,6 +1,6 @@
-"""Generate colours and score them; the scores do not depend on the number of processes.
+"""Generate colours and score them.
 
-They are equal bit for bit on any number of processes.
+The scores are bit-identical on any number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.extractors import FeatureExtractors
-from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, per_image, versions
+from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, image_versions, per_image
 from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.set_metrics import SetMetrics
 from shards.errors import UserError
@@ -33,12 +33,12 @@ Metrics = dict[str, dict[str, float]]  # metric -> version -> value
 def predict_lab(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """Return the network's prediction from the L of `lab`, as Lab.
+    """Return the network's prediction for the L of `lab`, as Lab.
 
-    Both are (B, 3, H, W) in CIELAB units. The prediction's L is the network's own where
-    the codec's colour includes L, otherwise that of `lab`. BatchNorm uses its running
-    statistics. `dropout` keeps dropout layers active, with masks that depend on `seed`
-    alone. The generator's training flags and the random state of the process are
+    Both are (B, 3, H, W) in CIELAB units. If the codec's colour includes L, the result
+    has the L that the network predicts, otherwise that of `lab`. BatchNorm uses its
+    running statistics. `dropout` keeps dropout layers active, with masks that depend on
+    `seed` alone. The generator's training flags and the random state of the process are
     restored. `generator` is the unwrapped module.
     """
     L, _ = codec.encode(lab)
@@ -80,7 +80,7 @@ def _evaluating(generator: nn.Module, dropout: bool) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generator of `device` inside the block and restore it after."""
+    """Seed torch's generator of `device` inside the block; restore it afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -95,7 +95,7 @@ class ScoringConfig:
     """Which samples of a split are scored, and how; equal on all ranks."""
 
     batch_size: int = 16  # samples per chunk; the last bits of the scores depend on it
-    limit: int | None = None  # score only so many first samples; None: all
+    limit: int | None = None  # score only this many samples, from the first; None: all
     dropout: bool = False  # keep dropout layers active
     seed: int = 0  # of the dropout masks
     metrics: Depth = "all"  # "core" leaves out slow metrics and intervals, for use in training
@@ -115,7 +115,7 @@ def score_split(
 ) -> Scores:
     """Return the metrics of a split.
 
-    Each is given for the generated images, the grayscale baseline ("grey"), the
+    Each metric is given for the generated images, the grayscale baseline ("grey"), the
     constant-colour baseline ("median") and the truth. The result is {"samples",
     "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every
     rank; every rank must call the function. Raises `UserError` for an empty split.
@@ -124,8 +124,8 @@ def score_split(
     rank i % world, on one thread if the device is a CPU: the last bits of sums depend
     on both, so neither may depend on the number of processes.
 
-    "intervals" has the same form as "metrics", with "generated - grey" as another
-    version; metrics of whole sets have none, because resampling with repetition biases
+    "intervals" has the same form as "metrics", with an additional version "generated -
+    grey"; metrics of whole sets have none, because resampling with repetition biases
     them. `progress` is called with the number of samples done, over all ranks,
     estimated from this rank's.
     """
@@ -133,7 +133,7 @@ def score_split(
     device, count = torch.device(device), min(len(split), config.limit or len(split))
     batch_size, extractors = config.batch_size, config.extractors
     if count == 0:
-        raise UserError(f"{split.root}: split {split.name} is empty: there is nothing to score")
+        raise UserError(f"{split.root}: split {split.name} is empty: score another split")
     constant = median_colour(split)
     chunks: list[tuple[int, Rows]] = []
     set_metrics = SetMetrics(extractors.set_extractors)
@@ -143,7 +143,7 @@ def score_split(
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             seed = chunk_seed(config.seed, start)
             predicted = predict_lab(generator, codec, truth, dropout=config.dropout, seed=seed)
-            images = versions(with_lightness(truth, predicted), truth, constant.ab)
+            images = image_versions(with_lightness(truth, predicted), truth, constant.ab)
             pairs = extractors.pair_metrics(images) if extractors.pair_metrics else {}
             rows = per_image(images, predicted=predicted, metrics=config.metrics) | pairs
             chunks.append((start, _to_numpy(rows)))
@@ -252,9 +252,9 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Return metric -> version -> value from means over images, of any shape.
 
-    `means` are by "metric.version". Pooled PSNR replaces the mean squared error, and
-    the ratios of colourfulness to the truth's are added (NaN where the truth has no
-    colour).
+    The keys of `means` are "metric.version". Pooled PSNR replaces the mean squared
+    error, and the ratios of colourfulness to the truth's are added (NaN where the truth
+    has no colour).
     """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():

@@ -39,7 +39,7 @@ _LOGITS, _POOL = "logits", "pool"
 
 @dataclass(frozen=True)
 class FeatureExtractors:
-    """The networks that `evaluate.score_split` uses, and what a report says about them.
+    """The networks that `evaluate.score_split` uses, with facts for reports.
 
     `set_extractors` compute metrics of whole sets. `pair_metrics`, if not None, returns
     per-image metrics ("lpips.generated": (B,)). `facts` describes the network, weights
@@ -58,10 +58,10 @@ def load_extractors(
 ) -> FeatureExtractors:
     """Return the feature extractors with these weights, on `device`.
 
-    Each of `inception` and `vgg16` is "imagenet" (downloaded once), a file's path,
-    "random" (always the same weights), or None: the published file if torch's cache has
-    it, otherwise the metrics are left out. Raises `UserError` if weights cannot be
-    loaded.
+    Each of `inception` and `vgg16` is "imagenet" (downloaded once), the path of a file,
+    "random" (always the same weights), or None: then the published file is used if it
+    is in torch's cache, otherwise the metrics are left out. Raises `UserError` if
+    weights cannot be loaded.
     """
     inception, vgg16 = inception or _if_cached(INCEPTION), vgg16 or _if_cached(VGG16)
     extractors, pairs = [LAB_FIELDS], None
@@ -102,7 +102,7 @@ def _describe(
     extractor: str, weights: str, published: PublishedWeights, resize: str
 ) -> dict[str, str]:
     if weights == "random":
-        source = "random: comparable with nothing published"
+        source = "random: not comparable with published values"
     else:
         path = published.file if weights == "imagenet" else Path(weights)
         source = f"sha256 {sha256_of(path)[:16]}"
@@ -143,7 +143,7 @@ def inception_extractor(
 
 
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
-    """Return the function that compares every version of a batch with the truth.
+    """Return a function that compares every version of a batch with the truth.
 
     It computes drouilhet's VGG distance (equation 6, section 12.1) and LPIPS, (B,)
     each. `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per block.
@@ -165,8 +165,8 @@ def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics
 def lpips_distance(generated: list[Tensor], truth: list[Tensor], weights: list[Tensor]) -> Tensor:
     """Return LPIPS (B,) of feature maps (Zhang et al. 2018, equation 1).
 
-    generated and truth: (B, C, H, W) per layer, of which each pixel's features are
-    first scaled to length 1; weights: (1, C, 1, 1) per layer.
+    generated and truth: (B, C, H, W) per layer; the features of each pixel are first
+    scaled to length 1. weights: (1, C, 1, 1) per layer.
     """
     layers = [
         conv2d((_unit(one) - _unit(other)).square(), weight).mean(dim=(1, 2, 3))

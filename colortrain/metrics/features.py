@@ -12,9 +12,9 @@ import numpy as np
 
 _STEP = 2.0**-12  # features are rounded to multiples of this
 _LIMIT = 2.0**9  # and must be below this in magnitude
-# float64 sums the products of so many rows without rounding: 2 (12 + 9) + 11 = 53 bits
+# the most rows whose products float64 sums without rounding: 2 (12 + 9) + 11 = 53 bits
 _ROWS_PER_PRODUCT = 2**11
-_LARGEST_SET = 2**21  # int64 sums the products of so many rows without overflow
+_LARGEST_SET = 2**21  # the most rows whose products int64 sums without overflow
 
 
 class OutOfRangeError(ValueError):
@@ -25,10 +25,10 @@ class OutOfRangeError(ValueError):
 class Moments:
     """Number, sums (D,) and sums of products (D, D) of feature vectors.
 
-    The sums are int64, in steps of 2^-12, the products in steps of 2^-24. Integer sums
-    are exact, so any order and any distribution over processes give the same bits. The
-    rounding error is below 1e-8 in each variance; features must be below 512 in
-    magnitude.
+    Sums and products are fixed-point int64, with a resolution of 2^-12 and 2^-24.
+    Integer sums are exact, so any order and any distribution over processes give the
+    same bits. The rounding error is below 1e-8 in each variance; features must be below
+    512 in magnitude.
     """
 
     num: int
@@ -39,7 +39,7 @@ class Moments:
     def of(cls, features: np.ndarray) -> Moments:
         """Return the moments of (N, D) features.
 
-        Raises `OutOfRangeError` if one is not below 512 in magnitude.
+        Raises `OutOfRangeError` if one is not finite or not below 512 in magnitude.
         """
         steps = np.rint(np.asarray(features, np.float64) / _STEP)
         if not (np.abs(steps) < _LIMIT / _STEP).all():
@@ -68,19 +68,22 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance, (D, D) float64, divided by N - 1.
+        """Covariance, (D, D) float64, with divisor N - 1.
 
         Raises `ValueError` for fewer than two vectors.
         """
         if self.num < 2:
-            raise ValueError(f"a covariance needs at least two images, got {self.num}")
+            raise ValueError(f"a covariance requires at least two images, got {self.num}")
         return (self.products * _STEP**2 - self.num * np.outer(self.mean, self.mean)) / (
             self.num - 1
         )
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviations, (D,) float64, with N - 1."""
+        """Standard deviations, (D,) float64, with divisor N - 1.
+
+        Raises `ValueError` for fewer than two vectors.
+        """
         return np.sqrt(self.covariance.diagonal().clip(0))
 
 
@@ -105,7 +108,7 @@ class FeatureRows:
 def fid(real: Moments, fake: Moments) -> float:
     """Return the Fréchet distance of the Gaussians with these moments.
 
-    (Heusel et al. 2017, equation 6.)
+    (Heusel et al. 2017, equation 6.) Raises `ValueError` for fewer than two vectors.
     """
     sqrt_real = _sqrt_psd(real.covariance)
     # the trace of (A B)^(1/2) is that of (A^(1/2) B A^(1/2))^(1/2), which is symmetric
@@ -126,20 +129,21 @@ def _sqrt_psd(matrix: np.ndarray) -> np.ndarray:
 def fid_diagonal(real: Moments, fake: Moments) -> float:
     """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2 with element-wise sigma.
 
-    arun calls this FID (section II-F), but it is not.
+    arun calls this FID (section II-F), but it is not. Raises `ValueError` for fewer
+    than two vectors.
     """
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
-    """Return mean and standard deviation over splits of the inception score.
+    """Return the mean and standard deviation of the inception score over splits.
 
-    It is exp of the mean divergence of p(y | x) from p(y) (Salimans et al. 2016,
-    section 4). logits: (N, classes). The splits are consecutive images, N / splits
+    The score is exp of the mean KL divergence of p(y | x) from p(y) (Salimans et al.
+    2016, section 4). logits: (N, classes). The splits are N / splits consecutive images
     each, as in the authors' code. Raises `ValueError` for fewer images than splits.
     """
     if len(logits) < splits:
-        raise ValueError(f"{splits} splits need at least {splits} images, got {len(logits)}")
+        raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")
     logits64 = np.asarray(logits, np.float64)
     logs = logits64 - np.logaddexp.reduce(logits64, axis=1, keepdims=True)
     scores = [_split_score(part) for part in np.array_split(logs, splits)]
@@ -159,11 +163,12 @@ def kid(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the kernel inception distance (Bińkowski et al. 2018, section 4).
+    """Return the kernel inception distance and its standard deviation over subsets.
 
-    It is the mean and the standard deviation of `mmd` over random subsets of both sets.
-    real: (N, D), fake: (M, D); a subset is no larger than the smaller set. The subsets
-    depend on `seed` alone.
+    The distance is the mean of `mmd` over random subsets of both sets (Bińkowski et al.
+    2018, section 4). real: (N, D), fake: (M, D); a subset is no larger than the smaller
+    set. The subsets depend on `seed` alone. Raises `ValueError` for a set of fewer than
+    two vectors.
     """
     size = min(subset_size, len(real), len(fake))
     rng = np.random.default_rng(seed)
@@ -184,7 +189,7 @@ def mmd(one: np.ndarray, other: np.ndarray) -> float:
     Raises `ValueError` for a set of fewer than two vectors.
     """
     if min(len(one), len(other)) < 2:
-        raise ValueError("the unbiased estimate needs at least two images in each set")
+        raise ValueError("the unbiased estimate requires at least two images in each set")
     return (
         _mean_off_diagonal(one) + _mean_off_diagonal(other) - 2 * float(_kernel(one, other).mean())
     )

@@ -1,6 +1,6 @@
-"""The metric registry: name, label, direction, decimals and needs of each metric.
+"""The metric registry: name, label, direction, decimals, requirements of each metric.
 
-To add a metric: an entry here, and the function that computes it in `image_metrics`
+To add a metric, add an entry here and the function that computes it to `image_metrics`
 (one value per image) or `set_metrics` (one value per set of images). Reports, tables,
 `keep_best` and the sweep read everything else about it from its entry.
 """
@@ -26,7 +26,7 @@ _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: how it is called, which values are better, and how it is printed."""
+    """One metric: its name, which values are better, and how they are printed."""
 
     name: str  # the key in scores, journals and evaluation.json
     label: str
@@ -36,7 +36,7 @@ class Metric:
 
     @property
     def symbol(self) -> str:
-        """Return the sign for the better values, as tables print it."""
+        """Arrow that shows which values are better (↓, ↑, → truth, → 1), or ""."""
         return _SYMBOLS[self.direction] if self.direction else ""
 
     def text(self, value: float | None) -> str:
@@ -47,7 +47,7 @@ class Metric:
         """Return how far a value is from the best possible one; lower is better.
 
         Distances are comparable within one metric. `truth` is the photographs' own
-        value; without it the distance of a metric with that target is NaN.
+        value; if it is None, the distance of a metric with that target is NaN.
         """
         if self.direction in ("lower", None):
             return value
@@ -86,9 +86,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}  # in the 
 
 
 def metric_named(name: str) -> Metric:
-    """Return a metric by name; if it is unknown, one without a direction.
+    """Return the metric of that name; for an unknown name, one without a direction.
 
-    Score files of another version may contain unknown metrics.
+    Score files of another version of colortrain may contain unknown metrics.
     """
     return METRICS.get(name) or Metric(name, name)
 

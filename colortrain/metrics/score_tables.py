@@ -15,7 +15,7 @@ HEAD = (
     "median colour",
     "truth",
 )
-LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # of the versions, in all tables
+LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # column titles
 
 
 def table_rows(scores: Scores) -> list[list[str]]:
@@ -33,11 +33,11 @@ def _row(metric: Metric, scores: Scores) -> list[str]:
 
 
 def compared_with_grayscale(scores: Scores, name: str) -> str:
-    """Return how generated images compare with the grayscale baseline by one metric.
+    """Compare the generated images with the grayscale baseline by one metric.
 
     The result is "better", "worse" or "level". "level" means that the 95 % interval of
-    the difference contains 0. The result is empty if there is no interval, or if
-    neither higher nor lower values are better.
+    the difference contains 0. The result is "" if there is no interval, or if neither
+    higher nor lower values are better.
     """
     direction = metric_named(name).direction
     ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
@@ -48,7 +48,7 @@ def compared_with_grayscale(scores: Scores, name: str) -> str:
 
 
 def caption(scores: Scores) -> str:
-    """Return one line that says on which samples, and how, the scores were measured."""
+    """Return one line: on which samples the scores were measured, and how."""
     protocol = scores["protocol"]
     median = protocol["median"]
     source = median["split"]

@@ -19,15 +19,15 @@ from colortrain.metrics.features import FeatureRows, Moments, OutOfRangeError, f
 from colortrain.metrics.image_metrics import ImageBatch
 
 _CELLS = 4  # per side
-_LEAST = 2  # images for a covariance
+_MIN_IMAGES = 2  # for a covariance
 
 
 @dataclass(frozen=True)
 class FeatureStats:
     """Statistics of one version's features.
 
-    `moments` of the features, and in `rows` single feature vectors by name, for metrics
-    that need them.
+    `moments` are those of the features; `rows` holds the feature vectors themselves, by
+    name, for metrics that require them.
     """
 
     moments: Moments
@@ -62,7 +62,8 @@ Key = tuple[str, str]  # extractor's name, version
 class SetMetrics:
     """Accumulates feature statistics of each version and computes metrics from them.
 
-    `stats` are None for a version with features that are not finite.
+    `stats` has the statistics by extractor and version; they are None for a version
+    with features that are not finite.
     """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
@@ -70,9 +71,10 @@ class SetMetrics:
         self.stats: dict[Key, FeatureStats | None] = {}
 
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
-        """Add one batch in every version; `start` is the index of its first image.
+        """Add every version of one batch; `start` is the index of its first image.
 
-        Raises `OutOfRangeError` for features of a photograph that are not below 512.
+        Raises `OutOfRangeError` if features of the truth or of a baseline are not
+        finite or not below 512 in magnitude.
         """
         for extractor in self.extractors:
             for version, images in versions.items():
@@ -100,8 +102,10 @@ class SetMetrics:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Metrics that need more images, and what they need."""
-        few = any(stats is not None and stats.moments.num < _LEAST for stats in self.stats.values())
+        """The metrics that require more images, and what they require."""
+        few = any(
+            stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
+        )
         return {"distances between sets": "a split of two images or more"} if few else {}
 
     def compute(self) -> dict[str, dict[str, float]]:
@@ -126,7 +130,7 @@ class SetMetrics:
         assert truth is not None  # photographs are finite
         for version, stats in versions.items():
             if stats is not None:
-                comparable = version != "truth" and stats.moments.num >= _LEAST
+                comparable = version != "truth" and stats.moments.num >= _MIN_IMAGES
                 values = extractor.score(stats) | (
                     extractor.compare(truth, stats) if comparable else {}
                 )
@@ -137,12 +141,12 @@ class SetMetrics:
 
 
 def round_to_nine_digits(value: float) -> float:
-    """Return `value` with nine digits; later ones depend on LAPACK's thread count."""
+    """Round to nine significant digits; more depend on LAPACK's number of threads."""
     return float(f"{value:.9g}")
 
 
 def colour_fields(lab: Tensor) -> Tensor:
-    """Return colour statistics (B, 80) of (B, 3, H, W) CIELAB images, float64.
+    """Return colour statistics (B, 80) float64 of images (B, 3, H, W) in CIELAB units.
 
     They are the means of L, a and b and the standard deviations of a and b in each cell
     of a 4 x 4 grid.

@@ -57,7 +57,7 @@ class ShallowUNetConfig(UNetConfigBase):
         return network
 
 
-class Flat(nn.Module):
+class ConvBlock(nn.Module):
     """ReLU - 3x3 convolution of stride 1 - BatchNorm, ordered as in `Down` and `Up`."""
 
     def __init__(self, channels: int) -> None:
@@ -81,7 +81,7 @@ class ShallowUNet(nn.Module):
             for level, (inputs, width) in enumerate(zip([1, *widths], widths, strict=False))
         )
         between = 2 * config.thick_layers + config.bottleneck_layers
-        self.bottleneck = nn.Sequential(*(Flat(widths[-1]) for _ in range(between)))
+        self.bottleneck = nn.Sequential(*(ConvBlock(widths[-1]) for _ in range(between)))
         self.decoder = nn.ModuleList(
             Up(2 * widths[level], widths[level - 1], config.dropout)
             for level in range(config.depth - 1, 0, -1)

@@ -36,8 +36,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def get_recipe(name: str) -> Recipe:
     """Return the recipe called `name`.
 
-    Raises `UserError` for an unknown name, with the valid names, the most similar
-    first.
+    Raises `UserError` for an unknown name. The message lists the valid names, the most
+    similar first.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -45,7 +45,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def headline_of(recipe: Recipe) -> Headline:
-    """Return what the paper reports, also for a recipe saved without this field."""
+    """Return the paper's scores, even if the recipe was saved without them."""
     if recipe.headline != Headline() or recipe.name not in RECIPES:
         return recipe.headline
     return RECIPES[recipe.name]().headline

@@ -26,7 +26,7 @@ def arun_wgan_gp() -> Recipe:
 
     The critic is trained, but has no influence on the generator.
 
-    The headline's "FID" is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
+    The reported "FID" is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
     element-wise sigma (section II-F), called `fid_diagonal` here. Protocol: training
     and test use the same 5,000 photographs of 224 px (section II-B), so the values do
     not describe unseen images. Cost: 750,000 steps of one photograph each; neither
@@ -58,17 +58,17 @@ def arun_wgan_gp() -> Recipe:
             fid_diagonal=13.1076,
         ),
         paper="arun",
-        size=224,  # II-B
-        batch_size=1,  # II-G
-        epochs=150,  # II-G
-        generator=ResUNetConfig(  # II-C, figure 1: 8,216,194 parameters
+        size=224,  # section II-B
+        batch_size=1,  # section II-G
+        epochs=150,  # section II-G
+        generator=ResUNetConfig(  # section II-C, figure 1: 8,216,194 parameters
             base_channels=64, levels=3, dropout=0.2
         ),
-        critic=GlobalCriticConfig(  # II-D, figure 2: 2,757,057 parameters
+        critic=GlobalCriticConfig(  # section II-D, figure 2: 2,757,057 parameters
             base_channels=64, blocks=4
         ),
-        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # II-G
-        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # II-G
+        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # section II-G
+        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # section II-G
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2
             adversarial_weight=_NO_ADVERSARIAL,  # equation 6
@@ -82,10 +82,10 @@ def arun_wgan_gp() -> Recipe:
                 ),
             ),
         ),
-        codec=UnitCodec(),  # II-B, equation 1
-        n_critic=1,  # II-E: "alternating"
-        flip=0.0,  # II-B mentions shuffling only
-        test_dropout=False,  # II-C item 5: dropout is against overfitting
+        codec=UnitCodec(),  # section II-B, equation 1
+        n_critic=1,  # section II-E: "alternating"
+        flip=0.0,  # section II-B mentions shuffling only
+        test_dropout=False,  # section II-C item 5: dropout is against overfitting
         evaluate_every=5000,  # not given; once per epoch
         checkpoint_every=5000,  # not given
     )
@@ -94,10 +94,10 @@ def arun_wgan_gp() -> Recipe:
 def arun_wgan_gp_adversarial() -> Recipe:
     r"""The abstract's version: the generator minimises 100 L1 minus its mean score.
 
-    The headline is that of `arun_wgan_gp`, which documents everything else: the paper
-    has one table for both versions. It gives the adversarial term no weight; here it is
-    1, as in the objective of Isola et al. 2017 (equation 4), from whom the paper takes
-    the weight 100 of L1 too.
+    Everything else is documented in `arun_wgan_gp`, whose reported scores apply here
+    too: the paper has one table for both versions. It gives the adversarial term no
+    weight; here it is 1, as in the objective of Isola et al. 2017 (equation 4), from
+    whom the paper also takes the weight 100 of L1.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial

@@ -31,10 +31,10 @@ def drouilhet_gan() -> Recipe:
 
     The labels are soft on both sides; L1 is weighted by the rarity of colours.
 
-    Protocol of the headline: COCO, 256 px, PSNR of RGB
-    in [0, 1] (section 5); how it is averaged, and over how many photographs, is not
-    specified. The grayscale baseline reaches about 23.8 dB as the mean over images and
-    20.1 dB pooled, so compare the result with it. Cost: not given (Colab, section
+    Protocol of the reported scores: COCO, 256 px, PSNR of RGB in [0, 1] (section 5);
+    how it is averaged, and over how many photographs, is not specified. The grayscale
+    baseline reaches about 23.8 dB as the mean over images and 20.1 dB pooled, so
+    compare the result with it. Cost: not given (Colab, section
     7.5.3).
 
         accelerate launch -m launch.train --recipe drouilhet_gan \
@@ -56,27 +56,27 @@ def drouilhet_gan() -> Recipe:
         name="drouilhet_gan",
         headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
-        size=256,  # 3.1
-        batch_size=16,  # not given; nampouri's
-        epochs=27,  # 4
-        generator=DeepUNetConfig(  # 3.1: 15,674,818 parameters
+        size=256,  # section 3.1
+        batch_size=16,  # not given; that of nampouri
+        epochs=27,  # section 4
+        generator=DeepUNetConfig(  # section 3.1: 15,674,818 parameters
             base_channels=64, levels=4, norm="batch"
         ),
-        critic=SquareCriticConfig(  # 3.1: 16x16 map; depth 4 of 3, 4 and 5
+        critic=SquareCriticConfig(  # section 3.1: 16x16 map; depth 4 of 3, 4 and 5
             base_channels=64, depth=4, norm="batch"
         ),
-        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # 4.1; betas are Isola's
-        critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # 4.1, 1.3.1
+        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # section 4.1; betas of Isola et al.
+        critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # sections 4.1 and 1.3.1
         objective=Objective(
-            adversarial=BCE(  # 1.3.2, 3.2; the generator's target is 1
+            adversarial=BCE(  # sections 1.3.2 and 3.2; the generator's target is 1
                 real_label=0.8, fake_label=0.2, critic_factor=0.5
             ),
-            adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(  # 1.3.3-4
+            adversarial_weight=constant(1.0),  # section 3.2
+            reconstruction=(  # sections 1.3.3 and 1.3.4
                 RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),
             ),
         ),
-        codec=SymmetricCodec(),  # 3.1: normalised to [-1, 1]
+        codec=SymmetricCodec(),  # section 3.1: normalised to [-1, 1]
         flip=0.0,  # none mentioned
     )
 
@@ -86,7 +86,7 @@ def drouilhet_wgan_gp() -> Recipe:
 
     The weight of L1 is 70, then 10, then 30.
 
-    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    The protocol is that of `drouilhet_gan`, and the grayscale baseline
     reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10
     hours on Colab (section 7.5.3).
 
@@ -94,21 +94,22 @@ def drouilhet_wgan_gp() -> Recipe:
             --shards SHARDS --run runs/drouilhet_wgan_gp
 
     Contradictions in the paper, and how they are resolved. The weight of L1 falls at
-    epoch 19 (section 7.5) or 18 (7.6, 7.7): 19, since the plan says "Epochs 0-18". 27
-    epochs (table 3, 7.6) or 30 (7.5.3): 27. The weight of the penalty is not given: 10,
-    as in Gulrajani et al. 2017. New learning rates are not given either: section 7
-    lists what changed, so those of the GAN are kept. The penalty's gradient is with
-    respect to the "image pair" (7.3), which includes L.
+    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): 19, since the plan says "Epochs
+    0-18". 27 epochs (table 3, section 7.6) or 30 (section 7.5.3): 27. The weight of the
+    penalty is not given: 10, as in Gulrajani et al. 2017. New learning rates are not
+    given either: section 7 lists what changed, so those of the GAN are kept. The
+    penalty's gradient is with respect to the "image pair" (section 7.3), which includes
+    L.
     """
     return dataclasses.replace(
         drouilhet_gan(),
         name="drouilhet_wgan_gp",
         headline=reported("table 3", psnr=21.41, vgg_distance=4.1719),
-        critic=SquareCriticConfig(base_channels=64, depth=4, norm="instance"),  # 7.1.1
+        critic=SquareCriticConfig(base_channels=64, depth=4, norm="instance"),  # section 7.1.1
         objective=Objective(
-            adversarial=Wasserstein(),  # equation 2, 7.2
-            adversarial_weight=constant(1.0),  # 3.2
-            reconstruction=(  # 7.5.1-3
+            adversarial=Wasserstein(),  # equation 2, section 7.2
+            adversarial_weight=constant(1.0),  # section 3.2
+            reconstruction=(  # sections 7.5.1 to 7.5.3
                 RebalancedL1(weight=Schedule(((0, 70.0), (19, 10.0), (26, 30.0)))),
             ),
             penalties=(
@@ -117,7 +118,7 @@ def drouilhet_wgan_gp() -> Recipe:
                 ),
             ),
         ),
-        n_critic=5,  # 7.4.1
+        n_critic=5,  # section 7.4.1
     )
 
 
@@ -127,14 +128,14 @@ def drouilhet_progan() -> Recipe:
     PixelNorm is in the generator, the minibatch standard deviation in the critic, and
     the VGG loss replaces L1.
 
-    The headline's protocol is that of `drouilhet_gan`, and the grayscale baseline
+    The protocol is that of `drouilhet_gan`, and the grayscale baseline
     reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
 
         accelerate launch -m launch.train --recipe drouilhet_progan \
             --shards SHARDS --run runs/drouilhet_progan
 
     Downloads torchvision's vgg16-397923af.pth (528 MB) once. Without internet access,
-    put it where the error message says, or test the setup with `--set
+    put it into the folder that the error message names, or test the setup with `--set
     objective.reconstruction.0.weights=random`.
 
     Contradictions in the paper, and how they are resolved. Despite the name nothing
@@ -150,16 +151,18 @@ def drouilhet_progan() -> Recipe:
         name="drouilhet_progan",
         headline=reported("table 3", psnr=20.92, vgg_distance=3.3715),
         epochs=20,  # table 3
-        generator=DeepUNetConfig(  # 9.1, equation 5: 15,671,874 parameters
+        generator=DeepUNetConfig(  # section 9.1, equation 5: 15,671,874 parameters
             base_channels=64, levels=4, norm="pixel"
         ),
-        critic=SquareCriticConfig(  # 9.2
+        critic=SquareCriticConfig(  # section 9.2
             base_channels=64, depth=4, norm="batch", minibatch_stddev=True
         ),
         objective=Objective(
-            adversarial=BCE(real_label=0.8, fake_label=0.2, critic_factor=0.5),  # 3.2, equation 7
+            adversarial=BCE(
+                real_label=0.8, fake_label=0.2, critic_factor=0.5
+            ),  # section 3.2, equation 7
             adversarial_weight=constant(1.0),  # equation 7
-            reconstruction=(  # equations 6-7, 9.3
+            reconstruction=(  # equations 6 and 7, section 9.3
                 Perceptual(weight=constant(100.0), weights="imagenet"),
             ),
         ),

@@ -20,9 +20,9 @@ from colortrain.schedule import Schedule, constant
 
 
 def cosine(epochs: int) -> Schedule:
-    """Return a warm-up of one epoch from 0.01 to 1, then half a cosine down to 0.
+    """Return a warm-up from 0.01 to 1 in one epoch, followed by half a cosine to 0.
 
-    It is linear between epochs; it reaches 0 at `epochs` (SGDR, 2017).
+    It is linear between epochs and reaches 0 at epoch `epochs` (SGDR, 2017).
     """
     falling = [
         (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
@@ -33,16 +33,16 @@ def cosine(epochs: int) -> Schedule:
     )
 
 
-def late(weight: float) -> Schedule:
+def last_fifth(weight: float) -> Schedule:
     """Return a schedule with `weight` in the last fifth of the run and 0 before."""
     return Schedule(((0, 0.0), (8, weight)))
 
 
 def flagship() -> Recipe:
-    r"""A colour distribution for four fifths of the run, then adversarial training.
+    r"""Four fifths of training on a colour distribution, then adversarial training.
 
-    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: five
-    times that of `drouilhet_gan`.
+    This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
+    five times that of `drouilhet_gan`.
 
         accelerate launch -m launch.train --recipe flagship \
             --shards SHARDS --run runs/flagship --images 100000
@@ -50,31 +50,35 @@ def flagship() -> Recipe:
     A residual U-Net is trained to predict which colours of a grid are likely at each
     pixel; Muon updates its hidden weights. In the last fifth the learning rate restarts
     at a fifth, and losses on the resulting image are added. The critic and its penalty
-    are valentini's. The gap to the true colourfulness pushes towards more colour. L1, a
-    soft accuracy and the logarithm of the squared error direct the colour to where it
-    costs least; they pull against it, so four fifths of the colour are reached. The
-    result is a moving average over the last steps. All schedules span the run, whatever
-    its length.
+    are those of valentini. The colourfulness loss pushes towards more colour. L1, a
+    soft accuracy and the logarithm of the squared error keep the colour where it costs
+    least; they counteract the colourfulness loss, so that the images reach four fifths
+    of the true colourfulness. The result is a moving average over the last steps. All
+    schedules stretch to the length of the run.
     """
-    return _recipe("flagship", near=4.0, gap=ColourfulnessGap(late(300.0), cell=1, share=0.985))
+    return _recipe(
+        "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
+    )
 
 
 def flagship_calm() -> Recipe:
     r"""`flagship` with a target of three fifths of the true colourfulness.
 
-    It is closer to the truth per pixel and as a set of images.
+    Its images are closer to the truth, per pixel and as a set.
 
-    This is no paper's system; docs/RECIPES.md compares it with all others. Cost: as
-    for `flagship`.
+    This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
+    as for `flagship`.
 
         accelerate launch -m launch.train --recipe flagship_calm \
             --shards SHARDS --run runs/calm --images 100000
     """
-    return _recipe("flagship_calm", near=1.0, gap=ColourfulnessGap(late(300.0), cell=4, share=0.6))
+    return _recipe(
+        "flagship_calm", near=1.0, gap=ColourfulnessGap(last_fifth(300.0), cell=4, share=0.6)
+    )
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
-    """Return what both recipes share.
+    """Return the recipe that both share, except for the arguments.
 
     `near` scales the weights of the terms that keep images close to the truth per pixel
     and per image during adversarial training.
@@ -97,10 +101,10 @@ def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
             critic_from=8.0,
             reconstruction=(
                 ColourBins(weight=constant(2.0)),
-                L1(weight=late(100.0)),
-                SoftAccuracy(weight=late(16.0 * near)),
+                L1(weight=last_fifth(100.0)),
+                SoftAccuracy(weight=last_fifth(16.0 * near)),
                 gap,
-                LogError(weight=late(2.0 * near)),
+                LogError(weight=last_fifth(2.0 * near)),
             ),
             penalties=(
                 GradientPenalty(

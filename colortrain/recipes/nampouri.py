@@ -20,9 +20,9 @@ from colortrain.schedule import constant
 
 
 def nampouri_unet() -> Recipe:
-    r"""The U-Net of sections 4.2 and A.1 with the 70-pixel patch critic.
+    r"""The U-Net of section 4.2 and appendix A.1 with the 70-pixel patch critic.
 
-    The headline is the L1 on 2,000 COCO test photographs of 256 px. The grayscale
+    The reported score is the L1 on 2,000 COCO test photographs of 256 px. The grayscale
     baseline reaches about 0.096 on such photographs, so compare the result with it.
     Cost: one A100, about 4 hours (section 5.2).
 
@@ -38,34 +38,34 @@ def nampouri_unet() -> Recipe:
         name="nampouri_unet",
         headline=reported("section 6", l1=0.0917),
         paper="nampouri",
-        size=256,  # 5.1
-        batch_size=16,  # 5.2
-        epochs=300,  # 5.2: 150,000 steps on 8,000 photographs
-        generator=UNetConfig(  # 4.2, A.1: 54,410,370 parameters
+        size=256,  # section 5.1
+        batch_size=16,  # section 5.2
+        epochs=300,  # section 5.2: 150,000 steps on 8,000 photographs
+        generator=UNetConfig(  # section 4.2, appendix A.1: 54,410,370 parameters
             base_channels=64, levels=8, dropout=0.5, dropout_blocks=3
         ),
-        critic=PatchCriticConfig(  # 4.2, A.2: 2,765,633 parameters
+        critic=PatchCriticConfig(  # section 4.2, appendix A.2: 2,765,633 parameters
             base_channels=64, strided_layers=3
         ),
-        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # 5.2
-        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # 5.2
+        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # section 5.2
+        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # section 5.2
         objective=Objective(
             adversarial=BCE(critic_factor=0.5),  # equations 14-17
             adversarial_weight=constant(1.0),  # equation 19
-            reconstruction=(L1(weight=constant(100.0)),),  # equation 18-19, lambda in 5.2
+            reconstruction=(L1(weight=constant(100.0)),),  # equations 18-19; lambda: section 5.2
         ),
         codec=SymmetricCodec(),  # equations 4-6
-        flip=0.5,  # 5.1
-        test_dropout=True,  # 4.2: "during both training and testing"
+        flip=0.5,  # section 5.1
+        test_dropout=True,  # section 4.2: "during both training and testing"
     )
 
 
 def nampouri_resnet18() -> Recipe:
-    r"""The generator around ImageNet's ResNet-18 of sections 4.2 and A.2.
+    r"""The generator around ImageNet's ResNet-18 of section 4.2 and appendix A.2.
 
     Everything else is as in `nampouri_unet`.
 
-    The headline is the L1 on 2,000 COCO test photographs of 256 px: above that of
+    The reported score is the L1 on 2,000 COCO test photographs of 256 px: above that of
     `nampouri_unet`, and within sampling error of the grayscale baseline's 0.096. Cost:
     one A100, about 4 hours (section 5.2).
 
@@ -73,18 +73,18 @@ def nampouri_resnet18() -> Recipe:
             --shards SHARDS --run runs/nampouri_resnet18
 
     A new run downloads torchvision's resnet18-f37072fd.pth (45 MB) once. Without
-    internet access, put it where the error message says, or start from random weights
-    with `--set generator.pretrained=none`.
+    internet access, put it into the folder that the error message names, or start from
+    random weights with `--set generator.pretrained=none`.
 
     Contradictions in the paper, and how they are resolved: those of `nampouri_unet`;
-    A.2 lists the decoder by input channels (C256-C512-...), figure 13 by output
-    channels: the figure's 3,544,066 parameters decide.
+    appendix A.2 lists the decoder by input channels (C256-C512-...), figure 13 by
+    output channels: the figure's 3,544,066 parameters decide.
     """
     return dataclasses.replace(
         nampouri_unet(),
         name="nampouri_resnet18",
         headline=reported("section 6", l1=0.0945),
-        generator=ResNet18UNetConfig(  # 4.2, A.2: 14,720,578 parameters
+        generator=ResNet18UNetConfig(  # section 4.2, appendix A.2: 14,720,578 parameters
             base_channels=64, pretrained="imagenet"
         ),
         test_dropout=False,  # figure 13: this generator has no dropout

@@ -12,14 +12,14 @@ decay, no grayscale images).
 
 Interpretations, where the paper does not specify something or contradicts itself:
 
-- "manually decayed ... whenever the loss function started to plateau" (3.3) gives no
-  patience. Here the rates fall to a tenth after 30 evaluations without a lower
+- "manually decayed ... whenever the loss function started to plateau" (section 3.3)
+  gives no patience. Here the rates fall to a tenth after 30 evaluations without a lower
   validation L1; this needs a split named val, without which the rates stay.
 - The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
   rgb_to_grayscale, so L had to be predicted there.
-- Dropout (3.2) is the GAN's noise: in training only, as in [code]. Isola et al. 2017,
-  whom 3.2 follows, keep it active at test time: `colortrain evaluate --dropout
-  both` prints both.
+- Dropout (section 3.2) is the noise of the GAN: in training only, as in [code]. Isola
+  et al. 2017, whom section 3.2 follows, keep it active at test time: `colortrain
+  evaluate --dropout both` prints both.
 - BatchNorm uses running statistics in inference; [code] uses those of the test batch.
 - BatchNorm in the generator's first layer, and where skips are joined: see
   `FullyConvolutionalConfig`.
@@ -28,8 +28,8 @@ Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 
 interpretation: the paper gives no unit), accuracy is equation 10 on all three channels;
 `launch.evaluate` prints both. Measured with the paper's definitions, on CIFAR-10's
 10,000 test images the grayscale baseline with the true L has 5.63 / 26.4 / 55.8, and
-the training split's median ab (0, 4) has 5.49 / 23.9 / 57.3: the headline is close to
-both, so compare results with them.
+the training split's median ab (0, 4) has 5.49 / 23.9 / 57.3: the reported scores are
+close to both, so compare results with them.
 """
 
 from __future__ import annotations
@@ -48,35 +48,36 @@ from colortrain.schedule import constant
 def nazeri_gan() -> Recipe:
     r"""The conditional DCGAN of section 3.2 on CIFAR-10.
 
-    The headline is of the test split, by the protocol above. Cost: not given; 200
-    epochs are 10,000,000 images of 32 px.
+    The reported scores are of the test split, by the protocol above. Cost: not given;
+    200 epochs are 10,000,000 images of 32 px.
 
         accelerate launch -m launch.train --recipe nazeri_gan \
             --shards SHARDS --run runs/nazeri_gan
     """
-    adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # 3.3, both networks
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # section 3.3, for both networks
     return Recipe(
         name="nazeri_gan",
         headline=reported("table 1", mae=5.1, accuracy_2=24.1, accuracy_5=65.5),
         paper="nazeri",
-        size=32,  # 4
+        size=32,  # section 4
         batch_size=128,  # table 1
         epochs=200,  # table 1
-        generator=FullyConvolutionalConfig(  # 3.1, plan [code]: 16,654,851 parameters
+        generator=FullyConvolutionalConfig(  # section 3.1, plan from [code]: 16,654,851 parameters
             base_channels=64, levels=4, first_width=2, dropout=0.5, dropout_blocks=2
         ),
-        critic=SameCriticConfig(  # 3.2, plan [code]: 2,767,553 parameters
+        critic=SameCriticConfig(  # section 3.2, plan from [code]: 2,767,553 parameters
             base_channels=64, inputs=4
         ),
         generator_adam=adam,
         critic_adam=adam,
         objective=Objective(
-            adversarial=BCE(real_label=0.9),  # equations 5 and 8, one-sided smoothing 3.3
+            adversarial=BCE(real_label=0.9),  # equations 5 and 8; one-sided smoothing: section 3.3
             adversarial_weight=constant(1.0),  # equation 7
-            reconstruction=(L1(weight=constant(100.0)),),  # equation 7, lambda 3.3, over L, a and b
+            # equation 7; lambda: section 3.3; the mean is over L, a and b
+            reconstruction=(L1(weight=constant(100.0)),),
         ),
-        plateau=Plateau(patience=30, factor=0.1),  # factor 3.3, patience not given
-        codec=LabCodec(),  # 3.1: "3 with L*a*b* color space"
+        plateau=Plateau(patience=30, factor=0.1),  # factor: section 3.3; patience: not given
+        codec=LabCodec(),  # section 3.1: "3 with L*a*b* color space"
         flip=0.5,  # [code]
         test_dropout=False,  # [code]
         evaluate_every=391,  # one epoch of 50,000
@@ -88,10 +89,11 @@ def nazeri_unet_l2() -> Recipe:
     r"""The baseline of section 3.1: the same U-Net with the mean squared error alone.
 
     The error is over all three channels. There is no critic, and no dropout: section
-    3.1 has none, it is the GAN's noise.
+    3.1 has none; it is the noise of the GAN.
 
-    The headline is of CIFAR-10's test split, by the protocol above: all three are worse
-    than the grayscale baseline, whose L is the true one, while the network predicts L.
+    The reported scores are of CIFAR-10's test split, by the protocol above: all three
+    are worse than those of the grayscale baseline, which has the true L, while the
+    network predicts L.
     Cost: less than `nazeri_gan`.
 
         accelerate launch -m launch.train --recipe nazeri_unet_l2 \
@@ -102,7 +104,7 @@ def nazeri_unet_l2() -> Recipe:
         gan,
         name="nazeri_unet_l2",
         headline=reported("table 1", mae=7.9, accuracy_2=13.7, accuracy_5=37.2),
-        generator=FullyConvolutionalConfig(  # 3.1
+        generator=FullyConvolutionalConfig(  # section 3.1
             base_channels=64, levels=4, first_width=2, dropout=0.0, dropout_blocks=0
         ),
         critic=None,
@@ -116,8 +118,8 @@ def nazeri_unet_l2() -> Recipe:
 def nazeri_gan_places() -> Recipe:
     r"""The conditional DCGAN of section 3.2 on Places365, 256 px.
 
-    The headline follows the protocol above. Cost: not given; 20 epochs of 1.8 million
-    images (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10
+    The reported scores follow the protocol above. Cost: not given; 20 epochs of 1.8
+    million images (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10
     counterpart".
 
         accelerate launch -m launch.train --recipe nazeri_gan_places \
@@ -130,10 +132,10 @@ def nazeri_gan_places() -> Recipe:
         nazeri_gan(),
         name="nazeri_gan_places",
         headline=reported("table 1", mae=7.5, accuracy_2=18.3, accuracy_5=47.3),
-        size=256,  # 4
+        size=256,  # section 4
         batch_size=16,  # table 1
         epochs=20,  # table 1
-        generator=FullyConvolutionalConfig(  # figure 2, plan [code]: 42,023,811 parameters
+        generator=FullyConvolutionalConfig(  # figure 2, plan from [code]: 42,023,811 parameters
             base_channels=64, levels=7, first_width=1, dropout=0.5, dropout_blocks=3
         ),
         evaluate_every=5000,  # 22 per epoch of 1.8 million

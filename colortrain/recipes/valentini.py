@@ -24,14 +24,14 @@ from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 
 _PLAIN = ShallowUNetConfig(
-    base_channels=64,  # not given; Isola 6.1.1
-    depth=4,  # 2, 3 and 4 in VI-A; 4 chosen "for further testing" (VI-B)
-    thick_layers=0,  # VI-A: the original model
+    base_channels=64,  # not given; Isola et al., section 6.1.1
+    depth=4,  # section VI-A: 2, 3 and 4; section VI-B: 4 "for further testing"
+    thick_layers=0,  # section VI-A: the original model
 )
 _CRITIC = PatchCriticConfig(
-    base_channels=64,  # not given; Isola 6.1.2
-    strided_layers=3,  # not given; Isola's 70-pixel patch (6.1.2)
-    norm="batch",  # III: none in the first and last block
+    base_channels=64,  # not given; Isola et al., section 6.1.2
+    strided_layers=3,  # not given; 70-pixel patch of Isola et al., section 6.1.2
+    norm="batch",  # section III: none in the first and last block
 )
 
 
@@ -44,13 +44,13 @@ def valentini_cgan() -> Recipe:
 
         accelerate launch -m launch.train --recipe valentini_cgan \
             --shards SHARDS --run runs/valentini_cgan
-        (figure 5: the same with --set generator.depth=2, and 3)
+        (for figure 5, run it again with --set generator.depth=2 and 3)
 
     Contradictions in the paper, and how they are resolved. Equation 3 has both networks
-    minimise what the critic must maximise, and section IV labels real 0 and fake 1: the
-    game is the same, real is labelled 1 here. The paper's generator minimises log(1 -
-    D): here it maximises log D, as in Isola et al. (section 3.3). Equation 3 gives L1
-    no weight: here it is 100, as in Isola et al. (`--set
+    minimise what the critic must maximise, and section IV labels real 0 and fake 1:
+    here real is labelled 1, which is an equivalent objective. The paper's generator
+    minimises log(1 - D): here it maximises log D, as in Isola et al. (section 3.3).
+    Equation 3 gives L1 no weight: here it is 100, as in Isola et al. (`--set
     objective.reconstruction.0.weight=1` is the literal version). Section III averages
     patch responses before the loss: here, as in Isola's code, the loss is computed per
     patch and then averaged (for a linear critic the two are equal).
@@ -62,21 +62,22 @@ def valentini_cgan() -> Recipe:
             "no numbers, only curves: of depths 2, 3 and 4 the deeper is the more stable",
         ),
         paper="valentini",
-        size=256,  # V
-        batch_size=16,  # not given; nampouri's (5.2) for such networks at this size
-        epochs=200,  # not given; Isola's for sets of a few thousand photographs (6.2)
+        size=256,  # section V
+        batch_size=16,  # not given; that of nampouri (section 5.2) at this size
+        epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
         generator=_PLAIN,
         critic=_CRITIC,
-        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola 3.3
-        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola 3.3
+        generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
+        critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
         objective=Objective(
             adversarial=BCE(),  # equation 3, without a factor of one half
             adversarial_weight=constant(1.0),  # equation 3
-            reconstruction=(L1(weight=constant(100.0)),),  # equation 2; weight not given; Isola 4.2
+            # equation 2; weight not given; that of Isola et al., section 4.2
+            reconstruction=(L1(weight=constant(100.0)),),
         ),
-        codec=SymmetricCodec(),  # V: Lab; its scaling is not given; this one fits tanh
-        flip=0.5,  # not given; Isola flips (6.2)
-        test_dropout=False,  # III: G: x -> y, no noise
+        codec=SymmetricCodec(),  # section V: Lab; scaling not given; this one fits tanh
+        flip=0.5,  # not given; Isola et al. flip images (section 6.2)
+        test_dropout=False,  # section III: G: x -> y, no noise
     )
 
 
@@ -87,8 +88,8 @@ def valentini_wgan() -> Recipe:
 
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
-        (figures 8 and 9: --set generator.depth=2, and 3;
-        figure 11: --set objective.penalties.0.weight=0, and 0.1)
+        (for figures 8 and 9, run it again with --set generator.depth=2 and 3;
+        for figure 11, with --set objective.penalties.0.weight=0 and 0.1)
 
     Contradictions in the paper, and how they are resolved. The text makes the GAN a
     WGAN whose loss is "without a strict lower bound" and whose scores are small for one
@@ -111,13 +112,13 @@ def valentini_wgan() -> Recipe:
             "than 3, and 2 noisy; penalties of 0, 0.1 and 0.3 differ little in loss, the strongest "
             "has the best images",
         ),
-        generator=dataclasses.replace(_PLAIN, thick_layers=3),  # VI-A: "a triple layer"
+        generator=dataclasses.replace(_PLAIN, thick_layers=3),  # section VI-A: "a triple layer"
         critic=dataclasses.replace(_CRITIC, norm="instance"),
         objective=dataclasses.replace(
             recipe.objective,
             adversarial=Wasserstein(),  # equation 4
-            penalties=(  # equation 7; weights 0, 0.1 and 0.3 in VI-C
-                GradientPenalty(  # 0.3: "with apparently higher quality"
+            penalties=(  # equation 7; section VI-C tries weights 0, 0.1 and 0.3
+                GradientPenalty(  # weight 0.3: "with apparently higher quality"
                     weight=constant(0.3), points="interpolated", wrt="colour", target=1.0
                 ),
             ),
@@ -136,7 +137,7 @@ def valentini_wgan_literal() -> Recipe:
 
         accelerate launch -m launch.train --recipe valentini_wgan_literal \
             --shards SHARDS --run runs/valentini_literal
-        (figure 11: --set objective.penalties.0.weight=0, and 0.1)
+        (for figure 11, run it again with --set objective.penalties.0.weight=0 and 0.1)
     """
     recipe = valentini_wgan()
     objective = dataclasses.replace(recipe.objective, adversarial=BCE())  # equation 8

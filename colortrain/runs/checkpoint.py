@@ -159,7 +159,7 @@ def latest_checkpoint(run: Path) -> Path | None:
     return None
 
 
-def load_part(folder: Path, name: str) -> dict[str, Tensor]:
+def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """Return the tensors of NAME.safetensors in a checkpoint, on the CPU.
 
     Raises UserError if the file cannot be read.
@@ -187,7 +187,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """Return an Adam optimizer's state, keyed like "exp_avg.encoder.0.conv.weight"."""
     tensors = {}
     for name, parameter in module.named_parameters():
@@ -196,8 +196,8 @@ def adam_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[st
     return tensors
 
 
-def load_adam(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Restore the state that `adam_tensors` returned.
+def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
+    """Restore the state that `optimizer_tensors` returned.
 
     Each tensor gets the device and memory layout of its parameter.
     """
@@ -274,7 +274,7 @@ def load_weights(network: nn.Module, folder: Path, part: str) -> None:
     Raises UserError if the weights are those of another architecture.
     """
     try:
-        network.load_state_dict(load_part(folder, part))
+        network.load_state_dict(load_tensors(folder, part))
     except RuntimeError as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(

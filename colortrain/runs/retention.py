@@ -54,7 +54,7 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
         )
 
 
-def contender(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
+def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
     """Return the checkpoint of a step as a candidate for the best one.
 
     `scores` are those of its validation: metric -> version of the images -> value.

@@ -1,7 +1,7 @@
 """Detect slow failures of a training run while it can still be stopped.
 
-These are washed-out colours, growing bright spots, a critic that has won, and slow
-data.
+The failures are faded colours, growing bright spots, a critic that separates nearly all
+generated images from photographs, and slow data loading.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from colortrain.losses.adversarial import BCE, LSGAN
 from colortrain.recipe import Objective
 
-SEPIA = 0.6  # colourfulness as a fraction of the photographs', below which colours are dull
-WAIT = 0.05  # fraction of the time spent waiting for data
-_NUM_VALIDATIONS, _NUM_LINES = 3, 10  # consecutive ones that must show a trouble
-_MIN_SPOTS = 0.1  # % of pixels; fewer bright spots are not worth a warning
-_MARGIN = 0.05  # between a critic's mean probabilities and its labels
+SEPIA = 0.6  # colourfulness / that of the photographs; colours below this are faded
+WAIT = 0.05  # fraction of the time spent waiting for data; more is too slow
+_NUM_VALIDATIONS, _NUM_LINES = 3, 10  # consecutive validations and lines that must show a problem
+_MIN_SPOTS = 0.1  # % of pixels; there is no warning about fewer bright spots
+_MARGIN = 0.05  # largest distance of a saturated critic's mean scores from its labels
 
 
 class Alarms:
-    """Follows the lines that a run writes and returns warnings.
+    """Checks the lines that a run writes and returns warnings.
 
-    Each warning is given once, and again only after its cause was gone in between.
+    Each warning is given once; it is repeated only if its cause had disappeared.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -35,19 +35,19 @@ class Alarms:
         )
         self.ratios: deque[float] = deque(maxlen=_NUM_VALIDATIONS)
         self.spots: deque[float] = deque(maxlen=_NUM_VALIDATIONS)
-        self.critic_won: deque[bool] = deque(maxlen=_NUM_LINES)
+        self.critic_saturated: deque[bool] = deque(maxlen=_NUM_LINES)
         self.waits: deque[float] = deque(maxlen=_NUM_LINES)
         self.active: set[str] = set()
 
     def update(self, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
-        """Add a line of metrics.jsonl; return the text of new warnings by subject."""
+        """Process a line of metrics.jsonl; return new warnings by subject."""
         if kind == "validation":
             self._add_scores(values.get("metrics", {}))
             return self._new_warnings(("sepia", "bright_spots"))
         if kind == "train":
             losses = values.get("losses", {})
             self.adversarial_pending = self.adversarial_pending and "adversarial" not in losses
-            self.critic_won.append(self._has_won(losses))
+            self.critic_saturated.append(self._critic_saturated(losses))
             self.waits.append(values.get("data_wait", 0.0))
             return self._new_warnings(("critic", "data_wait"))
         return {}
@@ -55,7 +55,7 @@ class Alarms:
     def _add_scores(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         for name, history in (("colourfulness_ratio", self.ratios), ("bright_spots", self.spots)):
             if history is self.ratios and self.adversarial_pending:
-                continue  # without the adversarial loss, dull colours are expected
+                continue  # without the adversarial loss, faded colours are expected
             value = metrics.get(name, {}).get("generated")
             if value is not None and math.isfinite(value):
                 history.append(value)
@@ -70,8 +70,9 @@ class Alarms:
         if len(self.ratios) < _NUM_VALIDATIONS or max(self.ratios) >= SEPIA:
             return None
         return (
-            f"colourfulness has been below {SEPIA} of the photographs' for {_NUM_VALIDATIONS} "
-            f"validations (now {self.ratios[-1]:.2f}): colours may fade to sepia; a higher "
+            f"colourfulness has been below {SEPIA} times that of the photographs for "
+            f"{_NUM_VALIDATIONS} validations (now {self.ratios[-1]:.2f}): colours may fade to "
+            "sepia; a higher "
             "objective.adversarial_weight or a rebalanced loss makes them stronger"
         )
 
@@ -86,8 +87,8 @@ class Alarms:
             "penalty reduces them"
         )
 
-    def _has_won(self, losses: Mapping[str, float]) -> bool:
-        """Return whether the critic's mean scores are as good as its labels.
+    def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
+        """Return whether the critic's mean scores have nearly reached its labels.
 
         Wasserstein and hinge critics have no such limit.
         """
@@ -102,9 +103,11 @@ class Alarms:
         )
 
     def _critic(self) -> str | None:
-        # an active warning ends when the critic has not won in any of as many lines
-        applies = any(self.critic_won) if "critic" in self.active else all(self.critic_won)
-        if len(self.critic_won) < _NUM_LINES or not applies:
+        # an active warning ends when none of the last lines shows a saturated critic
+        applies = (
+            any(self.critic_saturated) if "critic" in self.active else all(self.critic_saturated)
+        )
+        if len(self.critic_saturated) < _NUM_LINES or not applies:
             return None
         return (
             "the critic separates nearly all generated images from photographs, so the generator "

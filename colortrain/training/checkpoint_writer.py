@@ -20,10 +20,10 @@ from torch import Tensor
 
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import Tensors, save_checkpoint
-from colortrain.runs.retention import Best, better, contender, prune, save_best
+from colortrain.runs.retention import Best, better, candidate_best, prune, save_best
 from colortrain.training.journal import Journal
 
-TensorFiles = Mapping[str, Tensors]  # tensors by name, by file stem
+TensorFiles = Mapping[str, Tensors]  # file stem -> name -> tensor
 
 
 class HostCopies:
@@ -39,7 +39,8 @@ class HostCopies:
     def copy(self, files: TensorFiles) -> dict[str, dict[str, Tensor]]:
         """Return copies of all tensors.
 
-        Copies from a GPU are complete after `wait`, whatever the next step changes.
+        Copies from a GPU are complete only after `wait`. Later changes of the tensors
+        do not affect the copies.
         """
         copies = {
             file: {
@@ -69,10 +70,10 @@ class HostCopies:
 
 @dataclass(frozen=True)
 class WrittenCheckpoint:
-    """What metrics.jsonl records of a checkpoint that is on disk.
+    """The facts that metrics.jsonl records about a checkpoint on disk.
 
-    `stall` is the time in seconds that the training loop stood still, `seconds` the
-    time that the thread wrote.
+    `stall` is the time for which the training loop was blocked, `seconds` the time that
+    the thread spent writing, both in seconds.
     """
 
     step: int
@@ -107,13 +108,13 @@ class CheckpointWriter:
         self.thread.shutdown(wait=True)
 
     def update_best(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
-        """Compare the scores of a step by the recipe's `keep_best`.
+        """Compare the scores of a step with the best ones by the recipe's `keep_best`.
 
         Return whether they are the best so far; False if `keep_best` is not set.
         """
         if not self.recipe.keep_best:
             return False
-        new = contender(self.recipe.keep_best, step, metrics)
+        new = candidate_best(self.recipe.keep_best, step, metrics)
         if not better(new, self.best):
             return False
         self.best = new
@@ -131,7 +132,7 @@ class CheckpointWriter:
         self.pending = self.thread.submit(self._write, step, copies, state, best, stall)
 
     def poll(self) -> None:
-        """Log a write that has finished, or raise its error. Called between steps."""
+        """Log a write if it has finished, or raise its error; called between steps."""
         if self.pending is not None and self.pending.done():
             self.wait()
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from colortrain.recipe import Recipe
-from colortrain.runs.checkpoint import find_checkpoint, load_part, load_state, weights_part
+from colortrain.runs.checkpoint import find_checkpoint, load_state, load_tensors, weights_part
 from shards.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -21,8 +21,9 @@ Shapes = dict[str, tuple[int, ...]]
 class InitialWeights:
     """The networks in a checkpoint folder of another run.
 
-    The generator is the averaged one where there is one. Optimizers, the step count and
-    schedules start from zero. With `only_generator` the critic is not used.
+    The generator has the averaged weights if the checkpoint has them. Optimizers, the
+    step count and schedules start from zero. With `only_generator` the critic is not
+    used.
     """
 
     folder: Path
@@ -30,12 +31,12 @@ class InitialWeights:
 
     @property
     def sources(self) -> dict[str, str]:
-        """The stem of the file with the weights, by network."""
+        """The stem of the weights file of each network."""
         sources = {"generator": weights_part(self.folder)}
         return sources if self.only_generator else {**sources, "critic": "critic"}
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the new run records about the origin of its weights."""
+        """Return the run, step and files that the new run records as its origin."""
         run, step = self.folder.parent.parent, load_state(self.folder)["step"]
         return {"run": str(run), "step": step, "weights": self.sources}
 
@@ -69,10 +70,13 @@ class InitialWeights:
                 )
 
     def load(self, generator: nn.Module, critic: nn.Module | None) -> None:
-        """Load the weights into networks that fit according to `check`."""
+        """Load the weights into networks that fit according to `check`.
+
+        Raises UserError if a file cannot be read.
+        """
         for name, network in (("generator", generator), ("critic", critic)):
             if network is not None and name in self.sources:
-                network.load_state_dict(load_part(self.folder, self.sources[name]))
+                network.load_state_dict(load_tensors(self.folder, self.sources[name]))
 
 
 def _describe(key: str, shapes: Shapes) -> str:

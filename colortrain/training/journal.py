@@ -33,7 +33,7 @@ class Journal:
         self.alarms: Alarms | None = None
 
     def start(self, recipe: Recipe, step: int) -> None:
-        """Open the trackers; drop lines after `step`, which will be written again."""
+        """Open the trackers; delete lines after `step`, which will be written again."""
         config = {
             name: value
             for name, value in _flatten(to_plain(recipe)).items()
@@ -59,9 +59,9 @@ class Journal:
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl and log its numbers to the trackers.
 
-        `kind` is "train", "validation", "start", ...; the trackers get the first two.
-        Warnings that the line gives rise to are printed and written as lines of their
-        own.
+        `kind` is "train", "validation", "start", ...; only the first two are logged to
+        the trackers. Warnings that the line causes are printed, and written as lines of
+        kind "warning".
         """
         if not self.writes:
             return
@@ -100,7 +100,7 @@ def _step(line: str) -> float:
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return all numbers of nested dicts by their path, "losses/l1" for instance."""
+    """Return all numbers of nested dicts by path, for instance "losses/l1"."""
     flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):

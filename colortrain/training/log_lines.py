@@ -1,4 +1,4 @@
-"""The values of a run's lines in metrics.jsonl and of its progress bar."""
+"""The values of lines in metrics.jsonl, and the fields of the progress bar."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def start_values(
 ) -> dict[str, Any]:
     """Return the values of a "start" line.
 
-    `init_metadata` says which run the initial weights come from, None if from no
-    other.
+    `init_metadata` describes the run that the initial weights come from; None if they
+    do not come from another run.
     """
     values = {
         "images": images,
@@ -29,7 +29,7 @@ def start_values(
 
 
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the progress bar shows of a "train" line, as text by label."""
+    """Return the values of a "train" line for the progress bar, as text by label."""
     losses = values["losses"]
     shown = {name: f"{losses[name]:.3f}" for name in _PROGRESS_LOSSES if name in losses}
     return {**shown, "data wait": f"{values['data_wait']:.1%}"}

@@ -17,7 +17,8 @@ def build_networks(
 
     They are on the CPU. The weights are random, from the recipe's seed; or those of
     another run (`init`); or published ones if the recipe names any. A run that resumes
-    loads its checkpoint afterwards, so only random weights are set.
+    loads its checkpoint afterwards, so it only gets random weights here. Raises
+    UserError if weights cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -31,14 +32,14 @@ def build_networks(
     return generator, critic
 
 
-def make_average(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
-    """Return a copy of the generator for its moving average, None for a recipe without.
+def make_ema(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
+    """Return a copy of the generator for its moving average; None if there is none.
 
-    The copy is on the generator's device, in eval mode, and takes no gradients.
+    The copy is on the generator's device, in eval mode, with `requires_grad` off.
     """
     if not recipe.ema:
         return None
-    average = recipe.generator.build()
-    average.load_state_dict(generator.state_dict())
+    ema = recipe.generator.build()
+    ema.load_state_dict(generator.state_dict())
     device = next(generator.parameters()).device
-    return average.to(device).eval().requires_grad_(False)
+    return ema.to(device).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from colortrain.recipe import Plateau
 
 
 class ReduceOnPlateau:
-    """Follows a recipe's `Plateau`; `factor` multiplies the learning rates."""
+    """Applies a recipe's `Plateau`; `factor` multiplies the learning rates."""
 
     def __init__(self, config: Plateau) -> None:
         self.config = config
@@ -25,7 +25,7 @@ class ReduceOnPlateau:
             self.num_bad = 0
 
     def state(self) -> list[float | None]:
-        """Return what a checkpoint stores, as plain JSON: best, num_bad, factor."""
+        """Return the state for a checkpoint, as plain JSON: best, num_bad, factor."""
         return [None if math.isinf(self.best) else self.best, self.num_bad, self.factor]
 
     def load(self, state: list[float | None]) -> None:

@@ -31,8 +31,8 @@ def stop_requested() -> bool:
 def handling_signals() -> Iterator[None]:
     """Handle SIGUSR2 and SIGTERM inside the block, then restore the previous handlers.
 
-    Forked children ignore both signals. In another thread than the main one the block
-    changes nothing, because Python handles signals in the main thread only.
+    Forked children ignore both signals. Outside the main thread the block changes
+    nothing, because Python handles signals in the main thread only.
     """
     global _stop_requested
     _stop_requested = False
@@ -55,9 +55,9 @@ def handling_signals() -> Iterator[None]:
 
 
 class SharedStopFlag:
-    """Whether a stop was requested on any rank, the same value on all ranks.
+    """Whether a stop was requested on any rank; all ranks get the same answer.
 
-    The ranks' flags are all-reduced at each boundary, and the result is read one
+    The ranks' flags are all-reduced at each step boundary, and the result is read one
     boundary later, so that on a GPU no rank waits for the step that it has just
     launched.
     """
@@ -93,25 +93,25 @@ class SharedStopFlag:
         return on_host, copied
 
 
-def gather_rank_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the running statistics of every rank, (world size, ...) by buffer name.
 
-    All ranks must call it. Ranks keep statistics of their own between two scheduled
-    checkpoints. An additional checkpoint in between must not average them, or the run
+    All ranks must call it. Between two scheduled checkpoints each rank has its own
+    statistics. An additional checkpoint in between must not average them, or the run
     would end differently than without it.
     """
     gathered = {}
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point():
-            of_ranks = [torch.empty_like(buffer) for _ in range(torch.distributed.get_world_size())]
-            all_gather(of_ranks, buffer.contiguous())
-            gathered[name] = torch.stack(of_ranks)
+            per_rank = [torch.empty_like(buffer) for _ in range(torch.distributed.get_world_size())]
+            all_gather(per_rank, buffer.contiguous())
+            gathered[name] = torch.stack(per_rank)
     return gathered
 
 
 @torch.no_grad()
-def restore_rank_buffers(module: nn.Module, of_ranks: dict[str, torch.Tensor], rank: int) -> None:
-    """Load the running statistics of `rank` that `gather_rank_buffers` returned."""
+def restore_bn_stats(module: nn.Module, per_rank: dict[str, torch.Tensor], rank: int) -> None:
+    """Load the running statistics of `rank` that `gather_bn_stats` returned."""
     for name, buffer in module.named_buffers():
-        if name in of_ranks:
-            buffer.copy_(of_ranks[name][rank])
+        if name in per_rank:
+            buffer.copy_(per_rank[name][rank])

@@ -1,4 +1,4 @@
-"""A hook to measure the parts of a training step; by default it does nothing.
+"""A hook that measures the parts of a training step; by default it does nothing.
 
 `Trainer.profiler` receives the regions below, nested where one runs inside another.
 """
@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 CRITIC = "critic"  # forward, backward and update of the critic
-GENERATOR = "generator"  # the same of the generator, also where it runs for the critic
+GENERATOR = "generator"  # the same for the generator, including its passes for the critic
 AVERAGE = "average"  # the moving average of the generator's weights
 LOGGING = "logging"  # losses and gradient norms, collected and written
 
 
 class Profiler(Protocol):
-    """Anything with a context manager for a named region of the training step."""
+    """An object that measures named regions of the training step."""
 
     def region(self, name: str) -> AbstractContextManager[None]:
         """Return a context manager that is active while the region runs."""

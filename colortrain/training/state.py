@@ -1,4 +1,4 @@
-"""The state of a run between two steps: saved, loaded, compared across ranks."""
+"""The state of a run between two steps: save, load, and compare it across ranks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from colortrain.distributed.trainable import TrainableNetwork
-from colortrain.runs.checkpoint import load_part, load_weights
+from colortrain.runs.checkpoint import load_tensors, load_weights
 from colortrain.training.plateau import ReduceOnPlateau
-from colortrain.training.preemption import gather_rank_buffers, restore_rank_buffers
+from colortrain.training.preemption import gather_bn_stats, restore_bn_stats
 from shards.errors import UserError
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -24,22 +24,22 @@ _ODD = 0x1E3779B97F4A7C15  # a multiplier that spreads every bit over the higher
 
 
 class TrainState:
-    """The networks with their optimizers, the average and the plateau schedule."""
+    """The networks with their optimizers, the EMA and the plateau schedule."""
 
     def __init__(
         self,
         networks: Mapping[str, TrainableNetwork],
-        average: nn.Module | None,
+        ema: nn.Module | None,
         plateau: ReduceOnPlateau,
         accelerator: Accelerator,
     ) -> None:
-        self.networks, self.average = networks, average
+        self.networks, self.ema = networks, ema
         self.plateau, self.accelerator = plateau, accelerator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return the networks' modules by name, and the average, if any, as "ema"."""
+        """Return the networks' modules by name, and the EMA, if any, as "ema"."""
         modules = {name: network.module for name, network in self.networks.items()}
-        return modules if self.average is None else {**modules, "ema": self.average}
+        return modules if self.ema is None else {**modules, "ema": self.ema}
 
     def tensor_files(self) -> dict[str, dict[str, Tensor]]:
         """Return the tensors of a checkpoint by file stem and name, not copied.
@@ -50,7 +50,7 @@ class TrainState:
             name: module.state_dict() for name, module in self.modules().items()
         }
         for name, network in self.networks.items():
-            files[f"{name}_adam"] = network.adam_tensors()
+            files[f"{name}_adam"] = network.optimizer_tensors()
         return files
 
     def json_state(self) -> dict[str, Any]:
@@ -65,9 +65,9 @@ class TrainState:
         """
         for name, module in self.modules().items():
             load_weights(module, folder, name)
-            self._load_rank_buffers(folder / f"{name}_ranks.safetensors", module)
+            self._load_bn_stats(folder / f"{name}_ranks.safetensors", module)
         for name, network in self.networks.items():
-            network.load_adam(load_part(folder, f"{name}_adam"))
+            network.load_optimizer(load_tensors(folder, f"{name}_adam"))
         for name, scaler in self._scalers().items():
             if name in json_state.get("scalers", {}):
                 scaler.load_state_dict(json_state["scalers"][name])
@@ -81,16 +81,16 @@ class TrainState:
             if network.scaler is not None
         }
 
-    def _load_rank_buffers(self, path: Path, module: nn.Module) -> None:
+    def _load_bn_stats(self, path: Path, module: nn.Module) -> None:
         """Load this rank's running statistics, if there are any for this world size.
 
-        Only checkpoints that the recipe did not schedule have them.
+        Only unscheduled checkpoints contain them.
         """
-        of_ranks = load_part(path.parent, path.stem) if path.is_file() else {}
-        if any(len(buffer) == self.accelerator.num_processes for buffer in of_ranks.values()):
-            restore_rank_buffers(module, of_ranks, self.accelerator.process_index)
+        per_rank = load_tensors(path.parent, path.stem) if path.is_file() else {}
+        if any(len(buffer) == self.accelerator.num_processes for buffer in per_rank.values()):
+            restore_bn_stats(module, per_rank, self.accelerator.process_index)
 
-    def rank_buffer_files(self) -> dict[str, dict[str, Tensor]]:
+    def bn_stats_files(self) -> dict[str, dict[str, Tensor]]:
         """Return every rank's running statistics as files of a checkpoint.
 
         All ranks must call it.
@@ -98,11 +98,11 @@ class TrainState:
         if self.accelerator.num_processes == 1:
             return {}
         files = {
-            f"{name}_ranks": gather_rank_buffers(module) for name, module in self.modules().items()
+            f"{name}_ranks": gather_bn_stats(module) for name, module in self.modules().items()
         }
         return {name: buffers for name, buffers in files.items() if buffers}
 
-    def average_buffers(self) -> None:
+    def average_bn_stats(self) -> None:
         """Replace BatchNorm's running statistics by their mean over all ranks.
 
         All ranks then evaluate and save the same network.
@@ -116,17 +116,17 @@ class TrainState:
     def check_ranks_agree(self, step: int) -> None:
         """Raise UserError on all ranks unless all have bit-identical modules.
 
-        Call `average_buffers` before.
+        Call `average_bn_stats` first.
         """
         if self.accelerator.num_processes == 1:
             return
         named = dict(_named_tensors(self.modules()))
         prints = torch.stack([fingerprint(tensor) for tensor in named.values()])
-        of_ranks = self.accelerator.gather(prints[None])
-        assert isinstance(of_ranks, Tensor)
-        if not bool((of_ranks == of_ranks[0]).all()):
+        per_rank = self.accelerator.gather(prints[None])
+        assert isinstance(per_rank, Tensor)
+        if not bool((per_rank == per_rank[0]).all()):
             hosts = gather_object([socket.gethostname()])
-            raise UserError(describe_difference(of_ranks.tolist(), list(named), hosts, step))
+            raise UserError(describe_difference(per_rank.tolist(), list(named), hosts, step))
 
 
 def check_same_start(step: int, run: Path) -> None:
@@ -143,14 +143,14 @@ def check_same_start(step: int, run: Path) -> None:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move the parameters of `average` towards those of `module` by 1 - `decay`.
+def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the parameters of `ema` towards those of `module` by 1 - `decay`.
 
-    Buffers are copied. Runs without autograd, or every step would keep the graph of the
-    previous one.
+    Buffers are copied. Autograd is off; otherwise every step would keep the graph of
+    the previous one.
     """
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-    for target, source in zip(average.buffers(), module.buffers(), strict=True):
+    torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
+    for target, source in zip(ema.buffers(), module.buffers(), strict=True):
         target.copy_(source)
 
 
@@ -161,9 +161,9 @@ def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> Tensor:
-    """Return a scalar int64 on the tensor's device that changes with any bit of it.
+    """Return a hash of all bits of a tensor: a scalar int64 on the tensor's device.
 
-    On a CPU it is a CRC, the fastest there.
+    On a CPU it is a CRC-32, which is the fastest there.
     """
     flat = tensor.detach().contiguous().view(-1)
     if tensor.device.type == "cpu":
@@ -183,18 +183,18 @@ def hashed_sum(bits: Tensor) -> Tensor:
 def describe_difference(
     prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
 ) -> str:
-    """Return one line that names the ranks that differ and the first tensor that does.
+    """Return one line that names the ranks that differ and the first such tensor.
 
-    `prints` are the fingerprints by rank and tensor, `names` those of the tensors. The
+    `prints` are the fingerprints by rank and tensor, `names` the tensors' names. The
     ranks that differ are those whose fingerprints are not the most common ones.
     """
     rows = [tuple(row) for row in prints]
-    most_common = max(rows, key=rows.count)  # the lowest rank's, of equally common ones
+    most_common = max(rows, key=rows.count)  # of equally common ones, that of the lowest rank
     differing = [rank for rank, row in enumerate(rows) if row != most_common]
     first = next(name for index, name in enumerate(names) if len({row[index] for row in rows}) > 1)
     ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in differing)
     return (
         f"step {step}: the tensors of rank {ranks} (of {len(rows)} ranks) differ from those of the "
-        f"others, from {first} on; nothing was saved: check that machine, then run the same "
+        f"others, starting with {first}; nothing was saved: check that machine, then run the same "
         "command again to resume from the last checkpoint"
     )

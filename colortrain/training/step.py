@@ -1,6 +1,6 @@
 """One training step: the order of forward passes, backward passes and updates.
 
-The objective defines the losses, the trainer runs the loop.
+The losses are defined by the objective; the trainer runs the loop.
 """
 
 from __future__ import annotations
@@ -124,11 +124,10 @@ def train_step(
 ) -> Losses:
     """Take step `step` (from 0): update the critic, the generator, or both.
 
-    Of n_critic steps the last one also updates the generator; of n_generator steps the
-    first one also updates the critic. The critic is not updated before
-    `objective.critic_from`. All microbatches go through the critic before the first one
-    goes through the generator; if there is only one, a single forward pass of the
-    generator serves both.
+    The generator is updated in the last of every `n_critic` steps, the critic in the
+    first of every `n_generator` steps, but not before epoch `objective.critic_from`.
+    All microbatches go through the critic before the first one goes through the
+    generator; if there is only one, a single forward pass of the generator serves both.
 
     `batch` is this rank's local batch; `epoch` is the position in the schedules.
     """

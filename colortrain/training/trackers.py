@@ -1,4 +1,4 @@
-"""Resume runs in web trackers: RUN/trackers.json has W&B's and MLflow's run ids."""
+"""Resume runs in web trackers: RUN/trackers.json stores W&B's and MLflow's run ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.files import write_atomic
 
 
 def saved_run_ids(run: Path) -> dict[str, str]:
-    """Return the run's id by tracker; {} before the first start."""
+    """Return the run's id in each tracker; {} before the first start."""
     try:
         ids = json.loads(trackers_file(run).read_text())
     except (FileNotFoundError, ValueError):
@@ -26,7 +26,7 @@ def saved_run_ids(run: Path) -> dict[str, str]:
 def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
     """Return the `init_kwargs` of accelerate's trackers.
 
-    With them a run that resumes at `step` stays a single run in each tracker.
+    They make a run that resumes at `step` continue as the same run in each tracker.
     """
     ids = saved_run_ids(run)
     mlflow = {"run_id": ids["mlflow"]} if "mlflow" in ids else {"run_name": run.name}
@@ -42,7 +42,7 @@ def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
 
 
 def save_run_ids(run: Path, trackers: Iterable[Any]) -> None:
-    """Save the ids that the trackers have given this run, if they are new."""
+    """Save the ids that the trackers have assigned to this run, if they are new."""
     ids = {
         tracker.name: _run_id(tracker)
         for tracker in trackers
@@ -57,9 +57,9 @@ def _run_id(tracker: Any) -> str:
 
 
 def log_image(trackers: Iterable[Any], name: str, image: np.ndarray, path: Path, step: int) -> None:
-    """Log an image, (H, W, 3) uint8 sRGB and the same as PNG file at `path`.
+    """Log an image, (H, W, 3) uint8 sRGB; `path` is a PNG file of the same image.
 
-    Trackers that do not take images are left out.
+    Trackers that do not support images are skipped.
     """
     for tracker in trackers:
         if tracker.name == "tensorboard":

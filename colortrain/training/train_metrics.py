@@ -1,4 +1,4 @@
-"""Metrics of training steps: losses, gradient norms, throughput, data waiting time."""
+"""Metrics of training steps: losses, gradient norms, throughput, waits for data."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class TrainMetrics:
         self.started, self.waited, self.images = time.monotonic(), 0.0, 0
 
     def start(self, images: int) -> None:
-        """Start the clock; `images` is the number that the run has seen so far."""
+        """Reset the time measurement; `images` is the number of images seen so far."""
         self.started, self.waited, self.images = time.monotonic(), self.loader.waited, images
 
     def exclude(self, seconds: float) -> None:
-        """Exclude time that was not spent on training."""
+        """Exclude `seconds` that were not spent on training."""
         self.started += seconds
 
     def update(self, losses: Losses) -> None:
@@ -47,9 +47,10 @@ class TrainMetrics:
             self.losses[name].append(value)
 
     def compute(self, images: int, prefix: str) -> dict[str, Any]:
-        """Return the metrics since the last call; losses are means over steps, ranks.
+        """Return the metrics since the last call.
 
-        The result is {} if no network was due in these steps. All ranks must call it.
+        Losses are means over steps and ranks. The result is {} if no network was
+        updated in these steps. All ranks must call it.
 
         Raises UserError, with a message that starts with `prefix`, if too many
         consecutive updates of a network were skipped.
@@ -90,10 +91,10 @@ class TrainMetrics:
             )
         return count
 
-    def num_substituted(self) -> int:
-        """Return how many damaged samples this start replaced, summed over all ranks.
+    def num_damaged(self) -> int:
+        """Return how many damaged samples all ranks have replaced or skipped.
 
-        All ranks must call it.
+        They are counted since the process started. All ranks must call it.
         """
-        local = torch.tensor(self.loader.substituted, device=self.accelerator.device)
+        local = torch.tensor(self.loader.num_damaged, device=self.accelerator.device)
         return int(self.accelerator.reduce(local, reduction="sum").item())

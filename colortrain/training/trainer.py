@@ -19,7 +19,7 @@ from colortrain.distributed.rank_failures import heartbeat
 from colortrain.distributed.trainable import TrainableNetwork, rebuild_ddp_buckets
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
@@ -30,11 +30,11 @@ from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
 from colortrain.training.log_lines import progress_fields, start_values
-from colortrain.training.networks import build_networks, make_average
+from colortrain.training.networks import build_networks, make_ema
 from colortrain.training.plateau import ReduceOnPlateau
 from colortrain.training.preemption import SharedStopFlag
 from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
-from colortrain.training.state import TrainState, check_same_start, update_average
+from colortrain.training.state import TrainState, check_same_start, update_ema
 from colortrain.training.step import train_step
 from colortrain.training.train_metrics import TrainMetrics
 from colortrain.training.validation import Validation
@@ -81,12 +81,12 @@ class Trainer:
         self.networks = {"generator": self.generator}
         if self.critic is not None:
             self.networks["critic"] = self.critic
-        self.average = make_average(recipe, self.generator.module)
+        self.ema = make_ema(recipe, self.generator.module)
         self.loss_functions = self._build_losses()
         self.journal = Journal(run, accelerator)
         self.validation = self._make_validation()
         self.plateau = ReduceOnPlateau(recipe.plateau)
-        self.state = TrainState(self.networks, self.average, self.plateau, accelerator)
+        self.state = TrainState(self.networks, self.ema, self.plateau, accelerator)
         self.checkpoint_writer = CheckpointWriter(run, recipe, self.journal)
         self.metrics = TrainMetrics(
             self.networks, self.loader, accelerator, self.compute.max_skipped
@@ -122,13 +122,13 @@ class Trainer:
 
     def _build_losses(self) -> list[LossFunction]:
         """Build the reconstruction losses, one function per term of the objective."""
-        resources = Resources(
+        context = LossContext(
             self.accelerator.device,
             self.recipe.codec,
             lambda: ab_histogram(self.data.train),
             self.generator.module,
         )
-        return [term.build(resources) for term in self.recipe.objective.reconstruction]
+        return [term.build(context) for term in self.recipe.objective.reconstruction]
 
     def _make_validation(self) -> Validation | None:
         split = self.data.validation
@@ -142,18 +142,19 @@ class Trainer:
         return self.images / len(self.data.train)
 
     @property
-    def clock(self) -> float:
+    def schedule_epoch(self) -> float:
         """The position in the recipe's schedules, in epochs.
 
-        With a `span`, it is `span` times the fraction of the run that is done.
+        If the recipe has a `span`, it is `span` times the completed fraction.
         """
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
-        """Train to the recipe's length; return whether the run was finished.
+        """Train for the recipe's length; return whether the run has finished.
 
         Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
-        the result is False. A checkpoint is saved in both cases.
+        the result is False. A checkpoint is saved in both cases. Raises UserError if
+        ranks disagree, or if too many consecutive updates were skipped.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()
@@ -196,7 +197,7 @@ class Trainer:
         values = start_values(self.images, self.dataset_id, self.accelerator, self.init_metadata)
         self.journal.write("start", self.step, values)
         if self.init_metadata and self.resume_from is None:
-            self.save()  # the run that the weights came from may change or be deleted from now on
+            self.save()  # from now on the run that the weights came from may be changed or deleted
         self.metrics.start(self.images)
 
     def take_step(self, batch: Batch) -> None:
@@ -212,20 +213,20 @@ class Trainer:
                 self.loss_functions,
                 batch,
                 self.step,
-                self.clock,
+                self.schedule_epoch,
                 self.profiler,
             )
         self.step += 1
         self.images = self.step * self.recipe.batch_size
-        if self.average is not None:
+        if self.ema is not None:
             decay = self.recipe.ema.decay(self.recipe.batch_size, self.total)
             with self.profiler.region(AVERAGE):
-                update_average(self.average, self.generator.module, decay)
+                update_ema(self.ema, self.generator.module, decay)
         with self.profiler.region(LOGGING):
             self.metrics.update(losses)
 
     def _lr_factor(self) -> float:
-        return self.recipe.learning_rate.at(self.clock) * self.plateau.factor
+        return self.recipe.learning_rate.at(self.schedule_epoch) * self.plateau.factor
 
     def _run_due_tasks(self, progress: ProgressLine) -> None:
         """Log, validate and save if any of these is due at the current step."""
@@ -237,19 +238,19 @@ class Trainer:
             for every in (recipe.evaluate_every, recipe.checkpoint_every)
         )
         if validate or save:
-            self.state.average_buffers()
+            self.state.average_bn_stats()
         is_best = validate and self._validate()
         if save or is_best:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write a "train" line; return what the progress bar shows of it."""
+        """Write a "train" line; return its values for the progress bar."""
         with self.profiler.region(LOGGING):
             readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
             return {}
         if self.data.max_damaged:
-            readings["substituted"] = self.metrics.num_substituted()
+            readings["substituted"] = self.metrics.num_damaged()
         lr = self.recipe.generator_adam.lr * self._lr_factor()
         values = {"images": self.images, "epoch": self.epoch, "lr": lr, **readings}
         self.journal.write("train", self.step, values)
@@ -259,29 +260,29 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split and log samples; return whether it is the best.
+        """Score the validation split, log samples, and return whether this is the best.
 
-        The score is that of the recipe's `keep_best`; without it the result is False.
+        Steps are compared by the recipe's `keep_best`; without it the result is False.
         """
         if self.validation is None:
             return False
         started = time.monotonic()
-        generator = self.average if self.average is not None else self.generator.module
+        generator = self.ema if self.ema is not None else self.generator.module
         scores = self.validation.score(generator)
         values = {"images": self.images, "epoch": self.epoch, **scores}
         self.journal.write("validation", self.step, values)
         if self.step % self.recipe.evaluate_every == 0:
-            # not the extra validation at the end: a longer run would not have it
+            # not for the additional validation at the end: longer runs do not have it
             self.plateau.step(scores["metrics"]["l1"]["generated"])
         self.validation.log_samples(generator, self.step)
         self.metrics.exclude(time.monotonic() - started)
         return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
     def save(self, more: TensorFiles | None = None) -> None:
-        """Save a checkpoint, with the files `more` in addition; all ranks must call it.
+        """Save a checkpoint, with the additional files `more`; all ranks must call it.
 
-        The ranks check that they agree, rank 0 copies the tensors and a thread writes
-        them.
+        The ranks check that they agree; then rank 0 copies the tensors, and a thread
+        writes them. Raises UserError if the ranks' tensors differ.
         """
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
@@ -296,12 +297,12 @@ class Trainer:
         statistics, which only scheduled checkpoints average.
         """
         if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
-            rank_buffers = self.state.rank_buffer_files()
-            self.state.average_buffers()
+            rank_buffers = self.state.bn_stats_files()
+            self.state.average_bn_stats()
             self.save(rank_buffers)
 
     def _metadata(self) -> dict[str, Any]:
-        """Return what a checkpoint's trainer.json holds besides the step."""
+        """Return the contents of a checkpoint's trainer.json, except the step."""
         return {
             "images": self.images,
             "dataset_id": self.dataset_id,
@@ -327,7 +328,7 @@ class Trainer:
         )
 
     def _finish(self, kind: str) -> None:
-        """Wait until the last checkpoint is on disk, and write the last line."""
+        """Wait until the last checkpoint is on disk; write the journal's last line."""
         self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
         self.journal.write(kind, self.step, {"images": self.images})

@@ -19,7 +19,7 @@ _NUM_SAMPLES = 8  # images in a sample grid
 
 
 class Validation:
-    """Scores a generator on a split, on all ranks, and draws some of its images."""
+    """Scores a generator on a split, on all ranks, and draws sample images."""
 
     def __init__(
         self, recipe: Recipe, split: Split, accelerator: Accelerator, journal: Journal

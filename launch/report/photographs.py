@@ -15,7 +15,7 @@ from PIL import Image
 
 from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
-from colortrain.metrics.image_metrics import per_image, versions
+from colortrain.metrics.image_metrics import image_versions, per_image
 from colortrain.runs.checkpoint import load_generator
 from colortrain.visualize import to_grayscale
 from launch.evaluate import open_split
@@ -43,7 +43,7 @@ class ScoredSamples:
     metrics: dict[str, np.ndarray]
 
     @property
-    def gain(self) -> np.ndarray:
+    def l1_improvement(self) -> np.ndarray:
         """(N,): by how much the L1 is lower than that of the grayscale image."""
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
@@ -62,7 +62,7 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
         truth = stored_to_lab(torch.from_numpy(split.read(part)))
         generated.append(generate(generator, recipe.codec, truth, dropout=recipe.test_dropout))
         truths.append(truth)
-        rows.append(per_image(versions(generated[-1], truth), metrics="core"))
+        rows.append(per_image(image_versions(generated[-1], truth), metrics="core"))
     metrics = {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
     return ScoredSamples(numbers, torch.cat(truths).numpy(), torch.cat(generated).numpy(), metrics)
 
@@ -70,10 +70,11 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
 def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
     """Return what the page shows of a run's photographs.
 
-    `count` evenly spaced ones, as many of the best and of the worst by `gain`,
-    histograms of the colours, and how many photographs have a positive gain.
+    `count` evenly spaced ones, as many of the best and of the worst by
+    `l1_improvement`, histograms of the colours, and how many photographs have a
+    positive gain.
     """
-    ranked, total = np.argsort(-samples.gain, kind="stable"), len(samples.numbers)
+    ranked, total = np.argsort(-samples.l1_improvement, kind="stable"), len(samples.numbers)
     evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     return {
         "count": total,
@@ -81,7 +82,7 @@ def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
         "best": [_photo(samples, i) for i in ranked[:count]],
         "worst": [_photo(samples, i) for i in ranked[::-1][:count]],
         "histograms": histograms(samples),
-        "num_better": int((samples.gain > 0).sum()),
+        "num_better": int((samples.l1_improvement > 0).sum()),
     }
 
 

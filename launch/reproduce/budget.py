@@ -18,7 +18,7 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import Resources
+from colortrain.losses.reconstruction import LossContext
 from colortrain.recipe import Recipe
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import synchronize
@@ -107,9 +107,9 @@ def seconds_per_image(recipe: Recipe) -> float:
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
     networks = make_networks(small, *small.build_networks(), accelerator, ComputeConfig())
     uniform = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
-    resources = Resources(accelerator.device, small.codec, lambda: uniform, networks[0].module)
-    losses = [term.build(resources) for term in small.objective.reconstruction]
-    batch = noise(small, accelerator)
+    context = LossContext(accelerator.device, small.codec, lambda: uniform, networks[0].module)
+    losses = [term.build(context) for term in small.objective.reconstruction]
+    batch = random_batch(small, accelerator)
     steps, start = -1, time.monotonic()
     while steps < 1 or time.monotonic() - start < _PROBE_SECONDS or steps % small.n_critic:
         if steps == 0:  # the first step is a warm-up and not counted
@@ -122,7 +122,7 @@ def seconds_per_image(recipe: Recipe) -> float:
     return (time.monotonic() - start) / (steps * small.batch_size)
 
 
-def noise(recipe: Recipe, accelerator: Accelerator) -> Batch:
+def random_batch(recipe: Recipe, accelerator: Accelerator) -> Batch:
     """Return a batch of a recipe's shapes with uniform noise in [0, 1]."""
     size = (recipe.size, recipe.size)
 

@@ -34,7 +34,7 @@ def conditions(
         **options.shared(),
         **asdict(plan),
         "judge": classifier.describe() if classifier else None,
-        "commit": commit(),
+        "commit": git_commit(),
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "mixed_precision": sorted(precisions),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
@@ -56,7 +56,7 @@ def left_out(shards: Path) -> dict[str, int]:
         return dict(Counter(reason for _, reason, *_ in csv.reader(stream, delimiter="\t")))
 
 
-def commit() -> str | None:
+def git_commit() -> str | None:
     """Return the commit of this code, None outside a git repository.
 
     "-dirty" is appended if files differ from the commit.

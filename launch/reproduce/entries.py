@@ -19,7 +19,7 @@ from colortrain.runs.history import read_journal
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, evaluation_file, recipe_file
 from launch.compare import prepare_recipe, run_process
 from launch.processes import launch_command, num_processes_for
-from launch.reproduce.conditions import commit
+from launch.reproduce.conditions import git_commit
 from launch.reproduce.feature_classifier import FeatureClassifier
 from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
@@ -33,7 +33,7 @@ _NEVER = 10**9  # steps between validations: none is wanted
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One network of the table: its recipe and its run folder."""
 
     recipe: Recipe
@@ -45,10 +45,10 @@ class Entry:
         return f"{self.recipe.name}, seed {self.recipe.seed}"
 
 
-def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Entry]:
+def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[TableEntry]:
     """Return all networks: all recipes with the first seed, then with the next."""
     return [
-        Entry(
+        TableEntry(
             dataclasses.replace(resolve_recipe(name, options, size, plan.images), seed=seed),
             options.out / f"{name}-{seed}",
         )
@@ -76,7 +76,7 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
     )
 
 
-def train(entry: Entry, shards: Path) -> dict[str, Any]:
+def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     """Train or resume a network unless it is finished, and return its cost."""
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
@@ -89,7 +89,7 @@ def train(entry: Entry, shards: Path) -> dict[str, Any]:
     cost = {
         **measured_cost(entry.run),
         "parameters": generator_parameters(entry.recipe),
-        "commit": commit(),
+        "commit": git_commit(),
     }
     write_atomic(cost_file, json.dumps(cost).encode())
     return cost
@@ -108,7 +108,7 @@ def launcher(recipe: Recipe) -> list[str]:
     return launch_command(num_processes_for(recipe.batch_size))
 
 
-def is_finished(entry: Entry) -> bool:
+def is_finished(entry: TableEntry) -> bool:
     """Return whether the run folder contains exactly this network, trained to its end.
 
     Raises UserError if it was trained on more images.
@@ -126,7 +126,7 @@ def is_finished(entry: Entry) -> bool:
 
 
 def score(
-    entry: Entry,
+    entry: TableEntry,
     shards: Path,
     limit: int | None,
     classifier: FeatureClassifier | None,
@@ -178,7 +178,7 @@ def finished_rows(
     return rows, others
 
 
-def evaluate(entry: Entry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
+def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
     """Run `colortrain evaluate` on a checkpoint; return its scores and images."""
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]

@@ -49,7 +49,7 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
 
 def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     """Return the best value of any network, by the direction of the metric."""
-    values = [value for row in results if (value := generated(metric, row)) is not None]
+    values = [value for row in results if (value := generated_score(metric, row)) is not None]
     truth = first_scores(metric, results).get("truth", 1.0)
     return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
 
@@ -60,13 +60,13 @@ def network_row(
     """Return a network's cells: scores, the best of a column in bold, and cost."""
     cells = []
     for name in shown:
-        value, text = generated(name, result), _number(generated(name, result), name)
+        value, text = generated_score(name, result), _number(generated_score(name, result), name)
         cells.append(f"**{text}**" if text and value == best[name] else text)
     cost = [f"{result['seconds']:.0f}", f"{result['peak_mb']:.0f}", f"{result['parameters']:,}"]
     return [f"`{result['recipe']}`", str(result["seed"]), *cells, *cost]
 
 
-def generated(metric: str, result: dict[str, Any]) -> float | None:
+def generated_score(metric: str, result: dict[str, Any]) -> float | None:
     """Return a network's score, None if it was scored before the metric existed."""
     value: float | None = result["metrics"].get(metric, {}).get("generated")
     return value

@@ -32,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get("RANK", "0") == "0":
         path = train.make_parser().parse_args(args).run / PEAK
         earlier = json.loads(path.read_text()) if path.is_file() else {"peak_mb": 0.0}
-        largest = max(peak(), earlier, key=lambda each: each["peak_mb"])
+        largest = max(peak_memory(), earlier, key=lambda each: each["peak_mb"])
         write_atomic(path, json.dumps(largest).encode())
     return status
 
 
-def peak() -> dict[str, Any]:
+def peak_memory() -> dict[str, Any]:
     """Return this process's peak memory in MB, and its kind: GPU or resident."""
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}

@@ -55,7 +55,7 @@ class Limits:
     pixels: int = 50_000_000
 
 
-class Guard:
+class RequestLimit:
     """Middleware that limits the bytes of requests and sets response headers.
 
     `limit` is in bytes. Requests beyond it get status 413.
@@ -117,7 +117,7 @@ def check_request(request: Request, limit: int) -> None:
 class _InMemoryParser(MultiPartParser):
     """Starlette's parser without temporary files for uploads above 1 MB.
 
-    `Guard` limits how much memory an upload takes.
+    `RequestLimit` limits how much memory an upload takes.
     """
 
     spool_max_size = 0  # 0: never written to disk
@@ -232,7 +232,7 @@ def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[
         Route("/colorize/{number:int}", colorize, methods=["POST"]),
     ]
     middleware = [
-        Middleware(Guard, limit=limits.bytes + _FORM_OVERHEAD),
+        Middleware(RequestLimit, limit=limits.bytes + _FORM_OVERHEAD),
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
     ]
     return Starlette(

@@ -140,7 +140,7 @@ def test_components_must_fit_together(change: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no recipe file"), ("{", "is not JSON"), ("[]", "needs an object with the fields")],
+    [(None, "no recipe file"), ("{", "is not valid JSON"), ("[]", "expected a JSON object")],
 )
 def test_a_missing_or_invalid_file_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "recipe.json"

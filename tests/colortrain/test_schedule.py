@@ -25,5 +25,5 @@ def test_constant() -> None:
 
 @pytest.mark.parametrize("points", [(), ((1, 0), (1, 1)), ((2, 0), (1, 1))])
 def test_epochs_must_increase(points: tuple[tuple[float, float], ...]) -> None:
-    with pytest.raises(ValueError, match="rising"):
+    with pytest.raises(ValueError, match="increasing"):
         Schedule(points)

@@ -18,7 +18,7 @@ from torch import Tensor
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.wrap import make_networks
 from colortrain.models.deep_unet import DeepUNetConfig
-from colortrain.runs.checkpoint import load_generator, load_part
+from colortrain.runs.checkpoint import load_generator, load_tensors
 from colortrain.runs.layout import checkpoint_folder
 from colortrain.training.step import train_step
 from tests.support.gpus import error_on_sync, one_gpu
@@ -37,9 +37,14 @@ def arguments(shards: Path, run: Path, *changes: str, steps: int = STEPS) -> lis
         "n_critic=2",
         "batch_size=4",
     ]
-    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
+    small = [
+        "size=32",
+        "generator.base_channels=4",
+        "critic.base_channels=4",
+        f"images={4 * steps}",
+    ]
     intervals = ["evaluate_every=20", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
-    sets = [text for change in [*exact, *thin, *intervals, *changes] for text in ("--set", change)]
+    sets = [text for change in [*exact, *small, *intervals, *changes] for text in ("--set", change)]
     return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
 
 
@@ -47,7 +52,7 @@ def tensors(run: Path, step: int = STEPS) -> dict[str, Tensor]:
     return {
         f"{part} {name}": tensor
         for part in ("generator", "critic", "generator_adam", "critic_adam")
-        for name, tensor in load_part(checkpoint_folder(run, step), part).items()
+        for name, tensor in load_tensors(checkpoint_folder(run, step), part).items()
     }
 
 

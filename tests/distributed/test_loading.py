@@ -64,14 +64,14 @@ def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> No
     data = bytearray(tar.read_bytes())
     data[700] ^= 1  # a pixel of the first sample
     tar.write_bytes(bytes(data))
-    thin = [
+    small = [
         "size=32",
         "generator.levels=3",
         "generator.base_channels=4",
         "critic.base_channels=4",
         "batch_size=4",
     ]
-    sets = [text for change in [*thin, "log_every=1"] for text in ("--set", change)]
+    sets = [text for change in [*small, "log_every=1"] for text in ("--set", change)]
     argv = [
         "--recipe",
         "nampouri_unet",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colortrain.runs.checkpoint import load_part
+from colortrain.runs.checkpoint import load_tensors
 from colortrain.runs.layout import checkpoint_folder
 from tests.support.warm_launcher import WarmLauncher
 
@@ -65,7 +65,7 @@ def tensors(run: Path, step: int) -> dict[str, Tensor]:
     return {
         f"{part}.{name}": tensor
         for part in PARTS
-        for name, tensor in load_part(folder, part).items()
+        for name, tensor in load_tensors(folder, part).items()
     }
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from colortrain.runs.checkpoint import is_intact, load_part
+from colortrain.runs.checkpoint import is_intact, load_tensors
 from colortrain.runs.folder import lock
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from colortrain.training.trainer import step_seed
@@ -154,9 +154,9 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
         "batch_size=4",
         "flip=0.5",
     ]
-    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "crop=0.7"]
+    small = ["size=32", "generator.base_channels=4", "critic.base_channels=4", "crop=0.7"]
     intervals = ["images=40", "evaluate_every=10", "checkpoint_every=10", "log_every=5"]
-    sets = [text for change in [*thin, *exact, *intervals] for text in ("--set", change)]
+    sets = [text for change in [*small, *exact, *intervals] for text in ("--set", change)]
     results = []
     for processes in (1, 2):
         run = tmp_path / str(processes)
@@ -164,8 +164,8 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
         done = run_command("launch.train", argv, processes)
         assert done.returncode == 0, done.stderr
         results.append(
-            load_part(checkpoint_folder(run, 10), "generator")
-            | load_part(checkpoint_folder(run, 10), "critic")
+            load_tensors(checkpoint_folder(run, 10), "generator")
+            | load_tensors(checkpoint_folder(run, 10), "critic")
         )
     for name, tensor in results[0].items():
         torch.testing.assert_close(results[1][name], tensor, rtol=1e-4, atol=2e-6)

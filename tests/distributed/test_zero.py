@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from colortrain.distributed.compute import ComputeConfig
-from colortrain.runs.checkpoint import load_part
+from colortrain.runs.checkpoint import load_tensors
 from colortrain.runs.layout import checkpoint_folder
 from tests.support.gpus import two_gpus
 from tests.support.processes import ROOT, environment, run_command
@@ -83,16 +83,21 @@ def arguments(shards: Path, run: Path, steps: int) -> list[object]:
         "n_critic=2",
         "batch_size=4",
     ]
-    thin = ["size=32", "generator.base_channels=4", "critic.base_channels=4", f"images={4 * steps}"]
+    small = [
+        "size=32",
+        "generator.base_channels=4",
+        "critic.base_channels=4",
+        f"images={4 * steps}",
+    ]
     intervals = ["evaluate_every=10", "checkpoint_every=10", "log_every=5", "keep_checkpoints=9"]
-    sets = [text for change in [*exact, *thin, *intervals] for text in ("--set", change)]
+    sets = [text for change in [*exact, *small, *intervals] for text in ("--set", change)]
     return ["--recipe", "drouilhet_wgan_gp", "--shards", shards, "--run", run, *sets]
 
 
 def tensors(run: Path, step: int) -> dict[str, Tensor]:
     """Return the tensors of both networks and both optimizers."""
     parts = ("generator", "critic", "generator_adam", "critic_adam")
-    loaded = {part: load_part(checkpoint_folder(run, step), part) for part in parts}
+    loaded = {part: load_tensors(checkpoint_folder(run, step), part) for part in parts}
     return {
         f"{part} {name}": tensor for part, named in loaded.items() for name, tensor in named.items()
     }

@@ -28,7 +28,7 @@ def test_one_process_per_gpu_or_as_many_as_the_site_file_says() -> None:
     ("text", "message"),
     [
         ("partitoin = 'gpu'", "unknown field 'partitoin'; valid, nearest first: partition"),
-        ("nodes = 'two'", "nodes: needs a whole number, got 'two'"),
+        ("nodes = 'two'", "nodes: must be a whole number, got 'two'"),
         ("nodes = 0", "nodes = 0: must be at least 1"),
         ("gpus = -1", "gpus = -1: must be at least 0"),
         ("minutes = 2\nwarning = 120", "warning = 120 s must be shorter than minutes = 2"),

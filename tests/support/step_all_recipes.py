@@ -20,13 +20,13 @@ from PIL import Image
 from colortrain.recipe import save_recipe
 from colortrain.recipes import get_recipe
 from launch import colorize, evaluate, train
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import photograph
-from tests.support.thin_recipes import thin
 
 
 def run_commands(folder: Path, sets: Path, name: str) -> None:
     """Train, score and colorize with the scaled-down recipe, through each `main()`."""
-    recipe, rank = thin(get_recipe(name)), os.environ["RANK"]
+    recipe, rank = scaled(get_recipe(name)), os.environ["RANK"]
     file = folder / f"recipe-{rank}.json"
     save_recipe(recipe, file)
     arguments = ["--shards", str(sets / str(recipe.size)), "--run", str(folder / "run")]

@@ -30,7 +30,7 @@ from colortrain.losses.adversarial import BCE, LSGAN, Hinge, Wasserstein
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.perceptual import Perceptual
 from colortrain.losses.rebalanced import RebalancedL1
-from colortrain.losses.reconstruction import L1, L2, Resources
+from colortrain.losses.reconstruction import L1, L2, LossContext
 from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from colortrain.models.patch_critic import PatchCriticConfig
@@ -100,7 +100,7 @@ SYNCED = {
         generator_adam=Adam(lr=1e-3, eps=1e-4),
     ),
 }
-_RESOURCES = Resources(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)))
+_RESOURCES = LossContext(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)))
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -148,8 +148,8 @@ def run_steps(
         torch.manual_seed(0)
         networks = make_networks(recipe, *recipe.build_networks(), accelerator, compute)
         histogram = np.random.default_rng(0).dirichlet(np.ones(23 * 23)).reshape(23, 23)
-        resources = Resources(accelerator.device, SymmetricCodec(), lambda: histogram)
-        loss_functions = [term.build(resources) for term in recipe.objective.reconstruction]
+        context = LossContext(accelerator.device, SymmetricCodec(), lambda: histogram)
+        loss_functions = [term.build(context) for term in recipe.objective.reconstruction]
         result: dict[str, Tensor] = {}
         for step in range(steps):
             batch = local_batch(make_batch(recipe.codec.channels, step), accelerator)

@@ -24,7 +24,7 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.setup import make_accelerator
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
-from colortrain.losses.reconstruction import Resources
+from colortrain.losses.reconstruction import LossContext
 from colortrain.recipe import load_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.step import train_step
@@ -52,13 +52,13 @@ class Rank:
         networks = recipe.build_networks()
         self.generator, self.critic = make_networks(recipe, *networks, accelerator, ComputeConfig())
         samples = open_data(setup.shards, recipe).train
-        resources = Resources(
+        context = LossContext(
             accelerator.device,
             recipe.codec,
             lambda: ab_histogram(samples),
             self.generator.module,
         )
-        self.measures = [term.build(resources) for term in recipe.objective.reconstruction]
+        self.measures = [term.build(context) for term in recipe.objective.reconstruction]
         batches = setup.load_batches()
         size = recipe.batch_size // accelerator.num_processes
         own = slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)

@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from colortrain.data.loader import Loader, LoaderConfig, affine_maps, crop_and_flip, flips
+from colortrain.data.loader import Loader, LoaderConfig, augmentation_matrices, crop_and_flip, flips
 from colortrain.lab import SymmetricCodec
 from shards.errors import UserError
 from shards.read.dataset import Split
@@ -154,7 +154,7 @@ def test_flips_have_the_given_rate_and_are_independent_of_seed_and_neighbour() -
 
 
 def test_crops_are_squares_of_all_sizes_inside_the_image() -> None:
-    maps = affine_maps(3, np.arange(20_000), 0.5, 0.4)
+    maps = augmentation_matrices(3, np.arange(20_000), 0.5, 0.4)
     side = maps[:, 1, 1]
     assert 0.4 <= side.min() < 0.41
     assert 0.99 < side.max() <= 1
@@ -234,7 +234,7 @@ def test_a_damaged_sample_is_replaced_by_the_same_one_on_every_rank(tmp_path: Pa
         config = LoaderConfig(batch_size=4, seed=5, flip=0, rank=rank, world=world, max_damaged=1)
         loading = Loader(Split(root), SymmetricCodec(), config, messages.append)
         colours = [batch.colour for batch in islice(loading.batches(), 10)]
-        return torch.cat(colours), loading.substituted
+        return torch.cat(colours), loading.num_damaged
 
     expected, count = read(0, 1)
     assert count >= 2  # two epochs, and batches that were read ahead

@@ -272,7 +272,7 @@ def test_a_damaged_sample_raises_an_error_that_names_it_unless_allowed(
     warned: list[str] = []
     loading = loader(stream, messages=warned, max_damaged=10**6)
     assert len(numbers(loading, 2)) == 8
-    assert loading.substituted > 1
+    assert loading.num_damaged > 1
     assert re.search(message, warned[-1])
     with pytest.raises(UserError, match="damaged sample 3, at most 2 are allowed"):
         numbers(loader(stream, max_damaged=2), 40)

@@ -22,7 +22,7 @@ from tests.support.networks import (
     make_pair,
     recipe_with_dropout,
 )
-from tests.support.thin_recipes import thin
+from tests.support.scaled_recipes import scaled
 
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ GENERATORS = [
 @pytest.mark.parametrize("name", GENERATORS)
 def test_recomputing_changes_nothing_but_memory(name: str) -> None:
     """Gradients, statistics and dropout are bit-identical, with fewer bytes kept."""
-    generator = thin(get_recipe(name)).generator
+    generator = scaled(get_recipe(name)).generator
     results = []
     for recompute in (False, True):
         torch.manual_seed(0)

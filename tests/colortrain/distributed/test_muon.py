@@ -123,7 +123,9 @@ def test_a_resumed_run_takes_the_same_steps(fused: bool) -> None:
     train(uninterrupted, 1.0, 0.5, 2.0, 1.0)
     train(first, 1.0, 0.5)
     second.module.load_state_dict(first.module.state_dict())
-    second.load_adam({name: tensor.clone() for name, tensor in first.adam_tensors().items()})
+    second.load_optimizer(
+        {name: tensor.clone() for name, tensor in first.optimizer_tensors().items()}
+    )
     train(second, 2.0, 1.0)
     assert all(
         torch.equal(value, weights(uninterrupted)[name]) for name, value in weights(second).items()

@@ -24,14 +24,14 @@ from colortrain.runs.checkpoint import load_generator, save_checkpoint
 from colortrain.serialize import to_plain
 from shards.color import rgb_to_lab
 from shards.errors import UserError
+from tests.support.scaled_recipes import scaled
 from tests.support.small_run import small_run
 from tests.support.small_shard_set import photograph
-from tests.support.thin_recipes import thin
 
 
-def thin_run(name: str, run: Path) -> Recipe:
+def scaled_run(name: str, run: Path) -> Recipe:
     """Save a small, untrained generator with running statistics other than 0 and 1."""
-    recipe = thin(get_recipe(name))
+    recipe = scaled(get_recipe(name))
     torch.manual_seed(1)
     generator = recipe.generator.build()
     with torch.no_grad():
@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_network_of_every_recipe_can_be_saved_and_loaded(name: str, tmp_path: Path) -> None:
-    recipe = thin_run(name, tmp_path / "run")
+    recipe = scaled_run(name, tmp_path / "run")
     network = colortrain.load(tmp_path / "run")
     network.save(tmp_path / "exported")
     exported = colortrain.load(tmp_path / "exported")
@@ -159,7 +159,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
     for change, message in (
         ({"format": 2}, "format 2, this version reads 1"),
         ({"library": "diffusers"}, "of diffusers"),
-        ({"size": "large"}, "size: needs a whole number"),
+        ({"size": "large"}, "size: must be a whole number"),
         ({"generator": {"type": "Transformer"}}, "unknown type 'Transformer'"),
         ({"generator": {**document["generator"], "base_channels": 5}}, "do not fit"),
     ):

@@ -15,15 +15,15 @@ from colortrain.recipes import RECIPES, get_recipe
 from shards.color import rgb_to_lab
 from shards.errors import UserError
 from shards.sources.decode import fit_image
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import photograph
-from tests.support.thin_recipes import thin
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs colortrain[export]")
 
 
 def network_of(name: str) -> Colorizer:
     """Return a scaled-down generator with running statistics other than 0 and 1."""
-    recipe = thin(get_recipe(name))
+    recipe = scaled(get_recipe(name))
     torch.manual_seed(2)
     generator = recipe.generator.build()
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_onnx_equals_pytorch(name: str, exported: dict[object, Path]) -> None:
     expected = network.predict_ab([cat], dropout=False)
     assert np.ptp(expected) > 0.05, "the network must generate colours"
     assert np.abs(ab - expected).max() <= 1e-4 * 110
-    step = onnx.size_step(about.generator)
+    step = onnx.size_multiple(about.generator)
     tall = np.random.default_rng(5).random((3, 1, 5 * step, 2 * step), dtype=np.float32) * 100
     with torch.no_grad():
         expected = onnx.LightnessToColours(network)(torch.from_numpy(tall)).numpy()
@@ -89,4 +89,4 @@ def test_a_file_has_metadata_and_one_that_differs_is_not_written(
     ("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)]
 )
 def test_size_step_of_known_architectures(name: str, step: int) -> None:
-    assert onnx.size_step(get_recipe(name).generator) == step
+    assert onnx.size_multiple(get_recipe(name).generator) == step

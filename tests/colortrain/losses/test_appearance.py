@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from colortrain.lab import Batch, SymmetricCodec, lab_to_rgb
-from colortrain.losses.appearance import ColourfulnessGap, LogError, SoftAccuracy, m3
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.appearance import (
+    ColourfulnessGap,
+    LogError,
+    SoftAccuracy,
+    differentiable_colourfulness,
+)
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.metrics.accuracy import accuracy
 from colortrain.metrics.image_metrics import colourfulness, mse
 from shards.color import rgb_to_lab
@@ -29,7 +34,7 @@ def batch() -> Batch:
 
 
 def built(term: Term) -> LossFunction:
-    return term.build(Resources(torch.device("cpu"), CODEC, lambda: np.zeros((23, 23))))
+    return term.build(LossContext(torch.device("cpu"), CODEC, lambda: np.zeros((23, 23))))
 
 
 def rgb(batch: Batch, colour: torch.Tensor) -> torch.Tensor:
@@ -38,7 +43,9 @@ def rgb(batch: Batch, colour: torch.Tensor) -> torch.Tensor:
 
 def test_m3_equals_the_metric(batch: Batch) -> None:
     assert torch.allclose(
-        m3(rgb(batch, batch.colour)), colourfulness(rgb(batch, batch.colour)), rtol=1e-3
+        differentiable_colourfulness(rgb(batch, batch.colour)),
+        colourfulness(rgb(batch, batch.colour)),
+        rtol=1e-3,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from colortrain.lab import Batch, SymmetricCodec
 from colortrain.losses.colour_bins import ColourBins, cross_entropy, nearest_colour_in_gamut
-from colortrain.losses.reconstruction import Resources
+from colortrain.losses.reconstruction import LossContext
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.residual_unet import ResidualUNet, ResidualUNetConfig, colours_in_gamut
 from shards.errors import UserError
@@ -46,16 +46,16 @@ def test_mean_of_the_target_is_the_true_colour() -> None:
 
 def test_colour_bins_needs_a_generator_with_logits() -> None:
     network = small().train()
-    resources = Resources(
+    context = LossContext(
         torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)), network
     )
     batch = Batch(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 1, 1))
-    measure = ColourBins().build(resources)
+    measure = ColourBins().build(context)
     assert float(measure(network(batch.L), batch).detach()) > 0
-    other = Resources(
+    other = LossContext(
         torch.device("cpu"),
         SymmetricCodec(),
-        resources.histogram,
+        context.histogram,
         UNetConfig(base_channels=2).build(),
     )
     with pytest.raises(UserError, match="predicts logits"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
 from colortrain.losses.perceptual import Perceptual
-from colortrain.losses.reconstruction import LossFunction, Resources
+from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.metrics.extractors import vgg_distance
 from colortrain.models.pretrained import PublishedWeights
 from colortrain.models.vgg16 import load_vgg16
@@ -29,7 +29,7 @@ def measure(
     def histogram() -> None:
         raise AssertionError("the loss must not count colours")
 
-    return term.build(Resources(CPU, codec, histogram))  # type: ignore[arg-type]
+    return term.build(LossContext(CPU, codec, histogram))  # type: ignore[arg-type]
 
 
 def batch(size: int = 16) -> Batch:

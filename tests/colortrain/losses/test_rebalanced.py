@@ -14,7 +14,7 @@ from torch import Tensor
 
 from colortrain.lab import Batch, Codec, SymmetricCodec, UnitCodec, stored_to_lab
 from colortrain.losses.rebalanced import RebalancedL1, bin_indices, smooth_histogram
-from colortrain.losses.reconstruction import L1, Resources
+from colortrain.losses.reconstruction import L1, LossContext
 from shards.color import pack, rgb_to_lab
 from shards.inspect.statistics import CENTRES, color_sums
 from tests.support.small_shard_set import cut_outs
@@ -33,8 +33,8 @@ def some_fractions(populated: int = 12) -> np.ndarray:
 def measured(
     term: RebalancedL1 | L1, fractions: np.ndarray, fake: Tensor, real: Tensor, codec: Codec
 ) -> Tensor:
-    resources = Resources(torch.device("cpu"), codec, lambda: fractions)
-    return term.build(resources)(
+    context = LossContext(torch.device("cpu"), codec, lambda: fractions)
+    return term.build(context)(
         fake, Batch(torch.zeros_like(real[:, :1]), real, real[:, :1, :1, :1])
     )
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from colortrain.lab import Batch, SymmetricCodec
-from colortrain.losses.reconstruction import L1, L2, Resources
+from colortrain.losses.reconstruction import L1, L2, LossContext
 
 
 def measured(term: L1 | L2, fake: torch.Tensor, real: torch.Tensor) -> float:
-    resources = Resources(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)))
-    return term.build(resources)(fake, Batch(fake, real, fake)).item()
+    context = LossContext(torch.device("cpu"), SymmetricCodec(), lambda: np.zeros((23, 23)))
+    return term.build(context)(fake, Batch(fake, real, fake)).item()
 
 
 def test_reconstruction_terms() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from colortrain.metrics.accuracy import accuracy, mae, mae_lab
-from colortrain.metrics.image_metrics import per_image, versions
+from colortrain.metrics.image_metrics import image_versions, per_image
 
 AB = slice(1, 3)
 
@@ -57,13 +57,13 @@ def test_own_lightness_is_used_if_the_network_predicts_it() -> None:
     truth = plane(50, 10, -20, size=16)
     predicted = truth + torch.tensor([20.0, 3, 0]).view(3, 1, 1)
     displayed = torch.cat([truth[:, :1], predicted[:, 1:]], dim=1)
-    rows = per_image(versions(displayed, truth, (10, -20)), predicted=predicted)
+    rows = per_image(image_versions(displayed, truth, (10, -20)), predicted=predicted)
     assert rows["accuracy_2.generated"].tolist() == [0]
     assert rows["accuracy_ab_2.generated"].tolist() == [100]
     torch.testing.assert_close(rows["mae.generated"], torch.tensor([100 * (0.4 + 3 / 110) / 3]))
     assert rows["accuracy_2.median"].tolist() == [100]
     assert rows["accuracy_2.grey"].tolist() == [0]
-    given = per_image(versions(displayed, truth))
+    given = per_image(image_versions(displayed, truth))
     assert given["accuracy_2.generated"].tolist() == [100]
     assert "l1.median" not in given
     torch.testing.assert_close(rows["l1.generated"], given["l1.generated"])

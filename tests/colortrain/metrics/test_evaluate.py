@@ -19,7 +19,7 @@ from colortrain.metrics.evaluate import (
     score_split,
 )
 from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
-from colortrain.metrics.image_metrics import l1, per_image, versions
+from colortrain.metrics.image_metrics import image_versions, l1, per_image
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
@@ -128,7 +128,7 @@ def test_scores_are_means_over_all_images(split: Split, generator: nn.Module) ->
     scores = score_split(generator, CODEC, split, "cpu", ScoringConfig(batch_size=4))
     lab = read(split)
     generated = generate(generator, CODEC, lab)
-    rows = per_image(versions(generated, lab))
+    rows = per_image(image_versions(generated, lab))
     metrics = scores["metrics"]
     assert scores["samples"] == 13
     assert metrics["l1"]["generated"] == pytest.approx(float(l1(generated, lab).mean()), rel=1e-5)

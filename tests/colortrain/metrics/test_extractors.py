@@ -19,7 +19,7 @@ from colortrain.metrics.extractors import (
     load_extractors,
     vgg_pair_metrics,
 )
-from colortrain.metrics.image_metrics import ImageBatch, versions
+from colortrain.metrics.image_metrics import ImageBatch, image_versions
 from colortrain.metrics.set_metrics import SetMetrics
 from colortrain.models.pretrained import PublishedWeights
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
@@ -33,7 +33,9 @@ def images() -> dict[str, ImageBatch]:
     """Forty photographs of 32 px, and the same with paler, noisy colours."""
     truth = torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(32, 40)]))
     noise = torch.randn(truth[:, 1:].shape, generator=torch.Generator().manual_seed(0))
-    return versions(torch.cat([truth[:, :1], 0.6 * truth[:, 1:] + 8 * noise], dim=1), truth, (0, 6))
+    return image_versions(
+        torch.cat([truth[:, :1], 0.6 * truth[:, 1:] + 8 * noise], dim=1), truth, (0, 6)
+    )
 
 
 class Small(nn.Module):

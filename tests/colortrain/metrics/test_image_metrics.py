@@ -12,12 +12,12 @@ from colortrain.metrics.image_metrics import (
     ImageBatch,
     colourfulness,
     colourfulness_absolute,
+    image_versions,
     l1,
     mse,
     per_image,
     psnr,
     ssim,
-    versions,
 )
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs
@@ -88,7 +88,7 @@ def test_l1_is_in_units_of_110_and_ignores_lightness() -> None:
 
 
 def test_equal_images_have_the_best_scores(truth: Tensor) -> None:
-    rows = per_image(versions(truth, truth))
+    rows = per_image(image_versions(truth, truth))
     np.testing.assert_array_equal(rows["l1.generated"], np.zeros(8))
     np.testing.assert_array_equal(rows["psnr.generated"], np.full(8, 100))  # the floor of 1e-10
     np.testing.assert_allclose(rows["ssim.generated"], 1, atol=1e-6)
@@ -132,7 +132,7 @@ def test_the_absolute_variant_equals_its_formula_on_photographs(truth: Tensor) -
 
 
 def test_grayscale_has_the_true_lightness_and_no_colour(truth: Tensor, other: Tensor) -> None:
-    rows = per_image(versions(other, truth))
+    rows = per_image(image_versions(other, truth))
     np.testing.assert_allclose(rows["colourfulness.grey"], 0, atol=0.1)
     np.testing.assert_allclose(
         rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from colortrain.metrics.features import OutOfRangeError
-from colortrain.metrics.image_metrics import ImageBatch, versions
+from colortrain.metrics.image_metrics import ImageBatch, image_versions
 from colortrain.metrics.set_metrics import LAB_FIELDS, SetMetrics, colour_fields
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs
@@ -24,7 +24,7 @@ def truth() -> Tensor:
 
 def distance(truth: Tensor, ab: Tensor) -> float:
     set_metrics = SetMetrics([LAB_FIELDS])
-    set_metrics.update(versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
+    set_metrics.update(image_versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
     return set_metrics.compute()["frechet_lab"]["generated"]
 
 
@@ -68,7 +68,7 @@ def test_a_shift_adds_its_square_in_each_cell(truth: Tensor) -> None:
 
 def test_only_the_generated_version_may_have_features_out_of_range(truth: Tensor) -> None:
     """A network may diverge; photographs with such features are an error."""
-    images = versions(truth, truth)
+    images = image_versions(truth, truth)
     with pytest.raises(OutOfRangeError, match="below 512"):
         SetMetrics([LAB_FIELDS]).update({**images, "truth": ImageBatch(truth * 100)}, 0)
     set_metrics = SetMetrics([LAB_FIELDS])
@@ -79,7 +79,7 @@ def test_only_the_generated_version_may_have_features_out_of_range(truth: Tensor
 
 
 def test_any_order_of_batches_gives_the_same_bits(truth: Tensor) -> None:
-    images = versions(truth.roll(1, dims=0), truth)
+    images = image_versions(truth.roll(1, dims=0), truth)
     result = []
     for order in ([0, 1, 2], [2, 0, 1]):
         set_metrics = SetMetrics([LAB_FIELDS])

@@ -25,7 +25,7 @@ from colortrain.models.batch_invariant import (
 from colortrain.models.norms import MinibatchStddev
 from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.recipes import RECIPES, get_recipe
-from tests.support.thin_recipes import thin
+from tests.support.scaled_recipes import scaled
 
 CPU = torch.device("cpu")
 
@@ -168,7 +168,7 @@ def test_without_keys_dropout_is_that_of_torch() -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_replacing_dropout_changes_no_names(name: str) -> None:
     with torch.device("meta"):
-        generator = thin(get_recipe(name)).generator.build()
+        generator = scaled(get_recipe(name)).generator.build()
         before = list(generator.state_dict())
         rates = [m.p for m in generator.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
         replace_dropout(generator)

@@ -26,8 +26,8 @@ from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.folder import TrainingData, open_data
 from colortrain.training.trainer import Trainer
 from tests.support.processes import ROOT, command, environment, run_command
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 Sets = Callable[[int], Path]
 
@@ -90,7 +90,7 @@ def active_parts(recipe: Recipe, data: TrainingData) -> tuple[bool, bool]:
 def test_training_then_loading_reproduces_the_images(name: str, sets: Sets, tmp_path: Path) -> None:
     recipe = get_recipe(name)
     # ten steps, so that terms of the last fifth of a span take part
-    recipe = thin(recipe, steps=10) if recipe.span else thin(recipe)
+    recipe = scaled(recipe, steps=10) if recipe.span else scaled(recipe)
     recipe.check()
     data = open_data(sets(recipe.size), recipe)
     trainer = Trainer(recipe, data, tmp_path / "run", make_accelerator())
@@ -120,7 +120,7 @@ def test_training_then_loading_reproduces_the_images(name: str, sets: Sets, tmp_
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("change", [lambda recipe: recipe, thin], ids=["published", "thin"])
+@pytest.mark.parametrize("change", [lambda recipe: recipe, scaled], ids=["published", "scaled"])
 def test_json_round_trip(name: str, change: Callable[[Recipe], Recipe], tmp_path: Path) -> None:
     recipe = change(get_recipe(name))
     recipe.check()
@@ -130,7 +130,7 @@ def test_json_round_trip(name: str, change: Callable[[Recipe], Recipe], tmp_path
 
 @pytest.mark.distributed
 def test_every_recipe_passes_every_command_on_two_processes(sets: Sets, tmp_path: Path) -> None:
-    shards = {recipe.size: sets(recipe.size) for recipe in map(thin, map(get_recipe, RECIPES))}
+    shards = {recipe.size: sets(recipe.size) for recipe in map(scaled, map(get_recipe, RECIPES))}
     done = run_command(
         "tests.support.step_all_recipes", [tmp_path, shards[32].parent, *RECIPES], processes=2
     )

@@ -13,8 +13,8 @@ from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.trainer import Trainer
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_critic_changes_the_generator_only_in_the_adversarial_recipe(
     name: str, uses_critic: bool, tmp_path: Path
 ) -> None:
     """With two different critics, equation 6 gives the same generator, bit for bit."""
-    recipe, shards = thin(get_recipe(name)), small_set(tmp_path / "shards", count=4)
+    recipe, shards = scaled(get_recipe(name)), small_set(tmp_path / "shards", count=4)
     generators = []
     for channels in (4, 6):
         critic = dataclasses.replace(GlobalCriticConfig(), base_channels=channels)

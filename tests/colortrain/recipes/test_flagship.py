@@ -13,8 +13,8 @@ from colortrain.distributed.setup import make_accelerator
 from colortrain.recipes.flagship import cosine, flagship
 from colortrain.runs.folder import open_data
 from colortrain.training.trainer import Trainer
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
@@ -27,8 +27,8 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
 
 @pytest.mark.parametrize("in_epochs", [False, True])
 @pytest.mark.parametrize("span", [10, 5, 0])
-def test_span_scales_the_schedules_to_the_run(span: float, in_epochs: bool, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(thin(flagship(), steps=4), span=span)
+def test_schedules_stretch_to_the_run_length(span: float, in_epochs: bool, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(scaled(flagship(), steps=4), span=span)
     data = open_data(
         small_set(tmp_path / "set", size=32, count=12, splits=("train", "val")), recipe
     )

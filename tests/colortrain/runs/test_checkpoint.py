@@ -10,12 +10,12 @@ import torch
 from colortrain.recipe import Recipe, load_recipe, override, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import (
-    adam_tensors,
     is_intact,
     latest_checkpoint,
-    load_adam,
     load_generator,
+    load_optimizer,
     load_weights,
+    optimizer_tensors,
     save_checkpoint,
 )
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
@@ -128,7 +128,7 @@ def test_a_restored_adam_continues_exactly() -> None:
     for seed in range(3):
         train_step(one, first, seed)
     two.load_state_dict(one.state_dict())
-    load_adam(second, two, {k: v.clone() for k, v in adam_tensors(first, one).items()})
+    load_optimizer(second, two, {k: v.clone() for k, v in optimizer_tensors(first, one).items()})
     for seed in range(3, 6):
         train_step(one, first, seed)
         train_step(two, second, seed)

@@ -16,7 +16,7 @@ from colortrain.runs.retention import (
     VALIDATION_METRICS,
     Best,
     better,
-    contender,
+    candidate_best,
     prune,
     resumed_best,
     save_best,
@@ -88,7 +88,7 @@ def test_better_follows_the_direction_of_the_metric(
     metric: str, old: float, new: float, improves: bool
 ) -> None:
     first, second = (
-        contender(metric, step, {metric: {"generated": value, "truth": 30.0, "grey": 0.0}})
+        candidate_best(metric, step, {metric: {"generated": value, "truth": 30.0, "grey": 0.0}})
         for step, value in ((1, old), (2, new))
     )
     assert better(second, first) == improves
@@ -194,6 +194,6 @@ def test_every_valid_metric_is_measured_by_validation(shards: Path, tmp_path: Pa
     assert train(shards, run, "images=16") == 0
     scores = read_journal(run, "validation")[0]["metrics"]
     assert set(VALIDATION_METRICS) == set(scores)
-    assert all(isinstance(contender(name, 1, scores), Best) for name in VALIDATION_METRICS)
+    assert all(isinstance(candidate_best(name, 1, scores), Best) for name in VALIDATION_METRICS)
     assert load_state(checkpoint_folder(run, 4))["best"] is None
     assert torch.is_tensor(next(load_generator(run)[0].parameters()))

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
-from colortrain.runs.checkpoint import load_part, load_state, write_tensors
+from colortrain.runs.checkpoint import load_state, load_tensors, write_tensors
 from colortrain.runs.layout import checkpoint_steps
 from colortrain.training import checkpoint_writer as writer_module
 from colortrain.training.checkpoint_writer import CheckpointWriter, HostCopies
@@ -111,7 +111,9 @@ def test_the_loop_continues_while_a_checkpoint_is_written(
         assert checkpoint_steps(tmp_path)[0] == 1  # before the second write started
         weight += 1
     folders = [tmp_path / "checkpoints" / f"step-00000000{step}" for step in (1, 2)]
-    assert [load_part(folder, "generator")["weight"].unique().tolist() for folder in folders] == [
+    assert [
+        load_tensors(folder, "generator")["weight"].unique().tolist() for folder in folders
+    ] == [
         [1.0],
         [2.0],
     ]

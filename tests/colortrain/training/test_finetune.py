@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from colortrain.recipe import load_recipe, override
-from colortrain.runs.checkpoint import load_generator, load_part, load_state, save_checkpoint
+from colortrain.runs.checkpoint import load_generator, load_state, load_tensors, save_checkpoint
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
 from launch.train import main
 from shards.errors import run_command
@@ -54,7 +54,7 @@ def test_a_run_starts_with_the_averaged_weights_of_another(
         source / "critic.safetensors"
     ).read_bytes()
     assert same == (not only)
-    assert not load_part(start, "generator_adam")
+    assert not load_tensors(start, "generator_adam")
     metadata = {
         "run": str(old),
         "step": 8,
@@ -129,7 +129,7 @@ def test_with_only_generator_the_critic_may_differ(shards: Path, old: Path, tmp_
     ("more", "message"),
     [
         (["--init-from", "/nowhere"], "/nowhere: no checkpoint (steps found: none)"),
-        (["--only", "generator"], "--only needs --init-from RUN"),
+        (["--only", "generator"], "--only requires --init-from RUN"),
     ],
 )
 def test_wrong_arguments_are_one_line(

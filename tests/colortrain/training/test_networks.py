@@ -12,13 +12,13 @@ from torch import nn
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
-from colortrain.training.networks import build_networks, make_average
+from colortrain.training.networks import build_networks, make_ema
 from tests.support.networks import assert_equal
-from tests.support.thin_recipes import thin
+from tests.support.scaled_recipes import scaled
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
-    recipe = thin(get_recipe("nampouri_unet"))
+    recipe = scaled(get_recipe("nampouri_unet"))
     torch.manual_seed(99)
     generator, critic = build_networks(recipe, None, resumes=False)
     same, _ = build_networks(recipe, None, resumes=True)
@@ -46,11 +46,11 @@ def test_published_weights_are_loaded_unless_a_run_resumes(
 
 
 def test_the_average_starts_as_a_copy_without_gradients() -> None:
-    recipe = override(thin(get_recipe("nampouri_unet")), ["ema.half_life=20"])
+    recipe = override(scaled(get_recipe("nampouri_unet")), ["ema.half_life=20"])
     generator, _ = build_networks(recipe, None, resumes=False)
-    average = make_average(recipe, generator)
-    assert average is not None
-    assert_equal(average.state_dict(), generator.state_dict())
-    assert not average.training
-    assert not any(parameter.requires_grad for parameter in average.parameters())
-    assert make_average(thin(get_recipe("nampouri_unet")), generator) is None
+    ema = make_ema(recipe, generator)
+    assert ema is not None
+    assert_equal(ema.state_dict(), generator.state_dict())
+    assert not ema.training
+    assert not any(parameter.requires_grad for parameter in ema.parameters())
+    assert make_ema(scaled(get_recipe("nampouri_unet")), generator) is None

@@ -18,9 +18,9 @@ from torch import nn
 from colortrain.training import preemption
 from colortrain.training.preemption import (
     SharedStopFlag,
-    gather_rank_buffers,
+    gather_bn_stats,
     handling_signals,
-    restore_rank_buffers,
+    restore_bn_stats,
 )
 
 
@@ -71,13 +71,13 @@ def test_running_statistics_of_a_rank_are_restored(process_group: None) -> None:
     module = nn.BatchNorm2d(2)
     module(torch.rand(2, 2, 3, 3))
     expected = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    gathered = gather_rank_buffers(module)
+    gathered = gather_bn_stats(module)
     assert {name: tuple(buffer.shape) for name, buffer in gathered.items()} == {
         "running_mean": (1, 2),
         "running_var": (1, 2),
     }
     module.reset_running_stats()
-    restore_rank_buffers(module, gathered, rank=0)
+    restore_bn_stats(module, gathered, rank=0)
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point():
             assert torch.equal(buffer, expected[name])

@@ -15,8 +15,8 @@ from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.profiling import NO_PROFILER
 from colortrain.training.trainer import Trainer
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 
 class Recorder:
@@ -38,7 +38,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_trainer(shards: Path, run: Path) -> Trainer:
-    recipe = override(thin(get_recipe("nampouri_unet"), steps=6), ["n_critic=2", "ema.half_life=4"])
+    recipe = override(
+        scaled(get_recipe("nampouri_unet"), steps=6), ["n_critic=2", "ema.half_life=4"]
+    )
     return Trainer(recipe, open_data(shards, recipe), run, Accelerator(cpu=True))
 
 

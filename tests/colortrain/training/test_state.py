@@ -18,7 +18,7 @@ from colortrain.training.state import (
     describe_difference,
     fingerprint,
     hashed_sum,
-    update_average,
+    update_ema,
 )
 from colortrain.training.step import train_step
 from tests.support.networks import (
@@ -77,26 +77,26 @@ def test_the_line_names_the_minority_and_the_first_tensor(
     prints: list[list[int]], ranks: str, first: str
 ) -> None:
     line = describe_difference(prints, ["x", "y"], ["a", "b", "c", "d"], step=40)
-    expected = f"the tensors of rank {ranks} differ from those of the others, from {first} on"
+    expected = f"the tensors of rank {ranks} differ from those of the others, starting with {first}"
     assert line.startswith(f"step 40: {expected}")
     assert "\n" not in line
 
 
 def test_the_average_moves_by_one_minus_decay_and_copies_buffers() -> None:
-    average, module = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    ema, module = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     nn.init.constant_(module.weight, 5.0)
     module(torch.rand(2, 2, 3, 3))
-    update_average(average, module, decay=0.75)
-    assert average.weight.tolist() == [2, 2]
-    assert_equal(dict(average.named_buffers()), dict(module.named_buffers()))
+    update_ema(ema, module, decay=0.75)
+    assert ema.weight.tolist() == [2, 2]
+    assert_equal(dict(ema.named_buffers()), dict(module.named_buffers()))
 
 
 def make_state() -> TrainState:
     generator, critic = make_pair(recipe_with_dropout())
     networks = {"generator": generator, "critic": critic}
-    average = recipe_with_dropout().generator.build()
+    ema = recipe_with_dropout().generator.build()
     plateau = ReduceOnPlateau(Plateau(patience=2))
-    return TrainState(networks, average, plateau, Accelerator(cpu=True))
+    return TrainState(networks, ema, plateau, Accelerator(cpu=True))
 
 
 def test_a_saved_state_is_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_saved_state_is_loaded_bit_for_bit(tmp_path: Path) -> None:
 
 def test_one_process_has_no_buffers_of_other_ranks_and_agrees_with_itself(tmp_path: Path) -> None:
     state = make_state()
-    assert state.rank_buffer_files() == {}
-    state.average_buffers()
+    assert state.bn_stats_files() == {}
+    state.average_bn_stats()
     state.check_ranks_agree(step=1)
     check_same_start(1, tmp_path)

@@ -20,7 +20,7 @@ from shards.errors import UserError
 def make_metrics(max_skipped: int = 3) -> tuple[TrainMetrics, TrainableNetwork, Any]:
     accelerator = Accelerator(cpu=True)
     network = TrainableNetwork(nn.Linear(2, 1, bias=False), Adam(), accelerator)
-    loader: Any = SimpleNamespace(waited=0.0, substituted=2)
+    loader: Any = SimpleNamespace(waited=0.0, num_damaged=2)
     return (
         TrainMetrics({"generator": network}, loader, accelerator, max_skipped),
         network,
@@ -53,7 +53,7 @@ def test_means_and_rates_since_the_last_call(monkeypatch: pytest.MonkeyPatch) ->
         "skipped": 0,
     }
     assert metrics.compute(images=28, prefix="run") == {}
-    assert metrics.num_substituted() == 2
+    assert metrics.num_damaged() == 2
 
 
 def test_too_many_consecutive_skipped_updates_are_one_line() -> None:

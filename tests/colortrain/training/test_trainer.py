@@ -13,8 +13,8 @@ from colortrain.recipe import Recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.trainer import Trainer
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_trainer(shards: Path, run: Path, *changes: str) -> Trainer:
-    recipe: Recipe = override(thin(get_recipe("nampouri_unet"), steps=6), changes)
+    recipe: Recipe = override(scaled(get_recipe("nampouri_unet"), steps=6), changes)
     return Trainer(recipe, open_data(shards, recipe), run, Accelerator(cpu=True))
 
 
@@ -32,15 +32,15 @@ def test_the_average_of_half_life_one_batch_halves_the_distance(
 ) -> None:
     """Its tensors keep no graph."""
     trainer = make_trainer(shards, tmp_path / "run", "ema.half_life=4")
-    assert trainer.average is not None
-    expected = {name: tensor.clone() for name, tensor in trainer.average.named_parameters()}
+    assert trainer.ema is not None
+    expected = {name: tensor.clone() for name, tensor in trainer.ema.named_parameters()}
     batches = trainer.loader.batches()
     for _ in range(3):
         trainer.take_step(next(batches))
         for name, tensor in trainer.generator.module.named_parameters():
             expected[name] = (expected[name] + tensor.detach()) / 2
     batches.close()
-    for name, tensor in trainer.average.named_parameters():
+    for name, tensor in trainer.ema.named_parameters():
         torch.testing.assert_close(tensor, expected[name])
         assert tensor.is_leaf
         assert not tensor.requires_grad

@@ -16,8 +16,8 @@ from colortrain.runs.folder import open_data
 from colortrain.training import validation as validation_module
 from colortrain.training.validation import Validation
 from tests.support.fake_accelerator import FakeAccelerator, start_journal
+from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import small_set
-from tests.support.thin_recipes import thin
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(22, 8), (6, 3)])
@@ -34,7 +34,7 @@ def test_scores_the_split_and_draws_some_of_it(
 
     monkeypatch.setattr(validation_module, "sample_grid", record)
     shards = small_set(tmp_path / "set", size=32, count=count, splits=("train", "val"))
-    recipe = thin(get_recipe("nampouri_unet"))
+    recipe = scaled(get_recipe("nampouri_unet"))
     split = open_data(str(shards), recipe).validation
     assert split is not None
     journal = start_journal(tmp_path / "run", FakeAccelerator())

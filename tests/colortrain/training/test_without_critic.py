@@ -12,7 +12,7 @@ from PIL import Image
 
 from colortrain.recipe import load_recipe, override, save_recipe
 from colortrain.recipes import get_recipe
-from colortrain.runs.checkpoint import load_part
+from colortrain.runs.checkpoint import load_tensors
 from colortrain.runs.folder import open_data
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, recipe_file
 from launch import colorize, evaluate, export, train
@@ -174,8 +174,8 @@ def test_a_new_critic_needs_only_generator(
     assert run_train(*argv, "--only", "generator") == 0
     start = checkpoint_folder(tmp_path / "run", 0)
     assert (start / "critic.safetensors").is_file()
-    expected = load_part(checkpoint_folder(run, 8), "ema")
-    for name, tensor in load_part(start, "generator").items():
+    expected = load_tensors(checkpoint_folder(run, 8), "ema")
+    for name, tensor in load_tensors(start, "generator").items():
         assert torch.equal(tensor, expected[name]), name
 
 

@@ -21,7 +21,7 @@ def samples(folder: Path) -> ScoredSamples:
 
 def test_best_and_worst_are_ranked_by_their_gain_over_grayscale(samples: ScoredSamples) -> None:
     section = photo_section(samples, 3)
-    gains = dict(zip(samples.numbers.tolist(), samples.gain.tolist(), strict=True))
+    gains = dict(zip(samples.numbers.tolist(), samples.l1_improvement.tolist(), strict=True))
     ranked = sorted(gains, key=lambda number: -gains[number])
     assert [photo["number"] for photo in section["best"]] == ranked[:3]
     assert [photo["number"] for photo in section["worst"]] == ranked[::-1][:3]

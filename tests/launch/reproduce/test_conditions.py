@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from launch.reproduce.conditions import commit, left_out
+from launch.reproduce.conditions import git_commit, left_out
 
 
 def test_images_left_out_are_counted_by_reason(tmp_path: Path) -> None:
@@ -16,5 +16,5 @@ def test_images_left_out_are_counted_by_reason(tmp_path: Path) -> None:
 
 
 def test_the_commit_is_a_hash_or_unknown() -> None:
-    value = commit()
+    value = git_commit()
     assert value is None or re.fullmatch(r"[0-9a-f]{12,}(-dirty)?", value)

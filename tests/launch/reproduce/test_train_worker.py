@@ -43,7 +43,7 @@ def test_the_peak_does_not_include_the_parents_memory() -> None:
     line = [
         sys.executable,
         "-c",
-        "from launch.reproduce.train_worker import peak; print(peak()['peak_mb'])",
+        "from launch.reproduce.train_worker import peak_memory; print(peak_memory()['peak_mb'])",
     ]
     done = subprocess.run(
         line, capture_output=True, text=True, env=environment(), cwd=ROOT, check=True

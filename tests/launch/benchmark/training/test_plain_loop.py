@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.wrap import make_networks
-from colortrain.losses.reconstruction import Resources
+from colortrain.losses.reconstruction import LossContext
 from colortrain.recipe import override
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.training.step import train_step
@@ -55,8 +55,8 @@ def test_the_plain_loop_computes_what_colortrain_computes(
         generator, critic = recipe.build_networks()
         assert critic is not None
         built = generator, critic
-        resources = Resources(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
-        measures = [term.build(resources) for term in recipe.objective.reconstruction]
+        context = LossContext(accelerator.device, recipe.codec, lambda: np.zeros((23, 23)))
+        measures = [term.build(context) for term in recipe.objective.reconstruction]
         if in_plain_pytorch:
             loop = PlainLoop(recipe, *built, accelerator.device)
             for step in range(4):

@@ -11,7 +11,7 @@ SIZES = (32, 64, 128)
 CHANNELS = 4
 
 
-def thin(recipe: Recipe, steps: int | None = None) -> Recipe:
+def scaled(recipe: Recipe, steps: int | None = None) -> Recipe:
     """Return `recipe` at the smallest of `SIZES` that it accepts, with few channels.
 
     The batch size is 4 (2 if the recipe's was smaller). The run has `steps` steps, by
