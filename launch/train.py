@@ -315,7 +315,7 @@ def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWei
     UserError if its weights do not fit the recipe.
     """
     if args.only and not args.init_from:
-        raise UserError("--only needs --init-from RUN, the run whose generator is taken over")
+        raise UserError("--only requires --init-from RUN, the run whose generator is taken over")
     if args.init_from is None or checkpoint_steps(args.run):
         return None
     return initial_weights(args.init_from, recipe, args.only)
