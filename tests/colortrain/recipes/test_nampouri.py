@@ -36,6 +36,10 @@ def test_recipes_differ_in_the_generator_and_its_dropout() -> None:
     unet, resnet = get_recipe("nampouri_unet"), get_recipe("nampouri_resnet18")
     assert not resnet.test_dropout
     same = dataclasses.replace(
-        resnet, name=unet.name, generator=unet.generator, test_dropout=unet.test_dropout
+        resnet,
+        name=unet.name,
+        headline=unet.headline,
+        generator=unet.generator,
+        test_dropout=unet.test_dropout,
     )
     assert same == unet
