@@ -1,6 +1,6 @@
 """The `colortrain` program: `colortrain train ...` runs `launch.train.main`, and so on.
 
-Only the module of the chosen command is imported. Also runs as `python -m launch`.
+Only the module of the chosen command is imported. `python -m launch` does the same.
 
     colortrain --help
     colortrain evaluate --run runs/first --shards photos-256
@@ -23,7 +23,9 @@ usage: {PROGRAM} COMMAND [ARGUMENTS...]
 Train image-colorization GANs on one machine or on clusters.
 """
 _EXAMPLE = f"""\
-`{PROGRAM} COMMAND --help` describes one command. example:
+`{PROGRAM} COMMAND --help` describes one command.
+
+example: score a trained network
   {PROGRAM} evaluate --run runs/first --shards photos-256
 """
 

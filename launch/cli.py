@@ -1,4 +1,4 @@
-"""The list of commands, their common argument parser, and types of options."""
+"""The list of commands, their common argument parser, and converters for options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ COMMAND_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "training": {
-        "demo": ("launch.demo", "run every step once, in minutes, on photographs included here"),
+        "demo": (
+            "launch.demo",
+            "try the whole workflow in minutes (shards, training, ...) on bundled photographs",
+        ),
         "recipes": ("launch.recipes", "list all recipes, or print one in full"),
         "train": ("launch.train", "train a recipe on a shard set, or resume a run"),
         "compare": (
@@ -47,7 +50,7 @@ COMMAND_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("launch.report.__main__", "write an HTML report on one or several runs"),
         "benchmark": (
             "launch.benchmark",
-            "measure how fast this machine reads, packs and trains",
+            "measure how fast this machine reads shards, builds shards and trains",
         ),
     },
     "clusters": {
@@ -87,21 +90,25 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def at_least_one(text: str) -> int:
-    """Convert an argument to a count of at least 1, for `add_argument(type=...)`."""
+    """Convert an argument to a whole number of at least 1.
+
+    Raises ArgumentTypeError for other values, as all converters here: argparse turns it
+    into a usage error.
+    """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
 
 
 def at_least_zero(text: str) -> int:
-    """Convert an argument to a count of at least 0, for `add_argument(type=...)`."""
+    """Convert an argument to a whole number of at least 0, see `at_least_one`."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
 
 
 def step_or_best(text: str) -> int | Literal["best"]:
-    """Convert the argument of `--checkpoint`: a step, or "best"."""
+    """Convert the argument of `--checkpoint`: a step or "best", see `at_least_one`."""
     if text == "best":
         return "best"
     if not text.isdigit():
@@ -110,7 +117,7 @@ def step_or_best(text: str) -> int | Literal["best"]:
 
 
 def fraction(text: str) -> float:
-    """Convert an argument to a fraction above 0 and at most 1."""
+    """Convert an argument to a number above 0 and at most 1, see `at_least_one`."""
     try:
         value = float(text)
     except ValueError:
@@ -121,7 +128,7 @@ def fraction(text: str) -> float:
 
 
 def gigabytes(text: str) -> float:
-    """Convert an argument to a finite size above 0, in gigabytes (1e9 bytes)."""
+    """Convert an argument to a finite size above 0 in GB (1e9 bytes)."""
     try:
         value = float(text)
     except ValueError:
@@ -137,15 +144,15 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="for shards at a URL: the folder to which they are downloaded",
+        help="folder to which shards at a URL are downloaded",
     )
     parser.add_argument(
         "--cache-size",
         type=gigabytes,
         default=100.0,
         metavar="GB",
-        help="upper limit of --cache, for all processes of a machine together; the least recently "
-        "used shards are removed (default: 100)",
+        help="maximum size of --cache, for all processes of a machine together; the least "
+        "recently used shards are removed (default: 100)",
     )
 
 

@@ -26,7 +26,8 @@ from shards.sources.decode import MAX_PIXELS
 
 _EXAMPLE = """\
 Images of a folder keep their relative paths below OUT and are written as PNG; transparent
-parts become white. Videos must be named one by one; they are written as MP4 with their sound.
+parts become white. A video must be given as an INPUT itself, because folders are searched for
+images only; it is written as MP4 with its sound.
 The flicker of a video is the mean change of ab between two frames, in CIELAB units, over the
 pixels whose L changes by less than 1. Several runs write to OUT/RUN, and to one contact sheet.
 
@@ -55,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--sheet",
         type=Path,
         metavar="FILE.png",
-        help="also draw a contact sheet: each image in grayscale next to its colorized versions",
+        help="also write a contact sheet: each image in grayscale next to its colorized versions",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="overwrite existing images")
@@ -70,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dropout",
         choices=("on", "off"),
-        help="dropout at inference (default: as the recipe says; off for videos, where random "
+        help="dropout at inference (default: the recipe's setting; off for videos, where random "
         "masks would flicker)",
     )
     parser.add_argument(
@@ -78,7 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"reject larger images as decompression bombs (default: {MAX_PIXELS})",
+        help="reject images with more than N pixels as decompression bombs "
+        f"(default: {MAX_PIXELS:,})",
     )
     return parser
 
@@ -86,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
 def colorize_all(
     jobs: Sequence[Job], networks: Mapping[str, Colorizer], args: argparse.Namespace
 ) -> Outcome:
-    """Colorize and write every readable image and video; return the outcome."""
+    """Colorize and write all readable images and videos; return the outcome."""
     outcome = Outcome()
     dropout = None if args.dropout is None else args.dropout == "on"
     images = [job for job in jobs if not job.is_video]
@@ -122,8 +124,8 @@ def _write(
 ) -> None:
     """Write one image in the colours of every network.
 
-    rgb: (H, W, 3) uint8, overwritten by the last network, because a copy may take 300
-    MB; colours: (2, h, w) CIELAB units for each network.
+    rgb: (H, W, 3) uint8; the colours of the last network are written into it, because a
+    copy may take 300 MB. colours: (2, h, w) in CIELAB units for each network.
     """
     thumbnails = []
     for target, ab in zip(job.targets, colours, strict=True):
@@ -141,7 +143,7 @@ def _write(
 
 
 def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:
-    """Write the contact sheet: grayscale, then a column per network."""
+    """Write the contact sheet: a grayscale column, then one column per network."""
     titles = ["grayscale", "colorized"] if len(networks) == 1 else ["grayscale", *networks]
     per_row = 1 if len(outcome.sheet_rows) < 5 or len(networks) > 2 else 2
     sheet = titled_grid(outcome.sheet_rows, titles, per_row)

@@ -2,9 +2,10 @@
 
     colortrain compare --shards cifar-32 --out runs/compare --images 20000
 
-The result is a table of scores with the baselines, and an image of generated
-photographs. Networks are scaled down in width (--base-channels) and in depth to the
-size of the shards' images; everything else is as published. The same command resumes.
+The result is a table of scores of all recipes and baselines, and an image of colorized
+photographs. Networks are scaled down in width (--base-channels) and in depth, so that
+they fit the size of the shards' images; everything else is as published. The same
+command resumes.
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
     try:
         recipe = scaled_down(without_downloads(get_recipe(name)), size, base_channels)
     except ValueError as error:
+        reason = str(error).partition(": set ")[0]  # this command has no --set
         raise UserError(
-            f"{name} cannot be trained at {size} px: {error} "
-            "(or select other recipes with --recipes)"
+            f"{name} cannot be trained at {size} px ({reason}): "
+            "give shards of another --size, or select other recipes with --recipes"
         ) from None
     steps = -(-images // recipe.batch_size)
     return dataclasses.replace(
@@ -75,7 +77,7 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
 def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) -> dict[str, Any]:
     """Train and score one recipe in separate processes.
 
-    Returns the document of evaluation.json with the recipe's name and the seconds of
+    Return the contents of evaluation.json, with the recipe's name and the seconds of
     training. Raises UserError if a process fails.
     """
     recipe_file = run.parent / "recipes" / f"{recipe.name}.json"
@@ -103,7 +105,7 @@ def check_images(recipe: Recipe, run: Path) -> None:
 
 
 def run_process(name: str, command: Sequence[object]) -> None:
-    """Run a command; raises UserError, starting with `name`, if it fails."""
+    """Run a command. Raises UserError, which starts with `name`, if it fails."""
     args = [str(arg) for arg in command]
     if status := subprocess.run(args, check=False).returncode:
         raise UserError(
@@ -112,7 +114,7 @@ def run_process(name: str, command: Sequence[object]) -> None:
 
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
-    """Return the table: rows for baselines and recipes, metrics in columns."""
+    """Return a table with rows for baselines and recipes, and metrics in columns."""
     metrics = [metric for metric in METRICS.values() if metric.name in results[0]["metrics"]]
     head = ["recipe", *(metric.label for metric in metrics), "seconds"]
     rows = [
@@ -131,7 +133,7 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
     caption = (
         f"{images:,} training images each; scored on {results[0]['samples']:,} samples of "
         f"{protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
-        f"({protocol['fit']}), dropout as each recipe says."
+        f"({protocol['fit']}), dropout as in each recipe."
     )
     return "\n".join([caption, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
@@ -142,9 +144,9 @@ def _cells(result: dict[str, Any], metrics: Sequence[Metric], version: str) -> l
 
 
 def open_photos(shards: Path, size: int) -> Split:
-    """Return the held-out split whose photographs are drawn.
+    """Return the held-out split whose photographs the image shows.
 
-    Raises UserError unless its images have the networks' size.
+    Raises UserError unless they have the size at which the networks are trained.
     """
     split = open_held_out(shards)
     if split.manifest.size != size:
@@ -158,7 +160,7 @@ def open_photos(shards: Path, size: int) -> Split:
 def draw_comparison(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
     """Write an image with a row per photograph: grayscale, a column per run, truth.
 
-    `runs` are run folders by the recipe's name.
+    `runs` maps recipe names to run folders. Raises UserError as `open_photos` does.
     """
     split = open_photos(shards, size)
     chosen = np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))
@@ -185,7 +187,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder written by `colortrain shards build`",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for runs, table and image"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the runs, the table and the image",
     )
     parser.add_argument(
         "--images",
@@ -206,13 +212,13 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=16,
         metavar="N",
-        help="width of all networks (default: 16)",
+        help="base channels, the width of all networks (default: 16)",
     )
     parser.add_argument(
         "--photos",
         type=Path,
         metavar="DIR",
-        help="draw the image from these shards (default: --shards)",
+        help="shards whose photographs the image shows (default: those of --shards)",
     )
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N held-out samples only"

@@ -1,4 +1,4 @@
-"""Options for how a machine computes steps; a resumed run may use others."""
+"""Options for how training steps are computed; they may change when a run resumes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from colortrain.distributed.compute import ComputeConfig
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for how steps are computed, such as --accumulate."""
     group = parser.add_argument_group(
-        "compute options", "affect speed and memory; results change by rounding errors only"
+        "compute options", "these affect speed and memory; results change by rounding errors only"
     )
     group.add_argument(
         "--accumulate",
         type=int,
         metavar="N",
-        help="split each process's batch into N microbatches: less memory, the same global batch "
-        "(default: gradient_accumulation_steps of accelerate's configuration, else 1)",
+        help="split each process's batch into N microbatches, which needs less memory for the same "
+        "global batch (default: gradient_accumulation_steps of accelerate's configuration, else 1)",
     )
     group.add_argument(
         "--channels-last",
@@ -32,7 +32,8 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recompute",
         action="store_true",
-        help="recompute the generator's activations in the backward pass: less memory, slower",
+        help="recompute the generator's activations in the backward pass, which needs less memory "
+        "but is slower",
     )
     group.add_argument(
         "--fused-adam",
@@ -44,7 +45,8 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=ComputeConfig.max_skipped,
         metavar="N",
-        help="stop after N consecutive updates that were skipped because they were not finite "
+        help="stop after N consecutive updates were skipped because the loss or gradients were not "
+        "finite "
         f"(default: {ComputeConfig.max_skipped})",
     )
 

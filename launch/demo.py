@@ -1,9 +1,9 @@
-"""Run every step once, in a few minutes: build shards, train, score, colorize.
+"""Try the whole workflow in a few minutes: build shards, train, score, colorize.
 
     colortrain demo --out runs/demo
 
-The photographs come with scikit-image and matplotlib; nothing is downloaded. Training
-uses crops of four of them; the scores and the colorized images are of two others.
+The photographs are installed with scikit-image and matplotlib; nothing is downloaded.
+Training uses crops of four of them; two others are used for scores and colorized.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SETTINGS = (
 
 
 def photograph(name: str) -> Image.Image:
-    """Return one of the bundled colour photographs; none is downloaded."""
+    """Return one of the bundled colour photographs as an RGB image."""
     if name == "grace_hopper":
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":
@@ -73,7 +73,7 @@ def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[
 
 
 def write_photographs(folder: Path) -> None:
-    """Write crops to FOLDER/train and FOLDER/val, grayscale images next to FOLDER."""
+    """Write crops to FOLDER/train and FOLDER/val, grayscale images to ../grey."""
     rng = np.random.default_rng(0)
     for split, names in (("train", TRAINING_PHOTOS), ("val", HELD_OUT_PHOTOS)):
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def write_photographs(folder: Path) -> None:
 
 
 def run_step(title: str, command: Sequence[object]) -> None:
-    """Print a command and run it in a process; raises UserError if it fails."""
+    """Print a command and run it in a process. Raises UserError if it fails."""
     args = [str(arg) for arg in command]
     shown = " ".join("python" if arg == sys.executable else arg for arg in args)
     print(f"\n== {title}\n$ {shown}", flush=True)
@@ -99,7 +99,7 @@ def run_step(title: str, command: Sequence[object]) -> None:
 
 
 def draw_grid(run: Path, shards: Path, out: Path) -> None:
-    """Write a grid of eight held-out crops: grayscale | generated | truth."""
+    """Write a grid of eight held-out crops: grayscale, generated and truth."""
     generator, recipe, _ = load_generator(run)
     split = Split(shards, "val")
     chosen = np.linspace(0, len(split) - 1, 8).round().astype(int)
@@ -108,7 +108,7 @@ def draw_grid(run: Path, shards: Path, out: Path) -> None:
 
 
 def closing_message(run: Path, seconds: float) -> str:
-    """Return the list of images to open, and three commands to try next."""
+    """Return a message: the images to open, and three commands to try next."""
     images = [run / "grid.png", run / "curves.png", *sorted((run / "colorized").rglob("*.png"))]
     return "\n".join(
         [

@@ -2,7 +2,7 @@
 
     colortrain evaluate --run runs/first --shards photos-256
 
-Several processes (one per GPU, or one per core) are faster and give exactly the same
+Several processes (one per GPU, or one per core) are faster and return exactly the same
 scores:
 
     accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.evaluate \\
@@ -76,14 +76,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dropout",
         choices=("on", "off", "both"),
-        help="dropout at inference (default: as the recipe says)",
+        help="dropout at inference (default: the recipe's setting)",
     )
     for name, metrics in _EXTRACTORS.items():
         parser.add_argument(
             f"--{name}",
             metavar="FILE",
             help=f"weights for {metrics}: a file, `imagenet` (downloaded once) or `random` "
-            "(default: torch's download cache, if they are there)",
+            "(default: the published file if it is in torch's cache, else no such metrics)",
         )
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N samples only"
@@ -124,11 +124,11 @@ def check_output_file(path: Path) -> None:
         return
     folder = next(each for each in Path(os.path.realpath(path)).parents if each.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--json {path}: {folder} is not a writable folder, choose another")
+        raise UserError(f"--json {path}: {folder} is not a writable folder: choose another")
 
 
 def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
-    """Return the settings of dropout to score with, the recipe's own first."""
+    """Return the dropout settings to score with; for "both", the recipe's own first."""
     own = recipe.test_dropout
     return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[option]
 
@@ -174,7 +174,7 @@ def score(
     extractors: FeatureExtractors,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return the scores of one pass over the split; rank 0 shows the progress."""
+    """Score the split in one pass and return the scores; rank 0 shows the progress."""
     total = min(len(split), args.limit or len(split))
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
@@ -198,7 +198,7 @@ def score(
 def check_same_step(step: int, accelerator: Accelerator) -> None:
     """Raise UserError if the processes loaded different checkpoints.
 
-    This happens if the run is still training and writes one while they start.
+    This happens if the run is still training and writes a checkpoint meanwhile.
     """
     steps = [step] * accelerator.num_processes
     if accelerator.num_processes > 1:

@@ -29,11 +29,11 @@ from shards.errors import UserError, run_command
 from shards.files import write_atomic
 
 _EXAMPLE = """\
-OUT contains model.safetensors, config.json, recipe.json and README.md, a model card with the
-run's facts and scores. The ONNX model takes L (batch, 1, height, width) in [0, 100] and returns
-ab in CIELAB units, without dropout.
+The folder contains model.safetensors, config.json, recipe.json and README.md, a model card that
+describes the training and the scores. The ONNX model takes L (batch, 1, height, width) in
+[0, 100] and returns ab in CIELAB units, without dropout.
 
-example: a folder to load with two lines of Python, and an ONNX model in it
+example: a folder that colortrain.load reads, and an ONNX model in it
   colortrain export --run runs/first --out exported --onnx exported/model.onnx
   python -c 'import colortrain; print(colortrain.load("exported").description)'
 """
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError for invalid options and files that would be overwritten."""
+    """Raise UserError for invalid options, or if files would be overwritten."""
     out, onnx = args.out, args.onnx
     if out is None and onnx is None:
         raise UserError("nothing to write: give --out DIR or --onnx FILE.onnx")
@@ -118,10 +118,12 @@ def _check_push(args: argparse.Namespace) -> None:
     try:
         validate_repo_id(args.push)
     except HFValidationError as error:
-        raise UserError(f"--push {args.push}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"--push {args.push} is not a valid repository name: {str(error).splitlines()[0]}"
+        ) from None
     if get_token() is None:
         raise UserError(
-            "--push needs a token of huggingface.co: run `hf auth login`, or set HF_TOKEN"
+            "--push requires a token of huggingface.co: run `hf auth login`, or set HF_TOKEN"
         )
 
 
@@ -133,7 +135,7 @@ def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name:
 
 
 def without_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with pretrained weights named by file, without folder."""
+    """Return the recipe with only the file name of pretrained weights, no folder."""
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig) and generator.pretrained:
         generator = dataclasses.replace(generator, pretrained=Path(generator.pretrained).name)
@@ -141,7 +143,7 @@ def without_paths(recipe: Recipe) -> Recipe:
 
 
 def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
-    """Upload an export, but no other files of its folder, and return the URL.
+    """Upload the files of an export, but no others in its folder; return the URL.
 
     Raises UserError if the Hub cannot be reached or refuses the upload.
     """
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export and return the exit status."""
     args = make_parser().parse_args(argv)
     check(args)
-    # Only once, because a run in training writes new checkpoints meanwhile.
+    # Choose the checkpoint only once: a run in training may write new ones meanwhile.
     folder = find_checkpoint(args.run, args.checkpoint)
     recipe = load_recipe(folder / RECIPE)
     network = load(args.run, checkpoint=step_of(folder), ema=args.ema)

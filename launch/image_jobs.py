@@ -1,4 +1,4 @@
-"""Finding, naming and decoding the images that `colortrain colorize` reads."""
+"""Find, name and decode the images that `colortrain colorize` reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shards.sources.decode import UndecodableError, decode_image
 from shards.sources.listing import SUFFIXES, ImageSource, read_bytes
 
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
-_BATCH_PIXELS = 1 << 25  # decoded pixels per batch at most: large images make small batches
+_BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image or video to colorize, and the files to write: one per network."""
+    """An image or video to colorize, and the files to write, one per network."""
 
     source: Path
     targets: tuple[Path, ...]
@@ -78,8 +78,8 @@ def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> lis
 def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     """Return (source, target relative to the output folder) of every image of an input.
 
-    In a folder these are the images below it, without those below `out`; a video is
-    only found if the input is the video itself.
+    For a folder these are the images below it, except those below `out`; a video is
+    only found if it is the input itself. Raises UserError if there is no image.
     """
     if path.is_dir():
         real_out = _real(out)
@@ -143,7 +143,7 @@ def read_batches(
         except (UndecodableError, OSError) as error:
             outcome.failures.append(f"{job.source}: {error}")
             continue
-        # Without a local variable for the image, which would keep it in memory.
+        # no local variable for the image, because it would keep the image in memory
         pixels += batch[-1][1].width * batch[-1][1].height
         if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
             yield batch

@@ -1,4 +1,4 @@
-"""Options that select trained networks, and loading of these networks."""
+"""Options that select trained networks, and functions that load these networks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
     """Return the runs by their folders' names.
 
     Equal names are prefixed with the name of the parent folder. Raises UserError if a
-    run is given twice, or if names are still equal.
+    run is given twice, or if names are equal even so.
     """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):
@@ -82,7 +82,7 @@ def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device of that name; by default a GPU if there is one, else the CPU.
+    """Return the named device; without a name, a GPU if there is one, else the CPU.
 
     Raises UserError if this machine has no such device.
     """

@@ -1,4 +1,4 @@
-"""Starting several processes through `accelerate launch`, and process memory."""
+"""Start several processes through `accelerate launch`, and measure memory."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """End this process; one of several without tearing down the interpreter.
+    """Exit this process; if it is one of several, without the interpreter's shutdown.
 
-    Threads of gloo and of the rendezvous store now and then abort a normal exit, after
+    Threads of gloo and of the rendezvous store occasionally abort a normal exit after
     correct results (SIGABRT, "terminate called without an active exception"), and the
-    launcher then reports the whole run as failed.
+    launcher would then report the whole run as failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -43,9 +43,9 @@ def exit_process(status: int) -> NoReturn:
 
 
 def num_processes_for(batch_size: int) -> int:
-    """Return how many processes to train with: the gcd of batch and devices.
+    """Return how many processes to train with: gcd(batch size, number of devices).
 
-    The devices are the GPUs; without a GPU, two processes run on the CPU cores.
+    The devices are the GPUs; without a GPU, two processes on CPU cores are assumed.
     """
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
@@ -53,7 +53,7 @@ def num_processes_for(batch_size: int) -> int:
 def launch_command(processes: int | None = None) -> list[str]:
     """Return an `accelerate launch` command line, without `-m MODULE ARGS`.
 
-    `processes` is by default one per GPU, or two on the CPU cores.
+    By default, `processes` is one per GPU, or two on CPU cores.
     """
     processes = processes or torch.cuda.device_count() or 2
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -62,14 +62,14 @@ def launch_command(processes: int | None = None) -> list[str]:
 
 
 def config_file(processes: int) -> Path:
-    """Return the file in launch/accelerate that configures `processes` here."""
+    """Return the file in launch/accelerate for `processes` on this machine."""
     if not torch.cuda.device_count():
         return CONFIGS / "cpu.yaml"
     return CONFIGS / ("one_gpu.yaml" if processes == 1 else "ddp.yaml")
 
 
 def mixed_precision(processes: int) -> str:
-    """Return the mixed precision of that configuration file: "no", "bf16", ..."""
+    """Return the mixed precision in `config_file(processes)`: "no", "bf16", ..."""
     return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 
 

@@ -25,7 +25,7 @@ from launch.cli import CommandParser
 from shards.errors import run_command
 
 _EXAMPLE = """\
-example: every number of one recipe, with its source
+example: all fields of one recipe, and its description
   colortrain recipes nampouri_unet
 """
 _COLUMNS = (
@@ -34,7 +34,7 @@ _COLUMNS = (
     "losses",
     "Adam (betas)",
     "data",
-    "headline in the paper",
+    "scores in the paper",
 )
 
 
@@ -55,7 +55,7 @@ def networks_text(recipe: Recipe) -> str:
 
 
 def losses_text(objective: Objective, has_critic: bool = True) -> str:
-    """Return the weighted losses of the generator (G), penalties of the critic (D)."""
+    """Return the generator's weighted losses (G) and the critic's penalties (D)."""
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
     )
@@ -74,7 +74,7 @@ def losses_text(objective: Objective, has_critic: bool = True) -> str:
 def optimisers_text(recipe: Recipe) -> str:
     """Return the optimisers of both networks, and the ratio of steps if not 1:1.
 
-    Muon's learning rate is included where it updates the hidden weights.
+    The learning rate of Muon is included if it updates the hidden weights.
     """
 
     def short(adam: Adam) -> str:

@@ -2,7 +2,7 @@
 
     colortrain train --recipe nampouri_unet --shards photos-256 --run runs/first
 
-in several processes, with `--processes N` or through an accelerate configuration:
+For several processes, add `--processes N` or use an accelerate configuration:
 
     accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
         --recipe nampouri_unet --shards photos-256 --run runs/first
@@ -55,14 +55,15 @@ from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
 exit status: 0 finished, 75 stopped by a signal with everything saved, 69 another process of the
-run died or hangs, 2 an error of the user (one line says which), 70 a bug, 130 Ctrl-C
+run has died or hangs, 2 invalid options or data (one line says what is wrong), 70 a bug,
+130 Ctrl-C
 
 example: small networks, 64 px, two processes on two cores
   accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
-    --recipe nampouri_unet --shards photos-64 --run runs/thin --images 20000 \\
+    --recipe nampouri_unet --shards photos-64 --run runs/small --images 20000 \\
     --set size=64 --set generator.levels=6 --set generator.base_channels=16 \\
     --set critic.base_channels=16
-the same, without a configuration file: colortrain train --processes 2 --recipe ...
+For the same without a configuration file: colortrain train --processes 2 --recipe ...
 """
 
 
@@ -101,13 +102,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="DIR[:WEIGHT]",
         help="folder or URL written by `colortrain shards build`; repeat the option to mix several "
-        "(a:0.7, b:0.3)",
+        "sets with weights (a:0.7, b:0.3)",
     )
     source.add_argument(
         "--stream",
         metavar="PATTERN",
-        help="plain WebDataset tars of lab.npy or images, without an index: read sequentially, "
-        "so resuming is not exact",
+        help="plain WebDataset tars of lab.npy or images, without an index; they are read "
+        "sequentially, so resuming is not exact",
     )
     parser.add_argument(
         "--epoch-images",
@@ -116,7 +117,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --stream: the number of images that counts as an epoch",
     )
     parser.add_argument(
-        "--validation", metavar="DIR", help="with --stream: shard set for validation"
+        "--validation", metavar="DIR", help="with --stream: a shard set for validation"
     )
     parser.add_argument(
         "--workers",
@@ -129,7 +130,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-corrupt",
         choices=("stop", "substitute"),
         default="stop",
-        help="stop at a damaged sample, or use the next sample instead and count it "
+        help="stop at a damaged sample, or use the next sample instead and count the damaged one "
         "(default: stop)",
     )
     parser.add_argument(
@@ -159,7 +160,8 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         choices=("generator",),
-        help="with --init-from: take over the generator only; the critic is initialised randomly",
+        help="with --init-from: copy only the generator's weights; the critic is initialised "
+        "randomly",
     )
 
 
@@ -176,8 +178,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="check all options first, then start N processes through accelerate launch "
-        "(one per GPU, or on CPU cores)",
+        help="check all options, then start N processes through accelerate launch (one per GPU, or "
+        "on CPU cores)",
     )
     parser.add_argument(
         "--timeout",
@@ -189,14 +191,15 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the resolved recipe and the length of the run, write nothing",
+        help="print the resolved recipe and the length of the run, and write nothing",
     )
 
 
 def resolve(args: argparse.Namespace) -> Recipe:
-    """Return the recipe with all changes of the options applied.
+    """Return the recipe with the changes of the options applied.
 
-    Raises UserError for an unknown recipe or field, or an invalid value.
+    Raises UserError for an unknown recipe or field, an invalid value, or components
+    that do not fit together.
     """
     name = args.recipe
     recipe = load_recipe(Path(name)) if name.endswith(".json") else get_recipe(name)
@@ -211,7 +214,7 @@ def resolve(args: argparse.Namespace) -> Recipe:
 
 
 def describe(recipe: Recipe, data: TrainingData) -> str:
-    """Return what --dry-run prints: recipe, sizes, and length of the run."""
+    """Return the text of --dry-run: recipe, sizes, and length of the run."""
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
@@ -240,19 +243,19 @@ def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData
     if args.shards:
         if args.epoch_images or args.validation:
             raise UserError(
-                "--epoch-images and --validation go with --stream: remove them, "
-                "shard sets contain both"
+                "--epoch-images and --validation are for --stream only: remove them, "
+                "because shard sets define both"
             )
         return open_data(args.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache)
     if not args.epoch_images:
         raise UserError(
-            "--stream needs --epoch-images N, because tars without an index have no known size"
+            "--stream requires --epoch-images N, because tars without an index have no known size"
         )
     held_out = open_held_out(args.validation, cache) if args.validation else None
     if held_out is not None and held_out.size != recipe.size:
         raise UserError(
             f"--validation {args.validation} has samples of {held_out.size} px, "
-            f"the recipe needs {recipe.size} px: give another shard set"
+            f"but the recipe requires {recipe.size} px: give another shard set"
         )
     return open_streamed(
         args.stream,
@@ -274,8 +277,8 @@ def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and return the exit status.
 
-    It is 75 (`EXIT_STOPPED`) if USR2 or TERM ended training early with everything
-    saved, and 69 (`EXIT_LOST_RANK`) if another process of the run died or hangs.
+    It is 75 (`EXIT_STOPPED`) if SIGUSR2 or SIGTERM ended training early with everything
+    saved, and 69 (`EXIT_LOST_RANK`) if another process of the run has died or hangs.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
@@ -311,11 +314,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
     """Return the weights of --init-from, None if there is nothing to initialise.
 
-    A run that has a checkpoint resumes from it, so the other run may be deleted. Raises
-    UserError if its weights do not fit the recipe.
+    A run that has a checkpoint resumes from it and does not read the other run, which
+    may have been deleted. Raises UserError if the weights do not fit the recipe.
     """
     if args.only and not args.init_from:
-        raise UserError("--only requires --init-from RUN, the run whose generator is taken over")
+        raise UserError("--only requires --init-from RUN, the run whose generator is copied")
     if args.init_from is None or checkpoint_steps(args.run):
         return None
     return initial_weights(args.init_from, recipe, args.only)
@@ -333,7 +336,7 @@ def run_training(
         if lost.line:
             print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
-    # Not after an exception: NCCL would wait here for ranks that do not arrive.
+    # not after an exception: NCCL would wait here for ranks that do not arrive
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if not finished and accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""Colorizing videos frame by frame with PyAV, and measuring their flicker."""
+"""Colorize videos frame by frame with PyAV, and measure their flicker."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _AUDIO_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # those M
 # BT.709 and BT.601 by their numbers in ITU-T H.273, which are the same for matrix
 # coefficients, colour primaries and transfer characteristics.
 _MATRICES = {1: "ITU709", 6: "ITU601"}
-_UNSPECIFIED = 2  # H.273: the video does not say
-STILL = 1.0  # L: pixels whose lightness changes by less between two frames count as not moving
+_UNSPECIFIED = 2  # the code of H.273 for values that the video does not specify
+STILL = 1.0  # pixels whose L changes by less between two frames count as still
 
 
 class Flicker:
     """The mean distance of ab between consecutive frames where nothing moves.
 
-    In CIELAB units. Frames are compared at the network's input size; a pixel counts if
-    its L changes by less than `STILL`.
+    It is in CIELAB units. Frames are compared at the network's input size; a pixel
+    counts if its L changes by less than `STILL`.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def check_video(jobs: Sequence[Job]) -> None:
     """Raise UserError if there are videos but PyAV is not installed."""
     videos = [job.source for job in jobs if job.is_video]
     if videos and importlib.util.find_spec("av") is None:
-        raise UserError(f"{videos[0]}: videos need PyAV: pip install 'colortrain[video]'")
+        raise UserError(f"{videos[0]}: videos require PyAV: pip install 'colortrain[video]'")
 
 
 def colorize_video(
@@ -95,11 +95,11 @@ class Transcoder:
 
     def __init__(self, source: Any, result: Any, network: Colorizer, dropout: bool) -> None:
         if not source.streams.video:
-            raise UserError("it has no video stream")
+            raise UserError("the file has no video stream: remove it from the inputs")
         self.source, self.result, self.network, self.dropout = source, result, network, dropout
         self.video = source.streams.video[0]
-        # The source's time base, not 1 / its mean rate, in which frames of a variable
-        # rate would get equal time stamps.
+        # The time base is that of the source, not 1 / its mean rate: with a variable
+        # frame rate, some frames would then get equal time stamps.
         rate, time_base = self.video.average_rate or 25, self.video.time_base
         options = {"crf": "18"}
         self.out = result.add_stream("libx264", rate=rate, time_base=time_base, options=options)
@@ -108,7 +108,7 @@ class Transcoder:
         audio = [s for s in source.streams.audio if s.codec_context.name in _AUDIO_CODECS][:1]
         self.audio = {each.index: result.add_stream_from_template(each) for each in audio}
         self.source_flicker, self.generated_flicker, self.num_frames = Flicker(), Flicker(), 0
-        self.end = 0.0  # seconds: where the readable packets end
+        self.end = 0.0  # time in seconds at which the readable packets end
 
     def _set_colour_tags(self) -> None:
         """Tag the output with its colour matrix, range, primaries and transfer.
@@ -133,8 +133,8 @@ class Transcoder:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     self.end = max(self.end, end)
                 if packet.stream.index in self.audio:
-                    # Held back until the encoder got a frame: the first muxed packet
-                    # opens it.
+                    # Kept until the encoder has received a frame, because the first
+                    # muxed packet opens the encoder.
                     audio_packets.append(packet)
                     continue
                 frames += packet.decode()  # the last packet is empty and flushes the decoder
@@ -144,7 +144,7 @@ class Transcoder:
                     frames, audio_packets = [], []
                     progress.advance_to(self.num_frames)
         if self.num_frames == 0:
-            raise UserError("no frame of it could be decoded")
+            raise UserError("no frame could be decoded: remove the file from the inputs")
         self._copy(audio_packets)
         self.result.mux(self.out.encode(None))
 
@@ -187,7 +187,7 @@ class Transcoder:
             self.generated_flicker.add(lab[0], ab)
 
     def describe(self) -> str:
-        """Return one line: number of frames, flicker, and what is missing."""
+        """Return one line: number of frames, flicker, and missing parts."""
         no_audio = ""
         if self.source.streams.audio and not self.audio:
             no_audio = ", without its sound, which MP4 cannot contain"
@@ -198,9 +198,9 @@ class Transcoder:
         return f"{self.num_frames} frames, {flicker}{no_audio}{self._truncation()}"
 
     def _truncation(self) -> str:
-        """Return a remark if more than 1 s of the stated duration is not readable."""
+        """Return a remark if more than 1 s of the video is not readable, else ""."""
         duration = (self.source.duration or 0) / 1e6
-        # MPEG streams state no duration; FFmpeg estimates it from the bit rate.
+        # MPEG streams do not contain a duration; FFmpeg estimates it from the bit rate.
         estimated = self.source.format.name.startswith("mpeg")
         # Otherwise the duration may be that of a stream that was not read.
         all_read = len(self.source.streams) == 1 + len(self.audio)
@@ -210,16 +210,17 @@ class Transcoder:
 
 
 def _colour_matrix(video: Any) -> int:
-    """Return the H.273 number of a stream's matrix, 1 (BT.709) or 6 (BT.601).
+    """Return the H.273 MatrixCoefficients code of a video stream.
 
-    Untagged streams get what players assume for their size.
+    It is 1 (BT.709) or 6 (BT.601). For an untagged stream it is the one that players
+    assume for its size.
     """
     tagged = {1: 1, 5: 6, 6: 6}  # 5 is BT.601 with the primaries of PAL
     return tagged.get(video.colorspace, 1 if video.height >= 720 else 6)
 
 
 def _to_rgb(frame: Any, matrix: int) -> np.ndarray:
-    """Return a frame as (H, W, 3) uint8, rotated as its metadata says.
+    """Return a frame as (H, W, 3) uint8 sRGB, rotated according to its metadata.
 
     Both sides are cropped to even numbers, which 4:2:0 chroma subsampling requires.
     """
@@ -230,5 +231,5 @@ def _to_rgb(frame: Any, matrix: int) -> np.ndarray:
 
 
 def _quarter_turns(frame: Any) -> int:
-    """Return by how many quarter turns, anticlockwise, a frame is to be rotated."""
+    """Return how many quarter turns anticlockwise make a frame upright."""
     return round(frame.rotation / 90)

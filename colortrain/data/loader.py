@@ -1,8 +1,8 @@
 """Training batches: the global sample order, sliced by rank and read ahead by threads.
 
-The only state is one integer, the number of images consumed; what was prefetched but
-not consumed does not count. Readers are threads, not processes: copying from a
-memory-mapped file hardly holds the GIL, and nothing has to be pickled.
+The only state is one integer, the number of images consumed; images that were
+prefetched but not consumed are not counted. Readers are threads, not processes: copying
+from a memory-mapped file hardly holds the GIL, and nothing has to be pickled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _READ_AHEAD = 3  # batches submitted in advance, in addition to one per thread
 _POOL_SIZE = 32  # tensors that a buffer pool keeps for reuse
 _FLIP, _MIX, _SIDE, _LEFT, _TOP = range(5)  # independent streams of random draws
 
-# Stored samples (already flipped, unless they are still to be cropped), maps and `mix`.
+# Stored samples (already flipped, unless they will be cropped), augmentation matrices,
+# and the draws `mix`.
 _Item = tuple[Tensor, Tensor, Tensor]
 
 
@@ -51,16 +52,17 @@ def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 
 
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Return which positions are flipped horizontally: (B,) bool."""
+    """Return which positions are flipped horizontally: (B,) bool for (B,) integers."""
     return uniform_draws(seed, positions, _FLIP) < probability
 
 
 def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
-    """Return the random crop and flip of each position, as for `F.affine_grid`.
+    """Return the matrices of random crops and flips, for `F.affine_grid`.
 
-    The result is (B, 2, 3) float32: maps from output to input coordinates in [-1, 1]. A
-    square with a side in [crop, 1] of the image's, anywhere inside the image, is
-    enlarged to the size of the image; `flip` is the probability of a horizontal flip.
+    positions: (B,) integers; the result: (B, 2, 3) float32, one matrix per position
+    that maps output to input coordinates in [-1, 1]. A random square inside the image,
+    whose side is between `crop` and 1 times that of the image, is enlarged to the size
+    of the image. `flip` is the probability of a horizontal flip.
     """
     side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
@@ -74,7 +76,7 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
 
 
 def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
-    """Return the images resampled by affine maps, with bilinear interpolation.
+    """Resample images by affine matrices, with bilinear interpolation.
 
     lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `augmentation_matrices`; the
     result has the shape of `lab`.
@@ -89,7 +91,7 @@ def check_divides(batch_size: int, world: int) -> None:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise UserError(
             f"batch_size={batch_size} does not divide among {world} processes; "
-            f"use one of {divisors}"
+            f"use one of {divisors} processes, or change batch_size"
         )
 
 
@@ -108,8 +110,8 @@ def _reference_count(arrays: list[np.ndarray], index: int) -> int:
     return sys.getrefcount(arrays[index])
 
 
-# The count for an array that only the list refers to. It differs between Python
-# versions and is therefore measured; a tensor on the array's memory adds one.
+# The reference count of an array that only a list refers to. It is measured, because
+# it differs between Python versions; a tensor on the array's memory adds one.
 _UNUSED = _reference_count([np.empty(0)], 0)
 
 
@@ -125,7 +127,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def __call__(self, *shape: int) -> Tensor:
-        """Return a CPU tensor of a shape, with undefined contents."""
+        """Return a float32 CPU tensor of this shape, with undefined contents."""
         with self._lock:
             for i in range(len(self.arrays)):  # a loop variable would count as a reference
                 if self.arrays[i].shape == shape and _reference_count(self.arrays, i) == _UNUSED:
@@ -142,16 +144,16 @@ class LoaderConfig:
     batch_size: int  # global: over all processes
     seed: int  # of the sample order, flips and crops
     flip: float  # probability of a horizontal flip
-    crop: float = 1.0  # smallest side of a random crop, as a fraction of the image's; 1: none
+    crop: float = 1.0  # smallest side of a random crop / side of the image; 1: no crop
     rank: int = 0
     world: int = 1  # number of processes; must divide batch_size
     device: torch.device | str = "cpu"
     workers: int = 1  # threads that read ahead; 0 reads in the calling thread
-    max_damaged: int = 0  # damaged samples that may be replaced; one more raises an error
+    max_damaged: int = 0  # number of damaged samples that may be replaced before an error
 
     @property
     def local_batch_size(self) -> int:
-        """Samples of a global batch that each rank gets."""
+        """Number of samples of a global batch that each rank gets."""
         return self.batch_size // self.world
 
 
@@ -232,7 +234,7 @@ class Loader:
         first = start + config.rank * config.local_batch_size
         positions = np.arange(first, first + config.local_batch_size)
         stored = torch.from_numpy(self._pixels(first, first + config.local_batch_size))
-        if config.crop == 1:  # with a crop, the affine map flips as well
+        if config.crop == 1:  # with a crop, the matrix flips as well
             for row in np.flatnonzero(flips(config.seed, positions, config.flip)):
                 stored[row] = stored[row].flip(-1)
         if self.device.type == "cuda":

@@ -1,10 +1,10 @@
 """Training batches from plain WebDataset tars, local or remote, without an index.
 
-The tars are read as they are. In each pass they are dealt to the ranks and their
-workers by (seed, images consumed at the start, pass). Each worker reads its tars
-through webdataset, shuffles the samples in a buffer and continues with the next pass on
-its own, without end. Within a pass no two ranks read the same tar, tars of unequal
-length make no rank wait, and with fewer tars than ranks the ranks take turns.
+In each pass over the tars, a permutation that depends on (seed, images consumed at the
+start, pass) distributes them among the ranks and their workers. Each worker reads its
+tars through webdataset, shuffles the samples in a buffer, and then starts the next pass
+without waiting for others. Within a pass no two ranks read the same tar; tars of
+unequal length do not delay any rank; with fewer tars than ranks, the ranks take turns.
 
 Unlike shards from `colortrain shards build`, this does not guarantee that every sample
 is seen once per epoch, that a resumed run continues with the remaining samples, or that
@@ -54,9 +54,9 @@ _QUEUE_SIZE = 64  # samples that a worker prefetches
 class StreamedTars:
     """Tars to train on, with the interface of `shards.read.mixture.Samples`.
 
-    Samples are returned in the order in which they are read, whatever numbers are
-    requested. `epoch_images` is the nominal length of an epoch, since the number of
-    samples is not known in advance.
+    Samples are returned in the order in which they are read; the requested sample
+    numbers are ignored. `epoch_images` is the nominal length of an epoch, since the
+    number of samples is not known in advance.
     """
 
     tars: tuple[str, ...]
@@ -85,8 +85,9 @@ class StreamedTars:
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the next samples of a separate, unshuffled stream, for statistics.
 
-        The result is (B, 3, size, size) packed Lab, with as many samples as are
-        requested.
+        The result is (B, 3, size, size) Lab as stored in shards (uint8 or float16),
+        with as many samples as are requested. Damaged samples are skipped with a
+        warning; raises UserError for a damaged tar.
         """
         return stack_samples([next(self._unshuffled) for _ in samples])
 
@@ -101,7 +102,7 @@ def _warn_not_counted(message: str) -> None:
 
 
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> StreamedTars:
-    """Return the tars that match a pattern; raises UserError if there are none."""
+    """Return the tars that match a pattern. Raises UserError if there are none."""
     return StreamedTars(list_tars(pattern), size, epoch_images, fit)
 
 
@@ -123,7 +124,11 @@ class WorkerStream:
     on_damaged: Callable[[str], None] | None = None
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Yield samples without end: (3, size, size) packed Lab, uint8 or float16."""
+        """Yield samples without end: (3, size, size) stored Lab, uint8 or float16.
+
+        Raises UserError if a tar is damaged, if a sample is damaged and there is no
+        `on_damaged`, or if many tars in a row contain no sample.
+        """
         rng = random.Random(f"{self.seed}/{self.start}/{self.rank}/{self.worker}")
         shuffle = webdataset.shuffle(self.source.buffer, initial=_SHUFFLE_INITIAL, rng=rng)
         return iter(webdataset.DataPipeline(self._stored, shuffle))
@@ -148,8 +153,8 @@ class WorkerStream:
             # With few tars, the same empty one can come up many times in a row.
             if empty > 50 + 2 * len(self.source.tars):
                 raise UserError(
-                    f"{tar} and the tars before it hold no sample with a lab.npy or "
-                    f"{'/'.join(IMAGES)}"
+                    f"{tar} and the tars before it contain no sample with a lab.npy or "
+                    f"{'/'.join(IMAGES)}: check the pattern of --stream"
                 )
 
     def _stored_of(self, tar: str) -> Iterator[np.ndarray]:
@@ -192,7 +197,7 @@ def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
 def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
     """Return samples of (3, size, size) as one array, (B, 3, size, size).
 
-    If both uint8 and float16 samples are among them, the result is float16.
+    If there are both uint8 and float16 samples, the result is float16.
     """
     if len({sample.dtype for sample in samples}) > 1:
         samples = [pack(unpack(sample), "float16") for sample in samples]
@@ -202,9 +207,8 @@ def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
 class _PrefetchedSamples:
     """The samples of one rank, prefetched by its workers, as `Samples` for `Loader`.
 
-    Each worker is a thread that fills a queue of its own; samples are taken from the
-    queues in turn. Up to `limit` samples that cannot be used are skipped, with a call
-    of `on_warning` for each.
+    Each worker is a thread with its own queue; samples are taken from the queues in
+    turn. Up to `limit` unusable samples are skipped; `on_warning` is called for each.
     """
 
     def __init__(
@@ -222,7 +226,7 @@ class _PrefetchedSamples:
         return self._length
 
     def start(self, images: int) -> None:
-        """Start the threads of a run that has consumed `images`."""
+        """Start the threads of a run that has consumed `images` images."""
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._queues: list[queue.Queue[np.ndarray | BaseException]] = [
@@ -243,7 +247,10 @@ class _PrefetchedSamples:
             thread.join()
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return the next samples, as many as are requested: (B, 3, size, size)."""
+        """Return the next samples, as many as are requested: (B, 3, size, size).
+
+        Raises the error of a worker, if there is one.
+        """
         return stack_samples([self._next() for _ in samples])
 
     def _next(self) -> np.ndarray:
@@ -279,7 +286,8 @@ class _PrefetchedSamples:
             self.damaged += 1
             if self.damaged > self.limit:
                 raise UserError(
-                    f"{message}: damaged sample {self.damaged}, at most {self.limit} are allowed"
+                    f"{message}: this is damaged sample {self.damaged} and at most {self.limit} "
+                    "are allowed: repair the tar or raise --corrupt-limit"
                 )
         self.on_warning(message)
 
@@ -287,8 +295,8 @@ class _PrefetchedSamples:
 class StreamLoader:
     """Endless batches of one rank from `StreamedTars`, with the interface of `Loader`.
 
-    The workers are threads that read and decode, at least one; the batches are a
-    function of seed, images, rank, world and workers. Flips and crops depend on the
+    At least one worker thread reads and decodes; the batches are a function of seed,
+    images, rank, world and workers. Flips and crops depend on the
     position, as in `Loader`. `max_damaged` applies to each rank separately.
     """
 
@@ -321,7 +329,7 @@ class StreamLoader:
         return self.prefetched.damaged
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end for a run that has consumed `images`."""
+        """Yield batches without end for a run that has consumed `images` images."""
         if self.loader.config.rank == 0:
             self.prefetched.on_warning(NOT_EXACT)
         self.prefetched.start(images)

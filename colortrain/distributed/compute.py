@@ -1,4 +1,4 @@
-"""How a machine computes a training step: options of one start, not of the recipe."""
+"""Options for how training steps are computed; they are not part of the recipe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from shards.errors import UserError
 class ComputeConfig:
     """Options that may change when a run resumes: they affect rounding only.
 
-    `accumulate` is the number of microbatches (gradient accumulation): each process
-    splits its local batch into so many, one after the other, to use less memory.
-    BatchNorm takes its statistics per microbatch.
+    `accumulate` is the number of microbatches (gradient accumulation) into which each
+    process splits its local batch, to use less memory. BatchNorm computes its
+    statistics per microbatch.
 
     Raises UserError for options that are out of range or exclude each other.
     """
@@ -37,15 +37,18 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         if self.accumulate < 1 or self.max_skipped < 1:
-            raise UserError("--accumulate and --max-skipped must be at least 1")
+            raise UserError(
+                "--accumulate and --max-skipped must be at least 1, "
+                f"got {self.accumulate} and {self.max_skipped}"
+            )
         if self.compile and self.recompute:
             raise UserError(
-                "--compile and --recompute exclude each other: the compiler chooses "
-                "what to recompute; leave out --recompute"
+                "--compile and --recompute exclude each other, because the compiler chooses "
+                "what to recompute: leave out --recompute"
             )
 
     def check_microbatches(self, batch_size: int, world_size: int) -> None:
-        """Raise UserError unless a local batch splits into equal microbatches.
+        """Raise UserError unless local batches split into equal microbatches.
 
         `batch_size` is the global one, over all processes.
         """
@@ -53,8 +56,8 @@ class ComputeConfig:
         if local % self.accumulate:
             divisors = [n for n in range(1, local + 1) if local % n == 0]
             raise UserError(
-                f"--accumulate {self.accumulate} does not divide the {local} images that each of "
-                f"{world_size} processes has of a batch; use one of {divisors}"
+                f"--accumulate {self.accumulate} does not divide the {local} images of a batch "
+                f"that each of {world_size} processes has; use one of {divisors}"
             )
 
     def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
@@ -73,7 +76,7 @@ class ComputeConfig:
 
 
 def recompute_blocks(module: nn.Module) -> None:
-    """Keep only the input of each block for the backward pass and recompute the rest.
+    """Recompute activations: keep only each block's input for the backward pass.
 
     The blocks are the items of a U-Net's module lists, or ResNet-18's basic blocks.
     """
@@ -91,7 +94,7 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _same_dropout_frozen_stats(block)
 
-    # dropout draws by keys, not from torch's global generator
+    # dropout masks depend on keys, not on torch's global generator
     return checkpoint(
         forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
     )
@@ -100,7 +103,7 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
     """Return a context for recomputing a block.
 
-    Inside it, dropout uses the keys that it has now, and BatchNorm does not update its
+    Inside it, dropout uses the keys that are set now, and BatchNorm does not update its
     running statistics a second time.
     """
     saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
@@ -113,7 +116,7 @@ def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]
         try:
             with frozen_bn_stats(block):
                 yield
-        finally:  # torch leaves by an exception as soon as it has all it needs
+        finally:  # torch exits by an exception as soon as it has recomputed all it needs
             for (layer, _), keys in zip(saved, current, strict=True):
                 layer.keys = keys
 

@@ -12,10 +12,10 @@ from colortrain.models.batch_invariant import image_keys
 
 @dataclass(frozen=True)
 class Microbatch:
-    """What goes through the networks at once.
+    """The part of a local batch that goes through the networks at once.
 
-    `keys` are the dropout keys of its images, (B,) int32; `last` marks the
-    microbatch in which ranks all-reduce their gradients.
+    `keys` are the dropout keys of its images, (B,) int32; `last` marks the last
+    microbatch, in which ranks all-reduce their gradients.
     """
 
     batch: Batch
@@ -26,8 +26,9 @@ class Microbatch:
 def split_batch(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Microbatch]:
     """Split this rank's local batch into `count` equal microbatches, in order.
 
-    Dropout keys depend on an image's position in the global batch, so they are the same
-    for every world size and number of microbatches.
+    `count` must divide the number of images. Dropout keys depend on an image's position
+    in the global batch, so they are the same for every world size and number of
+    microbatches.
     """
     size = len(batch.L)
     keys = image_keys(seed, step, rank * size, size, batch.L.device)

@@ -1,6 +1,6 @@
 """The Muon optimizer: orthogonalized momentum for hidden weights, Adam for the rest.
 
-Jordan et al. 2024.
+(Jordan et al. 2024.)
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from colortrain.recipe import Adam
 
 MOMENTUM = 0.95
 _ITERATIONS = 5
-# steepest at 0: singular values end between 0.7 and 1.2, which is close enough to 1
+# chosen for steepness at 0; singular values end between 0.7 and 1.2, close enough to 1
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon at rate `adam.muon` for hidden weights, Adam at `adam.lr` for the rest.
+    """Muon with learning rate `adam.muon` for hidden weights, Adam for the rest.
 
-    A Muon step is along U V^T of the singular value decomposition of the momentum, seen
-    as a matrix with one row per filter. Adam updates biases, norms and the first and
-    last weights. `torch.optim.Muon` accepts matrices only, and no other parameters.
+    A Muon step is along U V^T, where U S V^T is the singular value decomposition of the
+    momentum, reshaped to a matrix with one row per filter. Adam updates biases, norms
+    and the first and last weights. `torch.optim.Muon` accepts only matrices.
 
-    The state has Adam's names: "exp_avg" is the momentum. An update with `found_inf` of
-    1 changes nothing.
+    The state has the names of Adam's: "exp_avg" is the momentum. If `found_inf` is 1,
+    an update changes nothing.
     """
 
     found_inf: Tensor | None = None  # on the device; 1 where a gradient is not finite
@@ -75,17 +75,18 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return the matrices and convolution kernels except the first and the last."""
+    """Return all matrices and convolution kernels but the first and the last."""
     return [parameter for parameter in module.parameters() if parameter.ndim > 1][1:-1]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Return approximately U V^T of a matrix (N, M), in its dtype.
 
-    Newton-Schulz iterations drive all singular values towards 1. Every iteration
-    multiplies by a polynomial of the small square x x^T, so the polynomials are
-    multiplied there first and the matrix itself is multiplied only twice: half the time
-    for a convolution's 128 x 1152.
+    U S V^T is its singular value decomposition; Newton-Schulz iterations drive all
+    singular values towards 1. Every iteration multiplies by a polynomial of the small
+    square matrix x x^T. These polynomials are multiplied with each other first, so the
+    matrix itself is multiplied only twice: half the time for a convolution's 128 x
+    1152.
     """
     a, b, c = _QUINTIC
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

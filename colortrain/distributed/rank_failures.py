@@ -1,8 +1,8 @@
 """Name the rank that died or hangs, and end the other processes within the timeout.
 
-An error of a collective says only that a connection broke or that time ran out. So
-every rank that sees one reports itself in the launcher's TCP store; the ranks that are
-missing there after a few seconds are those that died or hang.
+The error of a collective says only that a connection broke or that time ran out.
+Therefore every rank that gets such an error reports itself in the launcher's TCP store;
+the ranks that have not reported after a few seconds are those that died or hang.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from shards.errors import describe
 
-_REPORT_SECONDS = 5.0  # how long ranks have to report themselves
-_GRACE = 2.0  # seconds after the timeout within which waiting ranks have given up
+_REPORT_SECONDS = 5.0  # within which ranks must report themselves
+_GRACE = 2.0  # seconds after the timeout; by then, waiting ranks have failed
 _COLLECTIVE_ERROR = re.compile(
     r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out",
     re.IGNORECASE,
@@ -35,7 +35,7 @@ _COLLECTIVE_ERROR = re.compile(
 class LostRanksError(Exception):
     """Other processes of the run died, hang or failed.
 
-    `line` says which; it is "" if they have printed their own error.
+    `line` names them; it is "" if they have printed their own error.
     """
 
     def __init__(self, line: str) -> None:
@@ -44,10 +44,10 @@ class LostRanksError(Exception):
 
 
 class Watchdog:
-    """Prints this process's stack if `heartbeat` is not called for some seconds.
+    """Prints this process's stack if `heartbeat` is not called for `seconds`.
 
-    Then the process hangs and will soon be killed. Processes that only wait for another
-    one fail before that and stop their own watchdog.
+    In that case the process hangs and will soon be killed. Processes that only wait for
+    another one fail earlier and stop their own watchdog.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -91,8 +91,8 @@ def _watched(name: str, seconds: float) -> Iterator[None]:
 def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None]:
     """Raise LostRanksError if a collective fails inside the block.
 
-    Any other error is reported to the other ranks and raised again. `timeout` is that
-    of collectives, in seconds.
+    Any other error is reported to the other ranks and raised again. `timeout` is the
+    timeout of collectives, in seconds.
     """
     if accelerator.num_processes == 1:
         yield
@@ -113,10 +113,11 @@ def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None
 
 
 def init_process_group_after_restart(timeout: float) -> None:
-    """Initialize the process group, after a restart by the launcher, under new keys.
+    """Initialize the process group under new keys, after a restart by the launcher.
 
-    The launcher's store is still that of the previous attempt (torch 2.13, static
-    rendezvous), with the addresses of processes that no longer exist.
+    The launcher's store still contains the addresses of the previous attempt's
+    processes, which no longer exist (torch 2.13, static rendezvous). Without a restart
+    nothing is done. `timeout` is in seconds.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
@@ -132,23 +133,24 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether an error comes from a collective that lacks another rank."""
+    """Return whether an error comes from a collective that lost another rank."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
 
 
 def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
-    """Report this rank as alive and return one line that names the ranks that do not.
+    """Report this rank as alive; return one line that names the ranks that did not.
 
-    `names` are those of all ranks, in order. The line is "" if a rank has reported that
-    it failed: then it has printed its own error.
+    `names` are the names of all ranks, in order. The line is "" if a rank has reported
+    a failure, because it has printed its own error.
     """
     store = _report(rank, "alive")
     if store is None:
         return (
             f"{names[rank]} lost the connection to the other ranks, and the process that hosts "
-            "the launcher's store is gone as well"
+            "the launcher's store is gone as well; run the same command again to resume from the "
+            "last checkpoint"
         )
     keys = [_key(other) for other in range(len(names))]
     until = time.monotonic() + _REPORT_SECONDS

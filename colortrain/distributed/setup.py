@@ -1,4 +1,4 @@
-"""Start one process per device through accelerate, and check that all take part."""
+"""Set up accelerate in each process, and check that all processes take part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shards.errors import UserError, unknown
 PRECISIONS = ("no", "bf16", "fp16")
 DISTRIBUTED_TYPES = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
 _ADVICE = (
-    "use one of our configs, for instance "
+    "use one of the configurations in launch/accelerate/, for instance "
     "accelerate launch --config_file launch/accelerate/cpu.yaml"
 )
 
@@ -38,14 +38,15 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     network within a step.
 
     Raises UserError if the launched processes did not form one process group, or if
-    accelerate's configuration asks for something that the training step does not
+    accelerate's configuration contains something that the training step does not
     support.
     """
     handlers = [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
     ]
-    # accelerate passes this option's old name, which works in every torch we support
+    # accelerate uses this option's old name, which works in all supported torch
+    # versions
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     init_process_group_after_restart(timeout)
     accelerator = Accelerator(
@@ -58,7 +59,7 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
 
 
 def check_plugins(accelerator: Accelerator) -> None:
-    """Raise UserError if accelerate's configuration asks for an unsupported backend."""
+    """Raise UserError if accelerate's configuration selects an unsupported backend."""
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED_TYPES:
         raise UserError(
@@ -74,13 +75,13 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise unknown("mixed precision", precision, PRECISIONS)
     if precision == "fp16" and device.type == "cpu":
         raise UserError(
-            "fp16 needs a GPU (a CPU would silently train in fp32): "
+            "fp16 requires a GPU (a CPU would silently train in fp32): "
             "use --mixed_precision no or bf16"
         )
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise UserError unless accelerate has every tracker, with its package."""
+    """Raise UserError unless accelerate supports every tracker and it is installed."""
     installed = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LoggerType.list():
@@ -94,9 +95,9 @@ def check_trackers(names: Sequence[str]) -> None:
 def check_world_size(num_processes: int, rank: int) -> None:
     """Raise UserError unless accelerate, torch.distributed and the launcher agree.
 
-    Accelerate silently falls back to independent single processes, which would all
-    train alone, if it sees no GPU or has MULTI_CPU without a host file. The environment
-    variables of the launcher reveal that.
+    If accelerate finds no GPU, or has MULTI_CPU without a host file, it silently falls
+    back to independent single processes, which would all train alone. The launcher's
+    environment variables reveal that.
     """
     launched = int(os.environ.get("WORLD_SIZE", "0"))
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
@@ -107,7 +108,9 @@ def check_world_size(num_processes: int, rank: int) -> None:
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     if launched == 0 and num_processes == 1 and on_cpu and "MASTER_PORT" in os.environ:
         raise UserError(f"several processes were requested, but accelerate started one; {_ADVICE}")
-    if num_processes != joined or (joined > 1 and rank != torch.distributed.get_rank()):
+    joined_rank = torch.distributed.get_rank() if joined > 1 else 0
+    if num_processes != joined or (joined > 1 and rank != joined_rank):
         raise UserError(
-            f"accelerate has {num_processes} processes, torch.distributed {joined}; {_ADVICE}"
+            f"accelerate reports rank {rank} of {num_processes}, "
+            f"torch.distributed rank {joined_rank} of {joined}: {_ADVICE}"
         )

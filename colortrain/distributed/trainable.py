@@ -1,4 +1,4 @@
-"""A network in training: module, DDP wrapper, optimizer, skipped updates."""
+"""A network in training: module, DDP wrapper, optimizer, and skipped updates."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from colortrain.runs.checkpoint import Tensors, load_optimizer, optimizer_tensor
 
 
 class SkippedUpdates:
-    """Counts skipped updates on the device; only reading the counts waits for it."""
+    """Counts skipped updates on the device; only `read` waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
-        # since the last reading, consecutive up to now, most consecutive
+        # since the last reading; consecutive ones up to now; longest series of
+        # consecutive ones
         self.counts = torch.zeros(3, device=device)
 
     def record(self, failed: Tensor) -> None:
@@ -31,9 +32,10 @@ class SkippedUpdates:
         self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """Return the number of skipped updates and of consecutive ones at most.
+        """Return the number of skipped updates and the length of their longest series.
 
-        Both since the last reading; a row that started before it counts in full.
+        Both are counted since the last reading; a series of consecutive skipped updates
+        that started before it counts in full.
         """
         total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)
@@ -65,8 +67,8 @@ class TrainableNetwork:
         # accelerate replaces forward on the instance by one that autocasts; the class
         # has the original
         self.forward_fp32: Callable[..., Tensor] = type(module).forward.__get__(module)
-        # one scaler per network: an overflow in one must not change the scale of the
-        # other
+        # each network has its own scaler: an overflow in one must not change the scale
+        # of the other
         self.scaler = (
             torch.amp.GradScaler(accelerator.device.type)
             if accelerator.mixed_precision == "fp16"
@@ -109,8 +111,8 @@ class TrainableNetwork:
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of one microbatch.
 
-        If the loss is not finite, neither is any gradient and, after the all-reduce,
-        any gradient on any rank.
+        If the loss is not finite, no gradient is finite, and after the all-reduce none
+        is on any rank.
         """
         if self.has_stale_grads:
             self.optimizer.zero_grad()
@@ -140,14 +142,14 @@ class TrainableNetwork:
             self.scaler.update()
 
     def _clipped_grad_norm(self) -> Tensor:
-        """Clip the gradients to the recipe's norm; return their norm before that."""
+        """Clip the gradients by the recipe's norm; return the norm before clipping."""
         clip = self.adam.clip
         if clip:
             return nn.utils.clip_grad_norm_(self.module.parameters(), clip)
         return self._grad_norm()
 
     def _grad_norm(self) -> Tensor:
-        """Return the L2 norm of all gradients together, a scalar."""
+        """Return the L2 norm of the concatenated gradients, a scalar."""
         gradients = [
             parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
         ]
@@ -156,7 +158,7 @@ class TrainableNetwork:
     def mean_grad_norm(self) -> float | None:
         """Return the mean norm of the gradients, before clipping, since the last call.
 
-        None if there was no update.
+        It is None if there was no update.
         """
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
@@ -173,7 +175,7 @@ class TrainableNetwork:
         load_optimizer(self.optimizer, self.module, tensors)
 
     def scale_lr(self, factor: float) -> None:
-        """Set the learning rates to the recipe's times `factor`."""
+        """Set the learning rates to `factor` times those of the recipe."""
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = lr * factor
 
@@ -199,7 +201,8 @@ def rebuild_ddp_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
     one pass before the first step of a process makes the sums of a resumed run the same
     as those of an uninterrupted one.
 
-    `inputs` are the network's, (B, ...), for one local batch.
+    `inputs`: the network's input tensors for one local batch, each (B, ...). Does
+    nothing if the wrapper does not rebuild buckets.
     """
     if not network.rebuilds_buckets:
         return

@@ -1,4 +1,4 @@
-"""Wrap the networks of a recipe for training on this device and these processes."""
+"""Wrap a recipe's networks for the current device and process group."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def make_networks(
 
 
 def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
-    """Return the number of images over which a BatchNorm takes its statistics."""
+    """Return the number of images over which BatchNorm computes its statistics."""
     return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world_size))
 
 
 def check_single_images(recipe: Recipe) -> None:
-    """Raise UserError if one image gives a BatchNorm only one value per channel."""
+    """Raise UserError if a BatchNorm has only one value per channel for one image."""
     size, channels = recipe.size, recipe.codec.channels
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone
         L, colour = torch.empty(1, 1, size, size), torch.empty(1, channels, size, size)

@@ -1,6 +1,6 @@
 """DeepSpeed ZeRO: partitioned optimizer state (stage 1) and gradients (stage 2).
 
-Each network has a DeepSpeed engine of its own. Weights stay in float32 and forward
+Each network has its own DeepSpeed engine. Weights stay in float32 and forward
 passes autocast, as without ZeRO: a step equals that of DDP up to rounding. Checkpoints
 are the same as with DDP, so a run can resume with or without ZeRO.
 """
@@ -39,8 +39,8 @@ def zero_stage() -> int | None:
     if stage not in map(str, STAGES):
         raise UserError(
             f"deepspeed zero_stage {stage} is not supported: use one of "
-            f"{', '.join(map(str, STAGES))} (stage 3 partitions the weights, and a gradient "
-            "penalty needs them complete)"
+            f"{', '.join(map(str, STAGES))} (stage 3 partitions the weights, but a gradient "
+            "penalty requires complete weights)"
         )
     for part in ("OPTIMIZER", "PARAM"):
         if os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none") != "none":
@@ -51,7 +51,7 @@ def zero_stage() -> int | None:
 
 
 def import_deepspeed() -> Any:
-    """Import and return deepspeed; raises UserError if it is not installed."""
+    """Import and return deepspeed. Raises UserError if it cannot be imported."""
     try:
         import deepspeed
     except ImportError as error:
@@ -88,12 +88,12 @@ class ZeroTrainableNetwork(TrainableNetwork):
             )
         if compute is not None and (compute.channels_last or compute.compile):
             raise UserError(
-                "deepspeed chooses the memory layout itself: "
-                "leave out --channels-last and --compile"
+                "--channels-last and --compile are not supported with deepspeed, which chooses the "
+                "memory layout itself: leave out --channels-last and --compile"
             )
         if stage and adam.muon:
             raise UserError(
-                f"deepspeed zero_stage {stage} flattens the weights, and Muon needs matrices: "
+                f"deepspeed zero_stage {stage} flattens the weights, but Muon requires matrices: "
                 "train with DDP, or --set generator_adam.muon=0"
             )
         super().__init__(module, adam, accelerator, compute)
@@ -171,11 +171,11 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def load_optimizer(self, tensors: Tensors) -> None:
         """Load the state that `optimizer_tensors` returned, with or without DeepSpeed.
 
-        The world size may differ.
+        The world size may be different.
         """
         if self.stage == 0:
             return super().load_optimizer(tensors)
-        # the engine updates copies of its own, and the weights have just been loaded
+        # the engine updates its own copies of the weights, which have just been loaded
         self.optimizer.refresh_fp32_params()
         if tensors:
             step = next(value for name, value in tensors.items() if name.startswith("step."))

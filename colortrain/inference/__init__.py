@@ -1,1 +1,1 @@
-"""Trained networks in use: colorizing photographs, ONNX export and model cards."""
+"""Use trained networks: colorize photographs, export to ONNX, write model cards."""

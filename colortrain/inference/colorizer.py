@@ -56,7 +56,7 @@ class Description:
     generator: GeneratorConfig
     codec: Codec
     test_dropout: bool  # keep dropout on when generating (Isola et al. 2017, section 3.2)
-    weights: Weights  # averaged over training, or those of the last step
+    weights: Weights  # "ema": averaged over training; "generator": of the last step
     step: int
     images: int  # number of images seen in training
     dataset_id: str
@@ -65,7 +65,7 @@ class Description:
 def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Description:
     """Return the description of a checkpoint, given its recipe and its trainer.json."""
     generator = recipe.generator
-    if isinstance(generator, ResNet18UNetConfig):  # the initial weights do not matter any more
+    if isinstance(generator, ResNet18UNetConfig):  # trained weights replace the initial ones
         generator = dataclasses.replace(generator, pretrained=None)
     return Description(
         recipe=recipe.name,
@@ -114,8 +114,8 @@ class Colorizer:
         become white). The result is (H, W, 3) uint8 sRGB, or an RGB image for a PIL
         image. The lightness is kept at full resolution.
 
-        `dropout` None uses the recipe's setting; dropout masks depend on `seed` alone.
-        Raises ValueError for other arrays.
+        If `dropout` is None, the recipe's setting is used; dropout masks depend on
+        `seed` alone. Raises ValueError for other arrays.
         """
         if isinstance(photograph, Image.Image):
             image = to_rgb(photograph)
@@ -176,10 +176,12 @@ def _image_of(photograph: np.ndarray) -> Image.Image:
     ):
         is_array = isinstance(photograph, np.ndarray)
         got = f"{photograph.dtype} {photograph.shape}" if is_array else type(photograph).__name__
-        raise ValueError(f"a photograph is uint8 (H, W, 3) or (H, W), or a PIL image; got {got}")
+        raise ValueError(
+            f"a photograph must be uint8 (H, W, 3) or (H, W), or a PIL image; got {got}"
+        )
     if photograph.size == 0 or (photograph.ndim == 3 and photograph.shape[2] != 3):
         raise ValueError(
-            f"a photograph is uint8 (H, W, 3) or (H, W), not empty; got {photograph.shape}"
+            f"a photograph must be uint8 (H, W, 3) or (H, W), not empty; got {photograph.shape}"
         )
     image = Image.fromarray(np.ascontiguousarray(photograph))
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -196,23 +198,23 @@ def load(
 
     For a run, `checkpoint` is None (the newest intact one), "best" (by `keep_best`) or
     a step, and the averaged weights are used if there are any and `ema` is true. An
-    exported folder holds a single network. Raises UserError if the folder is neither,
-    or holds no such network.
+    exported folder contains a single network. Raises UserError if the folder is
+    neither, or does not contain the requested network.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
         network = _load_exported(folder)
         if checkpoint is not None or (not ema and network.description.weights == "ema"):
             raise UserError(
-                f"{folder} is an export and holds one network: "
+                f"{folder} is an exported folder with a single network: "
                 "choose checkpoint and ema when exporting"
             )
     elif checkpoints_folder(folder).is_dir():
         network = _load_run(folder, checkpoint, ema)
     else:
         raise UserError(
-            f"{folder} holds no network: give a run of `colortrain train` or a folder written by "
-            "`colortrain export`"
+            f"{folder} contains no network: give a run of `colortrain train` or a folder "
+            "written by `colortrain export`"
         )
     return network.to(device)
 
@@ -235,7 +237,7 @@ def _load_exported(folder: Path) -> Colorizer:
         ) from None
     if (library, version) != ("colortrain", FORMAT):
         raise UserError(
-            f"{config} is of {library} format {version}, this version reads {FORMAT}: "
+            f"{config} has {library} format {version}, but this version reads format {FORMAT}: "
             "export the run again"
         )
     description = from_plain(Description, document, str(config))

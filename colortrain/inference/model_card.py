@@ -53,7 +53,7 @@ training photographs may apply.
 def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
     """Return the README.md for an export of `run`.
 
-    `name` is that of the folder, or of a repository ("me/old-photos"). The run's
+    `name` is the name of the folder, or of a repository ("me/old-photos"). The run's
     metrics.jsonl and evaluation.json are used if they exist.
     """
     parts = [
@@ -109,7 +109,7 @@ def _time(run: Path) -> dict[str, str]:
 
 
 def _scores(evaluation: dict[str, Any], description: Description) -> str:
-    """Return the table of scores if they are those of this step and these weights."""
+    """Return the table of scores, if this step and these weights were scored."""
     key = (description.step, description.weights == "ema")
     if (evaluation.get("step"), evaluation.get("ema")) != key:
         return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"

@@ -30,8 +30,8 @@ _REQUIRED = ("onnx", "onnxruntime")
 class LightnessToColours(nn.Module):
     """The generator with the scaling of its codec, in eval mode.
 
-    Eval mode switches dropout off: its masks could not be compared, and a file should
-    return the same result every time.
+    Eval mode turns dropout off, so that a file returns the same result every time and
+    can be compared with PyTorch.
     """
 
     def __init__(self, network: Colorizer) -> None:
@@ -47,7 +47,7 @@ class LightnessToColours(nn.Module):
 
 
 def size_multiple(generator: GeneratorConfig) -> int:
-    """Return the number of which height and width must be multiples.
+    """Return the number that must divide the height and the width of images.
 
     It is the smallest number whose double and triple the generator accepts.
     """
@@ -75,7 +75,9 @@ def export_onnx(network: Colorizer, path: Path) -> float:
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'colortrain[export]'")
+        raise UserError(
+            f"ONNX export requires {', '.join(missing)}: pip install 'colortrain[export]'"
+        )
     description = network.description
     data = _convert(LightnessToColours(network), size_multiple(description.generator))
     data = _add_metadata(data, {"recipe": description.recipe, "size": str(description.size)})
@@ -123,9 +125,9 @@ def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
 
 
 def largest_difference(network: Colorizer, data: bytes) -> float:
-    """Return the largest difference of an ONNX file in onnxruntime from PyTorch.
+    """Return the largest difference between onnxruntime's and PyTorch's results.
 
-    It is in units of ab / 110, over random lightness of three shapes.
+    It is in units of ab / 110, measured on random lightness of three shapes.
     """
     import onnxruntime
 

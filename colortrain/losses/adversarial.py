@@ -1,6 +1,6 @@
-"""Adversarial losses of both networks, on critic scores (logits) of any shape.
+"""Adversarial losses of generator and critic, from critic scores of any shape.
 
-Every method returns a scalar, the mean over all scores.
+The scores are logits. Every method returns a scalar, a mean over all scores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 class BCE:
     """Binary cross-entropy on logits, non-saturating.
 
-    nampouri equations 14-17; nazeri equations 5-8. Soft labels are one-sided
+    (nampouri equations 14-17; nazeri equations 5-8.) Soft labels are one-sided
     (`real_label=0.9`, nazeri section 3.3) or two-sided (0.8 and 0.2, drouilhet section
     3.2); the generator's target is always 1. `critic_factor` is nampouri's factor of
     one half (equation 16).
@@ -27,11 +27,11 @@ class BCE:
     critic_factor: float = 1.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return `critic_factor` times the sum of both cross-entropies."""
+        """Return `critic_factor` times the sum of the two cross-entropies."""
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Return the generator's loss: cross-entropy of its scores against label 1."""
+        """Return the cross-entropy of the fake scores with label 1."""
         return _bce(fake, 1.0)
 
 
@@ -40,7 +40,7 @@ class LSGAN:
     """Least squares against labels 1 and 0 (Mao et al. 2017, equation 9)."""
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return half the sum of both mean squared distances from the labels."""
+        """Return half the sum of the two mean squared distances from the labels."""
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -50,9 +50,10 @@ class LSGAN:
 
 @dataclass(frozen=True)
 class Wasserstein:
-    """Mean scores; a gradient penalty keeps the critic Lipschitz continuous.
+    """Wasserstein loss: mean scores.
 
-    (Arjovsky et al. 2017; arun equation 2.)
+    A gradient penalty must keep the critic Lipschitz continuous (Arjovsky et al. 2017;
+    arun equation 2).
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Hinge:
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the mean of (1 - real) and of (1 + fake), each cut at 0, added."""
+        """Return the mean of max(0, 1 - real) plus the mean of max(0, 1 + fake)."""
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
 
     def generator(self, fake: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Losses that match the metrics of whole images.
+"""Losses that correspond to metrics of whole images.
 
-Colourfulness of a batch, error in decibels, and fraction of accurate pixels.
+They are the colourfulness of a batch, the error in decibels, and the fraction of
+accurate pixels.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from colortrain.schedule import Schedule, constant
 
 _SMALL = 1e-2  # on the squared scale of 0..255: sqrt has an infinite gradient at 0
 _AB_RANGE = 220.0  # of a and of b
-_FLOOR = 1e-4  # mean squared error at 40 dB, beyond which there is little to gain
+_FLOOR = 1e-4  # mean squared error at 40 dB; smaller errors matter little
 
 
 @dataclass(frozen=True)
 class ColourfulnessGap:
-    """((mean M3 of the generated - share * mean M3 of the true images) / 100)^2.
+    """Squared difference between generated and true colourfulness M3.
 
-    Both means are over the images of one process. M3 is the colourfulness of Hasler and
-    Süsstrunk (`metrics.image_metrics`), here of images in which cells of `cell` x
+    The loss is ((mean M3 of generated images - share * mean M3 of true images) /
+    100)^2, with means over the images of one process. M3 is the colourfulness of Hasler
+    and Süsstrunk (`metrics.image_metrics`), here of images in which cells of `cell` x
     `cell` pixels are averaged first. On single pixels, without other terms that prevent
     it, the network satisfies the loss with a neon line along an edge of every image
     (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without a limit; this loss
-    stops at the truth.
+    stops at the truth. Raises ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -68,8 +70,9 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    An increase of 1 is a loss of 4.34 dB of PSNR. Like PSNR it weights images most that
-    are nearly right, so that colour is added where an image is wrong anyway.
+    An increase of 1 means 4.34 dB less PSNR. Like PSNR, the loss gives most weight to
+    images that are nearly right, so that colour is added to images that are wrong
+    anyway.
     """
 
     weight: Schedule = constant(0.01)
@@ -89,12 +92,13 @@ class LogError:
 
 @dataclass(frozen=True)
 class SoftAccuracy:
-    """1 - the soft fraction of nearly correct pixels, in [0, 1].
+    """1 - a differentiable fraction of nearly correct pixels, in [0, 1].
 
-    It is the mean over `percents`, by default nazeri's two. With allowed = `percent` of
-    a channel's range of 220 (`colortrain.metrics.accuracy`), a pixel counts as the
-    product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)). The loss
-    concentrates colour where the network is certain.
+    It is the mean over `percents`, by default the two of nazeri. With allowed =
+    `percent` of a channel's range of 220 (`colortrain.metrics.accuracy`), a pixel is
+    counted as the product over a and b of sigmoid((allowed - |difference|) / (allowed /
+    4)). The loss concentrates colour where the network is certain. Raises ValueError
+    for values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -103,7 +107,7 @@ class SoftAccuracy:
 
     def __post_init__(self) -> None:
         if not self.percents or min(self.percents) <= 0:
-            raise ValueError(f"percents needs at least one value, all above 0, got {self.percents}")
+            raise ValueError(f"percents must be one or more values above 0, got {self.percents}")
 
     def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar."""
@@ -125,7 +129,8 @@ class SoftAccuracy:
 def differentiable_colourfulness(rgb: Tensor) -> Tensor:
     """Return the colourfulness M3 (B,) of RGB (B, 3, H, W) in [0, 1].
 
-    It equals `metrics.image_metrics.colourfulness`, but has a finite gradient at grey.
+    It equals `metrics.image_metrics.colourfulness`, except for a small constant that
+    makes the gradient finite for grayscale images.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     opponent = torch.stack([red - green, (red + green) / 2 - blue])
@@ -134,9 +139,9 @@ def differentiable_colourfulness(rgb: Tensor) -> Tensor:
 
 
 def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
-    """Return the displayed images (B, 3, H, W): generated colours under the true L.
+    """Return images with the generated colours and the true L, (B, 3, H, W).
 
-    CIELAB units, float32.
+    They are float32, in CIELAB units.
     """
     truth = context.codec.decode(batch.L, batch.colour).float()
     return torch.cat([truth[:, :1], context.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)

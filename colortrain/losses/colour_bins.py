@@ -19,12 +19,13 @@ _LARGEST = 110  # largest |a| and |b| on the grid
 
 @dataclass(frozen=True)
 class ColourBins:
-    """Mean over pixels of the cross-entropy of the generator's logits, in nats.
+    """Cross-entropy in nats of the generator's logits with a soft target.
 
-    The true colour is distributed bilinearly over the four grid points around it, so
-    that their weighted mean is exactly the true colour (Zhang et al. distribute it over
-    the five nearest). A grid point out of gamut is replaced by the nearest one in
-    gamut. The generator must provide `logits`: a `ResidualUNet`.
+    It is averaged over pixels. The target spreads the true (a, b) over the four
+    surrounding grid points, 10 units apart, with bilinear weights, so that their
+    weighted mean is exactly the true colour (Zhang et al. use the five nearest points).
+    Weight on an out-of-gamut point goes to the nearest in-gamut point. The generator
+    must be a `ResidualUNet`, which provides `logits`.
     """
 
     weight: Schedule = constant(1.0)
@@ -38,7 +39,7 @@ class ColourBins:
         generator = context.generator
         if not isinstance(generator, ResidualUNet):
             raise UserError(
-                "objective.reconstruction: colour_bins needs a generator that predicts logits: "
+                "objective.reconstruction: colour_bins requires a generator that predicts logits: "
                 "use ResidualUNetConfig"
             )
         lookup = nearest_colour_in_gamut().to(context.device)
@@ -52,9 +53,10 @@ class ColourBins:
 
 
 def nearest_colour_in_gamut() -> Tensor:
-    """Return the index of the nearest colour in gamut per grid point: int64 (23 * 23,).
+    """Return the index of the nearest in-gamut colour of each grid point.
 
-    Grid points are in row-major order; a varies along the rows.
+    The result is (23 * 23,) int64, for grid points in row-major order with a as the row
+    and b as the column; the indices refer to `colours_in_gamut`.
     """
     axis = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
     grid = torch.cartesian_prod(axis, axis)
@@ -64,8 +66,8 @@ def nearest_colour_in_gamut() -> Tensor:
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     """Return the mean cross-entropy, a scalar, computed in float32.
 
-    logits: (B, Q, H, W); ab: (B, 2, H, W) in CIELAB units; lookup: (23 * 23,) int64,
-    the result of `nearest_colour_in_gamut`.
+    logits: (B, Q, H, W), Q being the number of in-gamut colours; ab: (B, 2, H, W) in
+    CIELAB units; lookup: (23 * 23,) int64, the result of `nearest_colour_in_gamut`.
     """
     side = int(2 * _LARGEST / SPACING) + 1
     position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING

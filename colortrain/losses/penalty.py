@@ -21,8 +21,8 @@ class GradientPenalty:
 
     Target 1 is WGAN-GP (Gulrajani et al. 2017, equation 3), target 0 is R1 (Mescheder
     et al. 2018, equation 9, without its factor of one half). The gradient is that of an
-    image's mean score, so that a map of patch scores counts as the one number that the
-    losses use. It is taken at `interpolated` or `real` points, with respect to the
+    image's mean score, so that a map of patch scores is treated as the one number that
+    the losses use. It is taken at `interpolated` or `real` points, with respect to the
     `colour` alone or to the whole `picture`, including L.
     """
 
@@ -42,8 +42,9 @@ def gradient_norms(
 ) -> Tensor:
     """Return the norms (B,) of the gradients of each image's mean score.
 
-    They are differentiable in the critic's parameters. `score` maps L (B, 1, H, W) and
-    colour (B, C, H, W) to scores (B, ...); fake: (B, C, H, W).
+    They are differentiable with respect to the critic's parameters. `score` maps L (B,
+    1, H, W) and colour (B, C, H, W) to scores (B, ...); fake: (B, C, H, W). `points`
+    and `wrt` are those of `GradientPenalty`.
     """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
@@ -62,10 +63,10 @@ def penalty_terms(
     fake: Tensor,
     epoch: float,
 ) -> dict[str, Tensor]:
-    """Return every weighted penalty, a scalar, by name.
+    """Return the weighted penalties, scalars, by name.
 
     Penalties at the same points share one gradient computation (arun section II-E).
-    `epoch` is the point in time at which the weights' schedules are evaluated.
+    The schedules of the weights are evaluated at `epoch`.
     """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}

@@ -21,11 +21,11 @@ _ALTERNATIVE = (
 class Perceptual:
     """Mean squared difference of VGG-16's relu1_2, relu2_2 and relu3_3 on RGB, summed.
 
-    Drouilhet equation 6. The paper says "ReLU layers of the first few blocks": the last
-    ReLU of the first three blocks is used. `weights` is "imagenet", the path of a file
-    in torchvision's layout, or "random" (for tests and machines without weights; logs
-    show it as "vgg_random"). Colours outside sRGB are clipped, where the gradient is
-    zero.
+    (drouilhet equation 6.) The paper says "ReLU layers of the first few blocks": the
+    last ReLU of the first three blocks is used. `weights` is "imagenet", the path of a
+    file in torchvision's layout, or "random" (for tests and machines without weights;
+    its name in logs is "vgg_random"). Colours outside sRGB are clipped; their gradient
+    is zero.
     """
 
     weight: Schedule = constant(100.0)

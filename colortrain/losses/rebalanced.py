@@ -30,12 +30,12 @@ class RebalancedL1:
 
     - "literal": w = 1 / (p + eps), divided by its maximum, times `largest`, at least
       `least` (section 1.3.3). One empty bin makes the maximum 1 / eps, and every colour
-      with p beyond 9 eps then has weight `least`: this is half of plain L1.
+      with p above 9 eps then has weight `least`: this is half of plain L1.
     - "populated": the maximum is taken over bins that occur. Colours 10 times as common
       as the rarest already have weight `least`, and photographs contain very rare ones:
       in 300 photographs of 64 px, 0.007 % of the pixels had more (mean weight 0.50004).
     - "smoothed": Zhang's equation 4: p smoothed by a Gaussian of `sigma` ab units and
-      mixed with the uniform distribution in the fraction `mix`; the mean weight over
+      mixed with the uniform distribution, which has weight `mix`; the mean of w over
       the smoothed p is 1. `largest` and `least` are not used. In the same photographs
       26 % of the pixels had a weight above 1, at most 5.6: this is the mode that
       rebalances.
@@ -60,9 +60,9 @@ class RebalancedL1:
             )
 
     def bin_weights(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the weight of each bin, float64 (23, 23).
+        """Return the weight of each bin, (23, 23) float64.
 
-        fractions: float64 (23, 23), the fraction of pixels in each bin.
+        fractions: (23, 23) float64, the fraction of pixels in each bin.
         """
         if self.mode == "smoothed":
             smooth = smooth_histogram(fractions, self.sigma)
@@ -75,7 +75,7 @@ class RebalancedL1:
     def build(self, context: LossContext) -> LossFunction:
         """Return the function of (fake, batch) that computes the loss, a scalar.
 
-        Counts the colours of the training split.
+        Reads the training split to count its colours.
         """
         weights = (
             torch.from_numpy(self.bin_weights(context.histogram()))
@@ -100,11 +100,11 @@ def bin_indices(batch: Batch, codec: Codec) -> Tensor:
 
 
 def smooth_histogram(fractions: np.ndarray, sigma: float) -> np.ndarray:
-    """Return `fractions` (23, 23) smoothed by a Gaussian of `sigma` ab units.
+    """Return a histogram (23, 23), smoothed by a Gaussian of `sigma` ab units.
 
-    The sum is unchanged.
+    fractions: (23, 23) float64; their sum is unchanged.
     """
     distance = np.subtract.outer(np.array(CENTRES), np.array(CENTRES)) / sigma
     kernel = np.exp(-0.5 * distance**2)
-    kernel /= kernel.sum(0)  # keeps the sum of the fractions at the border of the grid
+    kernel /= kernel.sum(0)  # so that the border of the grid loses no weight
     return kernel @ fractions @ kernel.T

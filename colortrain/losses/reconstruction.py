@@ -1,8 +1,8 @@
 """Reconstruction losses: how far generated images are from the true ones.
 
-Each term is a frozen dataclass with a `weight` and a `name`. Its `build(context)`
-returns the function of (fake, batch) that computes it, when what it needs of the run
-(device, codec, colour statistics) is available. fake: (B, C, H, W), network-scaled.
+Each loss is a frozen dataclass with a `weight` and a `name`. Its `build(context)` is
+called when the run's device, codec and data are known, and returns the function of
+(fake, batch) that computes the loss. fake: (B, C, H, W), network-scaled.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a run provides to its losses.
+    """The objects of a run that its losses may use.
 
-    `histogram()` counts the training split when it is called and returns float64 (23,
-    23): the fraction of pixels in bins of 10 units of a (rows) and b (columns), with
-    centres -110 ... 110. `generator` is the unwrapped generator, for terms that need
-    more of it than its output.
+    `histogram()` counts the colours of the training split when it is called and returns
+    (23, 23) float64: the fraction of pixels in bins of 10 units of a (rows) and b
+    (columns), with centres -110 ... 110. `generator` is the unwrapped generator, for
+    losses that use more than its output.
     """
 
     device: torch.device
@@ -41,7 +41,7 @@ class LossContext:
 class L1:
     """Mean absolute difference in network units.
 
-    nampouri equation 18, interpreted as the L1 of ab, not of scores.
+    (nampouri equation 18, interpreted as the L1 of ab, not of critic scores.)
     """
 
     weight: Schedule = constant(100.0)

@@ -1,4 +1,4 @@
-"""Networks, in a flat folder of one module per architecture.
+"""Neural networks, one module per architecture, and the layers that they share.
 
-Each module has a frozen config dataclass whose `build()` returns the network.
+Each architecture has a frozen config dataclass whose `build()` returns the network.
 """

@@ -41,7 +41,7 @@ def image_keys(seed: int, step: int, first: int, count: int, device: torch.devic
     The images are those at positions `first` to `first + count - 1` of step `step`'s
     global batch. A key depends on the seed, the step and the position only.
     """
-    # the text is part of the random draws: another one would change every run
+    # the text determines the random draws: changing it would change every run
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
     indices = torch.arange(first, first + count, dtype=torch.int32, device=device)
     return _hash_int32(indices * _GOLDEN + int.from_bytes(digest, "big", signed=True))
@@ -51,8 +51,8 @@ class KeyedDropout(nn.Dropout):
     """Counter-based dropout: the mask is a function of image key, layer and position.
 
     `keys` holds one int32 key per image, (B,). While it is None, outside a training
-    step, the layer draws from torch's generator, as the layer that it replaces. With
-    `whole_channels` it drops whole channels, as `nn.Dropout2d`.
+    step, the layer draws from torch's generator, like the layer that it replaces. With
+    `whole_channels` it drops whole channels, like `nn.Dropout2d`.
     """
 
     keys: Tensor | None = None  # (B,) int32; not a buffer, so not part of the state dict
@@ -62,7 +62,7 @@ class KeyedDropout(nn.Dropout):
         self.layer, self.whole_channels = layer, whole_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (B, C, ...) with dropped values at 0 and the others / (1 - p)."""
+        """Return `x` (B, C, ...) with dropped values 0 and the others / (1 - p)."""
         if not self.training or self.p == 0:
             return x
         if self.keys is None:
@@ -96,7 +96,7 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
-    """Make the forward passes of `module` inside the block use `keys`, (B,) int32."""
+    """Use `keys`, (B,) int32, in the forward passes of `module` inside the block."""
     layers = [layer for layer in module.modules() if isinstance(layer, KeyedDropout)]
     for layer in layers:
         layer.keys = keys
@@ -111,7 +111,7 @@ def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
 def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """Keep the running statistics of `module`'s BatchNorms unchanged inside the block.
 
-    The layers still normalise by batch statistics. Momentum is set to 0 rather than
+    The layers still normalise by batch statistics. Momentum is set to 0 instead of
     turning tracking off, because autograd must save the same tensors as in a normal
     forward pass for activation checkpointing to work.
     """
@@ -155,7 +155,7 @@ def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
 
 
 class _MeanOverRanksFunction(torch.autograd.Function):
-    """Mean over ranks; its gradient is a mean too, as DDP averages over ranks later."""
+    """Mean over ranks; its gradient is also a mean, since DDP averages over ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -183,7 +183,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) by channel; statistics are at least in float32."""
+        """Normalise (B, C, H, W) per channel; the result has the same shape and dtype.
+
+        Statistics are computed in float32 or higher. In eval mode it uses the running
+        statistics.
+        """
         if not self.training:
             return super().forward(x)
         x32 = x.to(torch.promote_types(x.dtype, torch.float32))

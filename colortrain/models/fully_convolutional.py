@@ -181,7 +181,7 @@ class SameCriticConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if `size` cannot be halved three times."""
         if size % 8:
-            raise ValueError(f"SameCritic halves three times: {size} px is not divisible by 8")
+            raise ValueError(f"SameCritic requires a size divisible by 8, got {size}")
 
     def build(self) -> SameCritic:
         """Return the network; its weights are drawn from torch's global generator."""

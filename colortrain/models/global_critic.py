@@ -29,7 +29,7 @@ class GlobalCriticConfig:
         """Raise `ValueError` if InstanceNorm would get less than 2x2 pixels."""
         if size // 2**self.blocks < 2:
             raise ValueError(
-                f"blocks={self.blocks} needs a size of at least {2 ** (self.blocks + 1)} px, "
+                f"blocks={self.blocks} requires a size of at least {2 ** (self.blocks + 1)} px, "
                 f"got {size}: set fewer critic.blocks"
             )
 

@@ -230,10 +230,10 @@ def resize_tensorflow1(x: Tensor, size: int) -> Tensor:
 def load_inception(weights: str, alternative: str) -> Inception:
     """Return FID's network with `weights`, in evaluation mode.
 
-    `weights` is "imagenet" (torch-fidelity's file, downloaded once), a file's path, or
-    "random" (always the same weights). `alternative` is the advice that an error
-    message ends with: how to do without the weights. Raises `UserError` if they cannot
-    be loaded.
+    `weights` is "imagenet" (torch-fidelity's file, downloaded once), the path of a
+    file, or "random" (always the same weights). `alternative` is the advice that an
+    error message ends with: how to do without the weights. Raises `UserError` if they
+    cannot be loaded.
     """
     tensors = None if weights == "random" else load_weights(weights, INCEPTION, alternative)
     with torch.random.fork_rng([]):

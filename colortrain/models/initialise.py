@@ -6,9 +6,10 @@ from torch import nn
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
-    """Initialise as pix2pix: N(0, std) for weights, N(1, std) for BatchNorm weights.
+    """Initialise convolutions, linear layers and BatchNorm as in pix2pix.
 
-    Biases are zero (Isola et al. 2017, section 6.2).
+    Weights are drawn from N(0, std^2), BatchNorm weights from N(1, std^2); biases are 0
+    (Isola et al. 2017, section 6.2).
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

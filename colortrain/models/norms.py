@@ -1,6 +1,7 @@
-"""Normalisation layers by name, and the two of ProGAN.
+"""Normalisation layers by name, and two layers of ProGAN.
 
-(Karras et al. 2018, sections 3 and 4.2.)
+The latter are PixelNorm and the minibatch standard deviation (Karras et al. 2018,
+sections 3 and 4.2).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ Norm = Literal["batch", "instance", "pixel", "none"]
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """Return the layer for (B, channels, H, W).
+    """Return the normalisation layer for (B, channels, H, W).
 
-    BatchNorm (affine), InstanceNorm (not affine), PixelNorm or, for "none", the
+    It is BatchNorm (affine), InstanceNorm (not affine), PixelNorm or, for "none", the
     identity.
     """
     if kind == "batch":
@@ -37,8 +38,8 @@ def needs_bias(kind: Norm) -> bool:
 class PixelNorm(nn.Module):
     """Divide each pixel's channels by their root mean square (drouilhet equation 5).
 
-    It has no parameters. It is computed in float32 at least: bfloat16 keeps 8 bits of
-    the squares, and in float16 an epsilon of 1e-8 is 0.
+    It has no parameters. It is computed in float32 or higher: bfloat16 keeps only 8
+    bits of the squares, and in float16 an epsilon of 1e-8 is 0.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:
@@ -52,13 +53,14 @@ class PixelNorm(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """Append one channel with the batch's mean standard deviation.
+    """Append one channel: the standard deviation over the batch.
 
-    Drouilhet section 9.2, steps 1-4. The batch is the part of it that this process
-    holds: under data parallelism each rank computes its own (as ProGAN's code does,
-    which groups by device), so the value depends on batch_size / processes. Equal
-    images give exactly 0. The scores of one image depend on the others: with a gradient
-    penalty, the penalised gradient is no longer that of one image.
+    The standard deviation is averaged over channels and pixels (drouilhet section 9.2,
+    steps 1-4). Statistics cover only this process's part of the global batch (as in
+    ProGAN's code, which groups by device), so the value depends on batch_size /
+    processes. Equal images give exactly 0. The score of an image depends on the other
+    images: with a gradient penalty, the penalised gradient is no longer that of a
+    single image.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Pretrained weights: torchvision's published files by name, or a user's file.
 
-Nothing is unpickled. Only a new run loads them: `config.build()` never does, so a
-checkpoint, a dry run or an export needs none.
+Files are loaded without executing pickled code. Only a new run loads them:
+`config.build()` never does, so checkpoints, dry runs and exports do not require them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ INCEPTION = PublishedWeights(
 
 
 def load_weights(name: str, published: PublishedWeights, alternative: str) -> dict[str, Tensor]:
-    """Return the tensors of `name` on the CPU, by name.
+    """Return a state dict: tensors by name, on the CPU.
 
     `name` is "imagenet" (`published`, downloaded once) or the path of a .safetensors or
     .pth file. `alternative` is the advice that an error message ends with: how to do
@@ -84,7 +84,7 @@ def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor
         if file.is_file() and not sha256_of(file).startswith(published.hash_prefix):
             raise UserError(
                 f"{file} is damaged: its SHA-256 does not begin with {published.hash_prefix}; "
-                "delete the file"
+                "delete the file, to download it again"
             )
         try:
             return torch.hub.load_state_dict_from_url(
@@ -125,7 +125,10 @@ def _read(path: Path, alternative: str) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # which class depends on how the file is damaged
-        raise UserError(f"cannot load weights safely from {path}: {_first_line(error)}") from None
+        raise UserError(
+            f"cannot load weights safely from {path} ({_first_line(error)}): "
+            f"give another file, or {alternative}"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -133,17 +136,19 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load those tensors that `module` has names for; `where` names their source.
+    """Load the tensors that `module` expects, ignoring others.
 
-    Raises `UserError` naming a tensor that is missing or has another shape. Counters of
-    BatchNorm may be missing: published files are older than they are.
+    `where` names their source in error messages. Raises `UserError`, naming the tensor,
+    if one is missing or has another shape. The `num_batches_tracked` of BatchNorm may
+    be missing, because published files are older than these counters.
     """
     own = module.state_dict()
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise UserError(
-            f"{where} lacks {len(missing)} of {len(needed)} tensors, the first is {missing[0]}"
+            f"{where} lacks {len(missing)} of {len(needed)} tensors, the first is {missing[0]}: "
+            "give weights of the same architecture"
         )
     mismatched = [
         name for name in own if name in tensors and tensors[name].shape != own[name].shape
@@ -152,6 +157,6 @@ def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
         name = mismatched[0]
         raise UserError(
             f"{where}: {name} has shape {tuple(tensors[name].shape)}, "
-            f"the network expects {tuple(own[name].shape)}"
+            f"the network expects {tuple(own[name].shape)}: give weights of the same architecture"
         )
     module.load_state_dict({name: tensors[name] for name in own if name in tensors}, strict=False)

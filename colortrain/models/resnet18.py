@@ -41,9 +41,7 @@ class ResNet18UNetConfig:
     def check_size(self, size: int) -> None:
         """Raise `ValueError` if `size` or the pretrained weights do not fit."""
         if size % 32:
-            raise ValueError(
-                f"ResNet-18 halves five times: it needs a size divisible by 32, got {size}"
-            )
+            raise ValueError(f"ResNet-18 requires a size divisible by 32, got {size}")
         if self.pretrained == "imagenet" and self.base_channels != 64:
             raise ValueError(
                 f"the ImageNet weights have 64 base channels, not {self.base_channels}: "
@@ -53,7 +51,7 @@ class ResNet18UNetConfig:
     def build(self) -> ResNet18UNet:
         """Return the network; its weights are drawn from torch's global generator.
 
-        He's initialisation for the encoder, that of Isola et al. for the decoder.
+        The encoder has He's initialisation, the decoder that of Isola et al.
         """
         network = ResNet18UNet(self)
         normal_init(network)
@@ -72,7 +70,7 @@ class ResNet18UNetConfig:
 
 
 def _he_init(module: nn.Module) -> None:
-    """Initialise as torchvision did: He et al. 2015, fan out; BatchNorm at 1."""
+    """Initialise like torchvision: He et al. 2015 with fan-out; BatchNorm weights 1."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
@@ -149,7 +147,8 @@ class Up(nn.Module):
 class ResNet18UNet(nn.Module):
     """See `ResNet18UNetConfig`.
 
-    L is used for R, G and B unchanged (equation 12), without ImageNet's normalisation.
+    The encoder's R, G and B are all L, unchanged (equation 12) and without ImageNet's
+    normalisation.
     """
 
     def __init__(self, config: ResNet18UNetConfig) -> None:

@@ -23,7 +23,7 @@ class ShallowUNetConfig(UNetConfigBase):
     and a decoder that mirrors the encoder. With 64 base channels and depth 4 it has
     12,985,986 parameters without thick layers and 27,147,906 with them.
 
-    PublishedWeights values: depth 2, 3 and 4; `thick_layers` 0 (the model of Isola et
+    Published values: depth 2, 3 and 4; `thick_layers` 0 (the model of Isola et
     al., section VI-A) and 3 ("a triple layer before and after the bottleneck", ibid.).
     Figures 2 and 6 are the only source of sizes; kernels, widths, BatchNorm,
     activations, tanh and initial weights are those of Isola et al. 2017 (section

@@ -1,6 +1,6 @@
 """A patch critic with one score per square of the image (drouilhet section 3.1).
 
-Its map is 16x16 at 256 px.
+The score map is 16x16 for 256 px images.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class SquareCriticConfig:
             raise ValueError("base_channels and depth must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if `size` cannot be divided into squares."""
+        """Raise `ValueError` if `size` px cannot be divided into 2^depth px squares."""
         least = 2 if self.norm == "instance" else 1  # InstanceNorm of a single pixel is always 0
         if size % 2**self.depth or size >> self.depth < least:
             raise ValueError(
-                f"depth={self.depth} needs a size divisible by {2**self.depth} and at least "
+                f"depth={self.depth} requires a size divisible by {2**self.depth} and at least "
                 f"{least << self.depth}, got {size}: set a smaller critic.depth"
             )
 

@@ -1,20 +1,21 @@
-"""What the configurations of all U-Nets share: width, depth, and valid sizes."""
+"""The base class of all U-Net configurations: width, depth, and valid sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MOST_LEVELS = 11  # considered when a smaller depth is suggested: 2048 px
+_MOST_LEVELS = 11  # largest depth that an error message suggests: 2048 px
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfigBase:
-    """Base of the U-Net configurations; a subclass adds the field that counts halvings.
+    """Base of the U-Net configurations; a subclass adds the field for the depth.
 
-    The three attributes without annotations below are not fields, so they are neither
-    saved with a recipe nor settable: `depth_field` is the name of the field that counts
-    halvings, `min_halvings` its smallest value, and `min_bottleneck` the smallest side
-    in pixels of the bottleneck's feature map.
+    The three attributes without annotations below are not dataclass fields, so they are
+    neither saved with a recipe nor settable: `depth_field` is the name of the field for
+    the number of stride-2 levels, `min_halvings` its smallest value, and
+    `min_bottleneck` the smallest side in pixels of the bottleneck's feature map. Raises
+    ValueError for values that are too small.
     """
 
     base_channels: int = 64
@@ -29,7 +30,7 @@ class UNetConfigBase:
 
     @property
     def num_halvings(self) -> int:
-        """How often the encoder halves the height and the width of its input."""
+        """Number of stride-2 levels: how often the encoder halves height and width."""
         return int(getattr(self, self.depth_field))
 
     @property
@@ -50,7 +51,7 @@ class UNetConfigBase:
         step = 2**self.num_halvings
         least = f" and at least {self.min_bottleneck * step}" if self.min_bottleneck > 1 else ""
         raise ValueError(
-            f"{self.depth_field}={self.num_halvings} needs a size divisible by {step}{least}, "
+            f"{self.depth_field}={self.num_halvings} requires a size divisible by {step}{least}, "
             f"got {size}: {self._hint(size)}"
         )
 

@@ -22,7 +22,7 @@ class VGG16Features(nn.Module):
     """RGB (B, 3, H, W) in [0, 1] to a list of feature maps, one per block.
 
     With `depth` 3: relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2) and relu3_3
-    (B, 256, H / 4, W / 4); with `depth` 5, as LPIPS needs, relu4_3 and relu5_3 too. The
+    (B, 256, H / 4, W / 4); with `depth` 5, for LPIPS, relu4_3 and relu5_3 too. The
     1,735,488 parameters (of depth 3) are frozen; their names and shapes are
     torchvision's ("features.0.weight").
     """
@@ -63,9 +63,9 @@ class VGG16Features(nn.Module):
 def load_vgg16(weights: str, alternative: str, depth: int = DEPTH) -> VGG16Features:
     """Return the feature extractor with `weights`.
 
-    `weights` is "imagenet", a file's path, or "random" (He's initialisation, always the
-    same weights). `alternative` is the advice that an error message ends with: how to
-    do without the weights. Raises `UserError` if they cannot be loaded.
+    `weights` is "imagenet", the path of a file, or "random" (He's initialisation,
+    always the same weights). `alternative` is the advice that an error message ends
+    with: how to do without the weights. Raises `UserError` if they cannot be loaded.
     """
     tensors = None
     if weights != "random":

@@ -1,1 +1,1 @@
-"""The run folder: its layout and history, and its checkpoints."""
+"""The run folder: its layout, its history, and its checkpoints."""

@@ -51,7 +51,7 @@ _DTYPES = {
 }
 
 Tensors = Mapping[str, Tensor]
-Step = int | Literal["best"] | None  # which checkpoint: of a step, the best, or the newest
+Step = int | Literal["best"] | None  # selects a checkpoint: a step, the best, or (None) the newest
 
 
 def save_checkpoint(
@@ -140,8 +140,8 @@ def is_intact(folder: Path) -> bool:
 def latest_checkpoint(run: Path) -> Path | None:
     """Return the folder of the newest intact checkpoint, None if there is none.
 
-    Warns of newer ones that are damaged. Raises UserError if all are damaged: starting
-    again from step 0 would overwrite the run's history.
+    Warns about newer ones that are damaged. Raises UserError if all are damaged:
+    starting again from step 0 would overwrite the run's history.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
@@ -168,27 +168,30 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        raise UserError(
+            f"cannot read {path} ({error}): restore it, or delete {folder} to use the checkpoint "
+            "before it"
+        ) from None
 
 
 def load_state(folder: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint's trainer.json: step, images, dataset_id, ...
 
-    Raises UserError if the checkpoint is of another format.
+    Raises UserError if the checkpoint has another format.
     """
     state = json.loads((folder / TRAINER_STATE).read_text())
     assert isinstance(state, dict)
     version = state.get("format", FORMAT)  # the first versions did not write it
     if version != FORMAT:
         raise UserError(
-            f"{folder} is of checkpoint format {version}, this version reads {FORMAT}: "
+            f"{folder} has checkpoint format {version}, but this version reads format {FORMAT}: "
             "use the version that wrote it"
         )
     return state
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return an Adam optimizer's state, keyed like "exp_avg.encoder.0.conv.weight"."""
+    """Return an optimizer's state with keys like "exp_avg.encoder.0.conv.weight"."""
     tensors = {}
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -233,20 +236,20 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
 
 
 def best_step(run: Path) -> int:
-    """Return the step in best.json; raises UserError if there is no such file."""
+    """Return the step in best.json. Raises UserError if there is no such file."""
     try:
         return int(json.loads(best_file(run).read_text())["step"])
     except FileNotFoundError:
         raise UserError(
-            f"{run} has no best checkpoint: train it with --set keep_best=l1, or name a step"
+            f"{run} has no best checkpoint: give --checkpoint STEP, "
+            "or train a run with --set keep_best=METRIC (e.g. l1)"
         ) from None
 
 
 def weights_part(folder: Path, ema: bool = True) -> str:
-    """Return the stem of the file with a checkpoint's generator: "ema" or "generator".
+    """Return the stem of the generator's file in a checkpoint: "ema" or "generator".
 
-    "ema", the averaged weights, is returned if the checkpoint has them and `ema` is
-    true.
+    It is "ema", the averaged weights, if the checkpoint has them and `ema` is true.
     """
     return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
 
@@ -258,7 +261,8 @@ def load_generator(
 
     The generator is on the CPU and in eval mode. `step` chooses the checkpoint as in
     `find_checkpoint`. The averaged weights are used if the checkpoint has them and
-    `ema` is true.
+    `ema` is true. Raises UserError if there is no such checkpoint, or if its weights
+    cannot be loaded.
     """
     folder = find_checkpoint(Path(run), step)
     saved_step = load_state(folder)["step"]
@@ -271,7 +275,8 @@ def load_generator(
 def load_weights(network: nn.Module, folder: Path, part: str) -> None:
     """Load PART.safetensors of a checkpoint into a network.
 
-    Raises UserError if the weights are those of another architecture.
+    Raises UserError if the file cannot be read, or if the weights are those of another
+    architecture.
     """
     try:
         network.load_state_dict(load_tensors(folder, part))
@@ -279,5 +284,5 @@ def load_weights(network: nn.Module, folder: Path, part: str) -> None:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(
             f"{folder}: the weights do not fit its recipe ({reason}); if an earlier version of "
-            "colortrain wrote them, use that one, or train again"
+            "colortrain wrote them, use that version, or train again"
         ) from None

@@ -1,4 +1,4 @@
-"""Open a run's training data, and check that its folder may be written to."""
+"""Open a run's training data, and check and lock its folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingData:
     train: Samples
     validation: Split | None  # the split "val" or "test"; None if the shards have neither
     workers: int = 1  # threads that read ahead
-    max_damaged: int = 0  # damaged samples that may be replaced; one more ends the run
+    max_damaged: int = 0  # number of damaged samples that may be replaced before the run ends
 
 
 def open_data(
@@ -40,15 +40,16 @@ def open_data(
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) that a recipe is trained on.
 
     Validation uses the held-out split of the first set. `corrupt_limit` is the fraction
-    of the samples that may be damaged. Raises UserError if the images do not have the
-    size that the recipe requires.
+    of the samples that may be damaged. Raises UserError if the shards cannot be opened,
+    or if their images do not have the size that the recipe requires.
     """
     train = open_training(shards, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
     if train.size != recipe.size:
         raise UserError(
-            f"{first.root} holds {train.size} px samples, recipe {recipe.name} needs "
-            f"{recipe.size} px: --set size={train.size}, or build shards with --size {recipe.size}"
+            f"{first.root} contains {train.size} px samples, recipe {recipe.name} requires "
+            f"{recipe.size} px: give --set size={train.size}, or build shards with --size "
+            f"{recipe.size}"
         )
     held_out = first.manifest.held_out()
     max_damaged = math.ceil(corrupt_limit * len(train))
@@ -91,25 +92,25 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         if earlier.digest != recipe.digest:
             changes = "; ".join(differences(earlier, recipe))
             raise UserError(
-                f"{run} holds a run of another recipe ({changes}): choose another --run"
+                f"{run} contains a run of another recipe ({changes}): choose another --run"
             )
     elif run.is_dir() and any(not _is_leftover(path) for path in run.iterdir()):
-        raise UserError(f"{run} is not empty and holds no run: choose another --run")
+        raise UserError(f"{run} is not empty and contains no run: choose another --run")
 
 
 def check_checkpoint(
     folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str
 ) -> None:
-    """Raise UserError if a checkpoint is of another recipe, dataset or sample order."""
+    """Raise UserError if a checkpoint has another recipe, dataset or sample order."""
     run = folder.parent.parent
     changes = differences(load_recipe(recipe_file(folder)), recipe)
     if changes:
         raise UserError(
-            f"{folder} is of another recipe ({'; '.join(changes)}): choose another --run"
+            f"{folder} belongs to another recipe ({'; '.join(changes)}): choose another --run"
         )
     if state["dataset_id"] != dataset_id:
         raise UserError(
-            f"{run} was trained on dataset {state['dataset_id']}, the shards given are "
+            f"{run} was trained on dataset {state['dataset_id']}, but the given shards are "
             f"{dataset_id}: give the same shards, or another --run"
         )
     if state["order"] != ORDER_VERSION:
@@ -120,5 +121,5 @@ def check_checkpoint(
 
 
 def _is_leftover(path: Path) -> bool:
-    """Return whether a run killed before it wrote recipe.json may have left a file."""
+    """Return whether a run killed before writing recipe.json may have left the file."""
     return path == lock_file(path.parent) or path.name.endswith(".tmp")

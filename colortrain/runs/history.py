@@ -1,8 +1,8 @@
-"""Read what a run has recorded: the journal RUN/metrics.jsonl and other JSON files.
+"""Read the records of a run: the journal RUN/metrics.jsonl and other JSON files.
 
-This module does not import torch. Each journal line is {"kind": ..., "step": ...,
-"time": ...} and the values of that kind: "start", "train" (losses, rates), "validation"
-(metrics), "checkpoint", "warning", "stop" and "end".
+This module does not import torch. Each journal line is a JSON object with "kind",
+"step", "time" and the values of its kind: "start", "train" (losses, rates),
+"validation" (metrics), "checkpoint", "warning", "stop" and "end".
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Line = dict[str, Any]
 def read_lines(path: Path) -> list[Line]:
     """Return the JSON objects of a JSON Lines file; an empty list if there is no file.
 
-    The incomplete last line of a run that was killed, or is writing, is left out.
+    Lines that are not valid JSON are left out, such as the incomplete last line of a
+    run that was killed or is writing.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ def _parse(text: str) -> Line | None:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one if there is none."""
+    """Return the JSON object in a file; {} if there is no file or no valid object."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

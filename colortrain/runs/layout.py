@@ -1,14 +1,14 @@
 """The names of all files in a run folder, and the exit statuses of training.
 
-RUN/recipe.json                      the resolved recipe
-RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
-RUN/evaluation.json                  the scores of the last `colortrain evaluate`
-RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
-RUN/checkpoints/best.json            the best step by the metric of `keep_best`
-RUN/samples/step-000001000.png       sample grids of validations
-RUN/tensorboard/  RUN/trackers.json  event files; the run's names in W&B and MLflow
-RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
-RUN/.lock                            held by the process that trains
+    RUN/recipe.json                      the resolved recipe
+    RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
+    RUN/evaluation.json                  the scores of the last `colortrain evaluate`
+    RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
+    RUN/checkpoints/best.json            the best step by the metric of `keep_best`
+    RUN/samples/step-000001000.png       sample grids of validations
+    RUN/tensorboard/  RUN/trackers.json  event files; the run's ids in W&B and MLflow
+    RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
+    RUN/.lock                            locked by the process that trains
 
 This module does not import torch: login nodes may not have it installed.
 """

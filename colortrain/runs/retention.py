@@ -34,8 +34,8 @@ VALIDATION_METRICS = [metric.name for metric in METRICS.values() if not metric.n
 class Best:
     """The best checkpoint so far, the fields of best.json.
 
-    `distance` is that of `value` from the best possible one: lower is better, and
-    values are comparable within one metric.
+    `distance` is the distance of `value` from the best possible value: lower is better.
+    Distances are comparable within one metric.
     """
 
     metric: str
@@ -50,14 +50,16 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
         raise unknown("metric of keep_best", recipe.keep_best, VALIDATION_METRICS)
     if recipe.keep_best and not has_validation:
         raise UserError(
-            f"keep_best={recipe.keep_best}: the shards have no split to validate on; leave it out"
+            f"keep_best={recipe.keep_best}: the shards have no split to validate on: "
+            "leave keep_best out, or give shards with a held-out split"
         )
 
 
 def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
     """Return the checkpoint of a step as a candidate for the best one.
 
-    `scores` are those of its validation: metric -> version of the images -> value.
+    `scores` are the scores of its validation: metric -> version -> value, where a
+    version is "generated", "truth" or a baseline.
     """
     values = scores[metric]
     distance = METRICS[metric].distance(values["generated"], values.get("truth"))
@@ -79,9 +81,9 @@ def save_best(run: Path, best: Best | None) -> None:
 
 
 def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Best | None:
-    """Return the best checkpoint as recorded in the state of the one that is resumed.
+    """Return the best checkpoint that the state of the resumed checkpoint records.
 
-    None if it was deleted, or was the best by another metric.
+    The result is None if it was deleted, or was the best by another metric.
     """
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
@@ -93,9 +95,9 @@ def steps_to_keep(
 ) -> set[int]:
     """Return which of the existing checkpoints are kept after `step` was saved.
 
-    They are the `newest` last ones, those at multiples of `every` steps (0: none), and
-    the best. Checkpoints of later steps are damaged ones that the run fell back from,
-    and are not kept.
+    They are the last `newest` ones, those at multiples of `every` steps (0: none), and
+    the best one. Checkpoints of later steps are not kept: they are damaged, and the run
+    has resumed from an earlier one.
     """
     earlier = sorted(other for other in steps if other <= step)
     marked = {
@@ -113,7 +115,7 @@ def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = 
     steps = checkpoint_steps(run)
     for other in set(steps) - steps_to_keep(steps, step, newest, every, best):
         folder = checkpoint_folder(run, other)
-        # renamed first: if deleting is interrupted, the rest must not look damaged
+        # rename it first: if deleting is interrupted, the rest must not look damaged
         folder.rename(folder.with_name(f"{folder.name}.tmp-old"))
     for leftover in checkpoints_folder(run).glob("step-*.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""The report on one or several runs: one HTML file that needs no server."""
+"""Write a report on one or several runs: one HTML file that requires no server."""

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = CommandParser(
         "report",
-        "Write a report on one or several runs: one HTML file that needs no server.",
+        "Write a report on one or several runs: one HTML file that requires no server.",
         _EXAMPLE,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shards",
         metavar="DIR",
-        help="shards whose held-out photographs the report shows, the best and worst among them",
+        help="shards whose held-out photographs the report shows, including the best and the worst",
     )
     add_cache_arguments(parser)
     parser.add_argument(
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=200,
         metavar="N",
-        help="score this many held-out photographs (default: 200)",
+        help="number of held-out photographs to score (default: 200)",
     )
     return parser
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _photo_sections(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return each run's section of photographs; with more runs, each shows fewer."""
+    """Return each run's section of photographs; fewer each if there are more runs."""
     count = max(2, 8 // len(args.runs))
     cache, sections = make_cache(args), []
     with ProgressLine("scoring photographs", len(args.runs), "runs") as progress:

@@ -1,6 +1,7 @@
-"""The report's charts as plain values that the page's script draws; x is images seen.
+"""The data of the report's charts, which the page's script draws over images seen.
 
-One run: related losses share a chart. Several runs: a chart per loss, a line per run.
+For one run, related losses share a chart. For several runs, there is a chart per loss
+with a line per run.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Chart = dict[str, Any]
 Series = dict[str, Any]
 Points = list[tuple[float, float | None]]  # (images seen, value)
 
-# The metrics that are visible at once; the others are behind "More metrics".
+# The metrics that are always visible; the others are shown by "More metrics".
 _MAIN_METRICS = ("l1", "psnr", "colourfulness_ratio", "fid", "bright_spots", "sepia")
-# Points per line at most; more are averaged in this many groups, with a band from the
-# least to the greatest value.
+# The largest number of points per line. More points are averaged in this many groups,
+# with a band from the least to the greatest value.
 _MAX_POINTS = 300
 _ADVERSARIAL = ("critic", "generator", "adversarial")
 _MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open": "killed"}
 
 
 def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return all charts in the order of the page, without those that have no points."""
+    """Return all charts that have points, in the order of the page."""
     single = len(histories) == 1
     losses = _losses_of_one(histories[0]) if single else _losses_of_many(histories)
     charts = [*losses, *_metrics(histories), *_machine(histories)]
@@ -40,7 +41,7 @@ def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
 
 
 def _marks(history: RunHistory) -> list[dict[str, Any]]:
-    """Return a mark for each resume, named by how the session before it ended."""
+    """Return a mark for each resume, named after the end of the session before it."""
     return [
         {"x": after.first, "name": _MARKS[before.end]}
         for before, after in pairwise(history.sessions)
@@ -49,9 +50,10 @@ def _marks(history: RunHistory) -> list[dict[str, Any]]:
 
 
 def make_chart(title: str, series: Iterable[Series], group: str, **options: Any) -> Chart:
-    """Return a chart, logarithmic if values are positive and vary 20-fold.
+    """Return a chart as a dict.
 
-    options: `rules` (horizontal lines with names), `note`, `log`.
+    The y axis is logarithmic if all values are positive and max / min > 20. `options`
+    override fields: `rules` (named horizontal lines), `note`, `log`.
     """
     kept = [one for one in series if len(one["x"])]
     values = [value for one in kept for value in one["y"]]
@@ -67,7 +69,7 @@ def make_series(name: str, colour: int, points: Iterable[tuple[float, float | No
 
 
 def _thinned(points: np.ndarray) -> dict[str, list[float]]:
-    """Return (N, 2) points as "x", "y", and if averaged also "low", "high"."""
+    """Return points (N, 2) as lists "x" and "y", plus "low" and "high" if averaged."""
     if len(points) <= _MAX_POINTS:
         return {"x": points[:, 0].tolist(), "y": _rounded(points[:, 1])}
     parts = np.array_split(points, _MAX_POINTS)
@@ -170,7 +172,10 @@ def _metric_points(history: RunHistory, name: str, version: str) -> Points:
 
 
 def _baseline(histories: Sequence[RunHistory], name: str, version: str) -> float | None:
-    """Return a baseline's value if all runs have the same (same photographs)."""
+    """Return a baseline's value, or None unless it is the same for all runs.
+
+    It differs if the runs were scored on different photographs.
+    """
     values = {history.metrics.get(name, {}).get(version) for history in histories} - {None}
     return values.pop() if len(values) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Images inside the page: WebP as data URIs, few and small enough for a phone."""
+"""Images embedded in the page as WebP data URIs, few and small enough for phones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_GRIDS = 24  # sample grids in a page, divided among its runs
 
 
 def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
-    """Return an image as a data URI; arrays are (H, W, 3) or (H, W, 4) uint8."""
+    """Return an image as a data URI; an array must be (H, W, 3) or (H, W, 4) uint8."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     with io.BytesIO() as buffer:
         image.save(buffer, "WEBP", quality=_QUALITY, method=4, lossless=lossless)
@@ -25,10 +25,10 @@ def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
 
 
 def sample_grids(history: RunHistory, num_runs: int) -> list[dict[str, object]]:
-    """Return a run's sample grids, evenly spaced, the first and the last among them.
+    """Return evenly spaced sample grids of a run, including the first and the last.
 
-    Each is {"step", "images", "src", "width", "height"}. A page of several runs shows
-    fewer of each.
+    Each is {"step", "images", "src", "width", "height"}. With several runs on the page,
+    fewer grids per run are returned.
     """
     chosen = evenly_spaced(history.samples, max(4, _MAX_GRIDS // num_runs))
     return [
@@ -43,6 +43,6 @@ def _image_attributes(path: Path) -> dict[str, object]:
 
 
 def evenly_spaced(items: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """Return at most `most` of the items, the first and the last among them."""
+    """Return at most `most` of the items, including the first and the last."""
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     return [items[place] for place in places]

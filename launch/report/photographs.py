@@ -1,6 +1,6 @@
 """The report's photographs: held-out images colorized by a run, and ranked.
 
-Unlike the rest of the report, this needs the shards and the run's newest checkpoint.
+Unlike the rest of the report, this part reads the shards and the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class ScoredSamples:
 
     @property
     def l1_improvement(self) -> np.ndarray:
-        """(N,): by how much the L1 is lower than that of the grayscale image."""
+        """L1 of the grayscale image minus L1 of the generated one, (N,)."""
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
 
 def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None) -> ScoredSamples:
     """Colorize and score evenly spaced photographs of the held-out split.
 
-    Takes at most `most`, and the newest checkpoint of the run. Raises UserError if the
-    shards' image size is not the run's.
+    At most `most` photographs are used, and the newest checkpoint of the run. Raises
+    UserError if the shards do not have the run's image size.
     """
     generator, recipe, _ = load_generator(run)
     split = open_split(shards, None, recipe, cache)
@@ -68,11 +68,11 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
 
 
 def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
-    """Return what the page shows of a run's photographs.
+    """Return the data of a run's section of photographs.
 
-    `count` evenly spaced ones, as many of the best and of the worst by
-    `l1_improvement`, histograms of the colours, and how many photographs have a
-    positive gain.
+    It shows `count` evenly spaced photographs, `count` of the best and of the worst by
+    `l1_improvement`, histograms of the colours, and the number of photographs whose L1
+    is lower than that of the grayscale image.
     """
     ranked, total = np.argsort(-samples.l1_improvement, kind="stable"), len(samples.numbers)
     evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
@@ -108,11 +108,12 @@ def _data_uri(lab: np.ndarray) -> str:
 
 
 def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
-    """Return 2-D histograms of ab, of the truth and of the generated images.
+    """Return 2-D histograms of ab for the truth and for the generated images.
 
-    Each is {"name", "src", "used"}: an image with a to the right and b upwards, in
-    which a bin has its own colour at L = 62 and the log of its count as opacity, on one
-    scale for both; and the fraction of bins that are not empty.
+    Each is {"name", "src", "used"}. "src" is an image with a to the right and b
+    upwards, in which each bin is drawn in its colour at L = 62; its opacity is the
+    logarithm of its count, on the same scale for both. "used" is the fraction of bins
+    that are not empty.
     """
     counts = {
         "the photographs": _count_ab(samples.truth),

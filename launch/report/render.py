@@ -1,7 +1,7 @@
 """The report's page: one HTML file with style sheet, script, data and images.
 
-Its content security policy allows only that style sheet and that script, by hash, so
-the page makes no requests.
+Its content security policy allows only this style sheet and this script, by their
+hashes, so that the page makes no requests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SCRIPTS = ("charts.js", "controls.js")
 
 
 def render_page(histories: Sequence[RunHistory], photos: Sequence[Any] | None = None) -> str:
-    """Return the report's HTML; `photos` has each run's `photo_section`."""
+    """Return the report's HTML; `photos` contains the `photo_section` of each run."""
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     runs = [
         _run(history, len(histories), photos[i] if photos else None)

@@ -23,8 +23,8 @@ class Session:
 
     started, ended: times of the first and the last journal line, in seconds since 1970;
     first, last: images seen at the start and at the end. `end` is "finished", "stopped"
-    by a signal, "killed" if another start followed without either, or "open" if the
-    session is the last one and may still be running.
+    by a signal, "killed" if another start followed without either, or "open" if it is
+    the last session and may still be running.
     """
 
     started: float
@@ -40,8 +40,8 @@ class Session:
 class RunHistory:
     """Everything that the report reads from a run folder.
 
-    `scores` is evaluation.json, unless the last validation is of a later step; then it
-    is that validation. It is empty if there is neither.
+    `scores` are those of evaluation.json, or of the last validation if it is of a later
+    step; they are {} if there is neither.
     """
 
     run: Path
@@ -80,10 +80,10 @@ def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
 
 
 def read_history(run: Path, name: str) -> RunHistory:
-    """Return the history of a run; raises UserError for any other folder."""
+    """Return the history of a run. Raises UserError for any other folder."""
     if not recipe_file(run).is_file():
         raise UserError(
-            f"{run} contains no run (no recipe.json): give a folder of colortrain train"
+            f"{run} contains no run (no recipe.json): give a run folder of `colortrain train`"
         )
     lines = [line for line in read_journal(run) if "kind" in line and "step" in line]
     by_kind = {
@@ -103,7 +103,10 @@ def read_history(run: Path, name: str) -> RunHistory:
 
 
 def _short_names(runs: Sequence[Path]) -> list[str]:
-    """Return the shortest trailing parts of the paths that are distinct."""
+    """Return the shortest distinct trailing parts of the paths.
+
+    Raises UserError if two paths are equal.
+    """
     parts = [path.absolute().parts for path in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]

@@ -1,4 +1,4 @@
-"""The report's summary of a run: facts, main scores, sentences, warnings."""
+"""The report's summary of a run: facts, main scores, sentences and warnings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from colortrain.recipes import headline_of
 from colortrain.training.alarms import SEPIA
 from launch.report.run_history import RunHistory, Session
 
-END_LABELS = {  # for people, by `Session.end`
+END_LABELS = {  # the text for each `Session.end`
     "finished": "finished",
     "stopped": "stopped by a signal",
     "killed": "killed",
     "open": "running, or killed",
 }
 _CARDS = ("l1", "psnr", "colourfulness_ratio", "fid", "frechet_lab", "ssim", "sepia")
-# Warnings of the journal that `warnings` replaces by one on the latest scores.
+# Warnings in the journal that `warnings` replaces by one about the latest scores.
 _REPLACED = ("sepia",)
 
 
@@ -34,7 +34,7 @@ def summarize(history: RunHistory) -> dict[str, Any]:
 
 
 def facts(history: RunHistory) -> list[tuple[str, str]]:
-    """Return (name, value) of what was trained, where, for how long, and its state."""
+    """Return (name, value) pairs: recipe, images seen, times, processes and state."""
     recipe, last = history.recipe, history.sessions[-1] if history.sessions else None
     rows = [
         ("recipe", f"{recipe.name}, {recipe.size} px, batch {recipe.batch_size}"),
@@ -85,7 +85,7 @@ def duration(seconds: float) -> str:
 
 
 def cards(history: RunHistory) -> list[dict[str, Any]]:
-    """Return the main scores, each with the baselines and the paper's value."""
+    """Return the main scores, each with those of the baselines and of the paper."""
     paper = headline_of(history.recipe).values()
     rows = []
     for name in _CARDS:
@@ -134,7 +134,7 @@ def _relation(value: float, reference: float) -> str:
 
 
 def warnings(history: RunHistory) -> list[str]:
-    """Return warnings on the scores, then the journal's newest of each kind."""
+    """Return warnings about the scores, then the newest of each kind in the journal."""
     lines = []
     ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None and ratio < SEPIA:

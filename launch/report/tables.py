@@ -1,4 +1,4 @@
-"""The report's tables: metrics of a run with baselines, runs compared, and recipes."""
+"""The report's tables: metrics of a run, a comparison of runs, and recipes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from colortrain.serialize import to_plain
 from launch.report.run_history import RunHistory
 
 METRIC_COLUMNS = (*HEAD[2:], "paper")
-Cell = dict[str, Any]  # "text", and "value": the number by which the column is sorted, or None
+Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column is sorted, or None}
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """Return the cell of a number, empty for None."""
+    """Return the table cell of a number; it is empty for None."""
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 
 def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
-    """Return a row per metric, with a cell per column of `METRIC_COLUMNS`."""
+    """Return one row per metric, with a cell for each of `METRIC_COLUMNS`."""
     paper = headline_of(history.recipe).values()
     rows = []
     for name, values in history.metrics.items():
@@ -62,16 +62,16 @@ def metric_notes(history: RunHistory) -> list[str]:
 
 
 def protocol(history: RunHistory) -> str:
-    """Return the caption of the metrics; an empty string without scores."""
+    """Return the caption of the metrics; "" if there are no scores."""
     if not {"protocol", "samples"} <= history.scores.keys():
         return ""
     return f"Step {history.scores.get('step', '?'):,}: {caption(history.scores)}."
 
 
 def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:
-    """Return the table of several runs, with metrics in columns.
+    """Return the table that compares several runs, with metrics in columns.
 
-    Below the runs it has a row per baseline, for each set of photographs that was
+    Below the runs there is a row per baseline for each set of photographs that was
     scored.
     """
     metrics = [name for name in METRICS if any(name in history.metrics for history in histories)]
@@ -118,17 +118,17 @@ def _baselines(histories: Sequence[RunHistory], metrics: Sequence[str]) -> list[
 
 
 def _photographs(history: RunHistory) -> str:
-    """Return a name for the set of photographs that a run was scored on."""
+    """Return a label of the photographs that a run was scored on."""
     scored = history.scores.get("protocol", {})
     samples = history.scores.get("samples", 0)
     return f"{scored.get('dataset_id', '?')}/{scored.get('split', '?')}, {samples:,}"
 
 
 def recipe_rows(history: RunHistory) -> list[dict[str, Any]]:
-    """Return a row per field of the recipe, those that differ from the paper first.
+    """Return one row per recipe field, fields that differ from the published first.
 
-    "published" is the published value, or None if it is the same or the recipe is
-    unknown.
+    "published" is the published value, "absent" if the published recipe lacks the
+    field, or None if the values are equal or there is no published recipe.
     """
     fields = flatten(to_plain(history.recipe))
     make = RECIPES.get(history.recipe.name)
@@ -147,7 +147,7 @@ def _published(name: str, value: str, published: dict[str, str]) -> str | None:
 
 
 def flatten(plain: Any, prefix: str = "") -> dict[str, str]:
-    """Return nested plain values as dotted fields, the names that `--set` takes."""
+    """Return nested plain values by dotted field name, as used by `--set`."""
     if isinstance(plain, dict):
         parts = [flatten(value, f"{prefix}{name}.") for name, value in plain.items()]
     elif isinstance(plain, list | tuple) and any(isinstance(value, dict) for value in plain):

@@ -4,14 +4,14 @@
         --budget images:10000
 
 tables:
-  nazeri   the CIFAR-10 table of nazeri: both networks at their published size, trained
-           on all colour images of the training split (grayscale ones are left out and
-           counted), scored on all 10,000 test images
+  nazeri   the CIFAR-10 table of the paper nazeri: both networks at their published
+           size, trained on the colour images of the training split (grayscale ones are
+           left out and counted) and scored on all 10,000 test images
   cifar10  all recipes on CIFAR-10, each trained on the same number of images
-  photos   the same on a folder of photographs
+  photos   all recipes on a folder of photographs
 
-The same command resumes and repeats no finished work. Other --recipes and --seeds add
-rows:
+The same command resumes; it does not repeat finished work. Run it with other --recipes
+or --seeds to add rows:
 
     colortrain reproduce cifar10 ... --recipes flagship --seeds 0 1 2
 """
@@ -34,7 +34,7 @@ from shards.errors import UserError, unknown
 from shards.files import write_atomic
 
 _EXAMPLE = """\
-example: ten minutes, from the archive to the table
+example: the table of all recipes in ten minutes
   colortrain reproduce cifar10 --source cifar-10-batches-bin --out runs/cifar10 --budget minutes:10
 """
 
@@ -58,11 +58,14 @@ def make_parser() -> CommandParser:
         type=parse_budget,
         required=True,
         metavar="minutes:N|images:N|full",
-        help="number of images that each network is trained on: what N minutes on this device "
-        "allow, N, or the table's full number",
+        help="number of images that each network is trained on: as many as N minutes on this "
+        "device allow, N, or the full number of the table",
     )
     parser.add_argument(
-        "--recipes", nargs="+", metavar="NAME", help="the recipes (default: all of the table)"
+        "--recipes",
+        nargs="+",
+        metavar="NAME",
+        help="recipes to train (default: all recipes of the table)",
     )
     parser.add_argument(
         "--seeds",
@@ -77,8 +80,8 @@ def make_parser() -> CommandParser:
         type=at_least_one,
         default=16,
         metavar="N",
-        help="width of all networks, except in the table nazeri, which has the published width "
-        "(default: 16)",
+        help="base channels, the width of all networks, except in the table nazeri, which has "
+        "the published width (default: 16)",
     )
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N held-out images only"
@@ -87,7 +90,7 @@ def make_parser() -> CommandParser:
         "--photos",
         type=Path,
         metavar="DIR",
-        help="draw the image from this shard set (default: the held-out images)",
+        help="shard set whose photographs the image shows (default: the held-out images)",
     )
     return parser
 
@@ -126,10 +129,10 @@ def parse_options(
 def make_table(
     options: ReproduceOptions, plan: Plan, sets: datasets.Sets, photos: Path | None
 ) -> str:
-    """Train and score the networks that are missing, and return the table.
+    """Train and score the networks that are not finished, and return the table.
 
-    OUT/table.json and OUT/table.md are written after every network, OUT/picture.png at
-    the end.
+    OUT/table.json and OUT/table.md are written after each network, OUT/picture.png at
+    the end. Raises UserError if training or scoring fails.
     """
     out = options.out
     classifier = (
@@ -151,7 +154,7 @@ def make_table(
         document = {"conditions": facts, "results": results}
         write_atomic(out / "table.json", json.dumps(document, indent=1).encode() + b"\n")
         write_atomic(out / "table.md", text.encode())
-    # Of each recipe the run with the first seed.
+    # for each recipe, the run with the first seed
     runs = {
         result["recipe"]: out / f"{result['recipe']}-{result['seed']}"
         for result in reversed(results)

@@ -1,4 +1,4 @@
-"""Runs `python -m launch.reproduce TABLE ...`."""
+"""The entry point of `python -m launch.reproduce TABLE ...`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a budget to a plan: the numbers of images for training and scores."""
+"""Turn a budget into a plan: how many images to train on and to score."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from shards.inspect.statistics import CENTRES
 # Images per network for `--budget full`: about 200, 10 and 100 epochs.
 FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}
 _CLASSIFIER_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % accuracy on the test images
-_TRAINING_FRACTION = 0.85  # of the minutes; the rest is for shards and the feature classifier
-_START_SECONDS = 25.0  # to start and end a training and a scoring, on two slow cores
-_PROBE_SECONDS = 1.0  # of steps, to measure the speed of a recipe
-_PLANNED_FRACTION = 0.8  # of the remaining time; reading, saving and other load come on top
+_TRAINING_FRACTION = 0.85  # of the minutes; the rest is for the shards and the feature classifier
+_START_SECONDS = 25.0  # time to start and end one training and one scoring, on two slow cores
+_PROBE_SECONDS = 1.0  # time for which the speed of a recipe is measured
+_PLANNED_FRACTION = 0.8  # of the remaining time; the rest is for reading, saving, other load
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Convert the argument of `--budget`."""
+    """Convert the argument of `--budget`. Raises ArgumentTypeError if it is invalid."""
     kind, _, amount = text.partition(":")
     if text == "full":
         return Budget("full")
@@ -58,9 +58,9 @@ def parse_budget(text: str) -> Budget:
 
 
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
-    """Return the plan in OUT/plan.json; at the first start, decide and write it.
+    """Return the plan in OUT/plan.json; the first start makes and writes the plan.
 
-    Raises UserError if OUT was started with other options.
+    Raises UserError if the first start had other options.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
@@ -100,7 +100,8 @@ def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
 def seconds_per_image(recipe: Recipe) -> float:
     """Return the seconds that training takes per image, for both networks.
 
-    Measured on noise, in this process, with the precision of the later training.
+    They are measured on random images in this process, with the mixed precision of the
+    training.
     """
     processes = num_processes_for(recipe.batch_size)
     accelerator = make_accelerator(mixed_precision=mixed_precision(processes))
@@ -123,7 +124,7 @@ def seconds_per_image(recipe: Recipe) -> float:
 
 
 def random_batch(recipe: Recipe, accelerator: Accelerator) -> Batch:
-    """Return a batch of a recipe's shapes with uniform noise in [0, 1]."""
+    """Return a batch with a recipe's shapes and uniform random values in [0, 1)."""
     size = (recipe.size, recipe.size)
 
     def draw(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The conditions under which a table was created: device, code, data, numbers."""
+"""The conditions under which a table was created: device, code, data, counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def conditions(
 ) -> dict[str, Any]:
     """Return everything that the scores of the table depend on, for JSON.
 
-    `commit` is that of the code that scored, `trained_at` are those that trained.
+    "commit" is the commit of the code that scored the networks, "trained_at" lists the
+    commits of the code that trained them.
     """
     held_out = open_held_out(sets.held_out)
     precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
@@ -48,7 +49,7 @@ def conditions(
 
 
 def left_out(shards: Path) -> dict[str, int]:
-    """Return how many images of the source a build left out, by reason."""
+    """Return the number of source images that a build left out, by reason."""
     path = shards / "left_out.tsv"
     if not path.is_file():
         return {}

@@ -12,8 +12,7 @@ from shards.sources.cifar10 import SIDE
 
 SIZES = {"nazeri": SIDE, "cifar10": SIDE, "photos": 64}
 NAZERI = ["nazeri_gan", "nazeri_unet_l2"]
-# The exit status of a build that left out grayscale or unreadable images, and listed
-# them.
+# The exit status of a build that left out some images (grayscale or unreadable ones).
 _SOME_LEFT_OUT = 1
 
 
@@ -24,16 +23,16 @@ class Sets:
     train: Path
     held_out: Path
     size: int
-    labelled: bool  # whether the source has class labels, as CIFAR-10 has
+    labelled: bool  # whether the source has class labels, like CIFAR-10
 
 
 def build(table: str, source: Path, folder: Path) -> Sets:
     """Build the shard sets of a table in `folder`.
 
-    For CIFAR-10, one set has the training images without the grayscale ones; another
-    has all images and is used for scores. So the test split is complete, as in the
-    papers, and training need not score 10,000 images at its end. Raises UserError if a
-    build fails.
+    For CIFAR-10, one set contains the training images without the grayscale ones;
+    another contains all images and is used for scores. Thus the test split is complete,
+    as in the papers, and training does not score 10,000 images at its end. Raises
+    UserError if a build fails.
     """
     if table == "photos":
         photos = folder / "photos"

@@ -1,4 +1,4 @@
-"""The networks of a table: their recipes, training and scores."""
+"""Train and score the networks in a `colortrain reproduce` table."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 
-# Files in a run folder, besides those of colortrain train and evaluate.
+# Files in a run folder in addition to those of `colortrain train` and `evaluate`.
 _SCORES = "scores.json"
 _COST = "cost.json"
 PEAK = "peak.json"  # written by `launch.reproduce.train_worker`
-_NEVER = 10**9  # steps between validations: none is wanted
+_NEVER = 10**9  # steps between validations: more than any run has
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One network of the table: its recipe and its run folder."""
+    """A network of the table: its recipe and its run folder."""
 
     recipe: Recipe
     run: Path
@@ -46,7 +46,7 @@ class TableEntry:
 
 
 def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[TableEntry]:
-    """Return all networks: all recipes with the first seed, then with the next."""
+    """Return one entry per network: all recipes with the first seed, then the next."""
     return [
         TableEntry(
             dataclasses.replace(resolve_recipe(name, options, size, plan.images), seed=seed),
@@ -58,9 +58,10 @@ def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Table
 
 
 def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
-    """Return a recipe as this table trains it, with about four checkpoints.
+    """Return a recipe for this table, with about four checkpoints.
 
-    Scaled down to `options.base_channels`, or at its published size if that is None.
+    It is scaled down to `options.base_channels`, or has its published size if that is
+    None. Raises UserError if the recipe does not fit `size`.
     """
     if options.base_channels is not None:
         return prepare_recipe(name, size, options.base_channels, images)
@@ -77,7 +78,10 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
 
 
 def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
-    """Train or resume a network unless it is finished, and return its cost."""
+    """Train or resume a network unless it is finished, and return its cost.
+
+    Raises UserError if training fails.
+    """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
         return dict(json.loads(cost_file.read_text()))
@@ -96,12 +100,12 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
 
 
 def launcher(recipe: Recipe) -> list[str]:
-    """Return how the command line of a training starts: one process per GPU.
+    """Return the start of a training's command line, with one process per GPU.
 
-    As many GPUs are used as divide the batch. A single GPU is used through accelerate's
-    launcher too, so that the precision does not depend on the number of GPUs. On CPUs
-    one process has all cores, as in the measurement of the budget: with small images in
-    small batches, two would mostly wait for each other.
+    The number of processes divides the batch size. A single GPU is used through
+    accelerate's launcher too, so that the precision does not depend on the number of
+    GPUs. On CPUs one process has all cores, as in the measurement of the budget: with
+    small images in small batches, two processes would mostly wait for each other.
     """
     if not torch.cuda.device_count():
         return [sys.executable]
@@ -109,7 +113,7 @@ def launcher(recipe: Recipe) -> list[str]:
 
 
 def is_finished(entry: TableEntry) -> bool:
-    """Return whether the run folder contains exactly this network, trained to its end.
+    """Return whether the run folder contains this recipe, trained to its end.
 
     Raises UserError if it was trained on more images.
     """
@@ -132,10 +136,11 @@ def score(
     classifier: FeatureClassifier | None,
     curve: bool = False,
 ) -> dict[str, Any]:
-    """Return the scores of evaluation, and the classifier's Fréchet distance.
+    """Return a network's scores, including the classifier's Fréchet distance.
 
     They are computed once per checkpoint. With `curve`, earlier checkpoints are scored
-    too: {"curve": [{"images": ..., metric: ...}, ...]}.
+    too: {"curve": [{"images": ..., metric: ...}, ...]}. Raises UserError if scoring
+    fails.
     """
     latest = latest_checkpoint(entry.run)
     assert latest is not None
@@ -163,8 +168,8 @@ def finished_rows(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the scores and costs of the networks in `out`, by recipe, then by seed.
 
-    Networks that were scored with another classifier cannot be in the same table: the
-    names of their folders are returned separately.
+    Networks that were scored with another classifier cannot be in the same table; the
+    second result are the names of their folders.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
@@ -179,7 +184,10 @@ def finished_rows(
 
 
 def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
-    """Run `colortrain evaluate` on a checkpoint; return its scores and images."""
+    """Run `colortrain evaluate` on a checkpoint; return its scores and images seen.
+
+    Raises UserError if it fails.
+    """
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]
     limited = ["--limit", str(limit)] if limit else []
@@ -192,14 +200,14 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
 
 
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
-    """Return a point of a training curve: images seen, and nazeri's metrics."""
+    """Return a point of a training curve: images seen, and the metrics of nazeri."""
     metrics = ("mae", "accuracy_2", "accuracy_5")
     values = {name: document["metrics"][name]["generated"] for name in metrics}
     return {"images": document["images"], **values}
 
 
 def measured_cost(run: Path) -> dict[str, Any]:
-    """Return the seconds of training, precisions of all starts, and peak memory."""
+    """Return seconds of training, mixed precisions of all starts, and peak memory."""
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
     return {

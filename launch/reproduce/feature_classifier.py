@@ -1,9 +1,9 @@
-"""The features of the Fréchet distance where there are no Inception weights.
+"""A Fréchet distance that does not require Inception weights.
 
-They are those of a small classifier that is trained here on CIFAR-10. Its distances
-compare networks that were scored with the same classifier; they are not comparable with
-the FID of the literature, whose features are Inception's. The classifier's accuracy and
-the SHA-256 of its weights are printed with every table.
+Its features are those of a small classifier that is trained here on CIFAR-10. Distances
+are comparable between networks that were scored with the same classifier, but not with
+the FID of the literature, whose features are those of Inception. The classifier's
+accuracy and the SHA-256 of its weights are printed with every table.
 """
 
 from __future__ import annotations
@@ -46,16 +46,18 @@ class FeatureClassifier:
     device: torch.device
 
     def describe(self) -> str:
-        """Return one phrase for a caption."""
+        """Return a phrase for a caption."""
         return (
             f"features of a CIFAR-10 classifier trained here ({self.accuracy:.1%} accuracy on the "
             f"test images, SHA-256 {self.digest[:12]}), not Inception's"
         )
 
     def distances(self, run: Path, shards: Path, limit: int | None) -> dict[str, float]:
-        """Return Fréchet distances to the true images of the held-out split.
+        """Return Fréchet distances from the true images of the held-out split.
 
-        Of the images that the run generates, in grayscale, and in the median colour.
+        They are given for the images that the run generates ("generated"), in grayscale
+        ("grey") and in the median colour ("median"). Raises UserError if the network
+        cannot be loaded.
         """
         generator, recipe, _ = load_generator(run)
         split = open_held_out(shards)
@@ -83,14 +85,15 @@ class FeatureClassifier:
 
     @torch.no_grad()
     def features(self, lab: Tensor) -> np.ndarray:
-        """Return (B, D) float features of images (B, 3, H, W), CIELAB."""
+        """Return features (B, D) float32 of images (B, 3, H, W) in CIELAB units."""
         return self.network.features(lab_to_rgb(lab)).cpu().numpy()
 
 
 def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
-    """Return the classifier in `path`, after training it if there is none.
+    """Return the classifier in `path`; train it first if there is none.
 
-    It is trained on `images` images of the source and their labels.
+    It is trained on `images` images of the source and their labels. Raises UserError if
+    a saved classifier is damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = path.with_suffix(".json")
@@ -125,7 +128,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
     """Return the images (N, 3, 32, 32) uint8 and labels (N,) int64 of CIFAR-10 batches.
 
-    Reads the binary layout; `prefix` selects the files by how their names start.
+    The batches are in the binary layout; `prefix` is the start of their file names.
     """
     files = [path for path in find_batches(source) if path.name.startswith(prefix)]
     rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])
@@ -165,9 +168,9 @@ def train_classifier(
 
 
 def augment(rgb: Tensor) -> Tensor:
-    """Return a batch (B, 3, H, W), shifted by up to 3 pixels and perhaps flipped.
+    """Return a batch (B, 3, H, W), randomly shifted by up to 3 pixels and flipped.
 
-    One random shift applies to the whole batch, as does the flip, with probability 0.5.
+    The whole batch has the same shift, and is flipped with probability 0.5.
     """
     shifts = 2 * _MAX_SHIFT + 1
     left, top, flipped = (int(torch.randint(n, ())) for n in (shifts, shifts, 2))
@@ -179,7 +182,7 @@ def augment(rgb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Return the top-1 accuracy on images (N, 3, H, W) uint8 and labels (N,)."""
+    """Return the accuracy in [0, 1] on images (N, 3, H, W) uint8 and labels (N,)."""
     device = next(network.parameters()).device
     correct = [
         (network(some.to(device).float() / 255).argmax(1).cpu() == names).sum().item()

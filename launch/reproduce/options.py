@@ -26,17 +26,18 @@ class ReproduceOptions:
     def shared(self) -> dict[str, Any]:
         """Return the options that all rows of a table have in common, for JSON.
 
-        Recipes and seeds are not among them: they only select rows.
+        They do not include recipes and seeds, which only select rows.
         """
         return {"table": self.table, "base_channels": self.base_channels, "limit": self.limit}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is trained and scored; plan.json contains it.
+    """How many images are used for training and scores; stored in plan.json.
 
-    images: that each network is trained on; limit: held-out images that are scored,
-    None for all; judge_images: that the feature classifier is trained on.
+    images: number of images that each network is trained on; limit: number of held-out
+    images to score (None: all); judge_images: number of images that the feature
+    classifier is trained on.
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""The table as Markdown: networks, baselines, the papers' scores, conditions."""
+"""The table as Markdown: networks, baselines, the papers' scores and conditions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
 
 
 def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
-    """Return the best value of any network, by the direction of the metric."""
+    """Return the best value of all networks, by the direction of the metric."""
     values = [value for row in results if (value := generated_score(metric, row)) is not None]
     truth = first_scores(metric, results).get("truth", 1.0)
     return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
@@ -57,7 +57,7 @@ def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
 def network_row(
     result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]
 ) -> list[str]:
-    """Return a network's cells: scores, the best of a column in bold, and cost."""
+    """Return a network's cells: scores (the best of a column in bold) and cost."""
     cells = []
     for name in shown:
         value, text = generated_score(name, result), _number(generated_score(name, result), name)
@@ -73,9 +73,9 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 
 
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return a metric's values of the first network that has it, else none.
+    """Return a metric's values by version, from the first network that has it, or {}.
 
-    The baselines among them are the same for all networks.
+    The values of the baselines are the same for all networks.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
@@ -97,7 +97,7 @@ def published_row(name: str, shown: Sequence[str]) -> list[str]:
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a second table: nazeri's metrics at each checkpoint that was scored."""
+    """Return a second table: the metrics of nazeri at each scored checkpoint."""
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
         return []
@@ -114,20 +114,20 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def caption(facts: dict[str, Any]) -> list[str]:
-    """Return the caption: what the networks were trained on, and scored on."""
+    """Return the caption: the data of training and of scores."""
     base_channels = facts["base_channels"]
     width = "published size" if base_channels is None else f"{base_channels} base channels"
     reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())
     return [
         f"Each network was trained on {facts['images']:,} images out of "
         f"{facts['training_pictures']:,} (left out: {', '.join(reasons) or 'none'}), "
-        f"{facts['size']} px, {width}, batch sizes as each recipe says; scored on "
+        f"{facts['size']} px, {width}, batch sizes as in each recipe; scored on "
         f"{facts['held_out_pictures']:,} images of {facts['held_out']}."
     ]
 
 
 def notes(facts: dict[str, Any]) -> list[str]:
-    """Return notes on the device, the code, and how to read some of the columns."""
+    """Return notes on the device, the code, and the meaning of some columns."""
     machine = facts["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     load = ", ".join(f"{value:.1f}" for value in machine["load_average"])

@@ -1,8 +1,8 @@
-"""Training for `colortrain reproduce`: also writes RUN/peak.json, peak memory.
+"""Train like `colortrain train`, and write the peak memory to RUN/peak.json.
 
-No other process can measure it: a GPU's memory is unknown to the operating system, and
-for processes on CPUs a parent gets the larger of the child's peak and of what the
-parent itself held when it started the child.
+Only the process itself can measure its peak: the operating system does not report GPU
+memory, and for a child process on CPUs it reports the larger of the child's peak and
+the memory that the parent held when it started the child.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def peak_memory() -> dict[str, Any]:
-    """Return this process's peak memory in MB, and its kind: GPU or resident."""
+    """Return this process's peak memory in MB and its kind, GPU or resident memory."""
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}
     return {"peak_mb": memory_mb("VmHWM"), "peak_of": "resident memory"}

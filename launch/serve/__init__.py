@@ -1,4 +1,4 @@
-"""Start a web page on this machine that colorizes photographs with one or several runs.
+"""Serve a local web page that colorizes photographs with the networks of runs.
 
 colortrain serve --run runs/first --run runs/second
 """
@@ -29,12 +29,12 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = CommandParser("serve", "Start a web page that colorizes photographs.", _EXAMPLE)
+    parser = CommandParser("serve", "Serve a local web page that colorizes photographs.", _EXAMPLE)
     add_network_arguments(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1, only this machine)",
+        help="address to listen on (default: 127.0.0.1, which only this machine can reach)",
     )
     parser.add_argument(
         "--port",
@@ -47,14 +47,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=at_least_one,
         default=30,
         metavar="N",
-        help="reject larger files (default: 30)",
+        help="reject files of more than N MB (default: 30)",
     )
     parser.add_argument(
         "--max-megapixels",
         type=at_least_one,
         default=50,
         metavar="N",
-        help="reject larger images (default: 50)",
+        help="reject images of more than N megapixels (default: 50)",
     )
     return parser
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if missing:
         raise UserError(
-            f"colortrain serve needs {', '.join(missing)}: pip install 'colortrain[serve]'"
+            f"colortrain serve requires {', '.join(missing)}: pip install 'colortrain[serve]'"
         )
     networks = load_networks(args)
     with listen(args.host, args.port) as listening:

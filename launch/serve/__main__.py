@@ -1,4 +1,4 @@
-"""Runs `python -m launch.serve --run DIR`."""
+"""The entry point of `python -m launch.serve --run DIR`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The web application of `colortrain serve`: a static page and an endpoint.
+"""The web application of `colortrain serve`: a page, and an endpoint for uploads.
 
-Uploads are not trusted: their bytes are counted while they arrive and their pixels
-before they are decoded, their file names are ignored, and they are never written to
-disk. Requests from other sites' pages are rejected (Origin, Host).
+Uploads are not trusted: the number of bytes is limited while they arrive, the number of
+pixels before they are decoded; file names are ignored, and nothing is written to disk.
+Requests from pages of other sites are rejected, by their Origin and Host headers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from shards.sources.decode import BOMB, UndecodableError, decode_image
 
 PAGE = Path(__file__).parent / "page"
 _UPLOAD_TIMEOUT = 120.0  # seconds
-_FORM_OVERHEAD = 1 << 14  # bytes of a request in addition to its file
-# Times the limit: this much of a body that is too large is read and discarded before
+_FORM_OVERHEAD = 1 << 14  # largest number of bytes in a request besides the file
+# If a body is too large, up to this many times the limit is read and discarded before
 # the rejection, because clients that are still sending do not read the response.
 _MAX_DISCARDED = 8
 _HEADERS = {
@@ -56,9 +56,9 @@ class Limits:
 
 
 class RequestLimit:
-    """Middleware that limits the bytes of requests and sets response headers.
+    """Middleware that limits the size of requests and sets response headers.
 
-    `limit` is in bytes. Requests beyond it get status 413.
+    `limit` is in bytes; larger requests get status 413.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -90,7 +90,7 @@ class RequestLimit:
 
 
 def too_large(limit: int) -> HTTPException:
-    """Return the rejection of a file above `limit` bytes.
+    """Return the exception that rejects a file above `limit` bytes.
 
     It closes the connection, because the rest of the request is not read.
     """
@@ -115,9 +115,9 @@ def check_request(request: Request, limit: int) -> None:
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser without temporary files for uploads above 1 MB.
+    """Starlette's parser, but without temporary files for uploads above 1 MB.
 
-    `RequestLimit` limits how much memory an upload takes.
+    `RequestLimit` limits the memory of an upload.
     """
 
     spool_max_size = 0  # 0: never written to disk
@@ -149,7 +149,7 @@ async def read_upload(request: Request) -> bytes:
 
 
 def colorize_image(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
-    """Return the colorized PNG of an encoded image.
+    """Decode an image, colorize it, and return it as PNG.
 
     Raises HTTPException if it cannot be decoded or has more than `max_pixels`.
     """
@@ -220,7 +220,7 @@ def render_page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
 
 
 def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[str]) -> Starlette:
-    """Return the application; `hosts` are accepted Host headers, "*" means any."""
+    """Return the application; `hosts` are the accepted Host headers ("*": any)."""
     page = static_endpoint(render_page(networks, limits), "text/html")
     style = static_endpoint((PAGE / "page.css").read_text(), "text/css")
     script = static_endpoint((PAGE / "page.js").read_text(), "text/javascript")
@@ -241,6 +241,6 @@ def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[
 
 
 async def error_response(_: Request, error: Exception) -> Response:
-    """Return an error as one sentence of plain text."""
+    """Return a response with the error's sentence as plain text."""
     assert isinstance(error, HTTPException)
     return PlainTextResponse(error.detail, error.status_code, error.headers)

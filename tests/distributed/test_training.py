@@ -213,13 +213,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         ),
         (
             ["--set", "size=64"],
-            "holds 32 px samples, recipe nampouri_unet needs 64 px: --set size=32",
+            "contains 32 px samples, recipe nampouri_unet requires 64 px: give --set size=32",
         ),
         (["--set", "generator.levels=8"], "set generator.levels=5"),
         (["--shards", "/nowhere"], "no folder /nowhere"),
         (["--images", "0"], "must be above 0"),
         (["--epochs", "many"], "invalid float value"),
-        (["--run", "FULL"], "is not empty and holds no run"),
+        (["--run", "FULL"], "is not empty and contains no run"),
         (
             ["--processes", "3"],
             "batch_size=4 does not divide among 3 processes; use one of [1, 2, 4]",
@@ -255,7 +255,7 @@ def test_another_recipe_or_dataset_in_the_same_folder_is_refused(
 ) -> None:
     other = run_command("launch.train", arguments(shards, undisturbed, "critic_adam.lr=1e-3"))
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "holds a run of another recipe (critic_adam:" in other.stderr
+    assert "contains a run of another recipe (critic_adam:" in other.stderr
     more = small_set(tmp_path / "more", size=32, count=26, splits=("train", "val"))
     other_data = run_command("launch.train", arguments(more, undisturbed))
     assert (other_data.returncode, other_data.stderr.count("\n")) == (2, 1)

@@ -175,7 +175,7 @@ def test_a_folder_of_another_library_is_not_an_export(run: Path, tmp_path: Path)
             "--push uploads the folder of --out: give --out DIR",
         ),
         (["--out", "o", "--push", "a/b/c"], "--push a/b/c"),
-        (["--out", "o", "--push", "me/x"], "needs a token"),
+        (["--out", "o", "--push", "me/x"], "requires a token"),
         (["--out", "o", "--checkpoint", "4"], "no intact checkpoint of step 4"),
     ],
 )

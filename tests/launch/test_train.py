@@ -56,9 +56,9 @@ def test_dry_run_prints_the_recipe_and_writes_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shards", "s", "--validation", "v"], "--validation go with --stream"),
-        (["--stream", "*.tar"], "--stream needs --epoch-images N"),
-        (["--shards", "SET", "--only", "generator"], "--only needs --init-from RUN"),
+        (["--shards", "s", "--validation", "v"], "--validation are for --stream only"),
+        (["--stream", "*.tar"], "--stream requires --epoch-images N"),
+        (["--shards", "SET", "--only", "generator"], "--only requires --init-from RUN"),
         (["--shards", "SET", "--corrupt-limit", "0"], "--corrupt-limit: must be above 0"),
         (["--shards", "SET", "--processes", "3"], "batch_size=2 does not divide"),
     ],

@@ -19,7 +19,7 @@ def test_supported_precisions(precision: str, device: str) -> None:
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
-        ("fp16", "needs a GPU"),
+        ("fp16", "requires a GPU"),
         ("fp8", "unknown mixed precision 'fp8'"),
         ("fp13", "nearest first: "),
     ],
@@ -34,7 +34,7 @@ def test_unsupported_precisions_are_refused(precision: str, message: str) -> Non
     [
         ({"WORLD_SIZE": "2"}, 1, "2 processes were launched, but each would train alone"),
         ({"MASTER_PORT": "1", "ACCELERATE_USE_CPU": "True"}, 1, "accelerate started one"),
-        ({}, 2, "accelerate has 2 processes, torch.distributed 1"),
+        ({}, 2, "accelerate reports rank 0 of 2, torch.distributed rank 0 of 1"),
     ],
 )
 def test_silent_fallbacks_to_single_processes_are_refused(

@@ -143,7 +143,7 @@ def test_averaged_weights_are_the_default(run: Path, tmp_path: Path) -> None:
     exported = colortrain.load(tmp_path / "exported")
     assert torch.equal(exported.generator.state_dict()[key], averaged.generator.state_dict()[key])
     for wrong in ({"ema": False}, {"checkpoint": 3}, {"checkpoint": "best"}):
-        with pytest.raises(UserError, match="is an export and holds one network"):
+        with pytest.raises(UserError, match="is an exported folder with a single network"):
             colortrain.load(tmp_path / "exported", **wrong)
 
 
@@ -170,7 +170,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
     config.write_text("[]")
     with pytest.raises(UserError, match="was not written by `colortrain export`"):
         colortrain.load(folder)
-    with pytest.raises(UserError, match="holds no network: give a run"):
+    with pytest.raises(UserError, match="contains no network: give a run"):
         colortrain.load(tmp_path)
 
 

@@ -130,7 +130,7 @@ def test_largest_features_do_not_overflow() -> None:
 
 
 def test_one_image_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="needs at least two images"):
+    with pytest.raises(ValueError, match="requires at least two images"):
         _ = Moments.of(np.zeros((1, 3))).covariance
 
 
@@ -156,7 +156,7 @@ def test_inception_score_is_between_one_and_the_number_of_classes() -> None:
         1000.0 * np.eye(5), (8, 1)
     )  # each class equally often, with certainty; e^1000 would overflow
     assert inception_score(sure, splits=4) == pytest.approx((5, 0))
-    with pytest.raises(ValueError, match="10 splits need at least 10 images"):
+    with pytest.raises(ValueError, match="10 splits require at least 10 images"):
         inception_score(np.zeros((3, 2)))
 
 

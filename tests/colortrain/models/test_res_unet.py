@@ -122,7 +122,7 @@ def test_check_size(size: int, fits: bool) -> None:
     config = ResUNetConfig(base_channels=2)
     if not fits:
         with pytest.raises(
-            ValueError, match="levels=3 needs a size divisible by 8 and at least 16"
+            ValueError, match="levels=3 requires a size divisible by 8 and at least 16"
         ):
             config.check_size(size)
         return

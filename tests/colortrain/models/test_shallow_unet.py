@@ -85,7 +85,7 @@ def test_check_size(size: int, fits: bool) -> None:
         assert config.build().train()(torch.randn(1, 1, size, size)).shape == (1, 2, size, size)
     else:
         with pytest.raises(
-            ValueError, match="depth=4 needs a size divisible by 16 and at least 32"
+            ValueError, match="depth=4 requires a size divisible by 16 and at least 32"
         ):
             config.check_size(size)
 

@@ -82,7 +82,7 @@ def test_l2_baseline_has_no_adversarial_loss() -> None:
     [
         (
             "size=40",
-            r"levels=4 needs a size divisible by 16 and at least 32, got 40: "
+            r"levels=4 requires a size divisible by 16 and at least 32, got 40: "
             r"set generator\.levels=3",
         ),
         ("size=16", r"got 16: set generator\.levels=3"),

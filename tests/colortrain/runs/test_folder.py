@@ -48,7 +48,9 @@ def test_a_mixture_validates_on_its_first_set(shards: Path, tmp_path: Path) -> N
 
 def test_shards_of_another_size_are_refused(shards: Path) -> None:
     recipe = override(RECIPE, ["size=64"])
-    with pytest.raises(UserError, match=r"holds 32 px samples, recipe nampouri_unet needs 64 px"):
+    with pytest.raises(
+        UserError, match=r"contains 32 px samples, recipe nampouri_unet requires 64 px"
+    ):
         open_data(shards, recipe)
 
 
@@ -66,7 +68,7 @@ def test_new_empty_and_interrupted_folders_are_accepted(tmp_path: Path) -> None:
     (tmp_path / ".recipe.json.node.1.tmp").touch()
     check_run_folder(tmp_path, RECIPE)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match="is not empty and contains no run"):
         check_run_folder(tmp_path, RECIPE)
 
 
@@ -90,8 +92,8 @@ def test_a_second_lock_is_refused_until_the_first_is_released(tmp_path: Path) ->
     [
         ([], "abc", ORDER_VERSION, None),
         (["images=9"], "abc", ORDER_VERSION, None),
-        (["flip=0.25"], "abc", ORDER_VERSION, r"is of another recipe \(flip: 0.5 -> 0.25\)"),
-        ([], "feed", ORDER_VERSION, "was trained on dataset abc, the shards given are feed"),
+        (["flip=0.25"], "abc", ORDER_VERSION, r"belongs to another recipe \(flip: 0.5 -> 0.25\)"),
+        ([], "feed", ORDER_VERSION, "was trained on dataset abc, but the given shards are feed"),
         ([], "abc", "philox-0", f"uses sample order philox-0, this version uses {ORDER_VERSION}"),
     ],
 )

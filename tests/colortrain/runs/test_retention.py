@@ -137,7 +137,7 @@ def test_the_best_checkpoint_survives_a_resume(shards: Path, tmp_path: Path) -> 
     assert train(shards, run, *changes, "images=16") == 0
     assert json.loads((run / "checkpoints" / "best.json").read_text()) == before
     assert train(shards, run, "images=24") == 0  # without keep_best
-    with pytest.raises(UserError, match="has no best checkpoint: train it with --set keep_best=l1"):
+    with pytest.raises(UserError, match="has no best checkpoint: give --checkpoint STEP"):
         load_generator(run, step="best")
 
 

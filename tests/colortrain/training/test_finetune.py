@@ -160,13 +160,16 @@ def with_field(field: str, value: object) -> Callable[[Path, dict[str, Any]], No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_field("format", 2), "is of checkpoint format 2, this version reads 1"),
+        (with_field("format", 2), "has checkpoint format 2, but this version reads format 1"),
         (
             with_field("order", "philox-window16-0"),
             "uses sample order philox-window16-0, this version uses philox",
         ),
-        (with_field("dataset_id", "feed"), "was trained on dataset feed, the shards given are "),
-        (another_recipe, "is of another recipe (flip: 0.25 -> 0.5)"),
+        (
+            with_field("dataset_id", "feed"),
+            "was trained on dataset feed, but the given shards are ",
+        ),
+        (another_recipe, "belongs to another recipe (flip: 0.25 -> 0.5)"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_the_run_is_one_line(

@@ -104,7 +104,7 @@ def test_an_old_run_with_a_critic_can_be_used_but_not_resumed(
     capsys.readouterr()
     assert run_train(*arguments(shards, run, "images=64", "ema.half_life=20")) == 2
     error = capsys.readouterr().err
-    assert "holds a run of another recipe (critic: " in error
+    assert "contains a run of another recipe (critic: " in error
     assert error.count("\n") == 1
 
 

@@ -27,7 +27,7 @@ def test_errors_of_the_command_are_one_line(site: Site, tmp_path: Path) -> None:
         main([*run, "--host", "203.0.113.9", "--port", "0"])
     with pytest.raises(UserError, match="is given twice"):
         main([*run, *run])
-    with pytest.raises(UserError, match="holds no network"):
+    with pytest.raises(UserError, match="contains no network"):
         main(["--run", str(tmp_path)])
 
 

@@ -19,7 +19,7 @@ def test_errors_are_one_line(shards: Path) -> None:
         main(["step", *small_argv(shards, "--seconds", "0")])
     with pytest.raises(UserError, match="batch_size=4 does not divide"):
         main(["scaling", *small_argv(shards, "--ranks", "3")])
-    with pytest.raises(UserError, match="holds 32 px samples"):
+    with pytest.raises(UserError, match="contains 32 px samples"):
         main(["step", "--shards", str(shards)])
 
 
