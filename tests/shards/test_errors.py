@@ -37,7 +37,7 @@ def failing(error: BaseException) -> int:
 
 def test_user_error_is_one_line_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(UserError("what: do this")) == 2
-    assert capsys.readouterr().err == "program: error: what: do this\n"
+    assert capsys.readouterr().err == "colortrain program: error: what: do this\n"
 
 
 def test_bug_prints_a_traceback_with_status_70(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_bug_prints_a_traceback_with_status_70(capsys: pytest.CaptureFixture[str
 
 def test_ctrl_c_has_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err == "program: interrupted\n"
+    assert capsys.readouterr().err == "colortrain program: interrupted\n"
 
 
 def test_other_ranks_wait_and_print_their_number(
@@ -57,7 +57,7 @@ def test_other_ranks_wait_and_print_their_number(
     monkeypatch.setattr("time.sleep", waits.append)
     monkeypatch.setenv("RANK", "3")
     assert failing(UserError("what: do this")) == 2
-    assert capsys.readouterr().err == "program: error: rank 3: what: do this\n"
+    assert capsys.readouterr().err == "colortrain program: error: rank 3: what: do this\n"
     assert waits == [5]
 
 

@@ -76,7 +76,7 @@ def test_error_of_the_machine_aborts_the_build_and_leaves_no_image_out(
     assert run_command("shards", build) == 2
     message = capsys.readouterr().err
     assert message.startswith(
-        f"shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: "
+        f"colortrain shards: error: {os.strerror(number)} at {folder}/class1/photo 001.png: "
     )
     assert message.count("\n") == 1
     assert not (tmp_path / "out" / "manifest.json").exists()
