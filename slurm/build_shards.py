@@ -23,8 +23,8 @@ from slurm.jobs import JobContext, ShardsJob
 
 _EXAMPLE = """\
 The arguments after -- are those of `colortrain shards build`; OUT must be on a file system
-that all nodes share. The result has the same bytes as a build on one machine, and the same
-command resumes where an earlier one stopped. The second job merges the parts and verifies the
+that all nodes share. The result is byte-identical to a build on one machine. Run the same
+command again to resume an interrupted build. The second job merges the parts and verifies the
 shard set. Logs are in OUT-slurm. The fields nodes, gpus and processes of the site file are
 ignored: each part is one process on `cpus` CPUs.
 

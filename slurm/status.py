@@ -109,7 +109,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and return the exit status."""
+    """Print the table and return the exit status.
+
+    Raises UserError if a run folder does not exist.
+    """
     folders = make_parser().parse_args(argv).runs or known_runs()
     for run in folders:
         if not run.is_dir():

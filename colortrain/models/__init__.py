@@ -1,4 +1,4 @@
-"""Neural networks, one module per architecture, and the layers that they share.
+"""Network architectures, one module each: a flat folder, because none builds on another.
 
-Each architecture has a frozen config dataclass whose `build()` returns the network.
+Each module has a frozen config dataclass, and `config.build()` makes the network.
 """

@@ -24,7 +24,7 @@ from launch.benchmark.loading.seek import run_in_new_process
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
 from launch.benchmark.timing import CountStream, Measurements, Method, measure_in_turns
-from launch.benchmark.training import costs, time_shares
+from launch.benchmark.training import costs, time_fractions
 from launch.benchmark.training.plain_loop import PlainLoop, is_supported
 from launch.benchmark.training.setup import (
     TrainingSetup,
@@ -199,10 +199,10 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
     """Train from the shards and add the fraction of the time of each part of a step."""
-    variant = Variant("shares")
+    variant = Variant("fractions")
     if torch.cuda.is_available():
-        variant = Variant("shares", "bf16", ComputeConfig(channels_last=True))
-    fractions = time_shares.train_for(make_trainer(setup, variant), seconds)
+        variant = Variant("fractions", "bf16", ComputeConfig(channels_last=True))
+    fractions = time_fractions.train_for(make_trainer(setup, variant), seconds)
     for name, fraction in fractions.items():
         report.add_row(
             "Training from the shards, fraction of the time",
@@ -210,7 +210,7 @@ def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
             Measurements((100 * fraction,)),
             "%",
         )
-    waiting = Measurements((100 * fractions[time_shares.DATA],))
+    waiting = Measurements((100 * fractions[time_fractions.DATA],))
     report.add_goal("waiting for data", waiting, 1.0, at_most=True, unit="%")
 
 

@@ -160,7 +160,7 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Return whether a block need not be packed again.
+    """Return whether a block is done and does not have to be packed again.
 
     Unreadable images (with `strict`, all that were left out) are read again, since they
     may have been repaired.

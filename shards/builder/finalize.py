@@ -53,6 +53,7 @@ class BuildResult:
 
     @property
     def num_packed(self) -> int:
+        """Number of packed images, in all splits."""
         return sum(self.manifest.samples(split) for split in self.manifest.splits)
 
 
@@ -171,10 +172,10 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
     _delete_stale_records(root, plan, duplicates)
     for block in range(plan.num_blocks):
         record = load_record(root, plan, block)
-        wanted = mark_duplicates(record, duplicates.get(block, {}))
-        if wanted != record:
+        updated = mark_duplicates(record, duplicates.get(block, {}))
+        if updated != record:
             (root / MANIFEST).unlink(missing_ok=True)
-            save_record(_rewrite(root, plan, record, wanted), root)
+            save_record(_rewrite(root, plan, record, updated), root)
 
 
 def _delete_stale_records(
@@ -202,14 +203,14 @@ def _delete_stale_records(
         )
 
 
-def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
-    """Rewrite the shards of a block with the samples of `wanted`.
+def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
+    """Rewrite the shards of a block with the samples of `updated`.
 
     Returns the new record.
     """
     shards = {}
     for split, shard in before.shards.items():
-        keys = set(wanted.keys(split))
+        keys = set(updated.keys(split))
         if keys == set(before.keys(split)):
             shards[split] = shard
         elif keys:
@@ -219,13 +220,13 @@ def _rewrite(root: Path, plan: Plan, before: Record, wanted: Record) -> Record:
         else:
             for path in (root / shard.path, (root / shard.path).with_suffix(".idx")):
                 path.unlink(missing_ok=True)
-    return replace(wanted, shards=shards)
+    return replace(updated, shards=shards)
 
 
 def _copy(
-    root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], wanted: set[int]
+    root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], kept: set[int]
 ) -> Shard:
-    """Write the shard again with only the `wanted` samples.
+    """Write the shard again with only the `kept` samples.
 
     Raises UserError if a sample does not match its entry.
     """
@@ -238,10 +239,10 @@ def _copy(
                 raise UserError(
                     f"{root / shard.path} changed during the build: run the same build again"
                 )
-            if entry.key in wanted:
+            if entry.key in kept:
                 tar.add(entry.key, pixels)
     assert tar.shard
-    assert tar.shard.samples == len(wanted)
+    assert tar.shard.samples == len(kept)
     return tar.shard
 
 
@@ -264,7 +265,7 @@ def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
     for split, shards in splits.items():
-        wanted = {(root / shard.path).stem for shard in shards}
+        names = {(root / shard.path).stem for shard in shards}
         for path in split_folder(root, split).glob("[0-9]*"):
-            if path.suffix in (".tar", ".idx") and path.stem not in wanted:
+            if path.suffix in (".tar", ".idx") and path.stem not in names:
                 path.unlink()

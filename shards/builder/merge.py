@@ -29,7 +29,7 @@ _MAX_LISTED = 20  # ranges of missing blocks in an error message
 
 
 def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
-    """Combine the parts in `options.out` and `folders` to a shard set in `options.out`.
+    """Combine the parts in `options.out` and `folders` into a shard set there.
 
     The bytes are the same as those of a build without parts. Raises UserError if blocks
     are missing (the message lists them), or if a part is running, damaged or belongs to

@@ -147,10 +147,12 @@ class Plan:
 
     @property
     def num_blocks(self) -> int:
+        """Number of blocks of the build."""
         return -(-self.num_sources // self.block_size)
 
     @cached_property
     def identity(self) -> str:
+        """16 hexadecimal digits that identify the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:

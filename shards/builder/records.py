@@ -40,6 +40,7 @@ class SourceEntry:
     detail: str = ""
 
     def is_in(self, split: str) -> bool:
+        """Return whether the image is packed in `split`."""
         return not self.reason and self.split == split
 
 
@@ -58,6 +59,7 @@ class Record:
 
     @property
     def left_out(self) -> list[SourceEntry]:
+        """The entries of images that were left out."""
         return [entry for entry in self.entries if entry.reason]
 
 

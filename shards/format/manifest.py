@@ -63,6 +63,7 @@ class Manifest:
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
+        """Shape of every sample: (3, size, size)."""
         return (3, self.size, self.size)
 
     def samples(self, split: str) -> int:

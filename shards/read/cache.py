@@ -159,7 +159,10 @@ class Cache:
                         (folder / name).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        """Create the folder, check that it is a cache, and enforce the size limit."""
+        """Create the folder if it is missing, and enforce the size limit.
+
+        Raises UserError if the folder contains files but is not a cache.
+        """
         if self._ready:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

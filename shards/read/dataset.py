@@ -104,6 +104,7 @@ class Split:
 
     @property
     def dataset_id(self) -> str:
+        """16 hexadecimal digits that identify the shard set."""
         return self.manifest.dataset_id
 
     @property
@@ -113,6 +114,7 @@ class Split:
 
     @property
     def dtype(self) -> np.dtype:
+        """Data type of the stored samples: uint8 or float16."""
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:

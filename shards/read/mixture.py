@@ -96,6 +96,7 @@ class Mixture:
 
     @property
     def size(self) -> int:
+        """Height and width of every sample, in pixels."""
         return self.parts[0].size
 
     def __len__(self) -> int:

@@ -109,8 +109,8 @@ def _download(url: str, path: Path, timeout: float) -> None:
 def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) -> Any:
     """Run a download on fsspec's thread; cancel it after `timeout` s without data.
 
-    The libraries have timeouts and retries of their own, which differ; this timeout
-    applies to all of them.
+    Raises TimeoutError then. The libraries have different timeouts and retries; this
+    timeout applies to all of them.
     """
     from fsspec.callbacks import Callback
 

@@ -62,7 +62,10 @@ def list_tars(pattern: str) -> tuple[str, ...]:
 
 
 def _expand(name: str) -> list[str]:
-    """Return the files that match a pattern without braces."""
+    """Return the files that match a pattern without braces.
+
+    Raises UserError if it has no wildcards and the file does not exist.
+    """
     scheme = scheme_of(name)
     if scheme is None:
         if glob.has_magic(name):

@@ -54,7 +54,7 @@ SlurmdDebug=verbose
 MailProg=/bin/true
 
 # No systemd and no cgroups; config_overrides takes the NodeName lines instead of the hardware.
-# Limits are not propagated: raising them needs a capability.
+# Limits are not propagated: raising them requires a capability.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/{"linux" if plan.accounting else "none"}

@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def node_names(self) -> list[str]:
-        """node1, node2, ..., or loopback addresses, which need no /etc/hosts."""
+        """node1, node2, ..., or loopback addresses, which require no /etc/hosts."""
         return [self._name(number) for number in range(1, self.nodes + 1)]
 
     def _name(self, number: int) -> str:

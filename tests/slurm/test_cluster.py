@@ -31,7 +31,7 @@ def test_one_process_per_gpu_or_as_many_as_the_site_file_says() -> None:
         ("nodes = 'two'", "nodes: must be a whole number, got 'two'"),
         ("nodes = 0", "nodes = 0: must be at least 1"),
         ("gpus = -1", "gpus = -1: must be at least 0"),
-        ("minutes = 2\nwarning = 120", "warning = 120 s must be shorter than minutes = 2"),
+        ("minutes = 2\nwarning = 120", "warning = 120 (seconds) must be shorter than minutes = 2"),
         ("options = ['reservation=x']", "'reservation=x' must start with --"),
         ("[container]\nmounts = []", "container: missing image"),
         ("nodes = ", "is not valid TOML"),

@@ -11,7 +11,7 @@ import torch
 from launch.benchmark import main, step
 from launch.benchmark.report import Report
 from launch.benchmark.timing import Measurements
-from launch.benchmark.training.time_shares import PARTS
+from launch.benchmark.training.time_fractions import PARTS
 from tests.support.benchmark_setup import small_argv
 
 

@@ -149,13 +149,13 @@ def test_builds_merges_and_equal_parts_exclude_each_other(photos: Path, tmp_path
     pack_part(photos, out, "1/2")
     with lock_part(out, Part(1, 2)):
         pack_part(photos, out, "2/2")
-        with pytest.raises(UserError, match=r"part 1/2 is already running in .*: wait for it"):
+        with pytest.raises(UserError, match=r"part 1/2 is already running in .*: wait until"):
             pack_part(photos, out, "1/2")
         with pytest.raises(
-            UserError, match=r"a build or a part of one is running in .*out: wait for it"
+            UserError, match=r"a build, or a part of one, is running in .*out: wait until"
         ):
             merge_into(out)
-        with pytest.raises(UserError, match=r"is running in .*out: wait for it"):
+        with pytest.raises(UserError, match=r"is running in .*out: wait until"):
             merge_into(tmp_path / "new", out)
         with pytest.raises(UserError, match="another build is running in"):
             pack_folder(photos, out, **OPTIONS)

@@ -151,7 +151,7 @@ def test_invalid_sets_of_parts_raise(built: Path, tmp_path: Path) -> None:
         ([one, again], r"again conflicts with .*one: give each part once"),
         ([one, third], r"third conflicts with .*one: give each part once"),
         ([other], r"other belongs to dataset 0{16}, not .*: write it again with --part 1/2"),
-        ([damaged], r"damaged is not a part of statistics .*: write it again with --part"),
+        ([damaged], r"damaged is not a part of the statistics .*: write it again with --part"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             merge_statistics(built, paths)

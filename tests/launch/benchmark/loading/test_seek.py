@@ -1,4 +1,4 @@
-"""Seeks and reading processes, measured in processes of their own."""
+"""Seeks and the memory of reading, each measured in a new process."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from colortrain.training.profiling import NO_PROFILER
-from launch.benchmark.training.time_shares import PARTS, Stopwatch, profiled, train_for
+from launch.benchmark.training.time_fractions import PARTS, Stopwatch, profiled, train_for
 from tests.support.benchmark_setup import small_setup
 
 
