@@ -1,4 +1,4 @@
-"""Network architectures, one module each: a flat folder, because none builds on another.
+"""Network architectures, one module each: a flat folder, as none builds on another.
 
 Each module has a frozen config dataclass, and `config.build()` makes the network.
 """
