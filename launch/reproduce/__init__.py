@@ -58,8 +58,8 @@ def make_parser() -> CommandParser:
         type=parse_budget,
         required=True,
         metavar="minutes:N|images:N|full",
-        help="number of images that each network is trained on: as many as N minutes on this "
-        "device allow, N, or the full number of the table",
+        help="number of images that each network is trained on: as many as this device trains on "
+        "in N minutes (minutes:N), N (images:N), or the table's full number (full)",
     )
     parser.add_argument(
         "--recipes",

@@ -1,4 +1,4 @@
-"""What papers report: by the names of our metrics, and no part of a run's digest."""
+"""Reported scores: named after our metrics, and not part of a run's digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colortrain.serialize import to_plain
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_system_of_a_paper_says_what_the_paper_reports(name: str) -> None:
+def test_every_recipe_of_a_paper_has_the_reported_scores(name: str) -> None:
     recipe = get_recipe(name)
     assert bool(recipe.headline.source) == bool(recipe.paper)
     assert set(recipe.headline.values()) <= set(METRICS)

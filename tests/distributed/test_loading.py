@@ -58,7 +58,7 @@ def test_two_processes_share_odd_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_training_stops_at_damage_or_counts_what_stands_in(tmp_path: Path) -> None:
+def test_training_stops_at_damage_or_counts_substituted_samples(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
     tar = sorted((shards / "train").glob("*.tar"))[0]
     data = bytearray(tar.read_bytes())

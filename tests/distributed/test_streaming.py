@@ -46,8 +46,8 @@ def test_two_processes_train_on_tars_without_an_index(shards: Path, tmp_path: Pa
     ("more", "message"),
     [
         (["--stream", "nowhere/*.tar", "--epoch-images", 10], "nowhere"),
-        (["--stream", "nowhere/*.tar"], "--stream needs --epoch-images N"),
-        (["--shards", "nowhere", "--epoch-images", 10], "go with --stream"),
+        (["--stream", "nowhere/*.tar"], "--stream requires --epoch-images N"),
+        (["--shards", "nowhere", "--epoch-images", 10], "are for --stream only"),
         (["--shards", "nowhere", "--stream", "nowhere/*.tar"], "not allowed with argument"),
         ([], "one of the arguments --shards --stream is required"),
     ],

@@ -47,6 +47,13 @@ def test_every_recipe_can_be_scaled_down_to_small_images(name: str) -> None:
     assert recipe.total_images(1) == 1000
 
 
+def test_a_size_that_does_not_fit_is_reported_without_a_hint_at_missing_options() -> None:
+    with pytest.raises(UserError, match=r"requires a size divisible by .* other recipes") as raised:
+        prepare_recipe("nampouri_unet", 33, 8, 1000)
+    assert "nampouri_unet cannot be trained at 33 px" in str(raised.value)
+    assert "set generator" not in str(raised.value)  # this command has no --set
+
+
 def test_unknown_recipes_are_rejected_before_any_work(tmp_path: Path) -> None:
     args = ["--shards", tmp_path, "--out", tmp_path / "out", "--images", 32]
     done = run_command("launch.compare", [*args, "--recipes", "nazeri_gann"])

@@ -165,7 +165,9 @@ def test_each_tar_of_a_pass_goes_to_one_worker_of_one_rank(world: int, workers: 
         dealt.append(list(islice(part.tars(), passes)))
     first = [tar for each in dealt for tar in each[: 25 // (world * workers)]]
     assert len(first) == len(set(first))  # no overlap within the first pass
-    assert all(set(each) == set(stream.tars) for each in dealt)  # each worker reads all in time
+    assert all(
+        set(each) == set(stream.tars) for each in dealt
+    )  # over several passes, each worker reads all tars
 
 
 def test_fewer_tars_than_ranks_block_no_rank(tmp_path: Path) -> None:

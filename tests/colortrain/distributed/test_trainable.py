@@ -48,7 +48,7 @@ def test_clipping_keeps_the_direction() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_update_that_is_not_finite_is_skipped(fused: bool, bad: float) -> None:
-    """Weights, moments and Adam's step count are as if that update had not been."""
+    """Weights, moments and Adam's step count are the same as without that update."""
     compute = ComputeConfig(fused_adam=fused)
     network, undisturbed = linear(compute), linear(compute)
     for scale in (1.0, bad, 2.0):

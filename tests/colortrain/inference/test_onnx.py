@@ -88,5 +88,5 @@ def test_a_file_has_metadata_and_one_that_differs_is_not_written(
 @pytest.mark.parametrize(
     ("name", "step"), [("nampouri_unet", 256), ("nampouri_resnet18", 32), ("arun_wgan_gp", 8)]
 )
-def test_size_step_of_known_architectures(name: str, step: int) -> None:
+def test_size_multiple_of_known_architectures(name: str, step: int) -> None:
     assert onnx.size_multiple(get_recipe(name).generator) == step

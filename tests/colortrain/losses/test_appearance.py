@@ -41,7 +41,7 @@ def rgb(batch: Batch, colour: torch.Tensor) -> torch.Tensor:
     return lab_to_rgb(CODEC.decode(batch.L, colour))
 
 
-def test_m3_equals_the_metric(batch: Batch) -> None:
+def test_differentiable_colourfulness_equals_the_metric(batch: Batch) -> None:
     assert torch.allclose(
         differentiable_colourfulness(rgb(batch, batch.colour)),
         colourfulness(rgb(batch, batch.colour)),

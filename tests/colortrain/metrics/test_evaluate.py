@@ -303,7 +303,7 @@ COLOURS = ("colourfulness", "colourfulness_absolute")
         ("frechet_lab", None, ""),
     ],
 )
-def test_than_grey_needs_an_interval_without_zero(
+def test_better_than_grayscale_requires_an_interval_without_zero(
     metric: str, ends: list[float] | None, word: str
 ) -> None:
     assert (

@@ -39,7 +39,7 @@ def images() -> dict[str, ImageBatch]:
 
 
 class Small(nn.Module):
-    """A small network in Inception's index: RGB in 0..255 to features and logits."""
+    """A small network with the interface of `Inception`."""
 
     num_features = 24
 

@@ -144,7 +144,9 @@ def test_every_recipe_passes_every_command_on_two_processes(sets: Sets, tmp_path
         assert all(math.isfinite(value) for value in document["metrics"]["l1"].values())
         with Image.open(tmp_path / name / "out" / "cat.png") as image:
             assert image.size == (120, 90)
-            assert np.ptp(np.asarray(image, np.int16), axis=2).max() > 0  # in colour
+            assert (
+                np.ptp(np.asarray(image, np.int16), axis=2).max() > 0
+            )  # the images are not grayscale
 
 
 @pytest.mark.slow

@@ -60,7 +60,10 @@ def test_published_values() -> None:
     for recipe in (gan, places):
         recipe.check()
         assert recipe.generator_adam == recipe.critic_adam
-        assert (recipe.generator_adam.lr, recipe.generator_adam.betas[0]) == (2e-4, 0.5)  # 3.3
+        assert (recipe.generator_adam.lr, recipe.generator_adam.betas[0]) == (
+            2e-4,
+            0.5,
+        )  # section 3.3
         assert recipe.plateau.factor == 0.1
         assert recipe.objective.adversarial == BCE(real_label=0.9, fake_label=0.0)
         assert recipe.objective.adversarial_weight.at(0) == 1

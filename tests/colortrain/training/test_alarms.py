@@ -23,7 +23,7 @@ def scores(ratio: float = 0.9, spots: float = 0.0) -> dict[str, Any]:
 
 
 def warnings_of(alarms: Alarms, kind: str, lines: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the subjects of the warnings that each line gives rise to."""
+    """Return the subjects of the warnings that each line causes."""
     return [sorted(alarms.update(kind, line)) for line in lines]
 
 
@@ -74,7 +74,7 @@ def trained(real: float, fake: float, wait: float = 0.0) -> dict[str, Any]:
         (BCE(), 9e9, -9e9, True),
     ],
 )
-def test_a_critic_has_won_when_its_scores_equal_its_labels(
+def test_a_critic_is_reported_when_its_scores_equal_its_labels(
     adversarial: AdversarialLoss, real: float, fake: float, wins: bool
 ) -> None:
     alarms = Alarms(Objective(adversarial=adversarial))

@@ -1,4 +1,4 @@
-"""Background writes: of the copies, one at a time, and errors are raised."""
+"""Background writes: copies, one checkpoint at a time, and errors that are raised."""
 
 from __future__ import annotations
 

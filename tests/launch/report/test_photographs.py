@@ -19,7 +19,9 @@ def samples(folder: Path) -> ScoredSamples:
     return score_samples(folder / "one", str(folder / "shards"), 8)
 
 
-def test_best_and_worst_are_ranked_by_their_gain_over_grayscale(samples: ScoredSamples) -> None:
+def test_best_and_worst_are_ranked_by_their_improvement_over_grayscale(
+    samples: ScoredSamples,
+) -> None:
     section = photo_section(samples, 3)
     gains = dict(zip(samples.numbers.tolist(), samples.l1_improvement.tolist(), strict=True))
     ranked = sorted(gains, key=lambda number: -gains[number])
