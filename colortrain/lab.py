@@ -90,7 +90,7 @@ class SymmetricCodec:
         return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Return CIELAB units (B, 3, H, W), with L clipped to [0, 100].
+        """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
         L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
         """
@@ -115,9 +115,10 @@ class LabCodec:
         return L, torch.cat([L, ab], dim=1)
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Return CIELAB units (B, 3, H, W) of the generator's three channels.
+        """Return Lab in CIELAB units (B, 3, H, W).
 
-        colour: (B, 3, H, W) as `encode` returns it; the input L is not used.
+        colour: (B, 3, H, W), the second value of `encode`. `L` is not used, because
+        `colour` contains it.
         """
         return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
 
@@ -141,7 +142,7 @@ class UnitCodec:
         return lab[:, :1] / 100, (lab[:, 1:] + 128) / 255
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Return CIELAB units (B, 3, H, W), with L clipped to [0, 100].
+        """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
         L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
         """

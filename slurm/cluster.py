@@ -39,7 +39,7 @@ class Cluster:
     """The resources that each job requests, and how its processes start.
 
     `slurm.batch` translates the fields: a new field must be used there, or it would be
-    accepted and ignored.
+    accepted and ignored. `slurm.submit` describes them in its help.
     """
 
     # SLURM's options of the same names; "" means the default of the site

@@ -19,7 +19,7 @@ REACH = 32  # the neighbourhood extends by 1 / REACH of the shorter side in each
 
 
 def chroma(lab: Tensor) -> Tensor:
-    """Return the length of (a, b), (B, H, W), of `lab` (B, 3, H, W)."""
+    """Return the chroma sqrt(a^2 + b^2), (B, H, W), of `lab` (B, 3, H, W)."""
     return torch.hypot(lab[:, 1], lab[:, 2])
 
 

@@ -1,4 +1,8 @@
-"""The report's tables: metrics of a run, a comparison of runs, and recipes."""
+"""The report's tables: metrics of a run, a comparison of runs, and recipes.
+
+The headings of metric columns come from `colortrain.metrics.score_tables`, those of the
+other columns are in page/page.html.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
 Image.init()
 # Only formats that are decoded in this process: Pillow would also open EPS, which
-# starts Ghostscript. JPEG includes MPO.
+# starts Ghostscript. JPEG includes MPO. A new format also needs its file suffixes in
+# `listing.SUFFIXES`, or folders are searched without it.
 _SUPPORTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 FORMATS: list[str] = [name for name in _SUPPORTED if name in Image.OPEN]
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check with a configurable limit

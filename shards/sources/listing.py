@@ -18,7 +18,7 @@ from shards.errors import UserError
 from shards.sources import archives, cifar10
 
 # HEIC and camera raw files are included, so that they are reported as unreadable and
-# not silently ignored.
+# not silently ignored. What can be decoded is in `decode.FORMATS`.
 SUFFIXES = (
     "jpg",
     "jpeg",
