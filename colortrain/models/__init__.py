@@ -1,4 +1,4 @@
-"""Neural networks, one module per architecture, and the layers that they share.
+"""Neural networks in a flat folder: one module per architecture, and shared layers.
 
 Each architecture has a frozen config dataclass whose `build()` returns the network.
 """
