@@ -157,7 +157,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
         colortrain.load(folder)
     weights.write_bytes(original)
     for change, message in (
-        ({"format": 2}, "format 2, this version reads 1"),
+        ({"format": 2}, "format 2, but this version reads format 1"),
         ({"library": "diffusers"}, "of diffusers"),
         ({"size": "large"}, "size: must be a whole number"),
         ({"generator": {"type": "Transformer"}}, "unknown type 'Transformer'"),
