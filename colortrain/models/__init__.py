@@ -1,4 +1,4 @@
-"""Network architectures, one module each: a flat folder, as none builds on another.
+"""Network architectures: a flat folder with one module each, and shared layers.
 
 Each module has a frozen config dataclass, and `config.build()` makes the network.
 """
