@@ -113,8 +113,8 @@ class Transcoder:
     def _set_colour_tags(self) -> None:
         """Tag the output with its colour matrix, range, primaries and transfer.
 
-        Primaries and transfer are the source's. Players guess the colours of untagged
-        videos.
+        Primaries and transfer are those of the source. Players guess the colours of
+        untagged videos.
         """
         tags = (self.video.color_primaries, self.video.color_trc)
         self.out.colorspace, self.out.color_range = self.matrix, 1  # limited range: 16 to 235

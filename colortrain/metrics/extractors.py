@@ -102,7 +102,7 @@ def _describe(
     extractor: str, weights: str, published: PublishedWeights, resize: str
 ) -> dict[str, str]:
     if weights == "random":
-        source = "random: not comparable with published values"
+        source = "random: comparable with nothing published"
     else:
         path = published.file if weights == "imagenet" else Path(weights)
         source = f"sha256 {sha256_of(path)[:16]}"

@@ -254,7 +254,7 @@ def test_a_video_without_frames_overwrites_nothing(
         main(["--run", str(run), "--out", str(tmp_path), "--force", str(tmp_path / "head.mkv")])
         == 1
     )
-    assert "head.mkv: no frame of it could be decoded" in capsys.readouterr().err
+    assert "head.mkv: no frame could be decoded: remove the file" in capsys.readouterr().err
     assert (tmp_path / "head.mp4").read_bytes() == b"good"
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -158,7 +158,7 @@ def test_invalid_exports_are_refused_on_loading(run: Path, tmp_path: Path) -> No
     weights.write_bytes(original)
     for change, message in (
         ({"format": 2}, "format 2, but this version reads format 1"),
-        ({"library": "diffusers"}, "of diffusers"),
+        ({"library": "diffusers"}, "has diffusers format 1"),
         ({"size": "large"}, "size: must be a whole number"),
         ({"generator": {"type": "Transformer"}}, "unknown type 'Transformer'"),
         ({"generator": {**document["generator"], "base_channels": 5}}, "do not fit"),
