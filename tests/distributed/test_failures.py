@@ -135,7 +135,7 @@ def test_a_rank_that_diverges_is_detected_at_the_next_save(
     ]
     assert len(lines) == 1
     assert "step 8: the tensors of rank 1 on " in lines[0]
-    assert "differ from those of the others, from critic." in lines[0]
+    assert "differ from those of the others, starting with critic." in lines[0]
     assert checkpoint_steps(tmp_path / "run") == [4]
 
 
