@@ -34,8 +34,8 @@ class SkippedUpdates:
     def read(self) -> tuple[int, int]:
         """Return the number of skipped updates and the length of their longest series.
 
-        Both are counted since the last reading; a series of consecutive skipped updates
-        that started before it counts in full.
+        Both are counted since the last reading, but a series that was in progress at
+        that reading is counted at its full length.
         """
         total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)

@@ -73,9 +73,9 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 
 
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return a metric's values by version, from the first network that has it, or {}.
+    """Return the values of a metric by baseline; {} if no network has the metric.
 
-    The values of the baselines are the same for all networks.
+    The baselines are the same for all networks, so those of the first one are used.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
