@@ -23,27 +23,10 @@ from colortrain.metrics.image_metrics import image_versions, l1, per_image
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
-from colortrain.models.pix2pix import UNetConfig
 from shards.read.dataset import Split
 from tests.colortrain.metrics.test_extractors import Small
-from tests.support.small_shard_set import small_set
 
 CODEC = SymmetricCodec()
-
-
-@pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return Split(small_set(tmp_path_factory.mktemp("set"), count=13))
-
-
-@pytest.fixture
-def generator() -> nn.Module:
-    torch.manual_seed(3)
-    network = UNetConfig(base_channels=4, levels=4).build()
-    with torch.no_grad():
-        network(torch.randn(4, 1, 32, 32))  # running statistics that are not 0 and 1
-        network.head.weight.mul_(30)  # colours worth scoring
-    return network
 
 
 def read(split: Split) -> Tensor:
