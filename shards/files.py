@@ -1,20 +1,29 @@
-"""Atomic file writes, file locks and checksums.
+"""Atomic file writes, file locks, checksums, and the reading of untrusted files.
 
 A file is written under a temporary name, flushed with fsync and renamed; then its
 folder is flushed as well.
+
+Shard sets, parts of builds and checkpoints may come from an untrusted source. A path
+that is read from one of their files is used through `path_below`, and their files are
+opened with `open_regular`.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
+import json
 import os
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from shards.errors import UserError
 
@@ -91,10 +100,120 @@ def lock(path: Path, message: str) -> IO[bytes]:
     return held
 
 
+def remove_stale_temporaries(path: Path) -> None:
+    """Remove temporary files that killed processes of this machine left for `path`."""
+    prefix = f".{path.name}.{os.uname().nodename}."
+    for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        process = each.name[len(prefix) : -len(".tmp")]
+        if process.isdecimal() and not _is_running(int(process)):
+            each.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # it belongs to another user; no valid number
+        return True
+    return True
+
+
+class IrregularFileError(UserError, OSError):
+    """A pipe, a device or a folder has the name of a regular file."""
+
+
+def is_path_below(relative: str) -> bool:
+    """Return whether `relative` is the path of a file below the folder it is joined to.
+
+    Such a path is not empty or absolute and contains no "..".
+    """
+    parts = relative.split("/")
+    return bool(parts[0]) and not {"", ".", ".."}.intersection(parts) and "\0" not in relative
+
+
+def path_below(folder: Path, relative: str, *, writing: bool = False) -> Path:
+    """Return the path below `folder` that was read from a file as `relative`.
+
+    Links in the folder are followed, since its owner may have moved files to another
+    disk; but with `writing`, for a file that is to be written or deleted, the path must
+    be below the folder after links are resolved too. Raises UserError if it is not
+    below the folder.
+    """
+    if not is_path_below(relative):
+        raise UserError(f"{folder}: the path {relative!r}, read from a file in it, leads out of it")
+    path = folder / relative
+    if writing and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise UserError(
+            f"{path} leads out of {folder} through a link: replace the link with what it points to"
+        )
+    return path
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises IrregularFileError for anything else: opening a pipe would wait for a writer,
+    and a device may never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IrregularFileError(f"{path} is not a regular file: delete or restore it")
+    return open(descriptor, "rb")
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file.
+
+    Raises IrregularFileError like `open_regular`, and UserError if the file has more
+    than `max_bytes` bytes.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > max_bytes:
+            raise UserError(
+                f"{path} has {size:,} bytes, more than the {max_bytes:,} allowed: restore it"
+            )
+        return stream.read()
+
+
+def parse_json(data: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Return the value in a JSON text, with `object_hook` as in `json.loads`.
+
+    Raises ValueError for any invalid text.
+    """
+    try:
+        return json.loads(data, object_hook=object_hook)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+
+
+def check_types(instance: Any) -> None:
+    """Raise TypeError unless each field of a dataclass holds a value of its type.
+
+    Only fields of type int, str and bool are checked.
+    """
+    kind: Any = type(instance)
+    for name, expected in _typed_fields(kind):
+        value = getattr(instance, name)
+        if type(value) is not expected:
+            raise TypeError(f"{name} is {value!r:.40}, expected {expected.__name__}")
+
+
+@cache
+def _typed_fields(kind: Any) -> tuple[tuple[str, type], ...]:
+    types = {each.__name__: each for each in (int, str, bool)}
+    return tuple((each.name, types[each.type]) for each in fields(kind) if each.type in types)
+
+
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in chunks of 1 MiB."""
+    """Return the hexadecimal SHA-256 of a file, read in chunks of 1 MiB.
+
+    Raises IrregularFileError for anything but a regular file.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

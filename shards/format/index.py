@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,30 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import open_atomic, sha256_of
-from shards.format.manifest import MEMBER, TAR_BLOCK, Shard, member_bytes, member_header
+from shards.files import open_atomic, open_regular, sha256_of
+from shards.format.manifest import (
+    MEMBER,
+    TAR_BLOCK,
+    Shard,
+    member_bytes,
+    member_header,
+    split_folder,
+)
 from shards.format.tar_layout import content_offsets, tar_bytes, tar_header
 
 INDEX = "index.npy"
 COLUMNS = 3  # key, offset, CRC-32
 _KEY_ENDS = b"." + MEMBER.encode() + b"\0"
+
+
+def index_path(split: str) -> str:
+    """Return the path relative to OUT of the index of a split."""
+    return (split_folder(Path(), split) / INDEX).as_posix()
+
+
+def index_bytes(samples: int) -> int:
+    """Return the size of the index of a split that has `samples` samples."""
+    return len(_header(samples)) + samples * COLUMNS * 8
 
 
 def write_index(path: Path, table: np.ndarray) -> None:
@@ -36,22 +54,21 @@ def load_index(path: Path, samples: int) -> np.ndarray:
 
     Raises UserError if the file is missing, damaged or belongs to another manifest.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} is missing: restore it or build the shard set again")
     # Compared as bytes, because numpy's parser raises many kinds of errors on damage.
     header = _header(samples)
-    with open(path, "rb") as stream:
-        if (
-            stream.read(len(header)) != header
-            or path.stat().st_size != len(header) + samples * COLUMNS * 8
+    with open_regular(path) as stream:
+        if stream.read(len(header)) != header or os.fstat(stream.fileno()).st_size != index_bytes(
+            samples
         ):
             raise UserError(
                 f"{path} is damaged or does not belong to this manifest: "
                 "restore it or build the shard set again"
             )
-    if not samples:
-        return np.empty((0, COLUMNS), np.int64)
-    return np.memmap(path, np.int64, "r", len(header), (samples, COLUMNS))
+        if not samples:
+            return np.empty((0, COLUMNS), np.int64)
+        return np.memmap(stream, np.int64, "r", len(header), (samples, COLUMNS))
 
 
 def _header(samples: int) -> bytes:
@@ -89,15 +106,19 @@ def rebuild_index(
     UserError if the length, SHA-256 or members of a tar do not match the manifest.
     """
     return join_rows(
-        [_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
+        [rebuild_rows(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
     )
 
 
-def _rows_of(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
+def rebuild_rows(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
+    """Rebuild the rows of one shard from its tar, like `rebuild_index`."""
     _check_tar(path, shard, tar_bytes(shard.samples, size, dtype))
     header = member_header(size, dtype)
     keys, checksums = [], []
-    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        open_regular(path) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         for offset in content_offsets(shard.samples, size, dtype).tolist():
             key, body = _key_at(data, offset, size, dtype), offset + len(header)
             if key < 0 or data[offset:body] != header:

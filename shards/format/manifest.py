@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import write_atomic
+from shards.files import parse_json, read_regular, write_atomic
 from shards.format.shard_table import Shard, ShardTable, sample_counts
 
 _FORMATS = "colortrain-shards-"
@@ -39,6 +39,9 @@ ONE_SPLIT = "all"
 HELD_OUT = ("val", "validation", "test")
 DTYPES = ("uint8", "float16")
 TAR_BLOCK = 512
+MAX_SIZE = 8192  # pixels
+# 350,000 shards. Parsing takes up to 35 times as much memory, whatever the content.
+MAX_MANIFEST_BYTES = 64 << 20
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -91,6 +94,11 @@ def split_folder(root: Path, split: str) -> Path:
     return root if split == ONE_SPLIT else root / split
 
 
+def shard_path(split: str, block: int) -> str:
+    """Return the path relative to OUT of the shard that holds a block's samples."""
+    return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
+
+
 def is_split_name(name: str) -> bool:
     """Return whether this is a valid name for a split and its folder."""
     return bool(_SPLIT_NAME.fullmatch(name))
@@ -135,44 +143,61 @@ def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> 
 
 
 def save_manifest(manifest: Manifest, root: Path) -> None:
-    """Write OUT/manifest.json, the last step of a build."""
+    """Write OUT/manifest.json, the last step of a build.
+
+    Raises UserError if it would be too large to be read again.
+    """
     splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
     document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
-    write_atomic(root / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
+    data = json.dumps(document, indent=1).encode() + b"\n"
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise UserError(
+            f"{root / MANIFEST} would have {len(data):,} bytes, more than the "
+            f"{MAX_MANIFEST_BYTES:,} allowed: build again with a larger --shard-size"
+        )
+    write_atomic(root / MANIFEST, data)
 
 
 def load_manifest(root: str | Path) -> Manifest:
     """Read and check OUT/manifest.json.
 
     Raises UserError if the folder is missing or unfinished, or if the manifest has
-    another format version or was altered.
+    another format version, was altered or is too large.
     """
     path = Path(root) / MANIFEST
     if not Path(root).is_dir():
         raise UserError(f"no folder {root}: give a folder written by `colortrain shards build`")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"{root} has no {MANIFEST}: it is not a shard set, or its build is not finished "
             "(run the same build again)"
         )
+    return parse_manifest(read_regular(path, MAX_MANIFEST_BYTES), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest in a JSON text; `where` is its path or URL, for messages.
+
+    Raises UserError if it has another format version or was altered.
+    """
     try:
         # The hook converts each shard as soon as it is parsed, which saves memory.
-        document = json.loads(path.read_bytes(), object_hook=_shard_or_dict)
-        _check_format(path, document.get("format"))
+        document = parse_json(data, object_hook=_shard_or_dict)
+        _check_format(where, document.get("format"))
         return _parse_manifest(document)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{path} is damaged ({error}): restore it, or build the shard set again"
+            f"{where} is damaged ({error}): restore it, or build the shard set again"
         ) from None
 
 
-def _check_format(path: Path, found: Any) -> None:
+def _check_format(where: str, found: Any) -> None:
     if found == FORMAT:
         return
     if not str(found).startswith(_FORMATS):
         raise ValueError(f"format {found!r}, this version reads {FORMAT!r}")
     raise UserError(
-        f"{path} has format {found!r}, this version reads {FORMAT!r}: build the shard set again"
+        f"{where} has format {found!r}, this version reads {FORMAT!r}: build the shard set again"
     )
 
 
@@ -208,25 +233,28 @@ def _canonical_json(manifest: Manifest) -> Iterator[str]:
 
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
     stated_id = document.pop("dataset_id")
-    _check_names(document["splits"])
     splits: dict[str, Sequence[Shard]] = {
         name: ShardTable(shards) for name, shards in document.pop("splits").items()
     }
     manifest = Manifest(splits=splits, **document)
+    _check_fields(manifest)
     if manifest.dataset_id != stated_id:
         raise ValueError(f"dataset_id is {stated_id}, but the content gives {manifest.dataset_id}")
     return manifest
 
 
-def _check_names(splits: dict[str, list[Shard]]) -> None:
-    """Raise ValueError for paths that point outside the folder of the shard set.
+def _check_fields(manifest: Manifest) -> None:
+    """Raise ValueError for invalid names of splits and values of other fields.
 
-    Readers open files at these paths and write indexes next to them, and a shard set
-    may come from an untrusted source.
+    The paths of shards were checked by ShardTable: readers open files at these paths
+    and write indexes next to them, and a shard set may come from an untrusted source.
     """
-    for name in splits:
+    for name in manifest.splits:
         if not is_split_name(name):
             raise ValueError(f"invalid split name {name!r}")
-    for shard in (shard for shards in splits.values() for shard in shards):
-        if shard.path.startswith("/") or ".." in shard.path.split("/"):
-            raise ValueError(f"shard path {shard.path!r} points outside the folder")
+    if type(manifest.size) is not int or not 1 <= manifest.size <= MAX_SIZE:
+        raise ValueError(f"invalid size {manifest.size!r}")
+    if manifest.dtype not in DTYPES:
+        raise ValueError(f"invalid dtype {manifest.dtype!r}")
+    if not all(type(count) is int for count in manifest.left_out.values()):
+        raise ValueError("the counts of left_out must be integers")

@@ -11,6 +11,8 @@ from typing import overload
 
 import numpy as np
 
+from shards.files import is_path_below
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
@@ -43,8 +45,14 @@ class ShardTable(Sequence[Shard]):
             samples.append(shard.samples)
             sizes.append(shard.bytes)
             digests.append(bytes.fromhex(shard.sha256))
+            if not is_path_below(shard.path):
+                raise ValueError(f"shard path {shard.path!r} points outside the folder")
         if not all(type(number) is int for number in (*samples, *sizes)):
             raise TypeError("samples and bytes must be integers")
+        if min((*samples, *sizes), default=0) < 0:
+            raise ValueError("samples and bytes must not be negative")
+        if max(sum(samples), sum(sizes)) >= 1 << 63:
+            raise OverflowError("more than 2^63 samples or bytes")
         if any(len(digest) != 32 for digest in digests):
             raise ValueError("sha256 must have 64 hexadecimal digits")
         self.samples = np.array(samples, np.int64)

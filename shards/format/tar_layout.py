@@ -6,6 +6,7 @@ All members have the same length, so a tar is read as one strided view.
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import open_atomic, write_atomic
+from shards.files import open_atomic, open_regular, path_below, write_atomic
 from shards.format.manifest import (
     MEMBER,
     TAR_BLOCK,
@@ -64,13 +65,14 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
     start = TAR_BLOCK + len(member_header(size, dtype))
     if samples == 0:
         return np.empty((0, 3, size, size), dtype)
-    found, expected = path.stat().st_size, tar_bytes(samples, size, dtype)
-    if found != expected:
-        raise UserError(
-            f"{path} has {found} bytes instead of {expected}: "
-            "restore it, or run the same build again"
-        )
-    mapped = np.memmap(path, np.uint8, "r")
+    with open_regular(path) as stream:
+        found, expected = os.fstat(stream.fileno()).st_size, tar_bytes(samples, size, dtype)
+        if found != expected:
+            raise UserError(
+                f"{path} has {found} bytes instead of {expected}: "
+                "restore it, or run the same build again"
+            )
+        mapped = np.memmap(stream, np.uint8, "r")
     item = np.dtype(dtype).itemsize
     strides = (stride, size * size * item, size * item, item)
     return np.ndarray((samples, 3, size, size), dtype, mapped, start, strides)
@@ -85,7 +87,8 @@ class TarOfSamples:
     """
 
     def __init__(self, root: Path, path: str, size: int, dtype: str) -> None:
-        self.root, self.path, self.size, self.dtype = root, path, size, dtype
+        self.path, self.size, self.dtype = path, size, dtype
+        self.target = path_below(root, path, writing=True)
         self.header = member_header(size, dtype)
         self.padding = bytes(member_stride(size, dtype) - TAR_BLOCK - member_bytes(size, dtype))
         self.keys: list[int] = []
@@ -95,7 +98,7 @@ class TarOfSamples:
 
     def __enter__(self) -> TarOfSamples:
         self.stack = ExitStack()
-        self.stream = self.stack.enter_context(open_atomic(self.root / self.path))
+        self.stream = self.stack.enter_context(open_atomic(self.target))
         return self
 
     def add(self, key: int, pixels: bytes) -> None:
@@ -128,7 +131,7 @@ class TarOfSamples:
             self.size,
             self.dtype,
         )
-        write_atomic((self.root / self.path).with_suffix(".idx"), text.encode())
+        write_atomic(self.target.with_suffix(".idx"), text.encode())
         self.shard = Shard(
             path=self.path, samples=samples, bytes=self.bytes, sha256=self.digest.hexdigest()
         )

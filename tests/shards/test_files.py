@@ -1,4 +1,4 @@
-"""Tests of files: atomic writes, and locks held by one process at a time."""
+"""Tests of files: atomic writes, locks held by one process, untrusted paths."""
 
 import os
 import re
@@ -11,7 +11,18 @@ import pytest
 
 from shards.builder.build import LOCK
 from shards.errors import UserError
-from shards.files import lock, open_atomic, write_atomic
+from shards.files import (
+    IrregularFileError,
+    is_path_below,
+    lock,
+    open_atomic,
+    open_regular,
+    parse_json,
+    path_below,
+    remove_stale_temporaries,
+    sha256_of,
+    write_atomic,
+)
 from shards.inspect.verify import verify
 from tests.support.photographs import make_folder, pack_folder
 
@@ -81,3 +92,79 @@ def test_link_is_kept_and_its_target_is_replaced(tmp_path: Path) -> None:
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("relative", "below"),
+    [
+        ("train/000000.tar", True),
+        ("a..b/..c", True),
+        ("../x", False),
+        ("a/../../x", False),
+        ("a/..", False),
+        ("/x", False),
+        ("a//x", False),
+        ("./x", False),
+        ("", False),
+        ("x\0", False),
+    ],
+)
+def test_path_from_a_file_must_be_below_its_folder(
+    tmp_path: Path, relative: str, below: bool
+) -> None:
+    assert is_path_below(relative) == below
+    if below:
+        assert path_below(tmp_path, relative) == tmp_path / relative
+        return
+    with pytest.raises(UserError, match=r"read from a file in it, leads out of it$"):
+        path_below(tmp_path, relative)
+
+
+def test_path_through_a_link_out_of_the_folder_is_read_but_not_written(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to("../other")
+    (tmp_path / "set" / "val").symlink_to(".")
+    assert path_below(tmp_path / "set", "train/x").resolve() == tmp_path / "other" / "x"
+    assert path_below(tmp_path / "set", "val/x", writing=True)
+    with pytest.raises(UserError, match=r"set/train/x leads out of .*set through a link"):
+        path_below(tmp_path / "set", "train/x", writing=True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for function in (open_regular, sha256_of):
+        with pytest.raises(IrregularFileError, match=r"file is not a regular file: delete or"):
+            function(path)
+    path.unlink() if kind != "folder" else path.rmdir()
+    path.write_bytes(b"abc")
+    with open_regular(path) as stream:
+        assert stream.read() == b"abc"
+
+
+def test_deeply_nested_json_is_invalid() -> None:
+    with pytest.raises(ValueError, match="nested"):
+        parse_json(b"[" * 200_000)
+
+
+def test_only_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = os.uname().nodename
+    names = [
+        f".a.json.{host}.{ended.pid}.tmp",
+        f".a.json.{host}.{os.getpid()}.tmp",
+        f".a.json.other-{host}.{ended.pid}.tmp",
+        f".b.json.{host}.{ended.pid}.tmp",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_stale_temporaries(tmp_path / "a.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

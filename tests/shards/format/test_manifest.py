@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -87,6 +88,64 @@ def test_names_that_lead_out_of_the_folder_are_rejected(
         UserError, match=r"manifest\.json is damaged \((invalid split name|shard path) '"
     ):
         load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": "32"},
+        {"size": 10**9},
+        {"size": True},
+        {"dtype": "object"},
+        {"dtype": ["uint8"]},
+        {"left_out": {"grey": "3"}},
+        {"left_out": [3]},
+    ],
+)
+def test_invalid_field_raises_a_one_line_error(tmp_path: Path, fields: dict[str, object]) -> None:
+    save_manifest(replace(manifest_of({}), **fields), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        load_manifest(tmp_path)
+
+
+def test_negative_or_huge_counts_are_rejected(tmp_path: Path) -> None:
+    for samples, size in ((-1, 1), (1, -1), (2**62, 1), (1, 2**62)):
+        shards = [
+            Shard(path=f"{n}.tar", samples=samples, bytes=size, sha256="0" * 64) for n in "ab"
+        ]
+        with pytest.raises((ValueError, OverflowError)):
+            ShardTable(shards)
+        save_manifest(manifest_of({"all": shards}), tmp_path)
+        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+            load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["6 GB", "nested", "pipe", "device"])
+def test_hostile_manifest_raises_a_one_line_error(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "manifest.json"
+    if kind == "6 GB":
+        path.touch()
+        os.truncate(path, 6 * 10**9)
+    elif kind == "nested":
+        path.write_bytes(b'{"splits": ' + b"[" * 200_000)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"manifest\.json") as caught:
+        load_manifest(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_manifest_that_could_not_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.format.manifest.MAX_MANIFEST_BYTES", 300)
+    save_manifest(manifest_of({}), tmp_path)
+    shards = [Shard(path="a.tar", samples=1, bytes=1, sha256="0" * 64)]
+    with pytest.raises(UserError, match="with a larger --shard-size"):
+        save_manifest(manifest_of({"all": shards}), tmp_path)
+    assert load_manifest(tmp_path) == manifest_of({})
 
 
 def test_two_dots_inside_a_name_are_accepted(tmp_path: Path) -> None:
