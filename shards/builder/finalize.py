@@ -28,9 +28,9 @@ from shards.builder.records import (
     save_record,
 )
 from shards.errors import UserError
-from shards.files import open_atomic
-from shards.format.index import INDEX, index_rows, join_rows, write_index
-from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, split_folder
+from shards.files import open_atomic, path_below
+from shards.format.index import index_path, index_rows, join_rows, write_index
+from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest
 from shards.format.tar_layout import TarOfSamples, pixels_view
 
 LEFT_OUT = "left_out.tsv"
@@ -70,7 +70,8 @@ def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     _check_left_out(root, plan, left_out, strict)
     splits = {split: _shards_of(records, split) for split in _split_names(plan, records)}
     for split in splits:
-        write_index(split_folder(root, split) / INDEX, index_table(plan, records, split))
+        path = path_below(root, index_path(split), writing=True)
+        write_index(path, index_table(plan, records, split))
     _remove_leftovers(root, splits)
     parameters = plan.parameters
     manifest = Manifest(
@@ -218,8 +219,9 @@ def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
                 root, plan, shard, [each for each in before.entries if each.is_in(split)], keys
             )
         else:
-            for path in (root / shard.path, (root / shard.path).with_suffix(".idx")):
-                path.unlink(missing_ok=True)
+            path = path_below(root, shard.path, writing=True)
+            for each in (path, path.with_suffix(".idx")):
+                each.unlink(missing_ok=True)
     return replace(updated, shards=shards)
 
 
@@ -231,7 +233,7 @@ def _copy(
     Raises UserError if a sample does not match its entry.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
-    view = pixels_view(root / shard.path, shard.samples, size, dtype)
+    view = pixels_view(path_below(root, shard.path), shard.samples, size, dtype)
     with TarOfSamples(root, shard.path, size, dtype) as tar:
         for entry, sample in zip(entries, view, strict=True):
             pixels = sample.tobytes()
@@ -261,11 +263,12 @@ def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
     """Remove temporary files of killed builds, and shards not in `splits`."""
     remove_part_locks(root)
-    for folder in {root, root / SOURCES, *(split_folder(root, split) for split in splits)}:
+    folders = {split: path_below(root, index_path(split), writing=True).parent for split in splits}
+    for folder in {root, root / SOURCES, *folders.values()}:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
     for split, shards in splits.items():
-        names = {(root / shard.path).stem for shard in shards}
-        for path in split_folder(root, split).glob("[0-9]*"):
+        names = {Path(shard.path).stem for shard in shards}
+        for path in folders[split].glob("[0-9]*"):
             if path.suffix in (".tar", ".idx") and path.stem not in names:
                 path.unlink()

@@ -1,4 +1,8 @@
-"""Merge the parts of a build: collect their blocks in OUT, then finalize."""
+"""Merge the parts of a build: check them, collect their blocks in OUT, then finalize.
+
+A part may come from an untrusted source: its records are checked when they are loaded,
+and every byte of its tars before anything is copied.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,17 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from shards.builder.build import BuildOptions, summary
 from shards.builder.finalize import BuildResult, finalize
+from shards.builder.integrity import recorded_index, tar_damage
 from shards.builder.pack import Report
 from shards.builder.parts import Part, part_counts
 from shards.builder.plan import LINK_UNSUPPORTED, LOCK, Plan, check_plan, load_plan, save_plan
-from shards.builder.records import Record, load_done, load_record, record_path, save_record
-from shards.builder.worker_pool import Task, run_tasks
+from shards.builder.records import load_done, load_record, record_path, save_record
+from shards.builder.worker_pool import Result, Task, run_tasks
 from shards.errors import UserError
-from shards.files import fsync_folder, lock, sha256_of, write_atomic
-from shards.format.manifest import Shard, index_text
-from shards.format.tar_layout import content_offsets
+from shards.files import fsync_folder, lock, open_regular, path_below, sha256_of, write_atomic
+from shards.format.manifest import Shard
 from shards.progress import ProgressLine
 
 _MAX_LISTED = 20  # ranges of missing blocks in an error message
@@ -61,68 +63,83 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that OUT lacks into OUT; returns those that no folder has."""
-    tasks: list[Task[bool]] = [
-        partial(_gather_block, options.out, folders, plan, block)
-        for block in range(plan.num_blocks)
+    """Copy the blocks that OUT lacks into OUT; returns those that no folder has.
+
+    All blocks are checked before the first is copied.
+    """
+    checks: list[Task[Path | None]] = [
+        partial(_find_block, options.out, folders, plan, block) for block in range(plan.num_blocks)
     ]
-    missing = []
-    with ProgressLine("gathering", plan.num_sources, "images", shown=not options.quiet) as progress:
-        for block, found in run_tasks(tasks, options.workers, progress):
-            if not found:
-                missing.append(block)
+    found = _run("checking parts", checks, plan, options)
+    copies: list[Task[None]] = [
+        partial(_copy_block, options.out, folder, plan, block)
+        for block, folder in found.items()
+        if folder not in (None, options.out)
+    ]
+    if copies:
+        _run("gathering", copies, plan, options)
+    return [block for block, folder in found.items() if folder is None]
+
+
+def _run(
+    label: str, tasks: Sequence[Task[Result]], plan: Plan, options: BuildOptions
+) -> dict[int, Result]:
+    """Return the results of the tasks by their index, in order."""
+    with ProgressLine(label, plan.num_sources, "images", shown=not options.quiet) as progress:
+        results = dict(run_tasks(tasks, options.workers, progress))
         progress.advance_to(plan.num_sources)
-    return sorted(missing)
+    return dict(sorted(results.items()))
 
 
-def _gather_block(
+def _find_block(
     root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report
-) -> bool:
-    found = load_done(root, plan, block) is not None or any(
-        copy_block(root, each, plan, block) for each in folders
-    )
+) -> Path | None:
+    """Return the first folder that has a block, OUT before the others, or None.
+
+    Raises UserError if the block is damaged there.
+    """
+    if load_done(root, plan, block) is not None:
+        found: Path | None = root
+    else:
+        found = next((each for each in folders if record_path(each, block).exists()), None)
+        if found is not None:
+            _check_block(found, plan, block)
     report(len(plan.keys_of(block)))
     return found
 
 
-def copy_block(root: Path, folder: Path, plan: Plan, block: int) -> bool:
-    """Copy a block from `folder` to `root`; its record is written last.
+def _check_block(folder: Path, plan: Plan, block: int) -> None:
+    """Raise UserError unless every byte of a block's tars matches its record."""
+    record = load_record(folder, plan, block)
+    for split in record.shards:
+        if damage := tar_damage(folder, plan, record, split):
+            raise UserError(f"{damage}: build this part again in {folder}")
 
-    Returns False if `folder` does not have the block. Raises UserError if it is
-    damaged.
-    """
-    if not record_path(folder, block).is_file():
-        return False
+
+def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
+    """Copy a checked block from `folder` to `root`; its record is written last."""
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
-        _copy_tar(folder, root, shard)
-        write_atomic(
-            (root / shard.path).with_suffix(".idx"), _index_text(plan, record, split).encode()
-        )
+        target = path_below(root, shard.path, writing=True)
+        _copy_tar(path_below(folder, shard.path), target, shard)
+        write_atomic(target.with_suffix(".idx"), recorded_index(plan, record, split).encode())
     save_record(record, root)
-    return True
+    report(len(plan.keys_of(block)))
 
 
-def _index_text(plan: Plan, record: Record, split: str) -> str:
-    keys, size, dtype = np.array(record.keys(split)), plan.parameters.size, plan.parameters.dtype
-    return index_text(keys, content_offsets(len(keys), size, dtype), size, dtype)
+def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
+    """Link or copy a tar under a temporary name, and rename it.
 
-
-def _copy_tar(folder: Path, root: Path, shard: Shard) -> None:
-    """Link or copy a tar under a temporary name, check it, and rename it.
-
-    Raises UserError if it does not match its record.
+    Raises UserError if a copy does not match its record.
     """
-    source, target = folder / shard.path, root / shard.path
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         _link_or_copy(source, temporary)
-        if temporary.stat().st_size != shard.bytes or sha256_of(temporary) != shard.sha256:
-            raise UserError(
-                f"{source} does not match its record: build this part again in {folder}"
-            )
+        # A link is the file that was checked, a copy is not.
+        if not temporary.samefile(source) and sha256_of(temporary) != shard.sha256:
+            raise UserError(f"{source} changed while it was copied: run the same command again")
         temporary.replace(target)
     finally:
         # Also after the rename, which does nothing if both names are links to one file.
@@ -140,7 +157,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in LINK_UNSUPPORTED:
             raise
-        with open(source, "rb") as old, open(target, "wb") as new:
+        with open_regular(source) as old, open(target, "wb") as new:
             shutil.copyfileobj(old, new, 1 << 20)
             new.flush()
             os.fsync(new.fileno())

@@ -16,7 +16,7 @@ from shards.builder.plan import Block, Parameters, Plan, split_of
 from shards.builder.records import GREY, TOO_SMALL, Record, SourceEntry, save_record
 from shards.color import pack, rgb_to_lab
 from shards.errors import UserError
-from shards.format.manifest import split_folder
+from shards.format.manifest import shard_path
 from shards.format.tar_layout import TarOfSamples
 from shards.sources import cifar10
 from shards.sources.decode import (
@@ -45,11 +45,6 @@ _MACHINE_ERRORS = (
     errno.ENOTCONN,
 )
 Report = Callable[[int], None]
-
-
-def shard_path(split: str, block: int) -> str:
-    """Return the path of a shard relative to OUT."""
-    return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import fsync_folder
-from shards.format.manifest import DTYPES, FORMAT, MANIFEST, ONE_SPLIT, is_split_name
+from shards.files import check_types, fsync_folder, parse_json, read_regular
+from shards.format.manifest import DTYPES, FORMAT, MANIFEST, MAX_SIZE, ONE_SPLIT, is_split_name
 from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
 
@@ -31,8 +31,11 @@ BUILD = "build.json"
 # Errors of os.link on a file system without hard links, or between two file systems.
 LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 SOURCES = "sources"
+RESERVED_SPLITS = (ONE_SPLIT, SOURCES)  # not allowed as names of several splits
 LOCK = ".lock"  # held by the running build, or shared by all running parts
 BY_SOURCE = "source"  # `--splits source`
+_MAX_BLOCKS = 300_000  # the manifest of more shards would be too large
+_MAX_PLAN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,8 @@ class Parameters:
     shard_size: int = 0  # sources per block; 0: at most 1000, and at least 16 blocks
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 8192:
-            raise UserError(f"--size {self.size}: give a number of pixels from 1 to 8192")
+        if not 1 <= self.size <= MAX_SIZE:
+            raise UserError(f"--size {self.size}: give a number of pixels from 1 to {MAX_SIZE}")
         if self.fit not in FITS:
             raise unknown("--fit", self.fit, FITS)
         if self.dtype not in DTYPES:
@@ -107,7 +110,7 @@ def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
 
 def check_split_name(name: str) -> None:
     """Raise UserError unless `name` is valid as the name of a split's folder."""
-    if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
+    if not is_split_name(name) or name in RESERVED_SPLITS:
         raise UserError(
             f"invalid split name {name!r}: use letters, digits, - and _, with a letter first; "
             f"{ONE_SPLIT!r} and {SOURCES!r} are reserved"
@@ -137,13 +140,23 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The content of OUT/build.json; every record contains its `identity`."""
+    """The content of OUT/build.json; every record contains its `identity`.
+
+    Raises UserError if there are too many blocks.
+    """
 
     parameters: Parameters
     num_sources: int
     sources_sha256: str
     block_size: int
     format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.num_blocks > _MAX_BLOCKS:
+            raise UserError(
+                f"{self.num_blocks:,} blocks of {self.block_size} images are more than the "
+                f"{_MAX_BLOCKS:,} allowed: give a larger --shard-size"
+            )
 
     @property
     def num_blocks(self) -> int:
@@ -271,14 +284,24 @@ def load_plan(root: Path) -> Plan:
     """Read OUT/build.json; raises UserError if it is missing or damaged."""
     path = root / BUILD
     try:
-        document = json.loads(path.read_text())
-        return Plan(**{**document, "parameters": Parameters(**document["parameters"])})
+        return _parse_plan(read_regular(path, _MAX_PLAN_BYTES))
     except FileNotFoundError:
         raise UserError(
             f"{root} has no {BUILD}: give a folder written by `colortrain shards build`"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, UserError) as error:
         raise UserError(f"{path} is damaged ({error}): delete {root} and build again") from None
+
+
+def _parse_plan(data: bytes) -> Plan:
+    """Return the plan in a JSON text, which may come from an untrusted source."""
+    document = parse_json(data)
+    plan = Plan(**{**document, "parameters": Parameters(**document["parameters"])})
+    check_types(plan)
+    check_types(plan.parameters)
+    if plan.num_sources < 1 or plan.block_size < 1:
+        raise ValueError("num_sources and block_size must be at least 1")
+    return plan
 
 
 def _difference(existing: Plan, plan: Plan) -> str:

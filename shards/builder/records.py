@@ -9,15 +9,26 @@ pixels), images that were left out have "reason" and "detail".
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shards.builder.plan import SOURCES, Plan
+from shards.builder.plan import BY_SOURCE, RESERVED_SPLITS, SOURCES, Plan, parse_splits
 from shards.errors import UserError
-from shards.files import sha256_of, write_atomic
-from shards.format.manifest import Shard
+from shards.files import (
+    check_types,
+    parse_json,
+    path_below,
+    read_regular,
+    sha256_of,
+    write_atomic,
+)
+from shards.format.manifest import ONE_SPLIT, Shard, is_split_name, shard_path
+from shards.format.shard_table import ShardTable
+from shards.format.tar_layout import tar_bytes
 
+_MAX_ENTRY_BYTES = 1 << 16  # two names of 4096 bytes, escaped, and a detail
 TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
 
@@ -82,27 +93,61 @@ def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
 
 
 def load_record(root: Path, plan: Plan, block: int) -> Record:
-    """Read the record of a block.
+    """Read and check the record of a block; it may come from an untrusted source.
 
-    Raises UserError if it is missing, damaged or belongs to another build.
+    Its shards have the paths, splits and sizes that a build gives them. Raises
+    UserError if it is missing, damaged or belongs to another build.
     """
     path = record_path(root, block)
+    keys = list(plan.keys_of(block))
     try:
-        first, *rest = path.read_text().splitlines()
-        head = json.loads(first)
-        shards = {split: Shard(**shard) for split, shard in head.pop("shards").items()}
-        record = Record(
-            **head, shards=shards, entries=tuple(SourceEntry(**json.loads(line)) for line in rest)
-        )
+        record = _parse_record(read_regular(path, _MAX_ENTRY_BYTES * (1 + len(keys))))
+        if record.build == plan.identity and [entry.key for entry in record.entries] == keys:
+            _check_shards(record, plan, block)
+            return record
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the same build again") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error}): run the same build again") from None
-    if record.build != plan.identity or [entry.key for entry in record.entries] != list(
-        plan.keys_of(block)
-    ):
-        raise UserError(f"{path} belongs to another build: choose a new OUT, or delete {root}")
+    raise UserError(f"{path} belongs to another build: choose a new OUT, or delete {root}")
+
+
+def _parse_record(data: bytes) -> Record:
+    first, *rest = data.splitlines()
+    head = parse_json(first)
+    shards = {split: Shard(**shard) for split, shard in head.pop("shards").items()}
+    record = Record(
+        **head, shards=shards, entries=tuple(SourceEntry(**parse_json(line)) for line in rest)
+    )
+    for each in (record, *record.entries):
+        check_types(each)
     return record
+
+
+def _check_shards(record: Record, plan: Plan, block: int) -> None:
+    """Raise ValueError, TypeError or OverflowError unless a build may write such."""
+    ShardTable(record.shards.values())  # checks the types of its fields
+    packed = Counter(entry.split for entry in record.entries if not entry.reason)
+    if record.block != block or packed != {
+        split: shard.samples for split, shard in record.shards.items()
+    }:
+        raise ValueError("its shards do not have the samples of its entries")
+    for split, shard in record.shards.items():
+        _check_split(split, plan)
+        if shard.path != shard_path(split, block):
+            raise ValueError(f"shard path {shard.path!r}, expected {shard_path(split, block)!r}")
+        if shard.bytes != tar_bytes(shard.samples, plan.parameters.size, plan.parameters.dtype):
+            raise ValueError(f"{shard.path} has {shard.bytes} bytes for {shard.samples} samples")
+
+
+def _check_split(split: str, plan: Plan) -> None:
+    """Raise ValueError unless a build of this plan can have written this split."""
+    splits = plan.parameters.splits
+    if splits == BY_SOURCE:
+        if not is_split_name(split) or split in RESERVED_SPLITS:
+            raise ValueError(f"invalid split name {split!r}")
+    elif split not in ([name for name, _ in parse_splits(splits)] or [ONE_SPLIT]):
+        raise ValueError(f"invalid split name {split!r}")
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
@@ -120,7 +165,7 @@ def load_done(root: Path, plan: Plan, block: int) -> Record | None:
 
 def is_intact(root: Path, shard: Shard) -> bool:
     """Return whether a shard has its size and SHA-256 and its .idx file exists."""
-    path = root / shard.path
+    path = path_below(root, shard.path)
     if (
         not path.is_file()
         or not path.with_suffix(".idx").is_file()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
-from shards.files import open_atomic
+from shards.files import open_atomic, path_below
 from shards.format.manifest import Manifest
 from shards.format.tar_layout import pixels_view
 
@@ -58,7 +58,9 @@ def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
 
 def _images(root: Path, manifest: Manifest) -> Iterator[Image.Image]:
     for shard in (shard for shards in manifest.splits.values() for shard in shards):
-        view = pixels_view(root / shard.path, shard.samples, manifest.size, manifest.dtype)
+        view = pixels_view(
+            path_below(root, shard.path), shard.samples, manifest.size, manifest.dtype
+        )
         for stored in view:
             yield Image.fromarray(lab_to_rgb(unpack(np.asarray(stored))))
 

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import mmap
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from shards.builder.finalize import index_table
+from shards.builder.integrity import recorded_index, tar_damage
 from shards.builder.pack import Report
 from shards.builder.plan import BUILD, Plan, load_plan
-from shards.builder.records import Record, SourceEntry, load_record
+from shards.builder.records import Record, load_record
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
-from shards.files import sha256_of
-from shards.format.index import INDEX, load_index
-from shards.format.manifest import (
-    MANIFEST,
-    MEMBER,
-    TAR_BLOCK,
-    Manifest,
-    Shard,
-    index_text,
-    key_name,
-    load_manifest,
-    member_bytes,
-    member_header,
-    split_folder,
-)
-from shards.format.tar_layout import content_offsets, member_stride, tar_header
+from shards.files import path_below
+from shards.format.index import index_path, load_index
+from shards.format.manifest import MANIFEST, Manifest, load_manifest
 from shards.progress import ProgressLine
 
 REPAIR = "delete it and run the same build again, or restore it"
@@ -82,7 +67,7 @@ def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence
 def _check_index(
     root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record], split: str
 ) -> None:
-    path = split_folder(root, split) / INDEX
+    path = path_below(root, index_path(split))
     table = load_index(path, manifest.samples(split))
     if not np.array_equal(table, index_table(plan, records, split)):
         raise UserError(f"{path} does not match the tars; {REPAIR}")
@@ -113,63 +98,11 @@ def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
 
 
 def _shard_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
-    shard = record.shards[split]
-    path = root / shard.path
-    if not path.is_file():
-        return f"{path} is missing"
-    entries = [entry for entry in record.entries if entry.is_in(split)]
-    size, dtype = plan.parameters.size, plan.parameters.dtype
-    intact = path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
-    damage = first_damage(path, entries, shard, size, dtype)
-    if damage or not intact:
-        return f"{path} is damaged: {damage or 'its SHA-256 is not the recorded one'}"
-    keys, offsets = [each.key for each in entries], content_offsets(len(entries), size, dtype)
-    index = path.with_suffix(".idx")
-    text = index_text(np.array(keys), offsets, size, dtype)
-    if not index.is_file() or index.read_text(errors="replace") != text:
+    damage = tar_damage(root, plan, record, split)
+    if damage:
+        return damage
+    index = path_below(root, record.shards[split].path).with_suffix(".idx")
+    text = recorded_index(plan, record, split)
+    if not index.is_file() or index.read_bytes() != text.encode():
         return f"{index} does not match its tar"
-    return ""
-
-
-def first_damage(
-    path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
-) -> str:
-    """Return the first member and byte range of a tar that differs from its record.
-
-    Returns "" if there is none. Headers are compared byte by byte and pixels by their
-    SHA-256, since a tar with the recorded hash can contain pixels of other images.
-    """
-    if path.stat().st_size == 0:
-        return "it is empty"
-    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for index, entry in enumerate(entries):
-            if damage := _member_damage(data, index, entry, size, dtype):
-                return f"member {key_name(entry.key)}.{MEMBER} ({entry.source!r}), {damage}"
-        end = len(entries) * member_stride(size, dtype)
-        if len(data) != shard.bytes:
-            return f"it has {len(data)} bytes instead of {shard.bytes}"
-        if any(data[end:]):
-            return f"after the last member, bytes {end}-{len(data) - 1}: not zero"
-    return ""
-
-
-def _member_damage(data: mmap.mmap, index: int, entry: SourceEntry, size: int, dtype: str) -> str:
-    header, npy = tar_header(entry.key, size, dtype), member_header(size, dtype)
-    start = index * member_stride(size, dtype)
-    content = start + TAR_BLOCK
-    body, end = content + len(npy), content + member_bytes(size, dtype)
-    after = start + member_stride(size, dtype)
-    if len(data) < after:
-        return f"bytes {start}-{after - 1}: the file ends at byte {len(data)}"
-    if data[start:content] != header:
-        return f"bytes {start}-{content - 1}: wrong tar header"
-    if data[content:body] != npy:
-        return f"bytes {content}-{body - 1}: wrong npy header"
-    pixels = data[body:end]
-    if sha256(pixels).hexdigest() != entry.packed:
-        return f"bytes {body}-{end - 1}: pixels are not those recorded"
-    if zlib.crc32(pixels) != entry.crc32:
-        return f"bytes {body}-{end - 1}: pixels do not have the recorded CRC-32"
-    if any(data[end:after]):
-        return f"bytes {end}-{after - 1}: padding is not zero"
     return ""

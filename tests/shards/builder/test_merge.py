@@ -1,6 +1,9 @@
 """Tests of merge: parts from any folders, merged, equal a build without parts."""
 
 import errno
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,7 +190,7 @@ def test_error_names_a_damaged_part(photos: Path, plain: Path, tmp_path: Path) -
     damaged = sorted((two / "train").glob("*.tar"))[1]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     with pytest.raises(
-        UserError, match=rf"{damaged} does not match its record: build this part again in {two}"
+        UserError, match=rf"{damaged} is damaged: after .*: build this part again in {two}"
     ):
         merge_into(tmp_path / "out", one, two)
     assert not (tmp_path / "out" / "train" / damaged.name).exists()
@@ -195,6 +198,106 @@ def test_error_names_a_damaged_part(photos: Path, plain: Path, tmp_path: Path) -
     pack_part(photos, two, "2/2")
     merge_into(tmp_path / "out", one, two)
     assert fingerprint(tmp_path / "out") == fingerprint(plain)
+
+
+def rewrite_record(part: Path, **changes: object) -> None:
+    """Change fields of the first shard in the first record that has one in "train"."""
+    for path in sorted(part.glob("sources/*.jsonl")):
+        first, rest = path.read_text().split("\n", 1)
+        head = json.loads(first)
+        if "train" in head["shards"]:
+            shard = {**head["shards"].pop("train"), **changes}
+            split = shard.pop("split", "train")
+            head["shards"][split] = shard
+            path.write_text(json.dumps(head) + "\n" + rest)
+            return
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "a/../../x"},
+        {"path": "../x"},
+        {"path": "/tmp/x"},
+        {"path": "train/000003.tar"},
+        {"path": "manifest.json"},
+        {"path": ["train/000000.tar"]},
+        {"split": "../other/train"},
+        {"split": "sources"},
+        {"samples": 10**18},
+        {"bytes": "1"},
+        {"sha256": "../x"},
+    ],
+)
+def test_record_of_a_part_that_no_build_wrote_is_refused_and_nothing_changes(
+    photos: Path, plain: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    shutil.copytree(plain, tmp_path / "other")
+    (tmp_path / "x").write_bytes(b"victim")
+    part, out = tmp_path / "part", tmp_path / "out"
+    pack_part(photos, part, "1/1")
+    rewrite_record(part, **changes)
+    (part / "a").symlink_to("train")  # "a/../../x" leads beside the part and beside OUT
+    out.mkdir()
+    before = fingerprint(tmp_path)
+    with pytest.raises(UserError, match=r"part/sources/00000\d\.jsonl is damaged") as caught:
+        merge_into(out, part)
+    assert "\n" not in str(caught.value)
+    after = fingerprint(tmp_path)
+    assert {name: digest for name, digest in after.items() if not name.startswith("out/")} == before
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "build.json"]
+
+
+def test_record_with_wrong_checksums_is_refused(photos: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    pack_part(photos, part, "1/1")
+    path = part / "sources" / "000002.jsonl"
+    path.write_text(re.sub(r'"crc32": \d+', '"crc32": 7', path.read_text()))
+    with pytest.raises(UserError, match=r"do not have the recorded CRC-32: build this part again"):
+        merge_into(tmp_path / "out", part)
+
+
+def test_all_parts_are_checked_before_anything_is_copied(photos: Path, tmp_path: Path) -> None:
+    one, two, out = tmp_path / "one", tmp_path / "two", tmp_path / "out"
+    pack_part(photos, one, "1/2")
+    pack_part(photos, two, "2/2")
+    last = max((two / "train").glob("*.tar"))
+    last.write_bytes(last.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=f"{last} is damaged"):
+        merge_into(out, one, two)
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "build.json"]
+
+
+@pytest.mark.parametrize("name", ["build.json", "sources/000000.jsonl", "train/000000.tar"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_in_a_part_are_refused(
+    photos: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    part = tmp_path / "part"
+    pack_part(photos, part, "1/1")
+    (part / name).unlink()
+    os.mkfifo(part / name) if kind == "pipe" else (part / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=str(part / name)) as caught:
+        merge_into(tmp_path / "out", part)
+    assert "\n" not in str(caught.value)
+
+
+def test_split_folder_that_is_a_link_to_another_set_is_not_written_to(
+    photos: Path, plain: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(plain, tmp_path / "other"))
+    (other / "train" / "000099.tar").write_bytes(b"not in this build")
+    before = fingerprint(other)
+    part, out = tmp_path / "part", tmp_path / "out"
+    pack_part(photos, part, "1/1")
+    pack_part(photos, out, "1/9")
+    shutil.rmtree(out / "train")
+    (out / "train").symlink_to("../other/train")
+    with pytest.raises(UserError, match=r"out/train/\S+ leads out of .*out through a link"):
+        merge_into(out, part)
+    with pytest.raises(UserError, match=r"out/train/\S+ leads out of .*out through a link"):
+        pack_folder(photos, out, **OPTIONS)
+    assert fingerprint(other) == before
 
 
 def test_strict_parts_and_merges_raise_for_images_left_out(photos: Path, tmp_path: Path) -> None:

@@ -153,6 +153,41 @@ except UserError as error:
 """
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_size": 0},
+        {"block_size": -1},
+        {"block_size": "4"},
+        {"num_sources": 10**15},
+        {"num_sources": 1e400},
+        {"num_sources": True},
+        {"format": 2},
+        {"parameters": []},
+        {"parameters": {"size": "16"}},
+        {"parameters": {"size": 16.0}},
+        {"parameters": {"size": 10**9}},
+        {"parameters": {"size": 16, "splits": 5}},
+        {"parameters": {"size": 16, "splits": "../other/train=1"}},
+        {"parameters": {"size": 16, "other": 1}},
+    ],
+)
+def test_plan_that_no_build_wrote_raises_a_one_line_error(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    save_plan(make_plan(Parameters(size=8), SOURCES), tmp_path)
+    path = tmp_path / "build.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(UserError, match=r"build\.json is damaged") as caught:
+        load_plan(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_shards_for_a_manifest_raise() -> None:
+    with pytest.raises(UserError, match="are more than the 300,000 allowed: give a larger --shard"):
+        make_plan(Parameters(size=8, shard_size=1), SOURCES * 3001)
+
+
 def test_one_of_many_concurrent_plans_is_saved(tmp_path: Path) -> None:
     sizes = range(8, 12)
     running = [start_python("-c", SAVE_PLAN, tmp_path, size) for size in sizes]

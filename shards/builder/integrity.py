@@ -1,0 +1,92 @@
+"""What is wrong with a packed shard, compared with the record of its sources."""
+
+from __future__ import annotations
+
+import mmap
+import zlib
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from shards.builder.plan import Plan
+from shards.builder.records import Record, SourceEntry
+from shards.files import open_regular, path_below, sha256_of
+from shards.format.manifest import (
+    MEMBER,
+    TAR_BLOCK,
+    Shard,
+    index_text,
+    key_name,
+    member_bytes,
+    member_header,
+)
+from shards.format.tar_layout import content_offsets, member_stride, tar_header
+
+
+def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
+    """Return what is wrong with the tar of one split of a block, "" if nothing is."""
+    shard = record.shards[split]
+    path = path_below(root, shard.path)
+    if not path.is_file():
+        return f"{path} is missing"
+    entries = [entry for entry in record.entries if entry.is_in(split)]
+    intact = path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
+    damage = first_damage(path, entries, shard, plan.parameters.size, plan.parameters.dtype)
+    if damage or not intact:
+        return f"{path} is damaged: {damage or 'its SHA-256 is not the recorded one'}"
+    return ""
+
+
+def recorded_index(plan: Plan, record: Record, split: str) -> str:
+    """Return the content of the .idx file of one split of a block."""
+    keys, size, dtype = np.array(record.keys(split)), plan.parameters.size, plan.parameters.dtype
+    return index_text(keys, content_offsets(len(keys), size, dtype), size, dtype)
+
+
+def first_damage(
+    path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
+) -> str:
+    """Return the first member and byte range of a tar that differs from its record.
+
+    Returns "" if there is none. Headers are compared byte by byte and pixels by their
+    SHA-256, since a tar with the recorded hash can contain pixels of other images.
+    """
+    if path.stat().st_size == 0:
+        return "it is empty"
+    with (
+        open_regular(path) as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for index, entry in enumerate(entries):
+            if damage := _member_damage(data, index, entry, size, dtype):
+                return f"member {key_name(entry.key)}.{MEMBER} ({entry.source!r}), {damage}"
+        end = len(entries) * member_stride(size, dtype)
+        if len(data) != shard.bytes:
+            return f"it has {len(data)} bytes instead of {shard.bytes}"
+        if any(data[end:]):
+            return f"after the last member, bytes {end}-{len(data) - 1}: not zero"
+    return ""
+
+
+def _member_damage(data: mmap.mmap, index: int, entry: SourceEntry, size: int, dtype: str) -> str:
+    header, npy = tar_header(entry.key, size, dtype), member_header(size, dtype)
+    start = index * member_stride(size, dtype)
+    content = start + TAR_BLOCK
+    body, end = content + len(npy), content + member_bytes(size, dtype)
+    after = start + member_stride(size, dtype)
+    if len(data) < after:
+        return f"bytes {start}-{after - 1}: the file ends at byte {len(data)}"
+    if data[start:content] != header:
+        return f"bytes {start}-{content - 1}: wrong tar header"
+    if data[content:body] != npy:
+        return f"bytes {content}-{body - 1}: wrong npy header"
+    pixels = data[body:end]
+    if sha256(pixels).hexdigest() != entry.packed:
+        return f"bytes {body}-{end - 1}: pixels are not those recorded"
+    if zlib.crc32(pixels) != entry.crc32:
+        return f"bytes {body}-{end - 1}: pixels do not have the recorded CRC-32"
+    if any(data[end:after]):
+        return f"bytes {end}-{after - 1}: padding is not zero"
+    return ""
