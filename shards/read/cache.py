@@ -66,18 +66,29 @@ class Cache:
         the folder is not a cache or does not support file locks, or if the file is
         larger than the cache.
         """
-        assert _KEY.fullmatch(key), key
         self._prepare()
-        path = self.folder / key / _escape(name)
+        path = self._path(key, name)
         path.parent.mkdir(exist_ok=True)
         while not _mark_used(path, bytes):
-            with _file_lock(path.with_name(f".{path.name}.lock"), wait) as acquired:
+            with _file_lock(_lock_path(path), wait) as acquired:
                 if not acquired:
                     return None
                 if not path.exists():  # else another process downloaded it meanwhile
                     self._download(path, name, fill, bytes)
                     return path
         return path
+
+    def discard(self, key: str, name: str, is_intact: Callable[[Path], bool]) -> None:
+        """Delete the file `name` unless it is missing or `is_intact(path)`."""
+        path = self._path(key, name)
+        # Under the lock, so that no other process replaces it meanwhile.
+        with _file_lock(_lock_path(path), wait=True), suppress(FileNotFoundError):
+            if not is_intact(path):
+                path.unlink()
+
+    def _path(self, key: str, name: str) -> Path:
+        assert _KEY.fullmatch(key), key
+        return self.folder / key / _escape(name)
 
     def _download(
         self, path: Path, name: str, fill: Callable[[Path], None], bytes: int | None
@@ -192,6 +203,10 @@ def _escape(name: str) -> str:
     """Convert a relative path to a file name without slashes or a leading dot."""
     escaped = quote(name, safe="")
     return escaped.replace(".", "%2E", 1) if escaped.startswith(".") else escaped
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 @contextmanager

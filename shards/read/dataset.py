@@ -3,8 +3,9 @@
 Samples are copied from memory-mapped tars into one array, without torch, pickle or
 parsing of tars: all members have the same length, so a shard is one strided array. When
 a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index. At most `_MAX_OPEN` shards stay open; one that is closed and
-opened again is checked again.
+manifest and the index. If they differ, the damaged file, tar or index, is found by the
+SHA-256 of the tar, and downloaded again, once, if the shard set is remote. At most
+`_MAX_OPEN` shards stay open; one that is closed and opened again is checked again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-import warnings
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,22 +24,13 @@ from typing import BinaryIO, NoReturn
 import numpy as np
 
 from shards.errors import UserError
-from shards.format.index import INDEX, load_index, rebuild_index, write_index
-from shards.format.manifest import (
-    MANIFEST,
-    MEMBER,
-    TAR_BLOCK,
-    Manifest,
-    Shard,
-    key_name,
-    load_manifest,
-    member_header,
-    split_folder,
-)
+from shards.files import IrregularFileError, open_regular
+from shards.format.manifest import MEMBER, TAR_BLOCK, Manifest, Shard, key_name, member_header
 from shards.format.shard_table import sample_counts
 from shards.format.tar_layout import member_stride, tar_bytes
 from shards.read.cache import Cache
 from shards.read.order import WINDOW_SHARDS, Order
+from shards.read.split_files import RESTORE, Fault, SplitFiles
 from shards.read.store import Folder, open_store
 
 _TRIES = 3  # attempts to open a file, which a small cache may evict in between
@@ -81,15 +72,17 @@ class Split:
     ) -> None:
         self.root, self.cache = root, cache
         self.store = open_store(root, cache)
-        self.manifest: Manifest = load_manifest(self.store.path(MANIFEST).parent)
+        self.manifest: Manifest = self.store.manifest()
         self.name = self.manifest.choose_split(split, root)
         self.shards = self.manifest.splits[self.name]
         self.counts = sample_counts(self.shards)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.header = member_header(self.manifest.size, self.manifest.dtype)
-        self.index = self._load_index()
+        self.files = SplitFiles(self.store, self.manifest, self.name)
+        self.index = self.files.load_index()
         self._open: dict[int, _OpenShard] = {}
-        self._opening = threading.Lock()
+        self._opening, self._repairing = threading.Lock(), threading.Lock()
+        self._faults: dict[int, Fault] = {}  # what `_repair` returned for a shard
         self._prefetched: tuple[int, int] | None = None  # the last window that was prefetched
 
     def __len__(self) -> int:
@@ -162,32 +155,52 @@ class Split:
             shard = self._open.get(number) or self._open_shard(number, row)
             index = sample - shard.first
             if not shard.checked[index]:
-                self._check(number, shard, index, row)
+                shard = self._check(number, index, row)
             out[row] = shard.pixels[index]
 
-    def _check(self, number: int, shard: _OpenShard, index: int, row: int) -> None:
-        """Raise DamagedSampleError unless name, header, offset and checksum match."""
+    def _check(self, number: int, index: int, row: int) -> _OpenShard:
+        """Return a shard after checking one of its samples.
+
+        Raises DamagedSampleError if the sample is damaged.
+        """
+        shard = self._open_shard(number, row)
+        if problem := self._problem(shard, index):
+            fault = self._repair(number)
+            shard = self._open_shard(number, row)
+            if problem := self._problem(shard, index):
+                _raise_damaged(fault, problem, row)
+        shard.checked[index] = True
+        return shard
+
+    def _problem(self, shard: _OpenShard, index: int) -> str:
+        """Return "" if name, header, offset and checksum of a sample match the index.
+
+        Otherwise, return what is wrong.
+        """
         key, offset, checksum = map(int, self.index[shard.first + index])
         head = shard.heads[index].tobytes()
         name = f"{key_name(key)}.{MEMBER}\0".encode()
         expected = TAR_BLOCK + index * member_stride(self.manifest.size, self.manifest.dtype)
+        member = f"the member at byte {expected}"
         if offset != expected or not head.startswith(name) or head[TAR_BLOCK:] != self.header:
-            problem = f"does not have the headers of {name[:-1].decode()!r}"
-        elif zlib.crc32(shard.pixels[index]) != checksum:
-            problem = f"({name[:-1].decode()}) has a CRC-32 that differs from the index"
-        else:
-            shard.checked[index] = True
-            return
-        self._raise_damaged(number, f"the member at byte {expected} {problem}", row)
+            return f"{member} does not have the headers of {name[:-1].decode()!r}"
+        if zlib.crc32(shard.pixels[index]) != checksum:
+            return f"{member} ({name[:-1].decode()}) has a CRC-32 that differs from the index"
+        return ""
 
-    def _raise_damaged(self, number: int, problem: str, row: int) -> NoReturn:
-        path = f"{self.store.location}/{self.shards[number].path}"
-        error = DamagedSampleError(
-            f"{path}: {problem}: "
-            "restore it (`colortrain shards verify` finds damage) or build the shard set again"
-        )
-        error.row = row
-        raise error
+    def _repair(self, number: int) -> Fault:
+        """Replace what is damaged in a shard or the index, once, and open both again.
+
+        Returns the file to blame if that does not help.
+        """
+        with self._repairing:
+            if number not in self._faults:
+                rows = slice(*self.starts[number : number + 2].tolist())
+                self._faults[number] = self.files.replace_damaged(self.shards[number], rows)
+                with self._opening:
+                    self._open.pop(number, None)
+                self.index = self.files.load_index()
+            return self._faults[number]
 
     def _open_shard(self, number: int, row: int) -> _OpenShard:
         """Return the mapping of a shard, created on first use."""
@@ -202,26 +215,24 @@ class Split:
 
     def _map(self, number: int, row: int) -> _OpenShard:
         record = self.shards[number]
+        fault = Fault(f"{self.store.location}/{record.path}", RESTORE)
         try:
             with self._file(record) as stream:
                 found = os.fstat(stream.fileno()).st_size
                 expected = tar_bytes(record.samples, self.size, self.manifest.dtype)
                 if not found == record.bytes == expected:
-                    self._raise_damaged(
-                        number, f"it has {found} bytes instead of {record.bytes}", row
-                    )
+                    problem = f"it has {found} bytes instead of {record.bytes}"
+                    _raise_damaged(fault, problem, row)
                 mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except (FileNotFoundError, IsADirectoryError):
-            self._raise_damaged(number, "it is in the manifest but missing", row)
+        except (FileNotFoundError, IrregularFileError):
+            _raise_damaged(fault, "it is in the manifest but missing, or not a regular file", row)
         return self._arrays(mapped, record.samples, int(self.starts[number]))
 
     def _file(self, record: Shard) -> BinaryIO:
         for _ in range(_TRIES - 1):
             with suppress(FileNotFoundError):
-                return open(
-                    self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb"
-                )
-        return open(self.store.path(record.path, bytes=record.bytes, sha256=record.sha256), "rb")
+                return open_regular(self.files.tar(record))
+        return open_regular(self.files.tar(record))
 
     def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
         side, item, head = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
@@ -230,20 +241,11 @@ class Split:
         heads = np.ndarray((samples, head), np.uint8, mapped, 0, (strides[0], 1))
         return _OpenShard(first, pixels, heads, np.zeros(samples, bool))
 
-    def _load_index(self) -> np.ndarray:
-        """Return the index, int64 (samples, 3); rebuild it from the tars if missing."""
-        path = self.store.path((split_folder(Path(), self.name) / INDEX).as_posix())
-        if path.is_file():
-            return load_index(path, len(self))
-        tars = [
-            self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
-            for shard in self.shards
-        ]
-        table = rebuild_index(tars, self.shards, self.size, self.manifest.dtype)
-        warnings.warn(f"{path} was missing and was rebuilt from the tars", stacklevel=3)
-        with suppress(OSError):  # in a read-only folder it is rebuilt every time
-            write_index(path, table)
-        return table
+
+def _raise_damaged(fault: Fault, problem: str, row: int) -> NoReturn:
+    error = DamagedSampleError(f"{fault.file}: {problem}: {fault.advice}")
+    error.row = row
+    raise error
 
 
 def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
@@ -251,5 +253,5 @@ def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
 
     Raises UserError if there are several splits but none of these.
     """
-    manifest = load_manifest(open_store(root, cache).path(MANIFEST).parent)
+    manifest = open_store(root, cache).manifest()
     return Split(root, manifest.held_out() or "val", cache=cache)

@@ -32,6 +32,9 @@ T = TypeVar("T")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # retrying does not help
 # A few attempts distinguish a faulty proxy from a wrong file on the server.
 _MISMATCH_TRIES = 3
+_MAX_ERROR_PAGE = 1 << 20  # bytes
+
+Limit = Callable[[int | None, int], None]  # called with the size and the bytes received
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +42,14 @@ class RetryPolicy:
     """How often and for how long to try a download.
 
     `tries` is the maximum number of attempts, `wait` the seconds before the second one
-    (doubled for each further one), `timeout` the seconds without data after
-    which an attempt ends.
+    (doubled for each further one). An attempt ends when fewer than `least_speed` bytes
+    per second have arrived in the last `timeout` seconds.
     """
 
     tries: int = 6
     wait: float = 1.0
     timeout: float = 60.0
+    least_speed: float = 10_000.0
 
 
 class MismatchError(Exception):
@@ -57,32 +61,33 @@ def fetch(
     path: Path,
     policy: RetryPolicy,
     *,
+    max_bytes: int,
     bytes: int | None = None,
     sha256: str | None = None,
 ) -> None:
     """Download `url` to `path` and check `bytes` and `sha256` where given.
 
-    Raises UserError if the file does not exist, access is denied, the content is wrong,
-    or all attempts of `policy` fail.
+    The download stops as soon as it exceeds `bytes` or `max_bytes`. Raises UserError if
+    the file does not exist or is larger than `max_bytes`, access is denied, the content
+    is wrong, or all attempts of `policy` fail.
     """
 
+    def limit(size: int | None, received: int) -> None:
+        """Raise an exception if the size or the received bytes are too many."""
+        # The size of a page with an error message may be stated before its status.
+        most = max(received, (size or 0) - _MAX_ERROR_PAGE)
+        if bytes is not None and most > bytes:
+            raise MismatchError(f"received more than {bytes} bytes, expected {bytes}")
+        if most > max_bytes:
+            raise UserError(
+                f"{redact(url)} has more than the {max_bytes:,} bytes allowed: check the address"
+            )
+
     def attempt() -> None:
-        _download(url, path, policy.timeout)
+        _download(url, path, policy, limit)
         check(path, bytes, sha256)
 
     with_retries(url, attempt, policy, path)
-
-
-def read(url: str, policy: RetryPolicy) -> bytes:
-    """Return the content of a small file at `url`; raises UserError like `fetch`."""
-
-    def attempt() -> bytes:
-        system = filesystem(url)
-        if not system.async_impl:
-            return system.cat_file(url)
-        return _run_with_timeout(system, lambda callback: system._cat_file(url), policy.timeout)
-
-    return with_retries(url, attempt, policy)
 
 
 def check(path: Path, bytes: int | None, sha256: str | None) -> None:
@@ -94,39 +99,59 @@ def check(path: Path, bytes: int | None, sha256: str | None) -> None:
         raise MismatchError(f"received SHA-256 {digest}, expected {sha256}")
 
 
-def _download(url: str, path: Path, timeout: float) -> None:
-    system = filesystem(url)
-    if not system.async_impl:
-        system.get_file(url, str(path))
+def _download(url: str, path: Path, policy: RetryPolicy, limit: Limit) -> None:
+    """Download `url` to `path`; raises TimeoutError if it is too slow for `policy`.
+
+    `limit` is called with the size, if known, and with the number of bytes received.
+    """
+    system, speed = filesystem(url), _SpeedCheck(policy)
+    if system.async_impl:
+        _download_async(system, url, path, speed, limit)
         return
+    received = 0
+    with system.open(url, "rb") as source, open(path, "wb") as target:
+        while chunk := source.read(1 << 20):
+            target.write(chunk)
+            received += len(chunk)
+            limit(None, received)
+            speed.check(received)
 
-    def start(callback: Any) -> Any:
-        return system._get_file(url, str(path), callback=callback)
 
-    _run_with_timeout(system, start, timeout)
+def _download_async(system: Any, url: str, path: Path, speed: _SpeedCheck, limit: Limit) -> None:
+    """Download on fsspec's thread, and cancel the download if it is too slow.
 
-
-def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) -> Any:
-    """Run a download on fsspec's thread; cancel it after `timeout` s without data.
-
-    Raises TimeoutError then. The libraries have different timeouts and retries; this
-    timeout applies to all of them.
+    The libraries have different timeouts and retries; these checks apply to all.
     """
     from fsspec.callbacks import Callback
 
-    callback = Callback()
-    future = asyncio.run_coroutine_threadsafe(start(callback), system.loop)
-    received, since = 0, time.monotonic()
+    callback = Callback(hooks={"limit": limit})
+    future = asyncio.run_coroutine_threadsafe(
+        system._get_file(url, str(path), callback=callback), system.loop
+    )
     try:
-        while not concurrent.futures.wait([future], timeout=min(1.0, timeout / 4)).done:
-            if callback.value != received:
-                received, since = callback.value, time.monotonic()
-            elif time.monotonic() - since > timeout:
-                raise TimeoutError(f"no data for {timeout:g} s")
-        return future.result()
+        while not concurrent.futures.wait([future], timeout=min(1.0, speed.seconds / 4)).done:
+            speed.check(callback.value)
+        future.result()
     finally:
         future.cancel()  # has no effect if it has finished
         concurrent.futures.wait([future], timeout=5)
+
+
+class _SpeedCheck:
+    """Checks that enough bytes arrive in each period of `policy.timeout` seconds."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.seconds, self._least = policy.timeout, policy.timeout * policy.least_speed
+        self._received, self._since = 0, time.monotonic()
+
+    def check(self, received: int) -> None:
+        """Raise TimeoutError if too few bytes arrived in a period that has ended."""
+        if time.monotonic() - self._since < self.seconds:
+            return
+        if (new := received - self._received) < self._least:
+            amount = f"only {new:,} bytes in" if new else "no data for"
+            raise TimeoutError(f"{amount} {self.seconds:g} s")
+        self._received, self._since = received, time.monotonic()
 
 
 def with_retries(

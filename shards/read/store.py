@@ -7,24 +7,37 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from shards.errors import UserError
-from shards.format.manifest import MANIFEST, Shard
+from shards.files import path_below
+from shards.format.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    Shard,
+    load_manifest,
+    parse_manifest,
+)
 from shards.read.backends import filesystem, join_url, redact, scheme_of
 from shards.read.cache import Cache
-from shards.read.remote import RetryPolicy, fetch, read
+from shards.read.remote import RetryPolicy, fetch
 
 
 class Store(Protocol):
     """The files of one shard set; threads may share it."""
 
     location: str  # for messages
+
+    def manifest(self) -> Manifest:
+        """Return the manifest. Raises UserError if it is missing or damaged."""
+        ...
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
         """Return the local path of a file, downloading it if necessary.
@@ -33,6 +46,14 @@ class Store(Protocol):
         cache may evict it. Downloads are checked against `bytes` and `sha256` where
         given, local files are not. A file missing in a folder still has a path, and
         opening it fails; a file missing at a URL raises UserError.
+        """
+        ...
+
+    def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
+        """Delete the downloaded copy of a file unless `is_intact(path)`.
+
+        This is done once per file; returns whether it was done, so that `path` may
+        return an intact copy now. A file in a folder is never deleted.
         """
         ...
 
@@ -48,8 +69,14 @@ class Folder:
         self.location = str(location)
         self.root = Path(location)
 
+    def manifest(self) -> Manifest:
+        return load_manifest(self.root)
+
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
-        return self.root / relative
+        return path_below(self.root, relative)
+
+    def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
+        return False
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
         pass
@@ -69,6 +96,7 @@ class Remote:
         self._url = location
         self._opening = threading.Lock()
         self._manifest: bytes | None = None
+        self._discarded: set[str] = set()
         self._pending: deque[Shard] = deque()
         self._thread: threading.Thread | None = None
 
@@ -76,6 +104,16 @@ class Remote:
         path = self._fetch(relative, bytes, sha256)
         assert path
         return path
+
+    def manifest(self) -> Manifest:
+        return parse_manifest(self._open(), join_url(self.location, MANIFEST))
+
+    def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
+        if relative in self._discarded:
+            return False
+        self._discarded.add(relative)
+        self.cache.discard(self._key(self._open()), relative, is_intact)
+        return True
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
         """Like `Store.prefetch`, for at most half the cache: files in use need space.
@@ -105,23 +143,34 @@ class Remote:
     def _fetch(
         self, relative: str, bytes: int | None, sha256: str | None, wait: bool = True
     ) -> Path | None:
-        manifest = self._open()
-
         def fill(path: Path) -> None:
-            if relative == MANIFEST:
-                path.write_bytes(manifest)
-            else:
-                url = join_url(self._url, relative)
-                fetch(url, path, self.policy, bytes=bytes, sha256=sha256)
+            url, limit = join_url(self._url, relative), self.cache.max_bytes
+            fetch(url, path, self.policy, max_bytes=limit, bytes=bytes, sha256=sha256)
 
-        return self.cache.get(self._key(manifest), relative, fill, bytes=bytes, wait=wait)
+        return self.cache.get(self._key(self._open()), relative, fill, bytes=bytes, wait=wait)
 
     def _open(self) -> bytes:
         """Return the content of the manifest, downloaded once."""
         with self._opening:
             if self._manifest is None:
-                self._manifest = read(join_url(self._url, MANIFEST), self.policy)
+                self._manifest = self._download_manifest()
             return self._manifest
+
+    def _download_manifest(self) -> bytes:
+        content = b""
+
+        def fill(path: Path) -> None:
+            nonlocal content
+            url = join_url(self._url, MANIFEST)
+            fetch(url, path, self.policy, max_bytes=MAX_MANIFEST_BYTES)
+            content = path.read_bytes()
+
+        # Under a new name, because another process may be reading an older one. If this
+        # process is killed, the file is evicted like any other.
+        path = self.cache.get(self._key(b""), f"{uuid.uuid4().hex}-{MANIFEST}", fill)
+        assert path
+        path.unlink(missing_ok=True)
+        return content
 
     def _key(self, manifest: bytes) -> str:
         """Return 16 hexadecimal digits that identify this address and manifest."""

@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import threading
+import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ class Server(ThreadingHTTPServer):
     """Serves `root`; `faults[path]` are the faults of a path's next requests.
 
     A fault is a status ("500"), "cut" (half of the data, then a connection reset),
-    "wrong" (a changed byte), "short" (half of the data with a matching length) or
-    "stall" (half of the data, then nothing until `resume` is set).
+    "wrong" (a changed byte), "short" (half of the data with a matching length),
+    "stall" (half of the data, then nothing until `resume` is set), "trickle" (four
+    bytes a second until `resume` is set), "endless" (64 MB of zeros), "stated" (the
+    same, with its length) or "gzip" (64 MB of zeros, compressed).
     """
 
     daemon_threads = True
@@ -39,6 +42,7 @@ class Server(ThreadingHTTPServer):
         self.faults: defaultdict[str, deque[str]] = defaultdict(deque)
         self.resume = threading.Event()
         self.lock = threading.Lock()
+        self.sent_megabytes = 0
 
     @property
     def url(self) -> str:
@@ -65,11 +69,17 @@ class _Handler(BaseHTTPRequestHandler):
         if (fault and fault.isdigit()) or not file.is_file():
             self._head(int(fault or 404), 0)
             return
+        if fault in ("endless", "stated", "gzip"):
+            self._send_zeros(fault)
+            return
         data = self._requested_range(file.read_bytes())
         if fault == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
         half = data[: len(data) // 2]
         self._head(206 if "Range" in self.headers else 200, len(half if fault == "short" else data))
+        if fault == "trickle":
+            self._trickle(data)
+            return
         self.wfile.write(half if fault in ("cut", "short", "stall") else data)
         if fault == "cut":
             # A linger time of zero makes closing the connection a reset.
@@ -78,6 +88,29 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "stall":
             self.server.resume.wait(60)
             self.close_connection = True
+
+    def _trickle(self, data: bytes) -> None:
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            if self.server.resume.wait(0.25):
+                break
+        self.close_connection = True
+
+    def _send_zeros(self, fault: str) -> None:
+        """Send 64 MB of zeros in 64 pieces, without a length or compressed."""
+        self.close_connection = True
+        self.send_response(200)
+        if fault == "stated":
+            self.send_header("Content-Length", str(64_000_000))
+        if fault == "gzip":
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        packer = zlib.compressobj(wbits=31)
+        for _ in range(64):
+            piece = bytes(1_000_000)
+            self.wfile.write(packer.compress(piece) if fault == "gzip" else piece)
+            self.server.sent_megabytes += 1
+        self.wfile.write(packer.flush() if fault == "gzip" else b"")
 
     def _requested_range(self, data: bytes) -> bytes:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from shards.errors import UserError, describe
@@ -54,19 +58,18 @@ def fetch(store: Remote, shard: Shard) -> Path:
 
 
 FETCH = """
-import json, sys
+import sys
 from shards.read.cache import Cache
 from shards.errors import describe
-from shards.format.manifest import MANIFEST
 from shards.read.remote import RetryPolicy
 from shards.read.store import Remote
 url, cache, size, *numbers = sys.argv[1:]
 store = Remote(url, Cache(cache, int(size)), RetryPolicy(tries=3, wait=0.01, timeout=20))
-shards = json.loads(store.path(MANIFEST).read_text())["splits"]["train"]
+shards = store.manifest().splits["train"]
 try:
     for number in map(int, numbers):
         shard = shards[number]
-        path = store.path(shard["path"], bytes=shard["bytes"], sha256=shard["sha256"])
+        path = store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
         print(path, flush=True)
 except Exception as error:
     sys.exit(f"error: {describe(error)}")
@@ -136,7 +139,7 @@ def test_every_file_is_downloaded_once_and_unchanged(
     server: Server, shards: tuple[Shard, ...], store: Remote
 ) -> None:
     for _ in range(2):
-        assert store.path(MANIFEST).read_bytes() == (server.root / "set" / MANIFEST).read_bytes()
+        assert store.manifest() == load_manifest(server.root / "set")
         assert store.path("train/index.npy").read_bytes() == content(99, 1000)
         for number, shard in enumerate(shards):
             assert fetch(store, shard).read_bytes() == content(number)
@@ -256,7 +259,7 @@ def test_unreachable_server_raises(tmp_path: Path) -> None:
         UserError,
         match=r"^http://127.0.0.1:9/set/manifest.json: Cannot connect .* \(2 tries\): check",
     ):
-        store.path(MANIFEST)
+        store.manifest()
 
 
 def test_full_disk_raises_and_is_not_retried(
@@ -415,5 +418,86 @@ def test_missing_package_raises(
 def test_errors_have_a_one_line_description(server: Server, store: Remote) -> None:
     server.faults[f"set/{MANIFEST}"].append("403")
     with pytest.raises(UserError) as caught:
-        store.path(MANIFEST)
+        store.manifest()
     assert describe(caught.value) == str(caught.value)
+
+
+def largest_file(folder: Path, stop: threading.Event) -> int:
+    """Return the size of the largest file in a folder until `stop` is set."""
+    largest = 0
+    while not stop.wait(0.002):
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                largest = max(largest, path.stat().st_size)
+    return largest
+
+
+@pytest.mark.parametrize("fault", ["endless", "stated", "gzip"])
+def test_download_stops_when_it_exceeds_the_size_in_the_manifest(
+    fault: str, server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
+    server.faults[f"set/{shards[0].path}"].extend([fault] * 3)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        largest = pool.submit(largest_file, store.cache.folder, stop)
+        try:
+            with pytest.raises(
+                UserError,
+                match=r"000000.tar: received more than 300000 bytes, expected 300000 \(3 tries\): ",
+            ):
+                fetch(store, shards[0])
+        finally:
+            stop.set()
+    assert largest.result() < 10_000_000
+    assert not temporary_files(store.cache.folder)
+    assert fetch(store, shards[0]).read_bytes() == content(0)
+
+
+@pytest.mark.parametrize("fault", ["endless", "stated", "gzip"])
+def test_manifest_that_is_too_large_is_refused_at_once(
+    fault: str, server: Server, store: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.read.store.MAX_MANIFEST_BYTES", 5_000_000)
+    server.faults[f"set/{MANIFEST}"].append(fault)
+    with pytest.raises(
+        UserError, match=r"set/manifest.json has more than the 5,000,000 bytes allowed: check"
+    ):
+        store.manifest()
+    assert server.requests[f"set/{MANIFEST}"] == 1
+    assert not temporary_files(store.cache.folder)
+
+
+def test_file_of_unknown_size_is_limited_by_the_cache(server: Server, tmp_path: Path) -> None:
+    store = Remote(f"{server.url}/set", Cache(tmp_path / "cache", 2_000_000), FAST)
+    server.faults["set/train/index.npy"].append("endless")
+    with pytest.raises(UserError, match=r"index.npy has more than the 2,000,000 bytes allowed"):
+        store.path("train/index.npy")
+
+
+def test_download_that_is_too_slow_ends_with_one_line(
+    server: Server, shards: tuple[Shard, ...], store: Remote
+) -> None:
+    store.policy = RetryPolicy(tries=2, wait=0.01, timeout=0.6, least_speed=100)
+    server.faults[f"set/{shards[0].path}"].extend(["trickle"] * 2)
+    with pytest.raises(
+        UserError, match=r"000000.tar: only \d bytes in 0.6 s \(2 tries\): check the address and"
+    ):
+        fetch(store, shards[0])
+    assert not temporary_files(store.cache.folder)
+
+
+def test_stores_without_asynchronous_downloads_have_the_same_limits(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    data = content(1)
+    system.pipe({"/set/a.tar": data, "/set/long.tar": data + b"x", f"/set/{MANIFEST}": b"{}"})
+    store = Remote("memory://set", Cache(tmp_path / "cache", 2 * BIG), FAST)
+    assert store.path("a.tar", bytes=BIG).read_bytes() == data
+    with pytest.raises(UserError, match=r"long.tar: received more than 300000 bytes"):
+        store.path("long.tar", bytes=BIG)
+    system.rm("/set", recursive=True)
+
+
+def test_damaged_manifest_is_named_by_its_url(server: Server, store: Remote) -> None:
+    (server.root / "set" / MANIFEST).write_bytes(b"[" * 200_000)
+    with pytest.raises(UserError, match=rf"^{server.url}/set/manifest.json is damaged \(too "):
+        store.manifest()
