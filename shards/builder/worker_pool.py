@@ -2,12 +2,17 @@
 
 A forkserver imports the libraries once, before any thread exists. The only shared state
 is a table with one writer per cell, so a worker that is killed never holds a lock.
+
+The forkserver's socket is in a temporary folder. It outlives a process that is killed,
+so each process locks its own, and the next one removes those that are not locked.
 """
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,11 +20,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import forkserver
+from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing import forkserver, util
 from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from shards.errors import UserError
 from shards.progress import ProgressLine
@@ -27,6 +34,7 @@ from shards.progress import ProgressLine
 Result = TypeVar("Result")
 Task = Callable[[Callable[[int], None]], Result]  # called with report(done)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_FOLDER, _FOLDER_LOCK = "colortrain-", ".colortrain-pool.lock"
 _PRELOAD = ["numpy", "PIL.Image", "shards.builder.pack"]
 
 
@@ -126,6 +134,8 @@ def _without_main() -> Iterator[None]:
 
 
 def _start_forkserver() -> None:
+    # multiprocessing has no other way to choose the name of its temporary folder.
+    getattr(multiprocessing.current_process(), "_config", {}).setdefault("tempdir", _folder())
     try:
         forkserver.ensure_running()
     except OSError as error:
@@ -135,6 +145,31 @@ def _start_forkserver() -> None:
         raise UserError(
             f"the path of {folder} is too long for a socket: set TMPDIR to a shorter path"
         ) from None
+
+
+@cache
+def _folder() -> str:
+    """Create a temporary folder that is locked, and removed when this process exits.
+
+    Those of processes that were killed are removed now.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_FOLDER_LOCK}"):
+        with suppress(OSError), open(stale, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stale.parent, ignore_errors=True)
+    # Renamed when it is locked, so that no other process removes it before.
+    unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_FOLDER}"))
+    held = open(unlocked / _FOLDER_LOCK, "wb")  # noqa: SIM115 - held until this process exits
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(held, fcntl.LOCK_EX)
+    folder = unlocked.rename(unlocked.with_name(unlocked.name.removeprefix("new-")))
+    util.Finalize(None, _remove, (folder, held), exitpriority=-100)
+    return str(folder)
+
+
+def _remove(folder: Path, held: IO[bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    held.close()
 
 
 _done: Any = None

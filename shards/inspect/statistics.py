@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from shards.builder.pack import Report
 from shards.builder.parts import Part
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
-from shards.files import write_atomic
+from shards.files import (
+    parse_json,
+    path_below,
+    read_regular,
+    remove_stale_temporaries,
+    write_atomic,
+)
 from shards.format.manifest import Manifest, Shard, load_manifest
 from shards.format.tar_layout import pixels_view
 from shards.progress import ProgressLine
@@ -36,6 +43,7 @@ BIN = 10
 CENTRES = range(-110, 111, BIN)
 EDGES = tuple(centre - BIN // 2 for centre in (*CENTRES, 120))
 _CHUNK_PIXELS = 1 << 20
+_MAX_PART_BYTES = 64 << 20  # 23 x 23 counts per split
 _UNITS = {
     "uint8": (Fraction(20, 51), Fraction(1), Fraction(1)),
     "float16": (Fraction(1, 1 << 24),) * 3,
@@ -131,19 +139,19 @@ def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
             )
         loaded[number], parts = path, count
         merged = {split: merged[split] + sums[split] for split in merged}
-    if missing := sorted(set(range(1, parts + 1)) - set(loaded)):
-        part = Part(missing[0], parts)
+    if len(loaded) < parts:
+        part = Part(next(number for number in count_up(1) if number not in loaded), parts)
         raise UserError(f"part {part} of the statistics is missing: run it with --part {part}")
     return _document(manifest, merged)
 
 
 def _load_part(path: Path, manifest: Manifest) -> tuple[int, int, dict[str, Sums]]:
     try:
-        document = json.loads(path.read_text())
+        document = parse_json(read_regular(path, _MAX_PART_BYTES))
         part = Part(document["part"], document["parts"])
         sums = {split: _parse_sums(document["sums"][split]) for split in manifest.splits}
         dataset_id = document["dataset_id"]
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UserError) as error:
         raise UserError(
             f"{path} is not a part of the statistics ({error!r}): write it again with --part"
         ) from None
@@ -159,11 +167,26 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
     counts = np.array(fields["counts"], np.int64)
     if counts.shape != EMPTY.counts.shape:
         raise ValueError(f"counts of shape {counts.shape}")
-    return Sums(counts, tuple(fields["total"]), tuple(fields["squares"]), fields["pixels"])
+    sums = Sums(counts, tuple(fields["total"]), tuple(fields["squares"]), fields["pixels"])
+    if len(sums.total) != 3 or not all(
+        type(value) is int for value in (*sums.total, *sums.squares, sums.pixels)
+    ):
+        raise TypeError("total, squares and pixels must be three, three and one integers")
+    # The second holds for all numbers: a variance is not negative.
+    if counts.sum() != sums.pixels or any(
+        total**2 > square * sums.pixels
+        for total, square in zip(sums.total, sums.squares, strict=True)
+    ):
+        raise ValueError("its sums contradict each other")
+    return sums
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write the document as JSON, atomically."""
+    """Write the document as JSON, atomically.
+
+    Temporary files that killed processes left for `path` are removed.
+    """
+    remove_stale_temporaries(path)
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
@@ -222,7 +245,7 @@ def _describe(samples: int, sums: Sums, dtype: str) -> dict[str, Any]:
 
 
 def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report) -> Sums:
-    view = pixels_view(root / shard.path, shard.samples, manifest.size, manifest.dtype)
+    view = pixels_view(path_below(root, shard.path), shard.samples, manifest.size, manifest.dtype)
     step = max(1, _CHUNK_PIXELS // manifest.size**2)
     sums = EMPTY
     for start in range(0, shard.samples, step):

@@ -1,6 +1,10 @@
 """Tests of statistics: they equal numpy's, and parts merge exactly."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -156,3 +160,51 @@ def test_invalid_sets_of_parts_raise(built: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as caught:
             merge_statistics(built, paths)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pixels": 1},
+        {"pixels": "1"},
+        {"total": [0]},
+        {"total": [10**20, 0, 0]},
+        {"squares": [-1, 0, 0]},
+        {"counts": [[10**30] * 23] * 23},
+    ],
+)
+def test_part_with_impossible_sums_raises(
+    built: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    document = statistics_of_part(built, Part(1, 1), quiet=True)
+    document["sums"]["train"].update(changes)
+    save_statistics(document, tmp_path / "part")
+    with pytest.raises(UserError, match="part is not a part of the statistics"):
+        merge_statistics(built, [tmp_path / "part"])
+
+
+def test_number_of_parts_that_would_fill_memory_raises(built: Path, tmp_path: Path) -> None:
+    document = statistics_of_part(built, Part(1, 1), quiet=True)
+    save_statistics({**document, "parts": 10**12}, tmp_path / "part")
+    with pytest.raises(UserError, match=r"part 2/1000000000000 of the statistics is missing"):
+        merge_statistics(built, [tmp_path / "part"])
+
+
+def test_files_of_killed_runs_are_removed_by_the_next_run(built: Path, tmp_path: Path) -> None:
+    """Kills two runs: one that has worker processes, one that writes its result."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    command = [sys.executable, "-m", "shards", "statistics", str(built), "--workers", "2"]
+    command += ["--json", str(tmp_path / "colours.json")]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not list(folder.rglob("listener-*")):
+        time.sleep(0.002)
+    killed.kill()
+    killed.wait()
+    assert list(folder.rglob("listener-*"))
+    temporary = tmp_path / f".colours.json.{os.uname().nodename}.{killed.pid}.tmp"
+    temporary.write_bytes(b"{")
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["colours.json", "tmp"]
+    assert not list(folder.iterdir())
