@@ -18,6 +18,7 @@ from colortrain.runs.layout import (
     sweep_file,
     written_checkpoints,
 )
+from shards.files import parse_json, path_below
 
 
 def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
@@ -37,9 +38,10 @@ def latest_job(run: Path) -> str | None:
 def sweep_runs(sweep: Path) -> list[Path]:
     """Return the run folders of a sweep, an empty list for any other folder."""
     try:
-        return [sweep / name for name in json.loads(sweep_file(sweep).read_text())]
+        names = parse_json(sweep_file(sweep).read_bytes())
     except FileNotFoundError:
         return []
+    return [path_below(sweep, name) for name in names]
 
 
 def newest_step(run: Path) -> int:

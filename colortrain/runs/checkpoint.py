@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.runs.layout import (
     MANIFEST,
+    RECIPE,
     TRAINER_STATE,
     best_file,
     checkpoint_folder,
@@ -34,9 +35,19 @@ from colortrain.runs.layout import (
     recipe_file,
 )
 from shards.errors import UserError
-from shards.files import fsync_folder, open_atomic, sha256_of, write_atomic
+from shards.files import (
+    fsync_folder,
+    open_atomic,
+    open_regular,
+    parse_json,
+    path_below,
+    read_regular,
+    sha256_of,
+    write_atomic,
+)
 
 FORMAT = 1  # version of the folder: the files, their names and the keys in them
+_MAX_MANIFEST_BYTES = 1 << 20
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -127,13 +138,13 @@ def _write_manifest(folder: Path) -> None:
 def is_intact(folder: Path) -> bool:
     """Return whether all files of a checkpoint match its manifest, by size and hash."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())
+        files = parse_json(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES))
+        paths = {name: path_below(folder, name) for name in (*files, RECIPE, TRAINER_STATE)}
         return all(
-            (folder / name).stat().st_size == entry["bytes"]
-            and sha256_of(folder / name) == entry["sha256"]
-            for name, entry in files.items()
+            path.stat().st_size == files[name]["bytes"] and sha256_of(path) == files[name]["sha256"]
+            for name, path in paths.items()
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, UserError, ValueError, KeyError, TypeError, AttributeError):
         return False  # other file system errors do not prove damage and are raised
 
 
@@ -166,6 +177,7 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """
     path = folder / f"{name}.safetensors"
     try:
+        open_regular(path).close()
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from shards.errors import UserError
 from slurm import runs
 from tests.support.run_journal import start_line, train_line, write_journal
 
@@ -72,3 +75,12 @@ def test_only_the_folder_of_a_sweep_has_points(tmp_path: Path) -> None:
     assert runs.sweep_runs(tmp_path) == []
     (tmp_path / "sweep.json").write_text('{"a=1": ["a=1"], "a=2": ["a=2"]}')
     assert runs.sweep_runs(tmp_path) == [tmp_path / "a=1", tmp_path / "a=2"]
+
+
+@pytest.mark.parametrize("name", ["../other", "/tmp", ""])
+def test_runs_of_a_sweep_are_in_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps({"a": [], name: []}))
+    with pytest.raises(UserError, match="leads out of it"):
+        runs.sweep_runs(tmp_path)
+    (tmp_path / "sweep.json").write_text(json.dumps({"a": []}))
+    assert runs.sweep_runs(tmp_path) == [tmp_path / "a"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from colortrain.runs.checkpoint import (
     latest_checkpoint,
     load_generator,
     load_optimizer,
+    load_tensors,
     load_weights,
     optimizer_tensors,
     save_checkpoint,
@@ -75,6 +79,49 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path, damage: 
     assert not is_intact(checkpoint_folder(tmp_path, 2))
     with pytest.warns(UserWarning, match="step-000000002 is damaged"):
         assert latest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../other", "/etc/hostname", "a/../generator.safetensors", "pipe", "zero", ".", ""]
+)
+def test_a_manifest_that_names_anything_but_a_regular_file_in_its_folder_is_damaged(
+    tmp_path: Path, name: str
+) -> None:
+    save(tmp_path, 1)
+    folder = checkpoint_folder(tmp_path, 1)
+    (tmp_path / "other").write_bytes(b"")
+    os.mkfifo(folder / "pipe")
+    (folder / "a").mkdir()
+    (folder / "zero").symlink_to("/dev/zero")
+    files = json.loads((folder / "MANIFEST.json").read_text())
+    path = folder / name
+    files[name] = {
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest(),
+    }
+    (folder / "MANIFEST.json").write_text(json.dumps(files))
+    assert not is_intact(folder)
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "recipe.json", "generator.safetensors"])
+def test_a_pipe_instead_of_a_file_of_a_checkpoint_is_damage(tmp_path: Path, name: str) -> None:
+    save(tmp_path, 1)
+    folder = checkpoint_folder(tmp_path, 1)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert not is_intact(folder)
+    if name.startswith("generator"):
+        with pytest.raises(UserError, match=r"cannot read .*generator.safetensors"):
+            load_tensors(folder, "generator")
+
+
+@pytest.mark.parametrize("left", [[], ["generator.safetensors"], ["trainer.json"]])
+def test_a_manifest_without_recipe_or_state_is_damaged(tmp_path: Path, left: list[str]) -> None:
+    save(tmp_path, 1)
+    path = checkpoint_folder(tmp_path, 1) / "MANIFEST.json"
+    files = json.loads(path.read_text())
+    path.write_text(json.dumps({name: files[name] for name in left}))
+    assert not is_intact(checkpoint_folder(tmp_path, 1))
 
 
 def test_saving_again_replaces_a_damaged_checkpoint(tmp_path: Path) -> None:
