@@ -29,7 +29,7 @@ from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
 from shards.errors import UserError
-from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, decode_reduced, fit_image, open_image
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
@@ -78,9 +78,7 @@ def decode_images(images: Sequence[str], size: int) -> CountStream:
 
 def centred_square(data: bytes, size: int) -> np.ndarray:
     """Decode an image and return its centred square: (size, size, 3) uint8 sRGB."""
-    opened = open_image(data)
-    reduce_jpeg(opened, size)
-    return np.asarray(fit_image(to_rgb(opened), size))
+    return np.asarray(fit_image(decode_reduced(open_image(data), size), size))
 
 
 def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountStream:
