@@ -4,7 +4,7 @@
     RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
     RUN/evaluation.json                  the scores of the last `colortrain evaluate`
     RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
-    RUN/checkpoints/best.json            the best step by the metric of `keep_best`
+    RUN/checkpoints/best.json            the step with the best validation score
     RUN/samples/step-000001000.png       sample grids of validations
     RUN/tensorboard/  RUN/trackers.json  event files; the run's ids in W&B and MLflow
     RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
@@ -59,17 +59,17 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def best_file(run: Path) -> Path:
-    """Return RUN/checkpoints/best.json."""
+    """Return RUN/checkpoints/best.json, which names the best checkpoint."""
     return checkpoints_folder(run) / "best.json"
 
 
 def sample_file(run: Path, step: int) -> Path:
-    """Return the PNG file of one step's sample grid."""
+    """Return RUN/samples/step-NNNNNNNNN.png, the grid of sample images of one step."""
     return run / "samples" / f"step-{step:09d}.png"
 
 
 def sample_files(run: Path) -> list[tuple[int, Path]]:
-    """Return (step, file) of every sample grid in RUN/samples, by ascending step."""
+    """Return (step, PNG file) of each sample grid in RUN/samples, by ascending step."""
     paths = (run / "samples").glob("step-*.png")
     steps = ((step_of(path.with_suffix("")), path) for path in paths)
     return sorted((step, path) for step, path in steps if step is not None)
@@ -91,12 +91,12 @@ def lock_file(run: Path) -> Path:
 
 
 def jobs_file(run: Path) -> Path:
-    """Return RUN/slurm/jobs.jsonl: the SLURM jobs that were submitted for a run."""
+    """Return RUN/slurm/jobs.jsonl, which lists the SLURM jobs submitted for a run."""
     return run / "slurm" / "jobs.jsonl"
 
 
 def starts_file(run: Path) -> Path:
-    """Return RUN/slurm/starts.jsonl: from which step each SLURM job started."""
+    """Return RUN/slurm/starts.jsonl: at which training step each SLURM job started."""
     return run / "slurm" / "starts.jsonl"
 
 
@@ -106,22 +106,22 @@ def sweep_file(folder: Path) -> Path:
 
 
 def step_of(path: Path) -> int | None:
-    """Return the step in a name such as step-000001000, None for any other name."""
+    """Return the step in a file name such as step-000001000; None for other names."""
     match = _STEP.fullmatch(path.name)
     return int(match[1]) if match else None
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """Return the steps of all checkpoint folders, complete or not, ascending."""
+    """Return the steps of a run's checkpoint folders, complete or not, ascending."""
     steps = map(step_of, checkpoints_folder(run).glob("step-*"))
     return sorted(step for step in steps if step is not None)
 
 
 def written_checkpoints(run: Path) -> dict[int, Path]:
-    """Return the checkpoint folders that have their MANIFEST.json, by ascending step.
+    """Return the checkpoint folders that contain MANIFEST.json, by step, ascending.
 
-    The manifest is written last, so such a checkpoint was complete; its hashes are not
-    verified here (see `checkpoint.is_intact`).
+    The manifest is written last, so these checkpoints have been written completely.
+    Their hashes are not verified here (see `colortrain.runs.checkpoint.is_intact`).
     """
     folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
     return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}
