@@ -127,7 +127,10 @@ def _write_manifest(folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether all files of a checkpoint match its manifest in size and SHA-256."""
+    """Return whether all files of a checkpoint match the sizes and hashes listed.
+
+    They are listed in its MANIFEST.json. A missing manifest counts as damage.
+    """
     try:
         files = json.loads((folder / MANIFEST).read_text())
         return all(

@@ -93,9 +93,9 @@ class Alarms:
         )
 
     def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
-        """Return whether the critic separates real and generated images nearly perfectly.
+        """Return whether the critic's mean scores have nearly reached its labels.
 
-        That means that its mean scores are close to its training labels. The result is
+        It then separates nearly all real images from generated ones. The result is
         always False for Wasserstein and hinge losses, whose scores have no such limit.
         """
         real, fake = losses.get("score_real"), losses.get("score_fake")

@@ -137,9 +137,9 @@ class CheckpointWriter:
         self.pending = self.thread.submit(self._write, step, copies, state, best, stall)
 
     def poll(self) -> None:
-        """If the pending write has finished, log it or raise the writing thread's error.
+        """Log the pending write if it has finished; called between training steps.
 
-        The training loop calls this between steps.
+        Raises the writing thread's error, if there was one.
         """
         if self.pending is not None and self.pending.done():
             self.wait()

@@ -39,9 +39,9 @@ class InitialWeights:
         return sources if self.only_generator else {**sources, "critic": "critic"}
 
     def metadata(self) -> dict[str, Any]:
-        """Return where the weights come from, for the new run's records, as JSON values.
+        """Return where the weights come from, as JSON values for the new run.
 
-        These are the run folder, the step and the stem of each weights file.
+        These are the other run's folder, its step, and the stem of each weights file.
         """
         run, step = self.folder.parent.parent, load_state(self.folder)["step"]
         return {"run": str(run), "step": step, "weights": self.sources}

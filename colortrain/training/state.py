@@ -61,7 +61,7 @@ class TrainState:
         return files
 
     def json_state(self) -> dict[str, Any]:
-        """Return the state for trainer.json: fp16 loss scalers and the plateau's state."""
+        """Return the state for trainer.json: loss scalers (fp16) and the plateau."""
         scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
         return {"scalers": scalers, "plateau": self.plateau.state()}
 

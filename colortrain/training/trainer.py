@@ -248,7 +248,10 @@ class Trainer:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write the training metrics to the journal; return texts for the progress bar."""
+        """Write the training metrics to the journal; return the progress texts.
+
+        The result is the texts for the progress bar, by label.
+        """
         with self.profiler.region(LOGGING):
             readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
@@ -264,7 +267,7 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split, log samples, and return whether this step is best.
+        """Score the validation split, log samples; return whether this step is best.
 
         Steps are compared by the metric of the recipe's `keep_best`. The result is
         False if the recipe sets none, or if there is no validation split.
