@@ -127,9 +127,9 @@ def _write_manifest(folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether all files of a checkpoint match the sizes and hashes listed.
+    """Return whether a checkpoint's files match the sizes and hashes in its manifest.
 
-    They are listed in its MANIFEST.json. A missing manifest counts as damage.
+    The result is False if a file, or the manifest itself, is missing or invalid.
     """
     try:
         files = json.loads((folder / MANIFEST).read_text())
