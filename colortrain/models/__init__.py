@@ -1,4 +1,4 @@
-"""Network architectures, one module each, and layers that they share.
+"""Network architectures: a flat folder with one module each, and shared layers.
 
 Each architecture has a frozen config dataclass; `config.build()` makes the network.
 """
