@@ -64,10 +64,10 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
     """Return the affine matrices of random crops and horizontal flips.
 
     positions: (B,) integers, indices into the sample order. The result is (B, 2, 3)
-    float32 for `F.affine_grid`: matrices that map output to input coordinates in [-1,
-    1]. Each matrix enlarges a random square inside the image to the size of the image;
-    the square's side is between `crop` and 1 times that of the image. `flip` is the
-    probability of a flip.
+    float32 for `F.affine_grid`: matrices that map output to input coordinates in
+    [-1, 1]. Each matrix enlarges a random square inside the image to the size of the
+    image; the square's side is between `crop` and 1 times that of the image. `flip` is
+    the probability of a flip.
     """
     side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
