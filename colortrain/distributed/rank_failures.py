@@ -47,9 +47,9 @@ class LostRanksError(Exception):
 class Watchdog:
     """A thread that prints this process's stack if the process hangs.
 
-    A process counts as hanging if `heartbeat` is not called for `seconds`. It will soon
-    be killed. Processes that only wait for a hanging one get an error earlier, which
-    stops their own watchdog.
+    A process counts as hanging if `heartbeat` is not called for `seconds`. The launcher
+    will soon kill it. Processes that only wait for a hanging one get an error earlier,
+    which stops their own watchdog.
     """
 
     def __init__(self, name: str, seconds: float) -> None:

@@ -61,7 +61,7 @@ def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
 
 
 def check_single_images(recipe: Recipe) -> None:
-    """Raise UserError if the recipe cannot be trained on one image at a time.
+    """Raise UserError if the recipe's networks cannot train on a single image.
 
     That is the case if a BatchNorm would get a single value per channel.
     """

@@ -95,12 +95,12 @@ class LogError:
 class SoftAccuracy:
     """1 minus the fraction of nearly correct pixels, made differentiable: in [0, 1].
 
-    The fraction is averaged over `percents`, which are by default the two of the paper
-    nazeri. For a value `percent`, a and b may differ from the truth by `allowed`, which
-    is `percent` % of their range of 220 (see `metrics.accuracy`). A pixel then counts
-    as the product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)).
-    The loss makes the network concentrate colour where it is certain. Raises ValueError
-    for values out of range.
+    The fraction is averaged over `percents`, by default 2 % and 5 % as in the paper
+    nazeri. For each of them, a and b may differ from the truth by `allowed`: that many
+    percent of their range of 220 (see `metrics.accuracy`). A pixel then counts as the
+    product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)). The loss
+    makes the network concentrate colour where it is certain. Raises ValueError for
+    values out of range.
     """
 
     weight: Schedule = constant(1.0)

@@ -123,19 +123,22 @@ def score_split(
 ) -> Scores:
     """Return the scores of a generator on a split, the same on every rank.
 
-    The result is {"samples", "protocol", "metrics": {"l1": {"generated": x, "grey": y},
-    ...}}. Each metric is given for four versions of the images: "generated", "grey"
-    (the grayscale baseline), "median" (the constant-colour baseline) and "truth". Every
-    rank must call the function. Raises UserError for an empty split.
+    The result is a dict: "samples" is their number, "protocol" says how they were
+    scored, and "metrics" maps metric -> version -> value. The versions of the images
+    are "generated", "grey" (the grayscale baseline), "median" (the constant-colour
+    baseline) and "truth". Unless `config.metrics` is "core", "intervals" maps metric ->
+    version -> [low, high], a bootstrap interval, with the additional version "generated
+    - grey". Metrics of whole sets have no intervals, because resampling with repetition
+    biases them.
 
-    Samples pass through the network in chunks of `config.batch_size`, chunk i on rank i
-    % world, and on one thread if the device is a CPU. The last bits of sums depend on
-    the chunks and the threads, so neither may depend on the number of processes.
+    Every rank must call the function. `progress` is called with the number of samples
+    that all ranks together have scored, estimated from this rank's. Raises UserError
+    for an empty split.
 
-    With all metrics, "intervals" contains bootstrap intervals in the same form as
-    "metrics", with an additional version "generated - grey". Metrics of whole sets have
-    no intervals, because resampling with repetition biases them. `progress` is called
-    with the number of samples that all ranks have done, estimated from this rank's.
+    Samples pass through the network in chunks of `config.batch_size`. Chunk i is scored
+    on rank i modulo `world`, and on one thread if the device is a CPU. The last bits of
+    sums depend on the chunks and the threads, so neither may depend on the number of
+    processes.
     """
     config = config or ScoringConfig()
     device, count = torch.device(device), min(len(split), config.limit or len(split))

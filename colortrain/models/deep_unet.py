@@ -19,9 +19,9 @@ class DeepUNetConfig(UNetConfigBase):
 
     It has one block at full resolution, `levels` halvings, and a decoder that mirrors
     the encoder. With 64 base channels, 4 levels and BatchNorm it has 15,674,818
-    parameters, and 1024 channels at 16x16 for an image of 256 px. The paper's text
-    upsamples by nearest neighbour, its table 2 by transposed convolutions: this network
-    follows the text.
+    parameters, and 1024 channels at 16x16 for an image of 256 px. The text of the paper
+    drouilhet upsamples by nearest neighbour, its table 2 by transposed convolutions:
+    this network follows the text.
     """
 
     levels: int = 4
@@ -37,8 +37,8 @@ class DeepUNetConfig(UNetConfigBase):
     def build(self) -> DeepUNet:
         """Return a new network; torch's global random generator draws its weights.
 
-        The paper does not specify the initialisation, so that of Isola et al. 2017 is
-        used.
+        The paper drouilhet does not specify the initialisation, so that of Isola et al.
+        2017 is used.
         """
         network = DeepUNet(self)
         normal_init(network)

@@ -57,12 +57,12 @@ class FullyConvolutionalConfig(UNetConfigBase):
     `first_width` 2) has 16,654,851 parameters, the Places365 network (7 levels,
     `first_width` 1) 42,023,811. Both end in 2x2 pixels, at 32 and at 256 px.
 
-    The paper contradicts itself or its code twice. Section 3.3 has no BatchNorm in the
-    first layer. The code has one, which is included in the numbers above:
-    `first_norm=False` is the paper's version, with 128 parameters fewer. Section 3.1
-    concatenates the skip connection before BatchNorm and ReLU; the code concatenates it
-    after them, and so does this network. Section 3.2 places dropout "on several
-    layers": here it follows the first `dropout_blocks` decoder blocks.
+    The paper nazeri contradicts itself or its authors' code twice. Its section 3.3 has
+    no BatchNorm in the first layer. The code has one, which is included in the numbers
+    above: `first_norm=False` is the paper's version, with 128 parameters fewer. Section
+    3.1 concatenates the skip connection before BatchNorm and ReLU; the code
+    concatenates it after them, and so does this network. Section 3.2 places dropout "on
+    several layers": here it follows the first `dropout_blocks` decoder blocks.
     """
 
     levels: int = 4
@@ -169,12 +169,12 @@ class FullyConvolutional(nn.Module):
 class SameCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, H / 8, W / 8).
 
-    `inputs` is C + 1. The layers have 64, 128, 256, 512 channels and strides 2, 2, 2,
-    1; a last layer has one channel and stride 1. With 4 inputs there are 2,767,553
-    parameters and a 4x4 map of logits at 32 px. All layers but the first and the last
-    have BatchNorm (section 3.3). The paper's sigmoid (section 3.2) is part of the loss.
-    The paper describes a "series of stride 2"; the last two layers have stride 1, as in
-    the authors' code.
+    `inputs` is C + 1. With 64 base channels, the layers have 64, 128, 256 and 512
+    channels and strides 2, 2, 2 and 1; a last layer has one channel and stride 1. With
+    4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
+    but the first and the last have BatchNorm (section 3.3 of the paper nazeri). The
+    paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
+    stride 2"; the last two layers have stride 1, as in its authors' code.
     """
 
     base_channels: int = 64

@@ -13,8 +13,8 @@ class GlobalCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to unbounded scores (B, 1).
 
     `inputs` is C + 1. With 64 base channels and 4 blocks it has 2,757,057 parameters,
-    and 512 channels at 14x14 before the pooling for an image of 224 px. The paper does
-    not specify the weight initialisation, so PyTorch's default is used.
+    and 512 channels at 14x14 before the pooling for an image of 224 px. The paper arun
+    does not specify the weight initialisation, so PyTorch's default is used.
     """
 
     base_channels: int = 64

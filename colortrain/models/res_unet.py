@@ -17,8 +17,9 @@ class ResUNetConfig(UNetConfigBase):
 
     It has `levels` residual encoder blocks, each followed by pooling, one more block
     (the bridge), and a decoder. With 64 base channels and 3 levels it has 8,216,194
-    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (figure 1).
-    The paper does not specify the weight initialisation, so PyTorch's default is used.
+    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (arun
+    figure 1). The paper does not specify the weight initialisation, so PyTorch's
+    default is used.
     """
 
     levels: int = 3  # encoder blocks above the bridge, each followed by pooling

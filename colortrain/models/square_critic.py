@@ -50,8 +50,8 @@ class SquareCriticConfig:
     def build(self) -> SquareCritic:
         """Return a new network; torch's global random generator draws its weights.
 
-        The paper does not specify the initialisation, so that of Isola et al. 2017 is
-        used.
+        The paper drouilhet does not specify the initialisation, so that of Isola et al.
+        2017 is used.
         """
         network = SquareCritic(self)
         normal_init(network)

@@ -94,13 +94,13 @@ def arun_wgan_gp() -> Recipe:
 
 
 def arun_wgan_gp_adversarial() -> Recipe:
-    r"""The version of the paper arun's abstract: L1 and an adversarial loss.
+    r"""The recipe of the paper arun, as in its abstract: L1 and an adversarial loss.
 
-    The generator minimises 100 * L1 minus its mean score. Everything else is documented
-    in `arun_wgan_gp`, whose reported scores apply here too, because the paper has one
-    table for both versions. The paper gives the adversarial term no weight. Here it is
-    1, as in the objective of Isola et al. 2017 (equation 4), from whom the paper also
-    takes the weight 100 of L1.
+    The generator minimises 100 * L1 minus the mean score that the critic gives its
+    images. Everything else is documented in `arun_wgan_gp`, whose reported scores apply
+    here too, because the paper has one table for both versions. The paper gives the
+    adversarial term no weight. Here it is 1, as in the objective of Isola et al. 2017
+    (equation 4), from whom the paper also takes the weight 100 of L1.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial

@@ -33,7 +33,7 @@ def drouilhet_gan() -> Recipe:
     colours have a higher weight in L1.
 
     Protocol of the reported scores: COCO, 256 px, PSNR of RGB in [0, 1] (section 5);
-    the paper does not say how it is averaged, and over how many photographs. The
+    the paper does not say how it is averaged, or over how many photographs. The
     grayscale baseline reaches about 23.8 dB as the mean over images and 20.1 dB pooled,
     so compare the result with it. Cost: not given (Colab, section 7.5.3).
 
@@ -44,8 +44,9 @@ def drouilhet_gan() -> Recipe:
     (section 4, figure 1) or 10 (table 3): here it is 27, whose curve ends at the 19.63
     dB of the table. Upsampling is by nearest neighbour (section 3.1) or by transposed
     convolutions (table 2): the text is followed. A critic loss of 0.6 to 0.7 (section
-    4.1) can only be the mean over real and generated images, whose minimum is 0.50 with
-    these labels: hence the factor of one half.
+    4.1) can only be the mean of the losses on real and on generated images, not their
+    sum, because with these labels the minimum of the mean is 0.50: hence the factor of
+    one half.
 
     The colour weights are divided by their maximum and are at least 0.5 (section
     1.3.3). If one ab bin is empty, every colour then has the weight 0.5, so here the
@@ -142,13 +143,14 @@ def drouilhet_progan() -> Recipe:
     `--set objective.reconstruction.0.weights=random`.
 
     Contradictions in the paper, and how they are resolved. Despite the name nothing
-    grows: there is one size, 256 px. The maximum is 21.12 dB (section 11) or 20.92
-    (table 3): the recipe records the table's. The paper does not say that labels,
+    grows: there is one size, 256 px. The highest PSNR is 21.12 dB (section 11) or 20.92
+    dB (table 3): the recipe records the table's. The paper does not say that labels,
     learning rates or the critic's BatchNorm change, so they stay those of
-    `drouilhet_gan`; the soft labels agree with a critic loss of 0.542 (section 11),
-    which is above their minimum of 0.50. "Minibatch" is the part of the batch that one
-    process holds: scores depend on batch_size / processes. PixelNorm does not remove a
-    convolution's mean, so the convolutions before it have biases.
+    `drouilhet_gan`. The soft labels agree with the paper's critic loss of 0.542
+    (section 11), which is above the minimum of 0.50 that these labels allow.
+    "Minibatch" is the part of the batch that one process holds: scores depend on
+    batch_size / processes. PixelNorm does not remove a convolution's mean, so the
+    convolutions before it have biases.
     """
     return dataclasses.replace(
         drouilhet_gan(),

@@ -22,8 +22,8 @@ from colortrain.schedule import Schedule, constant
 def cosine(epochs: int) -> Schedule:
     """Return a schedule that rises from 0.01 to 1, then falls to 0 like half a cosine.
 
-    It rises in the first epoch and reaches 0 at epoch `epochs` (SGDR, 2017). Between
-    whole epochs it is linear.
+    It rises in the first epoch and reaches 0 at epoch `epochs` (Loshchilov and Hutter
+    2017). Between whole epochs it is linear.
     """
     falling = [
         (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
@@ -37,7 +37,7 @@ def cosine(epochs: int) -> Schedule:
 def last_fifth(weight: float) -> Schedule:
     """Return a schedule that is `weight` in the last fifth of the run and 0 before.
 
-    The run must have 10 schedule epochs (the recipe's `span`).
+    It is for recipes whose schedules cover 10 epochs (the field `span`).
     """
     return Schedule(((0, 0.0), (8, weight)))
 

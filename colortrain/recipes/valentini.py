@@ -135,10 +135,10 @@ def valentini_wgan() -> Recipe:
 def valentini_wgan_literal() -> Recipe:
     r"""Equation 8 of the paper valentini, as published, with the thick U-Net.
 
-    The adversarial losses are cross-entropies, and the gradient penalty is that of the
-    logits. Everything else is as in `valentini_wgan`. The interpretations of equation 3
-    in `valentini_cgan` (signs, labels, the generator's log D, the weight of L1) apply
-    to equation 8 too.
+    The adversarial losses are cross-entropies, and the gradient penalty is applied to
+    the critic's logits. Everything else is as in `valentini_wgan`. The interpretations
+    of equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight
+    of L1) apply to equation 8 too.
 
         accelerate launch -m launch.train --recipe valentini_wgan_literal \
             --shards SHARDS --run runs/valentini_literal

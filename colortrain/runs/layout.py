@@ -101,7 +101,10 @@ def starts_file(run: Path) -> Path:
 
 
 def sweep_file(folder: Path) -> Path:
-    """Return FOLDER/sweep.json of a sweep: run folder -> the fields that were set."""
+    """Return FOLDER/sweep.json, which lists the runs of a sweep.
+
+    The file maps each run's folder to the recipe fields that the sweep sets for it.
+    """
     return folder / "sweep.json"
 
 

@@ -267,10 +267,11 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split, log samples; return whether this step is best.
+        """Score the validation split and log sample images.
 
-        Steps are compared by the metric of the recipe's `keep_best`. The result is
-        False if the recipe sets none, or if there is no validation split.
+        Return whether this step is the best so far by the metric of the recipe's
+        `keep_best`. The result is False if the recipe sets none, or if there is no
+        validation split.
         """
         if self.validation is None:
             return False
