@@ -14,7 +14,10 @@ from colortrain.metrics.registry import metric_named
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One score that a paper reports; `metric` is a name in `metrics.registry`."""
+    """One score that a paper reports.
+
+    `metric` is the metric's name in `colortrain.metrics.registry`.
+    """
 
     metric: str
     value: float

@@ -54,7 +54,7 @@ def without_downloads(recipe: Recipe) -> Recipe:
 def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
     """Return a network's config, changed to fit images of `size` x `size` pixels.
 
-    It gets `base_channels` channels and is made as deep as `size` allows, but not
+    The result has the given `base_channels`. It is as deep as `size` allows, but not
     deeper than `config`. Raises ValueError if no depth fits.
     """
     names = {field.name for field in dataclasses.fields(config)}

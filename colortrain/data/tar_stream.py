@@ -68,10 +68,10 @@ class StreamedTars:
 
     @property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that identify the tars, by their names alone.
+        """Sixteen hexadecimal digits that identify the training data.
 
-        They also depend on the image size, how images are made square, and
-        `epoch_images`.
+        They are a hash of the tars' names (not of their contents), the image size, how
+        images are made square, and `epoch_images`.
         """
         tars = [tar.partition("?")[0] for tar in self.tars]  # signatures of URLs expire
         identity = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
@@ -81,7 +81,11 @@ class StreamedTars:
         return self.epoch_images
 
     def order(self, seed: int) -> Callable[[int, int], np.ndarray]:
-        """Return `np.arange` as the order: samples of a stream have no numbers."""
+        """Return the sample order: a function (start, stop) -> sample numbers.
+
+        It is `np.arange` for every seed, because the samples of a stream are not
+        numbered.
+        """
         return np.arange
 
     def prefetch(self, order: Any, position: int) -> None:

@@ -76,7 +76,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return all matrices and convolution kernels except the first and the last one."""
+    """Return the weights of a module that Muon updates.
+
+    They are all its matrices and convolution kernels except the first and the last one.
+    """
     return [parameter for parameter in module.parameters() if parameter.ndim > 1][1:-1]
 
 

@@ -56,7 +56,7 @@ def l1(lab: Tensor, truth: Tensor) -> Tensor:
 
 
 def mse(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean squared difference of RGB in [0, 1]: (B,)."""
+    """Return the mean squared difference of RGB images in [0, 1]: (B,)."""
     return (rgb - truth).square().mean(dim=(1, 2, 3))
 
 

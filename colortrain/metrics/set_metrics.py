@@ -107,7 +107,11 @@ class SetMetrics:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The metrics that require more images -> what they require; {} if none."""
+        """The metrics that are missing because there are too few images.
+
+        The result maps a description of the metrics to what they require; {} if none is
+        missing.
+        """
         few = any(
             stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
         )

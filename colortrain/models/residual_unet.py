@@ -140,7 +140,7 @@ class ResidualUNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, L: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110."""
+        """Map L (B, 1, H, W) in [-1, 1] to ab / 110 (B, 2, H, W)."""
         x = self.stem(torch.cat([L, coordinate_channels(L)], dim=1))
         skips = []
         for block, down in zip(self.encoder, self.down, strict=False):

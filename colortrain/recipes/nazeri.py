@@ -50,7 +50,7 @@ from colortrain.schedule import constant
 def nazeri_gan() -> Recipe:
     r"""The conditional DCGAN of the paper nazeri (section 3.2) on CIFAR-10.
 
-    The reported scores are of the test split; the docstring of this module describes
+    The reported scores are of the test split; colortrain/recipes/nazeri.py describes
     how they are computed. Cost: not given; 200 epochs are 10,000,000 images of 32 px.
 
         accelerate launch -m launch.train --recipe nazeri_gan \
@@ -91,9 +91,10 @@ def nazeri_unet_l2() -> Recipe:
     r"""The paper nazeri's baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
 
     (Section 3.1.) L2 is the mean squared error over all three channels. There is no
-    critic, and no dropout, which is not in section 3.1 and is the noise of the GAN.
+    critic. There is no dropout either: section 3.1 has none, and in `nazeri_gan` it is
+    the noise of the GAN.
 
-    The reported scores are of CIFAR-10's test split; the docstring of this module
+    The reported scores are of CIFAR-10's test split; colortrain/recipes/nazeri.py
     describes how they are computed. All three are worse than those of the grayscale
     baseline, which has the true L, while the network predicts L. Cost: less than
     `nazeri_gan`.
@@ -120,7 +121,7 @@ def nazeri_unet_l2() -> Recipe:
 def nazeri_gan_places() -> Recipe:
     r"""The conditional DCGAN of the paper nazeri (section 3.2) on Places365, 256 px.
 
-    The docstring of this module describes how the reported scores are computed. Cost:
+    colortrain/recipes/nazeri.py describes how the reported scores are computed. Cost:
     not given; 20 epochs of 1.8 million images (section 5) are 2,250,000 steps. The
     paper calls the result "not as well-trained as the CIFAR-10 counterpart".
 

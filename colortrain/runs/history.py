@@ -65,7 +65,8 @@ def last_scores(run: Path) -> dict[str, float]:
     """Return the generator's scores in a run's last validation, by metric name.
 
     The L1 of the grayscale baseline is added as "grey l1". Metrics without a value
-    (NaN, written as null) are left out; {} if there has been no validation.
+    (NaN, written as null) are left out. The result is {} if there has been no
+    validation.
     """
     validations = [line["metrics"] for line in read_journal(run, "validation")]
     if not validations:

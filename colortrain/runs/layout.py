@@ -34,37 +34,37 @@ _STEP = re.compile(r"step-(\d+)")
 
 
 def recipe_file(run: Path) -> Path:
-    """Return RUN/recipe.json."""
+    """Return the path RUN/recipe.json: the run's resolved recipe."""
     return run / RECIPE
 
 
 def journal_file(run: Path) -> Path:
-    """Return RUN/metrics.jsonl."""
+    """Return the path RUN/metrics.jsonl: the run's journal."""
     return run / "metrics.jsonl"
 
 
 def evaluation_file(run: Path, step: int | None = None) -> Path:
-    """Return RUN/evaluation.json, or RUN/evaluation-STEP.json if a step is given."""
+    """Return the path RUN/evaluation.json, or RUN/evaluation-STEP.json for a given step."""
     return run / ("evaluation.json" if step is None else f"evaluation-{step}.json")
 
 
 def checkpoints_folder(run: Path) -> Path:
-    """Return RUN/checkpoints."""
+    """Return the path RUN/checkpoints."""
     return run / "checkpoints"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Return the folder of one step's checkpoint, whether it exists or not."""
+    """Return the path of one step's checkpoint folder, whether it exists or not."""
     return checkpoints_folder(run) / f"step-{step:09d}"
 
 
 def best_file(run: Path) -> Path:
-    """Return RUN/checkpoints/best.json, which names the best checkpoint."""
+    """Return the path RUN/checkpoints/best.json, which names the best checkpoint."""
     return checkpoints_folder(run) / "best.json"
 
 
 def sample_file(run: Path, step: int) -> Path:
-    """Return RUN/samples/step-NNNNNNNNN.png, the grid of sample images of one step."""
+    """Return the path RUN/samples/step-NNNNNNNNN.png: one step's grid of sample images."""
     return run / "samples" / f"step-{step:09d}.png"
 
 
@@ -76,32 +76,32 @@ def sample_files(run: Path) -> list[tuple[int, Path]]:
 
 
 def tensorboard_folder(run: Path) -> Path:
-    """Return RUN/tensorboard."""
+    """Return the path RUN/tensorboard."""
     return run / "tensorboard"
 
 
 def trackers_file(run: Path) -> Path:
-    """Return RUN/trackers.json."""
+    """Return the path RUN/trackers.json: the run's ids in W&B and MLflow."""
     return run / "trackers.json"
 
 
 def lock_file(run: Path) -> Path:
-    """Return RUN/.lock."""
+    """Return the path RUN/.lock, which the process that trains keeps locked."""
     return run / ".lock"
 
 
 def jobs_file(run: Path) -> Path:
-    """Return RUN/slurm/jobs.jsonl, which lists the SLURM jobs submitted for a run."""
+    """Return the path RUN/slurm/jobs.jsonl: the SLURM jobs submitted for a run."""
     return run / "slurm" / "jobs.jsonl"
 
 
 def starts_file(run: Path) -> Path:
-    """Return RUN/slurm/starts.jsonl: at which training step each SLURM job started."""
+    """Return the path RUN/slurm/starts.jsonl: the step at which each SLURM job started."""
     return run / "slurm" / "starts.jsonl"
 
 
 def sweep_file(folder: Path) -> Path:
-    """Return FOLDER/sweep.json, which lists the runs of a sweep.
+    """Return the path FOLDER/sweep.json, which lists the runs of a sweep.
 
     The file maps each run's folder to the recipe fields that the sweep sets for it.
     """
