@@ -200,9 +200,9 @@ class Loader:
         return self.substituting_reader.substituted if self.substituting_reader else 0
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end; the first one follows the first `images` images.
+        """Yield batches without end, from position `images` of the sample order on.
 
-        A run that resumes passes the number of images it has consumed.
+        A run that resumes passes the number of images that it has consumed.
         """
         read = self._read_ahead if self.config.workers else self._read_synchronously
         items = read(images)

@@ -44,7 +44,7 @@ def journal_file(run: Path) -> Path:
 
 
 def evaluation_file(run: Path, step: int | None = None) -> Path:
-    """Return the path RUN/evaluation.json, or RUN/evaluation-STEP.json for a given step."""
+    """Return the path RUN/evaluation.json, or RUN/evaluation-STEP.json for a step."""
     return run / ("evaluation.json" if step is None else f"evaluation-{step}.json")
 
 
@@ -64,7 +64,7 @@ def best_file(run: Path) -> Path:
 
 
 def sample_file(run: Path, step: int) -> Path:
-    """Return the path RUN/samples/step-NNNNNNNNN.png: one step's grid of sample images."""
+    """Return the path RUN/samples/step-NNNNNNNNN.png: a step's grid of images."""
     return run / "samples" / f"step-{step:09d}.png"
 
 
@@ -96,7 +96,7 @@ def jobs_file(run: Path) -> Path:
 
 
 def starts_file(run: Path) -> Path:
-    """Return the path RUN/slurm/starts.jsonl: the step at which each SLURM job started."""
+    """Return the path RUN/slurm/starts.jsonl: the first step of each SLURM job."""
     return run / "slurm" / "starts.jsonl"
 
 

@@ -93,10 +93,10 @@ class Alarms:
         )
 
     def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
-        """Return whether the critic's mean scores have nearly reached its labels.
+        """Return whether the critic's mean scores are close to its training labels.
 
-        It then separates nearly all real images from generated ones. The result is
-        always False for Wasserstein and hinge losses, whose scores have no such limit.
+        The critic then separates nearly all real images from generated ones. The result
+        is always False for Wasserstein and hinge losses, which have no labels.
         """
         real, fake = losses.get("score_real"), losses.get("score_fake")
         if real is None or fake is None or not (math.isfinite(real) and math.isfinite(fake)):

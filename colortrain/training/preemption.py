@@ -29,10 +29,11 @@ def stop_requested() -> bool:
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Handle SIGUSR2 and SIGTERM inside the block, then restore the previous handlers.
+    """Let SIGUSR2 and SIGTERM request a stop inside the `with` block.
 
-    Forked children ignore both signals. Outside the main thread the block changes
-    nothing, because Python handles signals in the main thread only.
+    Without it they would end the process. Afterwards the previous handlers are
+    restored. Forked children ignore both signals. Outside the main thread nothing is
+    changed, because Python handles signals in the main thread only.
     """
     global _stop_requested
     _stop_requested = False
