@@ -43,9 +43,9 @@ class Headline:
 
 
 def reported(source: str, note: str = "", **values: float) -> Headline:
-    """Return a headline whose scores are keyword arguments, named after the metrics.
+    """Return a `Headline` from scores that are given as keyword arguments.
 
-    For instance `reported("table 1", mae=5.1)`.
+    The keywords are names of metrics, for instance `reported("table 1", mae=5.1)`.
     """
     figures = tuple(Figure(metric=name, value=value) for name, value in values.items())
     return Headline(source=source, figures=figures, note=note)

@@ -41,10 +41,10 @@ def stored_to_lab(stored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the (3, 3) matrix that converts XYZ, divided by the white point, to RGB.
+    """Return the (3, 3) matrix that converts XYZ / white point to linear RGB.
 
-    RGB is linear. The matrix is cached per device and dtype, because copying it to the
-    GPU in every call would make the CPU wait for the GPU.
+    The matrix is cached per device and dtype, because copying it to the GPU in every
+    call would make the CPU wait for the GPU.
     """
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
@@ -72,8 +72,8 @@ class Batch:
 
     L: (B, 1, H, W); colour: (B, 2 or 3, H, W), the target that the generator should
     predict from L; mix: (B, 1, 1, 1), uniform random numbers in [0, 1), with which
-    gradient penalties interpolate. They depend only on the seed and on each image's
-    position in the sample order.
+    gradient penalties interpolate. These numbers depend only on the seed and on each
+    image's position in the sample order.
     """
 
     L: Tensor

@@ -24,10 +24,10 @@ ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 
 
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
-    """Return `recipe` for images of `size` pixels, with `base_channels` channels.
+    """Return a copy of `recipe` for images of `size` px, with smaller networks.
 
-    The number of channels applies to both networks. Raises ValueError if one of them
-    cannot be made to fit the image size.
+    `base_channels` becomes the number of base channels of both networks. Raises
+    ValueError if one of them cannot be made to fit the image size.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
     critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)

@@ -47,7 +47,7 @@ class LightnessToColours(nn.Module):
 
 
 def size_multiple(generator: GeneratorConfig) -> int:
-    """Return the number of which a generator's image height and width are multiples.
+    """Return the number by which the height and width of images must be divisible.
 
     It is found by trying: the smallest number whose double and triple the generator
     accepts as a size in pixels.

@@ -123,13 +123,13 @@ def score_split(
 ) -> Scores:
     """Return the scores of a generator on a split, the same on every rank.
 
-    The result is a dict: "samples" is their number, "protocol" says how they were
-    scored, and "metrics" maps metric -> version -> value. The versions of the images
-    are "generated", "grey" (the grayscale baseline), "median" (the constant-colour
-    baseline) and "truth". Unless `config.metrics` is "core", "intervals" maps metric ->
-    version -> [low, high], a bootstrap interval, with the additional version "generated
-    - grey". Metrics of whole sets have no intervals, because resampling with repetition
-    biases them.
+    The result is a dict. "samples" is the number of scored samples, "protocol" says how
+    they were scored, and "metrics" maps metric -> version -> value. The versions of the
+    images are "generated", "grey" (the grayscale baseline), "median" (the
+    constant-colour baseline) and "truth". Unless `config.metrics` is "core", the dict
+    also has "intervals", which maps metric -> version -> [low, high], a bootstrap
+    interval; an additional version there is the difference "generated - grey". Metrics
+    of whole sets have no intervals, because resampling with repetition biases them.
 
     Every rank must call the function. `progress` is called with the number of samples
     that all ranks together have scored, estimated from this rank's. Raises UserError

@@ -23,7 +23,7 @@ class OutOfRangeError(ValueError):
 
 @dataclass(frozen=True)
 class Moments:
-    """A set's number of feature vectors, their sum (D,) and sum of products (D, D).
+    """Number, sum (D,) and sum of outer products (D, D) of a set of feature vectors.
 
     Sums and products are fixed-point numbers in int64, in steps of 2^-12 and 2^-24.
     Sums of integers are exact, so any order and any distribution over processes give
@@ -141,10 +141,10 @@ def fid_diagonal(real: Moments, fake: Moments) -> float:
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
     """Return the mean and standard deviation of the inception score over splits.
 
-    The score is exp of the mean KL divergence of p(y | x) from p(y) (Salimans et al.
-    2016, section 4). logits: (N, classes). As in the authors' code, each of the
-    `splits` splits consists of N / splits consecutive images. Raises ValueError if
-    there are fewer images than splits.
+    The score is exp of the mean KL divergence of p(y | x) from p(y), where x is an
+    image and y its class (Salimans et al. 2016, section 4). logits: (N, classes). As in
+    the authors' code, each of the `splits` splits consists of N / splits consecutive
+    images. Raises ValueError if there are fewer images than splits.
     """
     if len(logits) < splits:
         raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")

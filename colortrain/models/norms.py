@@ -28,7 +28,7 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def needs_bias(kind: Norm) -> bool:
-    """Return whether a convolution that this kind of norm follows needs a bias.
+    """Return whether a convolution followed by this kind of norm needs a bias.
 
     It does not if the norm subtracts the mean, which would remove the bias.
     """

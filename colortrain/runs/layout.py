@@ -96,7 +96,10 @@ def jobs_file(run: Path) -> Path:
 
 
 def starts_file(run: Path) -> Path:
-    """Return the path RUN/slurm/starts.jsonl: the first step of each SLURM job."""
+    """Return the path RUN/slurm/starts.jsonl: where each SLURM job started.
+
+    Each line records the training step at which one job of the run started or resumed.
+    """
     return run / "slurm" / "starts.jsonl"
 
 
