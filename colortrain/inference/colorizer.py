@@ -119,9 +119,9 @@ class Colorizer:
         result is (H, W, 3) uint8 sRGB, for a PIL image an RGB image. The lightness is
         that of the photograph, at full resolution.
 
-        `dropout` keeps dropout active; if it is None, the recipe's setting is used.
-        Dropout masks depend on `seed` alone. Raises ValueError for arrays of another
-        shape or type.
+        `dropout` says whether dropout layers are active; if it is None, the recipe's
+        setting is used. Dropout masks depend on `seed` alone. Raises ValueError for
+        arrays of another shape or type.
         """
         if isinstance(photograph, Image.Image):
             image = to_rgb(photograph)

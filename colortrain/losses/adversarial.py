@@ -20,7 +20,8 @@ class BCE:
     (nampouri equations 14-17; nazeri equations 5-8.) Labels can be soft for real images
     only (`real_label=0.9`, nazeri section 3.3) or for both (0.8 and 0.2, drouilhet
     section 3.2). The generator's target is always 1 (the non-saturating loss).
-    `critic_factor` multiplies the critic's loss; nampouri's is one half (equation 16).
+    `critic_factor` multiplies the critic's loss; in the paper nampouri it is one half
+    (equation 16).
     """
 
     real_label: float = 1.0

@@ -40,9 +40,9 @@ class ResNet18UNetConfig:
         return 2
 
     def check_size(self, size: int) -> None:
-        """Raise ValueError if the network does not accept images of `size` x `size` px.
+        """Raise ValueError if `size`, in pixels, is not divisible by 32.
 
-        Also raise it if the pretrained weights have another number of base channels.
+        Also raise it if `pretrained` is "imagenet" and `base_channels` is not 64.
         """
         if size % 32:
             raise ValueError(f"ResNet-18 requires a size divisible by 32, got {size}")

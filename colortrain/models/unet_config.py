@@ -48,8 +48,8 @@ class UNetConfigBase:
     def check_size(self, size: int) -> None:
         """Raise ValueError if the network does not accept `size` x `size` images.
 
-        It is then too deep: the size must be divisible by 2 as often as the encoder
-        halves it, and the bottleneck must not become too small.
+        The size must be divisible by 2 as often as the encoder halves it, and the
+        bottleneck must have at least `min_bottleneck` pixels per side.
         """
         if self._fits(size, self.num_halvings):
             return

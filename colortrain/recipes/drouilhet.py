@@ -41,12 +41,12 @@ def drouilhet_gan() -> Recipe:
             --shards SHARDS --run runs/drouilhet_gan
 
     Contradictions in the paper, and how they are resolved. The number of epochs is 27
-    (section 4, figure 1) or 10 (table 3): here it is 27, whose curve ends at the 19.63
-    dB of the table. Upsampling is by nearest neighbour (section 3.1) or by transposed
-    convolutions (table 2): the text is followed. A critic loss of 0.6 to 0.7 (section
-    4.1) can only be the mean of the losses on real and on generated images, not their
-    sum, because with these labels the minimum of the mean is 0.50: hence the factor of
-    one half.
+    (section 4, figure 1) or 10 (table 3): here it is 27, because the curve of 27 epochs
+    ends at the 19.63 dB of the table. Upsampling is by nearest neighbour (section 3.1)
+    or by transposed convolutions (table 2): the text is followed. A critic loss of 0.6
+    to 0.7 (section 4.1) can only be the mean of the losses on real and on generated
+    images: with these labels the mean is at least 0.50, but the sum at least 1.00.
+    Hence the factor of one half.
 
     The colour weights are divided by their maximum and are at least 0.5 (section
     1.3.3). If one ab bin is empty, every colour then has the weight 0.5, so here the

@@ -83,9 +83,9 @@ def flagship_calm() -> Recipe:
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
-    """Return the recipe that flagship and flagship_calm share.
+    """Return the recipe that flagship and flagship_calm share, apart from arguments.
 
-    They differ in the arguments. `gap` is the colourfulness loss. During adversarial
+    `name` is the recipe's name and `gap` its colourfulness loss. During adversarial
     training, `near` multiplies the weights of the losses that keep each image close to
     its truth.
     """

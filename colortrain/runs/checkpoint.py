@@ -211,7 +211,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Load the state that `optimizer_tensors` returned into a network's optimizer.
+    """Restore a network's optimizer from the tensors of `optimizer_tensors`.
 
     Each tensor gets the device and memory layout of its parameter; step counts stay on
     the CPU unless the optimizer is fused. `module` is the network.

@@ -188,7 +188,11 @@ class Trainer:
         return True
 
     def _start(self) -> None:
-        """Load the checkpoint, if any; lock the run folder; journal the start."""
+        """Prepare the run for its first step.
+
+        Load the checkpoint, if there is one; lock the run folder; open the journal and
+        record the start in it.
+        """
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
