@@ -22,9 +22,10 @@ class Muon(torch.optim.Optimizer):
     """Optimizer that updates hidden weights by Muon and all other parameters by Adam.
 
     A Muon step has the direction U V^T, where U S V^T is the singular value
-    decomposition of the momentum, reshaped to a matrix with one row per filter. Its
-    learning rate is `adam.muon`. Adam updates biases, norms, and the first and last
-    weights. (`torch.optim.Muon` accepts only matrices, not convolution kernels.)
+    decomposition of the momentum, reshaped to a matrix with one row per filter. The
+    learning rate of these steps is `adam.muon`. Adam updates biases, norms, and the
+    first and last weights. (`torch.optim.Muon` accepts only matrices, not convolution
+    kernels.)
 
     The momentum has the name "exp_avg" in the state, like Adam's. If `found_inf` is 1,
     an update changes nothing.

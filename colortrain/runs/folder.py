@@ -24,7 +24,7 @@ class TrainingData:
     """A run's training samples, its validation samples, and options for reading."""
 
     train: Samples
-    validation: Split | None  # the split "val" or "test"; None if the shards have neither
+    validation: Split | None  # the held-out split ("val", "validation", "test"), if there is one
     workers: int = 1  # threads that read ahead
     max_damaged: int = 0  # number of damaged samples that may be replaced before the run ends
 
