@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressLine:
-    """Displays a count of items done, the rate and the time left.
+    """A context manager that shows how many items are done, the rate and the time left.
 
     `shown=False` disables all output, as on ranks other than 0.
 

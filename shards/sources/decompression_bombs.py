@@ -20,7 +20,10 @@ _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
 def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
-    """Return why the image opened from `data` takes too much memory or time, or ""."""
+    """Return why decoding an image would take too much memory or time, else "".
+
+    `data` are the encoded bytes from which the image was opened.
+    """
     if image.width * image.height > max_pixels:
         return f"{image.width} x {image.height} pixels, more than {max_pixels}"
     if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -31,9 +34,9 @@ def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
 
 
 def _num_scans(data: bytes) -> int:
-    """Return the number of scans of a JPEG, at most MAX_SCANS + 1.
+    """Return the number of scans of a JPEG; counting stops at MAX_SCANS + 1.
 
-    Metadata segments are skipped.
+    Scan markers inside metadata segments are not counted.
     """
     scans, position = 0, 2
     while scans <= MAX_SCANS and (match := _MARKER.search(data, position)) and match[1] != _END:
@@ -43,7 +46,7 @@ def _num_scans(data: bytes) -> int:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: int) -> str:
-    """Return why the tiles of a TIFF take too much memory or time, or "".
+    """Return why the tiles of a TIFF would take too much memory or time, else "".
 
     libtiff decodes whole tiles, however small the visible part of them is.
     """
@@ -61,10 +64,10 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: 
 
 
 def _num_tile_tags(data: bytes) -> int:
-    """Return how many TileWidth and TileLength entries the first directory (IFD) has.
+    """Return how many TileWidth and TileLength entries the first IFD of a TIFF has.
 
-    Pillow silently skips malformed and repeated entries that libtiff uses, so the two
-    may disagree about the size of the tiles.
+    Pillow silently skips malformed and repeated entries that libtiff uses, so Pillow
+    and libtiff may disagree about the size of the tiles.
     """
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     offset, head, step = (8, 8, 20) if data[2] == 43 else (4, 2, 12)  # BigTIFF or not
