@@ -1,4 +1,7 @@
-"""The site file: a TOML description of a cluster, and its checks against SLURM."""
+"""The site file: a TOML file that describes a cluster and what jobs request from it.
+
+It is checked against the partitions and accounts that SLURM reports.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container image for the Pyxis options of srun.
+    """A container image in which srun starts the processes, by means of Pyxis.
 
-    `mounts` have the form "path on the node:path in the container"; `options` are
+    `mounts` have the form "path on the node:path in the container". `options` are
     further options of srun.
     """
 
@@ -36,10 +39,11 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The resources that each job requests, and how its processes start.
+    """The content of a site file: what each job requests, and how its processes start.
 
-    `slurm.batch` translates the fields: a new field must be used there, or it would be
-    accepted and ignored. `slurm.submit` describes them in its help.
+    `slurm.batch` turns the fields into parameters of jobs: a new field must be used
+    there, or it would be accepted and ignored. `slurm.submit` describes the fields in
+    its help.
     """
 
     # SLURM's options of the same names; "" means the default of the site
@@ -64,12 +68,12 @@ class Cluster:
 
     @property
     def tasks_per_node(self) -> int:
-        """Processes per node."""
+        """Number of processes on each node."""
         return self.gpus or self.processes
 
     @property
     def world_size(self) -> int:
-        """Processes on all nodes."""
+        """Number of processes on all nodes together."""
         return self.nodes * self.tasks_per_node
 
 
@@ -129,7 +133,8 @@ class Partition:
 def run_slurm(*command: str) -> str:
     """Run a SLURM command and return its standard output.
 
-    Raises UserError if it is not installed, fails, or does not respond within 60 s.
+    Raises UserError if the command is not installed, fails, or does not respond within
+    60 s.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -153,7 +158,10 @@ def slurm_available() -> bool:
 
 
 def query_partitions() -> dict[str, Partition]:
-    """Return all partitions by name. Raises UserError where SLURM is not available."""
+    """Return all partitions of the cluster, as {name: partition}.
+
+    Raises UserError where SLURM is not available.
+    """
     partitions: dict[str, Partition] = {}
     for line in run_slurm("sinfo", "-h", "-o", "%R|%P|%D|%c|%m|%G|%f|%l").splitlines():
         partition = _parse_partition(line)
@@ -178,7 +186,7 @@ def _parse_partition(line: str) -> Partition:
 
 
 def _merge(first: Partition, second: Partition) -> Partition:
-    """Combine two lines of sinfo about one partition (its nodes differ)."""
+    """Combine two lines of sinfo about one partition, whose nodes differ."""
     return Partition(
         name=first.name,
         default=first.default,
@@ -196,7 +204,10 @@ def _parse_count(text: str) -> int:
 
 
 def _parse_minutes(text: str) -> int | None:
-    """Parse sinfo's [days-]hours:minutes:seconds; None for "infinite" and "n/a"."""
+    """Convert sinfo's time limit, [days-]hours:minutes:seconds, to minutes.
+
+    Returns None for "infinite" and "n/a".
+    """
     days, _, rest = text.rpartition("-")
     parts = rest.split(":")
     if not all(part.isdigit() for part in parts):
@@ -206,9 +217,9 @@ def _parse_minutes(text: str) -> int | None:
 
 
 def check_against_site(cluster: Cluster) -> None:
-    """Check that this SLURM has the resources that the site file requests.
+    """Check that SLURM has the partition and the resources that the site file requests.
 
-    Raises UserError, listing what is available, if it does not.
+    Raises UserError, which lists what is available, if it does not.
     """
     partitions = query_partitions()
     default = next((name for name, partition in partitions.items() if partition.default), "")
@@ -239,9 +250,9 @@ def _check_size(cluster: Cluster, partition: Partition) -> None:
 
 
 def _check_accounting(cluster: Cluster) -> None:
-    """Raise UserError for an unknown account or quality of service.
+    """Raise UserError if SLURM does not know the account or quality of service.
 
-    They are checked only where SLURM has an accounting database.
+    Both are checked only where SLURM has an accounting database.
     """
     queries = {
         "account": (cluster.account, ("assoc", f"user={getpass.getuser()}", "format=account")),
