@@ -25,7 +25,7 @@ class UserError(Exception):
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """Return a UserError that lists the valid names, the most similar to `name` first.
 
-    `kind` says what the names are names of, for example "split".
+    `kind` is the kind of thing that has these names, for example "split".
     """
     names = sorted(
         valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other)
@@ -112,9 +112,9 @@ def command_name(program: str) -> str:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    Messages start with `command_name(program)`. A user error is printed as one line
-    on standard error and returns 2; a bug prints its traceback and returns 70; Ctrl-C
-    returns 130.
+    The status is 2 after a user error, which is printed as one line on standard error;
+    70 after a bug, whose traceback is printed; and 130 after Ctrl-C. Messages start
+    with `command_name(program)`.
     """
     name = command_name(program)
     try:

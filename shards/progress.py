@@ -56,7 +56,7 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Items per second since this object was created."""
+        """Items done per second since this object was created."""
         return (self.done - self.start) / max(time.monotonic() - self.start_time, 1e-9)
 
     def advance_to(self, done: int, details: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Submit jobs with submitit: parameters and sbatch script from a site file.
+"""Submit jobs through submitit, as a site file requests.
 
 A site file (see `slurm.cluster`) describes a cluster and what each job requests.
 """

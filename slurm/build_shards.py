@@ -1,4 +1,6 @@
-"""Build shards on many nodes: a job array with one part per task, then a merging job.
+"""Build shards on many nodes: a job array that packs, then a job that merges.
+
+Each task of the array packs one part of the images.
 
 colortrain build_shards --cluster site.toml --parts 16 -- photos photos-256 --size 256
 """
@@ -88,7 +90,7 @@ def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
 def job_parameters(
     cluster: Cluster, code: CodeSnapshot, name: str, resume_command: str, **more: Any
 ) -> dict[str, Any]:
-    """Return submitit's parameters for the packing array or the merging job.
+    """Return submitit's parameters for the job array that packs or the job that merges.
 
     `more` are further parameters. A job is cancelled when a job that it depends on
     fails.
@@ -103,7 +105,10 @@ def job_parameters(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the packing array and the merging job, and return the exit status."""
+    """Submit the job array that packs and the job that merges.
+
+    Returns the exit status.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
     resume_command = shlex.join(["colortrain", "build_shards", *argv])
@@ -118,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_scripts(cluster: Cluster, logs: Path, parts: int, resume_command: str) -> None:
-    """Print the sbatch scripts of the packing array and of the merging job."""
+    """Print the sbatch scripts of the job array that packs and the job that merges."""
     code = planned_snapshot(logs)
     array = job_parameters(cluster, code, "pack", resume_command)
     merge = job_parameters(cluster, code, "merge", resume_command, dependency="afterok:ARRAY")
@@ -138,10 +143,11 @@ def submit(
     out: Path,
     resume_command: str,
 ) -> int:
-    """Submit the packing array and the merging job, and return the exit status.
+    """Submit the job array that packs and the job that merges.
 
-    `argv` are the arguments of `shards build`. With --wait, wait until the merging job
-    has ended; the status is then 0 if it completed, else 1.
+    Returns the exit status. `argv` are the arguments of `shards build`. With --wait,
+    wait until the job that merges has ended; the status is then 0 if it completed, else
+    1.
     """
     logs = log_folder(out)
     logs.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ class Cluster:
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Read and check a site file.
+    """Read and check a site file, the TOML file that describes a cluster.
 
     Raises UserError if the file is missing or is not TOML, or if a field is unknown or
     has an invalid value.
@@ -115,9 +115,10 @@ def _check_values(cluster: Cluster, where: str) -> None:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition as sinfo describes it, with the largest values among its nodes.
+    """A partition as sinfo describes it.
 
-    `minutes` is None where the partition has no time limit.
+    `cpus`, `megabytes` and `gpus` are per node, each the largest among the partition's
+    nodes. `minutes` is the time limit, or None if the partition has none.
     """
 
     name: str
@@ -217,9 +218,10 @@ def _parse_minutes(text: str) -> int | None:
 
 
 def check_against_site(cluster: Cluster) -> None:
-    """Check that SLURM has the partition and the resources that the site file requests.
+    """Check that SLURM has the partition and the resources that a site file requests.
 
-    Raises UserError, which lists what is available, if it does not.
+    `cluster` is the content of the site file. Raises UserError, which lists what is
+    available, if SLURM does not have them.
     """
     partitions = query_partitions()
     default = next((name for name, partition in partitions.items() if partition.default), "")

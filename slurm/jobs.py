@@ -50,8 +50,8 @@ class JobContext:
     def prepare(self) -> None:
         """Check the code, change to the submission folder, and set TMPDIR.
 
-        Exits the process with EXIT_NO_REQUEUE if the code is not that which was
-        submitted.
+        Exits the process with EXIT_NO_REQUEUE if the code was modified after
+        submission.
         """
         try:
             self.code.check()
@@ -99,7 +99,7 @@ class TrainingJob:
         atexit.register(exit_process, 0)  # runs after submitit has recorded the success
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return what a requeued job runs: the same call. submitit calls this method.
+        """Return the call that submitit runs after the job is requeued: the same again.
 
         Exits the process with EXIT_NO_REQUEUE, which ends the job, after `max_restarts`
         consecutive starts that saved no checkpoint.
@@ -166,7 +166,10 @@ class ShardsJob:
                 exit_process(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return what a requeued job runs: the same call, which resumes the build."""
+        """Return the call that submitit runs after the job is requeued: the same again.
+
+        It resumes the build.
+        """
         return submitit.helpers.DelayedSubmission(self)
 
 

@@ -43,7 +43,7 @@ def sweep_runs(sweep: Path) -> list[Path]:
 
 
 def newest_step(run: Path) -> int:
-    """Return the training step of a run's newest complete checkpoint, 0 without one."""
+    """Return the step of a run's newest complete checkpoint, or 0 if there is none."""
     return max(written_checkpoints(run), default=0)
 
 

@@ -134,7 +134,7 @@ def make_table(out: Path, points: dict[str, Point]) -> Table:
 
 
 def unfinished_points(out: Path, points: dict[str, Point]) -> dict[str, Point]:
-    """Return the points to submit, as {name: point}.
+    """Return the points of the grid that have to be submitted, as {name: point}.
 
     These are the points whose run has not reached its end and has no job that is
     pending or running.
@@ -174,10 +174,11 @@ def submit_points(
     train_argvs: dict[str, list[str]],
     argv: Sequence[str],
 ) -> None:
-    """Submit the points of `recipes` as one job array, and record each point's job.
+    """Submit points of a grid as one job array, and record each point's job.
 
     `recipes` and `train_argvs` (the arguments of `launch.train`) are keyed by the name
-    of the point. `argv` are the arguments of `sweep`.
+    of the point; the points in `recipes` are submitted. `argv` are the arguments of
+    `sweep`.
     """
     (out / "slurm").mkdir(parents=True, exist_ok=True)
     context = JobContext(Path.cwd(), take_snapshot(out / "slurm"), cluster.scratch)

@@ -82,8 +82,8 @@ def _list_and_plan(source: str, parameters: Parameters, out: Path) -> tuple[List
 class PartResult:
     """The result of packing one part (`--part I/N`) of a build.
 
-    `left_out` lists the images that were not packed. Duplicates are not among them,
-    because only `merge` finds them.
+    `left_out` lists the images that were not packed. Duplicates are removed only later,
+    by `merge`.
     """
 
     part: Part
@@ -134,8 +134,8 @@ def _pack_and_finalize(blocks: Sequence[Block], plan: Plan, options: BuildOption
 def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> None:
     """Pack those of `blocks` that are missing, damaged or to be tried again.
 
-    If there are any, the manifest is deleted first, because the files that it names
-    will change.
+    A block is a group of images that are packed together. If there is anything to pack,
+    the manifest is deleted first, because the files that it names will change.
     """
     missing = _missing_blocks(blocks, plan, options)
     if not missing:
@@ -151,7 +151,7 @@ def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> N
 
 
 def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> list[Block]:
-    """Return those of `blocks` that have to be packed, or packed again.
+    """Return those of `blocks` (groups of images) that have to be packed.
 
     These are the blocks without a record file (OUT/sources/NNNNNN.jsonl), and those for
     which `_is_done` returns False.
@@ -179,7 +179,7 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Return whether a block was packed before and need not be packed again.
+    """Return whether a block (group of images) is packed and need not be packed again.
 
     Returns False if its record file or a shard is missing or damaged. Also returns
     False if an image was unreadable (with `strict`, if any image was left out), because

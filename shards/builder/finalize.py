@@ -40,8 +40,9 @@ LEFT_OUT = "left_out.tsv"
 class RepackError(UserError):
     """Raised when blocks must be packed again; their record files were deleted.
 
-    Each of these blocks lacks an image that was removed as a duplicate of another
-    image. That other image has changed since then, so the two are no longer equal.
+    A block is a group of images that are packed together. Each of these blocks lacks an
+    image that was removed as a duplicate of another image. That other image has changed
+    since then, so the two are no longer equal.
     """
 
 
@@ -59,11 +60,11 @@ class BuildResult:
 
 
 def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
-    """Complete the shard set in `root`, in which all blocks of `plan` are packed.
+    """Complete the shard set in `root`, in which all images of `plan` are packed.
 
     Removes duplicates and writes left_out.tsv, the indexes and, last, the manifest.
     Raises UserError if no image could be packed or, with `strict`, if any was left out.
-    Raises RepackError if blocks must be packed again.
+    Raises RepackError if some images must be packed again.
     """
     drop_duplicates(root, plan)
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
@@ -115,7 +116,7 @@ def _shards_of(records: Iterable[Record], split: str) -> tuple[Shard, ...]:
 
 
 def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray:
-    """Return the content of a split's `index.npy`, computed from the build's records.
+    """Return the content of a split's `index.npy`, from the record files of the build.
 
     int64 (samples, 3): the key, byte offset and CRC-32 of each sample.
     """
@@ -129,9 +130,10 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
     """Find the images whose stored pixels are equal to those of an earlier image.
 
-    Returns {block number: {key of the duplicate: source name of its first copy}};
-    images are in the order of their keys. Equal files have equal pixels, so copied
-    files are found too.
+    Returns {block number: {key of the duplicate: source name of its first copy}}. A
+    block is a group of images that are packed together. An image is earlier than
+    another if its key is smaller. Equal files have equal pixels, so copied files are
+    found too.
     """
     keys, digests = [], []
     for block in range(plan.num_blocks):
@@ -189,9 +191,10 @@ def _delete_stale_records(
 ) -> None:
     """Find blocks in which images were wrongly removed; delete their record files.
 
-    An earlier run removed such an image as a duplicate, but it is not in `duplicates`,
-    the result of `find_duplicates`. Raises RepackError if there are such blocks, and
-    does nothing otherwise.
+    A block is a group of images that are packed together. An earlier run removed such
+    an image as a duplicate, but it is not in `duplicates`, the result of
+    `find_duplicates`. Raises RepackError if there are such blocks, and does nothing
+    otherwise.
     """
     stale = []
     for block in range(plan.num_blocks):
@@ -214,9 +217,9 @@ def _delete_stale_records(
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
     """Rewrite a block's shards so that they contain only the samples of `updated`.
 
-    `before` and `updated` are the block's record before and after duplicates are
-    marked. Unchanged shards are kept, and shards without samples are deleted. Returns
-    `updated` with the new shards.
+    A block is a group of images that are packed together. `before` and `updated` are
+    its record before and after duplicates are marked. Unchanged shards are kept, and
+    shards without samples are deleted. Returns `updated` with the new shards.
     """
     shards = {}
     for split, shard in before.shards.items():

@@ -36,8 +36,8 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
     """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
     The shard set is written to `options.out`, with the same bytes as by a build without
-    parts. Raises UserError if blocks are missing (the message lists them), or if a part
-    is running, is damaged or belongs to another build.
+    parts. Raises UserError if blocks (groups of images) are missing, which the message
+    lists, or if a part is running, is damaged or belongs to another build.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -65,9 +65,10 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that `options.out` lacks into it from `folders`.
+    """Copy the blocks that are missing in `options.out` from `folders`.
 
-    Returns the numbers of the blocks that none of the folders has.
+    A block is a group of images that are packed together. Returns the numbers of the
+    blocks that none of the folders has.
     """
     tasks: list[Task[bool]] = [
         partial(_gather_block, options.out, folders, plan, block)
@@ -95,8 +96,8 @@ def _gather_block(
 def copy_block(root: Path, folder: Path, plan: Plan, block: int) -> bool:
     """Copy a block from `folder` to `root`: first its shards, then its record file.
 
-    Returns False if `folder` has no record file of the block. Raises UserError if the
-    block in `folder` is damaged.
+    A block is a group of images that are packed together. Returns False if `folder` has
+    no record file of the block. Raises UserError if the block in `folder` is damaged.
     """
     if not record_path(folder, block).is_file():
         return False

@@ -53,18 +53,19 @@ Report = Callable[[int], None]
 
 
 def shard_path(split: str, block: int) -> str:
-    """Return the path of a block's shard in a split, relative to the output folder.
+    """Return the path, relative to the output folder, of a block's shard in a split.
 
-    For example, `train/000012.tar` for block 12.
+    A block is a group of images that are packed together. For block 12, the path is
+    `train/000012.tar`.
     """
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
-    """Pack the images of a block into one shard per split, then write its record file.
+    """Pack a block of images into one shard per split, then write its record file.
 
-    After each image, `report` is called with the number of images done so far. Returns
-    the record.
+    The record file says what became of each image. After each image, `report` is called
+    with the number of images done so far. Returns the record.
     """
     entries, tars = [], {}
     with ExitStack() as stack:

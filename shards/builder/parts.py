@@ -23,11 +23,11 @@ _LOCK_NAME = re.compile(re.escape(LOCK) + r"-\d+-of-(\d+)")
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `count` parts of a build: a range of consecutive blocks.
+    """Part I of N of a build (`--part I/N`): the blocks that one machine packs.
 
-    A block is a group of images that are packed together. Parts are numbered from 1,
-    and their numbers of blocks differ by at most one. Raises UserError if `number` is
-    out of range.
+    A block is a group of images that are packed together. `number` is I, counted from
+    1, and `count` is N. A part is a range of consecutive blocks, and the sizes of all
+    parts differ by at most one block. Raises UserError if I is out of range.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Part:
     def blocks(self, total: int) -> range:
         """Return the numbers of this part's blocks in a build with `total` blocks.
 
-        The range is empty if there are more parts than blocks for them.
+        The range may be empty if there are more parts than blocks.
         """
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 

@@ -80,7 +80,8 @@ class Parameters:
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
     """Parse the value of --splits into pairs (split name, upper end of its interval).
 
-    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1). ""
+    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1). An
+    image belongs to the split whose interval contains its hash, scaled to [0, 1). ""
     and `source` give no pairs. Raises UserError if a name or a fraction is invalid or
     the fractions do not add up to 1.
     """
@@ -121,9 +122,10 @@ def check_split_name(name: str) -> None:
 def split_of(digest: str, source: ImageSource, splits: str) -> str:
     """Return the name of the split that an image belongs to.
 
-    `splits` is the value of --splits, and `digest` the SHA-256 of the image's encoded
-    bytes. The split depends only on the digest, so it is the same at every --size. With
-    `--splits source` it is `source.split`, the image's top-level folder.
+    `splits` is the value of --splits. If it is `source`, the split is `source.split`,
+    the image's top-level folder (CIFAR-10: train or test). If it is "", the split is
+    "all". Otherwise the split depends only on `digest`, the SHA-256 of the image's
+    encoded bytes, so it is the same at every --size.
     """
     if splits == BY_SOURCE:
         return source.split
@@ -146,10 +148,10 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The content of OUT/build.json: what determines the blocks of a build.
+    """The content of OUT/build.json: a build's options, and a hash of its image names.
 
-    `sources_sha256` is the hash of all source names, and `block_size` the number of
-    images per block.
+    `sources_sha256` is the hash of all source names. `block_size` is the number of
+    images per block, a group of images that are packed together.
     """
 
     parameters: Parameters
@@ -160,7 +162,7 @@ class Plan:
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks of the build."""
+        """Number of blocks of the build: groups of images that are packed together."""
         return -(-self.num_sources // self.block_size)
 
     @cached_property
@@ -169,7 +171,11 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:
-        """Return the keys of a block's images: their indices in the shuffled list."""
+        """Return the keys of the images in a block.
+
+        A key is the index of an image in the shuffled list of source images. A block is
+        a group of `block_size` consecutive images.
+        """
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
@@ -206,7 +212,8 @@ def _check_own_splits(sources: Sequence[ImageSource]) -> None:
 def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
     """Shuffle `sources` and yield them block by block.
 
-    The permutation depends only on the number of sources. It spreads the images of each
+    A block is `plan.block_size` consecutive images, which are packed together. The
+    permutation depends only on the number of sources. It spreads the images of each
     source folder over all shards.
     """
     order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
@@ -218,7 +225,7 @@ def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
 
 
 def save_plan(plan: Plan, root: Path) -> None:
-    """Write OUT/build.json, or check that it already contains this plan.
+    """Write the plan of a build to OUT/build.json, or check that it is already there.
 
     Raises UserError if OUT contains another plan. Many machines may call this at the
     same time: one of them writes the file, the others compare their plans with it.

@@ -27,7 +27,8 @@ class SourceEntry:
     """What became of one source image; one line of a record file.
 
     The image is packed if `reason` is empty, otherwise it was left out for this reason.
-    The entry of a duplicate keeps `packed` and `crc32`, its hashes as a packed image.
+    The entry of a duplicate still contains the hashes of its pixels, `packed` and
+    `crc32`.
     """
 
     key: int
@@ -50,7 +51,8 @@ class SourceEntry:
 class Record:
     """The content of a block's record file: its shards and an entry for each image.
 
-    The entries are in the order of their keys. `build` is the identity of the plan.
+    A block is a group of images that are packed together. The entries are in the order
+    of their keys. `build` is the identity of the plan.
     """
 
     build: str
@@ -74,7 +76,7 @@ def record_path(root: Path, block: int) -> Path:
 
 
 def save_record(record: Record, root: Path) -> None:
-    """Write the record file of a block, which marks the block as done.
+    """Write a block's record file, which lists its images and marks it as done.
 
     Call this only after the block's shards are on disk.
     """
@@ -90,7 +92,7 @@ def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
 
 
 def load_record(root: Path, plan: Plan, block: int) -> Record:
-    """Read the record file of a block.
+    """Read a block's record file, which lists its shards and its images.
 
     Raises UserError if the file is missing, is damaged or belongs to another build.
     """
@@ -114,10 +116,9 @@ def load_record(root: Path, plan: Plan, block: int) -> Record:
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """Return the record of a block if the block is completely packed, else None.
+    """Return the record of a block of images if all are packed correctly, else None.
 
-    A block is completely packed if its record file is valid and its shards have the
-    sizes and SHA-256 in the record.
+    The record file must be valid, and the shards must have the sizes and SHA-256 in it.
     """
     try:
         record = load_record(root, plan, block)
@@ -145,7 +146,7 @@ def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
     """Return a copy of `record` with exactly the images in `firsts` as duplicates.
 
     `firsts` maps the key of each duplicate to the source name of its first copy. Images
-    that `record` has as duplicates, but `firsts` does not, count as packed again.
+    that are duplicates in `record`, but not in `firsts`, are marked as packed again.
     """
 
     def mark(entry: SourceEntry) -> SourceEntry:

@@ -95,10 +95,11 @@ def _run_pool(
 
 @contextmanager
 def _single_threaded_forkserver() -> Iterator[None]:
-    """Start the process that forks the workers, inside a `with` block.
+    """Start the process from which workers are forked; used in a `with` statement.
 
     The workers use one thread each, and ignore Ctrl-C, which the parent process
-    handles. Afterwards, the environment and the handler of SIGINT are as before.
+    handles. At the end of the `with` block, this process gets back its own environment
+    and handler of SIGINT.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()

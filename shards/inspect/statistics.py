@@ -4,10 +4,10 @@ Zhang, Isola, Efros, "Colorful Image Colorization" (2016), section 2.2: ab is qu
 on a grid of 10 units. The bin centres are the multiples of 10, as in the authors' list
 of the 313 in-gamut points, so the edges are at -115, -105, ..., 115.
 
-All sums are integers (of uint8 levels or, for float16, of multiples of 2^-24), so they
-are exact and do not depend on the order of summation. Therefore the statistics of
-several parts of the shards, computed on several machines (OUT/statistics-I-of-N.json),
-merge into exactly the result of a single run.
+All sums are integers, in units of one uint8 level or, for float16, of 2^-24. So they
+are exact and do not depend on the order of summation. Therefore the sums over several
+parts of the shards, computed on several machines (OUT/statistics-I-of-N.json), merge
+into exactly the result of a single run.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def statistics_of_part(
 
 
 def part_path(root: Path, part: Part) -> Path:
-    """Return the path of a part's sums, `root`/statistics-I-of-N.json."""
+    """Return the path of the file with a part's sums, `root`/statistics-I-of-N.json."""
     return root / f"statistics-{part.number}-of-{part.count}.json"
 
 
@@ -274,7 +274,7 @@ def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
 
 @cache
 def _levels(dtype: str) -> np.ndarray:
-    """Return the value of L, a and b for each bit pattern, as an integer.
+    """Return the value that each bit pattern of L, a and b stands for, as an integer.
 
     int64 (3, 256) for uint8, (3, 65536) for float16. The unit is in `_UNITS`.
     """

@@ -108,7 +108,10 @@ def _check_shards(
 
 
 def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
-    """Return a description of the first damage in the shards of a block, "" if none."""
+    """Return a description of the first damage in a block's shards, "" if none.
+
+    A block is a group of images that were packed together.
+    """
     record = load_record(root, plan, block)
     damages = (_shard_damage(root, plan, record, split) for split in sorted(record.shards))
     first = next((damage for damage in damages if damage), "")

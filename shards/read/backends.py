@@ -1,8 +1,8 @@
 """Storage backends: how to access each kind of URL (https, s3, gs, ...) through fsspec.
 
 Any scheme that fsspec supports works. A scheme that requires its own options, package
-or advice needs an entry in `BACKENDS`, and its package an extra in pyproject.toml.
-Downloading and retrying are in `shards.read.remote`.
+or advice needs an entry in `BACKENDS`, and its package must be added to an extra in
+pyproject.toml. Downloading and retrying are in `shards.read.remote`.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ CACHE/.lock               held while files are evicted
 CACHE/<key>/<file>        a complete file; its modification time is its last use
 CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when
                           that process exits for any reason
-CACHE/<key>/.<file>.<bytes>.part   a partial download of a file of <bytes> bytes, which
-                          count from the start
+CACHE/<key>/.<file>.<bytes>.part
+                          a partial download of a file of <bytes> bytes, all of which
+                          count toward the size limit from the start
 
-<key> is chosen by the caller of the cache: 16 hexadecimal digits, one key per shard
-set.
+The cache folder is the value of --cache. <key> is 16 hexadecimal digits, chosen by the
+caller: one key per shard set.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _File(NamedTuple):
 
 
 class Cache:
-    """A cache of at most `max_bytes` of downloaded files in `folder`.
+    """A cache in `folder` that keeps at most `max_bytes` bytes of downloaded files.
 
     The folder is created if it does not exist. Open a file right after `get` returns
     its path, because another process may evict it later. Files that are mapped or open
@@ -224,7 +225,7 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
 def _mark_used(path: Path, bytes: int | None) -> bool:
     """Mark a file as the most recently used; return False if it is missing.
 
-    A file whose size is not `bytes` (unless None) is deleted and counts as missing.
+    If `bytes` is given, a file of another size is deleted and counts as missing.
     """
     try:
         if bytes is not None and path.stat().st_size != bytes:

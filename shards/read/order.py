@@ -37,6 +37,8 @@ def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
 class Order:
     """Maps the positions of an endless stream to sample numbers.
 
+    The stream is a sequence of epochs, each of which contains every sample once. An
+    epoch is a sequence of windows: the samples of 16 shards, shuffled together.
     `shard_samples` is the number of samples of each shard, in the manifest's order;
     samples are numbered 0..N-1 in that order. Raises ValueError if there are no
     samples.
@@ -63,15 +65,18 @@ class Order:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def locate_window(self, position: int) -> tuple[int, int]:
-        """Return the epoch of `position`, and the index of its window in this epoch."""
+        """Return the epoch of `position`, and the index of its window in this epoch.
+
+        A window consists of the samples of 16 shards, shuffled together.
+        """
         epoch, offset = divmod(position, self.samples)
         return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
 
     def shards_to_prefetch(self, position: int) -> list[int]:
         """Return the numbers of the shards to download for reading from `position` on.
 
-        They are the shards of the window that contains `position`, then those of the
-        next window.
+        They are the 16 shards of the window (samples shuffled together) that contains
+        `position`, then those of the next window.
         """
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
@@ -83,9 +88,10 @@ class Order:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
-        """Return the window that contains `position`, its first position and its end.
+        """Return the window that contains `position`, and where it starts and ends.
 
-        The window is the array of its sample numbers, permuted.
+        A window is the array of the sample numbers of 16 shards, shuffled. Its start
+        and end are positions.
         """
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
@@ -94,9 +100,10 @@ class Order:
         return self._window(epoch, index), base + start, base + int(ends[index])
 
     def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shard numbers of an epoch, permuted, and where its windows end.
+        """Return the shard numbers of an epoch, shuffled, and where its windows end.
 
-        The ends are numbers of samples since the start of the epoch.
+        A window consists of 16 consecutive shards of the result. The ends are numbers
+        of samples since the start of the epoch.
         """
         shards = permutation(self.seed, (epoch, 0), len(self.counts))
         last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
@@ -111,10 +118,11 @@ class Order:
 def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
     """Return how many positions of a block each part of a mixture gets.
 
-    A block has a fixed number of consecutive positions, at most `MAX_BLOCK`. The counts
-    are exactly in proportion to the weights if some block length allows it. Otherwise
-    the length is `MAX_BLOCK`, and the counts are rounded by the largest remainders,
-    each by less than one position. Raises ValueError if a part would get no position.
+    A part is one of the mixed shard sets. A block is a fixed number of consecutive
+    positions, at most `MAX_BLOCK`. If some length in this range makes the counts
+    exactly proportional to the weights, it is used. Otherwise the length is
+    `MAX_BLOCK`, and the counts are rounded by the largest remainders, each by less than
+    one position. Raises ValueError if a part would get no position.
     """
     fractions = [weight / sum(weights) for weight in weights]
     length = lcm(*(fraction.denominator for fraction in fractions))
@@ -131,7 +139,7 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
 
 
 class MixedOrder:
-    """Mixes the endless orders of several parts into one, by weight.
+    """Mixes the endless orders of several parts (shard sets) into one, by weight.
 
     Positions are divided into blocks, in which each part has exactly the number of
     positions that `apportion` returns, in random order. The sample numbers of part k
@@ -159,7 +167,9 @@ class MixedOrder:
     def position_of_part(self, part: int, position: int) -> int:
         """Return the position in a part's own order at which the current block starts.
 
-        The current block is the one that contains `position` of the mixture.
+        The current block is the one that contains `position` of the mixture. A block is
+        a fixed number of consecutive positions, of which each part has the same number
+        in every block.
         """
         return position // len(self.slots) * self.counts[part]
 

@@ -1,4 +1,4 @@
-"""Sequential reading of tars without an index: list, stream and decode them."""
+"""Read tars without an index: list them, stream their bytes, decode their samples."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class TarStream:
         raise UserError(f"{self.name} {fault}, or leave it out of the pattern")
 
     def _follow(self, data: bytes) -> None:
-        """Parse the tar headers that are complete after `data`, the next bytes read."""
+        """Take the next bytes of the tar, and parse the headers that end in them."""
         buffer, offset = self._tail + data, self._received - len(self._tail)
         self._received += len(data)
         while (
@@ -171,7 +171,8 @@ class TarStream:
     def _parse_header(self, block: bytes) -> None:
         """Parse a 512-byte tar header, and set the offset of the next header.
 
-        An empty header ends the tar instead, and an invalid one sets the error message.
+        An empty header ends the tar instead, and an invalid one sets the error that
+        `check_complete` raises.
         """
         if block == bytes(TAR_BLOCK):
             self._ended = True

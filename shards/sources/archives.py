@@ -54,7 +54,7 @@ def _damaged(path: Path, offset: int) -> UserError:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Raise UserError unless the tar ends, at byte `end`, as it must.
+    """Raise UserError unless the tar ends correctly after its last member, at `end`.
 
     It must end with two empty blocks of 512 bytes, followed only by zeros.
     """

@@ -138,7 +138,7 @@ class _DtypeStub:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore the state: only dtype u1 is used, which needs none."""
+        """Ignore the pickled state: only dtype uint8 is used, which needs none."""
 
 
 class _ArrayStub:

@@ -70,7 +70,7 @@ def wait_until(
 
 
 def namespaces_work(*, user: bool) -> bool:
-    """Return whether this process may create the namespaces of a host.
+    """Return whether this process may create the namespaces of a simulated host.
 
     With `user`, return whether it may do so inside a new user namespace.
     """
@@ -146,7 +146,7 @@ def is_on(plan: Plan, host: str) -> bool:
 def command_on_host(
     plan: Plan, host: str, command: Sequence[str], *, network_only: bool = False
 ) -> list[str]:
-    """Return the command line that runs `command` on a host.
+    """Return the command line that runs `command` on a host of the cluster.
 
     With `network_only`, the command runs only in the host's network, with this
     machine's mounts and processes. Raises UserError if the host is off.
@@ -158,7 +158,7 @@ def command_on_host(
 
 
 def power_on(plan: Plan, host: str) -> None:
-    """Start a host's init process.
+    """Start a host of the cluster: its init process, in new namespaces.
 
     Raises UserError if the process does not start.
     """
@@ -207,7 +207,10 @@ def connect(plan: Plan, node: str) -> None:
 
 
 def hardware_address(address: str) -> str:
-    """Return the locally administered Ethernet address for an IPv4 address."""
+    """Return the locally administered Ethernet address for an IPv4 address.
+
+    It consists of the bytes 02:00 and the four bytes of the IPv4 address.
+    """
     return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
 
 
@@ -217,12 +220,15 @@ def link_name(node: str) -> str:
 
 
 def set_link(plan: Plan, node: str, state: str) -> None:
-    """Set a node's network link "down" or "up"; the node's processes keep running."""
+    """Disconnect or reconnect a node's network; its processes keep running.
+
+    `state` is "down" or "up".
+    """
     _shell(plan, plan.head[0], f"ip link set {link_name(node)} {state}")
 
 
 def power_off(plan: Plan, host: str) -> None:
-    """Kill everything that runs on a host at once, like a power failure."""
+    """Kill all processes on a host of the cluster at once, like a power failure."""
     pid = init_pid(plan, host)
     os.kill(pid, signal.SIGKILL)
     wait_until(f"{host} to end", lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), 20)

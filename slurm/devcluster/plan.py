@@ -41,7 +41,10 @@ class Plan:
 
     @property
     def uses_namespaces(self) -> bool:
-        """Whether each node is a host in namespaces; if not, a daemon on 127.0.0.1."""
+        """Whether each node is a host of its own, in Linux namespaces.
+
+        Otherwise all nodes are daemons on the loopback interface.
+        """
         return self.base_port == 0
 
     @property

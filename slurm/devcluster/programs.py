@@ -1,4 +1,4 @@
-"""Find SLURM's programs on this machine, and name the packages of missing ones."""
+"""Find SLURM's programs on this machine, and the packages of those that are missing."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def find(name: str) -> Path | None:
     """Return the path of a program, or None if it is not installed.
 
     The name with Debian's suffix -wlm is preferred: /usr/sbin/slurmd-wlm is the real
-    slurmd, while /usr/sbin/slurmd may be a link to the package slurm-wlm-emulator,
-    whose build starts no processes.
+    slurmd, while /usr/sbin/slurmd may be a link to the one of the package
+    slurm-wlm-emulator, which starts no processes.
     """
     path = shutil.which(f"{name}-wlm", path=_PATH) or shutil.which(name, path=_PATH)
     return Path(path) if path else None
