@@ -201,9 +201,9 @@ def requeue_job(requeue: Handler) -> NoReturn:
 
 
 def _is_running() -> bool:
-    """Return whether the job's state is RUNNING.
+    """Return whether the state of the job, in which this process runs, is RUNNING.
 
-    A job that was cancelled or requeued is COMPLETING at this point.
+    The state is COMPLETING if the job was cancelled or requeued and is about to end.
     """
     # Not SLURM_JOB_ID: squeue takes that of an array's last task for the whole array.
     job_id = submitit.JobEnvironment().job_id

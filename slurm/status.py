@@ -67,7 +67,7 @@ def _end_time(seconds_left: float | None) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Format a time span in its largest unit: "45 s", "12 min", "3.5 h"."""
+    """Format a time span in seconds, minutes or hours: "45 s", "12 min", "3.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

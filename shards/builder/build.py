@@ -215,7 +215,10 @@ def summary(result: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str
 
 
 def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
-    """Return a line that says what a part has packed and how to run `merge` next."""
+    """Return a line for the user: what one part of a build has packed, and what to do.
+
+    It is to run `colortrain shards merge` when all parts are packed.
+    """
     packed = result.num_sources - len(result.left_out)
     text = f"{root}: part {result.part}: {result.num_blocks} of {plan.num_blocks} blocks, "
     text += f"{packed:,} of {result.num_sources:,} images"

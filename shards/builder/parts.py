@@ -43,7 +43,8 @@ class Part:
     def blocks(self, total: int) -> range:
         """Return the numbers of this part's blocks in a build with `total` blocks.
 
-        The range may be empty if there are more parts than blocks.
+        A block is a group of images that are packed together. The range may be empty if
+        there are more parts than blocks.
         """
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 

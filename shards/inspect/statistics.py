@@ -81,7 +81,7 @@ def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dic
 def statistics_of_part(
     root: Path, part: Part, workers: int = 1, quiet: bool = False
 ) -> dict[str, Any]:
-    """Return the sums over one part of the shards, ready to be written as JSON.
+    """Return the sums over the pixels of one part of the shards, ready for JSON.
 
     `merge_statistics` combines the files of all parts. Raises UserError if `root` is
     not a shard set or a shard is damaged.

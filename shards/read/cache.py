@@ -124,7 +124,7 @@ class Cache:
     def _evict(self, bytes: int) -> bool:
         """Evict the least recently used files until the cache has space for `bytes`.
 
-        Returns whether it has. Incomplete downloads are never evicted.
+        Returns whether there is space now. Incomplete downloads are never evicted.
         """
         self._remove_stale()
         files = sorted(self._files())

@@ -108,7 +108,10 @@ class Mixture:
         return MixedOrder([part.order(seed) for part in self.parts], self.weights, seed)
 
     def prefetch(self, order: MixedOrder, position: int) -> None:
-        """Start downloading the shards needed at `position` and after it."""
+        """Start downloading the shards of the samples at `position` and after it.
+
+        Does nothing for shard sets that are on this machine.
+        """
         for number, part in enumerate(self.parts):
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 

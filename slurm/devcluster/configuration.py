@@ -27,7 +27,7 @@ MARK = "COLORTRAIN_DEVCLUSTER"
 
 
 def slurm_conf(plan: Plan) -> str:
-    """Return the text of slurm.conf, which slurmctld, slurmd and the commands read."""
+    """Return the text of slurm.conf, which SLURM's daemons and commands read."""
     name, address = plan.head
     return f"""\
 ClusterName=devcluster
