@@ -1,4 +1,9 @@
-"""Pack one block of sources into its shards and its record, in a worker process."""
+"""Pack one block of source images into shards and write its record file.
+
+A block consists of consecutive images (usually 1,000) of the shuffled source list. Its
+record file says how each image was packed, or why it was left out. This code runs in
+worker processes.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +52,19 @@ Report = Callable[[int], None]
 
 
 def shard_path(split: str, block: int) -> str:
-    """Return the path of a shard relative to OUT."""
+    """Return the path, relative to the output folder, of a block's shard in a split.
+
+    A block is a group of images that are packed together. For block 12, the path is
+    `train/000012.tar`.
+    """
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
-    """Pack the images of a block into its shards, then write and return its record.
+    """Pack a block of images into one shard per split, then write its record file.
 
-    `report` is called with the number of images done so far.
+    The record file says what became of each image. After each image, `report` is called
+    with the number of images done so far. Returns the record.
     """
     entries, tars = [], {}
     with ExitStack() as stack:
@@ -79,10 +89,11 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
 
 
 def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[SourceEntry, bytes]:
-    """Return the entry of one image and its stored pixels, b"" if it is left out.
+    """Convert one image to Lab; return its record entry and its stored pixels.
 
-    Raises UserError if there is not enough memory, and OSError for errors of the
-    machine such as EIO.
+    The pixels are the bytes of a (3, size, size) array. They are b"" if the image is
+    left out, and the entry then contains the reason. Raises UserError if there is not
+    enough memory, and OSError for errors of the machine such as EIO.
     """
     entry = SourceEntry(key=key, source=source.name)
     try:
@@ -118,10 +129,11 @@ def _read(source: ImageSource, max_pixels: int) -> bytes:
 def _square(
     source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Return an image's upright (width, height) and its pixels, resized to a square.
+    """Decode an image; return its (width, height), and its pixels fitted to a square.
 
-    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
-    too small or cannot be decoded.
+    Width and height are those before resizing, after rotation by EXIF. The pixels are
+    (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is too small or
+    cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         _check_side(cifar10.SIDE, cifar10.SIDE, parameters)

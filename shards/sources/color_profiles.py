@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from shards.sources.boxes import find_boxes
+
 _SRGB = ImageCms.createProfile("sRGB")
 Transform = ImageCms.ImageCmsTransform
 # x and y of the white point, red, green and blue
@@ -196,10 +198,9 @@ def find_cicp(head: bytes) -> Cicp | None:
         return next(
             (Cicp(*body[:2]) for body in _png_chunks(head, b"cICP") if len(body) == 4), None
         )
-    for path in ((b"meta", b"iprp", b"ipco", b"colr"),):
-        for body in _boxes(head, path):
-            if body.startswith(b"nclx") and len(body) >= 8:
-                return Cicp(*struct.unpack(">HH", body[4:8]))
+    for body in find_boxes(head, (b"meta", b"iprp", b"ipco", b"colr")):
+        if body.startswith(b"nclx") and len(body) >= 8:
+            return Cicp(*struct.unpack(">HH", body[4:8]))
     return None
 
 
@@ -213,23 +214,6 @@ def _png_chunks(data: bytes, wanted: bytes) -> Iterator[bytes]:
         if name == wanted:
             yield data[position + 8 : position + 8 + length]
         position += length + 12
-
-
-def _boxes(data: bytes, path: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the contents of the boxes at a path of an ISO base media file."""
-    position = 0
-    while position + 8 <= len(data):
-        size, name = struct.unpack(">I4s", data[position : position + 8])
-        start = position + 8
-        if size == 1:
-            size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
-        end = position + size if size else len(data)
-        if end < start:
-            return
-        if name == path[0]:
-            body = data[start + 4 * (name == b"meta") : end]  # `meta` begins with a version
-            yield from [body] if len(path) == 1 else _boxes(body, path[1:])
-        position = end
 
 
 def to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
