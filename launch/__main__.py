@@ -31,7 +31,7 @@ example: score a trained network
 
 
 def usage() -> str:
-    """Return the text of `colortrain --help`: all commands in groups."""
+    """Return the text of `colortrain --help`: a list of all commands in groups."""
     width = max(map(len, COMMANDS))
     lines = [_HEAD]
     for group, commands in COMMAND_GROUPS.items():
@@ -42,7 +42,7 @@ def usage() -> str:
 
 
 def version_line() -> str:
-    """Return "colortrain" and the installed version."""
+    """Return the text of `colortrain --version`, with the installed version."""
     try:
         return f"{PROGRAM} {version(PROGRAM)}"
     except PackageNotFoundError:  # imported from a source tree that is not installed
