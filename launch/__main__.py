@@ -1,6 +1,7 @@
-"""The `colortrain` program: `colortrain train ...` runs `launch.train.main`, and so on.
+"""The `colortrain` program: `colortrain NAME ...` runs the command NAME.
 
-Only the module of the chosen command is imported. `python -m launch` does the same.
+Only the module of that command is imported, for example `launch.train` for `colortrain
+train`. `python -m launch` does the same.
 
     colortrain --help
     colortrain evaluate --run runs/first --shards photos-256

@@ -151,7 +151,7 @@ def gigabytes(text: str) -> float:
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add to a parser --cache and --cache-size, the cache for shards at a URL."""
+    """Add to a parser --cache and --cache-size, which cache shards at a URL."""
     parser.add_argument(
         "--cache",
         type=Path,

@@ -53,8 +53,8 @@ _LOG_LINES = 50  # per training
 def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Recipe:
     """Return the recipe `name`, scaled down to images of `size` pixels.
 
-    Its networks have `base_channels`. It trains on `images` images, downloads no
-    pretrained weights, and is validated only at its end. Raises UserError if its
+    Its networks have the width `base_channels`. It trains on `images` images, downloads
+    no pretrained weights, and is validated only at its end. Raises UserError if its
     networks cannot be built for this size.
     """
     try:
@@ -76,7 +76,7 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
 
 
 def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) -> dict[str, Any]:
-    """Train one recipe in the folder `run` and score it, each in processes of its own.
+    """Train one recipe in the folder `run`, then score it, in separate processes.
 
     Only the first `limit` held-out samples are scored (None: all). Returns the contents
     of evaluation.json together with the recipe's name and the seconds of training.

@@ -52,7 +52,10 @@ SETTINGS = (
 
 
 def photograph(name: str) -> Image.Image:
-    """Return a colour photograph of scikit-image or matplotlib, by name, as RGB."""
+    """Return a colour photograph that scikit-image or matplotlib contains, as RGB.
+
+    `name` is that of scikit-image, or "motorcycle" or "grace_hopper".
+    """
     if name == "grace_hopper":
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":

@@ -99,8 +99,8 @@ def _check_folder(out: Path, force: bool) -> None:
 def _is_unfinished(out: Path) -> bool:
     """Return whether a folder contains only the files of an interrupted export.
 
-    An export writes recipe.json first and config.json last, so the folder must contain
-    the first file, or its temporary file, but not the last.
+    An export writes recipe.json first and config.json last, so an interrupted one has
+    recipe.json, or its temporary file, but no config.json.
     """
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)

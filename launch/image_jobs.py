@@ -20,7 +20,7 @@ _BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large image
 
 @dataclass(frozen=True)
 class Job:
-    """An image or video to colorize, and the files to write, one for each network."""
+    """An image or video to colorize, and the output files, one for each network."""
 
     source: Path
     targets: tuple[Path, ...]
@@ -55,9 +55,9 @@ def is_video(path: Path) -> bool:
 def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job]:
     """Return one job for each image and video of the inputs, sorted within each folder.
 
-    The files to write are in `out`, or in `out`/NETWORK if there are several networks.
-    Raises UserError for a missing input, a folder without images, two inputs that would
-    be written to the same file, and an input that would be overwritten.
+    The output files are in `out`, or in `out`/NETWORK if there are several networks.
+    Raises UserError for a missing input, a folder without images, two inputs with the
+    same output file, and an input that would be overwritten.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     jobs: dict[Path, Job] = {}
@@ -77,11 +77,11 @@ def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> lis
 
 
 def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return (source, relative path to write) for each image or video of one input.
+    """Return (source, output file) for each image or video of one input.
 
     An input is a file or a folder. A folder is searched recursively for images, but not
-    for videos, and not inside `out`. Raises UserError if the input does not exist or is
-    a folder without images.
+    for videos, and not inside `out`. Output files are relative to `out`. Raises
+    UserError if the input does not exist or is a folder without images.
     """
     if path.is_dir():
         real_out = _real(out)
@@ -112,8 +112,8 @@ def _real(path: Path) -> Path:
 def select_jobs(jobs: list[Job], sheet: Path | None, force: bool, skip_existing: bool) -> list[Job]:
     """Return the jobs to run, after checking that no file is overwritten by mistake.
 
-    All jobs are returned, or, with `skip_existing`, those of which a file to write does
-    not exist yet. Raises UserError if a file exists and neither `force` nor
+    All jobs are returned, or, with `skip_existing`, those that have at least one
+    missing output file. Raises UserError if a file exists and neither `force` nor
     `skip_existing` is set, or if the file name of the contact sheet, `sheet`, is
     invalid.
     """

@@ -1,4 +1,4 @@
-"""Start several processes with `accelerate launch`, and measure their memory."""
+"""Start several processes with `accelerate launch`; measure a process's memory."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def config_file(processes: int) -> Path:
 
 
 def mixed_precision(processes: int) -> str:
-    """Return the mixed precision, such as "no" or "bf16", of several processes.
+    """Return the mixed precision that `config_file(processes)` sets.
 
-    It is the one that `config_file(processes)` sets.
+    For example "no" or "bf16".
     """
     return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 

@@ -332,7 +332,7 @@ def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWei
 def run_training(
     make_trainer: Callable[[], Trainer], accelerator: Accelerator, timeout: float
 ) -> int:
-    """Create the trainer, train, and return the exit status, as described at `main`.
+    """Create the trainer, train, and return the exit status that `main` describes.
 
     `timeout` is the time in seconds after which a silent process counts as hanging.
     """

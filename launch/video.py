@@ -64,10 +64,11 @@ def check_video(jobs: Sequence[Job]) -> None:
 def colorize_video(
     job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome
 ) -> None:
-    """Colorize one video with every network; write MP4 files (H.264) with its sound.
+    """Colorize one video with every network, and write MP4 files (H.264) with sound.
 
-    Adds to `outcome` either one line of text per network (`video_lines`) or, if the
-    video cannot be read, one line with the reason (`failures`).
+    The sound is that of the video. Adds to `outcome` either one line of text per
+    network (`video_lines`) or, if the video cannot be read, one line with the reason
+    (`failures`).
     """
     import av
 
@@ -232,7 +233,7 @@ def _colour_matrix(video: Any) -> int:
 
 
 def _to_rgb(frame: Any, matrix: int) -> np.ndarray:
-    """Return a frame as (H, W, 3) uint8 sRGB, rotated as its metadata say.
+    """Return a frame as (H, W, 3) uint8 sRGB, rotated as its metadata says.
 
     H and W are cropped to even numbers, which 4:2:0 chroma subsampling requires.
     `matrix` is the result of `_colour_matrix`.

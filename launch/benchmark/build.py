@@ -48,10 +48,10 @@ _MIN_IMAGES = 8
 
 
 def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> CountStream:
-    """Build a shard set from image files in a folder, then yield the number of images.
+    """Build a shard set from image files, then yield the number of images.
 
-    `size` is the side of the samples in pixels, `workers` the number of processes. The
-    folder must not contain an earlier build.
+    The set is written to `folder`, which must not contain an earlier build. `size` is
+    the side of the samples in pixels, `workers` the number of processes.
     """
     build(
         str(write_list(images, folder)),
@@ -78,7 +78,7 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
 
 
 def decode_images(images: Sequence[str], size: int) -> CountStream:
-    """Decode and resize image files like a build, then yield the number of images.
+    """Decode and resize image files as a build does, then yield the number of images.
 
     The images are neither converted to Lab nor written.
     """
@@ -173,8 +173,8 @@ def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """Return the paths of at most `max_images` images that all methods can read.
 
     `source` is a folder or a text list of image files, from which the images are taken
-    evenly spaced. `out` is ignored if it is inside that folder. Raises UserError if
-    there are fewer than 8 such images, or if `source` is anything else.
+    evenly spaced; those inside the folder `out` are not used. Raises UserError if there
+    are fewer than 8 such images, or if `source` is anything else.
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):

@@ -75,9 +75,10 @@ class TimedTrainer:
         return time.perf_counter() - start
 
     def time_cycles(self, seconds: float) -> list[float]:
-        """Take at least one cycle of steps, for `seconds`; return the time of each.
+        """Take cycles of training steps until `seconds` have passed.
 
-        A cycle is that of `time_cycle`; the times are in seconds.
+        A cycle is `n_critic` steps. Returns the seconds of each cycle, of which there
+        is at least one.
         """
         end = time.perf_counter() + seconds
         cycles = [self.time_cycle()]
@@ -143,7 +144,7 @@ def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
 
 
 def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
-    """Add the measured costs, and the goal for a run, to the report.
+    """Add the measured costs, and one goal, to the report.
 
     The goal limits the fraction of the time for which saving blocks a run that saves a
     checkpoint every `every` steps.

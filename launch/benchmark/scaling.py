@@ -3,8 +3,8 @@
 In weak scaling each process takes steps on a whole batch; in strong scaling one batch
 is divided among the processes. For every number of processes, new processes are
 launched in every round, so that other load on the machine affects all numbers equally.
-Weak scaling is measured a second time without averaging gradients: the speed that is
-lost even then is lost by the machine, not by colortrain.
+Weak scaling is measured a second time without averaging gradients: if speed is lost
+even then, the cause is the machine, not colortrain.
 """
 
 from __future__ import annotations
@@ -105,10 +105,11 @@ def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
 
 
 def fill_report(report: Report, rates: Rates, threads: int) -> None:
-    """Add to the report the rates, the efficiencies and the goal of weak scaling.
+    """Add to the report the measured rates, the efficiencies, and one goal.
 
-    The efficiency of N processes is their rate divided by N times the rate of one.
-    `threads` is the number of torch threads per process.
+    The efficiency of N processes is their rate divided by N times the rate of one; the
+    goal is for the efficiency in weak scaling. `threads` is the number of torch threads
+    per process.
     """
     measured = {key: Measurements(tuple(values)) for key, values in rates.items()}
     for (ranks, mode), measurements in measured.items():
@@ -142,8 +143,8 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 def default_ranks(batch_size: int) -> list[int]:
     """Return the numbers of processes to measure if --ranks is not given.
 
-    They are all divisors of the batch size, up to the number of GPUs, or without a GPU
-    up to 2.
+    They are the divisors of the batch size up to the number of GPUs, or up to 2 on a
+    machine without GPUs.
     """
     limit = torch.cuda.device_count() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]

@@ -66,7 +66,7 @@ class Variant:
 
 
 def variants(compile_too: bool) -> list[Variant]:
-    """Return the ways to compute a step that are measured.
+    """Return the variants of a training step that are to be measured.
 
     They are the defaults, one variant per option, and on a GPU the recommended
     combination of options. torch.compile is included only with `compile_too`.
@@ -126,10 +126,7 @@ def stream_steps(
 
 
 def step_and_log(trainer: Trainer, batch: Batch) -> None:
-    """Take a training step and, every `log_every` steps, compute the values to log.
-
-    A run does the same.
-    """
+    """Take a training step; every `log_every` steps, compute the values to log too."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
         trainer.metrics.compute(trainer.images, "benchmark")
@@ -153,7 +150,7 @@ def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
-    """Multiply large square matrices without end, to measure the device's fastest rate.
+    """Multiply large square matrices without end, to measure the fastest arithmetic.
 
     Yields the number of floating-point operations since the last yield.
     """
@@ -173,9 +170,9 @@ def section_steps(
 ) -> dict[str, Measurements]:
     """Measure the steps of all variants and, if it supports the recipe, the plain loop.
 
-    Adds a row for each to the report. Returns rates by name, with one value per round:
-    images per second, and for `MATMUL`, the matrix product, floating-point operations
-    per second.
+    Adds a row for each to the report. Returns rates by name, with one value per round,
+    in images per second. The rate of the matrix product (`MATMUL`) is in floating-point
+    operations per second.
     """
     recipe, batches = setup.recipe, setup.load_batches()
     device = batches[0].L.device
@@ -223,10 +220,10 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 
 
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
-    """Train from the shards for `seconds`, and measure what takes how much of the time.
+    """Train from the shards for `seconds`, and measure the time of each part of a step.
 
-    Adds to the report one row per part of a step, such as the update of the critic, and
-    a goal for the time of waiting for data.
+    Adds to the report one row per part, such as the update of the critic, and a goal
+    for the time of waiting for data.
     """
     variant = Variant("fractions")
     if torch.cuda.is_available():

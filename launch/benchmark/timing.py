@@ -64,7 +64,7 @@ class Measurements:
         return Measurements(tuple(factor * value for value in self.rounds))
 
     def over(self, other: Measurements) -> Measurements:
-        """Return, for each round, the ratio of this value to the value of `other`."""
+        """Return each round's value divided by the value of `other`."""
         return Measurements(
             tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
         )

@@ -31,7 +31,7 @@ _MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open
 
 
 def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return the data of all charts, in the order of the page.
+    """Return the data of all charts of the report, in the order of the page.
 
     Charts that would have no points are left out.
     """
@@ -46,8 +46,8 @@ def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
 def _marks(history: RunHistory) -> list[dict[str, Any]]:
     """Return a mark on the x axis for each time that training was resumed.
 
-    Its name says how the session before it ended, for example "killed"; a session is
-    one start of the run.
+    The name of a mark says how the session before it ended, for example "killed". A
+    session lasts from one start of the run to its end.
     """
     return [
         {"x": after.first, "name": _MARKS[before.end]}
@@ -157,9 +157,9 @@ def _metrics(histories: Sequence[RunHistory]) -> list[Chart]:
 
 
 def _metric(histories: Sequence[RunHistory], name: str) -> Chart:
-    """Return the chart of a metric of held-out images, with its baselines as rules.
+    """Return the chart of one metric, with the baselines as horizontal lines.
 
-    Rules are horizontal lines.
+    The metric is measured on held-out images.
     """
     metric = METRICS[name]
     single = len(histories) == 1

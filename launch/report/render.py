@@ -93,7 +93,8 @@ def _session(session: Session) -> dict[str, str]:
 def timeline(histories: Sequence[RunHistory]) -> list[dict[str, Any]]:
     """Return the name and the sessions of each run, to be drawn on a time line.
 
-    A session is one start of a run. The script in the page draws the line.
+    A session lasts from one start of the run to its end. The script in the page draws
+    the line.
     """
     return [
         {

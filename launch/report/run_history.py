@@ -46,8 +46,8 @@ class RunHistory:
     """Everything that the report reads from a run folder.
 
     train, validation, other_lines: the lines of the journal (metrics.jsonl) by kind;
-    samples: (step, file) of each sample grid. `scores` are those of evaluation.json,
-    or, if it is of a later step, of the last validation; {} if there is neither.
+    samples: (step, file) of each sample grid; scores: those of evaluation.json or of
+    the last validation, whichever scored the later step, or {} if there is neither.
     """
 
     run: Path

@@ -82,7 +82,7 @@ def protocol(history: RunHistory) -> str:
 
 
 def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:
-    """Return a table of several runs, with metrics as columns.
+    """Return a table that compares several runs, with metrics as columns.
 
     Below the runs there is a row for each baseline. If the runs were scored on
     different sets of photographs, there are such rows for each set.
@@ -138,11 +138,11 @@ def _photographs(history: RunHistory) -> str:
 
 
 def recipe_rows(history: RunHistory) -> list[dict[str, Any]]:
-    """Return one row for each field of the run's recipe.
+    """Return one row, {"field", "value", "published"}, for each field of the recipe.
 
-    Fields that differ from the published recipe come first. Their "published" is the
-    published value, or "absent" if the published recipe lacks the field. "published" is
-    None if the values are equal, or if there is no published recipe.
+    Fields that differ from the published recipe come first. For these, "published" is
+    the published value, or "absent" if the published recipe lacks the field. For the
+    others, and if there is no published recipe, "published" is None.
     """
     fields = flatten(to_plain(history.recipe))
     make = RECIPES.get(history.recipe.name)

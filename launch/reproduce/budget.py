@@ -66,8 +66,8 @@ def parse_budget(text: str) -> Budget:
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
     """Return the plan of a table, which is made and written to OUT/plan.json only once.
 
-    A later start of the command reads that file. Raises UserError if its options or its
-    budget differ from those of the first start.
+    When the command is started again, the plan is read from that file. Raises UserError
+    if the options or the budget then differ from those of the first start.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():

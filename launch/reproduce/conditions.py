@@ -26,9 +26,9 @@ def conditions(
 ) -> dict[str, Any]:
     """Return everything that the scores in a table depend on, as a dict for JSON.
 
-    `results` are the rows of `finished_rows`. "commit" is the git commit of the code
-    that scores the networks now; "trained_at" lists the commits of the code that
-    trained them.
+    `results` are the rows that `finished_rows` returns. "commit" is the git commit of
+    the code that scores the networks now; "trained_at" lists the commits of the code
+    that trained them.
     """
     held_out = open_held_out(sets.held_out)
     precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
@@ -52,7 +52,8 @@ def conditions(
 def left_out(shards: Path) -> dict[str, int]:
     """Return the number of source images that are not in a shard set, by reason.
 
-    For example, {"grayscale": 12}. `shards` is the folder of the shard set.
+    For example, {"grey": 12} if 12 grayscale images were left out. `shards` is the
+    folder of the shard set.
     """
     path = shards / "left_out.tsv"
     if not path.is_file():

@@ -107,11 +107,11 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
 def launcher(recipe: Recipe) -> list[str]:
     """Return the start of the command line that trains a recipe, before `-m MODULE`.
 
-    On GPUs it is that of `accelerate launch`, with as many processes as there are GPUs,
-    or fewer so that they divide the batch size. A single GPU is used in the same way,
-    so that the precision does not depend on the number of GPUs. On CPUs it is that of
-    one process, which uses all cores: the budget is measured in this way too, and with
-    small images in small batches two processes would mostly wait for each other.
+    On GPUs it runs `accelerate launch`, with as many processes as there are GPUs, or
+    fewer so that they divide the batch size. A single GPU is used in the same way, so
+    that the precision does not depend on the number of GPUs. On CPUs it runs one
+    process, which uses all cores, as does the measurement of the budget: with small
+    images in small batches, two processes would mostly wait for each other.
     """
     if not torch.cuda.device_count():
         return [sys.executable]
@@ -121,7 +121,7 @@ def launcher(recipe: Recipe) -> list[str]:
 def is_finished(entry: TableEntry) -> bool:
     """Return whether the run folder contains this recipe, trained on all its images.
 
-    Raises UserError if it was trained on more images.
+    Raises UserError if the run was trained on more images than the recipe says.
     """
     latest = latest_checkpoint(entry.run)
     if latest is None:
@@ -174,11 +174,11 @@ def score(
 def finished_rows(
     out: Path, classifier: FeatureClassifier | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of the table, and the run folders that cannot be among them.
+    """Return the rows of the table, and the names of run folders that are left out.
 
     A row has the scores and the cost of a network in the folder `out`; rows are sorted
-    by recipe, then by seed. Networks that were scored with another classifier than
-    `classifier` are left out, and the names of their run folders are returned.
+    by recipe, then by seed. Networks are left out if they were scored with another
+    classifier than `classifier`.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []

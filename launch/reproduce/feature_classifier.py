@@ -135,8 +135,8 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
     """Return the images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of CIFAR-10.
 
-    Reads those files of the folder `source` in the binary layout whose names start with
-    `prefix`.
+    They are read from the batch files in the folder `source` whose names start with
+    `prefix`, such as "data_batch". The files must be in the binary layout.
     """
     files = [path for path in find_batches(source) if path.name.startswith(prefix)]
     rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])

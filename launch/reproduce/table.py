@@ -112,16 +112,17 @@ def baseline_row(
 
 
 def published_row(name: str, shown: Sequence[str]) -> list[str]:
-    """Return the cells of a row with the scores that the paper of a recipe reports."""
+    """Return the cells of a row with the scores that a recipe's paper reports."""
     values = get_recipe(name).headline.values()
     cells = [_number(values.get(metric), metric) for metric in shown]
     return [f"{name}, the paper", "", *cells, "", "", ""]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the lines of a second table: the metrics of nazeri at each checkpoint.
+    """Return the lines of a second table: scores of all checkpoints of each network.
 
-    The list is empty if no checkpoints but the last were scored.
+    The metrics are those of the table nazeri. The list is empty if no network has such
+    scores.
     """
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:

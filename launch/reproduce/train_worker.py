@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def peak_memory() -> dict[str, Any]:
-    """Return the peak memory of this process in MB, and of which kind it is.
+    """Return the peak memory of this process in MB, and what kind of memory it is.
 
-    The kind ("peak_of") is GPU memory if there is a GPU, otherwise resident memory.
+    The result is {"peak_mb", "peak_of"}. The kind is GPU memory if there is a GPU,
+    otherwise resident memory.
     """
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}

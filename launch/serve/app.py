@@ -105,7 +105,8 @@ def too_large(limit: int) -> HTTPException:
 def check_request(request: Request, limit: int) -> None:
     """Raise HTTPException if a request must be rejected because of its headers alone.
 
-    This is a request from another site, a far too large one, or one without a form.
+    Rejected are requests from pages of other sites, requests of far more than `limit`
+    bytes, and requests that contain no form with an upload.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host")
     if origin is not None and origin.partition("://")[2] != host:

@@ -46,7 +46,10 @@ def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
 
 
 def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Stack samples of webdataset to a batch and convert it with `to_floats`."""
+    """Stack samples of webdataset to a batch; return its L and ab as float tensors.
+
+    The samples are as for `stack`, the result is that of `to_floats`.
+    """
     return to_floats(stack(samples))
 
 
