@@ -243,7 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and score all recipes, write the table and the image, return the status."""
+    """Train and score all recipes, draw the image, and return the exit status."""
     args = make_parser().parse_args(argv)
     for name in args.recipes:
         if name not in RECIPES:

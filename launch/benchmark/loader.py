@@ -262,7 +262,7 @@ SECTIONS: dict[str, Callable[[BenchmarkContext], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the requested sections, print and save the report, return the status."""
+    """Measure the requested sections, save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     check_args(args)
     report = Report("loader", settings_of(args))

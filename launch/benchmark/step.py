@@ -126,7 +126,7 @@ def stream_steps(
 
 
 def step_and_log(trainer: Trainer, batch: Batch) -> None:
-    """Take a training step; every `log_every` steps, compute the values to log too."""
+    """Take a training step and, every `log_every` steps, compute the log values."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
         trainer.metrics.compute(trainer.images, "benchmark")

@@ -45,7 +45,7 @@ class ScoredSamples:
 
     @property
     def l1_improvement(self) -> np.ndarray:
-        """The L1 of the grayscale image minus the L1 of the generated one: (N,)."""
+        """L1 of the grayscale image minus L1 of the generated one, per photograph: (N,)."""
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
 

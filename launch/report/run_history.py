@@ -1,4 +1,4 @@
-"""Read what the report shows of a run from its folder.
+"""Read from the folder of a run everything that the report shows.
 
 This is the recipe, the journal (metrics.jsonl), the sessions, the scores and the sample
 grids.

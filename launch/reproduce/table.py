@@ -92,8 +92,8 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the values of a metric by image version: "generated", "grey", "truth", ...
 
-    They are those of the first network that has the metric; without one, {} is
-    returned. The values of baselines are the same for all networks.
+    The values come from the first network that has the metric: those of the baselines
+    are the same for all networks. Returns {} if no network has it.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 

@@ -1,9 +1,9 @@
 """The readers of stored samples that the benchmark `loader` compares.
 
-They are colortrain, upper limits of the machine (memcpy, bytes of the tars), and other
-libraries. All but `webdataset_samples` read into one reused batch array. Each is a
-generator that continues without end and yields the number of samples since the last
-yield.
+Compared are colortrain, two upper limits of the machine (`memcpy` and `page_cache`),
+and other libraries. All but `webdataset_samples` read into one reused batch array. Each
+is a generator that continues without end and yields the number of samples since the
+last yield.
 """
 
 from __future__ import annotations

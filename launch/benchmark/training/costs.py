@@ -32,11 +32,11 @@ def memory_of_steps(
     load_batches: Callable[[], list[Batch]],
     steps: int,
 ) -> float:
-    """Return the MB of memory that creating and taking some steps adds to this process.
+    """Return the MB of memory that `steps` training steps add to this process.
 
-    `make_step` creates the networks and returns a function that takes one step on a
-    batch. On a GPU, the result is the maximum of the allocated GPU memory, otherwise
-    the increase of the process's peak resident memory.
+    `make_step` creates the networks, whose memory is included, and returns a function
+    that takes one step on a batch. On a GPU, the result is the maximum of the allocated
+    GPU memory, otherwise the increase of the process's peak resident memory.
     """
     before = memory_mb("VmHWM")
     step = make_step()
