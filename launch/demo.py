@@ -54,7 +54,7 @@ SETTINGS = (
 def photograph(name: str) -> Image.Image:
     """Return a colour photograph that scikit-image or matplotlib contains, as RGB.
 
-    `name` is that of scikit-image, or "motorcycle" or "grace_hopper".
+    `name` is the name of a function in skimage.data, or "motorcycle" or "grace_hopper".
     """
     if name == "grace_hopper":
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")

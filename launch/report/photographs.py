@@ -1,6 +1,7 @@
 """The report's photographs: held-out images that a run colorizes, and their ranking.
 
-Unlike the rest of the report, they require the shards and a checkpoint of the run.
+This part of the report requires the shards and a checkpoint of the run; the other parts
+do not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ class ScoredSamples:
 
     @property
     def l1_improvement(self) -> np.ndarray:
-        """L1 of the grayscale image minus L1 of the generated one, per photograph: (N,)."""
+        """L1 of the grayscale image minus L1 of the generated one.
+
+        Shape: (N,), one value per photograph; positive where the generated image is
+        better.
+        """
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
 
