@@ -30,7 +30,7 @@ from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
 from shards.errors import UserError
-from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, decode_reduced, fit_image, open_image
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
@@ -92,9 +92,7 @@ def centred_square(data: bytes, size: int) -> np.ndarray:
 
     `data` is the content of the file.
     """
-    opened = open_image(data)
-    reduce_jpeg(opened, size)
-    return np.asarray(fit_image(to_rgb(opened), size))
+    return np.asarray(fit_image(decode_reduced(open_image(data), size), size))
 
 
 def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountStream:

@@ -21,12 +21,11 @@ from shards.format.tar_layout import TarOfSamples
 from shards.sources import cifar10
 from shards.sources.decode import (
     UNREADABLE,
+    ReducedImage,
     UndecodableError,
+    decode_reduced,
     fit_image,
     open_image,
-    reduce_jpeg,
-    to_rgb,
-    upright_size,
 )
 from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, ImageSource, read_bytes
 
@@ -125,15 +124,13 @@ def _square(
     too small or cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
-        image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE
-        _check_side(width, height, parameters)
+        _check_side(cifar10.SIDE, cifar10.SIDE, parameters)
+        image = ReducedImage(cifar10.to_image(data), (cifar10.SIDE, cifar10.SIDE))
     else:
         opened = open_image(data, parameters.max_pixels)
-        width, height = upright_size(opened)
-        _check_side(width, height, parameters)
-        reduce_jpeg(opened, parameters.size)
-        image = to_rgb(opened)
-    return (width, height), np.asarray(fit_image(image, parameters.size, parameters.fit))
+        _check_side(*opened.size, parameters)
+        image = decode_reduced(opened, parameters.size)
+    return image.size, np.asarray(fit_image(image, parameters.size, parameters.fit))
 
 
 def _check_side(width: int, height: int, parameters: Parameters) -> None:

@@ -28,6 +28,9 @@ from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
 
 BUILD = "build.json"
+# Raised when the same file decodes to other pixels than before, so that no shard set
+# holds both.
+DECODING = 2
 # Errors of os.link on a file system without hard links, or between two file systems.
 LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 SOURCES = "sources"
@@ -144,6 +147,7 @@ class Plan:
     sources_sha256: str
     block_size: int
     format: str = FORMAT
+    decoding: int = 1  # that of a build.json without this field
 
     @property
     def num_blocks(self) -> int:
@@ -172,6 +176,7 @@ def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
         digest.update(os.fsencode(source.name) + b"\0")
     block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
     return Plan(
+        decoding=DECODING,
         parameters=parameters,
         num_sources=len(sources),
         sources_sha256=digest.hexdigest(),
@@ -285,6 +290,8 @@ def _difference(existing: Plan, plan: Plan) -> str:
     old, new = asdict(existing.parameters), asdict(plan.parameters)
     if existing.format != plan.format:
         return f"its format is {existing.format!r}, this version writes {plan.format!r}"
+    if existing.decoding != plan.decoding:
+        return "it was begun by a version that decodes some images differently"
     changed = [
         f"{name} was {old[name]!r}, is now {new[name]!r}"
         for name in new

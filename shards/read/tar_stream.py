@@ -18,7 +18,7 @@ from shards.errors import UserError
 from shards.format.manifest import DTYPES, MEMBER, TAR_BLOCK
 from shards.read.backends import filesystem, redact, scheme_of
 from shards.read.remote import RetryPolicy, with_retries
-from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, decode_reduced, fit_image, open_image
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -211,6 +211,5 @@ def _from_array(content: bytes, size: int) -> np.ndarray:
 
 
 def _from_image(content: bytes, size: int, fit: str) -> np.ndarray:
-    opened = open_image(content)
-    reduce_jpeg(opened, size)
-    return pack(rgb_to_lab(np.asarray(fit_image(to_rgb(opened), size, fit))))
+    image = decode_reduced(open_image(content), size)
+    return pack(rgb_to_lab(np.asarray(fit_image(image, size, fit))))

@@ -16,13 +16,60 @@ MAX_SCANS = 200
 # stop. Data after the end marker is not part of the image.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")
 _SCAN, _END = b"\xda", b"\xd9"
+_JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : height
 _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
+
+
+def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
+    """Return why an image must not even be opened, or "".
+
+    Pillow's plugin for JPEG XL decodes the pixels when it opens a file.
+    """
+    size = _jxl_size(data)
+    return _too_large(*size, max_pixels) if size else ""
+
+
+def _too_large(width: int, height: int, max_pixels: int) -> str:
+    """Return why this many pixels are too many, or ""."""
+    if width * height <= max_pixels:
+        return ""
+    return f"{width} x {height} pixels, more than --max-pixels {max_pixels}"
+
+
+def _jxl_size(data: bytes) -> tuple[int, int] | None:
+    """Return the width and height in a JPEG XL file's header, None for other files.
+
+    The header is that of ISO 18181-1, section D.2 (SizeHeader); bits are read from the
+    lowest of each byte. In a container it follows the box type jxlc, or jxlp and a
+    number of 4 bytes.
+    """
+    start = data.find(b"\xff\x0a", 0, 1 << 16)
+    if not data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) or start < 0:
+        return None
+    bits = int.from_bytes(data[start + 2 : start + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height, ratio = side(), take(3)
+    if not ratio:
+        return side(), height
+    above, below = _JXL_RATIOS[ratio - 1]
+    return height * above // below, height
 
 
 def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
     """Return why the image opened from `data` takes too much memory or time, or ""."""
-    if image.width * image.height > max_pixels:
-        return f"{image.width} x {image.height} pixels, more than {max_pixels}"
+    if problem := _too_large(image.width, image.height, max_pixels):
+        return problem
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return f"more than {MAX_SCANS} scans" if _num_scans(data) > MAX_SCANS else ""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -56,7 +103,7 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: 
     stored = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     width, height = (-(-side // each) * each for side, each in zip(stored, tile, strict=True))
     if width * height > max_pixels:
-        return f"{width} x {height} pixels in tiles, more than {max_pixels}"
+        return f"{width} x {height} pixels in tiles, more than --max-pixels {max_pixels}"
     return ""
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from shards.errors import UserError
 from shards.sources import archives, cifar10
 
-# HEIC and camera raw files are included, so that they are reported as unreadable and
-# not silently ignored. What can be decoded is in `decode.FORMATS`.
+# Camera raw files are included, so that they are reported as unreadable and not
+# silently ignored. What can be decoded is in `image_formats.FORMATS`.
 SUFFIXES = (
     "jpg",
     "jpeg",
@@ -38,6 +38,8 @@ SUFFIXES = (
     "avif",
     "heic",
     "heif",
+    "hif",
+    "jxl",
     "dng",
     "cr2",
     "nef",

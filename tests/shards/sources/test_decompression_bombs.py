@@ -50,11 +50,11 @@ def tiled(*entries: tuple[int, int, int]) -> bytes:
     [
         (
             [(SIDE, LONG, TILE), (LENGTH, LONG, TILE)],
-            "2000 x 2000 pixels in tiles, more than 1000000",
+            "2000 x 2000 pixels in tiles, more than --max-pixels 1000000",
         ),
         (
             [(SIDE, LONG, 16), (LENGTH, LONG, 1 << 20)],
-            "112 x 1048576 pixels in tiles, more than 1000000",
+            "112 x 1048576 pixels in tiles, more than --max-pixels 1000000",
         ),
         (
             [(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)],
