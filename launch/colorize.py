@@ -1,4 +1,4 @@
-"""Colorize photographs at full resolution, keeping their own lightness.
+"""Colorize photographs and videos at full resolution, keeping their own lightness.
 
 colortrain colorize --run runs/first --out colorized holiday/ grandmother.jpg
 """
@@ -88,7 +88,11 @@ def make_parser() -> argparse.ArgumentParser:
 def colorize_all(
     jobs: Sequence[Job], networks: Mapping[str, Colorizer], args: argparse.Namespace
 ) -> Outcome:
-    """Colorize and write all readable images and videos; return the outcome."""
+    """Colorize all images and videos with every network, and write the results.
+
+    `networks` are by name. Returns which inputs were written and which could not be
+    read.
+    """
     outcome = Outcome()
     dropout = None if args.dropout is None else args.dropout == "on"
     images = [job for job in jobs if not job.is_video]
@@ -111,9 +115,10 @@ def colorize_all(
 
 
 def _pop_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
-    """Remove the first image from a batch and return it as an (H, W, 3) uint8 array.
+    """Remove the first image from a batch; return its job and the image as an array.
 
-    Removing it frees Pillow's own copy, which takes 4 bytes per pixel.
+    The array is (H, W, 3) uint8. The removal frees Pillow's own copy of the image,
+    which takes 4 bytes per pixel.
     """
     job, image = batch.pop(0)
     return job, np.array(image)
@@ -122,10 +127,11 @@ def _pop_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
 def _write(
     job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, on_sheet: bool
 ) -> None:
-    """Write one image in the colours of every network.
+    """Write one image once per network, with the colours that the network predicted.
 
-    rgb: (H, W, 3) uint8; the colours of the last network are written into it, because a
-    copy may take 300 MB. colours: (2, h, w) in CIELAB units for each network.
+    rgb: (H, W, 3) uint8, the image; it is overwritten with the last result, because a
+    copy may take 300 MB. colours: for each network (2, h, w), ab in CIELAB units. With
+    `on_sheet`, thumbnails are kept in `outcome` for the contact sheet.
     """
     thumbnails = []
     for target, ab in zip(job.targets, colours, strict=True):
@@ -143,7 +149,10 @@ def _write(
 
 
 def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:
-    """Write the contact sheet: a grayscale column, then one column per network."""
+    """Write the contact sheet: a grayscale column, then one column per network.
+
+    `networks` are the names of the networks.
+    """
     titles = ["grayscale", "colorized"] if len(networks) == 1 else ["grayscale", *networks]
     per_row = 1 if len(outcome.sheet_rows) < 5 or len(networks) > 2 else 2
     sheet = titled_grid(outcome.sheet_rows, titles, per_row)
@@ -151,7 +160,7 @@ def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Colorize and return the exit status: 1 if some inputs could not be read."""
+    """Colorize the inputs; return the exit status, 1 if some could not be read."""
     args = make_parser().parse_args(argv)
     names = list(name_runs(args.run))
     jobs = plan_jobs(args.inputs, args.out, names)

@@ -1,4 +1,4 @@
-"""Find, name and decode the images that `colortrain colorize` reads."""
+"""Find the inputs of `colortrain colorize`, name its outputs, and decode images."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ _BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large image
 
 @dataclass(frozen=True)
 class Job:
-    """An image or video to colorize, and the files to write, one per network."""
+    """An image or video to colorize, and the output files, one for each network."""
 
     source: Path
     targets: tuple[Path, ...]
 
     @property
     def is_video(self) -> bool:
-        """Whether the source is a video, by its file name."""
+        """Whether the source is a video, according to its file name's extension."""
         return is_video(self.source)
 
 
 @dataclass
 class Outcome:
-    """The result of all jobs so far.
+    """The results of all jobs so far.
 
-    num_written: sources that were colorized by every network; failures: one line per
-    source that could not be read; sheet_rows: the images of each row of the contact
-    sheet, (H, W, 3) uint8; video_lines: one line per colorized video and network.
+    num_written: number of images and videos that were colorized by every network;
+    failures: one line per image or video that could not be read; sheet_rows: for each
+    row of the contact sheet a list of images, (H, W, 3) uint8; video_lines: one line of
+    text per colorized video and network.
     """
 
     num_written: int = 0
@@ -47,16 +48,16 @@ class Outcome:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a file is a video, by its name."""
+    """Return whether a file is a video, according to the extension of its name."""
     return path.suffix[1:].lower() in VIDEO_SUFFIXES
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job]:
-    """Return the jobs, sorted within each input folder.
+    """Return one job for each image and video of the inputs, sorted within each folder.
 
-    Targets are in OUT, or in OUT/NETWORK if there are several networks. Raises
-    UserError for a missing input, a folder without images, two images with the same
-    target, and a target that is also a source.
+    The output files are in `out`, or in `out`/NETWORK if there are several networks.
+    Raises UserError for a missing input, a folder without images, two inputs with the
+    same output file, and an input that would be overwritten.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     jobs: dict[Path, Job] = {}
@@ -76,10 +77,11 @@ def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> lis
 
 
 def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return (source, target relative to the output folder) of every image of an input.
+    """Return (source, output file) for each image or video of one input.
 
-    For a folder these are the images below it, except those below `out`; a video is
-    only found if it is the input itself. Raises UserError if there is no image.
+    An input is a file or a folder. A folder is searched recursively for images, but not
+    for videos, and not inside `out`. Output files are relative to `out`. Raises
+    UserError if the input does not exist or is a folder without images.
     """
     if path.is_dir():
         real_out = _real(out)
@@ -101,17 +103,19 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
 def _real(path: Path) -> Path:
     """Return a path with symbolic links resolved.
 
-    Unlike `Path.resolve` it does not raise for a link to itself: such a file is
-    reported as unreadable later.
+    Unlike `Path.resolve` it does not raise for a link to itself: such a link is later
+    reported as unreadable.
     """
     return Path(os.path.realpath(path))
 
 
 def select_jobs(jobs: list[Job], sheet: Path | None, force: bool, skip_existing: bool) -> list[Job]:
-    """Return the jobs to run: all, or with `skip_existing` those with a missing target.
+    """Return the jobs to run, after checking that no file is overwritten by mistake.
 
-    Raises UserError if a file would be overwritten and neither flag is set, and for an
-    invalid name of the contact sheet.
+    All jobs are returned, or, with `skip_existing`, those that have at least one
+    missing output file. Raises UserError if a file exists and neither `force` nor
+    `skip_existing` is set, or if the file name of the contact sheet, `sheet`, is
+    invalid.
     """
     if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
@@ -134,7 +138,11 @@ def select_jobs(jobs: list[Job], sheet: Path | None, force: bool, skip_existing:
 def read_batches(
     jobs: Sequence[Job], batch_size: int, max_pixels: int, outcome: Outcome
 ) -> Iterator[list[tuple[Job, Image.Image]]]:
-    """Yield batches of decoded images; add unreadable ones to `outcome.failures`."""
+    """Yield batches of decoded images, each with its job.
+
+    A batch has at most `batch_size` images, and fewer if they are large. Images with
+    more than `max_pixels` and unreadable ones are added to `outcome.failures` instead.
+    """
     batch: list[tuple[Job, Image.Image]] = []
     pixels = 0
     for job in jobs:

@@ -48,10 +48,12 @@ def recorded_index(plan: Plan, record: Record, split: str) -> str:
 def first_damage(
     path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
 ) -> str:
-    """Return the first member and byte range of a tar that differs from its record.
+    """Return a description of the first damage in a tar, "" if there is none.
 
-    Returns "" if there is none. Headers are compared byte by byte and pixels by their
-    SHA-256, since a tar with the recorded hash can contain pixels of other images.
+    It names the member and the byte range. `entries` are the record entries of the
+    tar's samples. Headers are compared byte by byte and pixels by their SHA-256, which
+    also finds a tar that has the recorded SHA-256 but other pixels than its entries
+    say.
     """
     if path.stat().st_size == 0:
         return "it is empty"

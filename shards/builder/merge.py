@@ -1,7 +1,8 @@
-"""Merge the parts of a build: check them, collect their blocks in OUT, then finalize.
+"""Merge the parts of a build (`--part I/N`) into one shard set.
 
-A part may come from an untrusted source: its records are checked when they are loaded,
-and every byte of its tars before anything is copied.
+The blocks (groups of images packed together) of all parts are checked, collected in the
+output folder, and finalized. A part may come from an untrusted source: its record files
+are checked when they are loaded, and every byte of its tars before anything is copied.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _MAX_LISTED = 20  # ranges of missing blocks in an error message
 
 
 def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
-    """Combine the parts in `options.out` and `folders` into a shard set there.
+    """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
-    The bytes are the same as those of a build without parts. Raises UserError if blocks
-    are missing (the message lists them), or if a part is running, damaged or belongs to
-    another build.
+    The shard set is written to `options.out`, with the same bytes as by a build without
+    parts. Raises UserError if blocks (groups of images) are missing, which the message
+    lists, or if a part is running, is damaged or belongs to another build.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -56,16 +57,18 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
 
 
 def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
-    """Return `folders` without duplicates and without OUT."""
+    """Return `folders` without repetitions and without the folder `out`."""
     by_path = {folder.resolve(): folder for folder in folders}
     by_path.pop(out.resolve(), None)
     return list(by_path.values())
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that OUT lacks into OUT; returns those that no folder has.
+    """Copy the blocks that are missing in `options.out` from `folders`.
 
-    All blocks are checked before the first is copied.
+    A block is a group of images that are packed together. All blocks are checked before
+    the first one is copied. Returns the numbers of the blocks that none of the folders
+    has.
     """
     checks: list[Task[Path | None]] = [
         partial(_find_block, options.out, folders, plan, block) for block in range(plan.num_blocks)
@@ -109,7 +112,7 @@ def _find_block(
 
 
 def _check_block(folder: Path, plan: Plan, block: int) -> None:
-    """Raise UserError unless every byte of a block's tars matches its record."""
+    """Raise UserError unless every byte of a block's tars matches its record file."""
     record = load_record(folder, plan, block)
     for split in record.shards:
         if damage := tar_damage(folder, plan, record, split):
@@ -117,7 +120,10 @@ def _check_block(folder: Path, plan: Plan, block: int) -> None:
 
 
 def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
-    """Copy a checked block from `folder` to `root`; its record is written last."""
+    """Copy a checked block from `folder` to `root`: first its shards, then its record.
+
+    `report` is called with the number of its images.
+    """
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
         target = path_below(root, shard.path, writing=True)
@@ -130,7 +136,7 @@ def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report
 def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
     """Link or copy a tar under a temporary name, and rename it.
 
-    Raises UserError if a copy does not match its record.
+    Raises UserError if a copy does not have the SHA-256 of `shard`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}.tmp")
@@ -148,7 +154,7 @@ def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Create a hard link to the file, or copy it where hard links are not supported.
+    """Create `target` as a hard link to `source`, or as a copy where links fail.
 
     A link is safe because tars are never modified in place.
     """
@@ -182,7 +188,10 @@ def _describe_missing(
 
 
 def _format_ranges(numbers: Sequence[int]) -> str:
-    """Format numbers as ranges: `3, 7-9` for 3, 7, 8, 9."""
+    """Format ascending numbers as ranges: `3, 7-9` for [3, 7, 8, 9].
+
+    From the 21st range on, the text is cut off with `...`.
+    """
     groups = [
         list(group) for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
     ]

@@ -1,4 +1,4 @@
-"""Verify every byte of a shard set against its manifest, records and indexes."""
+"""Verify every byte of a shard set against its manifest, record files and indexes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """Raise UserError unless manifest and records have the same shards and counts."""
+    """Raise UserError unless the manifest and the record files agree.
+
+    They must list the same shards, and have the same number of images left out for each
+    reason.
+    """
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
     stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *stated}):
@@ -89,7 +93,10 @@ def _check_shards(
 
 
 def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
-    """Return what is wrong with the first damaged shard of a block, else ""."""
+    """Return a description of the first damage in a block's shards, "" if none.
+
+    A block is a group of images that were packed together.
+    """
     record = load_record(root, plan, block)
     damages = (_shard_damage(root, plan, record, split) for split in sorted(record.shards))
     first = next((damage for damage in damages if damage), "")

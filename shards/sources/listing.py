@@ -17,8 +17,8 @@ from typing import NamedTuple
 from shards.errors import UserError
 from shards.sources import archives, cifar10
 
-# HEIC and camera raw files are included, so that they are reported as unreadable and
-# not silently ignored. What can be decoded is in `decode.FORMATS`.
+# Camera raw files are included, so that they are reported as unreadable and not
+# silently ignored. What can be decoded is in `image_formats.FORMATS`.
 SUFFIXES = (
     "jpg",
     "jpeg",
@@ -38,6 +38,8 @@ SUFFIXES = (
     "avif",
     "heic",
     "heif",
+    "hif",
+    "jxl",
     "dng",
     "cr2",
     "nef",
@@ -47,7 +49,7 @@ FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "ci
 
 
 class ImageSource(NamedTuple):
-    """One image: its name relative to SOURCE, and where its bytes are stored."""
+    """One source image: its name relative to SOURCE, and where its bytes are stored."""
 
     name: str
     path: str
@@ -59,14 +61,14 @@ class ImageSource(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a SOURCE, sorted by name, and the files ignored by their suffix."""
+    """All images of a SOURCE, sorted by name, and the files without an image suffix."""
 
     sources: list[ImageSource]
     ignored: list[str]
 
 
 def open_sources(source: str, out: Path) -> Listing:
-    """List the images of SOURCE, except those inside `out`.
+    """List the images of SOURCE, except those inside the output folder `out`.
 
     Raises UserError if SOURCE does not exist, is damaged or contains no images.
     """
@@ -115,7 +117,7 @@ def _list_file(path: Path) -> tuple[list[ImageSource], list[str]]:
 def _expand(pattern: str, out: Path) -> list[str]:
     """Return the files that match a pattern, sorted, except those inside `out`.
 
-    A pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
+    The pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
     """
     import braceexpand  # a dependency of webdataset
 
@@ -148,7 +150,7 @@ def _list_folder(root: Path, out: Path) -> tuple[list[ImageSource], list[str]]:
 
 
 def _walk(root: Path, out: Path) -> Iterator[str]:
-    """Yield every path under `root` that is not a folder.
+    """Yield every path under `root` that is not a folder, except those inside `out`.
 
     A symbolic link to a folder is followed once, and only if its target is outside
     `root`.
@@ -228,8 +230,8 @@ def _list_cifar(batches: list[Path]) -> list[ImageSource]:
 def read_bytes(source: ImageSource, limit: int) -> bytes:
     """Return the encoded bytes of an image (CIFAR-10: its 3072 raw bytes).
 
-    Raises OSError if they cannot be read, are not in a regular file, or are more than
-    `limit`.
+    Raises OSError if the bytes cannot be read, are not in a regular file, or are more
+    than `limit`.
     """
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()
