@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -190,21 +192,28 @@ def test_number_of_parts_that_would_fill_memory_raises(built: Path, tmp_path: Pa
         merge_statistics(built, [tmp_path / "part"])
 
 
-def test_files_of_killed_runs_are_removed_by_the_next_run(built: Path, tmp_path: Path) -> None:
-    """Kills two runs: one that has worker processes, one that writes its result."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Yield a temporary folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_files_of_killed_runs_are_removed_by_the_next_run(
+    built: Path, tmp_path: Path, short_folder: Path
+) -> None:
+    """One run is killed while it has workers, another while it writes its result."""
     command = [sys.executable, "-m", "shards", "statistics", str(built), "--workers", "2"]
     command += ["--json", str(tmp_path / "colours.json")]
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment = {**os.environ, "TMPDIR": str(short_folder)}
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while killed.poll() is None and not list(folder.rglob("listener-*")):
+    while killed.poll() is None and not list(short_folder.rglob("listener-*")):
         time.sleep(0.002)
     killed.kill()
     killed.wait()
-    assert list(folder.rglob("listener-*"))
+    assert list(short_folder.rglob("listener-*"))
     temporary = tmp_path / f".colours.json.{os.uname().nodename}.{killed.pid}.tmp"
     temporary.write_bytes(b"{")
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["colours.json", "tmp"]
-    assert not list(folder.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["colours.json"]
+    assert not list(short_folder.iterdir())

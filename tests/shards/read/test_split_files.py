@@ -14,6 +14,8 @@ from shards.errors import UserError
 from shards.format.manifest import load_manifest
 from shards.read.cache import Cache
 from shards.read.dataset import DamagedSampleError, Split
+from shards.read.remote import RetryPolicy
+from shards.read.store import Remote
 from tests.support.http_server import Server, serving
 from tests.support.small_shard_set import small_set
 
@@ -119,6 +121,20 @@ def test_repeated_damage_is_downloaded_again_only_once(
         with pytest.raises(DamagedSampleError, match=r"index.npy: .*replace it in the store"):
             split.read([sample])
     assert server.requests["set/index.npy"] == 2
+
+
+def test_tar_that_is_wrong_in_the_cache_and_in_the_store_is_named_by_its_url(
+    open_remote: Callable[[], Split], server: Server, tmp_path: Path, root: Path
+) -> None:
+    open_remote().read(range(12))
+    flip(cached(tmp_path, "000000.tar"), PIXEL)
+    flip(root / "000000.tar", PIXEL)
+    split = open_remote()
+    assert isinstance(split.store, Remote)
+    split.store.policy = RetryPolicy(wait=0.01)
+    with pytest.raises(UserError, match=rf"^{server.url}/set/000000.tar: received SHA-256 "):
+        split.read(range(12))
+    assert server.requests["set/000000.tar"] == 4  # three tries after the first run
 
 
 def test_cache_that_damages_files_is_named(
