@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from shards.color import lab_to_rgb, rgb_to_lab
+from shards.color import gamut_mapped_rgb, rgb_to_lab
 from shards.files import open_atomic
 
 _GAP = 4  # pixels between images
@@ -30,7 +30,7 @@ def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
     """
     truths, outputs = (lab.float().cpu().numpy() for lab in (truth, generated))
     rows = [
-        [lab_to_rgb(to_grayscale(true)), lab_to_rgb(output), lab_to_rgb(true)]
+        [gamut_mapped_rgb(lab) for lab in (to_grayscale(true), output, true)]
         for true, output in zip(truths, outputs, strict=True)
     ]
     titles = ["grayscale", "generated", "truth"]
@@ -85,7 +85,8 @@ def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
     """Replace an image's colours in place; its L is kept at full resolution.
 
     rgb: (H, W, 3) uint8 sRGB; ab: (2, h, w), CIELAB units, covering the same image at
-    any size and aspect ratio, and scaled up with bicubic interpolation. The image is
+    any size and aspect ratio, and scaled up with bicubic interpolation. Where a colour
+    is outside sRGB, its chroma is reduced: see `gamut_mapped_rgb`. The image is
     converted in chunks of rows, so that 100 megapixels need little more than the 300 MB
     of the image itself.
     """
@@ -99,7 +100,7 @@ def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
         lab = rgb_to_lab(rgb[top:bottom])
         for index, channel in enumerate(channels, start=1):
             lab[index] = np.asarray(channel.resize(shape, Image.Resampling.BICUBIC, box=box))
-        rgb[top:bottom] = lab_to_rgb(lab)
+        rgb[top:bottom] = gamut_mapped_rgb(lab)
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
