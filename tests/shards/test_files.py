@@ -11,7 +11,7 @@ import pytest
 
 from shards.builder.build import LOCK
 from shards.errors import UserError
-from shards.files import lock, open_atomic, write_atomic
+from shards.files import lock, open_atomic, remove_stale_temporaries, write_atomic
 from shards.inspect.verify import verify
 from tests.support.photographs import make_folder, pack_folder
 
@@ -81,3 +81,29 @@ def test_link_is_kept_and_its_target_is_replaced(tmp_path: Path) -> None:
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\u00e4" * 127, "a" * 65], ids=len)
+def test_any_name_that_the_file_system_allows_is_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with open_atomic(path) as stream:
+        stream.write(b"x")
+        (temporary,) = tmp_path.iterdir()
+        assert len(os.fsencode(temporary.name)) <= 143, "the limit of eCryptfs"
+    assert path.read_bytes() == b"x"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["image.png", "a" * 250])
+def test_only_temporary_files_of_ended_processes_are_removed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with open_atomic(path):
+        (own,) = tmp_path.iterdir()
+        killed = subprocess.Popen([sys.executable, "-c", ""])
+        killed.wait()
+        stale = own.with_name(own.name.replace(f".{os.getpid()}.", f".{killed.pid}."))
+        other = own.with_name(f"b{own.name}")
+        for each in (stale, other):
+            each.touch()
+        remove_stale_temporaries(path)
+        assert sorted(tmp_path.iterdir()) == sorted([own, other])
