@@ -78,7 +78,7 @@ def _temporary_prefix(path: Path) -> str:
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Remove the temporary files of killed processes of this machine that wrote `path`."""
+    """Remove temporary files of `path` whose processes, on this machine, have ended."""
     prefix = _temporary_prefix(path)
     for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         process = each.name[len(prefix) : -len(".tmp")]

@@ -45,7 +45,7 @@ def test_round_trip_returns_the_image(rgb: np.ndarray) -> None:
 
 
 def extreme_lab() -> np.ndarray:
-    """Every L from black to white with ab of 12 hues, chroma 0 to 200: (3, 101, 132)."""
+    """Every L from black to white, 12 hues and chroma 0 to 200: (3, 101, 132)."""
     hue = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     chroma = np.linspace(0, 200, 11)[:, None]
     a, b = (chroma * np.cos(hue)).ravel(), (chroma * np.sin(hue)).ravel()
