@@ -16,7 +16,7 @@ __all__ = ["Colorizer", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when `load` or `Colorizer` is used, not with the package.
+    """Import torch only when `load` or `Colorizer` is first used, not with the package.
 
     Raises AttributeError for any other name.
     """

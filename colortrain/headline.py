@@ -1,8 +1,8 @@
 """The scores that a paper reports, stored in the recipe that reproduces it.
 
-The scores were measured on the paper's own photographs and at its own image size.
-Compare them with the grayscale baseline on the same photographs; they are no target for
-other data.
+The authors measured them on their own photographs and at their own image size. Compare
+them with the grayscale baseline on those photographs; they are no target for other
+data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from colortrain.metrics.registry import metric_named
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One reported score; `metric` is a name in `colortrain.metrics.registry`."""
+    """One score that a paper reports.
+
+    `metric` is the metric's name in `colortrain.metrics.registry`.
+    """
 
     metric: str
     value: float
@@ -22,7 +25,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The scores that a paper reports, their place in the paper, and a note."""
+    """The scores that a paper reports, where in the paper they are, and a note."""
 
     source: str = ""  # place in the paper, for instance "table 1"
     figures: tuple[Figure, ...] = ()
@@ -33,13 +36,16 @@ class Headline:
         return {figure.metric: figure.value for figure in self.figures}
 
     def text(self) -> str:
-        """Return everything on one line; "" if the recipe reproduces no paper."""
+        """Return source, scores and note in one line; "" if the recipe has no paper."""
         figures = [f"{metric_named(f.metric).label} {f.value:g}" for f in self.figures]
         parts = "; ".join([*([", ".join(figures)] if figures else []), *filter(None, [self.note])])
         return f"{self.source}: {parts}" if self.source else parts
 
 
 def reported(source: str, note: str = "", **values: float) -> Headline:
-    """Return a headline from keyword arguments: `reported("table 1", mae=5.1)`."""
+    """Return a `Headline` from scores that are given as keyword arguments.
+
+    The keywords are names of metrics, for instance `reported("table 1", mae=5.1)`.
+    """
     figures = tuple(Figure(metric=name, value=value) for name, value in values.items())
     return Headline(source=source, figures=figures, note=note)

@@ -1,8 +1,8 @@
 """Codecs that scale Lab for networks, and a differentiable conversion of Lab to RGB.
 
-Names: `stored` is a batch as stored in shards, `lab` is in CIELAB units, `L` and
-`colour` are scaled for networks. A codec's `colour` is what the generator predicts: ab,
-or all of Lab.
+Names: `stored` is a batch as stored in shards, `lab` is in CIELAB units, and `L` and
+`colour` are scaled for networks. `colour` is what the generator predicts: ab or, with
+`LabCodec`, all of Lab.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _WHITE = torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)  # D65
 
 
 def stored_to_lab(stored: Tensor) -> Tensor:
-    """Return stored samples (B, 3, H, W), uint8 or float16, as float32 CIELAB."""
+    """Convert samples as stored in shards to float32 in CIELAB units, (B, 3, H, W).
+
+    stored: (B, 3, H, W), uint8 (L x 2.55, a + 128, b + 128) or float16 (CIELAB units).
+    """
     lab = stored.float()
     if stored.dtype != torch.uint8:
         return lab
@@ -38,19 +41,20 @@ def stored_to_lab(stored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix from XYZ relative to white to linear RGB, (3, 3), cached.
+    """Return the (3, 3) matrix that converts XYZ / white point to linear RGB.
 
-    It is cached per device and dtype: copying it in every call would synchronise with
-    the GPU.
+    The matrix is cached per device and dtype, because copying it to the GPU in every
+    call would make the CPU wait for the GPU.
     """
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Convert CIELAB images to sRGB in [0, 1], both (B, 3, H, W) floating point.
+    """Convert CIELAB images (B, 3, H, W) to sRGB (B, 3, H, W) in [0, 1].
 
-    Colours outside sRGB are clipped. The function is differentiable, with finite
-    gradients at black and at clipped colours, and equals `skimage.color.lab2rgb`.
+    Both are floating point. Colours outside sRGB are clipped. The function is
+    differentiable, with finite gradients at black and at clipped colours, and equals
+    `skimage.color.lab2rgb`.
     """
     L, a, b = lab.unbind(-3)
     y = (L + 16) / 116
@@ -67,8 +71,9 @@ class Batch:
     """A training batch on the device, scaled for the networks.
 
     L: (B, 1, H, W); colour: (B, 2 or 3, H, W), the target that the generator should
-    predict from L; mix: (B, 1, 1, 1), uniform draws in [0, 1) that depend on each
-    image's position in the global order (for gradient penalties).
+    predict from L; mix: (B, 1, 1, 1), uniform random numbers in [0, 1), with which
+    gradient penalties interpolate. These numbers depend only on the seed and on each
+    image's position in the sample order.
     """
 
     L: Tensor
@@ -78,7 +83,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class SymmetricCodec:
-    """L / 50 - 1 and ab / 110: about [-1, 1] (nampouri section 4.1, equations 4-6)."""
+    """Scales L to L / 50 - 1 and ab to ab / 110, both about [-1, 1].
+
+    (nampouri section 4.1, equations 4-6.)
+    """
 
     channels: ClassVar[int] = 2  # number of channels of `colour`
 
@@ -99,15 +107,15 @@ class SymmetricCodec:
 
 @dataclass(frozen=True)
 class LabCodec:
-    """The symmetric scaling, with L as an output too (nazeri section 3.1).
+    """Scales like `SymmetricCodec`, but the generator predicts L too: three channels.
 
-    The generator has three output channels.
+    (nazeri section 3.1.)
     """
 
     channels: ClassVar[int] = 3
 
     def encode(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """Return L (B, 1, H, W) and Lab (B, 3, H, W), all in about [-1, 1].
+        """Return L (B, 1, H, W) and Lab (B, 3, H, W), both scaled to about [-1, 1].
 
         lab: (B, 3, H, W) in CIELAB units.
         """
@@ -115,21 +123,21 @@ class LabCodec:
         return L, torch.cat([L, ab], dim=1)
 
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Return Lab in CIELAB units (B, 3, H, W).
+        """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
-        colour: (B, 3, H, W), the second value of `encode`. `L` is not used, because
-        `colour` contains it.
+        colour: (B, 3, H, W), the second value of `encode`. The argument `L` is not
+        used, because `colour` contains L.
         """
         return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
 
 
 @dataclass(frozen=True)
 class UnitCodec:
-    """L / 100 and (ab + 128) / 255: all in [0, 1] (arun section II-B).
+    """Scales L to L / 100 and ab to (ab + 128) / 255, all in [0, 1].
 
-    This is 8-bit Lab divided by 255. The paper decodes ab as (x - 0.5) x 256 (equation
-    1), which differs from its own encoding by up to 0.5; this codec uses the exact
-    inverse.
+    (arun section II-B.) This is 8-bit Lab divided by 255. The paper decodes ab as (x -
+    0.5) x 256 (equation 1), which differs from the inverse of its own encoding by up to
+    0.5; this codec uses the exact inverse.
     """
 
     channels: ClassVar[int] = 2
@@ -157,14 +165,16 @@ _CHUNK_PIXELS = 1 << 16  # converted at a time, so that they stay in the CPU's c
 def encode_stored(
     codec: Codec, stored: Tensor, allocate: Callable[..., Tensor] = torch.empty
 ) -> tuple[Tensor, Tensor]:
-    """Return `codec.encode(stored_to_lab(stored))`, faster on CPUs.
+    """Return L and colour for a network from samples as stored in shards.
 
-    stored: (B, 3, H, W) uint8 or float16. The results are L (B, 1, H, W) and colour (B,
-    C, H, W), float32, equal up to float32 rounding. It needs a third of the memory
-    traffic: 8 ms per batch instead of 40 ms. A few images at a time pass through all
-    operations while they are in the cache; numpy is used because torch would start a
-    thread pool in every reader thread. `allocate(*shape)` returns the float32 tensors
-    to write to.
+    The result equals `codec.encode(stored_to_lab(stored))` up to float32 rounding, but
+    is computed faster on CPUs. stored: (B, 3, H, W) uint8 or float16. L is (B, 1, H, W)
+    and colour (B, C, H, W), both float32. `allocate(*shape)` returns the float32
+    tensors to write to.
+
+    It takes 8 ms per batch instead of 40 ms, because it needs a third of the memory
+    traffic: a few images at a time pass through all operations while they are in the
+    cache. It uses numpy because torch would start a thread pool in every reader thread.
     """
     if stored.dtype != torch.uint8 or stored.device.type != "cpu":
         return codec.encode(stored_to_lab(stored))
@@ -190,9 +200,10 @@ def encode_stored(
 
 @lru_cache(maxsize=8)
 def _gains_and_shifts(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """Return gains and shifts, (3,) each, such that encoding is gain * stored + shift.
+    """Return gains and shifts (3,) such that encoding is gain * stored + shift.
 
-    They are for stored uint8 L, a and b, and are determined by encoding 0 and 1.
+    There is one of each for stored uint8 L, a and b. They are determined by encoding 0
+    and 1.
     """
     zero, one = (torch.full((1, 3, 1, 1), value, dtype=torch.float64) for value in (0, 1))
     encoded = [

@@ -71,7 +71,7 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Exponential moving average of the generator's weights.
+    """Settings of the exponential moving average of the generator's weights.
 
     The half-life is given in images (`half_life`) or as a fraction of the run
     (`share`); if both are 0, there is no average. Raises ValueError if both are given
@@ -95,17 +95,21 @@ class EMA:
         return bool(self.half_life or self.share)
 
     def decay(self, images: int, total: int) -> float:
-        """Return the decay of a step over `images` images in a run over `total`."""
+        """Return the EMA's decay for one step.
+
+        `images` is the number of images in the step, `total` that of the whole run.
+        """
         return 0.5 ** (images / (self.half_life or self.share * total))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
-    """Multiply the learning rates by `factor` when the validation L1 stops improving.
+    """Settings for reducing the learning rates when the validation L1 stops improving.
 
-    This happens after `patience` consecutive evaluations without a new minimum;
-    `patience` 0 disables it. The state (best L1, evaluations since, factor so far) is
-    part of each checkpoint. Raises ValueError for values out of range.
+    The rates are multiplied by `factor` after `patience` consecutive validations
+    without a new minimum; with `patience` 0 this never happens. Each checkpoint stores
+    the best L1, the number of validations since then, and the product of the factors so
+    far. Raises ValueError for values out of range.
     """
 
     patience: int = 0
@@ -121,11 +125,12 @@ class Plateau:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The losses. The generator minimises the sum of its weighted terms.
+    """The losses of the generator and of the critic.
 
-    The terms are adversarial_weight * adversarial and the weighted reconstruction
-    terms; the penalties are added to the critic's adversarial loss. Raises ValueError
-    if two terms have the same name, or if the generator has nothing to minimise.
+    The generator minimises `adversarial_weight` times its adversarial loss plus the
+    weighted sum of the `reconstruction` terms. The critic minimises its adversarial
+    loss plus the `penalties`. Raises ValueError if two terms have the same name, or if
+    the generator has nothing to minimise.
     """
 
     adversarial: AdversarialLoss = BCE()
@@ -147,7 +152,7 @@ class Objective:
 
     @property
     def has_adversarial_weight(self) -> bool:
-        """Whether the adversarial weight is other than 0 at any time."""
+        """Whether the adversarial weight is different from 0 at any time in the run."""
         return any(value for _, value in self.adversarial_weight.points)
 
 
@@ -155,8 +160,9 @@ class Objective:
 class Recipe:
     """Everything that defines a run, except its data and its devices.
 
-    Training time is counted in images; epochs are images / dataset size. Raises
-    ValueError for values out of range; `check` also tests how the components fit.
+    Training time is counted in images; epochs are images / size of the dataset. Raises
+    ValueError for values out of range; `check` also verifies that the components fit
+    together.
     """
 
     name: str
@@ -210,10 +216,10 @@ class Recipe:
             )
 
     def check(self) -> None:
-        """Raise UserError if the components do not fit together.
+        """Raise UserError if the components of the recipe do not fit together.
 
-        This is not part of the constructor, so that `--set` may change fields in any
-        order.
+        For instance, the networks must fit the image size. This is not part of the
+        constructor, so that `--set` may change fields in any order.
         """
         self._check_critic()
         self._check_channels()
@@ -281,14 +287,17 @@ class Recipe:
         return generator, None if self.critic is None else self.critic.build()
 
     def total_images(self, dataset_size: int) -> int:
-        """Return the number of images of the whole run on a dataset of that size."""
+        """Return the number of images that the whole run sees, repetitions included.
+
+        `dataset_size` is the number of samples in the training data.
+        """
         return self.images if self.images is not None else max(1, round(self.epochs * dataset_size))
 
     @property
     def resumable_fields(self) -> tuple[str, ...]:
-        """Fields that may change when a run is resumed.
+        """Names of the fields that may change when a run is resumed.
 
-        The length is one of them, unless the schedules or the EMA depend on it.
+        The run's length is one of them, unless the schedules or the EMA depend on it.
         """
         if self.span or self.ema.share:
             return tuple(name for name in RESUMABLE_FIELDS if name not in _LENGTH)
@@ -306,9 +315,10 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Return the recipe with each `field=value` of `--set` applied, in order.
+    """Return a copy of the recipe, changed by the arguments of `--set`, in order.
 
-    Raises UserError for an unknown field or an invalid value.
+    Each argument is "field=value". Raises UserError for an unknown field or an invalid
+    value.
     """
     for assignment in assignments:
         recipe = with_override(recipe, assignment)
@@ -316,7 +326,10 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """Return the differing fields, as "field: one -> other", except resumable ones."""
+    """Return the fields in which two recipes differ, as texts "field: one -> other".
+
+    Fields that may change when a run is resumed are left out.
+    """
     first, second = to_plain(one), to_plain(other)
     names = [
         name for name in first if name not in one.resumable_fields and first[name] != second[name]
@@ -325,14 +338,15 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as JSON, atomically; `--recipe FILE` and `load_recipe` read it."""
+    """Write a recipe as a JSON file, atomically; `load_recipe` reads it."""
     write_atomic(path, json.dumps(to_plain(recipe), indent=1).encode() + b"\n")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Return the recipe in a file that `save_recipe` wrote.
+    """Return the recipe in a JSON file that `save_recipe` wrote.
 
-    Raises UserError, which names the field, if the file is missing or invalid.
+    Raises UserError if the file is missing or invalid; the message names the invalid
+    field.
     """
     try:
         document = json.loads(path.read_text())
@@ -344,9 +358,10 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def parse_recipe(document: object, where: str) -> Recipe:
-    """Convert a plain JSON value to a recipe; `where` is its name in error messages.
+    """Convert a parsed JSON value to a recipe.
 
-    Raises UserError, which names the field, if the value is not a recipe.
+    `where` is the name of the value in error messages, for instance a file's path.
+    Raises UserError, which names the field, if the value is not a valid recipe.
     """
     recipe = from_plain(Recipe, document, where)
     assert isinstance(recipe, Recipe)

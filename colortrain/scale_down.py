@@ -1,6 +1,6 @@
-"""Scale a recipe down to fewer pixels and channels.
+"""Scale a recipe down to smaller images and fewer channels.
 
-The networks are made as deep as the size allows; everything else is unchanged.
+The networks are made as deep as the image size allows; everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 
 
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
-    """Return `recipe` at `size` pixels with `base_channels`.
+    """Return a copy of `recipe` for images of `size` px, with smaller networks.
 
-    Raises `ValueError` if its networks cannot be made to fit.
+    `base_channels` becomes the number of base channels of both networks. Raises
+    ValueError if one of them cannot be made to fit the image size.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
     critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
@@ -34,7 +35,7 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
 
 
 def without_downloads(recipe: Recipe) -> Recipe:
-    """Return `recipe` with random weights instead of pretrained ones.
+    """Return a copy of `recipe` that uses random weights instead of pretrained ones.
 
     This applies to the generator's initial weights and to the network of the perceptual
     loss.
@@ -51,9 +52,10 @@ def without_downloads(recipe: Recipe) -> Recipe:
 
 
 def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
-    """Return a network's config with `base_channels`, as deep as `size` px allow.
+    """Return a network's config, changed to fit images of `size` x `size` pixels.
 
-    The result is never deeper than `config`. Raises `ValueError` if no depth fits.
+    The result has the given `base_channels`. It is as deep as `size` allows, but not
+    deeper than `config`. Raises ValueError if no depth fits.
     """
     names = {field.name for field in dataclasses.fields(config)}
     if "base_channels" in names:

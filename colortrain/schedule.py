@@ -1,7 +1,7 @@
 """Values that change during training, as functions of the epoch.
 
-The epoch is the number of images seen / dataset size. Loss weights and learning rates
-are schedules.
+The epoch is the number of images seen, divided by the size of the dataset. Loss weights
+and the factor of the learning rates are such schedules.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """A value that depends on the epoch.
+    """A value that changes with the epoch.
 
-    `points` are (epoch, value) pairs with increasing epochs. A value holds until the
-    next point, or is interpolated linearly with `linear=True`. Before the first point
-    the first value holds, after the last point the last one. Raises ValueError if there
-    are no points or the epochs do not increase.
+    `points` are (epoch, value) pairs with increasing epochs. The value of a point holds
+    until the next point; with `linear=True` it is interpolated linearly instead. Before
+    the first point the first value holds, after the last point the last one. Raises
+    ValueError if there are no points or the epochs do not increase.
 
     >>> Schedule(((0, 70.0), (19, 10.0), (26, 30.0))).at(20.5)
     10.0
@@ -46,5 +46,5 @@ class Schedule:
 
 
 def constant(value: float) -> Schedule:
-    """Return the schedule that always has `value`."""
+    """Return a schedule whose value is the same in every epoch."""
     return Schedule(((0.0, float(value)),))

@@ -1,7 +1,7 @@
 """Convert frozen dataclasses to plain JSON values and back, and change single fields.
 
 Fields are changed by assignments such as `a.b.0.c=value`, the arguments of `--set`.
-Every error names the field.
+Every error message names the field.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MAX_NUMBER = 1e300  # larger numbers, infinities and NaN are refused
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value as dicts, lists, numbers and strings.
+    """Convert a value to one that JSON can express: dicts, lists, numbers and strings.
 
     A dataclass becomes a dict with its class name as "type"; a constant schedule
-    becomes its number.
+    becomes a number.
     """
     if isinstance(value, Schedule) and len(value.points) == 1:
         return value.points[0][1]
@@ -40,17 +40,20 @@ def to_plain(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return a plain value with None for infinities and NaN, which JSON lacks."""
+    """Return a plain value in which infinities and NaN are replaced by None.
+
+    JSON has no such numbers.
+    """
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_plain(kind: Any, value: Any, where: str) -> Any:
-    """Convert a plain value to a value of type `kind`.
+    """Convert a plain JSON value to a value of type `kind`; the inverse of `to_plain`.
 
-    `kind` is a class, union, tuple or Literal. Raises UserError if the plain value does
-    not fit the type; `where` is the name of the field in the message.
+    `kind` is a class, union, tuple or Literal. Raises UserError if the value does not
+    fit the type; `where` is the name of the field in the message.
     """
     origin = typing.get_origin(kind)
     if kind is Schedule:
@@ -73,9 +76,10 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def with_override(recipe: T, assignment: str) -> T:
-    """Return a copy of a dataclass with one field changed ("critic_adam.lr=5e-5").
+    """Return a copy of a dataclass in which one field is changed.
 
-    Raises UserError for an unknown field or an invalid value.
+    `assignment` is, for instance, "critic_adam.lr=5e-5". Raises UserError for an
+    unknown field or an invalid value.
     """
     path, equals, text = assignment.partition("=")
     if not equals or not path:

@@ -1,4 +1,4 @@
-"""Draw sample grids and loss curves, and apply colours at full resolution."""
+"""Draw grids of sample images and loss curves; apply colours at full resolution."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _CHUNK_PIXELS = 1 << 20  # pixels that `recolor` converts at once
 
 
 def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
-    """Return an image grid with the columns grayscale, generated and truth.
+    """Return one image that shows photographs as grayscale, generated and true.
 
-    truth and generated: (B, 3, H, W), CIELAB units. A row shows one photo, or two if
-    there are five photos or more. The result is (H', W', 3) uint8 sRGB.
+    truth and generated: (B, 3, H, W), CIELAB units. The three versions of a photograph
+    are side by side. A row shows one photograph, or two if there are five or more. The
+    result is (H', W', 3) uint8 sRGB.
     """
     truths, outputs = (lab.float().cpu().numpy() for lab in (truth, generated))
     rows = [
@@ -38,16 +39,20 @@ def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
 
 
 def to_grayscale(lab: np.ndarray) -> np.ndarray:
-    """Return an image with the same L and a = b = 0: (3, H, W), CIELAB units."""
+    """Return an image without its colours: the same L, and a = b = 0.
+
+    Image and result: (3, H, W), CIELAB units.
+    """
     return np.concatenate([lab[:1], np.zeros_like(lab[1:])])
 
 
 def titled_grid(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], photos_per_row: int = 1
 ) -> np.ndarray:
-    """Return a grid of images on white, with titles above the columns.
+    """Return one image that shows images in a grid on white, with titled columns.
 
-    rows: for each photo its images, one per title, all (H, W, 3) uint8 of one size. The
+    rows: one sequence per photograph, with one image per title, each (H, W, 3) uint8
+    and all of one size. `photos_per_row` photographs are placed next to each other. The
     result is (H', W', 3) uint8. Small images are enlarged without smoothing.
     """
     assert rows, "a grid needs at least one row"
@@ -82,13 +87,13 @@ def _write_titles(
 
 
 def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
-    """Replace an image's colours in place; its L is kept at full resolution.
+    """Replace the colours of an image in place; its L is kept at full resolution.
 
-    rgb: (H, W, 3) uint8 sRGB; ab: (2, h, w), CIELAB units, covering the same image at
-    any size and aspect ratio, and scaled up with bicubic interpolation. Where a colour
-    is outside sRGB, its chroma is reduced: see `gamut_mapped_rgb`. The image is
-    converted in chunks of rows, so that 100 megapixels need little more than the 300 MB
-    of the image itself.
+    rgb: (H, W, 3) uint8 sRGB, the image. ab: (2, h, w) in CIELAB units, the new colours
+    of the whole image at any size and aspect ratio; they are resized to (H, W) with
+    bicubic interpolation. Where a colour is outside sRGB, its chroma is reduced: see
+    `gamut_mapped_rgb`. The image is converted in chunks of rows, so that an image of
+    100 megapixels needs little more memory than its own 300 MB.
     """
     height, width = rgb.shape[:2]
     channels = [Image.fromarray(np.ascontiguousarray(channel, np.float32)) for channel in ab]
@@ -121,7 +126,7 @@ def save_jpeg(image: np.ndarray, path: Path, quality: int = 88) -> None:
 
 
 def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
-    """Write a PNG file of training losses, validation L1 and colourfulness.
+    """Write a PNG file with the curves of losses, validation L1 and colourfulness.
 
     `lines` are the lines of a run's journal (`colortrain.runs.history.read_journal`).
     """
@@ -172,9 +177,10 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], 
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Return the centred moving average (N,) of an array (N,), over 1/50 of its points.
+    """Return the centred moving average (N,) of an array (N,).
 
-    Windows are shorter at both ends. An array with few points is returned as it is.
+    A window has N / 50 values, fewer at both ends. An array of fewer than 200 values is
+    returned as it is.
     """
     if len(values) < _SMOOTHED_FROM:
         return values

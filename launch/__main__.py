@@ -1,6 +1,7 @@
-"""The `colortrain` program: `colortrain train ...` runs `launch.train.main`, and so on.
+"""The `colortrain` program: `colortrain NAME ...` runs the command NAME.
 
-Only the module of the chosen command is imported. `python -m launch` does the same.
+Only the module of that command is imported, for example `launch.train` for `colortrain
+train`. `python -m launch` does the same.
 
     colortrain --help
     colortrain evaluate --run runs/first --shards photos-256
@@ -31,7 +32,7 @@ example: score a trained network
 
 
 def usage() -> str:
-    """Return the text of `colortrain --help`: all commands in groups."""
+    """Return the text of `colortrain --help`: a list of all commands in groups."""
     width = max(map(len, COMMANDS))
     lines = [_HEAD]
     for group, commands in COMMAND_GROUPS.items():
@@ -42,7 +43,7 @@ def usage() -> str:
 
 
 def version_line() -> str:
-    """Return "colortrain" and the installed version."""
+    """Return the text of `colortrain --version`, with the installed version."""
     try:
         return f"{PROGRAM} {version(PROGRAM)}"
     except PackageNotFoundError:  # imported from a source tree that is not installed

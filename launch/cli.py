@@ -1,4 +1,4 @@
-"""The list of commands, their common argument parser, and converters for options."""
+"""The list of commands, the parser class that they share, and types of options."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that raises UserError and whose help ends with an example.
 
-    `program` is the command's name ("train") or its module ("launch.train"); help shows
-    both as `colortrain train`.
+    `program` is either the name of the command, such as "train", or its module, such as
+    "launch.train". In both cases the help shows `colortrain train`.
     """
 
     def __init__(self, program: str, description: str, example: str) -> None:
@@ -90,10 +90,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def at_least_one(text: str) -> int:
-    """Convert an argument to a whole number of at least 1.
+    """Convert an option's text to a whole number of at least 1.
 
-    Raises ArgumentTypeError for other values, as all converters here: argparse turns it
-    into a usage error.
+    Raises argparse.ArgumentTypeError for any other text, which argparse reports as an
+    invalid value of the option. The other conversions in this module do the same.
     """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
@@ -101,14 +101,20 @@ def at_least_one(text: str) -> int:
 
 
 def at_least_zero(text: str) -> int:
-    """Convert an argument to a whole number of at least 0, see `at_least_one`."""
+    """Convert an option's text to a whole number of at least 0.
+
+    Raises argparse.ArgumentTypeError for any other text.
+    """
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
 
 
 def step_or_best(text: str) -> int | Literal["best"]:
-    """Convert the argument of `--checkpoint`: a step or "best", see `at_least_one`."""
+    """Convert the text of --checkpoint to the number of a step or to "best".
+
+    Raises argparse.ArgumentTypeError for any other text.
+    """
     if text == "best":
         return "best"
     if not text.isdigit():
@@ -117,7 +123,10 @@ def step_or_best(text: str) -> int | Literal["best"]:
 
 
 def fraction(text: str) -> float:
-    """Convert an argument to a number above 0 and at most 1, see `at_least_one`."""
+    """Convert an option's text to a number above 0 and at most 1.
+
+    Raises argparse.ArgumentTypeError for any other text.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -128,7 +137,10 @@ def fraction(text: str) -> float:
 
 
 def gigabytes(text: str) -> float:
-    """Convert an argument to a finite size above 0 in GB (1e9 bytes)."""
+    """Convert an option's text to a size in GB (1e9 bytes), finite and above 0.
+
+    Raises argparse.ArgumentTypeError for any other text.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -139,7 +151,7 @@ def gigabytes(text: str) -> float:
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --cache and --cache-size, for shard sets at a URL."""
+    """Add to a parser --cache and --cache-size, which cache shards at a URL."""
     parser.add_argument(
         "--cache",
         type=Path,

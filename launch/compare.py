@@ -2,10 +2,10 @@
 
     colortrain compare --shards cifar-32 --out runs/compare --images 20000
 
-The result is a table of scores of all recipes and baselines, and an image of colorized
-photographs. Networks are scaled down in width (--base-channels) and in depth, so that
-they fit the size of the shards' images; everything else is as published. The same
-command resumes.
+The results are a table with the scores of all recipes and baselines, and an image of
+colorized photographs. Networks are scaled down in width (--base-channels) and in depth,
+so that they fit the size of the shards' images; everything else is as published. After
+an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ _LOG_LINES = 50  # per training
 
 
 def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Recipe:
-    """Return a recipe scaled down to `size` pixels and `base_channels`.
+    """Return the recipe `name`, scaled down to images of `size` pixels.
 
-    It trains on `images` images, needs no downloads, and is validated only at its end.
-    Raises UserError if its networks cannot be built for this size.
+    Its networks have the width `base_channels`. It trains on `images` images, downloads
+    no pretrained weights, and is validated only at its end. Raises UserError if its
+    networks cannot be built for this size.
     """
     try:
         recipe = scaled_down(without_downloads(get_recipe(name)), size, base_channels)
@@ -75,10 +76,11 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
 
 
 def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) -> dict[str, Any]:
-    """Train and score one recipe in separate processes.
+    """Train one recipe in the folder `run`, then score it, in separate processes.
 
-    Return the contents of evaluation.json, with the recipe's name and the seconds of
-    training. Raises UserError if a process fails.
+    Only the first `limit` held-out samples are scored (None: all). Returns the contents
+    of evaluation.json together with the recipe's name and the seconds of training.
+    Raises UserError if a process fails.
     """
     recipe_file = run.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, recipe_file)
@@ -95,7 +97,10 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
 
 
 def check_images(recipe: Recipe, run: Path) -> None:
-    """Raise UserError if a run saw more images than this comparison allows."""
+    """Raise UserError if a run was trained on more images than its recipe says.
+
+    This happens if an earlier comparison in the same folder had a larger --images.
+    """
     latest = latest_checkpoint(run)
     seen = load_state(latest)["images"] if latest else 0
     if seen >= recipe.total_images(1) + recipe.batch_size:
@@ -105,7 +110,10 @@ def check_images(recipe: Recipe, run: Path) -> None:
 
 
 def run_process(name: str, command: Sequence[object]) -> None:
-    """Run a command. Raises UserError, which starts with `name`, if it fails."""
+    """Run a command and wait for its end.
+
+    Raises UserError, with a message that starts with `name`, if the command fails.
+    """
     args = [str(arg) for arg in command]
     if status := subprocess.run(args, check=False).returncode:
         raise UserError(
@@ -114,7 +122,12 @@ def run_process(name: str, command: Sequence[object]) -> None:
 
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
-    """Return a table with rows for baselines and recipes, and metrics in columns."""
+    """Return a Markdown table of scores.
+
+    The rows are baselines and recipes, the columns are metrics. `results` has the
+    result of `train_and_score` for each recipe; `images` is the number of images that
+    each recipe was trained on.
+    """
     metrics = [metric for metric in METRICS.values() if metric.name in results[0]["metrics"]]
     head = ["recipe", *(metric.label for metric in metrics), "seconds"]
     rows = [
@@ -144,9 +157,10 @@ def _cells(result: dict[str, Any], metrics: Sequence[Metric], version: str) -> l
 
 
 def open_photos(shards: Path, size: int) -> Split:
-    """Return the held-out split whose photographs the image shows.
+    """Return the held-out split of `shards`, whose photographs are to be drawn.
 
-    Raises UserError unless they have the size at which the networks are trained.
+    Raises UserError unless its samples have `size` pixels, like those that the networks
+    are trained on.
     """
     split = open_held_out(shards)
     if split.manifest.size != size:
@@ -158,9 +172,11 @@ def open_photos(shards: Path, size: int) -> Split:
 
 
 def draw_comparison(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
-    """Write an image with a row per photograph: grayscale, a column per run, truth.
+    """Draw photographs as each run colorizes them, and write the image to `out`.
 
-    `runs` maps recipe names to run folders. Raises UserError as `open_photos` does.
+    Each row is one held-out photograph of `shards`, with a column for grayscale, one
+    for each run, and one for the truth. `runs` maps the names of recipes to run
+    folders. Raises UserError unless the samples of `shards` have `size` pixels.
     """
     split = open_photos(shards, size)
     chosen = np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))
@@ -227,7 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, score and draw all recipes; return the exit status."""
+    """Train and score all recipes, draw the image, and return the exit status."""
     args = make_parser().parse_args(argv)
     for name in args.recipes:
         if name not in RECIPES:

@@ -1,4 +1,7 @@
-"""Options for how training steps are computed; they may change when a run resumes."""
+"""Command-line options for how training steps are computed, such as --accumulate.
+
+They affect speed and memory. A run may be resumed with other values than before.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from colortrain.distributed.compute import ComputeConfig
 
 
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for how steps are computed, such as --accumulate."""
+    """Add to a parser the options for how training steps are computed."""
     group = parser.add_argument_group(
         "compute options", "these affect speed and memory; results change by rounding errors only"
     )
@@ -52,7 +55,7 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compute_config(args: argparse.Namespace, default_accumulate: int = 1) -> ComputeConfig:
-    """Return the options as a `ComputeConfig`.
+    """Return the parsed compute options as a `ComputeConfig`.
 
     `default_accumulate` is the number of microbatches if --accumulate is not given.
     Raises UserError if a value is out of range.

@@ -3,7 +3,8 @@
     colortrain demo --out runs/demo
 
 The photographs are installed with scikit-image and matplotlib; nothing is downloaded.
-Training uses crops of four of them; two others are used for scores and colorized.
+Training uses crops of four photographs, scores use crops of two others. At the end, two
+grayscale photographs are colorized.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ SETTINGS = (
 
 
 def photograph(name: str) -> Image.Image:
-    """Return one of the bundled colour photographs as an RGB image."""
+    """Return a colour photograph that scikit-image or matplotlib contains, as RGB.
+
+    `name` is the name of a function in skimage.data, or "motorcycle" or "grace_hopper".
+    """
     if name == "grace_hopper":
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":
@@ -60,9 +64,10 @@ def photograph(name: str) -> Image.Image:
 
 
 def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[Image.Image]:
-    """Yield random square crops, resized to 1.5 times the training size.
+    """Yield `count` random square crops, resized to 1.5 times the size of the samples.
 
-    Their sides are between a third of the image's shorter side and all of it.
+    The side of a crop is random too, between a third of the image's shorter side and
+    all of it.
     """
     for _ in range(count):
         side = int(min(image.size) * rng.uniform(0.33, 1))
@@ -73,7 +78,11 @@ def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[
 
 
 def write_photographs(folder: Path) -> None:
-    """Write crops to FOLDER/train and FOLDER/val, grayscale images to ../grey."""
+    """Write the images of the demo as PNG files.
+
+    Colour crops are written to FOLDER/train and FOLDER/val, two grayscale photographs
+    to the folder `grey` next to FOLDER.
+    """
     rng = np.random.default_rng(0)
     for split, names in (("train", TRAINING_PHOTOS), ("val", HELD_OUT_PHOTOS)):
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -87,7 +96,10 @@ def write_photographs(folder: Path) -> None:
 
 
 def run_step(title: str, command: Sequence[object]) -> None:
-    """Print a command and run it in a process. Raises UserError if it fails."""
+    """Print a title and a command, and run the command in a process.
+
+    Raises UserError if the command fails.
+    """
     args = [str(arg) for arg in command]
     shown = " ".join("python" if arg == sys.executable else arg for arg in args)
     print(f"\n== {title}\n$ {shown}", flush=True)
@@ -99,7 +111,10 @@ def run_step(title: str, command: Sequence[object]) -> None:
 
 
 def draw_grid(run: Path, shards: Path, out: Path) -> None:
-    """Write a grid of eight held-out crops: grayscale, generated and truth."""
+    """Write an image of eight held-out crops: in grayscale, generated, and the truth.
+
+    `run` is the folder of the trained run, `shards` the shard set of the crops.
+    """
     generator, recipe, _ = load_generator(run)
     split = Split(shards, "val")
     chosen = np.linspace(0, len(split) - 1, 8).round().astype(int)
@@ -108,7 +123,10 @@ def draw_grid(run: Path, shards: Path, out: Path) -> None:
 
 
 def closing_message(run: Path, seconds: float) -> str:
-    """Return a message: the images to open, and three commands to try next."""
+    """Return the demo's last message: images to open, and three commands to try next.
+
+    `run` is the demo's run folder, and `seconds` the time that the demo took.
+    """
     images = [run / "grid.png", run / "curves.png", *sorted((run / "colorized").rglob("*.png"))]
     return "\n".join(
         [

@@ -99,10 +99,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def open_split(shards: str, name: str | None, recipe: Recipe, cache: Cache | None = None) -> Split:
-    """Return the split to score; without a name, the held-out split.
+    """Return the split `name` of a shard set, or its held-out split if `name` is None.
 
-    Raises UserError if there is no such split, or if its image size is not the
-    recipe's.
+    Raises UserError if there is no such split, or if its samples do not have the image
+    size of the recipe.
     """
     split = Split(shards, name, cache=cache) if name else open_held_out(shards, cache)
     if name is not None and split.name != name:
@@ -117,7 +117,7 @@ def open_split(shards: str, name: str | None, recipe: Recipe, cache: Cache | Non
 
 
 def check_output_file(path: Path) -> None:
-    """Raise UserError if --json names a file that cannot be written."""
+    """Raise UserError if the file for the scores (--json) cannot be written."""
     if path.is_dir():
         raise UserError(f"--json {path} is a folder: give a file name")
     if path.exists() and not path.is_file():  # a pipe or a device: can be written to
@@ -128,13 +128,17 @@ def check_output_file(path: Path) -> None:
 
 
 def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
-    """Return the dropout settings to score with; for "both", the recipe's own first."""
+    """Return whether dropout is on, for each time that the run is scored.
+
+    `option` is the value of --dropout. Without it, the run is scored once, with the
+    recipe's own setting; with "both", it is scored twice, with the own setting first.
+    """
     own = recipe.test_dropout
     return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[option]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score the run, print and write the scores, and return the exit status."""
+    """Score the run, print and save the scores, and return the exit status."""
     args = make_parser().parse_args(argv)
     generator, recipe, step = load_generator(args.run, step=args.checkpoint, ema=args.ema)
     split = open_split(args.shards, args.split, recipe, make_cache(args))
@@ -174,7 +178,10 @@ def score(
     extractors: FeatureExtractors,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Score the split in one pass and return the scores; rank 0 shows the progress."""
+    """Return a generator's scores on a split, computed by all processes together.
+
+    `dropout` says whether dropout is on. Rank 0 shows the progress.
+    """
     total = min(len(split), args.limit or len(split))
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
@@ -196,9 +203,10 @@ def score(
 
 
 def check_same_step(step: int, accelerator: Accelerator) -> None:
-    """Raise UserError if the processes loaded different checkpoints.
+    """Raise UserError if the processes loaded checkpoints of different steps.
 
-    This happens if the run is still training and writes a checkpoint meanwhile.
+    This happens if the run is still training and writes a checkpoint while the
+    processes start. `step` is the one that this process loaded.
     """
     steps = [step] * accelerator.num_processes
     if accelerator.num_processes > 1:
@@ -211,7 +219,7 @@ def check_same_step(step: int, accelerator: Accelerator) -> None:
 
 
 def write_json(document: dict[str, Any], path: Path) -> None:
-    """Write scores as JSON; values that are not finite become null."""
+    """Write scores to a JSON file; NaN and infinite values become null."""
     write_atomic(path, json.dumps(finite(document), indent=1, allow_nan=False).encode() + b"\n")
 
 

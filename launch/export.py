@@ -71,7 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError for invalid options, or if files would be overwritten."""
+    """Raise UserError if an option is invalid or existing files would be overwritten.
+
+    With --force, the files of an earlier export may be overwritten.
+    """
     out, onnx = args.out, args.onnx
     if out is None and onnx is None:
         raise UserError("nothing to write: give --out DIR or --onnx FILE.onnx")
@@ -94,9 +97,10 @@ def _check_folder(out: Path, force: bool) -> None:
 
 
 def _is_unfinished(out: Path) -> bool:
-    """Return whether a folder contains an interrupted export and nothing else.
+    """Return whether a folder contains only the files of an interrupted export.
 
-    An export writes its recipe first and its config last.
+    An export writes recipe.json first and config.json last, so an interrupted one has
+    recipe.json, or its temporary file, but no config.json.
     """
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)
@@ -128,14 +132,21 @@ def _check_push(args: argparse.Namespace) -> None:
 
 
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
-    """Write the files of an export to `out`; config.json is written last."""
+    """Write weights, config, recipe and model card of a network to the folder `out`.
+
+    config.json is written last, so that a folder that contains it is complete. `name`
+    is the title of the model card.
+    """
     save_recipe(without_paths(recipe), out / RECIPE)
     write_atomic(out / CARD, model_card(name, network, recipe, run).encode())
     network.save(out)
 
 
 def without_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with only the file name of pretrained weights, no folder."""
+    """Return the recipe with the pretrained weights' file name instead of their path.
+
+    An exported recipe should not contain folders of the machine that trained it.
+    """
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig) and generator.pretrained:
         generator = dataclasses.replace(generator, pretrained=Path(generator.pretrained).name)
@@ -143,9 +154,11 @@ def without_paths(recipe: Recipe) -> Recipe:
 
 
 def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
-    """Upload the files of an export, but no others in its folder; return the URL.
+    """Upload an export to the Hugging Face Hub and return the URL of the repository.
 
-    Raises UserError if the Hub cannot be reached or refuses the upload.
+    `out` is the folder of the export and `name` the repository. The file `onnx` is
+    uploaded too if it is in that folder, but no other files. Raises UserError if the
+    Hub cannot be reached or refuses the upload.
     """
     files = [*FILES]
     if onnx is not None and onnx.resolve().parent == out.resolve():
@@ -168,7 +181,7 @@ def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export and return the exit status."""
+    """Export the network as the options say, and return the exit status."""
     args = make_parser().parse_args(argv)
     check(args)
     # Choose the checkpoint only once: a run in training may write new ones meanwhile.

@@ -1,4 +1,4 @@
-"""Options that select trained networks, and functions that load these networks."""
+"""Command-line options that select trained networks, and functions that load them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.errors import UserError
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --run (repeatable), --checkpoint, --ema and --device."""
+    """Add to a parser --run (repeatable), --checkpoint, --ema and --device."""
     parser.add_argument(
         "--run",
         required=True,
@@ -30,7 +30,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint and --ema, which select the weights of a run."""
+    """Add to a parser --checkpoint and --ema, which select the weights of a run."""
     parser.add_argument(
         "--checkpoint",
         type=step_or_best,
@@ -46,9 +46,10 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
-    """Return the networks of --run by name, on the device of --device.
+    """Load the network of each --run to the device of --device; return them by name.
 
-    Raises UserError for a folder without a network, a duplicate, or an unknown device.
+    Raises UserError if a folder contains no network, if a folder is given twice, or if
+    there is no such device.
     """
     device = choose_device(args.device)
     return {
@@ -58,10 +59,11 @@ def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
 
 
 def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
-    """Return the runs by their folders' names.
+    """Return the run folders by name, with a different name for each.
 
-    Equal names are prefixed with the name of the parent folder. Raises UserError if a
-    run is given twice, or if names are equal even so.
+    The name is that of the folder. If several folders have the same name, the name of
+    the parent folder is added before it. Raises UserError if a run is given twice, or
+    if names are equal even with the parent folder.
     """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):
@@ -82,7 +84,7 @@ def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the named device; without a name, a GPU if there is one, else the CPU.
+    """Return the device `name`; if it is None, a GPU if there is one, else the CPU.
 
     Raises UserError if this machine has no such device.
     """

@@ -1,4 +1,4 @@
-"""Start several processes through `accelerate launch`, and measure memory."""
+"""Start several processes with `accelerate launch`; measure a process's memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check_processes(count: int, option: str = "--processes") -> None:
-    """Raise UserError, naming `option`, unless this machine can run `count` processes.
+    """Raise UserError unless this machine can run `count` training processes.
 
-    With GPUs, each process needs its own.
+    On a machine with GPUs, each process needs a GPU of its own. `option` is the
+    command-line option that the message names.
     """
     gpus = torch.cuda.device_count()
     if count < 1 or (gpus and count > gpus):
@@ -29,11 +30,11 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exit this process; if it is one of several, without the interpreter's shutdown.
+    """Exit this process; if it is one of several, without Python's normal shutdown.
 
-    Threads of gloo and of the rendezvous store occasionally abort a normal exit after
-    correct results (SIGABRT, "terminate called without an active exception"), and the
-    launcher would then report the whole run as failed.
+    Background threads of torch.distributed (gloo and the rendezvous store) occasionally
+    abort a normal shutdown with SIGABRT, although the results are correct. `accelerate
+    launch` would then report the whole run as failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -43,17 +44,19 @@ def exit_process(status: int) -> NoReturn:
 
 
 def num_processes_for(batch_size: int) -> int:
-    """Return how many processes to train with: gcd(batch size, number of devices).
+    """Return how many processes to train with, as a divisor of the batch size.
 
-    The devices are the GPUs; without a GPU, two processes on CPU cores are assumed.
+    It is gcd(batch size, number of GPUs), or without a GPU gcd(batch size, 2), for two
+    processes on CPU cores.
     """
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
 
 def launch_command(processes: int | None = None) -> list[str]:
-    """Return an `accelerate launch` command line, without `-m MODULE ARGS`.
+    """Return the start of a command line of `accelerate launch` for this machine.
 
-    By default, `processes` is one per GPU, or two on CPU cores.
+    The caller appends `-m MODULE ARGS`. If `processes` is None, there is one process
+    per GPU, or without a GPU there are two processes on CPU cores.
     """
     processes = processes or torch.cuda.device_count() or 2
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -62,18 +65,27 @@ def launch_command(processes: int | None = None) -> list[str]:
 
 
 def config_file(processes: int) -> Path:
-    """Return the file in launch/accelerate for `processes` on this machine."""
+    """Return the accelerate configuration for `processes` processes on this machine.
+
+    It is a file in launch/accelerate: cpu.yaml, one_gpu.yaml or ddp.yaml.
+    """
     if not torch.cuda.device_count():
         return CONFIGS / "cpu.yaml"
     return CONFIGS / ("one_gpu.yaml" if processes == 1 else "ddp.yaml")
 
 
 def mixed_precision(processes: int) -> str:
-    """Return the mixed precision in `config_file(processes)`: "no", "bf16", ..."""
+    """Return the mixed precision that `config_file(processes)` sets.
+
+    For example "no" or "bf16".
+    """
     return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 
 
 def memory_mb(name: str) -> float:
-    """Return a field of /proc/self/status, such as VmHWM (peak resident), in MiB."""
+    """Return a memory field of this process, from /proc/self/status, in MiB.
+
+    For example, the field "VmHWM" is the peak resident memory.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024

@@ -39,13 +39,16 @@ _COLUMNS = (
 
 
 def schedule_text(schedule: Schedule) -> str:
-    """Return a schedule as short text: "100", or "70, 10 from epoch 19"."""
+    """Return a weight's schedule as short text: "100", or "70, 10 from epoch 19"."""
     (_, first), *later = schedule.points
     return ", ".join([f"{first:g}", *(f"{value:g} from epoch {epoch:g}" for epoch, value in later)])
 
 
 def networks_text(recipe: Recipe) -> str:
-    """Return the class and the parameter count of both networks, one per line."""
+    """Return the class and the parameter count of each network as text.
+
+    The generator is in the first line, the critic in the second.
+    """
     with torch.device("meta"):
         generator, critic = recipe.build_networks()
     return "\n".join(
@@ -55,7 +58,11 @@ def networks_text(recipe: Recipe) -> str:
 
 
 def losses_text(objective: Objective, has_critic: bool = True) -> str:
-    """Return the generator's weighted losses (G) and the critic's penalties (D)."""
+    """Return the generator's weighted losses and the critic's penalties as text.
+
+    The losses are in the first line, which starts with "G:", the penalties in the
+    second, which starts with "D:" and is left out if there are none.
+    """
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
     )
@@ -72,9 +79,10 @@ def losses_text(objective: Objective, has_critic: bool = True) -> str:
 
 
 def optimisers_text(recipe: Recipe) -> str:
-    """Return the optimisers of both networks, and the ratio of steps if not 1:1.
+    """Return the learning rate and betas of both networks' Adam optimizers as text.
 
-    The learning rate of Muon is included if it updates the hidden weights.
+    The learning rate of Muon is added if Muon updates the hidden weights, and the ratio
+    of critic steps to generator steps if it is not 1:1.
     """
 
     def short(adam: Adam) -> str:
@@ -96,13 +104,13 @@ def optimisers_text(recipe: Recipe) -> str:
 
 
 def data_text(recipe: Recipe) -> str:
-    """Return image size, batch size and length of training."""
+    """Return the image size, the batch size and the length of training as two lines."""
     length = f"{recipe.epochs:g} epochs" if recipe.images is None else f"{recipe.images:,} images"
     return f"{recipe.size} px, batch {recipe.batch_size}\n{length}"
 
 
 def table() -> Table:
-    """Return a table with one row per recipe."""
+    """Return a table of all recipes for the terminal, with one row per recipe."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     for title in _COLUMNS:
         grid.add_column(title, overflow="fold", no_wrap=title == "recipe")
@@ -117,7 +125,7 @@ def table() -> Table:
 
 
 def full_text(name: str) -> str:
-    """Return one recipe as text: docstring, networks and every field as JSON."""
+    """Return the recipe `name` as text: docstring, networks, all fields as JSON."""
     recipe = get_recipe(name)
     description = inspect.cleandoc(RECIPES[name].__doc__ or "")
     fields = json.dumps(to_plain(recipe), indent=1)
@@ -125,7 +133,7 @@ def full_text(name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table, or one recipe; return the exit status."""
+    """Print the table of all recipes, or one recipe in full; return the exit status."""
     parser = CommandParser("recipes", "List all recipes, or print one in full.", _EXAMPLE)
     parser.add_argument("name", nargs="?", metavar="NAME", help="the name of a recipe")
     name = parser.parse_args(argv).name

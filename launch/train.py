@@ -196,7 +196,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve(args: argparse.Namespace) -> Recipe:
-    """Return the recipe with the changes of the options applied.
+    """Return the recipe of --recipe with the changes of --set, --images and --epochs.
 
     Raises UserError for an unknown recipe or field, an invalid value, or components
     that do not fit together.
@@ -214,7 +214,7 @@ def resolve(args: argparse.Namespace) -> Recipe:
 
 
 def describe(recipe: Recipe, data: TrainingData) -> str:
-    """Return the text of --dry-run: recipe, sizes, and length of the run."""
+    """Return the text of --dry-run: recipe, parameters, samples, length of the run."""
     total = recipe.total_images(len(data.train))
     held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
@@ -234,7 +234,7 @@ def describe(recipe: Recipe, data: TrainingData) -> str:
 
 
 def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData:
-    """Return the data of --shards or --stream.
+    """Return the training and validation data that --shards or --stream selects.
 
     Raises UserError if the data cannot be read or does not match the recipe.
     """
@@ -268,7 +268,10 @@ def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData
 
 
 def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
-    """Replace this process by `accelerate launch` with `count` processes."""
+    """Replace this process by `accelerate launch`, which trains in `count` processes.
+
+    `argv` are the arguments of `colortrain train`.
+    """
     command = [*launch_command(count), "-m", "launch.train", *argv, "--processes", "0"]
     sys.stdout.flush()
     os.execv(command[0], command)
@@ -277,8 +280,9 @@ def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and return the exit status.
 
-    It is 75 (`EXIT_STOPPED`) if SIGUSR2 or SIGTERM ended training early with everything
-    saved, and 69 (`EXIT_LOST_RANK`) if another process of the run has died or hangs.
+    It is 0 after training, 75 (`EXIT_STOPPED`) if SIGUSR2 or SIGTERM ended training
+    early and everything is saved, and 69 (`EXIT_LOST_RANK`) if another process of the
+    run died or hangs.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
@@ -312,10 +316,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
-    """Return the weights of --init-from, None if there is nothing to initialise.
+    """Return the weights of the run in --init-from, or None if they are not needed.
 
-    A run that has a checkpoint resumes from it and does not read the other run, which
-    may have been deleted. Raises UserError if the weights do not fit the recipe.
+    They are not needed if the run has a checkpoint, from which it resumes. The other
+    run is then not read, because it may have been deleted. Raises UserError if the
+    weights do not fit the recipe.
     """
     if args.only and not args.init_from:
         raise UserError("--only requires --init-from RUN, the run whose generator is copied")
@@ -327,7 +332,10 @@ def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWei
 def run_training(
     make_trainer: Callable[[], Trainer], accelerator: Accelerator, timeout: float
 ) -> int:
-    """Create the trainer, train, and return the exit status."""
+    """Create the trainer, train, and return the exit status that `main` describes.
+
+    `timeout` is the time in seconds after which a silent process counts as hanging.
+    """
     try:
         with detect_lost_ranks(accelerator, timeout), handling_signals():
             trainer = make_trainer()

@@ -28,10 +28,11 @@ STILL = 1.0  # pixels whose L changes by less between two frames count as still
 
 
 class Flicker:
-    """The mean distance of ab between consecutive frames where nothing moves.
+    """The flicker of a video: how much the colours of still pixels change.
 
-    It is in CIELAB units. Frames are compared at the network's input size; a pixel
-    counts if its L changes by less than `STILL`.
+    It is the mean distance of ab between consecutive frames, in CIELAB units, over the
+    pixels whose L changes by less than `STILL`. The frames have the input size of the
+    network.
     """
 
     def __init__(self) -> None:
@@ -49,12 +50,12 @@ class Flicker:
 
     @property
     def mean(self) -> float:
-        """The mean distance; NaN if no pixel was still."""
+        """The mean distance in CIELAB units; NaN if no pixel was still."""
         return self.total / self.count if self.count else float("nan")
 
 
 def check_video(jobs: Sequence[Job]) -> None:
-    """Raise UserError if there are videos but PyAV is not installed."""
+    """Raise UserError if there is a video among the jobs but PyAV is not installed."""
     videos = [job.source for job in jobs if job.is_video]
     if videos and importlib.util.find_spec("av") is None:
         raise UserError(f"{videos[0]}: videos require PyAV: pip install 'colortrain[video]'")
@@ -63,9 +64,11 @@ def check_video(jobs: Sequence[Job]) -> None:
 def colorize_video(
     job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome
 ) -> None:
-    """Colorize one video with every network into MP4 (H.264) with its sound.
+    """Colorize one video with every network, and write MP4 files (H.264) with sound.
 
-    Adds a line per network to `outcome.video_lines`, or one to `outcome.failures`.
+    The sound is that of the video. Adds to `outcome` either one line of text per
+    network (`video_lines`) or, if the video cannot be read, one line with the reason
+    (`failures`).
     """
     import av
 
@@ -87,10 +90,11 @@ def colorize_video(
 
 
 class Transcoder:
-    """Decodes, colorizes and encodes one video with one network, in batches.
+    """Decodes one video, colorizes it with one network, and encodes the result.
 
-    `source` and `result` are open PyAV containers. The first audio stream that MP4 can
-    contain is copied. Raises UserError if the source has no video stream.
+    Frames are processed in batches. `source` and `result` are open PyAV containers. Of
+    the source's audio streams, the first that MP4 can contain is copied. Raises
+    UserError if the source has no video stream.
     """
 
     def __init__(self, source: Any, result: Any, network: Colorizer, dropout: bool) -> None:
@@ -113,8 +117,8 @@ class Transcoder:
     def _set_colour_tags(self) -> None:
         """Tag the output with its colour matrix, range, primaries and transfer.
 
-        Primaries and transfer are those of the source. Players guess the colours of
-        untagged videos.
+        Players guess the colours of a video without these tags. The colour primaries
+        and the transfer characteristics are those of the source.
         """
         tags = (self.video.color_primaries, self.video.color_trc)
         self.out.colorspace, self.out.color_range = self.matrix, 1  # limited range: 16 to 235
@@ -123,7 +127,10 @@ class Transcoder:
         )
 
     def run(self, batch_size: int) -> None:
-        """Transcode all packets; raises UserError if no frame could be decoded."""
+        """Transcode the whole video in batches of about `batch_size` frames.
+
+        Raises UserError if no frame could be decoded.
+        """
         frames: list[Any] = []
         audio_packets: list[Any] = []
         streams = [self.video, *(self.source.streams[index] for index in self.audio)]
@@ -175,7 +182,10 @@ class Transcoder:
         self.num_frames += len(frames)
 
     def _set_shape(self, frame: Any, width: int, height: int) -> None:
-        """Set the output's size and pixel aspect ratio (not 1 for DV and DVD)."""
+        """Set the output's size in pixels, and the aspect ratio of its pixels.
+
+        The source's pixels are not square in formats such as DV and DVD.
+        """
         self.out.width, self.out.height, self.out.pix_fmt = width, height, "yuv420p"
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.out.sample_aspect_ratio = 1 / aspect if _quarter_turns(frame) % 2 else aspect
@@ -187,7 +197,7 @@ class Transcoder:
             self.generated_flicker.add(lab[0], ab)
 
     def describe(self) -> str:
-        """Return one line: number of frames, flicker, and missing parts."""
+        """Return one line on the result: number of frames, flicker, missing parts."""
         no_audio = ""
         if self.source.streams.audio and not self.audio:
             no_audio = ", without its sound, which MP4 cannot contain"
@@ -198,7 +208,10 @@ class Transcoder:
         return f"{self.num_frames} frames, {flicker}{no_audio}{self._truncation()}"
 
     def _truncation(self) -> str:
-        """Return a remark if more than 1 s of the video is not readable, else ""."""
+        """Return a remark if the end of the video could not be read, otherwise "".
+
+        A missing part of less than 1 s is ignored.
+        """
         duration = (self.source.duration or 0) / 1e6
         # MPEG streams do not contain a duration; FFmpeg estimates it from the bit rate.
         estimated = self.source.format.name.startswith("mpeg")
@@ -210,19 +223,20 @@ class Transcoder:
 
 
 def _colour_matrix(video: Any) -> int:
-    """Return the H.273 MatrixCoefficients code of a video stream.
+    """Return the matrix of a video's YCbCr colours: 1 for BT.709, 6 for BT.601.
 
-    It is 1 (BT.709) or 6 (BT.601). For an untagged stream it is the one that players
-    assume for its size.
+    These are codes of ITU-T H.273. If the video does not specify its matrix, the one
+    that players assume for its height is returned.
     """
     tagged = {1: 1, 5: 6, 6: 6}  # 5 is BT.601 with the primaries of PAL
     return tagged.get(video.colorspace, 1 if video.height >= 720 else 6)
 
 
 def _to_rgb(frame: Any, matrix: int) -> np.ndarray:
-    """Return a frame as (H, W, 3) uint8 sRGB, rotated according to its metadata.
+    """Return a frame as (H, W, 3) uint8 sRGB, rotated as its metadata says.
 
-    Both sides are cropped to even numbers, which 4:2:0 chroma subsampling requires.
+    H and W are cropped to even numbers, which 4:2:0 chroma subsampling requires.
+    `matrix` is the result of `_colour_matrix`.
     """
     if frame.colorspace == _UNSPECIFIED:
         frame.colorspace = matrix
@@ -231,5 +245,5 @@ def _to_rgb(frame: Any, matrix: int) -> np.ndarray:
 
 
 def _quarter_turns(frame: Any) -> int:
-    """Return how many quarter turns anticlockwise make a frame upright."""
+    """Return by how many quarter turns anticlockwise a frame must be rotated."""
     return round(frame.rotation / 90)

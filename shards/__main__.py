@@ -1,6 +1,6 @@
-"""The commands of the package: build, merge, verify, info and statistics.
+"""The command line `colortrain shards`: build, merge, verify, info and statistics.
 
-colortrain shards COMMAND --help
+`colortrain shards COMMAND --help` describes one of the commands.
 """
 
 from __future__ import annotations
@@ -99,9 +99,10 @@ def available_cores() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status.
+    """Run the `colortrain shards` command in `argv` and return its exit status.
 
-    Raises UserError if the arguments are invalid or the command fails.
+    The status is 0, or 1 if a build or a merge left out images. Raises UserError if the
+    arguments are invalid or the command fails.
     """
     args = make_parser().parse_args(argv)
     status: int = args.run(args)
@@ -109,14 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises UserError for invalid arguments instead of printing the usage."""
+    """An argument parser that raises UserError for invalid arguments.
+
+    argparse's own parser prints the usage and exits instead.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of `colortrain shards`."""
+    """Return the argument parser of `colortrain shards` with all its subcommands."""
     parser = _Parser(
         prog="colortrain shards",
         description="Build, check and describe shards of CIELAB arrays from photographs.",

@@ -1,7 +1,8 @@
-"""Convert between sRGB and CIELAB in float32 NumPy, and pack Lab for storage.
+"""Convert between sRGB and CIELAB in float32 NumPy, and to and from the stored format.
 
-D65 white point and 2 degree observer, as in scikit-image, which is the reference in the
-tests. CIELAB follows CIE 15:2004 section 8.2.1, sRGB follows IEC 61966-2-1.
+The white point is D65 with the 2 degree observer, as in scikit-image, which is the
+reference in the tests. CIELAB follows CIE 15:2004 section 8.2.1, sRGB follows IEC
+61966-2-1.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _xyz_to_lab(xyz: np.ndarray, lab: np.ndarray) -> None:
-    """Convert XYZ, relative to the white point, to CIELAB and write it to `lab`.
+    """Convert XYZ to CIELAB and write the result to `lab`.
 
-    xyz, lab: (3, pixels) float32.
+    xyz: (3, pixels) float32, divided by the white point. lab: (3, pixels) float32.
     """
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)

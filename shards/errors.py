@@ -23,7 +23,10 @@ class UserError(Exception):
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """Return a UserError for an unknown name, listing valid ones, nearest first."""
+    """Return a UserError that lists the valid names, the most similar to `name` first.
+
+    `kind` is the kind of thing that has these names, for example "split".
+    """
     names = sorted(
         valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other)
     )
@@ -31,7 +34,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 
 
 def describe(error: BaseException) -> str | None:
-    """Return a one-line message for an error of the user or the machine, else None."""
+    """Return a one-line message for a UserError or a known OSError, None for others."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _OS_ERRORS:
@@ -79,10 +82,11 @@ _OS_ERRORS = {
 
 
 def _prefix_rank(line: str) -> str:
-    """Return the line on rank 0; on other ranks, wait and add the prefix "rank N: ".
+    """Return an error message, with the prefix "rank N: " unless this is rank 0.
 
-    An error that occurs on all ranks is thus printed once, by rank 0, and an error of a
-    single rank is still printed.
+    On ranks other than 0, wait 5 s first: if rank 0 failed too, the launcher ends this
+    process in the meantime. So an error on all ranks is printed once, by rank 0, and an
+    error on a single rank is still printed.
     """
     rank = os.environ.get("RANK", "0")
     if rank == "0":
@@ -108,9 +112,9 @@ def command_name(program: str) -> str:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    Messages start with `command_name(program)`. A user error is printed as one line
-    on standard error and returns 2; a bug prints its traceback and returns 70; Ctrl-C
-    returns 130.
+    The status is 2 after a user error, which is printed as one line on standard error;
+    70 after a bug, whose traceback is printed; and 130 after Ctrl-C. Messages start
+    with `command_name(program)`.
     """
     name = command_name(program)
     try:

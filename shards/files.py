@@ -35,10 +35,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file next to `path`, renamed to `path` if the block succeeds.
+    """Open a temporary file, which becomes `path` if the `with` block succeeds.
 
-    A symbolic link is followed, and a pipe or a device is written to directly: neither
-    is replaced by a regular file.
+    The temporary file is in the same folder. If `path` is a symbolic link, its target
+    is replaced; a pipe or a device is written to directly.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as stream:
@@ -103,10 +103,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def lock(path: Path, message: str) -> IO[bytes]:
-    """Lock the file `path` and return it; closing it or ending the process unlocks it.
+    """Lock the file `path` exclusively and return it open.
 
-    Raises `UserError(message)` if another process holds the lock. Where the file system
-    does not support locks, prints a warning and continues.
+    The lock ends when the returned file is closed or the process ends. Raises
+    `UserError(message)` if another process holds the lock. Where the file system does
+    not support locks, prints a warning and continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = open(path, "ab")  # noqa: SIM115 - held open on purpose

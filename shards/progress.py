@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressLine:
-    """Displays a count of items done, the rate and the time left.
+    """A context manager that shows how many items are done, the rate and the time left.
 
     `shown=False` disables all output, as on ranks other than 0.
 
@@ -56,7 +56,7 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Items per second since this object was created."""
+        """Items done per second since this object was created."""
         return (self.done - self.start) / max(time.monotonic() - self.start_time, 1e-9)
 
     def advance_to(self, done: int, details: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Translate a site file to submitit's parameters and to an sbatch script."""
+"""Submit jobs through submitit, as a site file requests.
+
+A site file (see `slurm.cluster`) describes a cluster and what each job requests.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,12 @@ def job_parameters(
     resume_command: str,
     runs: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Return submitit's parameters for a job.
+    """Return the parameters with which submitit submits a job to the cluster.
 
-    `resume_command` is printed for the user if SLURM refuses a requeue. `runs` are the
-    run folders, one per array task: a failed job is requeued until `max_restarts`
-    consecutive starts have saved no checkpoint there.
+    `runs` are the run folders, one per array task. A job that failed is requeued until
+    `max_restarts` (a field of `cluster`) consecutive starts have saved no checkpoint in
+    its run folder. If SLURM refuses to requeue, the job prints `resume_command` for the
+    user.
     """
     parameters: dict[str, Any] = {
         field: getattr(cluster, field) for field in _PASSED_ON if getattr(cluster, field)
@@ -80,7 +84,10 @@ def _setup_lines(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> 
 
 
 def _requeue_lines(cluster: Cluster, resume_command: str) -> list[str]:
-    """Return the batch-script lines that requeue the job if requeue.sh decides so."""
+    """Return the last lines of the batch script, which requeue the job if necessary.
+
+    The shell function `requeue` of requeue.sh decides that.
+    """
     return [
         "status=$?",
         f'requeue "$status" "$run" "$starts" {cluster.max_restarts} {shlex.quote(resume_command)}',
@@ -88,10 +95,10 @@ def _requeue_lines(cluster: Cluster, resume_command: str) -> list[str]:
 
 
 def _srun_options(cluster: Cluster, code: CodeSnapshot) -> list[str]:
-    """Return the options of srun.
+    """Return the options of the srun that starts the processes of a job.
 
-    A failed process ends the job, because the others would wait for it; --chdir makes
-    `python -m` import the snapshot's code.
+    With --kill-on-bad-exit, a failed process ends the job, because the others would
+    wait for it. --chdir makes `python -m` import the code snapshot.
     """
     options = ["--kill-on-bad-exit=1", f"--chdir={code.folder}"]
     if cluster.container:
@@ -109,10 +116,10 @@ def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
 
 
 def _python_command(cluster: Cluster) -> str:
-    """Return the command of the interpreter.
+    """Return the shell command that starts the Python interpreter in a job.
 
     The interpreter ignores USR2 and TERM until the trainer installs its handlers. If
-    the job is evicted before that, SLURM itself requeues it.
+    SLURM preempts the job before that, SLURM itself requeues it.
     """
     python = cluster.python or shlex.quote(sys.executable)
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""
@@ -121,9 +128,9 @@ def _python_command(cluster: Cluster) -> str:
 def script_text(
     cluster: Cluster, folder: Path, parameters: dict[str, Any], array_size: int | None = None
 ) -> str:
-    """Return the sbatch script that `submit` would send.
+    """Return the text of the sbatch script that `submit` would submit.
 
-    With `array_size`, it is the script of a job array.
+    With `array_size`, it is the script of a job array with this number of tasks.
     """
     array: dict[str, Any] = (
         {}
@@ -138,9 +145,10 @@ def script_text(
 def submit(
     cluster: Cluster, folder: Path, parameters: dict[str, Any], calls: Sequence[Callable[[], Any]]
 ) -> list[str]:
-    """Submit one job, or an array for several calls, and return the job ids.
+    """Submit a job that runs `calls`, and return the job ids.
 
-    Raises UserError with the message of sbatch if it refuses the job.
+    Several calls become a job array with one task and one job id per call. Raises
+    UserError with the message of sbatch if sbatch refuses the job.
     """
     with _outside_of_any_job():
         try:
@@ -169,7 +177,10 @@ def _on_one_line(error: object) -> str:
 
 @contextmanager
 def _outside_of_any_job() -> Iterator[None]:
-    """Hide an outer job's variables, which sbatch would read as options."""
+    """Hide the environment variables of an outer SLURM job during the `with` block.
+
+    sbatch would read them as options.
+    """
     outer = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_JOB_PREFIXES)
     }

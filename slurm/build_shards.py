@@ -1,4 +1,6 @@
-"""Build shards on many nodes: a job array with one part per task, then a merging job.
+"""Build shards on many nodes: a job array that packs, then a job that merges.
+
+Each task of the array packs one part of the images.
 
 colortrain build_shards --cluster site.toml --parts 16 -- photos photos-256 --size 256
 """
@@ -35,7 +37,7 @@ example:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command's options."""
+    """Return the argument parser of `colortrain build_shards`."""
     parser = CommandParser("slurm.build_shards", "Build shards on many nodes.", _EXAMPLE)
     parser.add_argument(
         "--cluster",
@@ -71,9 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
-    """Return the arguments of `shards build`, checked by its own parser, and its OUT.
+    """Return the arguments of `shards build`, which follow `--`, and its output folder.
 
-    Raises UserError if they are invalid or contain --part.
+    Raises UserError if `shards build` would refuse the arguments, or if they contain
+    --part.
     """
     argv = list(args.build)
     if argv[:1] == ["--"]:
@@ -87,7 +90,11 @@ def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
 def job_parameters(
     cluster: Cluster, code: CodeSnapshot, name: str, resume_command: str, **more: Any
 ) -> dict[str, Any]:
-    """Return submitit's parameters for one process of a build."""
+    """Return submitit's parameters for the job array that packs or the job that merges.
+
+    `more` are further parameters. A job is cancelled when a job that it depends on
+    fails.
+    """
     parameters = batch.job_parameters(
         cluster, code, name=name, comment="", resume_command=resume_command
     )
@@ -98,7 +105,10 @@ def job_parameters(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the array and the merging job, and return the exit status."""
+    """Submit the job array that packs and the job that merges.
+
+    Returns the exit status.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
     resume_command = shlex.join(["colortrain", "build_shards", *argv])
@@ -113,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_scripts(cluster: Cluster, logs: Path, parts: int, resume_command: str) -> None:
-    """Print the sbatch scripts of both jobs."""
+    """Print the sbatch scripts of the job array that packs and the job that merges."""
     code = planned_snapshot(logs)
     array = job_parameters(cluster, code, "pack", resume_command)
     merge = job_parameters(cluster, code, "merge", resume_command, dependency="afterok:ARRAY")
@@ -122,7 +132,7 @@ def print_scripts(cluster: Cluster, logs: Path, parts: int, resume_command: str)
 
 
 def log_folder(out: Path) -> Path:
-    """Return the folder of the jobs' files, next to the shard set."""
+    """Return the folder for the jobs' logs and code: OUT-slurm, next to the shards."""
     return Path(f"{out.resolve()}-slurm")
 
 
@@ -133,9 +143,11 @@ def submit(
     out: Path,
     resume_command: str,
 ) -> int:
-    """Submit both jobs, wait for the second one with --wait, and return the status.
+    """Submit the job array that packs and the job that merges.
 
-    `argv` are the arguments of `shards build`.
+    Returns the exit status. `argv` are the arguments of `shards build`. With --wait,
+    wait until the job that merges has ended; the status is then 0 if it completed, else
+    1.
     """
     logs = log_folder(out)
     logs.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""The site file: a TOML description of a cluster, and its checks against SLURM."""
+"""The site file: a TOML file that describes a cluster and what jobs request from it.
+
+It is checked against the partitions and accounts that SLURM reports.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container image for the Pyxis options of srun.
+    """A container image in which srun starts the processes, by means of Pyxis.
 
-    `mounts` have the form "path on the node:path in the container"; `options` are
+    `mounts` have the form "path on the node:path in the container". `options` are
     further options of srun.
     """
 
@@ -36,10 +39,11 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The resources that each job requests, and how its processes start.
+    """The content of a site file: what each job requests, and how its processes start.
 
-    `slurm.batch` translates the fields: a new field must be used there, or it would be
-    accepted and ignored. `slurm.submit` describes them in its help.
+    `slurm.batch` turns the fields into parameters of jobs: a new field must be used
+    there, or it would be accepted and ignored. `slurm.submit` describes the fields in
+    its help.
     """
 
     # SLURM's options of the same names; "" means the default of the site
@@ -64,17 +68,17 @@ class Cluster:
 
     @property
     def tasks_per_node(self) -> int:
-        """Processes per node."""
+        """Number of processes on each node."""
         return self.gpus or self.processes
 
     @property
     def world_size(self) -> int:
-        """Processes on all nodes."""
+        """Number of processes on all nodes together."""
         return self.nodes * self.tasks_per_node
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Read and check a site file.
+    """Read and check a site file, the TOML file that describes a cluster.
 
     Raises UserError if the file is missing or is not TOML, or if a field is unknown or
     has an invalid value.
@@ -111,9 +115,10 @@ def _check_values(cluster: Cluster, where: str) -> None:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition as sinfo describes it, with the largest values among its nodes.
+    """A partition as sinfo describes it.
 
-    `minutes` is None where the partition has no time limit.
+    `cpus`, `megabytes` and `gpus` are per node, each the largest among the partition's
+    nodes. `minutes` is the time limit, or None if the partition has none.
     """
 
     name: str
@@ -129,7 +134,8 @@ class Partition:
 def run_slurm(*command: str) -> str:
     """Run a SLURM command and return its standard output.
 
-    Raises UserError if it is not installed, fails, or does not respond within 60 s.
+    Raises UserError if the command is not installed, fails, or does not respond within
+    60 s.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -153,7 +159,10 @@ def slurm_available() -> bool:
 
 
 def query_partitions() -> dict[str, Partition]:
-    """Return all partitions by name. Raises UserError where SLURM is not available."""
+    """Return all partitions of the cluster, as {name: partition}.
+
+    Raises UserError where SLURM is not available.
+    """
     partitions: dict[str, Partition] = {}
     for line in run_slurm("sinfo", "-h", "-o", "%R|%P|%D|%c|%m|%G|%f|%l").splitlines():
         partition = _parse_partition(line)
@@ -178,7 +187,7 @@ def _parse_partition(line: str) -> Partition:
 
 
 def _merge(first: Partition, second: Partition) -> Partition:
-    """Combine two lines of sinfo about one partition (its nodes differ)."""
+    """Combine two lines of sinfo about one partition, whose nodes differ."""
     return Partition(
         name=first.name,
         default=first.default,
@@ -196,7 +205,10 @@ def _parse_count(text: str) -> int:
 
 
 def _parse_minutes(text: str) -> int | None:
-    """Parse sinfo's [days-]hours:minutes:seconds; None for "infinite" and "n/a"."""
+    """Convert sinfo's time limit, [days-]hours:minutes:seconds, to minutes.
+
+    Returns None for "infinite" and "n/a".
+    """
     days, _, rest = text.rpartition("-")
     parts = rest.split(":")
     if not all(part.isdigit() for part in parts):
@@ -206,9 +218,10 @@ def _parse_minutes(text: str) -> int | None:
 
 
 def check_against_site(cluster: Cluster) -> None:
-    """Check that this SLURM has the resources that the site file requests.
+    """Check that SLURM has the partition and the resources that a site file requests.
 
-    Raises UserError, listing what is available, if it does not.
+    `cluster` is the content of the site file. Raises UserError, which lists what is
+    available, if SLURM does not have them.
     """
     partitions = query_partitions()
     default = next((name for name, partition in partitions.items() if partition.default), "")
@@ -239,9 +252,9 @@ def _check_size(cluster: Cluster, partition: Partition) -> None:
 
 
 def _check_accounting(cluster: Cluster) -> None:
-    """Raise UserError for an unknown account or quality of service.
+    """Raise UserError if SLURM does not know the account or quality of service.
 
-    They are checked only where SLURM has an accounting database.
+    Both are checked only where SLURM has an accounting database.
     """
     queries = {
         "account": (cluster.account, ("assoc", f"user={getpass.getuser()}", "format=account")),

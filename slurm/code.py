@@ -1,6 +1,6 @@
 """Snapshots of the source code: a job runs the copy made when it was submitted.
 
-A job fails at its start if the copy has been modified since.
+A job fails at its start if the copy has been modified since then.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ _SUFFIXES = (".py", ".yaml", ".toml", ".sbatch", ".sh")
 
 @dataclass(frozen=True)
 class CodeSnapshot:
-    """A folder with a copy of the packages, and the hash of its files."""
+    """A folder with a copy of the project's source files, and their hash."""
 
     folder: Path
     digest: str
 
     def check(self) -> None:
-        """Raise UserError unless this process runs the snapshot's code, unchanged."""
+        """Raise UserError unless this process runs the code in the snapshot's folder.
+
+        Also raise it if the files there were modified after the snapshot was taken.
+        """
         if self.folder != ROOT:
             raise UserError(
                 f"this process runs the code in {ROOT}, but the job was submitted "
@@ -40,7 +43,7 @@ class CodeSnapshot:
 
 
 def _source_files(root: Path) -> list[Path]:
-    """Return the paths, relative to `root`, of all source files of the packages."""
+    """Return the paths, relative to `root`, of all source files of the project."""
     paths = [
         path
         for package in _PACKAGES
@@ -51,7 +54,10 @@ def _source_files(root: Path) -> list[Path]:
 
 
 def digest_of(root: Path) -> str:
-    """Return a hash of the names and contents of the source files below `root`."""
+    """Return a hash of the names and contents of the source files below `root`.
+
+    16 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for path in _source_files(root):
         content = (root / path).read_bytes()
@@ -61,13 +67,16 @@ def digest_of(root: Path) -> str:
 
 
 def planned_snapshot(parent: Path) -> CodeSnapshot:
-    """Return what `take_snapshot` would return now, without copying anything."""
+    """Return the snapshot that `take_snapshot` would return now, but copy nothing."""
     digest = digest_of(ROOT)
     return CodeSnapshot(parent / f"code-{digest}", digest)
 
 
 def take_snapshot(parent: Path) -> CodeSnapshot:
-    """Copy the running code to `parent`/code-<hash>, unless that folder exists."""
+    """Copy the running code to `parent`/code-<hash>, unless that folder exists.
+
+    Returns the snapshot in that folder.
+    """
     temporary = parent / f"code.{os.uname().nodename}.{os.getpid()}.tmp"
     for path in _source_files(ROOT):
         (temporary / path).parent.mkdir(parents=True, exist_ok=True)

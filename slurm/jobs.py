@@ -1,6 +1,6 @@
 """The callables that submitit runs inside a job.
 
-They are small and keep no state, so that a requeued job is the same call again.
+They are small and keep no state, so that a requeued job runs the same call again.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @dataclass(frozen=True)
 class JobContext:
-    """Where a job runs.
+    """What the processes of a job need to start: working folder, code and TMPDIR.
 
-    `folder` is the folder from which the job was submitted: relative paths in its
-    arguments refer to it. `scratch`, if given, becomes TMPDIR.
+    `folder` is the folder from which the job was submitted, because relative paths in
+    its arguments refer to it. `scratch`, if given, becomes TMPDIR.
     """
 
     folder: Path
@@ -50,7 +50,8 @@ class JobContext:
     def prepare(self) -> None:
         """Check the code, change to the submission folder, and set TMPDIR.
 
-        Exits the process with EXIT_NO_REQUEUE if the code is not the submitted one.
+        Exits the process with EXIT_NO_REQUEUE if the code was modified after
+        submission.
         """
         try:
             self.code.check()
@@ -68,11 +69,10 @@ class JobContext:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One process of a training job.
+    """One process of a training job, which runs `launch.train` with `argv`.
 
-    It runs `launch.train` with `argv`, as `accelerate launch` would.
-
-    The job ends after `max_restarts` consecutive starts without a new checkpoint.
+    The process runs as if `accelerate launch` had started it. The job ends after
+    `max_restarts` consecutive starts without a new checkpoint.
     """
 
     argv: tuple[str, ...]
@@ -99,7 +99,7 @@ class TrainingJob:
         atexit.register(exit_process, 0)  # runs after submitit has recorded the success
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the same call for a requeued job.
+        """Return the call that submitit runs after the job is requeued: the same again.
 
         Exits the process with EXIT_NO_REQUEUE, which ends the job, after `max_restarts`
         consecutive starts that saved no checkpoint.
@@ -123,11 +123,11 @@ def _log_cpus() -> None:
 
 
 def wait_for_earlier_start(run: Path) -> None:
-    """Wait while a process of an earlier start holds the lock of the run folder.
+    """Wait while a process of an earlier start of the job holds the run folder's lock.
 
     When SLURM loses contact with a node, the processes there keep running until contact
-    is restored, and two processes must not write to one run folder. After the timeout,
-    `launch.train` refuses the locked folder.
+    is restored, and two processes must not write to one run folder. The wait ends after
+    15 minutes; `launch.train` then refuses the locked folder.
     """
     end, reported = time.monotonic() + _LOCK_TIMEOUT, False
     while time.monotonic() < end:
@@ -147,9 +147,10 @@ def wait_for_earlier_start(run: Path) -> None:
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """`colortrain shards` with each of `calls` in turn.
+    """A job process that runs `colortrain shards` once for each element of `calls`.
 
-    Its exit status 1 (some images were left out) does not fail the job.
+    Each element consists of the arguments of one command. Exit status 1 of a command
+    (some images were left out) does not fail the job.
     """
 
     calls: tuple[tuple[str, ...], ...]
@@ -165,14 +166,18 @@ class ShardsJob:
                 exit_process(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the same call for a requeued job, which resumes the build."""
+        """Return the call that submitit runs after the job is requeued: the same again.
+
+        It resumes the build.
+        """
         return submitit.helpers.DelayedSubmission(self)
 
 
 def requeue_job(requeue: Handler) -> NoReturn:
-    """Requeue the job on rank 0, then exit; everything is saved at this point.
+    """Requeue the job if this process is rank 0, then end the process.
 
-    The job is not requeued if SLURM is ending or requeueing it already: a job that was
+    Call this after everything is saved. `requeue` is submitit's signal handler. The job
+    is not requeued if SLURM is already ending or requeueing it: a job that was
     cancelled must not start again.
     """
     if os.environ["RANK"] != "0":
@@ -196,9 +201,9 @@ def requeue_job(requeue: Handler) -> NoReturn:
 
 
 def _is_running() -> bool:
-    """Return whether the job's state is RUNNING.
+    """Return whether the state of the job, in which this process runs, is RUNNING.
 
-    A job that was cancelled or requeued is COMPLETING at this point.
+    The state is COMPLETING if the job was cancelled or requeued and is about to end.
     """
     # Not SLURM_JOB_ID: squeue takes that of an array's last task for the whole array.
     job_id = submitit.JobEnvironment().job_id

@@ -25,7 +25,7 @@ FINISHED = ("COMPLETED", *_FAILED, "GONE")
 
 @dataclass(frozen=True)
 class Job:
-    """One job, or one task of an array.
+    """A job, or one task of a job array, as squeue or sacct describes it.
 
     `reason` says why a pending job waits. `restarts` is None if only sacct lists the
     job.
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the job is over."""
+        """Whether the job has ended, with success or not."""
         return self.state in FINISHED
 
     @property
     def description(self) -> str:
-        """The state and, for a pending job, the reason."""
+        """The job's state and, if it is pending, the reason why it waits."""
         waits = self.state == "PENDING" and self.reason not in ("", "None")
         return f"{self.state.lower()} ({self.reason})" if waits else self.state.lower()
 
@@ -53,7 +53,7 @@ _FIELDS = "JobArrayID:|,State:|,Reason:|,RestartCnt:|,Comment:4096"
 
 
 def _output(*command: str) -> str | None:
-    """Return the output of a command, None if it fails.
+    """Return the output of a command, or None if it fails or takes more than 60 s.
 
     squeue fails for a job id that it does not list. Raises UserError where SLURM is not
     installed.
@@ -86,9 +86,10 @@ def _parse_job(line: str) -> Job:
 
 
 def jobs(job_ids: Iterable[str]) -> dict[str, Job]:
-    """Return jobs by id; a job that SLURM no longer lists has the state "GONE".
+    """Return the jobs with these ids, as {id: job}.
 
-    Raises UserError if squeue fails.
+    A job that SLURM no longer lists has the state "GONE". Raises UserError if squeue
+    fails.
     """
     requested = set(job_ids)
     known = {job.job_id: job for job in own_jobs() if job.job_id in requested} if requested else {}
@@ -110,7 +111,7 @@ def _accounted_jobs(job_ids: set[str]) -> dict[str, Job]:
 
 
 def wait(job_ids: Iterable[str], interval: float = 5.0) -> dict[str, Job]:
-    """Wait until all jobs have finished and return them.
+    """Wait until all jobs with these ids have finished; return them as {id: job}.
 
     The queue is polled every `interval` seconds. Raises UserError if squeue fails.
     """

@@ -1,4 +1,4 @@
-"""Set the variables of torch.distributed for a job's processes from those of SLURM."""
+"""Set the environment variables of torch.distributed from those of a SLURM job."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _PORTS = (20000, 32000)  # below the range that the kernel uses for outgoing con
 
 
 def torch_variables(slurm: Mapping[str, str]) -> dict[str, str]:
-    """Return MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and LOCAL_* of one SLURM task.
+    """Return the environment variables of torch.distributed for one SLURM task.
 
-    The port differs between jobs and between starts of a job, so that a port in use by
-    another program does not block every start of the job.
+    They are MASTER_ADDR, MASTER_PORT, RANK, LOCAL_RANK, WORLD_SIZE and
+    LOCAL_WORLD_SIZE; `slurm` are SLURM's variables of the task. The port differs
+    between jobs and between starts of a job, so that a port in use by another program
+    does not block every start of the job.
     """
     generator = random.Random(f"{slurm['SLURM_JOB_ID']}/{slurm.get('SLURM_RESTART_COUNT', '0')}")
     world_size, nodes = int(slurm["SLURM_NTASKS"]), int(slurm["SLURM_JOB_NUM_NODES"])
@@ -30,9 +32,9 @@ def torch_variables(slurm: Mapping[str, str]) -> dict[str, str]:
 
 
 def _local_rank(slurm: Mapping[str, str]) -> str:
-    """Return the index of the task's GPU among those visible to it.
+    """Return the index of the task's GPU among the GPUs that the task can see.
 
-    Either every task sees all GPUs of the node or, with `--gpus-per-task`, only its
+    Every task sees either all GPUs of the node or, with `--gpus-per-task`, only its
     own.
     """
     visible = slurm.get("CUDA_VISIBLE_DEVICES", "")
@@ -41,7 +43,7 @@ def _local_rank(slurm: Mapping[str, str]) -> str:
 
 
 def export_variables() -> None:
-    """Set torch's variables in this process's environment.
+    """Set the variables of torch.distributed in this process's environment.
 
     They replace those inherited from an outer job or a container.
     """

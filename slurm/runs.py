@@ -21,7 +21,7 @@ from colortrain.runs.layout import (
 
 
 def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
-    """Append a submitted job to the run folder's jobs.jsonl."""
+    """Append a submitted job to jobs.jsonl in the run folder: id, time and `facts`."""
     with open(jobs_file(run), "a") as stream:
         stream.write(
             json.dumps({"job": job_id, "submitted": round(time.time(), 3), **facts}) + "\n"
@@ -29,13 +29,13 @@ def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
 
 
 def latest_job(run: Path) -> str | None:
-    """Return the id of the latest job submitted for a run, None if there is none."""
+    """Return the id of the latest job submitted for a run, or None if there is none."""
     lines = read_lines(jobs_file(run))
     return str(lines[-1]["job"]) if lines else None
 
 
 def sweep_runs(sweep: Path) -> list[Path]:
-    """Return the run folders of a sweep, an empty list for any other folder."""
+    """Return the run folders of a sweep, or [] if the folder is not that of a sweep."""
     try:
         return [sweep / name for name in json.loads(sweep_file(sweep).read_text())]
     except FileNotFoundError:
@@ -43,19 +43,22 @@ def sweep_runs(sweep: Path) -> list[Path]:
 
 
 def newest_step(run: Path) -> int:
-    """Return the step of the newest complete checkpoint, 0 if there is none."""
+    """Return the step of a run's newest complete checkpoint, or 0 if there is none."""
     return max(written_checkpoints(run), default=0)
 
 
 def record_start(run: Path, job_id: str) -> None:
-    """Append the step from which a job starts to the run folder's starts.jsonl."""
+    """Append a start of a job to the run folder's starts.jsonl.
+
+    The line contains the step of the newest checkpoint, from which the job resumes.
+    """
     facts = {"job": job_id, "step": newest_step(run), "time": round(time.time(), 3)}
     with open(starts_file(run), "a") as stream:
         stream.write(json.dumps(facts) + "\n")
 
 
 def starts_without_progress(run: Path, job_id: str) -> int:
-    """Return how many of a job's latest consecutive starts saved no checkpoint."""
+    """Return how many of a job's latest starts in a row saved no checkpoint."""
     steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job_id]
     newest = newest_step(run)
     return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
@@ -63,10 +66,10 @@ def starts_without_progress(run: Path, job_id: str) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a run.
+    """The progress of a training run.
 
     `total_images` is None while the length of the run is unknown. `checkpoint_age` is
-    in seconds, or None without a checkpoint.
+    the age of the newest checkpoint in seconds, or None without a checkpoint.
     """
 
     step: int
@@ -79,7 +82,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end of the run at its latest speed, None if unknown."""
+        """Seconds to the end of the run at its latest speed, or None if unknown."""
         if self.finished or not self.images_per_second or self.total_images is None:
             return None
         return max(self.total_images - self.images, 0) / self.images_per_second
@@ -104,7 +107,7 @@ def read_progress(run: Path) -> Progress:
 def _total_images(run: Path, trained: list[dict[str, Any]]) -> int | None:
     """Return a run's length in images, from `images` or `epochs` of its recipe.
 
-    None if the recipe is missing or the size of an epoch is not known yet.
+    Returns None if the recipe is missing or the size of an epoch is not known yet.
     """
     try:
         recipe = json.loads(recipe_file(run).read_text())

@@ -32,7 +32,7 @@ example:
 
 
 def rows(folders: Sequence[Path]) -> list[list[str]]:
-    """Return the cells of the table, one row per run."""
+    """Return the rows of the status table: for each run, the texts of its cells."""
     job_ids = {run: runs.latest_job(run) for run in folders}
     known = queue.jobs(job_id for job_id in job_ids.values() if job_id)
     return [_row(run, known.get(job_ids[run] or "")) for run in folders]
@@ -67,14 +67,14 @@ def _end_time(seconds_left: float | None) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Format a time span in its largest unit: "45 s", "12 min", "3.5 h"."""
+    """Format a time span in seconds, minutes or hours: "45 s", "12 min", "3.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def make_table(folders: Sequence[Path]) -> Table:
-    """Return the table of all runs, ready to be printed."""
+    """Return the status table of these runs, ready to be printed."""
     table = Table(box=box.SIMPLE)
     for name in _COLUMNS:
         table.add_column(
@@ -86,9 +86,10 @@ def make_table(folders: Sequence[Path]) -> Table:
 
 
 def known_runs() -> list[Path]:
-    """Return the run folders of this user's jobs, as named in the jobs' comments.
+    """Return the run folders of this user's jobs that SLURM lists.
 
-    A comment names one run folder, or the folder of a sweep.
+    They are named in the comments of the jobs: a comment names one run folder, or the
+    folder of a sweep.
     """
     named = [
         Path(job.comment.removeprefix(COMMENT))
@@ -102,14 +103,14 @@ def known_runs() -> list[Path]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command's options."""
+    """Return the argument parser of `colortrain status`."""
     parser = CommandParser("slurm.status", "Show the state of runs on the cluster.", _EXAMPLE)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and return the exit status.
+    """Print the status table of the requested runs and return the exit status.
 
     Raises UserError if a run folder does not exist.
     """

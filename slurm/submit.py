@@ -49,7 +49,7 @@ example:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command's options."""
+    """Return the argument parser of `colortrain submit`."""
     parser = CommandParser("slurm.submit", "Train on a SLURM cluster.", _EXAMPLE)
     parser.add_argument(
         "--cluster",
@@ -88,9 +88,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def training_argv(args: argparse.Namespace) -> list[str]:
-    """Return the arguments of `launch.train`.
+    """Return the arguments of `launch.train`: those after `--`, and `--run`.
 
-    Raises UserError for an option that this command sets itself.
+    Raises UserError if they contain an option that `submit` sets itself.
     """
     argv = list(args.training)
     if argv[:1] == ["--"]:
@@ -104,7 +104,10 @@ def training_argv(args: argparse.Namespace) -> list[str]:
 
 
 def reject_options(argv: Sequence[str], options: Sequence[str], reason: str) -> None:
-    """Raise UserError if `argv` has one of `options`, or one of them with "=value"."""
+    """Raise UserError if `argv` contains one of `options`, with or without "=value".
+
+    The message consists of the option and `reason`.
+    """
     for option in options:
         if any(argument == option or argument.startswith(f"{option}=") for argument in argv):
             raise UserError(f"{option} {reason}")
@@ -113,8 +116,8 @@ def reject_options(argv: Sequence[str], options: Sequence[str], reason: str) -> 
 def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
     """Check the arguments of `launch.train` and return the resolved recipe.
 
-    Raises UserError if training would refuse them, or if the batch size does not divide
-    among the processes.
+    Raises UserError if training would refuse the arguments, or if the batch size is not
+    a multiple of the number of processes.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         train.main([*argv, "--dry-run"])
@@ -124,7 +127,7 @@ def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
 
 
 def check_idle(run: Path) -> None:
-    """Raise UserError if an earlier job of this run has not finished."""
+    """Raise UserError if an earlier job of this run has not ended."""
     job_id = runs.latest_job(run)
     job = queue.jobs([job_id])[job_id] if job_id else None
     if job and not job.finished:
@@ -155,7 +158,11 @@ def job_parameters(
 
 
 def submit(args: argparse.Namespace, cluster: Cluster, argv: Sequence[str], recipe: Recipe) -> str:
-    """Copy the code, submit the job, record it in the run folder, and return its id."""
+    """Submit the training job and return the job id.
+
+    Before that, the recipe and a copy of the code are written to the run folder. After
+    that, the job is recorded in the folder's jobs.jsonl.
+    """
     run = args.run.resolve()
     check_idle(run)
     (run / "slurm").mkdir(parents=True, exist_ok=True)
@@ -173,7 +180,7 @@ def submit(args: argparse.Namespace, cluster: Cluster, argv: Sequence[str], reci
 
 
 def follow(run: Path, job_id: str, *, live: bool) -> int:
-    """Wait until a job has ended, showing a table of the run if `live`.
+    """Wait until a job has ended; with `live`, show a table of the run meanwhile.
 
     Returns the exit status: 0 if the job completed, else 1.
     """
@@ -193,7 +200,10 @@ def follow(run: Path, job_id: str, *, live: bool) -> int:
 
 
 def _follow_as_log(run: Path, job_id: str) -> queue.Job:
-    """Wait until a job has ended, and print a line when its state changes, for logs."""
+    """Wait until a job has ended, and print a line whenever the run's status changes.
+
+    This is used where the output is not a terminal.
+    """
     last_line = ""
     while True:
         job = queue.jobs([job_id])[job_id]
@@ -207,7 +217,7 @@ def _follow_as_log(run: Path, job_id: str) -> queue.Job:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit a training run and return the exit status."""
+    """Submit a training run to SLURM and return the exit status."""
     args = make_parser().parse_args(argv)
     cluster = load_cluster(args.cluster)
     train_argv = training_argv(args)

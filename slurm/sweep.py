@@ -1,6 +1,6 @@
 """Train a recipe at every point of a grid as a job array, and show a table.
 
-Each point has its own run folder.
+A point is a combination of values of the recipe's fields, and has its own run folder.
 
     colortrain sweep --cluster site.toml --out sweeps/depth \\
         --grid generator.depth=2,3,4 --recipe valentini_wgan --shards photos-64
@@ -48,7 +48,7 @@ Point = tuple[str, ...]  # one "field=value" per grid
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command's own options."""
+    """Return the argument parser of `colortrain sweep`, without training options."""
     parser = CommandParser("slurm.sweep", "Train a recipe at every point of a grid.", _EXAMPLE)
     parser.add_argument(
         "--cluster",
@@ -82,9 +82,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def grid_points(grids: Sequence[str]) -> list[Point]:
-    """Return every combination of the grids' values, the last grid varying fastest.
+    """Return every combination of the grids' values; the last grid varies fastest.
 
-    Raises UserError for a grid without values, or for two grids of one field.
+    Each grid is FIELD=A,B,C. Raises UserError for a grid without values, or for two
+    grids of one field.
     """
     axes = []
     for grid in grids:
@@ -103,9 +104,10 @@ def grid_points(grids: Sequence[str]) -> list[Point]:
 
 
 def training_argv(point: Point, run: Path, common: Sequence[str]) -> list[str]:
-    """Return the arguments of `launch.train` for a point.
+    """Return the arguments of `launch.train` for one point of the grid.
 
-    Raises UserError for an option that this command sets itself.
+    `common` are the arguments for all points. Raises UserError if they contain an
+    option that `sweep` sets itself.
     """
     reject_options(
         common,
@@ -117,7 +119,7 @@ def training_argv(point: Point, run: Path, common: Sequence[str]) -> list[str]:
 
 
 def make_table(out: Path, points: dict[str, Point]) -> Table:
-    """Return the table of all points: their values, state, step and scores."""
+    """Return the table of all points of a sweep: values, state, step and scores."""
     fields = [change.partition("=")[0] for change in next(iter(points.values()))]
     known = queue.jobs(job_id for name in points if (job_id := runs.latest_job(out / name)))
     table = Table(*fields, "state", "step", *_SCORES, box=box.SIMPLE)
@@ -132,7 +134,11 @@ def make_table(out: Path, points: dict[str, Point]) -> Table:
 
 
 def unfinished_points(out: Path, points: dict[str, Point]) -> dict[str, Point]:
-    """Return the points that have not ended and have no unfinished job."""
+    """Return the points of the grid that have to be submitted, as {name: point}.
+
+    These are the points whose run has not reached its end and has no job that is
+    pending or running.
+    """
     job_ids = {name: runs.latest_job(out / name) for name in points}
     known = queue.jobs(job_id for job_id in job_ids.values() if job_id)
     active = {name for name, job_id in job_ids.items() if job_id and not known[job_id].finished}
@@ -146,7 +152,10 @@ def unfinished_points(out: Path, points: dict[str, Point]) -> dict[str, Point]:
 def job_parameters(
     cluster: Cluster, code: CodeSnapshot, out: Path, names: Iterable[str], argv: Sequence[str]
 ) -> dict[str, Any]:
-    """Return submitit's parameters for the array."""
+    """Return submitit's parameters for the job array of a sweep.
+
+    `names` are the names of the points, and `argv` the arguments of `sweep`.
+    """
     resume = shlex.join(["colortrain", "sweep", *argv])
     return batch.job_parameters(
         cluster,
@@ -165,10 +174,11 @@ def submit_points(
     train_argvs: dict[str, list[str]],
     argv: Sequence[str],
 ) -> None:
-    """Submit the points of `recipes` as one array and record each point's job.
+    """Submit points of a grid as one job array, and record each point's job.
 
     `recipes` and `train_argvs` (the arguments of `launch.train`) are keyed by the name
-    of the point; `argv` are the arguments of this command.
+    of the point; the points in `recipes` are submitted. `argv` are the arguments of
+    `sweep`.
     """
     (out / "slurm").mkdir(parents=True, exist_ok=True)
     context = JobContext(Path.cwd(), take_snapshot(out / "slurm"), cluster.scratch)
@@ -188,7 +198,10 @@ def submit_points(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the missing points, print the table, and return the exit status."""
+    """Submit the points that have to be trained, and print the table of all points.
+
+    Returns the exit status.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     args, common = make_parser().parse_known_args(argv)
     cluster, out = load_cluster(args.cluster), args.out.resolve()
@@ -209,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, points: dict[str, Point], *, wait: bool) -> int:
-    """Print the table, with `wait` after all jobs have ended.
+    """Print the table of a sweep; with `wait`, first wait until all jobs have ended.
 
     Returns the exit status: 1 if `wait` and a run has not reached its end, else 0.
     """

@@ -1,1 +1,1 @@
-"""Training batches, from indexed shard sets or from plain WebDataset tars."""
+"""Batches for training, from indexed shard sets or from plain WebDataset tars."""

@@ -1,6 +1,6 @@
 """Training batches: the global sample order, sliced by rank and read ahead by threads.
 
-The only state is one integer, the number of images consumed; images that were
+The loader's only state is one integer, the number of images consumed; images that were
 prefetched but not consumed are not counted. Readers are threads, not processes: copying
 from a memory-mapped file hardly holds the GIL, and nothing has to be pickled.
 """
@@ -35,11 +35,12 @@ _Item = tuple[Tensor, Tensor, Tensor]
 
 
 def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
-    """Return one draw in [0, 1) per position of the endless sample order.
+    """Return one pseudo-random number in [0, 1) for each position of the sample order.
 
-    positions: (B,) integers; the result: (B,) float64, a function of the arguments
-    alone. The generator is splitmix64 (Steele, Lea and Flood 2014), keyed by the
-    position.
+    positions: (B,) integers, indices into the endless order in which a run sees
+    samples. The result is (B,) float64 and depends on the arguments alone. Different
+    values of `stream` give independent numbers. The generator is splitmix64 (Steele,
+    Lea and Flood 2014), keyed by the position.
     """
     seed = (seed + stream * 0x632BE59BD9B4E019) % 2**64
     with np.errstate(over="ignore"):
@@ -52,17 +53,21 @@ def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 
 
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Return which positions are flipped horizontally: (B,) bool for (B,) integers."""
+    """Return which positions of the sample order are flipped horizontally.
+
+    positions: (B,) integers; the result: (B,) bool, true with the given probability.
+    """
     return uniform_draws(seed, positions, _FLIP) < probability
 
 
 def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
-    """Return the matrices of random crops and flips, for `F.affine_grid`.
+    """Return the affine matrices of random crops and horizontal flips.
 
-    positions: (B,) integers; the result: (B, 2, 3) float32, one matrix per position
-    that maps output to input coordinates in [-1, 1]. A random square inside the image,
-    whose side is between `crop` and 1 times that of the image, is enlarged to the size
-    of the image. `flip` is the probability of a horizontal flip.
+    positions: (B,) integers, indices into the sample order. The result is (B, 2, 3)
+    float32 for `F.affine_grid`: matrices that map output to input coordinates in
+    [-1, 1]. Each matrix enlarges a random square inside the image to the size of the
+    image; the square's side is between `crop` and 1 times that of the image. `flip` is
+    the probability of a flip.
     """
     side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
@@ -76,10 +81,10 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
 
 
 def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
-    """Resample images by affine matrices, with bilinear interpolation.
+    """Crop and flip images by affine matrices, with bilinear interpolation.
 
-    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), from `augmentation_matrices`; the
-    result has the shape of `lab`.
+    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), the result of
+    `augmentation_matrices`. The result has the shape of `lab`.
     """
     grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
     return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -96,11 +101,11 @@ def check_divides(batch_size: int, world: int) -> None:
 
 
 def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
-    """Return the fraction of pixels in each bin of ab.
+    """Return the fraction of a split's pixels in each bin of the (a, b) plane.
 
-    The result is (23, 23) float64 with a along the rows and the bins of
-    `colortrain shards statistics`. If the split has more than `max_samples` samples,
-    that many evenly spaced ones are counted.
+    The result is (23, 23) float64 with a along the rows and b along the columns. The
+    bins, 10 CIELAB units wide, are those of `colortrain shards statistics`. If the
+    split has more than `max_samples` samples, that many evenly spaced ones are counted.
     """
     counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))
     return counts / np.sum(counts)
@@ -116,10 +121,10 @@ _UNUSED = _reference_count([np.empty(0)], 0)
 
 
 class BufferPool:
-    """Allocates float32 tensors and reuses those that are no longer referenced.
+    """Allocates float32 tensors, and reuses the memory of those no longer referenced.
 
-    Fresh memory of this size costs one page fault per 4 KB, which takes as long as the
-    arithmetic. Threads may share a pool.
+    For the size of a batch, fresh memory costs one page fault per 4 KB, which takes as
+    long as the arithmetic. Threads may share a pool.
     """
 
     def __init__(self) -> None:
@@ -139,7 +144,7 @@ class BufferPool:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """Which batches a loader yields, for which process, and how they are read."""
+    """Options of a loader: what it yields, for which rank, and how it reads."""
 
     batch_size: int  # global: over all processes
     seed: int  # of the sample order, flips and crops
@@ -153,21 +158,21 @@ class LoaderConfig:
 
     @property
     def local_batch_size(self) -> int:
-        """Number of samples of a global batch that each rank gets."""
+        """Number of images of each global batch that one rank gets."""
         return self.batch_size // self.world
 
 
 class Loader:
-    """Endless batches of one rank.
+    """Yields the training batches of one rank, without end.
 
     Global batch k holds positions [kB, (k + 1)B) of the sample order, where B is the
-    global batch size; each rank gets a contiguous slice. The batches are the same for
-    any number of workers.
+    global batch size; each rank gets a contiguous slice of it. The batches are the same
+    for any number of reader threads.
 
-    A damaged sample raises `DamagedSampleError` if `max_damaged` is 0. Otherwise up to
-    `max_damaged` of them are replaced (see `SubstitutingReader`), and `on_warning` is
-    called with a message for each. `waited` is the total time in seconds that the
-    training loop waited for batches.
+    If `max_damaged` is 0, a damaged sample raises `DamagedSampleError`. Otherwise up to
+    `max_damaged` damaged samples are replaced (see `SubstitutingReader`), and
+    `on_warning` is called with a message for each. `waited` is the total time in
+    seconds that the training loop waited for batches.
     """
 
     def __init__(
@@ -191,11 +196,14 @@ class Loader:
 
     @property
     def num_damaged(self) -> int:
-        """Number of positions read by this rank whose damaged sample was replaced."""
+        """Number of damaged samples that were replaced in this rank's batches."""
         return self.substituting_reader.substituted if self.substituting_reader else 0
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end, starting after `images` consumed images."""
+        """Yield batches without end, from position `images` of the sample order on.
+
+        A run that resumes passes the number of images that it has consumed.
+        """
         read = self._read_ahead if self.config.workers else self._read_synchronously
         items = read(images)
         try:
@@ -225,10 +233,10 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, start: int) -> _Item | Batch:
-        """Read this rank's slice of the global batch at position `start`.
+        """Read this rank's slice of the global batch that starts at position `start`.
 
-        On a CPU the result is a finished batch; for a GPU the copy and the arithmetic
-        are left to the thread that consumes it.
+        For a CPU the result is a finished batch. For a GPU it is what `_to_device`
+        needs, because copying to the device is left to the training loop's thread.
         """
         config = self.config
         first = start + config.rank * config.local_batch_size

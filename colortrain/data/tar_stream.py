@@ -1,10 +1,11 @@
 """Training batches from plain WebDataset tars, local or remote, without an index.
 
-In each pass over the tars, a permutation that depends on (seed, images consumed at the
-start, pass) distributes them among the ranks and their workers. Each worker reads its
-tars through webdataset, shuffles the samples in a buffer, and then starts the next pass
-without waiting for others. Within a pass no two ranks read the same tar; tars of
-unequal length do not delay any rank; with fewer tars than ranks, the ranks take turns.
+The tars are read in passes. In each pass, a permutation that depends on (seed, images
+consumed when the run started, number of the pass) distributes the tars among the ranks
+and their worker threads. Each worker reads its tars through webdataset, shuffles the
+samples in a buffer, and then starts the next pass without waiting for others. Within a
+pass no two ranks read the same tar. Tars of unequal length do not delay any rank. If
+there are fewer tars than ranks, the ranks take turns.
 
 Unlike shards from `colortrain shards build`, this does not guarantee that every sample
 is seen once per epoch, that a resumed run continues with the remaining samples, or that
@@ -52,11 +53,11 @@ _QUEUE_SIZE = 64  # samples that a worker prefetches
 
 @dataclass(frozen=True)
 class StreamedTars:
-    """Tars to train on, with the interface of `shards.read.mixture.Samples`.
+    """Plain tars to train on, with the interface of `shards.read.mixture.Samples`.
 
-    Samples are returned in the order in which they are read; the requested sample
-    numbers are ignored. `epoch_images` is the nominal length of an epoch, since the
-    number of samples is not known in advance.
+    The samples come in the order in which they are read from the tars; the sample
+    numbers that a caller requests are ignored. `epoch_images` is the number of images
+    that count as one epoch, since the number of samples is not known in advance.
     """
 
     tars: tuple[str, ...]
@@ -67,7 +68,11 @@ class StreamedTars:
 
     @property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that identify the tars by name, not by content."""
+        """Sixteen hexadecimal digits that identify the training data.
+
+        They are a hash of the tars' names (not of their contents), the image size, how
+        images are made square, and `epoch_images`.
+        """
         tars = [tar.partition("?")[0] for tar in self.tars]  # signatures of URLs expire
         identity = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -76,18 +81,22 @@ class StreamedTars:
         return self.epoch_images
 
     def order(self, seed: int) -> Callable[[int, int], np.ndarray]:
-        """Return the identity: sample numbers have no meaning in a stream."""
+        """Return the sample order: a function (start, stop) -> sample numbers.
+
+        It is `np.arange` for every seed, because the samples of a stream are not
+        numbered.
+        """
         return np.arange
 
     def prefetch(self, order: Any, position: int) -> None:
-        """Do nothing: tars are read sequentially."""
+        """Do nothing; this method exists because `Samples` requires it."""
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the next samples of a separate, unshuffled stream, for statistics.
 
         The result is (B, 3, size, size) Lab as stored in shards (uint8 or float16),
-        with as many samples as are requested. Damaged samples are skipped with a
-        warning; raises UserError for a damaged tar.
+        where B is the number of requested samples. Damaged samples are skipped with a
+        warning. Raises UserError for a damaged tar.
         """
         return stack_samples([next(self._unshuffled) for _ in samples])
 
@@ -102,16 +111,20 @@ def _warn_not_counted(message: str) -> None:
 
 
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> StreamedTars:
-    """Return the tars that match a pattern. Raises UserError if there are none."""
+    """Return the tars whose names match a pattern, to train on.
+
+    `size` is the side in pixels to which images are resized, and `fit` says how they
+    are made square. Raises UserError if there are no such tars.
+    """
     return StreamedTars(list_tars(pattern), size, epoch_images, fit)
 
 
 @dataclass
 class WorkerStream:
-    """The samples that one worker of one rank reads.
+    """The samples that one worker thread of one rank reads from the tars.
 
-    `on_damaged` is called with a message for each sample that cannot be used; without
-    it such a sample raises UserError.
+    `on_damaged` is called with a message for each sample that cannot be used. If it is
+    None, such a sample raises UserError.
     """
 
     source: StreamedTars
@@ -124,17 +137,17 @@ class WorkerStream:
     on_damaged: Callable[[str], None] | None = None
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Yield samples without end: (3, size, size) stored Lab, uint8 or float16.
+        """Yield shuffled samples without end: (3, size, size) Lab, uint8 or float16.
 
-        Raises UserError if a tar is damaged, if a sample is damaged and there is no
-        `on_damaged`, or if many tars in a row contain no sample.
+        Raises UserError if a tar is damaged, if a sample is damaged and `on_damaged` is
+        None, or if many tars in a row contain no sample.
         """
         rng = random.Random(f"{self.seed}/{self.start}/{self.rank}/{self.worker}")
         shuffle = webdataset.shuffle(self.source.buffer, initial=_SHUFFLE_INITIAL, rng=rng)
         return iter(webdataset.DataPipeline(self._stored, shuffle))
 
     def tars(self) -> Iterator[str]:
-        """Yield this worker's tars in reading order, pass after pass, without end."""
+        """Yield the names of this worker's tars in reading order, pass after pass."""
         tars, readers = len(self.source.tars), self.world * self.workers
         for number in count():
             order = permutation(self.seed, (self.start, number), tars)
@@ -174,9 +187,10 @@ class WorkerStream:
 
 
 def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of one tar as webdataset groups them: extension -> content.
+    """Yield the samples of one tar, each as a dict: file extension -> content.
 
-    Raises UserError at the end if the tar is damaged or truncated.
+    webdataset groups the tar's members into samples. Raises UserError at the end if the
+    tar is damaged or truncated.
     """
     stream = TarStream(tar)
     try:
@@ -195,7 +209,7 @@ def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
 
 
 def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
-    """Return samples of (3, size, size) as one array, (B, 3, size, size).
+    """Stack samples (3, size, size) into one array (B, 3, size, size).
 
     If there are both uint8 and float16 samples, the result is float16.
     """
@@ -205,10 +219,11 @@ def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
 
 
 class _PrefetchedSamples:
-    """The samples of one rank, prefetched by its workers, as `Samples` for `Loader`.
+    """The samples that all worker threads of one rank prefetch, for use by `Loader`.
 
-    Each worker is a thread with its own queue; samples are taken from the queues in
-    turn. Up to `limit` unusable samples are skipped; `on_warning` is called for each.
+    It has the interface of `Samples`. Each worker has its own queue, and samples are
+    taken from the queues in turn. Up to `limit` unusable samples are skipped;
+    `on_warning` is called with a message for each.
     """
 
     def __init__(
@@ -226,7 +241,10 @@ class _PrefetchedSamples:
         return self._length
 
     def start(self, images: int) -> None:
-        """Start the threads of a run that has consumed `images` images."""
+        """Start the worker threads of a run that has consumed `images` images so far.
+
+        They continue with other samples than an uninterrupted run would.
+        """
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._queues: list[queue.Queue[np.ndarray | BaseException]] = [
@@ -241,15 +259,15 @@ class _PrefetchedSamples:
             self._threads[-1].start()
 
     def close(self) -> None:
-        """Stop the threads and wait until they have ended."""
+        """Stop the worker threads and wait until they have ended."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return the next samples, as many as are requested: (B, 3, size, size).
+        """Return as many of the next samples as are requested: (B, 3, size, size).
 
-        Raises the error of a worker, if there is one.
+        Raises the error of a worker thread, if there is one.
         """
         return stack_samples([self._next() for _ in samples])
 
@@ -272,7 +290,10 @@ class _PrefetchedSamples:
             self._put(samples, error)
 
     def _put(self, samples: queue.Queue, item: object) -> bool:
-        """Put an item into a queue; return False if `close` was called first."""
+        """Put an item into a queue, waiting while the queue is full; return success.
+
+        The result is False if `close` was called before there was room.
+        """
         while not self._stop.is_set():
             try:
                 samples.put(item, timeout=0.1)
@@ -293,11 +314,12 @@ class _PrefetchedSamples:
 
 
 class StreamLoader:
-    """Endless batches of one rank from `StreamedTars`, with the interface of `Loader`.
+    """Yields one rank's batches from `StreamedTars`, with the interface of `Loader`.
 
-    At least one worker thread reads and decodes; the batches are a function of seed,
-    images, rank, world and workers. Flips and crops depend on the
-    position, as in `Loader`. `max_damaged` applies to each rank separately.
+    At least one worker thread reads and decodes. The batches depend only on the seed,
+    the number of images consumed at the start, the rank, and the numbers of processes
+    and workers. Flips and crops depend on the position, as in `Loader`. `max_damaged`
+    applies to each rank separately.
     """
 
     def __init__(
@@ -329,7 +351,10 @@ class StreamLoader:
         return self.prefetched.damaged
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end for a run that has consumed `images` images."""
+        """Yield batches without end for a run that has consumed `images` images so far.
+
+        They differ from the batches of an uninterrupted run.
+        """
         if self.loader.config.rank == 0:
             self.prefetched.on_warning(NOT_EXACT)
         self.prefetched.start(images)
@@ -343,7 +368,10 @@ def make_loader(
     config: LoaderConfig,
     on_warning: Callable[[str], None] = print,
 ) -> Loader | StreamLoader:
-    """Return the loader for what a run trains on: indexed shards or streamed tars."""
+    """Return the loader for indexed shards (`Loader`) or tars (`StreamLoader`).
+
+    The type of `samples` decides; a warning is passed to `on_warning` as text.
+    """
     if isinstance(samples, StreamedTars):
         return StreamLoader(samples, codec, config, on_warning)
     return Loader(samples, codec, config, on_warning)

@@ -19,11 +19,11 @@ from shards.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Options that may change when a run resumes: they affect rounding only.
+    """Options for how training steps are computed; a run may resume with other ones.
 
     `accumulate` is the number of microbatches (gradient accumulation) into which each
-    process splits its local batch, to use less memory. BatchNorm computes its
-    statistics per microbatch.
+    process splits its local batch, to use less memory. BatchNorm then computes its
+    statistics per microbatch; apart from that, all options affect only rounding.
 
     Raises UserError for options that are out of range or exclude each other.
     """
@@ -50,7 +50,7 @@ class ComputeConfig:
     def check_microbatches(self, batch_size: int, world_size: int) -> None:
         """Raise UserError unless local batches split into equal microbatches.
 
-        `batch_size` is the global one, over all processes.
+        `batch_size` is the global batch size, over all `world_size` processes.
         """
         local = batch_size // world_size
         if local % self.accumulate:
@@ -61,9 +61,10 @@ class ComputeConfig:
             )
 
     def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
-        """Apply the options to a network, in place; parameters keep their names.
+        """Apply the options to a network, in place, and return the network.
 
-        `compiles` and `recomputes` say whether the network supports these options.
+        Parameters keep their names. `compiles` and `recomputes` say whether the network
+        supports `torch.compile` and activation checkpointing.
         """
         replace_dropout(module)
         if self.channels_last:
@@ -76,9 +77,11 @@ class ComputeConfig:
 
 
 def recompute_blocks(module: nn.Module) -> None:
-    """Recompute activations: keep only each block's input for the backward pass.
+    """Turn on activation checkpointing for each block of a network, in place.
 
-    The blocks are the items of a U-Net's module lists, or ResNet-18's basic blocks.
+    Only a block's input is kept for the backward pass, which computes the block's
+    activations again. Blocks are the items of a U-Net's `nn.ModuleList`s, and the basic
+    blocks of a ResNet-18.
     """
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
@@ -101,10 +104,10 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 
 
 def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
-    """Return a context for recomputing a block.
+    """Return a context manager inside which a block is computed a second time.
 
-    Inside it, dropout uses the keys that are set now, and BatchNorm does not update its
-    running statistics a second time.
+    Inside it, dropout uses the keys that are set now, so that the masks are the same,
+    and BatchNorm does not update its running statistics again.
     """
     saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 

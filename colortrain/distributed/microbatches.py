@@ -12,10 +12,10 @@ from colortrain.models.batch_invariant import image_keys
 
 @dataclass(frozen=True)
 class Microbatch:
-    """The part of a local batch that goes through the networks at once.
+    """The images of a local batch that go through the networks in one forward pass.
 
-    `keys` are the dropout keys of its images, (B,) int32; `last` marks the last
-    microbatch, in which ranks all-reduce their gradients.
+    `keys` holds the dropout key of each image, (B,) int32. `last` is true for the last
+    microbatch of a step, in which ranks all-reduce their gradients.
     """
 
     batch: Batch
@@ -26,8 +26,8 @@ class Microbatch:
 def split_batch(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Microbatch]:
     """Split this rank's local batch into `count` equal microbatches, in order.
 
-    `count` must divide the number of images. Dropout keys depend on an image's position
-    in the global batch, so they are the same for every world size and number of
+    `count` must divide the number of images. An image's dropout key depends on its
+    position in the global batch, so it is the same for any number of processes and
     microbatches.
     """
     size = len(batch.L)

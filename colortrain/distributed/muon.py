@@ -19,13 +19,15 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with learning rate `adam.muon` for hidden weights, Adam for the rest.
+    """Optimizer that updates hidden weights by Muon and all other parameters by Adam.
 
-    A Muon step is along U V^T, where U S V^T is the singular value decomposition of the
-    momentum, reshaped to a matrix with one row per filter. Adam updates biases, norms
-    and the first and last weights. `torch.optim.Muon` accepts only matrices.
+    A Muon step has the direction U V^T, where U S V^T is the singular value
+    decomposition of the momentum, reshaped to a matrix with one row per filter. The
+    learning rate of these steps is `adam.muon`. Adam updates biases, norms, and the
+    first and last weights. (`torch.optim.Muon` accepts only matrices, not convolution
+    kernels.)
 
-    The state has the names of Adam's: "exp_avg" is the momentum. If `found_inf` is 1,
+    The momentum has the name "exp_avg" in the state, like Adam's. If `found_inf` is 1,
     an update changes nothing.
     """
 
@@ -75,18 +77,21 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return all matrices and convolution kernels but the first and the last."""
+    """Return the weights of a module that Muon updates.
+
+    They are all its matrices and convolution kernels except the first and the last one.
+    """
     return [parameter for parameter in module.parameters() if parameter.ndim > 1][1:-1]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return approximately U V^T of a matrix (N, M), in its dtype.
+    """Return an approximation of U V^T for a matrix (N, M), in the matrix's dtype.
 
-    U S V^T is its singular value decomposition; Newton-Schulz iterations drive all
-    singular values towards 1. Every iteration multiplies by a polynomial of the small
-    square matrix x x^T. These polynomials are multiplied with each other first, so the
-    matrix itself is multiplied only twice: half the time for a convolution's 128 x
-    1152.
+    U S V^T is the singular value decomposition of the matrix. Newton-Schulz iterations
+    drive all singular values towards 1: with x being the matrix, each iteration
+    multiplies x by a polynomial in the small square matrix x x^T. The polynomials are
+    multiplied with each other first, so that x itself is multiplied only twice. This
+    halves the time for a convolution's matrix of 128 x 1152.
     """
     a, b, c = _QUINTIC
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

@@ -1,8 +1,8 @@
-"""Name the rank that died or hangs, and end the other processes within the timeout.
+"""Find the rank that died or hangs, and end the other processes within the timeout.
 
-The error of a collective says only that a connection broke or that time ran out.
-Therefore every rank that gets such an error reports itself in the launcher's TCP store;
-the ranks that have not reported after a few seconds are those that died or hang.
+When a collective fails, its error says only that a connection broke or that time ran
+out. Therefore every rank that gets such an error reports itself in the launcher's TCP
+store. The ranks that have not reported after a few seconds are those that died or hang.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _COLLECTIVE_ERROR = re.compile(
 
 
 class LostRanksError(Exception):
-    """Other processes of the run died, hang or failed.
+    """Raised when other processes of the run have died, hang or failed.
 
-    `line` names them; it is "" if they have printed their own error.
+    `line` is an error message that names these processes. It is "" if they have failed
+    with an error that they have printed themselves.
     """
 
     def __init__(self, line: str) -> None:
@@ -44,10 +45,11 @@ class LostRanksError(Exception):
 
 
 class Watchdog:
-    """Prints this process's stack if `heartbeat` is not called for `seconds`.
+    """A thread that prints this process's stack if the process hangs.
 
-    In that case the process hangs and will soon be killed. Processes that only wait for
-    another one fail earlier and stop their own watchdog.
+    A process counts as hanging if `heartbeat` is not called for `seconds`. The launcher
+    will soon kill it. Processes that only wait for a hanging one get an error earlier,
+    which stops their own watchdog.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -71,7 +73,7 @@ _watchdog: Watchdog | None = None  # of this process, inside `detect_lost_ranks`
 
 
 def heartbeat() -> None:
-    """Reset the watchdog; called at every step boundary."""
+    """Reset this process's watchdog; the training loop calls this before each step."""
     if _watchdog is not None:
         _watchdog.last_heartbeat = time.monotonic()
 
@@ -89,7 +91,7 @@ def _watched(name: str, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None]:
-    """Raise LostRanksError if a collective fails inside the block.
+    """Raise LostRanksError if a collective fails inside the `with` block.
 
     Any other error is reported to the other ranks and raised again. `timeout` is the
     timeout of collectives, in seconds.
@@ -113,11 +115,12 @@ def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None
 
 
 def init_process_group_after_restart(timeout: float) -> None:
-    """Initialize the process group under new keys, after a restart by the launcher.
+    """Initialize the process group of an attempt that the launcher has restarted.
 
     The launcher's store still contains the addresses of the previous attempt's
-    processes, which no longer exist (torch 2.13, static rendezvous). Without a restart
-    nothing is done. `timeout` is in seconds.
+    processes, which no longer exist (torch 2.13, static rendezvous), so the group uses
+    new keys in the store. Does nothing in the first attempt. `timeout` is the timeout
+    of collectives, in seconds.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
@@ -133,17 +136,19 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether an error comes from a collective that lost another rank."""
+    """Return whether a collective raised this error because it lost another rank."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
 
 
 def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
-    """Report this rank as alive; return one line that names the ranks that did not.
+    """Return an error message that names the ranks that died or hang.
 
-    `names` are the names of all ranks, in order. The line is "" if a rank has reported
-    a failure, because it has printed its own error.
+    First report this rank as alive; after a few seconds, the ranks that have not
+    reported are the lost ones. `names` are the names of all ranks, in order. The
+    message is "" if a rank has reported a failure, because that rank has printed its
+    own error.
     """
     store = _report(rank, "alive")
     if store is None:
@@ -168,9 +173,9 @@ def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
 
 
 def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
-    """Write the status of this rank to the launcher's store; return the store.
+    """Write the status of this rank to the launcher's store, and return the store.
 
-    Return None if the store cannot be reached.
+    The result is None if the store cannot be reached.
     """
     try:
         store = _store(_REPORT_SECONDS)
@@ -181,7 +186,7 @@ def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
 
 
 def _store(timeout: float) -> torch.distributed.TCPStore:
-    """Return the launcher's (or rank 0's) TCP store, where the ranks rendezvous."""
+    """Return the TCP store of the launcher or of rank 0, through which ranks meet."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return torch.distributed.TCPStore(address, port, timeout=timedelta(seconds=timeout))
 

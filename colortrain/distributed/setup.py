@@ -31,11 +31,11 @@ _ADVICE = (
 
 
 def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
-    """Return the run's `Accelerator`, on CPU (gloo) if there is no GPU.
+    """Return the `Accelerator` of a run, on the CPU (gloo) if there is no GPU.
 
-    A collective fails after `timeout` seconds. DDP does not broadcast BatchNorm's
-    buffers before each forward pass: that would break the second forward pass of a
-    network within a step.
+    A collective fails after `timeout` seconds; `options` are passed to `Accelerator`.
+    DDP does not broadcast BatchNorm's buffers before each forward pass: that would
+    break the second forward pass of a network within a step.
 
     Raises UserError if the launched processes did not form one process group, or if
     accelerate's configuration contains something that the training step does not
@@ -70,7 +70,7 @@ def check_plugins(accelerator: Accelerator) -> None:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise UserError for a --mixed_precision that `device` does not support."""
+    """Raise UserError if `device` does not support this value of --mixed_precision."""
     if precision not in PRECISIONS:
         raise unknown("mixed precision", precision, PRECISIONS)
     if precision == "fp16" and device.type == "cpu":
@@ -81,7 +81,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise UserError unless accelerate supports every tracker and it is installed."""
+    """Raise UserError unless accelerate supports each tracker and it is installed."""
     installed = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LoggerType.list():
@@ -95,8 +95,9 @@ def check_trackers(names: Sequence[str]) -> None:
 def check_world_size(num_processes: int, rank: int) -> None:
     """Raise UserError unless accelerate, torch.distributed and the launcher agree.
 
-    If accelerate finds no GPU, or has MULTI_CPU without a host file, it silently falls
-    back to independent single processes, which would all train alone. The launcher's
+    They must agree on the number of processes and on this process's rank. If accelerate
+    finds no GPU, or has MULTI_CPU without a host file, it silently falls back to
+    independent single processes, each of which would train alone. The launcher's
     environment variables reveal that.
     """
     launched = int(os.environ.get("WORLD_SIZE", "0"))

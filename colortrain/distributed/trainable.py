@@ -18,7 +18,10 @@ from colortrain.runs.checkpoint import Tensors, load_optimizer, optimizer_tensor
 
 
 class SkippedUpdates:
-    """Counts skipped updates on the device; only `read` waits for the device."""
+    """Counts skipped optimizer updates on the device.
+
+    Only `read` waits for the device.
+    """
 
     def __init__(self, device: torch.device) -> None:
         # since the last reading; consecutive ones up to now; longest series of
@@ -26,16 +29,16 @@ class SkippedUpdates:
         self.counts = torch.zeros(3, device=device)
 
     def record(self, failed: Tensor) -> None:
-        """Count one update; `failed` is a scalar, 1 if it was skipped, else 0."""
+        """Count one update; `failed` is a scalar: 1 if it was skipped, 0 if not."""
         total, row, most = self.counts.unbind()
         row = (row + 1) * failed
         self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """Return the number of skipped updates and the length of their longest series.
+        """Return how many updates were skipped, and how many in a row at most.
 
-        Both are counted since the last reading, but a series that was in progress at
-        that reading is counted at its full length.
+        Both are counted since the last call of `read`. A series of skipped updates that
+        was in progress at that call is counted at its full length.
         """
         total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)
@@ -45,9 +48,10 @@ class SkippedUpdates:
 class TrainableNetwork:
     """A module with its optimizer, wrapped for data-parallel training.
 
-    Calling it goes through the wrapper, which all-reduces gradients; `module` is the
-    bare network and `forward_fp32` its forward pass without autocast. An update follows
-    one backward pass per microbatch (`compute.accumulate`).
+    Calling the object calls the DDP wrapper, which all-reduces gradients. `module` is
+    the network without the wrapper, and `forward_fp32` is the network's forward pass
+    without autocast. An update follows one backward pass per microbatch (their number
+    is `compute.accumulate`).
     """
 
     rebuilds_buckets = True  # as DDP does; see `rebuild_ddp_buckets`
@@ -101,18 +105,18 @@ class TrainableNetwork:
         return self.wrapped(*inputs)
 
     def sync_on_last(self, last: bool) -> AbstractContextManager[None]:
-        """Return a context for the forward and backward pass of one microbatch.
+        """Return a context manager for the forward and backward pass of a microbatch.
 
-        Gradients are all-reduced in the last microbatch; the others run under
-        `no_sync`.
+        Gradients are all-reduced only in a step's last microbatch; inside the others'
+        context, DDP's `no_sync` is active.
         """
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one microbatch.
+        """Run the backward pass of one microbatch's loss, and accumulate the gradients.
 
-        If the loss is not finite, no gradient is finite, and after the all-reduce none
-        is on any rank.
+        If the loss is not finite, all its gradients become NaN, and through the
+        all-reduce those of all ranks.
         """
         if self.has_stale_grads:
             self.optimizer.zero_grad()
@@ -122,7 +126,7 @@ class TrainableNetwork:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(self) -> None:
-        """Take one optimizer step, or skip and count it if a gradient is not finite.
+        """Take one optimizer step; skip and count it if a gradient is not finite.
 
         All ranks have the same gradients, so they skip the same updates.
         """
@@ -156,15 +160,15 @@ class TrainableNetwork:
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def mean_grad_norm(self) -> float | None:
-        """Return the mean norm of the gradients, before clipping, since the last call.
+        """Return the mean gradient norm, before clipping, since the last call.
 
-        It is None if there was no update.
+        It is the mean over updates; None if there was no update.
         """
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Return the optimizer's state by parameter name.
+        """Return the optimizer's state by name, for instance "exp_avg.head.weight".
 
         All ranks must call it: with ZeRO each rank holds a part of the state.
         """
@@ -181,9 +185,9 @@ class TrainableNetwork:
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """Yield the bare module with `requires_grad` off.
+        """Yield the unwrapped module, with `requires_grad` off inside the `with` block.
 
-        The step of the other network then leaves no gradients in this one.
+        The backward pass of the other network then leaves no gradients in this one.
         """
         self.module.requires_grad_(False)
         try:
@@ -194,15 +198,15 @@ class TrainableNetwork:
 
 @torch.no_grad()
 def rebuild_ddp_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
-    """Run one forward and backward pass that leaves parameters and buffers unchanged.
+    """Make DDP rebuild its gradient buckets before the first step of a process.
 
-    DDP rebuilds its gradient buckets after its first backward pass, and with more than
-    two ranks the order of a sum depends on an element's position in its bucket. Running
-    one pass before the first step of a process makes the sums of a resumed run the same
-    as those of an uninterrupted one.
+    DDP rebuilds the buckets after its first backward pass. With more than two ranks,
+    the order of a sum depends on an element's position in its bucket, so the first step
+    would round differently in a run that has just resumed. This function runs one
+    forward and backward pass that leaves parameters and buffers unchanged.
 
     `inputs`: the network's input tensors for one local batch, each (B, ...). Does
-    nothing if the wrapper does not rebuild buckets.
+    nothing if the wrapper does not rebuild buckets, as DeepSpeed's.
     """
     if not network.rebuilds_buckets:
         return

@@ -23,12 +23,13 @@ def make_networks(
     accelerator: Accelerator,
     compute: ComputeConfig,
 ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
-    """Return the generator and the critic (None if there is none), ready to train.
+    """Return the generator and the critic, wrapped and with optimizers.
 
-    A critic with a gradient penalty is not compiled and does not synchronize its
-    BatchNorms: neither supports second derivatives.
+    The critic is None if the recipe has none. A critic with a gradient penalty is not
+    compiled and does not synchronize its BatchNorms over processes: neither supports
+    second derivatives.
 
-    Raises UserError if the local batch does not divide into equal microbatches, or if
+    Raises UserError if the local batch does not divide into equal microbatches, or if a
     BatchNorm would have a single value per channel.
     """
     compute.check_microbatches(recipe.batch_size, accelerator.num_processes)
@@ -51,12 +52,19 @@ def make_networks(
 
 
 def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
-    """Return the number of images over which BatchNorm computes its statistics."""
+    """Return the number of images over which BatchNorm computes its statistics.
+
+    It is the size of a microbatch, over all processes if the recipe synchronizes
+    BatchNorm.
+    """
     return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world_size))
 
 
 def check_single_images(recipe: Recipe) -> None:
-    """Raise UserError if a BatchNorm has only one value per channel for one image."""
+    """Raise UserError if the recipe's networks cannot train on a single image.
+
+    That is the case if a BatchNorm would get a single value per channel.
+    """
     size, channels = recipe.size, recipe.codec.channels
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone
         L, colour = torch.empty(1, 1, size, size), torch.empty(1, channels, size, size)

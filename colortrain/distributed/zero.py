@@ -1,7 +1,7 @@
 """DeepSpeed ZeRO: partitioned optimizer state (stage 1) and gradients (stage 2).
 
-Each network has its own DeepSpeed engine. Weights stay in float32 and forward
-passes autocast, as without ZeRO: a step equals that of DDP up to rounding. Checkpoints
+Each network has its own DeepSpeed engine. Weights stay in float32 and forward passes
+use autocast, as without ZeRO, so a step equals that of DDP up to rounding. Checkpoints
 are the same as with DDP, so a run can resume with or without ZeRO.
 """
 
@@ -29,9 +29,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def zero_stage() -> int | None:
-    """Return the ZeRO stage of accelerate's configuration, None without DeepSpeed.
+    """Return the ZeRO stage of accelerate's configuration, or None without DeepSpeed.
 
-    Raises UserError for stages and offloading that the training step does not support.
+    Raises UserError for a stage, or for offloading, that training does not support.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None
@@ -67,7 +67,7 @@ def import_deepspeed() -> Any:
 class ZeroTrainableNetwork(TrainableNetwork):
     """A `TrainableNetwork` whose backward passes and updates run in a DeepSpeed engine.
 
-    Raises UserError for options that DeepSpeed does not support here.
+    The constructor raises UserError for options that are not supported with DeepSpeed.
     """
 
     rebuilds_buckets = False  # the engine keeps its bucket layout
@@ -123,18 +123,24 @@ class ZeroTrainableNetwork(TrainableNetwork):
 
     @contextmanager
     def sync_on_last(self, last: bool) -> Iterator[None]:
-        """Reduce gradients over ranks at the end of the last microbatch only."""
+        """Return a context manager for the forward and backward pass of a microbatch.
+
+        Gradients are reduced over ranks only at the end of a step's last microbatch.
+        """
         self.wrapped.set_gradient_accumulation_boundary(last)
         yield
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate one microbatch's gradients; the engine divides by their number."""
+        """Run the backward pass of one microbatch's loss, and accumulate the gradients.
+
+        The engine divides them by the number of microbatches.
+        """
         self.wrapped.backward(loss * (1 + 0 * loss.detach()))
 
     def update(self) -> None:
         """Take one step of the engine; skip and count it if a gradient is not finite.
 
-        Above stage 0 the engine itself skips such updates.
+        Above stage 0 the engine itself skips such steps.
         """
         before = self.wrapped.skipped_steps
         failed = self.stage == 0 and not bool(self._grad_norm().isfinite())
@@ -152,7 +158,8 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return Adam's complete state by parameter name, as without DeepSpeed.
 
-        All ranks must call it.
+        The parts of the state that the ranks hold are put together. All ranks must call
+        it.
         """
         if self.stage == 0:
             return super().optimizer_tensors()
@@ -169,9 +176,9 @@ class ZeroTrainableNetwork(TrainableNetwork):
         return tensors
 
     def load_optimizer(self, tensors: Tensors) -> None:
-        """Load the state that `optimizer_tensors` returned, with or without DeepSpeed.
+        """Load an optimizer state that `optimizer_tensors` returned.
 
-        The world size may be different.
+        It may come from a run without DeepSpeed, or with another number of processes.
         """
         if self.stage == 0:
             return super().load_optimizer(tensors)
@@ -187,7 +194,7 @@ class ZeroTrainableNetwork(TrainableNetwork):
         return None
 
     def _init_adam_state(self, step: Tensor) -> None:
-        """Create Adam's state for `step` steps, with zero moments."""
+        """Create Adam's state after `step` steps, with moments of zero."""
         adam = self.optimizer.optimizer
         for flat in (flat for group in adam.param_groups for flat in group["params"]):
             count = step.clone().to(flat.device if self.fused else "cpu")

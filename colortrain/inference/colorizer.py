@@ -3,8 +3,8 @@
     network = colortrain.load("runs/first")
     coloured = network.colorize(photograph)
 
-An exported folder holds model.safetensors and config.json. It is written by
-`Colorizer.save`, which `colortrain export` calls.
+An exported folder contains model.safetensors and config.json. `Colorizer.save`, which
+`colortrain export` calls, writes it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Weights = Literal["ema", "generator"]
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The architecture and training of a network: the fields of config.json."""
+    """A network's architecture and how it was trained: the fields of config.json."""
 
     recipe: str  # name of the recipe
     size: int  # pixels, height and width of the training images
@@ -64,7 +64,11 @@ class Description:
 
 
 def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Description:
-    """Return the description of a checkpoint, given its recipe and its trainer.json."""
+    """Return the description of a checkpoint's network.
+
+    `recipe` is the checkpoint's recipe, `state` the content of its trainer.json, and
+    `weights` says which of its weights are used.
+    """
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig):  # trained weights replace the initial ones
         generator = dataclasses.replace(generator, pretrained=None)
@@ -89,11 +93,11 @@ class Colorizer:
 
     @property
     def device(self) -> torch.device:
-        """Device of the network."""
+        """The device that the network's parameters are on."""
         return next(self.generator.parameters()).device
 
     def to(self, device: torch.device | str) -> Colorizer:
-        """Move the network to a device and return self."""
+        """Move the network to a device and return this object."""
         self.generator.to(device)
         return self
 
@@ -108,15 +112,17 @@ class Colorizer:
     def colorize(
         self, photograph: np.ndarray | Image.Image, *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray | Image.Image:
-        """Return the photograph with generated colours; its own are ignored.
+        """Return a photograph with generated colours, at its own resolution.
 
-        photograph: (H, W, 3) uint8 sRGB, (H, W) uint8 grayscale, or a PIL image of any
-        mode (it is rotated upright by its EXIF orientation, and transparent parts
-        become white). The result is (H, W, 3) uint8 sRGB, or an RGB image for a PIL
-        image. The lightness is kept at full resolution.
+        photograph: (H, W, 3) uint8 sRGB, whose colours are ignored, (H, W) uint8
+        grayscale, or a PIL image of any mode. A PIL image is rotated upright by its
+        EXIF orientation, and its transparent parts become white. For an array the
+        result is (H, W, 3) uint8 sRGB, for a PIL image an RGB image. The lightness is
+        that of the photograph, at full resolution.
 
-        If `dropout` is None, the recipe's setting is used; dropout masks depend on
-        `seed` alone. Raises ValueError for other arrays.
+        `dropout` says whether dropout layers are active; if it is None, the recipe's
+        setting is used. Dropout masks depend on `seed` alone. Raises ValueError for
+        arrays of another shape or type.
         """
         if isinstance(photograph, Image.Image):
             image = to_rgb(photograph)
@@ -133,10 +139,11 @@ class Colorizer:
     def predict_ab(
         self, images: Sequence[Image.Image], *, dropout: bool | None = None, seed: int = 0
     ) -> np.ndarray:
-        """Return generated colours for RGB images, at the size of the training images.
+        """Return generated a and b for RGB images, at the network's image size.
 
-        The images are resized without keeping their aspect ratio. The result is (B, 2,
-        size, size) float32, CIELAB units. For the other arguments see `colorize`.
+        The images are first resized to `size` x `size` pixels, the size of the training
+        images, without keeping their aspect ratio. The result is (B, 2, size, size)
+        float32 in CIELAB units. `dropout` and `seed` are those of `colorize`.
         """
         description = self.description
         squares = [fit_image(image, description.size, "squash") for image in images]
@@ -160,9 +167,10 @@ class Colorizer:
         return digest.hexdigest()
 
     def save(self, folder: Path | str) -> None:
-        """Write model.safetensors and then config.json, which `load` reads.
+        """Write the network to a folder that `load` reads.
 
-        Other files in the folder are kept.
+        First model.safetensors and then config.json is written. Other files in the
+        folder are kept.
         """
         folder = Path(folder)
         tensors = {
@@ -210,10 +218,11 @@ def load(
 ) -> Colorizer:
     """Return the network of a run, or of a folder written by `colortrain export`.
 
-    For a run, `checkpoint` is None (the newest intact one), "best" (by `keep_best`) or
-    a step, and the averaged weights are used if there are any and `ema` is true. An
-    exported folder contains a single network. Raises UserError if the folder is
-    neither, or does not contain the requested network.
+    For a run, `checkpoint` is a step, "best" (by the recipe's `keep_best`) or None (the
+    newest intact checkpoint). The averaged weights are used if the checkpoint has them
+    and `ema` is true. An exported folder contains a single network. Raises UserError if
+    the folder is neither a run nor an exported folder, or does not contain the
+    requested network.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():

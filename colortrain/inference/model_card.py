@@ -57,10 +57,10 @@ training photographs may apply.
 
 
 def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
-    """Return the README.md for an export of `run`.
+    """Return the text of README.md, the model card, for a network exported from `run`.
 
-    `name` is the name of the folder, or of a repository ("me/old-photos"). The run's
-    metrics.jsonl and evaluation.json are used if they exist.
+    `name` is the name of the exported folder, or of a Hugging Face repository such as
+    "me/old-photos". The run's metrics.jsonl and evaluation.json are used if they exist.
     """
     parts = [
         _HEAD,
@@ -75,7 +75,7 @@ def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
 
 
 def is_model_card(text: str) -> bool:
-    """Return whether the text of a README.md was written by `model_card`."""
+    """Return whether this text of a README.md was written by `model_card`."""
     return text.startswith(_HEAD)
 
 
@@ -115,7 +115,11 @@ def _time(run: Path) -> dict[str, str]:
 
 
 def _scores(evaluation: dict[str, Any], description: Description) -> str:
-    """Return the table of scores, if this step and these weights were scored."""
+    """Return the section with the scores of the exported network.
+
+    It says that there are none, if `evaluation` (the content of evaluation.json) is of
+    another step or of other weights.
+    """
     key = (description.step, description.weights == "ema")
     if (evaluation.get("step"), evaluation.get("ema")) != key:
         return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"

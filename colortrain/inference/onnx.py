@@ -1,9 +1,9 @@
 """Export a trained network to ONNX, checked against PyTorch before it is written.
 
-The files of all recipes have the same interface, whatever the codec. Input: `L` (batch,
-1, height, width) float32 in [0, 100]. Output: `ab` (batch, 2, height, width) float32,
-CIELAB units. The batch size is free; height and width may be any multiples of
-`size_multiple`. `colortrain.visualize.recolor` puts such ab on a photograph.
+The ONNX files of all recipes have the same interface, whatever the codec. Input: `L`
+(batch, 1, height, width) float32 in [0, 100]. Output: `ab` (batch, 2, height, width)
+float32 in CIELAB units. The batch size is free; height and width may be any multiples
+of `size_multiple`. `colortrain.visualize.recolor` puts such ab on a photograph.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _USAGE = (
 
 
 class LightnessToColours(nn.Module):
-    """The generator with the scaling of its codec, in eval mode.
+    """A module that scales L for the generator, runs it, and scales its output to ab.
 
-    Eval mode turns dropout off, so that a file returns the same result every time and
-    can be compared with PyTorch.
+    It is in eval mode. This turns dropout off, so that an ONNX file returns the same
+    result every time and can be compared with PyTorch.
     """
 
     def __init__(self, network: Colorizer) -> None:
@@ -51,9 +51,10 @@ class LightnessToColours(nn.Module):
 
 
 def size_multiple(generator: GeneratorConfig) -> int:
-    """Return the number that must divide the height and the width of images.
+    """Return the number by which the height and width of images must be divisible.
 
-    It is the smallest number whose double and triple the generator accepts.
+    It is found by trying: the smallest number whose double and triple the generator
+    accepts as a size in pixels.
     """
     return next(
         step
@@ -71,11 +72,11 @@ def _accepts(generator: GeneratorConfig, size: int) -> bool:
 
 
 def export_onnx(network: Colorizer, path: Path) -> float:
-    """Write a network on the CPU as ONNX and return its deviation from PyTorch.
+    """Write a network that is on the CPU as ONNX; return its deviation from PyTorch.
 
-    The deviation is the result of `largest_difference`, in units of ab / 110. Raises
-    UserError, and writes nothing, if it is above `TOLERANCE`, or if colortrain[export]
-    is not installed.
+    The deviation is the largest difference in ab / 110, as `largest_difference`
+    measures it. Raises UserError, and writes nothing, if it is above `TOLERANCE`, or if
+    the extra colortrain[export] is not installed.
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
@@ -97,10 +98,11 @@ def export_onnx(network: Colorizer, path: Path) -> float:
 
 
 def _convert(module: nn.Module, step: int) -> bytes:
-    """Return a module as ONNX, converted through TorchScript.
+    """Convert a module to ONNX through TorchScript and return the file's bytes.
 
-    The exporter based on torch.export takes 4 to 8 s per network instead of 0.5 s, and
-    its optimizer removes the 1e-8 that keeps PixelNorm finite.
+    `step` is the network's `size_multiple`. The exporter that is based on torch.export
+    is not used: it takes 4 to 8 s per network instead of 0.5 s, and its optimizer
+    removes the 1e-8 that keeps PixelNorm finite.
     """
     dynamic = {0: "batch", 2: "height", 3: "width"}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -130,9 +132,10 @@ def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
 
 
 def largest_difference(network: Colorizer, data: bytes) -> float:
-    """Return the largest difference between onnxruntime's and PyTorch's results.
+    """Return the largest difference between the outputs of onnxruntime and PyTorch.
 
-    It is in units of ab / 110, measured on random lightness of three shapes.
+    It is in units of ab / 110, and measured on random lightness of three shapes. `data`
+    is the ONNX file's content.
     """
     import onnxruntime
 

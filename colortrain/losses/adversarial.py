@@ -1,6 +1,7 @@
-"""Adversarial losses of generator and critic, from critic scores of any shape.
+"""Adversarial losses of generator and critic, computed from the critic's scores.
 
-The scores are logits. Every method returns a scalar, a mean over all scores.
+The scores are logits and may have any shape. `real` are the scores of true colours,
+`fake` those of generated ones. Every method returns a scalar, a mean over all scores.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class BCE:
-    """Binary cross-entropy on logits, non-saturating.
+    """Binary cross-entropy on the critic's scores, with optional soft labels.
 
-    (nampouri equations 14-17; nazeri equations 5-8.) Soft labels are one-sided
-    (`real_label=0.9`, nazeri section 3.3) or two-sided (0.8 and 0.2, drouilhet section
-    3.2); the generator's target is always 1. `critic_factor` is nampouri's factor of
-    one half (equation 16).
+    (nampouri equations 14-17; nazeri equations 5-8.) Labels can be soft for real images
+    only (`real_label=0.9`, nazeri section 3.3) or for both (0.8 and 0.2, drouilhet
+    section 3.2). The generator's target is always 1 (the non-saturating loss).
+    `critic_factor` multiplies the critic's loss; in the paper nampouri it is one half
+    (equation 16).
     """
 
     real_label: float = 1.0
@@ -27,7 +29,10 @@ class BCE:
     critic_factor: float = 1.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return `critic_factor` times the sum of the two cross-entropies."""
+        """Return the cross-entropy of real plus that of fake scores with their labels.
+
+        The sum is multiplied by `critic_factor`.
+        """
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -37,10 +42,16 @@ class BCE:
 
 @dataclass(frozen=True)
 class LSGAN:
-    """Least squares against labels 1 and 0 (Mao et al. 2017, equation 9)."""
+    """Least-squares loss: squared distances of scores from the labels 1 and 0.
+
+    (Mao et al. 2017, equation 9.)
+    """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return half the sum of the two mean squared distances from the labels."""
+        """Return half the sum of the two mean squared distances from the labels.
+
+        The label is 1 for real and 0 for fake scores.
+        """
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -50,10 +61,10 @@ class LSGAN:
 
 @dataclass(frozen=True)
 class Wasserstein:
-    """Wasserstein loss: mean scores.
+    """Wasserstein loss: differences of mean scores.
 
-    A gradient penalty must keep the critic Lipschitz continuous (Arjovsky et al. 2017;
-    arun equation 2).
+    It requires a gradient penalty, which keeps the critic Lipschitz continuous
+    (Arjovsky et al. 2017; arun equation 2).
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -67,7 +78,7 @@ class Wasserstein:
 
 @dataclass(frozen=True)
 class Hinge:
-    """Hinge loss: scores beyond the margin cost nothing.
+    """Hinge loss: real scores above 1 and fake scores below -1 cost the critic nothing.
 
     (Lim and Ye 2017; Miyato et al. 2018, equations 16-17.)
     """

@@ -1,7 +1,7 @@
 """Losses that correspond to metrics of whole images.
 
-They are the colourfulness of a batch, the error in decibels, and the fraction of
-accurate pixels.
+They are the colourfulness of a batch (`ColourfulnessGap`), the error in decibels
+(`LogError`), and the fraction of accurate pixels (`SoftAccuracy`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ _FLOOR = 1e-4  # mean squared error at 40 dB; smaller errors matter little
 
 @dataclass(frozen=True)
 class ColourfulnessGap:
-    """Squared difference between generated and true colourfulness M3.
+    """Squared difference between the colourfulness of generated and of true images.
 
     The loss is ((mean M3 of generated images - share * mean M3 of true images) /
     100)^2, with means over the images of one process. M3 is the colourfulness of Hasler
-    and Süsstrunk (`metrics.image_metrics`), here of images in which cells of `cell` x
-    `cell` pixels are averaged first. On single pixels, without other terms that prevent
-    it, the network satisfies the loss with a neon line along an edge of every image
-    (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without a limit; this loss
-    stops at the truth. Raises ValueError for values out of range.
+    and Süsstrunk (see `metrics.image_metrics`), computed after averaging cells of
+    `cell` x `cell` pixels. With cells of one pixel, and without other terms that
+    prevent it, the network minimises the loss by a neon line along an edge of every
+    image (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without a limit; this
+    loss is lowest at `share` times the true colourfulness. Raises ValueError for values
+    out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -47,7 +48,7 @@ class ColourfulnessGap:
             raise ValueError(f"share must not be negative, got {self.share}")
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar."""
+        """Return the loss function: (generated colours, batch) -> scalar tensor."""
 
         def mean_colourfulness(batch: Batch, colour: Tensor) -> Tensor:
             return differentiable_colourfulness(
@@ -70,8 +71,8 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    An increase of 1 means 4.34 dB less PSNR. Like PSNR, the loss gives most weight to
-    images that are nearly right, so that colour is added to images that are wrong
+    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss gives most weight to
+    images that are nearly right, so the network adds colour to images that are wrong
     anyway.
     """
 
@@ -79,7 +80,7 @@ class LogError:
     name: ClassVar[str] = "log_error"
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar."""
+        """Return the loss function: (generated colours, batch) -> scalar tensor."""
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             generated, truth = (
@@ -92,13 +93,14 @@ class LogError:
 
 @dataclass(frozen=True)
 class SoftAccuracy:
-    """1 - a differentiable fraction of nearly correct pixels, in [0, 1].
+    """1 minus the fraction of nearly correct pixels, made differentiable: in [0, 1].
 
-    It is the mean over `percents`, by default the two of nazeri. With allowed =
-    `percent` of a channel's range of 220 (`colortrain.metrics.accuracy`), a pixel is
-    counted as the product over a and b of sigmoid((allowed - |difference|) / (allowed /
-    4)). The loss concentrates colour where the network is certain. Raises ValueError
-    for values out of range.
+    The fraction is averaged over `percents`, by default 2 % and 5 % as in the paper
+    nazeri. For each of them, a and b may differ from the truth by `allowed`: that many
+    percent of their range of 220 (see `metrics.accuracy`). A pixel then counts as the
+    product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)). The loss
+    makes the network concentrate colour where it is certain. Raises ValueError for
+    values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -110,7 +112,7 @@ class SoftAccuracy:
             raise ValueError(f"percents must be one or more values above 0, got {self.percents}")
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar."""
+        """Return the loss function: (generated colours, batch) -> scalar tensor."""
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             generated, truth = (
@@ -127,7 +129,7 @@ class SoftAccuracy:
 
 
 def differentiable_colourfulness(rgb: Tensor) -> Tensor:
-    """Return the colourfulness M3 (B,) of RGB (B, 3, H, W) in [0, 1].
+    """Return the colourfulness M3 (B,) of RGB images (B, 3, H, W) in [0, 1].
 
     It equals `metrics.image_metrics.colourfulness`, except for a small constant that
     makes the gradient finite for grayscale images.
@@ -139,9 +141,9 @@ def differentiable_colourfulness(rgb: Tensor) -> Tensor:
 
 
 def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
-    """Return images with the generated colours and the true L, (B, 3, H, W).
+    """Return the images with these colours and the batch's true L, (B, 3, H, W).
 
-    They are float32, in CIELAB units.
+    colour: (B, C, H, W), scaled by the codec. The result is float32 in CIELAB units.
     """
     truth = context.codec.decode(batch.L, batch.colour).float()
     return torch.cat([truth[:, :1], context.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)

@@ -1,4 +1,7 @@
-"""Cross-entropy between predicted and true colours of a grid (Zhang et al. 2016)."""
+"""A cross-entropy loss over the colours of a grid in the ab plane.
+
+(Zhang et al. 2016.)
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,13 @@ _LARGEST = 110  # largest |a| and |b| on the grid
 
 @dataclass(frozen=True)
 class ColourBins:
-    """Cross-entropy in nats of the generator's logits with a soft target.
+    """Cross-entropy, in nats, between the generator's logits and a soft target.
 
-    It is averaged over pixels. The target spreads the true (a, b) over the four
-    surrounding grid points, 10 units apart, with bilinear weights, so that their
-    weighted mean is exactly the true colour (Zhang et al. use the five nearest points).
-    Weight on an out-of-gamut point goes to the nearest in-gamut point. The generator
+    The logits are over grid points of the ab plane, 10 units apart. The target of a
+    pixel spreads the true (a, b) over the four surrounding grid points with bilinear
+    weights, so that the weighted mean of these points is exactly the true colour (Zhang
+    et al. use the five nearest points). The weight of a point outside the sRGB gamut
+    goes to the nearest point inside. The loss is the mean over pixels. The generator
     must be a `ResidualUNet`, which provides `logits`.
     """
 
@@ -32,9 +36,9 @@ class ColourBins:
     name: ClassVar[str] = "colour_bins"
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar.
+        """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Raises `UserError` for a generator without logits.
+        Raises UserError if the generator has no logits.
         """
         generator = context.generator
         if not isinstance(generator, ResidualUNet):
@@ -53,10 +57,10 @@ class ColourBins:
 
 
 def nearest_colour_in_gamut() -> Tensor:
-    """Return the index of the nearest in-gamut colour of each grid point.
+    """Return, for each point of the ab grid, the index of the nearest colour in gamut.
 
-    The result is (23 * 23,) int64, for grid points in row-major order with a as the row
-    and b as the column; the indices refer to `colours_in_gamut`.
+    The result is (23 * 23,) int64. The grid points are in row-major order, with a as
+    the row and b as the column; the indices refer to the rows of `colours_in_gamut()`.
     """
     axis = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
     grid = torch.cartesian_prod(axis, axis)
@@ -64,10 +68,11 @@ def nearest_colour_in_gamut() -> Tensor:
 
 
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
-    """Return the mean cross-entropy, a scalar, computed in float32.
+    """Return the mean cross-entropy of logits with the soft target of the true ab.
 
-    logits: (B, Q, H, W), Q being the number of in-gamut colours; ab: (B, 2, H, W) in
-    CIELAB units; lookup: (23 * 23,) int64, the result of `nearest_colour_in_gamut`.
+    logits: (B, Q, H, W), Q being the number of colours in gamut; ab: (B, 2, H, W) in
+    CIELAB units; lookup: (23 * 23,) int64, the result of `nearest_colour_in_gamut`. The
+    result is a scalar, computed in float32. `ColourBins` describes the target.
     """
     side = int(2 * _LARGEST / SPACING) + 1
     position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING

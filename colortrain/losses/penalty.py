@@ -1,4 +1,4 @@
-"""Penalties on the critic's gradient, independent of the adversarial loss."""
+"""Penalties on the critic's gradient, which work with every adversarial loss."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class GradientPenalty:
-    """weight * mean of (|gradient| - target)^2.
+    """A term of the critic's loss: weight * mean of (|gradient| - target)^2.
 
-    Target 1 is WGAN-GP (Gulrajani et al. 2017, equation 3), target 0 is R1 (Mescheder
-    et al. 2018, equation 9, without its factor of one half). The gradient is that of an
-    image's mean score, so that a map of patch scores is treated as the one number that
-    the losses use. It is taken at `interpolated` or `real` points, with respect to the
-    `colour` alone or to the whole `picture`, including L.
+    With `target` 1 it is WGAN-GP (Gulrajani et al. 2017, equation 3), with 0 it is R1
+    (Mescheder et al. 2018, equation 9, without its factor of one half). The gradient is
+    that of an image's mean score, so a critic with a map of patch scores is treated
+    like one with a single score. `points` says where it is taken: at random points
+    between true and generated colours ("interpolated"), or at the true ones ("real").
+    `wrt` says with respect to what: to the colour channels alone ("colour"), or to L
+    too ("picture").
     """
 
     weight: Schedule = constant(10.0)
@@ -33,18 +35,19 @@ class GradientPenalty:
 
     @property
     def name(self) -> str:
-        """The name in logs: "gp", or "r1" if the target is 0."""
+        """The penalty's name in logs: "gp", or "r1" if the target is 0."""
         return "gp" if self.target else "r1"
 
 
 def gradient_norms(
     score: ScoreFunction, batch: Batch, fake: Tensor, points: str, wrt: str
 ) -> Tensor:
-    """Return the norms (B,) of the gradients of each image's mean score.
+    """Return, for each image, the norm of the gradient of its mean score: (B,).
 
-    They are differentiable with respect to the critic's parameters. `score` maps L (B,
-    1, H, W) and colour (B, C, H, W) to scores (B, ...); fake: (B, C, H, W). `points`
-    and `wrt` are those of `GradientPenalty`.
+    The norms are differentiable with respect to the critic's parameters. `score` is the
+    critic, a function of L (B, 1, H, W) and colour (B, C, H, W) that returns scores (B,
+    ...). `fake` are the generated colours, (B, C, H, W). `points` and `wrt` are those
+    of `GradientPenalty`.
     """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
@@ -63,10 +66,11 @@ def penalty_terms(
     fake: Tensor,
     epoch: float,
 ) -> dict[str, Tensor]:
-    """Return the weighted penalties, scalars, by name.
+    """Return the value of each penalty times its weight: scalars by name.
 
-    Penalties at the same points share one gradient computation (arun section II-E).
-    The schedules of the weights are evaluated at `epoch`.
+    Penalties with equal `points` and `wrt` share one gradient computation (arun section
+    II-E). The weights are those at `epoch`. `score` is the critic, and `fake` are the
+    generated colours, as in `gradient_norms`.
     """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}

@@ -1,4 +1,4 @@
-"""The perceptual loss: distance between VGG-16 feature maps."""
+"""The perceptual loss: the distance between VGG-16 feature maps of two images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ALTERNATIVE = (
 
 @dataclass(frozen=True)
 class Perceptual:
-    """Mean squared difference of VGG-16's relu1_2, relu2_2 and relu3_3 on RGB, summed.
+    """Mean squared difference of VGG-16 features of generated and true RGB images.
 
-    (drouilhet equation 6.) The paper says "ReLU layers of the first few blocks": the
-    last ReLU of the first three blocks is used. `weights` is "imagenet", the path of a
-    file in torchvision's layout, or "random" (for tests and machines without weights;
-    its name in logs is "vgg_random"). Colours outside sRGB are clipped; their gradient
-    is zero.
+    (drouilhet equation 6.) It is summed over the layers relu1_2, relu2_2 and relu3_3,
+    the last ReLU of each of the first three blocks; the paper says "ReLU layers of the
+    first few blocks". `weights` is "imagenet", the path of a file in torchvision's
+    layout, or "random" (for tests and for machines without the file; the name in logs
+    is then "vgg_random"). Colours outside sRGB are clipped; their gradient is zero.
     """
 
     weight: Schedule = constant(100.0)
@@ -33,13 +33,13 @@ class Perceptual:
 
     @property
     def name(self) -> str:
-        """The name in logs."""
+        """The loss's name in logs: "vgg", or "vgg_random" with random weights."""
         return "vgg_random" if self.weights == "random" else "vgg"
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar.
+        """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Raises `UserError` if the weights cannot be loaded.
+        Raises UserError if the weights of VGG-16 cannot be loaded.
         """
         network = load_vgg16(self.weights, _ALTERNATIVE).to(context.device)
 

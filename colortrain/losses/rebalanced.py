@@ -1,6 +1,7 @@
-"""L1 weighted by the rarity of colours (drouilhet sections 1.3.3 and 2.1).
+"""An L1 loss that gives rare colours a higher weight.
 
-The method is that of Zhang, Isola, Efros 2016, section 2.2.
+(drouilhet sections 1.3.3 and 2.1.) The method is that of Zhang, Isola and Efros 2016,
+section 2.2.
 """
 
 from __future__ import annotations
@@ -22,23 +23,27 @@ _COLOURS = 313  # Q: number of ab bins that Zhang et al. count as in gamut
 
 @dataclass(frozen=True)
 class RebalancedL1:
-    """Mean over pixels of w(true ab) * |difference|, averaged over a and b.
+    """Mean over pixels of w * |difference|, where w is higher for rare colours.
 
-    The paper's formula adds the differences of a and b; its reported values (0.044 at
-    the end, figure 1c, where the grayscale baseline has about 0.5 * 0.096) are those of
-    the mean. `mode`:
+    w depends on the true colour's bin in the ab plane; p is the fraction of the
+    training pixels in that bin. |difference| is averaged over a and b. (The paper's
+    formula adds the two differences, but its reported values are those of the mean:
+    0.044 at the end, figure 1c, where the grayscale baseline has about 0.5 * 0.096.)
+    `mode` says how w is computed:
 
-    - "literal": w = 1 / (p + eps), divided by its maximum, times `largest`, at least
-      `least` (section 1.3.3). One empty bin makes the maximum 1 / eps, and every colour
-      with p above 9 eps then has weight `least`: this is half of plain L1.
-    - "populated": the maximum is taken over bins that occur. Colours 10 times as common
-      as the rarest already have weight `least`, and photographs contain very rare ones:
-      in 300 photographs of 64 px, 0.007 % of the pixels had more (mean weight 0.50004).
-    - "smoothed": Zhang's equation 4: p smoothed by a Gaussian of `sigma` ab units and
-      mixed with the uniform distribution, which has weight `mix`; the mean of w over
-      the smoothed p is 1. `largest` and `least` are not used. In the same photographs
-      26 % of the pixels had a weight above 1, at most 5.6: this is the mode that
-      rebalances.
+    - "literal": w is 1 / (p + eps), divided by its maximum over all bins and multiplied
+      by `largest`, but at least `least` (section 1.3.3). If one bin is empty, the
+      maximum is 1 / eps, so every colour with p above 9 eps has the weight `least`:
+      this is half of plain L1.
+    - "populated": the same, with the maximum over bins that occur in the training data.
+      A colour 10 times as common as the rarest one already has the weight `least`, and
+      photographs contain very rare colours: in 300 photographs of 64 px, only 0.007 %
+      of the pixels had a higher weight (the mean was 0.50004).
+    - "smoothed": equation 4 of Zhang et al. p is smoothed by a Gaussian of `sigma` ab
+      units and mixed with the uniform distribution, which gets the weight `mix`. w is
+      the reciprocal, scaled so that its mean over the smoothed p is 1. `largest` and
+      `least` are not used. In the same photographs, 26 % of the pixels had a weight
+      above 1, at most 5.6: only this mode really rebalances.
     """
 
     weight: Schedule = constant(70.0)
@@ -60,9 +65,9 @@ class RebalancedL1:
             )
 
     def bin_weights(self, fractions: np.ndarray) -> np.ndarray:
-        """Return the weight of each bin, (23, 23) float64.
+        """Return the weight of each bin of the ab plane, (23, 23) float64.
 
-        fractions: (23, 23) float64, the fraction of pixels in each bin.
+        fractions: (23, 23) float64, the fraction of the training pixels in each bin.
         """
         if self.mode == "smoothed":
             smooth = smooth_histogram(fractions, self.sigma)
@@ -73,9 +78,9 @@ class RebalancedL1:
         return np.clip(weights / rarest * self.largest, self.least, self.largest)
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar.
+        """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Reads the training split to count its colours.
+        Reads training samples to count how common their colours are.
         """
         weights = (
             torch.from_numpy(self.bin_weights(context.histogram()))
@@ -92,7 +97,11 @@ class RebalancedL1:
 
 
 def bin_indices(batch: Batch, codec: Codec) -> Tensor:
-    """Return the bin of each true pixel, row * 23 + column: (B, H, W) int64."""
+    """Return, for each pixel's true colour, the index of its bin in the ab plane.
+
+    The result is (B, H, W) int64: row * 23 + column, with a as the row and b as the
+    column.
+    """
     ab = codec.decode(batch.L, batch.colour)[:, 1:]
     # + 1e-3: a colour on an edge belongs to the upper bin, despite rounding errors
     position = ((ab + 1e-3 - EDGES[0]) / BIN).floor().long().clamp(0, len(CENTRES) - 1)
@@ -100,9 +109,10 @@ def bin_indices(batch: Batch, codec: Codec) -> Tensor:
 
 
 def smooth_histogram(fractions: np.ndarray, sigma: float) -> np.ndarray:
-    """Return a histogram (23, 23), smoothed by a Gaussian of `sigma` ab units.
+    """Return an ab histogram (23, 23), smoothed by a Gaussian of `sigma` CIELAB units.
 
-    fractions: (23, 23) float64; their sum is unchanged.
+    fractions: (23, 23) float64, the fraction of pixels in each bin. Smoothing does not
+    change their sum.
     """
     distance = np.subtract.outer(np.array(CENTRES), np.array(CENTRES)) / sigma
     kernel = np.exp(-0.5 * distance**2)

@@ -1,8 +1,9 @@
-"""Reconstruction losses: how far generated images are from the true ones.
+"""Reconstruction losses: how far generated colours are from the true ones.
 
-Each loss is a frozen dataclass with a `weight` and a `name`. Its `build(context)` is
-called when the run's device, codec and data are known, and returns the function of
-(fake, batch) that computes the loss. fake: (B, C, H, W), network-scaled.
+Each loss is a frozen dataclass with a `weight` and a `name`. Its method
+`build(context)` is called when the run's device, codec and data are known. It returns a
+function of (fake, batch) that computes the loss, where `fake` are the generated
+colours, (B, C, H, W), scaled by the codec.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class LossContext:
-    """The objects of a run that its losses may use.
+    """The objects of a run that its reconstruction losses may use.
 
-    `histogram()` counts the colours of the training split when it is called and returns
+    `histogram()` counts the colours of the training split when it is called. It returns
     (23, 23) float64: the fraction of pixels in bins of 10 units of a (rows) and b
-    (columns), with centres -110 ... 110. `generator` is the unwrapped generator, for
-    losses that use more than its output.
+    (columns), with centres -110 ... 110. `generator` is the generator without its DDP
+    wrapper, for losses that use more than its output.
     """
 
     device: torch.device
@@ -39,7 +40,7 @@ class LossContext:
 
 @dataclass(frozen=True)
 class L1:
-    """Mean absolute difference in network units.
+    """Mean absolute difference of generated and true colours, as the codec scales them.
 
     (nampouri equation 18, interpreted as the L1 of ab, not of critic scores.)
     """
@@ -48,17 +49,20 @@ class L1:
     name: ClassVar[str] = "l1"
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar."""
+        """Return the loss function: (generated colours, batch) -> scalar tensor."""
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
 
 @dataclass(frozen=True)
 class L2:
-    """Mean squared difference in network units (nazeri section 3.1)."""
+    """Mean squared difference of generated and true colours, as the codec scales them.
+
+    (nazeri section 3.1.)
+    """
 
     weight: Schedule = constant(1.0)
     name: ClassVar[str] = "l2"
 
     def build(self, context: LossContext) -> LossFunction:
-        """Return the function of (fake, batch) that computes the loss, a scalar."""
+        """Return the loss function: (generated colours, batch) -> scalar tensor."""
         return lambda fake, batch: (fake - batch.colour).square().mean()

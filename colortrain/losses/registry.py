@@ -1,4 +1,4 @@
-"""All losses that a recipe may use; a new class is added to a union here."""
+"""All losses that a recipe may use; a new class is added to one of two unions here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Metrics of generated images.
 
-`image_metrics` contains metrics of single images, `set_metrics` metrics of whole sets.
+`image_metrics` contains metrics of single images, `set_metrics` metrics of whole sets
+of images.
 """

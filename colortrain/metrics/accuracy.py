@@ -1,8 +1,9 @@
-"""nazeri's two metrics (section 4): the fraction of accurate pixels, and the MAE.
+"""The two metrics of the paper nazeri (section 4): accuracy and mean absolute error.
 
-`lab` and `truth` are (B, 3, H, W) in CIELAB units; every function returns one number
-per image, (B,). Both metrics include L. A network that returns the L it was given makes
-no error in this channel, so accuracy can also be computed for a and b alone.
+`lab` (the images to score) and `truth` are (B, 3, H, W) in CIELAB units; every function
+returns one number per image, (B,). Both metrics include L. A network that returns the
+true L makes no error in this channel, so accuracy can also be computed for a and b
+alone.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _RANGE = torch.tensor([100.0, 220.0, 220.0])
 def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice(0, 3)) -> Tensor:
     """Return the percentage of pixels whose `channels` are all accurate: (B,).
 
-    A channel is accurate if it differs by at most `percent` of its range (nazeri
-    equation 10) after rounding to whole units: `percent` units in L and 2.2 `percent`
-    in a and b, as in the authors' code (pixelwise_accuracy). `slice(1, 3)` selects a
-    and b alone.
+    A channel of a pixel is accurate if, after rounding to whole units, it differs from
+    the truth by at most `percent` % of the channel's range (nazeri equation 10). The
+    range is 100 units for L and 220 for a and b, as in the authors' code
+    (pixelwise_accuracy). `slice(1, 3)` selects a and b alone.
     """
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
     difference = (lab[:, channels].round() - truth[:, channels].round()).abs()
@@ -29,15 +30,15 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 
 
 def mae(lab: Tensor, truth: Tensor) -> Tensor:
-    """Return 100 x the mean |difference| of L, a and b scaled to [-1, 1]: (B,).
+    """Return 100 x the mean absolute difference of L, a and b, scaled: (B,).
 
-    The scaling is L / 50 - 1, a / 110, b / 110 (nazeri table 1). The paper gives no
-    unit; this one is consistent with its table, since the grayscale baseline is at 5.6
-    on CIFAR-10.
+    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (nazeri table 1). The
+    paper gives no unit; this one is consistent with its table, since the grayscale
+    baseline is at 5.6 on CIFAR-10.
     """
     return 100 * ((lab - truth).abs() / (_RANGE / 2).to(lab).view(3, 1, 1)).mean(dim=(1, 2, 3))
 
 
 def mae_lab(lab: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean |difference| of L, a and b in CIELAB units: (B,)."""
+    """Return the mean absolute difference of L, a and b in CIELAB units: (B,)."""
     return (lab - truth).abs().mean(dim=(1, 2, 3))

@@ -1,6 +1,6 @@
-"""The constant-colour baseline: one colour for every pixel of every image.
+"""The constant-colour baseline: the same a and b for every pixel of every image.
 
-Scores are compared with it and with the grayscale baseline.
+Like the grayscale baseline, it is scored to show what the scores of networks mean.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _TRAIN = "train"
 
 @dataclass(frozen=True)
 class MedianColour:
-    """Channel-wise median of a and b, in whole CIELAB units.
+    """The medians of a and of b, in whole CIELAB units, and where they come from.
 
-    It is computed from `samples` samples of the split named `split`.
+    They are computed from `samples` samples of the split named `split`.
     """
 
     ab: tuple[float, float]
@@ -30,7 +30,7 @@ class MedianColour:
     samples: int
 
     def protocol(self, scored: Split) -> dict[str, object]:
-        """Return the facts that a report gives, for JSON.
+        """Return the colour and its origin as JSON values, for evaluation.json.
 
         "oracle" is true if the colour was computed from the split that is scored.
         """
@@ -40,10 +40,12 @@ class MedianColour:
 
 @lru_cache(maxsize=8)
 def median_colour(scored: Split) -> MedianColour:
-    """Return the median of the data set's train split, or of `scored` if there is none.
+    """Return the median colour of the training split that belongs to `scored`.
 
-    In the second case it is an oracle: it uses the samples that are scored. The median
-    is the constant colour with the least L1. It is computed once per process and split.
+    If the shards have no split "train", or if it is the one that is scored, the median
+    of `scored` itself is returned: an oracle, because it uses the true colours of the
+    scored images. The median is the constant colour with the least L1. The result is
+    cached in the process.
     """
     use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
     return _count(scored.sibling(_TRAIN) if use_train else scored)

@@ -1,4 +1,4 @@
-"""Bootstrap intervals for means over images."""
+"""Bootstrap confidence intervals for means over images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ _BATCH = 50
 
 
 def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return each metric's means over resampled images, (RESAMPLES,) from (N,).
+    """Return, for each metric, its means over bootstrap resamples of the images.
 
-    Every resample draws N images with replacement. All metrics use the same resamples,
-    so that differences between versions of the images can be computed (Efron 1979).
+    rows: one array (N,) per metric, with a value per image; the results are
+    (RESAMPLES,). Every resample draws N images with replacement. All metrics use the
+    same resamples, so that differences between versions of the images can be computed
+    (Efron 1979).
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)
@@ -23,7 +25,10 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _draws(num: int) -> Iterator[np.ndarray]:
-    """Yield arrays (_BATCH, N): how often each resample draws each image."""
+    """Yield integer arrays (_BATCH, num): how often a resample draws each image.
+
+    There is one row per resample and one column for each of the `num` images.
+    """
     rng = np.random.default_rng(SEED)
     for _ in range(RESAMPLES // _BATCH):
         indices = rng.integers(num, size=(_BATCH, num)) + num * np.arange(_BATCH)[:, None]
@@ -36,6 +41,9 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Return the percentile interval [low, high] of resampled values (RESAMPLES,)."""
+    """Return the percentile interval [low, high] of resampled means (RESAMPLES,).
+
+    Its level is `LEVEL`, 95 %.
+    """
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

@@ -1,4 +1,4 @@
-"""Metrics that detect two colour failures: neon spots and the sepia collapse.
+"""Metrics that detect two colour failures: bright spots and the sepia collapse.
 
 valentini section VII wishes for "a measure that reflects that kind of wrong behavior,
 in order to measure it objectively"; these metrics are this project's own. `lab` and
@@ -19,21 +19,22 @@ REACH = 32  # the neighbourhood extends by 1 / REACH of the shorter side in each
 
 
 def chroma(lab: Tensor) -> Tensor:
-    """Return the chroma sqrt(a^2 + b^2), (B, H, W), of `lab` (B, 3, H, W)."""
+    """Return the chroma sqrt(a^2 + b^2), (B, H, W), of images `lab` (B, 3, H, W)."""
     return torch.hypot(lab[:, 1], lab[:, 2])
 
 
 def bright_spots(
     lab: Tensor, truth: Tensor, margin: float = MARGIN, largest: float = LARGEST
 ) -> Tensor:
-    """Return the percentage of pixels in bright spots, (B,).
+    """Return the percentage of pixels that lie in bright spots, (B,).
 
     A pixel is too bright if its chroma exceeds the greatest true chroma in a square
     around it by more than `margin`. The square extends by max(1, size // 32) pixels in
-    each direction, so that a true colour that bled a little does not count. Such pixels
-    that touch, at corners too, form one component; components of at most a fraction
-    `largest` of the image's area, and of one pixel at any size, are spots. The truth
-    and the grayscale baseline have none.
+    each direction, so that a true colour that has spread by a few pixels does not
+    count; size is the shorter side of the image. Pixels that are too bright and touch,
+    also at corners, form one component. A component is a spot if its area is at most a
+    fraction `largest` of the image's area, or a single pixel. The truth and the
+    grayscale baseline have no spots.
     """
     height, width = lab.shape[-2:]
     reach = max(1, min(height, width) // REACH)
@@ -46,9 +47,10 @@ def bright_spots(
 
 
 def _in_small_components(mask: np.ndarray, max_size: int) -> int:
-    """Return the number of set pixels in components of at most `max_size` pixels.
+    """Return how many true pixels lie in components of at most `max_size` pixels.
 
-    mask: (H, W) bool; components are 8-connected.
+    mask: (H, W) bool. A component is a set of true pixels connected by edges or
+    corners.
     """
     if not mask.any():
         return 0
@@ -63,10 +65,11 @@ def sepia(lab: Tensor) -> Tensor:
     1 means a single hue, 0 hues in all directions. It is the circular concentration of
     hue weighted by chroma: |sum of (a, b)| / sum of max(chroma, 1), over pixels. The
     minimum of one unit makes it 0 for grayscale images instead of undefined. A network
-    in the sepia collapse (valentini section VII; nazeri section 5) has values near 1
-    for every image: compare it with the truth's. Measured averages: 0.72 for CIFAR-10
-    photographs, 0.64 for COCO's, 0.99 for both in a sepia tone (the entropy of the ab
-    histogram separates them less: 0.28 and 0.18).
+    whose images all have one tone (the sepia collapse: valentini section VII; nazeri
+    section 5) has values near 1: compare them with those of the true images. Measured
+    means: 0.72 for CIFAR-10 photographs, 0.64 for COCO's, and 0.99 for both in a sepia
+    tone. (The entropy of the ab histogram separates photographs from sepia less well:
+    by 0.28 and 0.18.)
     """
     together = torch.hypot(*lab[:, 1:].mean(dim=(2, 3)).unbind(1))
     return together / chroma(lab).clamp(min=1).mean(dim=(1, 2))

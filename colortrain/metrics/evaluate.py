@@ -1,4 +1,4 @@
-"""Generate colours and score them.
+"""Generate colours for a split of the shards and score them.
 
 The scores are bit-identical on any number of processes.
 """
@@ -33,13 +33,14 @@ Metrics = dict[str, dict[str, float]]  # metric -> version -> value
 def predict_lab(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """Return the network's prediction for the L of `lab`, as Lab.
+    """Return the images that a generator predicts from the L of `lab`, as Lab.
 
-    Both are (B, 3, H, W) in CIELAB units. If the codec's colour includes L, the result
-    has the L that the network predicts, otherwise that of `lab`. BatchNorm uses its
-    running statistics. `dropout` keeps dropout layers active, with masks that depend on
-    `seed` alone. The generator's training flags and the random state of the process are
-    restored. `generator` is the unwrapped module.
+    `lab` and the result are (B, 3, H, W) in CIELAB units. With a codec whose colour
+    includes L, the result has the L that the network predicts, otherwise that of `lab`.
+    BatchNorm uses its running statistics. `dropout` keeps dropout layers active, with
+    masks that depend on `seed` alone. The generator's training flags and the random
+    state of the process are restored afterwards. `generator` is the module without DDP
+    wrapper.
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
@@ -50,16 +51,20 @@ def predict_lab(
 
 
 def with_lightness(lab: Tensor, predicted: Tensor) -> Tensor:
-    """Return L of `lab` with a and b of `predicted`, all (B, 3, H, W)."""
+    """Return images with the L of `lab` and the a and b of `predicted`.
+
+    All are (B, 3, H, W).
+    """
     return torch.cat([lab[:, :1], predicted[:, 1:]], dim=1)
 
 
 def generate(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """Return `lab` with generated a and b; only its L is used.
+    """Return `lab` with generated a and b in place of its own.
 
-    Both are (B, 3, H, W) in CIELAB units. For the other arguments see `predict_lab`.
+    `lab` and the result are (B, 3, H, W) in CIELAB units. The generator gets only the L
+    of `lab`. For the other arguments see `predict_lab`.
     """
     return with_lightness(lab, predict_lab(generator, codec, lab, dropout=dropout, seed=seed))
 
@@ -80,7 +85,7 @@ def _evaluating(generator: nn.Module, dropout: bool) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generator of `device` inside the block; restore it afterwards."""
+    """Seed torch's generator of `device` inside the `with` block, then restore it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -92,7 +97,10 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
-    """Which samples of a split are scored, and how; equal on all ranks."""
+    """Options for scoring: which samples of a split, and how.
+
+    They must be equal on all ranks.
+    """
 
     batch_size: int = 16  # samples per chunk; the last bits of the scores depend on it
     limit: int | None = None  # score only this many samples, from the first; None: all
@@ -113,21 +121,24 @@ def score_split(
     world: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Return the metrics of a split.
+    """Return the scores of a generator on a split, the same on every rank.
 
-    Each metric is given for the generated images, the grayscale baseline ("grey"), the
-    constant-colour baseline ("median") and the truth. The result is {"samples",
-    "protocol", "metrics": {"l1": {"generated": x, "grey": y}, ...}}, the same on every
-    rank; every rank must call the function. Raises `UserError` for an empty split.
+    The result is a dict. "samples" is the number of scored samples, "protocol" says how
+    they were scored, and "metrics" maps metric -> version -> value. The versions of the
+    images are "generated", "grey" (the grayscale baseline), "median" (the
+    constant-colour baseline) and "truth". Unless `config.metrics` is "core", the dict
+    also has "intervals", which maps metric -> version -> [low, high], a bootstrap
+    interval; an additional version there is the difference "generated - grey". Metrics
+    of whole sets have no intervals, because resampling with repetition biases them.
 
-    Samples pass through the network in fixed chunks of `config.batch_size`, chunk i on
-    rank i % world, on one thread if the device is a CPU: the last bits of sums depend
-    on both, so neither may depend on the number of processes.
+    Every rank must call the function. `progress` is called with the number of samples
+    that all ranks together have scored, estimated from this rank's. Raises UserError
+    for an empty split.
 
-    "intervals" has the same form as "metrics", with an additional version "generated -
-    grey"; metrics of whole sets have none, because resampling with repetition biases
-    them. `progress` is called with the number of samples done, over all ranks,
-    estimated from this rank's.
+    Samples pass through the network in chunks of `config.batch_size`. Chunk i is scored
+    on rank i modulo `world`, and on one thread if the device is a CPU. The last bits of
+    sums depend on the chunks and the threads, so neither may depend on the number of
+    processes.
     """
     config = config or ScoringConfig()
     device, count = torch.device(device), min(len(split), config.limit or len(split))
@@ -185,9 +196,9 @@ def _to_numpy(rows: dict[str, Tensor]) -> Rows:
 
 
 def chunk_seed(seed: int, start: int) -> int:
-    """Return the dropout seed of the chunk that starts at sample `start`.
+    """Return the seed of the dropout masks for the chunk that starts at sample `start`.
 
-    It does not depend on the process that computes the chunk.
+    It does not depend on the rank that scores the chunk.
     """
     return (seed * 0x9E3779B1 + start) % 2**63
 
@@ -204,7 +215,10 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def gather_objects(local: T, world: int) -> list[T]:
-    """Return the objects of all ranks in order; every rank must call it."""
+    """Return the objects of all ranks, in the order of ranks.
+
+    Every rank must call it with its own object and the number of ranks, `world`.
+    """
     gathered = [local] * world
     if world > 1:
         torch.distributed.all_gather_object(gathered, local)
@@ -212,17 +226,20 @@ def gather_objects(local: T, world: int) -> list[T]:
 
 
 def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
-    """Return one array per metric, in the order of samples."""
+    """Join the values of all chunks into one array per metric, in the order of samples.
+
+    Each chunk is (number of its first sample, metric -> values).
+    """
     ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
     return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
 
 
 def summarise(rows: Rows) -> Metrics:
-    """Return a split's metrics: means over images, and pooled metrics.
+    """Return a split's metrics, metric -> version -> value, from those of its images.
 
-    rows: (N,) float64 per metric and version, for instance "l1.grey". `psnr` is the
-    mean over images, `psnr_pooled` is computed from the mean squared error over all
-    pixels of all images.
+    rows: (N,) float64 for each metric and version, under keys such as "l1.grey". Most
+    metrics are means over images. `psnr` is such a mean too, whereas `psnr_pooled` is
+    computed from the mean squared error over all pixels of all images.
     """
     means = combine_means({name: values.mean() for name, values in rows.items()})
     return {
@@ -232,9 +249,10 @@ def summarise(rows: Rows) -> Metrics:
 
 
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
-    """Return 95 % bootstrap intervals [low, high] of every metric of `summarise`.
+    """Return the 95 % bootstrap interval [low, high] of every metric of `summarise`.
 
-    The version "generated - grey" is the difference on the same resamples.
+    The result maps metric -> version -> interval. The additional version "generated -
+    grey" is the difference between these two, on the same resamples.
     """
     means = combine_means(bootstrap.resampled_means(rows))
     result: dict[str, dict[str, list[float]]] = {}
@@ -250,11 +268,11 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 
 
 def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return metric -> version -> value from means over images, of any shape.
+    """Return metric -> version -> value from means over images.
 
-    The keys of `means` are "metric.version". Pooled PSNR replaces the mean squared
-    error, and the ratios of colourfulness to the truth's are added (NaN where the truth
-    has no colour).
+    The keys of `means` are "metric.version"; the values are scalars or arrays of any
+    shape. Pooled PSNR replaces the mean squared error. The ratios of colourfulness to
+    that of the truth are added; they are NaN where the truth has no colour.
     """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():

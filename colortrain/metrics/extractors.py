@@ -1,7 +1,7 @@
-"""Metrics from pretrained networks.
+"""Metrics that need pretrained networks.
 
-Inception for FID, KID and the inception score (IS); VGG-16 for the VGG distance and
-LPIPS.
+Inception is used for FID, KID and the inception score (IS), and VGG-16 for the VGG
+distance and LPIPS.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ _LOGITS, _POOL = "logits", "pool"
 
 @dataclass(frozen=True)
 class FeatureExtractors:
-    """The networks that `evaluate.score_split` uses, with facts for reports.
+    """The pretrained networks for `evaluate.score_split`, and their descriptions.
 
-    `set_extractors` compute metrics of whole sets. `pair_metrics`, if not None, returns
-    per-image metrics ("lpips.generated": (B,)). `facts` describes the network, weights
-    and resizing behind each metric; `left_out` says how to enable the metrics that are
-    missing.
+    `set_extractors` compute metrics of whole sets of images. `pair_metrics`, if not
+    None, is a function that returns metrics of single images, such as
+    "lpips.generated": (B,). `facts` describes, for each metric, the network, its
+    weights and the resizing of images. `left_out` says which metrics are missing and
+    how to enable them.
     """
 
     set_extractors: tuple[Extractor, ...] = (LAB_FIELDS,)
@@ -56,12 +57,12 @@ class FeatureExtractors:
 def load_extractors(
     inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureExtractors:
-    """Return the feature extractors with these weights, on `device`.
+    """Load the pretrained networks for metrics, on `device`.
 
-    Each of `inception` and `vgg16` is "imagenet" (downloaded once), the path of a file,
-    "random" (always the same weights), or None: then the published file is used if it
-    is in torch's cache, otherwise the metrics are left out. Raises `UserError` if
-    weights cannot be loaded.
+    `inception` and `vgg16` say which weights to use: "imagenet" (downloaded once), the
+    path of a file, or "random" (always the same weights). With None, the published file
+    is used if it is in torch's cache; otherwise the network's metrics are left out.
+    Raises UserError if weights cannot be loaded.
     """
     inception, vgg16 = inception or _if_cached(INCEPTION), vgg16 or _if_cached(VGG16)
     extractors, pairs = [LAB_FIELDS], None
@@ -114,9 +115,11 @@ def inception_extractor(
 ) -> Extractor:
     """Return the extractor for FID, its diagonal variant, KID and the inception score.
 
-    `network` maps RGB (B, 3, H, W), whole numbers in 0..255, to features (B, D) and
-    logits (B, classes). Images are rounded to 8 bits first, like images read from
-    files. Keeps 12 KB per image and version, for KID and the inception score.
+    `network` maps RGB images (B, 3, H, W), whole numbers in 0..255, to features (B, D)
+    and logits (B, classes). Generated images are rounded to 8 bits first, as if they
+    had been read from files. For KID and the inception score, the features and logits
+    of every image are kept: 12 KB per image and version. The inception score is
+    computed over `splits` parts of the images.
     """
 
     @torch.no_grad()
@@ -143,10 +146,11 @@ def inception_extractor(
 
 
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
-    """Return a function that compares every version of a batch with the truth.
+    """Return a function that compares every version of the images with the truth.
 
-    It computes drouilhet's VGG distance (equation 6, section 12.1) and LPIPS, (B,)
-    each. `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per block.
+    For a batch it returns the VGG distance (drouilhet equation 6, section 12.1) and
+    LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per
+    block of VGG-16.
     """
 
     @torch.no_grad()
@@ -163,10 +167,11 @@ def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics
 
 
 def lpips_distance(generated: list[Tensor], truth: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """Return LPIPS (B,) of feature maps (Zhang et al. 2018, equation 1).
+    """Return LPIPS (B,) from the feature maps of two batches of images.
 
-    generated and truth: (B, C, H, W) per layer; the features of each pixel are first
-    scaled to length 1. weights: (1, C, 1, 1) per layer.
+    (Zhang et al. 2018, equation 1.) generated and truth: one (B, C, H, W) per layer;
+    each pixel's features are first scaled to length 1. weights: one (1, C, 1, 1) per
+    layer.
     """
     layers = [
         conv2d((_unit(one) - _unit(other)).square(), weight).mean(dim=(1, 2, 3))
@@ -180,7 +185,10 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def _lpips_weights() -> list[Tensor]:
-    """Return LPIPS 0.1's linear layers for VGG-16, which torchmetrics includes."""
+    """Return the weights of LPIPS 0.1's linear layers for VGG-16.
+
+    They are read from a file that the package torchmetrics contains.
+    """
     spec = find_spec("torchmetrics")
     assert spec
     assert spec.origin
@@ -191,7 +199,7 @@ def _lpips_weights() -> list[Tensor]:
 
 @torch.no_grad()
 def vgg_distance(network: VGG16Features, rgb: Tensor, truth: Tensor) -> Tensor:
-    """Return drouilhet's VGG distance (B,) of two batches of images.
+    """Return the VGG distance (B,) of two batches of images (drouilhet equation 6).
 
     rgb and truth: (B, 3, H, W) in [0, 1].
     """

@@ -1,7 +1,7 @@
 """Distances between two sets of feature vectors, in numpy and float64.
 
-A set is represented by `Moments` (sums that can be accumulated and merged over
-processes) or by `FeatureRows` (the vectors themselves, in order).
+A set is represented by `Moments` (sums that can be added up over batches and processes)
+or by `FeatureRows` (the vectors themselves, in order).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _LARGEST_SET = 2**21  # the most rows whose products int64 sums without overflow
 
 
 class OutOfRangeError(ValueError):
-    """Features that are not finite, or too large for exact moments."""
+    """Raised for features that are not finite, or too large for exact moments."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Number, sums (D,) and sums of products (D, D) of feature vectors.
+    """Number, sum (D,) and sum of outer products (D, D) of a set of feature vectors.
 
-    Sums and products are fixed-point int64, with a resolution of 2^-12 and 2^-24.
-    Integer sums are exact, so any order and any distribution over processes give the
-    same bits. The rounding error is below 1e-8 in each variance; features must be below
-    512 in magnitude.
+    Sums and products are fixed-point numbers in int64, in steps of 2^-12 and 2^-24.
+    Sums of integers are exact, so any order and any distribution over processes give
+    the same bits. Rounding to these steps changes each variance by less than 1e-8.
+    Features must be below 512 in magnitude.
     """
 
     num: int
@@ -37,9 +37,9 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
-        """Return the moments of (N, D) features.
+        """Return the moments of features (N, D).
 
-        Raises `OutOfRangeError` if one is not finite or not below 512 in magnitude.
+        Raises OutOfRangeError if a feature is not finite or not below 512 in magnitude.
         """
         steps = np.rint(np.asarray(features, np.float64) / _STEP)
         if not (np.abs(steps) < _LIMIT / _STEP).all():
@@ -53,9 +53,9 @@ class Moments:
         return cls(len(steps), steps.astype(np.int64).sum(0), products)
 
     def __add__(self, other: Moments) -> Moments:
-        """Return the moments of both sets together.
+        """Return the moments of the union of two sets.
 
-        Raises `ValueError` for more than 2^21 vectors.
+        Raises ValueError for more than 2^21 vectors.
         """
         if self.num + other.num > _LARGEST_SET:
             raise ValueError(f"a set may have at most {_LARGEST_SET:,} images")
@@ -63,14 +63,14 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean, (D,) float64."""
+        """Mean vector, (D,) float64."""
         return self.sums * _STEP / self.num
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance, (D, D) float64, with divisor N - 1.
+        """Covariance matrix, (D, D) float64, with divisor N - 1.
 
-        Raises `ValueError` for fewer than two vectors.
+        Raises ValueError for fewer than two vectors.
         """
         if self.num < 2:
             raise ValueError(f"a covariance requires at least two images, got {self.num}")
@@ -89,15 +89,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Feature vectors in chunks (index of the first image, (n, D) array).
+    """The feature vectors of a set, in chunks.
 
-    The chunks of all processes can be added up.
+    A chunk is (index of its first image, array (n, D)). Adding the objects of all
+    processes gives the whole set.
     """
 
     chunks: tuple[tuple[int, np.ndarray], ...] = ()
 
     def __add__(self, other: FeatureRows) -> FeatureRows:
-        """Return both sets together."""
+        """Return the union of two sets."""
         return FeatureRows(self.chunks + other.chunks)
 
     def array(self) -> np.ndarray:
@@ -106,9 +107,10 @@ class FeatureRows:
 
 
 def fid(real: Moments, fake: Moments) -> float:
-    """Return the Fréchet distance of the Gaussians with these moments.
+    """Return the Fréchet distance of two Gaussians with these moments.
 
-    (Heusel et al. 2017, equation 6.) Raises `ValueError` for fewer than two vectors.
+    (Heusel et al. 2017, equation 6.) Raises ValueError if a set has fewer than two
+    vectors.
     """
     sqrt_real = _sqrt_psd(real.covariance)
     # the trace of (A B)^(1/2) is that of (A^(1/2) B A^(1/2))^(1/2), which is symmetric
@@ -127,10 +129,11 @@ def _sqrt_psd(matrix: np.ndarray) -> np.ndarray:
 
 
 def fid_diagonal(real: Moments, fake: Moments) -> float:
-    """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2 with element-wise sigma.
+    """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2, which the paper arun calls FID.
 
-    arun calls this FID (section II-F), but it is not. Raises `ValueError` for fewer
-    than two vectors.
+    mu and mu' are the means and sigma and sigma' the element-wise standard deviations
+    of the two sets' features (arun section II-F). It is not FID. Raises ValueError if a
+    set has fewer than two vectors.
     """
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())
 
@@ -138,9 +141,10 @@ def fid_diagonal(real: Moments, fake: Moments) -> float:
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
     """Return the mean and standard deviation of the inception score over splits.
 
-    The score is exp of the mean KL divergence of p(y | x) from p(y) (Salimans et al.
-    2016, section 4). logits: (N, classes). The splits are N / splits consecutive images
-    each, as in the authors' code. Raises `ValueError` for fewer images than splits.
+    The score is exp of the mean KL divergence of p(y | x) from p(y), where x is an
+    image and y its class (Salimans et al. 2016, section 4). logits: (N, classes). As in
+    the authors' code, each of the `splits` splits consists of N / splits consecutive
+    images. Raises ValueError if there are fewer images than splits.
     """
     if len(logits) < splits:
         raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")
@@ -166,9 +170,9 @@ def kid(
     """Return the kernel inception distance and its standard deviation over subsets.
 
     The distance is the mean of `mmd` over random subsets of both sets (Bińkowski et al.
-    2018, section 4). real: (N, D), fake: (M, D); a subset is no larger than the smaller
-    set. The subsets depend on `seed` alone. Raises `ValueError` for a set of fewer than
-    two vectors.
+    2018, section 4). real: (N, D), fake: (M, D). A subset has `subset_size` vectors, or
+    as many as the smaller set has if these are fewer. The subsets depend on `seed`
+    alone. Raises ValueError if a set has fewer than two vectors.
     """
     size = min(subset_size, len(real), len(fake))
     rng = np.random.default_rng(seed)
@@ -183,10 +187,11 @@ def kid(
 
 
 def mmd(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the squared maximum mean discrepancy with the kernel (x . y / D + 1)^3.
+    """Return the squared maximum mean discrepancy of two sets of feature vectors.
 
-    one: (N, D), other: (M, D). This is the unbiased estimate, which may be negative.
-    Raises `ValueError` for a set of fewer than two vectors.
+    one: (N, D), other: (M, D); the kernel is (x . y / D + 1)^3. This is the unbiased
+    estimate, which may be negative. Raises ValueError if a set has fewer than two
+    vectors.
     """
     if min(len(one), len(other)) < 2:
         raise ValueError("the unbiased estimate requires at least two images in each set")

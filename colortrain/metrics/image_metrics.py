@@ -1,9 +1,10 @@
 """Metrics of single images; every function returns one number per image, (B,).
 
 `lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is
-one entry of `PAIRED` (compares with the truth), `WITH_OWN_L` (the same, but on the L
-that the network predicted), `PAIRED_SLOW` (not used during training) or `SINGLE`
-(computed without the truth).
+added to one of four dicts. `PAIRED` has metrics that compare an image with the truth;
+those in `WITH_OWN_L` do so with the L that the network predicted instead of the true
+one; those in `PAIRED_SLOW` are not computed during training. `SINGLE` has metrics that
+do not need the truth.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ _MARGIN = _WINDOW // 2
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images (B, 3, H, W), available as CIELAB and as RGB."""
+    """A batch of images (B, 3, H, W) in CIELAB units, which can be converted to RGB."""
 
     lab: Tensor
 
     @cached_property
     def rgb(self) -> Tensor:
-        """sRGB in [0, 1], clipped, (B, 3, H, W)."""
+        """The images as sRGB in [0, 1], clipped, (B, 3, H, W); computed once."""
         return lab_to_rgb(self.lab)
 
     def with_ab(self, ab: Tensor | float) -> ImageBatch:
-        """Return images with the same L and other colours.
+        """Return images with the same L, and with `ab` as their a and b.
 
         `ab` is (B, 2, H, W) in CIELAB units, or one number for all (0 gives grayscale).
         """
@@ -47,22 +48,23 @@ class ImageBatch:
 
 
 def l1(lab: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean |difference| of a and b, in units of 110 for every codec: (B,).
+    """Return the mean absolute difference of a and b, divided by 110: (B,).
 
-    (nampouri section 6.)
+    This unit is used for every codec (nampouri section 6).
     """
     return (lab[:, 1:] - truth[:, 1:]).abs().mean(dim=(1, 2, 3)) / 110
 
 
 def mse(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean squared difference of RGB in [0, 1]: (B,)."""
+    """Return the mean squared difference of RGB images in [0, 1]: (B,)."""
     return (rgb - truth).square().mean(dim=(1, 2, 3))
 
 
 def psnr(mean_squared: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in dB of mean squared RGB errors (B,).
+    """Return the peak signal-to-noise ratio in dB, (B,).
 
-    It is at most 100 dB (`MSE_FLOOR`).
+    mean_squared: (B,), mean squared errors of RGB in [0, 1]. The result is at most 100
+    dB (`MSE_FLOOR`).
     """
     return -10 * torch.log10(mean_squared.clamp(min=MSE_FLOOR))
 
@@ -70,11 +72,11 @@ def psnr(mean_squared: Tensor) -> Tensor:
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the structural similarity (B,) (Wang et al. 2004).
 
-    rgb and truth: (B, 3, H, W) in [0, 1]. The window is Gaussian with sigma 1.5; the
-    result is the mean over the three channels. As in the paper and in
-    scikit-image, only pixels whose full 11-pixel window is inside the image count. For
-    images smaller than 11 px, the image is reflected at the border and all pixels
-    count. Raises `ValueError` for images smaller than 6 px.
+    rgb and truth: (B, 3, H, W) in [0, 1]. The window is a Gaussian of sigma 1.5,
+    truncated to 11 pixels; the result is the mean over the three channels. As in the
+    paper and in scikit-image, only pixels whose whole window is inside the image count.
+    Images smaller than 11 px are reflected at the border and all their pixels count.
+    Raises ValueError for images smaller than 6 px.
     """
     height, width = rgb.shape[-2:]
     if min(height, width) <= _MARGIN:
@@ -88,21 +90,21 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
 
 
 def colourfulness(rgb: Tensor) -> Tensor:
-    """Return Hasler and Süsstrunk's colourfulness M3 (B,).
+    """Return Hasler and Süsstrunk's colourfulness M3, (B,).
 
     (2003, equation 15, section 7.) It is 0 for grayscale images, about 15 for slightly
-    colourful and 109 for extremely colourful ones. `rgb` is in [0, 1]; it is scaled to
-    0..255, on which M3 is defined.
+    colourful and 109 for extremely colourful ones. `rgb` is in [0, 1], and is scaled to
+    0..255, for which M3 is defined.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]))
 
 
 def colourfulness_absolute(rgb: Tensor) -> Tensor:
-    """Return the variant that colorization benchmarks report as colourfulness: (B,).
+    """Return the variant of M3 that colorization benchmarks call colourfulness: (B,).
 
-    It uses the standard deviations and means of |R - G| and |Y - B|. `rgb` is in [0,
-    1].
+    It uses the standard deviations and means of |R - G| and |Y - B|, where Y is (R + G)
+    / 2. `rgb` is in [0, 1].
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
@@ -144,11 +146,10 @@ Depth = Literal["core", "all"]  # without or with the slow metrics
 def image_versions(
     generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
 ) -> dict[str, ImageBatch]:
-    """Return the images to score, by version, all with the true L.
+    """Return the versions of the images to score, by name, all with the true L.
 
-    They are "generated", "grey" (ab = 0), "median" (if `constant` gives a and b) and
-    "truth".
-    generated and truth: (B, 3, H, W) in CIELAB units.
+    They are "generated", "grey" (a = b = 0), "median" (the constant colour (a, b), if
+    `constant` is given) and "truth". generated and truth: (B, 3, H, W) in CIELAB units.
     """
     true = ImageBatch(truth.float())
     result = {"generated": ImageBatch(generated.float()), "grey": true.with_ab(0)}
@@ -160,12 +161,13 @@ def image_versions(
 def per_image(
     images: Mapping[str, ImageBatch], *, predicted: Tensor | None = None, metrics: Depth = "all"
 ) -> dict[str, Tensor]:
-    """Return every metric of each image, (B,), by "metric.version".
+    """Return the value of every metric for each image: "metric.version" -> (B,).
 
-    For instance "l1.generated", "l1.grey", "colourfulness.truth". `images` is the
-    result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB units, are the
-    generated images with the L that the network predicted; the metrics in `WITH_OWN_L`
-    use them if they are given, otherwise images with the true L.
+    Keys are, for instance, "l1.generated", "l1.grey" and "colourfulness.truth".
+    `images` is the result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB
+    units, are the generated images with the L that the network predicted. The metrics
+    in `WITH_OWN_L` use them; if `predicted` is None, they use the generated images with
+    the true L.
     """
     true = images["truth"]
     others = {version: batch for version, batch in images.items() if version != "truth"}

@@ -1,8 +1,9 @@
 """The metric registry: name, label, direction, decimals, requirements of each metric.
 
-To add a metric, add an entry here and the function that computes it to `image_metrics`
-(one value per image) or `set_metrics` (one value per set of images). Reports, tables,
-`keep_best` and the sweep read everything else about it from its entry.
+To add a metric, add a `Metric` here and the function that computes it to
+`image_metrics` (one value per image) or `set_metrics` (one value per set of images).
+Reports, tables, `keep_best` and the sweep read everything else about the metric from
+here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its name, which values are better, and how they are printed."""
+    """A metric's name, which values are better, how it is printed, what it requires."""
 
     name: str  # the key in scores, journals and evaluation.json
     label: str
@@ -36,18 +37,19 @@ class Metric:
 
     @property
     def symbol(self) -> str:
-        """Arrow that shows which values are better (↓, ↑, → truth, → 1), or ""."""
+        """The arrow that shows which values are better (↓, ↑, → truth, → 1), or ""."""
         return _SYMBOLS[self.direction] if self.direction else ""
 
     def text(self, value: float | None) -> str:
-        """Return a value with the metric's decimals; an empty string for None."""
+        """Return a value as text, with the metric's number of decimals; "" for None."""
         return "" if value is None else f"{value:.{self.decimals}f}"
 
     def distance(self, value: float, truth: float | None = None) -> float:
         """Return how far a value is from the best possible one; lower is better.
 
-        Distances are comparable within one metric. `truth` is the photographs' own
-        value; if it is None, the distance of a metric with that target is NaN.
+        Distances are comparable only between values of the same metric. `truth` is the
+        metric's value for the true photographs. If it is None, the distance of a metric
+        whose best value is that of the truth is NaN.
         """
         if self.direction in ("lower", None):
             return value
@@ -86,13 +88,14 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}  # in the 
 
 
 def metric_named(name: str) -> Metric:
-    """Return the metric of that name; for an unknown name, one without a direction.
+    """Return the metric of that name.
 
-    Score files of another version of colortrain may contain unknown metrics.
+    For an unknown name, which a score file of another version of colortrain may
+    contain, the result is a metric with that label and without a direction.
     """
     return METRICS.get(name) or Metric(name, name)
 
 
 def ordered(names: Collection[str]) -> list[Metric]:
-    """Return the metrics among `names` in the order of tables."""
+    """Return the metrics whose names are in `names`, in the order of tables."""
     return [metric for metric in METRICS.values() if metric.name in names]

@@ -19,7 +19,7 @@ LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # column titles
 
 
 def table_rows(scores: Scores) -> list[list[str]]:
-    """Return one row per metric, with a cell for each column of `HEAD`."""
+    """Return one row of texts per metric, with a cell for each column in `HEAD`."""
     return [_row(metric_named(name), scores) for name in scores["metrics"]]
 
 
@@ -33,11 +33,11 @@ def _row(metric: Metric, scores: Scores) -> list[str]:
 
 
 def compared_with_grayscale(scores: Scores, name: str) -> str:
-    """Compare the generated images with the grayscale baseline by one metric.
+    """Return whether generated images score better than the grayscale baseline.
 
-    The result is "better", "worse" or "level". "level" means that the 95 % interval of
-    the difference contains 0. The result is "" if there is no interval, or if neither
-    higher nor lower values are better.
+    The result, for the metric `name`, is "better", "worse" or "level". "level" means
+    that the 95 % interval of the difference contains 0. The result is "" if there is no
+    interval, or if neither higher nor lower values of the metric are better.
     """
     direction = metric_named(name).direction
     ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
@@ -48,7 +48,7 @@ def compared_with_grayscale(scores: Scores, name: str) -> str:
 
 
 def caption(scores: Scores) -> str:
-    """Return one line: on which samples the scores were measured, and how."""
+    """Return a line that says on which samples the scores were measured, and how."""
     protocol = scores["protocol"]
     median = protocol["median"]
     source = median["split"]
@@ -64,7 +64,7 @@ def caption(scores: Scores) -> str:
 
 
 def notes(scores: Scores) -> list[str]:
-    """Return notes on intervals, feature extractors and metrics that are missing."""
+    """Return lines of text about intervals, feature extractors and missing metrics."""
     protocol = scores["protocol"]
     lines = []
     if "intervals" in scores:
@@ -85,14 +85,14 @@ def notes(scores: Scores) -> list[str]:
 
 
 def markdown_table(scores: Scores) -> str:
-    """Return the scores as a Markdown table with caption and notes."""
+    """Return the scores as a Markdown table, with a caption and notes."""
     lines = [HEAD, ["---", ":-:", *["--:"] * (len(HEAD) - 2)], *table_rows(scores)]
     table = ("| " + " | ".join(line) + " |" for line in lines)
     return "\n".join([caption(scores), "", *table, *("\n" + note for note in notes(scores))]) + "\n"
 
 
 def text_table(scores: Scores) -> str:
-    """Return the scores as a table of aligned columns with caption and notes."""
+    """Return the scores as a plain-text table, with a caption and notes."""
     lines = [list(HEAD), *table_rows(scores)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [

@@ -1,8 +1,8 @@
-"""Metrics of whole sets of images, from features that are streamed and merged exactly.
+"""Metrics of whole sets of images, from features that are added up batch by batch.
 
-A version is "generated", "grey" (the grayscale baseline), "median" (the constant-colour
-baseline) or "truth". The same images give the same numbers in any order and on any
-number of processes.
+A version of the images is "generated", "grey" (the grayscale baseline), "median" (the
+constant-colour baseline) or "truth". Sums are exact: the same images give the same
+numbers in any order and on any number of processes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MIN_IMAGES = 2  # for a covariance
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Statistics of one version's features.
+    """Statistics of the features of one version of the images.
 
-    `moments` are those of the features; `rows` holds the feature vectors themselves, by
-    name, for metrics that require them.
+    `moments` are the moments of the features. `rows` holds feature vectors, by name,
+    for metrics that need the vectors themselves.
     """
 
     moments: Moments
     rows: Mapping[str, FeatureRows] = field(default_factory=dict)
 
     def __add__(self, other: FeatureStats) -> FeatureStats:
-        """Return the statistics of both sets together."""
+        """Return the statistics of the union of two sets of images."""
         return FeatureStats(
             self.moments + other.moments,
             {name: self.rows[name] + other.rows[name] for name in self.rows},
@@ -43,11 +43,12 @@ class FeatureStats:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature extractor with the metrics that are computed from its features.
+    """A feature extractor, with functions that compute metrics from its features.
 
-    `extract` returns the statistics of a batch, given the index of its first image;
-    `compare` returns metrics from the statistics of the truth and of a version; `score`
-    returns those metrics of a version that do not need the truth.
+    `extract` returns the statistics of a batch, given the images and the index of the
+    first one. `compare` returns metrics from the statistics of the truth and those of
+    another version. `score` returns the metrics of a version that do not need the
+    truth.
     """
 
     name: str
@@ -62,8 +63,8 @@ Key = tuple[str, str]  # extractor's name, version
 class SetMetrics:
     """Accumulates feature statistics of each version and computes metrics from them.
 
-    `stats` has the statistics by extractor and version; they are None for a version
-    with features that are not finite.
+    `stats` maps (extractor's name, version) to statistics. The value is None if the
+    features of that version are not finite or too large.
     """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
@@ -71,10 +72,11 @@ class SetMetrics:
         self.stats: dict[Key, FeatureStats | None] = {}
 
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
-        """Add every version of one batch; `start` is the index of its first image.
+        """Add one batch in all versions; `start` is the index of its first image.
 
-        Raises `OutOfRangeError` if features of the truth or of a baseline are not
-        finite or not below 512 in magnitude.
+        Raises OutOfRangeError if features of the truth or of a baseline are not finite
+        or not below 512 in magnitude. For generated images the statistics become None
+        instead.
         """
         for extractor in self.extractors:
             for version, images in versions.items():
@@ -93,7 +95,10 @@ class SetMetrics:
         self.stats[key] = stats
 
     def merge(self, parts: Iterable[Mapping[Key, FeatureStats | None]]) -> SetMetrics:
-        """Return the metrics of the `stats` of several processes together."""
+        """Return a new object with the statistics of several processes added up.
+
+        Each item of `parts` is the `stats` of one process.
+        """
         merged = SetMetrics(self.extractors)
         for part in parts:
             for key, stats in part.items():
@@ -102,17 +107,21 @@ class SetMetrics:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The metrics that require more images, and what they require."""
+        """The metrics that are missing because there are too few images.
+
+        The result maps a description of the metrics to what they require; {} if none is
+        missing.
+        """
         few = any(
             stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
         )
         return {"distances between sets": "a split of two images or more"} if few else {}
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Return metric -> version -> value.
+        """Return the metrics: metric -> version -> value.
 
-        Distances are left out for sets of one image; values are NaN for a version with
-        features that are not finite.
+        Distances are left out for sets of one image. Values are NaN for a version whose
+        features are not finite or too large.
         """
         return {
             metric: values
@@ -141,15 +150,18 @@ class SetMetrics:
 
 
 def round_to_nine_digits(value: float) -> float:
-    """Round to nine significant digits; more depend on LAPACK's number of threads."""
+    """Return a value rounded to nine significant digits.
+
+    More digits depend on the number of threads that LAPACK uses.
+    """
     return float(f"{value:.9g}")
 
 
 def colour_fields(lab: Tensor) -> Tensor:
-    """Return colour statistics (B, 80) float64 of images (B, 3, H, W) in CIELAB units.
+    """Return features that describe the colours in each part of an image, (B, 80).
 
-    They are the means of L, a and b and the standard deviations of a and b in each cell
-    of a 4 x 4 grid.
+    lab: (B, 3, H, W) in CIELAB units. The features are float64: in each cell of a 4 x 4
+    grid, the means of L, a and b and the standard deviations of a and b.
     """
     wide = lab.double()
     means, squares = (adaptive_avg_pool2d(values, _CELLS) for values in (wide, wide.square()))

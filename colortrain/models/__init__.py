@@ -1,4 +1,4 @@
 """Network architectures: a flat folder with one module each, and shared layers.
 
-Each module has a frozen config dataclass, and `config.build()` makes the network.
+Each architecture has a frozen config dataclass; `config.build()` makes the network.
 """

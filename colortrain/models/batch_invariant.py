@@ -1,8 +1,8 @@
 """Layers whose results do not depend on how a global batch is divided.
 
 The same global batch gives the same result on any number of processes and microbatches:
-dropout masks depend on an image's position in the global batch, and BatchNorm computes
-its statistics over all processes.
+dropout masks depend on an image's position in the global batch, and BatchNorm can
+compute its statistics over all processes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _GOLDEN = 0x9E3779B1 - 2**32  # 2^32 over the golden ratio, odd; as int32
 
 
 def _hash_int32(x: Tensor) -> Tensor:
-    """Return Wellons' lowbias32 hash of int32 values, elementwise.
+    """Return a hash (lowbias32, by Wellons) of each int32 element of a tensor.
 
-    Flipping one bit of the input flips every bit of the output with probability one
-    half.
+    If one bit of an element is flipped, each bit of its hash flips with a probability
+    of about one half.
     """
     x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
     x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)
@@ -36,10 +36,10 @@ def _hash_int32(x: Tensor) -> Tensor:
 
 
 def image_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
-    """Return a random int32 key for each image of a step, shape (count,).
+    """Return a pseudo-random int32 key for each image of a training step, (count,).
 
-    The images are those at positions `first` to `first + count - 1` of step `step`'s
-    global batch. A key depends on the seed, the step and the position only.
+    The images are those at positions `first` to `first + count - 1` of the step's
+    global batch. A key depends only on the seed, the step and the position.
     """
     # the text determines the random draws: changing it would change every run
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
@@ -48,10 +48,11 @@ def image_keys(seed: int, step: int, first: int, count: int, device: torch.devic
 
 
 class KeyedDropout(nn.Dropout):
-    """Counter-based dropout: the mask is a function of image key, layer and position.
+    """Dropout whose mask depends on the image's key instead of on a random state.
 
-    `keys` holds one int32 key per image, (B,). While it is None, outside a training
-    step, the layer draws from torch's generator, like the layer that it replaces. With
+    The mask is a function of the key, the layer and the position in the tensor. `keys`
+    holds one int32 key per image, (B,). While `keys` is None, outside a training step,
+    the layer draws from torch's generator, like the layer that it replaces. With
     `whole_channels` it drops whole channels, like `nn.Dropout2d`.
     """
 
@@ -62,7 +63,10 @@ class KeyedDropout(nn.Dropout):
         self.layer, self.whole_channels = layer, whole_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (B, C, ...) with dropped values 0 and the others / (1 - p)."""
+        """Return `x` (B, C, ...) with some values set to 0, the others / (1 - p).
+
+        In eval mode, return `x` unchanged.
+        """
         if not self.training or self.p == 0:
             return x
         if self.keys is None:
@@ -72,7 +76,10 @@ class KeyedDropout(nn.Dropout):
         return torch.where(keep, x / (1 - self.p), 0)
 
     def draws(self, keys: Tensor, shape: list[int]) -> Tensor:
-        """Return uniform int32 values of `shape`; shape[0] is the number of images."""
+        """Return pseudo-random int32 values of `shape`, uniform over all int32 values.
+
+        keys: (B,) int32, one per image; `shape` is (B, ...).
+        """
         count = torch.Size(shape[1:]).numel()
         seeds = _hash_int32(keys + self.layer).view(-1, 1)
         counters = torch.arange(count, dtype=torch.int32, device=keys.device) * _GOLDEN
@@ -96,7 +103,10 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
-    """Use `keys`, (B,) int32, in the forward passes of `module` inside the block."""
+    """Make the `KeyedDropout` layers of `module` use `keys` inside the `with` block.
+
+    keys: (B,) int32, one per image of the batch.
+    """
     layers = [layer for layer in module.modules() if isinstance(layer, KeyedDropout)]
     for layer in layers:
         layer.keys = keys
@@ -109,11 +119,12 @@ def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
 
 @contextmanager
 def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of `module`'s BatchNorms unchanged inside the block.
+    """Keep BatchNorm's running statistics unchanged inside the `with` block.
 
-    The layers still normalise by batch statistics. Momentum is set to 0 instead of
-    turning tracking off, because autograd must save the same tensors as in a normal
-    forward pass for activation checkpointing to work.
+    The BatchNorm layers of `module` still normalise by the statistics of the batch.
+    Their momentum is set to 0 instead of turning tracking off, because autograd must
+    save the same tensors as in a normal forward pass for activation checkpointing to
+    work.
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -131,11 +142,11 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
-    """Restore running BatchNorm statistics that are no longer finite after the block.
+    """Undo changes of BatchNorm's running statistics to infinity or NaN.
 
-    Every element that is infinite or NaN at the end gets the value it had at the start.
-    If a step with such values is skipped, they would otherwise stay in the running
-    averages forever.
+    Every element of the statistics that is infinite or NaN at the end of the `with`
+    block gets the value that it had at the start. Otherwise such values would stay in
+    the running averages forever, even if the training step that caused them is skipped.
     """
     norms = [
         child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)
@@ -155,7 +166,10 @@ def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
 
 
 class _MeanOverRanksFunction(torch.autograd.Function):
-    """Mean over ranks; its gradient is also a mean, since DDP averages over ranks."""
+    """Autograd function: the mean of a tensor over ranks.
+
+    Its gradient is also averaged over ranks, not summed, since DDP averages over ranks.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -171,22 +185,23 @@ class _MeanOverRanksFunction(torch.autograd.Function):
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Return the mean of `x` over all ranks, in the shape of `x`.
 
-    Every rank must call it. It is differentiable any number of times.
+    Every rank must call it. The function can be differentiated any number of times.
     """
     return _MeanOverRanksFunction.apply(x)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the batches of all ranks, which must have the same size.
+    """BatchNorm with statistics over the batches of all ranks, for CPUs.
 
-    For CPUs, where torch's own SyncBatchNorm does not run.
+    The batches must have the same size on all ranks. torch's own SyncBatchNorm does not
+    run on CPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) per channel; the result has the same shape and dtype.
+        """Normalise `x` (B, C, H, W) per channel; shape and dtype stay the same.
 
-        Statistics are computed in float32 or higher. In eval mode it uses the running
-        statistics.
+        Statistics are computed in float32 or higher. In eval mode the running
+        statistics are used.
         """
         if not self.training:
             return super().forward(x)
@@ -210,10 +225,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Make the BatchNorm layers of `module` compute statistics over all processes.
+    """Make the BatchNorm layers of a network compute statistics over all processes.
 
-    Returns the converted module, with the same parameter and buffer names. With one
-    process nothing changes.
+    Return the converted network, with the same parameter and buffer names. With one
+    process, return it unchanged.
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return module
@@ -226,5 +241,9 @@ def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Modul
 
 
 def mixes_images(module: nn.Module) -> bool:
-    """Return whether an output of `module` may depend on other images of the batch."""
+    """Return whether a network's output for an image may depend on the other images.
+
+    That is the case if it has BatchNorm or `MinibatchStddev` layers. The other images
+    are those of the same batch.
+    """
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

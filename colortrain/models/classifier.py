@@ -1,6 +1,7 @@
-"""A small classifier for 32 px images, used as a feature extractor.
+"""A small classifier of 32 px images, used as a feature extractor.
 
-Its features are used for a Fréchet distance where no Inception weights are available.
+With its features a Fréchet distance can be computed where no Inception weights are
+available.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] to logits (B, `classes`): 0.35 M parameters.
+    """A network that maps RGB images (B, 3, H, W) in [0, 1] to logits (B, `classes`).
 
-    A stem with max pooling, three residual blocks and a linear layer.
+    It has a stem with max pooling, three residual blocks and a linear layer, and 0.35
+    million parameters.
     """
 
     def __init__(self, width: int = 24, classes: int = 10) -> None:
@@ -30,7 +32,10 @@ class Classifier(nn.Module):
         self.head = nn.Linear(4 * width, classes)
 
     def features(self, rgb: Tensor) -> Tensor:
-        """Return the last feature maps, averaged over pixels: (B, 4 * width)."""
+        """Return the last feature maps' means over pixels: (B, 4 * width).
+
+        rgb: (B, 3, H, W) in [0, 1].
+        """
         return self.body(self.stem((rgb - 0.5) / 0.25)).mean((2, 3))
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -39,7 +44,11 @@ class Classifier(nn.Module):
 
 
 class Block(nn.Module):
-    """conv - BN - ReLU - conv - BN, plus the input, then ReLU (He et al. 2016)."""
+    """A residual block: conv - BN - ReLU - conv - BN, plus a shortcut, then ReLU.
+
+    The shortcut is the input, or a 1x1 convolution of it if the shape changes (He et
+    al. 2016).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

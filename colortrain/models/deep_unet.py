@@ -17,24 +17,28 @@ from colortrain.models.unet_config import UNetConfigBase
 class DeepUNetConfig(UNetConfigBase):
     """A U-Net of 3x3 convolutions: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    One block at full resolution, `levels` halvings, and a decoder that mirrors them.
-    With 64 base channels and 4 levels it has 15,674,818 parameters (BatchNorm) and 1024
-    channels at 16x16 for an image of 256 px. The paper's text upsamples by nearest
-    neighbour, its table 2 by transposed convolutions: this follows the text.
+    It has one block at full resolution, `levels` halvings, and a decoder that mirrors
+    the encoder. With 64 base channels, 4 levels and BatchNorm it has 15,674,818
+    parameters, and 1024 channels at 16x16 for an image of 256 px. The text of the paper
+    drouilhet upsamples by nearest neighbour, its table 2 by transposed convolutions:
+    this network follows the text.
     """
 
     levels: int = 4
     norm: Norm = "batch"
 
     def channels(self) -> list[int]:
-        """Return the channels per resolution: doubling up to 16 x `base_channels`."""
+        """Return the number of channels at each resolution, the full one first.
+
+        The numbers double from level to level, up to 16 x `base_channels`.
+        """
         return self.doubling_channels(self.levels + 1, largest=16)
 
     def build(self) -> DeepUNet:
-        """Return the network; its weights are drawn from torch's global generator.
+        """Return a new network; torch's global random generator draws its weights.
 
-        The paper does not specify the initialisation, so that of Isola et al. 2017 is
-        used.
+        The paper drouilhet does not specify the initialisation, so that of Isola et al.
+        2017 is used.
         """
         network = DeepUNet(self)
         normal_init(network)
@@ -42,7 +46,7 @@ class DeepUNetConfig(UNetConfigBase):
 
 
 class Block(nn.Module):
-    """3x3 convolution - norm - ReLU ("ConvBlock", section 3.1)."""
+    """3x3 convolution - normalisation - ReLU ("ConvBlock" in drouilhet section 3.1)."""
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
         super().__init__()
@@ -55,7 +59,7 @@ class Block(nn.Module):
 
 
 class DeepUNet(nn.Module):
-    """See `DeepUNetConfig`."""
+    """The generator that `DeepUNetConfig` describes."""
 
     def __init__(self, config: DeepUNetConfig) -> None:
         super().__init__()

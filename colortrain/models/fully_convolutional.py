@@ -1,8 +1,9 @@
-"""nazeri's three-channel U-Nets (section 3.1) and their critic (section 3.2).
+"""The three-channel U-Nets of the paper nazeri (section 3.1), and their critic (3.2).
 
-The padding is TensorFlow's "same". Layer plans are those of the authors' public code
-(github.com/ImagingLab/Colorizing-with-GANs, src/models.py), which the paper describes
-only in part. Where the two differ, the config classes state which one is followed.
+The padding is TensorFlow's "same". The paper describes the layers only in part, so
+their order and widths are those of the authors' public code
+(github.com/ImagingLab/Colorizing-with-GANs, src/models.py). Where the two differ, the
+config classes state which one is followed.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ def same_conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Return a 4x4 convolution with bias and TensorFlow's padding "same".
 
     Its output has height and width ceil(size / stride). At stride 1 a kernel of four
-    has no centre: three pixels are padded per dimension, one before and two after.
+    pixels has no centre: three pixels are padded per dimension, one before and two
+    after the image.
     """
     padding = nn.ZeroPad2d((1, 2, 1, 2)) if stride == 1 else nn.ZeroPad2d(1)
     return nn.Sequential(padding, nn.Conv2d(inputs, outputs, 4, stride=stride))
 
 
 def he_init(module: nn.Module) -> None:
-    """Initialise convolutions as N(0, sqrt(2 / n)) with zero biases (He et al. 2015).
+    """Initialise convolutions with weights from N(0, 2 / n) and zero biases.
 
-    n is the number of connections that end in one output (equations 10 and 12). For a
-    transposed convolution it is inputs * kernel^2 / stride^2, since each output
-    receives only that many taps.
+    (He et al. 2015, equations 10 and 12.) 2 / n is the variance, and n is the number of
+    connections that end in one output. For a transposed convolution it is inputs *
+    kernel^2 / stride^2, since only so many weights contribute to an output.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
@@ -49,18 +51,18 @@ def he_init(module: nn.Module) -> None:
 class FullyConvolutionalConfig(UNetConfigBase):
     """A U-Net that predicts L too: L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1].
 
-    A layer at full resolution, `levels` halvings, and as many doublings. The decoder
-    mirrors the encoder, and every encoder output except the last is a skip connection,
-    including the one at full resolution. The CIFAR-10 network (4 levels, `first_width`
-    2) has 16,654,851 parameters, the Places365 network (7 levels, `first_width` 1)
-    42,023,811; both end in 2x2 pixels, at 32 and at 256 px.
+    It has a layer at full resolution, `levels` halvings, and as many doublings. The
+    decoder mirrors the encoder. Every encoder output except the last is a skip
+    connection, including the one at full resolution. The CIFAR-10 network (4 levels,
+    `first_width` 2) has 16,654,851 parameters, the Places365 network (7 levels,
+    `first_width` 1) 42,023,811. Both end in 2x2 pixels, at 32 and at 256 px.
 
-    The paper contradicts itself or its code twice. Section 3.3 has no BatchNorm in the
-    first layer; the code, and with it the counts above, has one: `first_norm=False` is
-    the paper's version (128 parameters fewer). Section 3.1 concatenates the skip before
-    BatchNorm and ReLU; the code concatenates it after them, and so does this network.
-    Section 3.2 places dropout "on several layers": here it follows the first
-    `dropout_blocks` decoder blocks.
+    The paper nazeri contradicts itself or its authors' code twice. Its section 3.3 has
+    no BatchNorm in the first layer. The code has one, which is included in the numbers
+    above: `first_norm=False` is the paper's version, with 128 parameters fewer. Section
+    3.1 concatenates the skip connection before BatchNorm and ReLU; the code
+    concatenates it after them, and so does this network. Section 3.2 places dropout "on
+    several layers": here it follows the first `dropout_blocks` decoder blocks.
     """
 
     levels: int = 4
@@ -82,19 +84,22 @@ class FullyConvolutionalConfig(UNetConfigBase):
         return 3
 
     def channels(self) -> list[int]:
-        """Return the channels of the full-resolution layer and after each halving."""
+        """Return the number of channels at full resolution and after each halving."""
         widths = [min(self.first_width * 2**level, 8) for level in range(self.levels)]
         return [self.base_channels * width for width in (1, *widths)]
 
     def build(self) -> FullyConvolutional:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         network = FullyConvolutional(self)
         he_init(network)
         return network
 
 
 class Contract(nn.Module):
-    """4x4 convolution - [BatchNorm] - LeakyReLU; its result is also the skip."""
+    """An encoder layer: 4x4 convolution - [BatchNorm] - LeakyReLU.
+
+    Its result is also used as the skip connection.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: bool) -> None:
         super().__init__()
@@ -108,9 +113,9 @@ class Contract(nn.Module):
 
 
 class Expand(nn.Module):
-    """4x4 transposed convolution - BatchNorm - ReLU [- dropout], after the skip.
+    """A decoder block: 4x4 transposed convolution - BatchNorm - ReLU - [dropout].
 
-    The convolution has stride 2.
+    The convolution has stride 2. The result is concatenated to the skip connection.
     """
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
@@ -120,7 +125,7 @@ class Expand(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Concatenate `skip` (B, C, 2 H, 2 W) and upsampled `x` (B, inputs, H, W).
+        """Upsample `x` (B, inputs, H, W) and concatenate it to `skip` (B, C, 2 H, 2 W).
 
         The result is (B, C + outputs, 2 H, 2 W).
         """
@@ -128,7 +133,7 @@ class Expand(nn.Module):
 
 
 class FullyConvolutional(nn.Module):
-    """See `FullyConvolutionalConfig`."""
+    """The generator that `FullyConvolutionalConfig` describes."""
 
     def __init__(self, config: FullyConvolutionalConfig) -> None:
         super().__init__()
@@ -162,13 +167,14 @@ class FullyConvolutional(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SameCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits (B, 1, H / 8, W / 8).
+    """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, H / 8, W / 8).
 
-    Widths 64, 128, 256, 512 at strides 2, 2, 2, 1, then one channel at stride 1:
-    2,767,553 parameters with 4 inputs, a 4x4 map at 32 px. BatchNorm in all but the
-    first and the last layer (section 3.3). The paper's sigmoid (section 3.2) is part of
-    the loss; its "series of stride 2" is that of the code, whose last two layers have
-    stride 1.
+    `inputs` is C + 1. With 64 base channels, the layers have 64, 128, 256 and 512
+    channels and strides 2, 2, 2 and 1; a last layer has one channel and stride 1. With
+    4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
+    but the first and the last have BatchNorm (section 3.3 of the paper nazeri). The
+    paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
+    stride 2"; the last two layers have stride 1, as in its authors' code.
     """
 
     base_channels: int = 64
@@ -179,19 +185,19 @@ class SameCriticConfig:
             raise ValueError("base_channels must be at least 1 and inputs at least 2")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if `size` cannot be halved three times."""
+        """Raise ValueError unless `size`, in pixels, is divisible by 8."""
         if size % 8:
             raise ValueError(f"SameCritic requires a size divisible by 8, got {size}")
 
     def build(self) -> SameCritic:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         network = SameCritic(self)
         he_init(network)
         return network
 
 
 class SameCritic(nn.Module):
-    """See `SameCriticConfig`."""
+    """The critic that `SameCriticConfig` describes."""
 
     def __init__(self, config: SameCriticConfig) -> None:
         super().__init__()
@@ -206,8 +212,5 @@ class SameCritic(nn.Module):
         )
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits.
-
-        The logits are (B, 1, H / 8, W / 8).
-        """
+        """Map L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, H / 8, W / 8)."""
         return self.layers(torch.cat([L, colour], dim=1))

@@ -1,4 +1,4 @@
-"""The critic that gives each image one score (arun section II-D, figure 2)."""
+"""A critic that gives each image a single score (arun section II-D, figure 2)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to unbounded scores (B, 1).
+    """A critic: L (B, 1, H, W) and colour (B, C, H, W) to unbounded scores (B, 1).
 
-    With 64 base channels and 4 blocks: 2,757,057 parameters and 512 channels at 14 px
-    for an image of 224 px before the pooling. The paper does not specify the weight
-    initialisation, so PyTorch's default is used.
+    `inputs` is C + 1. With 64 base channels and 4 blocks it has 2,757,057 parameters,
+    and 512 channels at 14x14 before the pooling for an image of 224 px. The paper arun
+    does not specify the weight initialisation, so PyTorch's default is used.
     """
 
     base_channels: int = 64
@@ -26,7 +26,7 @@ class GlobalCriticConfig:
             raise ValueError("base_channels and blocks must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if InstanceNorm would get less than 2x2 pixels."""
+        """Raise ValueError if InstanceNorm would get fewer than 2x2 pixels."""
         if size // 2**self.blocks < 2:
             raise ValueError(
                 f"blocks={self.blocks} requires a size of at least {2 ** (self.blocks + 1)} px, "
@@ -34,15 +34,15 @@ class GlobalCriticConfig:
             )
 
     def build(self) -> GlobalCritic:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         return GlobalCritic(self)
 
 
 class GlobalCritic(nn.Module):
-    """See `GlobalCriticConfig`.
+    """The critic that `GlobalCriticConfig` describes.
 
-    InstanceNorm does not mix images, so each image's gradient penalty depends on it
-    alone.
+    Its InstanceNorm does not mix images, so an image's gradient penalty does not depend
+    on the other images of the batch.
     """
 
     def __init__(self, config: GlobalCriticConfig) -> None:
@@ -61,5 +61,5 @@ class GlobalCritic(nn.Module):
         self.head = nn.Linear(widths[-1], 1)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to scores (B, 1)."""
+        """Map L (B, 1, H, W) and colour (B, C, H, W) to scores (B, 1)."""
         return self.head(self.layers(torch.cat([L, colour], dim=1)).mean(dim=(2, 3)))

@@ -1,7 +1,7 @@
-"""The Inception-v3 of FID: TensorFlow's network of 2015-12-05.
+"""The Inception-v3 that FID is computed with: TensorFlow's network of 2015-12-05.
 
-The layer names are torch-fidelity's. The blocks are those of Szegedy et al. 2016;
-Heusel et al. 2017 used these weights, and so do all published FID values since.
+Heusel et al. 2017 used these weights, and so do all published FID values since. The
+blocks are those of Szegedy et al. 2016; the names of the layers are torch-fidelity's.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _BLOCK_D = [
 
 
 class Conv(nn.Module):
-    """Convolution without bias, BatchNorm with TensorFlow's epsilon of 0.001, ReLU."""
+    """Convolution without bias - BatchNorm with epsilon 0.001 (TensorFlow's) - ReLU."""
 
     def __init__(self, inputs: int, layer: Layer) -> None:
         super().__init__()
@@ -81,16 +81,16 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H', W'), at least 0."""
+        """Map (B, inputs, H, W) to (B, outputs, H', W'), with no negative values."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class Block(nn.Module):
-    """Parallel branches, concatenated along the channels.
+    """A block of parallel branches, whose results are concatenated along the channels.
 
-    With `pool` "mean", the branch named branch_pool first averages 3x3 pixels,
-    excluding the padding. With "halve", the block halves height and width, has no such
-    branch, and concatenates a 3x3 max pooling of its input instead.
+    With `pool` "mean", the input of the branch called branch_pool is averaged over 3x3
+    pixels first, excluding the padding. With "halve", the block halves height and
+    width; instead of that branch, a 3x3 max pooling of the input is concatenated.
     """
 
     def __init__(self, inputs: int, branches: list[list[Layer]], pool: str) -> None:
@@ -106,7 +106,11 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, self.outputs, H', W')."""
+        """Map (B, inputs, H, W) to (B, outputs, H', W').
+
+        `outputs` is an attribute. H' and W' are about half of H and W if `pool` is
+        "halve", otherwise H and W.
+        """
         outputs = []
         for names in self.names:
             y = _average_pool(x) if names[0] == "branch_pool" else x
@@ -119,12 +123,16 @@ class Block(nn.Module):
 
 
 def _average_pool(x: Tensor) -> Tensor:
-    """Return the means of 3x3 neighbourhoods, excluding the padding."""
+    """Return the mean over the 3x3 pixels around each pixel, excluding the padding."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 class BlockE(nn.Module):
-    """One of the last two blocks: two branches end in a 1x3 and a 3x1 convolution."""
+    """One of the network's last two blocks.
+
+    Two of its branches end in a 1x3 and a 3x1 convolution, whose results are
+    concatenated.
+    """
 
     def __init__(self, inputs: int, pool: str) -> None:
         super().__init__()
@@ -167,11 +175,11 @@ _POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
 
 
 class Inception(nn.Module):
-    """RGB (B, 3, H, W) to pooled features (B, 2048) and logits (B, 1008).
+    """FID's network: RGB (B, 3, H, W) to features (B, 2048) and logits (B, 1008).
 
-    The input holds whole numbers from 0 to 255, at any size. The logits do not include
-    the last layer's bias, as in the inception score. 23,885,392 parameters with that
-    bias.
+    The input contains whole numbers from 0 to 255 and may have any size. The logits are
+    computed without the last layer's bias, as for the inception score. The network has
+    23,885,392 parameters, that bias included.
     """
 
     def __init__(self) -> None:
@@ -201,7 +209,7 @@ class Inception(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, 2048) and logits (B, 1008) for `rgb` (B, 3, H, W)."""
+        """Return features (B, 2048) and logits (B, 1008) of `rgb` (B, 3, H, W)."""
         x = (resize_tensorflow1(rgb.float(), SIZE) - 128) / 128
         for name in self.order:
             x = self.get_submodule(name)(x)
@@ -211,10 +219,10 @@ class Inception(nn.Module):
 
 
 def resize_tensorflow1(x: Tensor, size: int) -> Tensor:
-    """Resize (B, C, H, W) to (B, C, size, size) bilinearly, as TensorFlow 1 does.
+    """Resize `x` (B, C, H, W) to (B, C, size, size) bilinearly, as TensorFlow 1 does.
 
     Output pixel i is read at i * (input / size), without a half-pixel shift and without
-    antialiasing. FID values depend on it.
+    antialiasing. FID values depend on these details.
     """
     for dim in (2, 3):
         length = x.shape[dim]
@@ -228,12 +236,11 @@ def resize_tensorflow1(x: Tensor, size: int) -> Tensor:
 
 
 def load_inception(weights: str, alternative: str) -> Inception:
-    """Return FID's network with `weights`, in evaluation mode.
+    """Return FID's network with `weights`, in eval mode.
 
     `weights` is "imagenet" (torch-fidelity's file, downloaded once), the path of a
-    file, or "random" (always the same weights). `alternative` is the advice that an
-    error message ends with: how to do without the weights. Raises `UserError` if they
-    cannot be loaded.
+    file, or "random" (always the same weights). Raises UserError if the weights cannot
+    be loaded; the message ends with `alternative`, the advice how to do without them.
     """
     tensors = None if weights == "random" else load_weights(weights, INCEPTION, alternative)
     with torch.random.fork_rng([]):

@@ -6,10 +6,10 @@ from torch import nn
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
-    """Initialise convolutions, linear layers and BatchNorm as in pix2pix.
+    """Initialise convolutions, linear layers and BatchNorm as pix2pix does.
 
-    Weights are drawn from N(0, std^2), BatchNorm weights from N(1, std^2); biases are 0
-    (Isola et al. 2017, section 6.2).
+    Weights are drawn from N(0, std^2), those of BatchNorm from N(1, std^2); biases are
+    0 (Isola et al. 2017, section 6.2).
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -22,5 +22,5 @@ def normal_init(module: nn.Module, std: float = 0.02) -> None:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
+    """Return the number of trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

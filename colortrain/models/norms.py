@@ -1,6 +1,6 @@
 """Normalisation layers by name, and two layers of ProGAN.
 
-The latter are PixelNorm and the minibatch standard deviation (Karras et al. 2018,
+The two layers are PixelNorm and the minibatch standard deviation (Karras et al. 2018,
 sections 3 and 4.2).
 """
 
@@ -15,10 +15,10 @@ Norm = Literal["batch", "instance", "pixel", "none"]
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """Return the normalisation layer for (B, channels, H, W).
+    """Return a normalisation layer for tensors (B, channels, H, W).
 
-    It is BatchNorm (affine), InstanceNorm (not affine), PixelNorm or, for "none", the
-    identity.
+    `kind` "batch" gives an affine BatchNorm, "instance" an InstanceNorm without
+    parameters, "pixel" a `PixelNorm`, and "none" the identity.
     """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
@@ -28,18 +28,18 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def needs_bias(kind: Norm) -> bool:
-    """Return whether a convolution before this norm needs a bias.
+    """Return whether a convolution followed by this kind of norm needs a bias.
 
-    It does not if the norm subtracts the mean, which removes the bias.
+    It does not if the norm subtracts the mean, which would remove the bias.
     """
     return kind in ("pixel", "none")
 
 
 class PixelNorm(nn.Module):
-    """Divide each pixel's channels by their root mean square (drouilhet equation 5).
+    """Divides each pixel's channels by their root mean square (drouilhet equation 5).
 
-    It has no parameters. It is computed in float32 or higher: bfloat16 keeps only 8
-    bits of the squares, and in float16 an epsilon of 1e-8 is 0.
+    The layer has no parameters. It computes in float32 or higher: bfloat16 would keep
+    only 8 bits of the squares, and in float16 the epsilon of 1e-8 would be 0.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:
@@ -47,20 +47,20 @@ class PixelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape and dtype."""
+        """Return the normalised `x` (B, C, H, W), in the same shape and dtype."""
         x32 = _to_float32(x)
         return (x32 * torch.rsqrt(x32.square().mean(dim=1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class MinibatchStddev(nn.Module):
-    """Append one channel: the standard deviation over the batch.
+    """Appends one channel: the standard deviation over the images of the batch.
 
     The standard deviation is averaged over channels and pixels (drouilhet section 9.2,
-    steps 1-4). Statistics cover only this process's part of the global batch (as in
-    ProGAN's code, which groups by device), so the value depends on batch_size /
-    processes. Equal images give exactly 0. The score of an image depends on the other
-    images: with a gradient penalty, the penalised gradient is no longer that of a
-    single image.
+    steps 1-4), so the channel is constant. It covers only this process's part of the
+    global batch (as in ProGAN's code, which groups by device), so its value depends on
+    batch_size / processes. Equal images give exactly 0. With this layer the score of an
+    image depends on the other images, so the gradient that a gradient penalty limits is
+    no longer that of a single image.
     """
 
     def forward(self, x: Tensor) -> Tensor:

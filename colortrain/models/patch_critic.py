@@ -16,10 +16,11 @@ from colortrain.models.norms import Norm, make_norm
 
 @dataclass(frozen=True, kw_only=True)
 class PatchCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to a map of logits (B, 1, h, w).
+    """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w).
 
-    Each logit has the receptive field of one patch. With 64 base channels and 3 strided
-    layers: 2,765,633 parameters, 70-pixel patches, a 30x30 map at 256 px.
+    `inputs` is C + 1. Each logit sees one patch of the image. With 64 base channels and
+    3 strided layers the network has 2,765,633 parameters, patches of 70x70 pixels, and
+    a map of 30x30 logits at 256 px.
     """
 
     base_channels: int = 64
@@ -32,7 +33,7 @@ class PatchCriticConfig:
             raise ValueError("base_channels and strided_layers must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if no patch fits into a `size` x `size` image."""
+        """Raise ValueError if images of `size` px are too small for a single patch."""
         if size // 2**self.strided_layers < 3:
             raise ValueError(
                 f"strided_layers={self.strided_layers} leaves no patch in an image of {size} px: "
@@ -40,17 +41,17 @@ class PatchCriticConfig:
             )
 
     def build(self) -> PatchCritic:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         network = PatchCritic(self)
         normal_init(network)
         return network
 
 
 class PatchCritic(nn.Module):
-    """See `PatchCriticConfig`.
+    """The critic that `PatchCriticConfig` describes.
 
-    The strides are 2, 2, 2, 1, 1: figure 15's step from 512@16x16 to 1@30x30 is
-    impossible.
+    With 3 strided layers the strides are 2, 2, 2, 1, 1. Figure 15 of the paper nampouri
+    shows a step from 512@16x16 to 1@30x30, which is impossible.
     """
 
     def __init__(self, config: PatchCriticConfig) -> None:
@@ -78,5 +79,5 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to (B, 1, h, w)."""
+        """Map L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w)."""
         return self.layers(torch.cat([L, colour], dim=1))

@@ -18,9 +18,9 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class UNetConfig(UNetConfigBase):
     """A pix2pix U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder halves the image `levels` times, the decoder mirrors it, and skip
-    connections join the two. With 64 base channels and 8 levels it has 54,410,370
-    parameters and a 1x1 bottleneck at 256 px.
+    The encoder halves the image `levels` times, the decoder mirrors the encoder, and
+    skip connections join the two. With 64 base channels and 8 levels the network has
+    54,410,370 parameters and a 1x1 bottleneck at 256 px.
     """
 
     levels: int = 8
@@ -34,20 +34,23 @@ class UNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the channels after each encoder level: doubling up to 8 x the base."""
+        """Return the number of channels after each halving.
+
+        The numbers double from level to level, up to 8 x `base_channels`.
+        """
         return self.doubling_channels(self.levels, largest=8)
 
     def build(self) -> UNet:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         network = UNet(self)
         normal_init(network)
         return network
 
 
 class Down(nn.Module):
-    """[LeakyReLU] - 4x4 convolution of stride 2 - [BatchNorm].
+    """An encoder layer: [LeakyReLU] - 4x4 convolution of stride 2 - [BatchNorm].
 
-    The result, before the next activation, is also the skip connection.
+    The result is also used as the skip connection, before the next layer's activation.
     """
 
     def __init__(self, inputs: int, outputs: int, first: bool = False, last: bool = False) -> None:
@@ -62,7 +65,10 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """ReLU - 4x4 transposed convolution of stride 2 - BatchNorm [- dropout]."""
+    """A decoder layer: ReLU - 4x4 transposed convolution - BatchNorm - [dropout].
+
+    The convolution has stride 2.
+    """
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -76,7 +82,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """See `UNetConfig`."""
+    """The generator that `UNetConfig` describes."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's published files by name, or a user's file.
+"""Pretrained weights: published files, downloaded by name, or a user's file.
 
 Files are loaded without executing pickled code. Only a new run loads them:
 `config.build()` never does, so checkpoints, dry runs and exports do not require them.
@@ -25,33 +25,35 @@ from shards.files import sha256_of
 
 @runtime_checkable
 class Pretrainable(Protocol):
-    """A network config with pretrained weights; the trainer loads them in a new run."""
+    """Protocol of a network config that names pretrained weights.
+
+    The trainer loads these weights when a new run starts.
+    """
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load the weights into `network`, a result of `build()`.
+        """Load the pretrained weights into `network`, made by this config's `build`.
 
-        Raises `UserError` if they cannot be loaded.
+        Raises UserError if the weights cannot be loaded.
         """
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A state dict to download.
+    """A file with a state dict that can be downloaded from `url`.
 
-    Its file name ends in the first digits of its SHA-256, as torchvision's file names
-    do.
+    The file's name ends in the first digits of its SHA-256, like those of torchvision.
     """
 
     url: str
 
     @property
     def file(self) -> Path:
-        """The path where torch.hub stores it."""
+        """The path at which torch.hub stores the downloaded file."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
     @property
     def hash_prefix(self) -> str:
-        """The first digits of its SHA-256."""
+        """The first digits of the file's SHA-256, taken from its name."""
         return self.file.stem.rpartition("-")[2]
 
 
@@ -66,11 +68,11 @@ INCEPTION = PublishedWeights(
 
 
 def load_weights(name: str, published: PublishedWeights, alternative: str) -> dict[str, Tensor]:
-    """Return a state dict: tensors by name, on the CPU.
+    """Return pretrained weights as a state dict on the CPU.
 
-    `name` is "imagenet" (`published`, downloaded once) or the path of a .safetensors or
-    .pth file. `alternative` is the advice that an error message ends with: how to do
-    without the weights. Raises `UserError` if they cannot be downloaded or read.
+    `name` is "imagenet", for the file `published` (downloaded once), or the path of a
+    .safetensors or .pth file. Raises UserError if the weights cannot be downloaded or
+    read; the message ends with `alternative`, the advice how to do without them.
     """
     return (
         _download(published, alternative) if name == "imagenet" else _read(Path(name), alternative)
@@ -104,7 +106,11 @@ def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor
 
 @contextmanager
 def _exclusive_lock(file: Path) -> Iterator[None]:
-    """Lock `file` on this machine, so that one process downloads for all."""
+    """Hold a lock for `file` inside the `with` block.
+
+    The lock is shared by the processes of this machine, so that only one of them
+    downloads the file.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:
@@ -136,11 +142,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load the tensors that `module` expects, ignoring others.
+    """Load the tensors that `module` expects from a state dict that may have more.
 
-    `where` names their source in error messages. Raises `UserError`, naming the tensor,
-    if one is missing or has another shape. The `num_batches_tracked` of BatchNorm may
-    be missing, because published files are older than these counters.
+    Raises UserError if a tensor is missing or has another shape. The message names the
+    tensor, and `where`, the source of the state dict. BatchNorm's `num_batches_tracked`
+    may be missing, because published files are older than these counters.
     """
     own = module.state_dict()
     needed = [name for name in own if not name.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""All networks that a recipe may use; a new config class is added to a union here."""
+"""All networks that recipes may use; a new config class is added to a union here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ResU-Net generator: a U-Net of residual blocks (arun section II-C, figure 1)."""
+"""A generator that is a U-Net of residual blocks (arun section II-C, figure 1)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 
 @dataclass(frozen=True, kw_only=True)
 class ResUNetConfig(UNetConfigBase):
-    """A residual U-Net: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
+    """A U-Net of residual blocks: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
 
-    `levels` residual encoder blocks with pooling between them, a bridge, and the
-    decoder. With 64 base channels and 3 levels it has 8,216,194 parameters and a bridge
-    of 512 channels at 28 px for an image of 224 px (figure 1). The paper does not
-    specify the weight initialisation, so PyTorch's default is used.
+    It has `levels` residual encoder blocks, each followed by pooling, one more block
+    (the bridge), and a decoder. With 64 base channels and 3 levels it has 8,216,194
+    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (arun
+    figure 1). The paper does not specify the weight initialisation, so PyTorch's
+    default is used.
     """
 
     levels: int = 3  # encoder blocks above the bridge, each followed by pooling
@@ -31,19 +32,19 @@ class ResUNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the channels of each encoder block and of the bridge."""
+        """Return the number of channels of each encoder block and of the bridge."""
         return self.doubling_channels(self.levels + 1)
 
     def build(self) -> ResUNet:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         return ResUNet(self)
 
 
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    Section II-C, items 1 and 4. The text says "identity shortcut", but every block
-    changes the number of channels: hence the projection.
+    (arun section II-C, items 1 and 4.) The paper's text says "identity shortcut", but
+    every block changes the number of channels, so the input needs the projection.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -58,14 +59,14 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H, W), at least 0."""
+        """Map (B, inputs, H, W) to (B, outputs, H, W), with no negative values."""
         return (self.body(x) + self.shortcut(x)).relu()
 
 
 class ResUNet(nn.Module):
-    """See `ResUNetConfig`.
+    """The generator that `ResUNetConfig` describes.
 
-    A skip connection carries the output of its encoder block after dropout; the decoder
+    A skip connection carries the output of an encoder block after dropout; the decoder
     has no dropout. Upsampling is bilinear.
     """
 

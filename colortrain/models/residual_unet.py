@@ -1,4 +1,4 @@
-"""A U-Net of pre-activation residual blocks that predicts a distribution over colours.
+"""A U-Net of residual blocks that predicts, at each pixel, how likely each colour is.
 
 The architecture is this project's own.
 """
@@ -24,10 +24,11 @@ _GROUP = 8  # channels per normalisation group
 
 @lru_cache(maxsize=1)
 def colours_in_gamut() -> np.ndarray:
-    """Return the points of the ab grid that are in the sRGB gamut: float32 (Q, 2).
+    """Return the points of an ab grid that are in the sRGB gamut: float32 (Q, 2).
 
-    CIELAB units. A colour counts if, for some L in 0..100, clipping to sRGB changes a
-    and b by less than half the spacing.
+    They are (a, b) in CIELAB units, `SPACING` apart. A point is in the gamut if, for
+    some L in 0..100, clipping the colour to sRGB changes a and b by less than half the
+    spacing.
     """
     axis = np.arange(-_LARGEST, _LARGEST + 1, SPACING, dtype=np.float32)
     L, a, b = np.meshgrid(np.arange(0, 101, 5, dtype=np.float32), axis, axis, indexing="ij")
@@ -39,14 +40,15 @@ def colours_in_gamut() -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualUNetConfig(UNetConfigBase):
-    """A U-Net over a colour grid: L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) / 110.
+    """A U-Net over a grid of colours: L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W).
 
     The network halves the image `levels` times and adds the skip connections instead of
     concatenating them. At every pixel it predicts logits over the Q colours of the
-    grid; ab is the mean of these colours under the softmax at `temperature` (Zhang et
-    al. 2016, equation 5: at 1 it is the mean, towards 0 the most likely colour). In
-    training mode the attribute `logits` keeps those of the last forward pass for the
-    `ColourBins` loss. The final 3x3 convolution takes half of the time; the quality
+    grid. The output ab, in units of 110, is the mean of these colours, weighted by the
+    softmax of the logits at `temperature` (Zhang et al. 2016, equation 5: at 1 it is
+    the expected colour, towards 0 the most likely one). In training mode the network
+    keeps the logits of the last forward pass in its attribute `logits`, for the loss
+    `ColourBins`. The final 3x3 convolution takes half of the time; the quality
     justifies it.
     """
 
@@ -62,22 +64,22 @@ class ResidualUNetConfig(UNetConfigBase):
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def channels(self) -> list[int]:
-        """Return the channels at full resolution and after each halving."""
+        """Return the number of channels at full resolution and after each halving."""
         return self.doubling_channels(self.levels + 1, largest=self.widest)
 
     def build(self) -> ResidualUNet:
-        """Return the network; its weights are drawn from torch's global generator.
+        """Return a new network; torch's global random generator draws its weights.
 
-        Every residual block is initialised as the identity.
+        Every residual block starts as the identity.
         """
         return ResidualUNet(self)
 
 
 class ResidualBlock(nn.Module):
-    """norm - ReLU - 3x3 - norm - ReLU - 3x3, added to its input.
+    """Adds norm - ReLU - 3x3 conv - norm - ReLU - 3x3 conv to its input.
 
-    He et al. 2016, "Identity Mappings in Deep Residual Networks". The last convolution
-    starts at 0.
+    (He et al. 2016, "Identity Mappings in Deep Residual Networks".) The last
+    convolution's weights start at 0, so that the block starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -94,14 +96,14 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
+        """Map `x` (B, C, H, W) to a tensor of the same shape."""
         return x + self.body(x)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm with about eight channels per group.
 
-    It does not depend on the other images, so batches may be small.
+    GroupNorm does not depend on the other images of the batch, so batches may be small.
     """
     groups = next(
         count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0
@@ -110,7 +112,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class ResidualUNet(nn.Module):
-    """See `ResidualUNetConfig`."""
+    """The generator that `ResidualUNetConfig` describes."""
 
     colours: Tensor
     logits: Tensor | None = None  # (B, Q, H, W), of the last forward pass in training mode
@@ -138,7 +140,7 @@ class ResidualUNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, L: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W) in units of 110."""
+        """Map L (B, 1, H, W) in [-1, 1] to ab / 110 (B, 2, H, W)."""
         x = self.stem(torch.cat([L, coordinate_channels(L)], dim=1))
         skips = []
         for block, down in zip(self.encoder, self.down, strict=False):
@@ -160,10 +162,11 @@ def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
 
 
 def coordinate_channels(L: Tensor) -> Tensor:
-    """Return row and column of each pixel in [-1, 1], (B, 2, H, W), for L (B, 1, H, W).
+    """Return the row and column of each pixel, scaled to [-1, 1]: (B, 2, H, W).
 
-    With them the network can use the position in the image, for instance that skies are
-    at the top (Liu et al. 2018, CoordConv).
+    B, H and W are those of `L` (B, 1, H, W). With these channels the network can use
+    the position in the image, for instance that skies are at the top (Liu et al. 2018,
+    CoordConv).
     """
     batch, _, height, width = L.shape
     rows = torch.linspace(-1, 1, height, device=L.device, dtype=L.dtype).view(1, 1, height, 1)

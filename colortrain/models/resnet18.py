@@ -1,4 +1,4 @@
-"""The U-Net generator around a ResNet-18 trained on ImageNet.
+"""A U-Net generator whose encoder is a ResNet-18 trained on ImageNet.
 
 (nampouri section 4.2, appendix A.2, figures 12-13.)
 """
@@ -17,13 +17,14 @@ from colortrain.models.pretrained import RESNET18, load_matching, load_weights
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18UNetConfig:
-    """L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1], with a ResNet-18 as the encoder.
+    """A U-Net around a ResNet-18: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder is ResNet-18 without its head, the decoder consists of transposed
-    convolutions. With 64 base channels the network has 14,720,578 parameters, of which
-    11,176,512 are in the encoder. `pretrained` names the encoder's weights for a new
-    run: "imagenet" (torchvision's published file), the path of a .safetensors or .pth
-    file in torchvision's layout, or None for He's initialisation.
+    The encoder is a ResNet-18 without its classifier, the decoder consists of
+    transposed convolutions. With 64 base channels the network has 14,720,578
+    parameters, of which 11,176,512 are in the encoder. `pretrained` names the encoder's
+    weights for a new run: "imagenet" (torchvision's published file), the path of a
+    .safetensors or .pth file in torchvision's layout, or None for random weights (He's
+    initialisation).
     """
 
     base_channels: int = 64
@@ -39,7 +40,10 @@ class ResNet18UNetConfig:
         return 2
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if `size` or the pretrained weights do not fit."""
+        """Raise ValueError if `size`, in pixels, is not divisible by 32.
+
+        Also raise it if `pretrained` is "imagenet" and `base_channels` is not 64.
+        """
         if size % 32:
             raise ValueError(f"ResNet-18 requires a size divisible by 32, got {size}")
         if self.pretrained == "imagenet" and self.base_channels != 64:
@@ -49,9 +53,9 @@ class ResNet18UNetConfig:
             )
 
     def build(self) -> ResNet18UNet:
-        """Return the network; its weights are drawn from torch's global generator.
+        """Return a new network; torch's global random generator draws its weights.
 
-        The encoder has He's initialisation, the decoder that of Isola et al.
+        The encoder has He's initialisation, the decoder that of Isola et al. 2017.
         """
         network = ResNet18UNet(self)
         normal_init(network)
@@ -59,9 +63,9 @@ class ResNet18UNetConfig:
         return network
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load `pretrained` into the encoder.
+        """Load the weights that `pretrained` names into the encoder of `network`.
 
-        Raises `UserError` if the weights cannot be loaded or do not fit.
+        Raises UserError if the weights cannot be loaded or do not fit.
         """
         assert isinstance(network, ResNet18UNet)
         if self.pretrained not in (None, "none"):
@@ -70,7 +74,10 @@ class ResNet18UNetConfig:
 
 
 def _he_init(module: nn.Module) -> None:
-    """Initialise like torchvision: He et al. 2015 with fan-out; BatchNorm weights 1."""
+    """Initialise convolutions and BatchNorm as torchvision does for ResNets.
+
+    Convolutions are initialised by He et al. 2015 with fan-out, BatchNorm weights as 1.
+    """
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
@@ -79,9 +86,10 @@ def _he_init(module: nn.Module) -> None:
 
 
 class BasicBlock(nn.Module):
-    """3x3 - BatchNorm - ReLU - 3x3 - BatchNorm, plus its input, then ReLU.
+    """3x3 conv - BatchNorm - ReLU - 3x3 conv - BatchNorm, plus a shortcut, then ReLU.
 
-    (He et al. 2016, figure 5 left.)
+    The shortcut is the input, or a 1x1 convolution and BatchNorm of it at stride 2 (He
+    et al. 2016, figure 5 left).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -97,13 +105,13 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride), at least 0."""
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return (self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + shortcut).relu()
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 without pooling and classifier; tensor names are torchvision's."""
+    """A ResNet-18 without pooling and classifier, with torchvision's tensor names."""
 
     def __init__(self, base_channels: int = 64) -> None:
         super().__init__()
@@ -116,9 +124,10 @@ class ResNet18(nn.Module):
         self.layer4 = _layer(widths[2], widths[3], stride=2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map (B, 3, H, W) to five feature maps.
+        """Map `x` (B, 3, H, W) to the list of its five feature maps.
 
-        The first is the stem's at H / 2; those of layers 1 to 4 are at H / 4 to H / 32.
+        The first, the stem's, has height H / 2 and width W / 2. Those of layers 1 to 4
+        have H / 4, H / 8, H / 16 and H / 32, and the same for the width.
         """
         stem = self.bn1(self.conv1(x)).relu()
         maps = [stem, self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1))]
@@ -132,7 +141,10 @@ def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Up(nn.Module):
-    """ReLU - 4x4 transposed convolution of stride 2 - BatchNorm (figure 13)."""
+    """A decoder layer: ReLU - 4x4 transposed convolution of stride 2 - BatchNorm.
+
+    (nampouri figure 13.)
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -145,10 +157,10 @@ class Up(nn.Module):
 
 
 class ResNet18UNet(nn.Module):
-    """See `ResNet18UNetConfig`.
+    """The generator that `ResNet18UNetConfig` describes.
 
-    The encoder's R, G and B are all L, unchanged (equation 12) and without ImageNet's
-    normalisation.
+    The encoder gets L, unchanged, as each of R, G and B (nampouri equation 12), without
+    ImageNet's normalisation.
     """
 
     def __init__(self, config: ResNet18UNetConfig) -> None:

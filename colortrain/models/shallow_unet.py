@@ -1,4 +1,4 @@
-"""Shallow U-Nets, with or without extra layers around the bottleneck.
+"""Shallow U-Net generators, with or without extra layers around the bottleneck.
 
 (valentini sections III and VI.)
 """
@@ -19,17 +19,18 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ShallowUNetConfig(UNetConfigBase):
     """A shallow U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder halves the image `depth` times, followed by a bottleneck at that size
-    and a decoder that mirrors the encoder. With 64 base channels and depth 4 it has
-    12,985,986 parameters without thick layers and 27,147,906 with them.
+    The encoder halves the image `depth` times. A bottleneck at that size and a decoder
+    that mirrors the encoder follow. `thick_layers` is the number of additional layers
+    before, and as many after, the bottleneck. With 64 base channels and depth 4 the
+    network has 12,985,986 parameters with `thick_layers` 0 and 27,147,906 with 3.
 
-    Published values: depth 2, 3 and 4; `thick_layers` 0 (the model of Isola et
-    al., section VI-A) and 3 ("a triple layer before and after the bottleneck", ibid.).
-    Figures 2 and 6 are the only source of sizes; kernels, widths, BatchNorm,
-    activations, tanh and initial weights are those of Isola et al. 2017 (section
-    6.1.1). The rest of the text is interpreted as follows: the bottleneck's "sequential
-    convolutions" (section III) are two 3x3 convolutions, the shortest possible
-    sequence; the thick layers are 3x3 convolutions too; and every decoder layer
+    The paper valentini uses depths 2, 3 and 4, and as `thick_layers` 0 (the model of
+    Isola et al., section VI-A) and 3 ("a triple layer before and after the bottleneck",
+    ibid.). Its figures 2 and 6 are the only source of sizes. Kernels, widths,
+    BatchNorm, activations, tanh and initial weights are those of Isola et al. 2017
+    (section 6.1.1). The rest of the text is interpreted as follows. The bottleneck's
+    "sequential convolutions" (section III) are two 3x3 convolutions, the shortest
+    possible sequence. The thick layers are 3x3 convolutions too. Every decoder layer
     receives the encoder layer "at its same depth" (ibid.), including the deepest.
     """
 
@@ -47,18 +48,21 @@ class ShallowUNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the channels after each encoder layer: doubling up to 8 x the base."""
+        """Return the number of channels after each encoder layer.
+
+        The numbers double from layer to layer, up to 8 x `base_channels`.
+        """
         return self.doubling_channels(self.depth, largest=8)
 
     def build(self) -> ShallowUNet:
-        """Return the network; its weights are drawn from torch's global generator."""
+        """Return a new network; torch's global random generator draws its weights."""
         network = ShallowUNet(self)
         normal_init(network)
         return network
 
 
 class ConvBlock(nn.Module):
-    """ReLU - 3x3 convolution of stride 1 - BatchNorm, ordered as in `Down` and `Up`."""
+    """ReLU - 3x3 convolution of stride 1 - BatchNorm, for the bottleneck."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,12 +70,12 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to the same shape."""
+        """Map `x` (B, channels, H, W) to a tensor of the same shape."""
         return self.norm(self.conv(x.relu()))
 
 
 class ShallowUNet(nn.Module):
-    """See `ShallowUNetConfig`."""
+    """The generator that `ShallowUNetConfig` describes."""
 
     def __init__(self, config: ShallowUNetConfig) -> None:
         super().__init__()

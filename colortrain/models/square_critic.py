@@ -1,6 +1,6 @@
-"""A patch critic with one score per square of the image (drouilhet section 3.1).
+"""A critic with one score for each square of a grid over the image.
 
-The score map is 16x16 for 256 px images.
+(drouilhet section 3.1.) There are 16x16 squares for images of 256 px.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from colortrain.models.norms import MinibatchStddev, Norm, make_norm, needs_bias
 
 @dataclass(frozen=True, kw_only=True)
 class SquareCriticConfig:
-    """L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits.
+    """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w).
 
-    The map of logits is (B, 1, H / 2^depth, W / 2^depth). With 64 base channels and
-    depth 4: 2,765,633 parameters with BatchNorm, a 16x16 map at 256 px. Section 3.1
-    tried depths 3 (weak), 4 and 5 (overpowering). `minibatch_stddev` adds a channel
-    before the last layer (section 9.2).
+    `inputs` is C + 1; h is H / 2^depth, and w is W / 2^depth. With 64 base channels,
+    depth 4 and BatchNorm the network has 2,765,633 parameters and a map of 16x16 logits
+    at 256 px. Section 3.1 of the paper drouilhet tried depths 3 (too weak), 4 and 5
+    (too strong). `minibatch_stddev` adds a channel before the last layer (section 9.2).
     """
 
     base_channels: int = 64
@@ -36,7 +36,10 @@ class SquareCriticConfig:
             raise ValueError("base_channels and depth must be at least 1")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if `size` px cannot be divided into 2^depth px squares."""
+        """Raise ValueError unless `size`, in pixels, is divisible by 2^depth.
+
+        With InstanceNorm it must also be at least 2 * 2^depth.
+        """
         least = 2 if self.norm == "instance" else 1  # InstanceNorm of a single pixel is always 0
         if size % 2**self.depth or size >> self.depth < least:
             raise ValueError(
@@ -45,10 +48,10 @@ class SquareCriticConfig:
             )
 
     def build(self) -> SquareCritic:
-        """Return the network; its weights are drawn from torch's global generator.
+        """Return a new network; torch's global random generator draws its weights.
 
-        The paper does not specify the initialisation, so that of Isola et al. 2017 is
-        used.
+        The paper drouilhet does not specify the initialisation, so that of Isola et al.
+        2017 is used.
         """
         network = SquareCritic(self)
         normal_init(network)
@@ -56,9 +59,10 @@ class SquareCriticConfig:
 
 
 class SquareCritic(nn.Module):
-    """See `SquareCriticConfig`.
+    """The critic that `SquareCriticConfig` describes.
 
-    Extra padding on two sides makes the last 4x4 convolution keep the size of the map.
+    The last convolution is 4x4. Extra padding on two sides makes it keep the size of
+    the map.
     """
 
     def __init__(self, config: SquareCriticConfig) -> None:
@@ -81,7 +85,7 @@ class SquareCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
-        """Map L (B, 1, H, W) and colour (B, inputs - 1, H, W) to logits (B, 1, h, w).
+        """Map L (B, 1, H, W) and colour (B, C, H, W) to a map of logits (B, 1, h, w).
 
         h and w are H and W divided by 2^depth.
         """

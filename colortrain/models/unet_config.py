@@ -1,4 +1,4 @@
-"""The base class of all U-Net configurations: width, depth, and valid sizes."""
+"""The base class of U-Net configurations: number of channels, depth, valid sizes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ _MOST_LEVELS = 11  # largest depth that an error message suggests: 2048 px
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfigBase:
-    """Base of the U-Net configurations; a subclass adds the field for the depth.
+    """Base class of U-Net configurations; a subclass adds a field for the depth.
 
-    The three attributes without annotations below are not dataclass fields, so they are
-    neither saved with a recipe nor settable: `depth_field` is the name of the field for
-    the number of stride-2 levels, `min_halvings` its smallest value, and
-    `min_bottleneck` the smallest side in pixels of the bottleneck's feature map. Raises
-    ValueError for values that are too small.
+    Three class attributes describe the depth: `depth_field` is the name of the field
+    with the number of halvings (stride-2 levels), `min_halvings` is the smallest value
+    of that field, and `min_bottleneck` is the smallest side of the bottleneck's feature
+    map, in pixels. They have no annotations, so they are not dataclass fields: they are
+    neither saved with a recipe nor settable. Raises ValueError for values that are too
+    small.
     """
 
     base_channels: int = 64
@@ -39,13 +40,17 @@ class UNetConfigBase:
         return 2
 
     def check_at_least(self, least: int, *fields: str) -> None:
-        """Raise `ValueError` if the value of one of `fields` is below `least`."""
+        """Raise ValueError if one of the named `fields` has a value below `least`."""
         for field in fields:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
 
     def check_size(self, size: int) -> None:
-        """Raise `ValueError` if the network is too deep for `size` x `size` images."""
+        """Raise ValueError if the network does not accept `size` x `size` images.
+
+        The size must be divisible by 2 as often as the encoder halves it, and the
+        bottleneck must have at least `min_bottleneck` pixels per side.
+        """
         if self._fits(size, self.num_halvings):
             return
         step = 2**self.num_halvings
@@ -66,7 +71,7 @@ class UNetConfigBase:
         return f"set generator.{self.depth_field}={fitting[-1]}"
 
     def doubling_channels(self, count: int, largest: int | None = None) -> list[int]:
-        """Return `count` channel numbers, each twice the one before it.
+        """Return `count` numbers of channels, each twice the one before it.
 
         The first is `base_channels`; none exceeds `largest` x `base_channels`.
         """
@@ -77,6 +82,6 @@ class UNetConfigBase:
 
 
 def check_dropout(rate: float) -> None:
-    """Raise `ValueError` unless `rate` is a dropout probability in [0, 1)."""
+    """Raise ValueError unless `rate`, a dropout probability, is in [0, 1)."""
     if not 0 <= rate < 1:
         raise ValueError(f"dropout must be in [0, 1), got {rate}")

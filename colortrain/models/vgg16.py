@@ -1,6 +1,7 @@
-"""Feature maps of VGG-16 (Simonyan and Zisserman 2015, configuration D).
+"""The part of VGG-16 that computes feature maps.
 
-They are used by the perceptual loss, the VGG distance and LPIPS.
+(Simonyan and Zisserman 2015, configuration D.) It is used by the perceptual loss, the
+VGG distance and LPIPS.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ _STD = (0.229, 0.224, 0.225)
 
 
 class VGG16Features(nn.Module):
-    """RGB (B, 3, H, W) in [0, 1] to a list of feature maps, one per block.
+    """VGG-16 as a feature extractor: RGB (B, 3, H, W) in [0, 1] to feature maps.
 
-    With `depth` 3: relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2) and relu3_3
-    (B, 256, H / 4, W / 4); with `depth` 5, for LPIPS, relu4_3 and relu5_3 too. The
-    1,735,488 parameters (of depth 3) are frozen; their names and shapes are
+    The result is a list with one feature map for each of the first `depth` blocks. With
+    `depth` 3 they are relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2) and relu3_3
+    (B, 256, H / 4, W / 4); with `depth` 5, for LPIPS, relu4_3 and relu5_3 follow. The
+    parameters (1,735,488 with `depth` 3) are frozen; their names and shapes are
     torchvision's ("features.0.weight").
     """
 
@@ -50,7 +52,7 @@ class VGG16Features(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """Return the feature maps of RGB (B, 3, H, W) in [0, 1]."""
+        """Return the list of feature maps of `rgb` (B, 3, H, W) in [0, 1]."""
         x = (rgb - self.mean) / self.std
         maps = []
         for index, layer in enumerate(self.features):
@@ -61,11 +63,11 @@ class VGG16Features(nn.Module):
 
 
 def load_vgg16(weights: str, alternative: str, depth: int = DEPTH) -> VGG16Features:
-    """Return the feature extractor with `weights`.
+    """Return VGG-16's first `depth` blocks with `weights`, in eval mode.
 
-    `weights` is "imagenet", the path of a file, or "random" (He's initialisation,
-    always the same weights). `alternative` is the advice that an error message ends
-    with: how to do without the weights. Raises `UserError` if they cannot be loaded.
+    `weights` is "imagenet" (downloaded once), the path of a file, or "random" (He's
+    initialisation, always the same weights). Raises UserError if the weights cannot be
+    loaded; the message ends with `alternative`, the advice how to do without them.
     """
     tensors = None
     if weights != "random":
@@ -88,9 +90,10 @@ def _he_init(network: VGG16Features) -> None:
 
 
 def feature_distance(generated: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
-    """Return the mean squared difference of feature maps, summed over layers: (B,).
+    """Return the distance between the feature maps of two batches of images, (B,).
 
-    Each argument is a list of (B, C, H, W), one per layer (drouilhet equation 6).
+    It is the mean squared difference, summed over layers (drouilhet equation 6). Each
+    argument is a list of feature maps (B, C, H, W), one per layer.
     """
     layers = [
         (one - other).square().flatten(1).mean(1)

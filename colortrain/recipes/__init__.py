@@ -1,4 +1,8 @@
-"""All recipes by name; `RECIPES[name]()` returns a complete recipe."""
+"""All recipes by name; `RECIPES[name]()` returns a complete recipe.
+
+The papers are called by their first authors: arun, drouilhet, nampouri, nazeri and
+valentini. The module of that name gives a paper's title and authors.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def get_recipe(name: str) -> Recipe:
     """Return the recipe called `name`.
 
-    Raises `UserError` for an unknown name. The message lists the valid names, the most
-    similar first.
+    Raises UserError for an unknown name; the message lists the valid names, the most
+    similar one first.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -45,7 +49,11 @@ def get_recipe(name: str) -> Recipe:
 
 
 def headline_of(recipe: Recipe) -> Headline:
-    """Return the paper's scores, even if the recipe was saved without them."""
+    """Return the scores that the recipe's paper reports.
+
+    A recipe read from a file may have been saved without them; then they are those of
+    the built-in recipe of the same name.
+    """
     if recipe.headline != Headline() or recipe.name not in RECIPES:
         return recipe.headline
     return RECIPES[recipe.name]().headline

@@ -1,7 +1,7 @@
-"""arun: "Image Colorization using Conditional Wasserstein GANs" (Arun).
+"""A ResU-Net and a Wasserstein critic with two penalties, of the paper arun.
 
-A ResU-Net and a Wasserstein critic with two penalties, on 5,000 photographs of
-MIRFLICKR-25k. Comments on fields cite the paper's sections.
+The paper is "Image Colorization using Conditional Wasserstein GANs" by Arun. It trains
+on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its sections.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ _NO_ADVERSARIAL, _ADVERSARIAL = constant(0.0), constant(1.0)
 
 
 def arun_wgan_gp() -> Recipe:
-    r"""Equation 6 as published: the generator is trained with L1 alone.
+    r"""The recipe of the paper arun, as in its equation 6: a generator trained with L1.
 
-    The critic is trained, but has no influence on the generator.
+    The critic is trained too, but has no influence on the generator.
 
     The reported "FID" is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
     element-wise sigma (section II-F), called `fid_diagonal` here. Protocol: training
     and test use the same 5,000 photographs of 224 px (section II-B), so the values do
-    not describe unseen images. Cost: 750,000 steps of one photograph each; neither
-    hardware nor hours are given.
+    not describe unseen images. Cost: 750,000 steps of one photograph each; the paper
+    gives neither hardware nor hours.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp \
             --shards SHARDS --run runs/arun_wgan_gp
 
     Contradictions in the paper, and how they are resolved. The abstract gives the
-    generator an adversarial loss, equation 6 has none (it cannot "implicitly benefit"
-    from the critic, because no gradient reaches it): this recipe follows equation 6,
-    `arun_wgan_gp_adversarial` the abstract. Equations 3-5 pull the critic's gradient
-    norm to 1 and to 0 at the same points: their sum has its minimum, 5, at 1/2, so the
-    critic's scores are half a Wasserstein distance. Equation 1 encodes ab with 255 and
-    decodes it with 256: the codec uses the exact inverse. The residual blocks have an
-    "identity shortcut" between different numbers of channels: a 1x1 projection is used.
+    generator an adversarial loss, but equation 6 has none, so no gradient of the critic
+    reaches the generator, which therefore cannot "implicitly benefit" from the critic.
+    This recipe follows equation 6, and `arun_wgan_gp_adversarial` the abstract.
+    Equations 3-5 pull the norm of the critic's gradient to 1 and to 0 at the same
+    points. The sum of the two penalties is lowest (5) at a norm of 1/2, so the critic's
+    scores are half a Wasserstein distance. Equation 1 encodes ab with 255 and decodes
+    it with 256: the codec uses the exact inverse of the encoding. The residual blocks
+    have an "identity shortcut" between different numbers of channels: a 1x1 projection
+    is used.
 
     Batch size 1 with BatchNorm: in training each photograph is normalised by its own
     statistics, in inference by running averages, so the network that is scored is not
-    the one that was trained; `--set batch_size=16` reduces the difference. On N
+    quite the one that was trained; `--set batch_size=16` reduces the difference. On N
     processes batch_size must be a multiple of N.
     """
     return Recipe(
@@ -92,12 +94,13 @@ def arun_wgan_gp() -> Recipe:
 
 
 def arun_wgan_gp_adversarial() -> Recipe:
-    r"""The abstract's version: the generator minimises 100 L1 minus its mean score.
+    r"""The recipe of the paper arun, as in its abstract: L1 and an adversarial loss.
 
-    Everything else is documented in `arun_wgan_gp`, whose reported scores apply here
-    too: the paper has one table for both versions. It gives the adversarial term no
-    weight; here it is 1, as in the objective of Isola et al. 2017 (equation 4), from
-    whom the paper also takes the weight 100 of L1.
+    The generator minimises 100 * L1 minus the mean score that the critic gives its
+    images. Everything else is documented in `arun_wgan_gp`, whose reported scores apply
+    here too, because the paper has one table for both versions. The paper gives the
+    adversarial term no weight. Here it is 1, as in the objective of Isola et al. 2017
+    (equation 4), from whom the paper also takes the weight 100 of L1.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial

@@ -1,13 +1,13 @@
-"""drouilhet: "Deep-learning: Colorization of Images" (Drouilhet and L'Herminé, 2025).
+"""A deep U-Net trained on COCO in three ways, of the paper drouilhet.
 
-One deep U-Net on COCO, trained with a soft-label GAN, with WGAN-GP and a decreasing L1
-weight, and with a ProGAN hybrid and a VGG loss. Comments on fields cite the paper's
-sections.
+The paper is "Deep-learning: Colorization of Images" by Drouilhet and L'Herminé (2025).
+The three ways are a GAN with soft labels, WGAN-GP with a decreasing L1 weight, and a
+ProGAN hybrid with a VGG loss. Comments on fields cite the paper's sections.
 
 The paper does not specify the batch size, Adam's momenta, the weight initialisation,
-the augmentation or the number of photographs: the momenta and the initialisation are
-those of Isola et al., the batch size of 16 is nampouri's (the same data at the same
-size), and there is no augmentation.
+the augmentation or the number of photographs. The momenta and the initialisation are
+those of Isola et al. 2017, the batch size of 16 is that of the paper nampouri (the same
+data at the same size), and there is no augmentation.
 """
 
 from __future__ import annotations
@@ -27,30 +27,33 @@ from colortrain.schedule import Schedule, constant
 
 
 def drouilhet_gan() -> Recipe:
-    r"""The standard GAN of sections 1.3, 3 and 4: soft labels and a rebalanced L1.
+    r"""The standard GAN of the paper drouilhet: soft labels and a rebalanced L1.
 
-    The labels are soft on both sides; L1 is weighted by the rarity of colours.
+    (Sections 1.3, 3 and 4.) The labels are soft for real and for generated images. Rare
+    colours have a higher weight in L1.
 
     Protocol of the reported scores: COCO, 256 px, PSNR of RGB in [0, 1] (section 5);
-    how it is averaged, and over how many photographs, is not specified. The grayscale
-    baseline reaches about 23.8 dB as the mean over images and 20.1 dB pooled, so
-    compare the result with it. Cost: not given (Colab, section
-    7.5.3).
+    the paper does not say how it is averaged, or over how many photographs. The
+    grayscale baseline reaches about 23.8 dB as the mean over images and 20.1 dB pooled,
+    so compare the result with it. Cost: not given (Colab, section 7.5.3).
 
         accelerate launch -m launch.train --recipe drouilhet_gan \
             --shards SHARDS --run runs/drouilhet_gan
 
-    Contradictions in the paper, and how they are resolved. 27 epochs (section 4, figure
-    1) or 10 (table 3): 27, whose curve ends at the same 19.63 dB. Nearest-neighbour
-    upsampling (section 3.1) or transposed convolutions (table 2): the text is followed.
+    Contradictions in the paper, and how they are resolved. The number of epochs is 27
+    (section 4, figure 1) or 10 (table 3): here it is 27, because the curve of 27 epochs
+    ends at the 19.63 dB of the table. Upsampling is by nearest neighbour (section 3.1)
+    or by transposed convolutions (table 2): the text is followed. A critic loss of 0.6
+    to 0.7 (section 4.1) can only be the mean of the losses on real and on generated
+    images: with these labels the mean is at least 0.50, but the sum at least 1.00.
+    Hence the factor of one half.
+
     The colour weights are divided by their maximum and are at least 0.5 (section
-    1.3.3): with one empty ab bin every colour then has weight 0.5, so the maximum is
-    taken over colours that occur. Nearly every pixel still has weight 0.5
-    (`RebalancedL1` gives numbers); `--set objective.reconstruction.0.mode=smoothed` is
-    the method of Zhang et al., which does rebalance, and `=literal` is the paper's
-    formula, which its published losses suggest it used. A critic loss of 0.6 to 0.7
-    (section 4.1) can only be the mean over real and fake, whose minimum is 0.50 with
-    these labels: hence the factor of one half.
+    1.3.3). If one ab bin is empty, every colour then has the weight 0.5, so here the
+    maximum is taken over colours that occur. Nearly every pixel still has the weight
+    0.5 (`RebalancedL1` gives numbers). `--set objective.reconstruction.0.mode=smoothed`
+    is the method of Zhang et al., which does rebalance; `=literal` is the paper's
+    formula, which the authors probably used, judging by their published losses.
     """
     return Recipe(
         name="drouilhet_gan",
@@ -82,24 +85,25 @@ def drouilhet_gan() -> Recipe:
 
 
 def drouilhet_wgan_gp() -> Recipe:
-    r"""The Wasserstein GAN of sections 6 and 7: InstanceNorm critic, five critic steps.
+    r"""The Wasserstein GAN of the paper drouilhet: gradient penalty, five critic steps.
 
-    The weight of L1 is 70, then 10, then 30.
+    (Sections 6 and 7.) The critic has InstanceNorm, and the weight of L1 is first 70,
+    then 10, then 30.
 
-    The protocol is that of `drouilhet_gan`, and the grayscale baseline
-    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10
-    hours on Colab (section 7.5.3).
+    The protocol is that of `drouilhet_gan`, and the grayscale baseline reaches about
+    23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10 hours on Colab
+    (section 7.5.3).
 
         accelerate launch -m launch.train --recipe drouilhet_wgan_gp \
             --shards SHARDS --run runs/drouilhet_wgan_gp
 
     Contradictions in the paper, and how they are resolved. The weight of L1 falls at
-    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): 19, since the plan says "Epochs
-    0-18". 27 epochs (table 3, section 7.6) or 30 (section 7.5.3): 27. The weight of the
-    penalty is not given: 10, as in Gulrajani et al. 2017. New learning rates are not
-    given either: section 7 lists what changed, so those of the GAN are kept. The
-    penalty's gradient is with respect to the "image pair" (section 7.3), which includes
-    L.
+    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): here at 19, since the plan says
+    "Epochs 0-18". The number of epochs is 27 (table 3, section 7.6) or 30 (section
+    7.5.3): here 27. The weight of the penalty is not given: it is 10, as in Gulrajani
+    et al. 2017. New learning rates are not given either: section 7 lists what changed,
+    so those of the GAN are kept. The penalty's gradient is with respect to the "image
+    pair" (section 7.3), which includes L.
     """
     return dataclasses.replace(
         drouilhet_gan(),
@@ -123,28 +127,30 @@ def drouilhet_wgan_gp() -> Recipe:
 
 
 def drouilhet_progan() -> Recipe:
-    r"""The ProGAN hybrid of section 9: PixelNorm, minibatch deviation, and a VGG loss.
+    r"""The ProGAN hybrid of the paper drouilhet: two layers of ProGAN and a VGG loss.
 
-    PixelNorm is in the generator, the minibatch standard deviation in the critic, and
-    the VGG loss replaces L1.
+    (Section 9.) PixelNorm is in the generator, the minibatch standard deviation in the
+    critic, and the VGG loss replaces L1.
 
-    The protocol is that of `drouilhet_gan`, and the grayscale baseline
-    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
+    The protocol is that of `drouilhet_gan`, and the grayscale baseline reaches about
+    23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
 
         accelerate launch -m launch.train --recipe drouilhet_progan \
             --shards SHARDS --run runs/drouilhet_progan
 
-    Downloads torchvision's vgg16-397923af.pth (528 MB) once. Without internet access,
-    put it into the folder that the error message names, or test the setup with `--set
-    objective.reconstruction.0.weights=random`.
+    Training downloads torchvision's vgg16-397923af.pth (528 MB) once. Without internet
+    access, put it into the folder that the error message names, or test the setup with
+    `--set objective.reconstruction.0.weights=random`.
 
     Contradictions in the paper, and how they are resolved. Despite the name nothing
-    grows: there is one size, 256 px. A maximum of 21.12 dB (section 11) or 20.92 (table
-    3): the table. The paper does not say that labels, rates and the critic's BatchNorm
-    change: the soft labels stay (a critic loss of 0.542, section 11, is above their
-    minimum of 0.50), and so does the rest. "Minibatch" is the part of the batch that
-    one process holds: scores depend on batch_size / processes. PixelNorm does not
-    remove a convolution's mean, so the convolutions before it have biases.
+    grows: there is one size, 256 px. The highest PSNR is 21.12 dB (section 11) or 20.92
+    dB (table 3): the recipe records the table's. The paper does not say that labels,
+    learning rates or the critic's BatchNorm change, so they stay those of
+    `drouilhet_gan`. The soft labels agree with the paper's critic loss of 0.542
+    (section 11), which is above the minimum of 0.50 that these labels allow.
+    "Minibatch" is the part of the batch that one process holds: scores depend on
+    batch_size / processes. PixelNorm does not remove a convolution's mean, so the
+    convolutions before it have biases.
     """
     return dataclasses.replace(
         drouilhet_gan(),

@@ -1,7 +1,7 @@
 """flagship and flagship_calm: this project's own recipes.
 
-They were developed in measured steps (docs/LOG.md) from parts of the papers' recipes
-and of the literature.
+They combine parts of the papers' recipes and of the literature, chosen step by step by
+measurements (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from colortrain.schedule import Schedule, constant
 
 
 def cosine(epochs: int) -> Schedule:
-    """Return a warm-up from 0.01 to 1 in one epoch, followed by half a cosine to 0.
+    """Return a schedule that rises from 0.01 to 1, then falls to 0 like half a cosine.
 
-    It is linear between epochs and reaches 0 at epoch `epochs` (SGDR, 2017).
+    It rises in the first epoch and reaches 0 at epoch `epochs` (Loshchilov and Hutter
+    2017). Between whole epochs it is linear.
     """
     falling = [
         (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
@@ -34,7 +35,10 @@ def cosine(epochs: int) -> Schedule:
 
 
 def last_fifth(weight: float) -> Schedule:
-    """Return a schedule with `weight` in the last fifth of the run and 0 before."""
+    """Return a schedule that is `weight` in the last fifth of the run and 0 before.
+
+    It is for recipes whose schedules cover 10 epochs (the field `span`).
+    """
     return Schedule(((0, 0.0), (8, weight)))
 
 
@@ -49,12 +53,13 @@ def flagship() -> Recipe:
 
     A residual U-Net is trained to predict which colours of a grid are likely at each
     pixel; Muon updates its hidden weights. In the last fifth the learning rate restarts
-    at a fifth, and losses on the resulting image are added. The critic and its penalty
-    are those of valentini. The colourfulness loss pushes towards more colour. L1, a
-    soft accuracy and the logarithm of the squared error keep the colour where it costs
-    least; they counteract the colourfulness loss, so that the images reach four fifths
-    of the true colourfulness. The result is a moving average over the last steps. All
-    schedules stretch to the length of the run.
+    at a fifth of its peak, and losses on the resulting image are added. The critic,
+    with InstanceNorm, and its penalty are like those of `valentini_wgan`. The
+    colourfulness loss pushes towards more colour. L1, a soft accuracy and the logarithm
+    of the squared error keep the colour where it costs least. They counteract the
+    colourfulness loss, so the images reach four fifths of the true colourfulness. The
+    trained network is a moving average over the last steps. All schedules stretch to
+    the length of the run.
     """
     return _recipe(
         "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
@@ -64,7 +69,7 @@ def flagship() -> Recipe:
 def flagship_calm() -> Recipe:
     r"""`flagship` with a target of three fifths of the true colourfulness.
 
-    Its images are closer to the truth, per pixel and as a set.
+    Its images are closer to the truth, both pixel by pixel and as a whole set.
 
     This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
     as for `flagship`.
@@ -78,10 +83,11 @@ def flagship_calm() -> Recipe:
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
-    """Return the recipe that both share, except for the arguments.
+    """Return the recipe that flagship and flagship_calm share, apart from arguments.
 
-    `near` scales the weights of the terms that keep images close to the truth per pixel
-    and per image during adversarial training.
+    `name` is the recipe's name and `gap` its colourfulness loss. During adversarial
+    training, `near` multiplies the weights of the losses that keep each image close to
+    its truth.
     """
     return Recipe(
         name=name,

@@ -1,7 +1,8 @@
-"""nampouri: "Image Colorization with Conditional Generative Adversarial Networks".
+"""Two pix2pix cGANs of the paper nampouri, on 8,000 photographs of COCO.
 
-(Nampouri, Hadjichristodoulou, Andreadis, University of Groningen.) Two pix2pix cGANs on
-8,000 photographs of COCO. Comments on fields cite the paper's sections.
+The paper is "Image Colorization with Conditional Generative Adversarial Networks" by
+Nampouri, Hadjichristodoulou and Andreadis, University of Groningen. Comments on fields
+cite its sections.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from colortrain.schedule import constant
 
 
 def nampouri_unet() -> Recipe:
-    r"""The U-Net of section 4.2 and appendix A.1 with the 70-pixel patch critic.
+    r"""The paper nampouri's U-Net with the 70-pixel patch critic.
 
-    The reported score is the L1 on 2,000 COCO test photographs of 256 px. The grayscale
-    baseline reaches about 0.096 on such photographs, so compare the result with it.
-    Cost: one A100, about 4 hours (section 5.2).
+    (Section 4.2 and appendix A.1.) The reported score is the L1 on 2,000 COCO test
+    photographs of 256 px. The grayscale baseline reaches about 0.096 on such
+    photographs, so compare the result with it. Cost: one A100, about 4 hours (section
+    5.2).
 
         accelerate launch -m launch.train --recipe nampouri_unet \
             --shards SHARDS --run runs/nampouri_unet
 
-    Contradictions in the paper, and how they are resolved: equation 18 takes the L1 of
-    critic scores (here: of ab); figure 15's step from 512@16x16 to 1@30x30 is
-    impossible (here: strides 2, 2, 2, 1, 1); the critic ends in a sigmoid (here:
-    logits, with the same loss).
+    Contradictions in the paper, and how they are resolved. Equation 18 takes the L1 of
+    critic scores: here it is that of ab. Figure 15's step from 512@16x16 to 1@30x30 is
+    impossible: here the critic's strides are 2, 2, 2, 1, 1. The critic ends in a
+    sigmoid: here it returns logits, and the loss is the same.
     """
     return Recipe(
         name="nampouri_unet",
@@ -61,13 +63,13 @@ def nampouri_unet() -> Recipe:
 
 
 def nampouri_resnet18() -> Recipe:
-    r"""The generator around ImageNet's ResNet-18 of section 4.2 and appendix A.2.
+    r"""The paper nampouri's generator around a ResNet-18 trained on ImageNet.
 
-    Everything else is as in `nampouri_unet`.
+    (Section 4.2 and appendix A.2.) Everything else is as in `nampouri_unet`.
 
-    The reported score is the L1 on 2,000 COCO test photographs of 256 px: above that of
-    `nampouri_unet`, and within sampling error of the grayscale baseline's 0.096. Cost:
-    one A100, about 4 hours (section 5.2).
+    The reported score is the L1 on 2,000 COCO test photographs of 256 px. It is worse
+    than that of `nampouri_unet`, and within sampling error of the grayscale baseline's
+    0.096. Cost: one A100, about 4 hours (section 5.2).
 
         accelerate launch -m launch.train --recipe nampouri_resnet18 \
             --shards SHARDS --run runs/nampouri_resnet18
@@ -76,9 +78,9 @@ def nampouri_resnet18() -> Recipe:
     internet access, put it into the folder that the error message names, or start from
     random weights with `--set generator.pretrained=none`.
 
-    Contradictions in the paper, and how they are resolved: those of `nampouri_unet`;
-    appendix A.2 lists the decoder by input channels (C256-C512-...), figure 13 by
-    output channels: the figure's 3,544,066 parameters decide.
+    Contradictions in the paper, and how they are resolved. Those of `nampouri_unet`
+    apply here too. Appendix A.2 lists the decoder by input channels (C256-C512-...),
+    figure 13 by output channels: the figure's 3,544,066 parameters decide.
     """
     return dataclasses.replace(
         nampouri_unet(),

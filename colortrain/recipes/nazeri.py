@@ -1,35 +1,37 @@
-"""nazeri: "Image Colorization using Generative Adversarial Networks".
+"""U-Nets that generate all of Lab, on CIFAR-10 and Places365, of the paper nazeri.
 
-(Nazeri, Ng, Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400.)
-U-Nets that generate all of Lab, on CIFAR-10 and Places365. Comments on fields cite the
-paper's sections.
+The paper is "Image Colorization using Generative Adversarial Networks" by Nazeri, Ng
+and Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400. Comments
+on fields cite its sections.
 
-[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs,
-consulted only where the paper does not specify something: the layer plans, which
-decoder blocks have dropout, and horizontal flips. Where the two differ, the paper is
-followed (code: rate 3e-4, beta1 0, two generator steps per critic step, exponential
-decay, no grayscale images).
+[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs. It is
+used only where the paper does not specify something: the order and widths of the
+layers, which decoder blocks have dropout, and horizontal flips. Where the two differ,
+the paper is followed (the code has learning rate 3e-4, beta1 0, two generator steps per
+critic step, exponential decay, and no grayscale images).
 
 Interpretations, where the paper does not specify something or contradicts itself:
 
-- "manually decayed ... whenever the loss function started to plateau" (section 3.3)
-  gives no patience. Here the rates fall to a tenth after 30 evaluations without a lower
-  validation L1; this needs a split named val, without which the rates stay.
+- The learning rates are "manually decayed ... whenever the loss function started to
+  plateau" (section 3.3), without a number. Here they fall to a tenth after 30
+  validations without a lower L1. This needs shards with a held-out split; otherwise the
+  rates do not fall.
 - The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
   rgb_to_grayscale, so L had to be predicted there.
-- Dropout (section 3.2) is the noise of the GAN: in training only, as in [code]. Isola
-  et al. 2017, whom section 3.2 follows, keep it active at test time: `colortrain
-  evaluate --dropout both` prints both.
+- Dropout (section 3.2) is the noise of the GAN: it is active in training only, as in
+  [code]. Isola et al. 2017, whom section 3.2 follows, keep it active at test time:
+  `colortrain evaluate --dropout both` prints the scores of both.
 - BatchNorm uses running statistics in inference; [code] uses those of the test batch.
-- BatchNorm in the generator's first layer, and where skips are joined: see
+- BatchNorm in the generator's first layer, and where skip connections are joined: see
   `FullyConvolutionalConfig`.
 
-Protocol of table 1: MAE is 100 x the mean difference of three channels in [-1, 1] (an
-interpretation: the paper gives no unit), accuracy is equation 10 on all three channels;
-`launch.evaluate` prints both. Measured with the paper's definitions, on CIFAR-10's
-10,000 test images the grayscale baseline with the true L has 5.63 / 26.4 / 55.8, and
-the training split's median ab (0, 4) has 5.49 / 23.9 / 57.3: the reported scores are
-close to both, so compare results with them.
+Protocol of table 1. MAE is 100 x the mean absolute difference of three channels in
+[-1, 1] (an interpretation: the paper gives no unit). Accuracy is that of equation 10 on
+all three channels. `colortrain evaluate` prints both. These are the MAE and the
+accuracies at 2 % and at 5 % on CIFAR-10's 10,000 test images, measured with the paper's
+definitions: the grayscale baseline with the true L has 5.63, 26.4 and 55.8, and the
+median ab of the training split, (0, 4), has 5.49, 23.9 and 57.3. The reported scores
+are close to both, so compare results with them.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ from colortrain.schedule import constant
 
 
 def nazeri_gan() -> Recipe:
-    r"""The conditional DCGAN of section 3.2 on CIFAR-10.
+    r"""The conditional DCGAN of the paper nazeri (section 3.2) on CIFAR-10.
 
-    The reported scores are of the test split, by the protocol above. Cost: not given;
-    200 epochs are 10,000,000 images of 32 px.
+    The reported scores are of the test split; colortrain/recipes/nazeri.py describes
+    how they are computed. Cost: not given; 200 epochs are 10,000,000 images of 32 px.
 
         accelerate launch -m launch.train --recipe nazeri_gan \
             --shards SHARDS --run runs/nazeri_gan
@@ -86,15 +88,16 @@ def nazeri_gan() -> Recipe:
 
 
 def nazeri_unet_l2() -> Recipe:
-    r"""The baseline of section 3.1: the same U-Net with the mean squared error alone.
+    r"""The paper nazeri's baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
 
-    The error is over all three channels. There is no critic, and no dropout: section
-    3.1 has none; it is the noise of the GAN.
+    (Section 3.1.) L2 is the mean squared error over all three channels. There is no
+    critic. There is no dropout either: section 3.1 has none, and in `nazeri_gan` it is
+    the noise of the GAN.
 
-    The reported scores are of CIFAR-10's test split, by the protocol above: all three
-    are worse than those of the grayscale baseline, which has the true L, while the
-    network predicts L.
-    Cost: less than `nazeri_gan`.
+    The reported scores are of CIFAR-10's test split; colortrain/recipes/nazeri.py
+    describes how they are computed. All three are worse than those of the grayscale
+    baseline, which has the true L, while the network predicts L. Cost: less than
+    `nazeri_gan`.
 
         accelerate launch -m launch.train --recipe nazeri_unet_l2 \
             --shards SHARDS --run runs/nazeri_unet_l2
@@ -116,17 +119,18 @@ def nazeri_unet_l2() -> Recipe:
 
 
 def nazeri_gan_places() -> Recipe:
-    r"""The conditional DCGAN of section 3.2 on Places365, 256 px.
+    r"""The conditional DCGAN of the paper nazeri (section 3.2) on Places365, 256 px.
 
-    The reported scores follow the protocol above. Cost: not given; 20 epochs of 1.8
-    million images (section 5) are 2,250,000 steps, "not as well-trained as the CIFAR-10
-    counterpart".
+    colortrain/recipes/nazeri.py describes how the reported scores are computed. Cost:
+    not given; 20 epochs of 1.8 million images (section 5) are 2,250,000 steps. The
+    paper calls the result "not as well-trained as the CIFAR-10 counterpart".
 
         accelerate launch -m launch.train --recipe nazeri_gan_places \
             --shards SHARDS --run runs/nazeri_gan_places
 
-    Dropout is in the first three decoder blocks, those of Isola et al. 2017, whom
-    section 3.2 follows: [code] had it there in one version and nowhere in a later one.
+    Dropout is in the first three decoder blocks, as in Isola et al. 2017, whom section
+    3.2 follows. The authors' public code had it there in one version and nowhere in a
+    later one.
     """
     return dataclasses.replace(
         nazeri_gan(),

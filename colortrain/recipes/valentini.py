@@ -1,12 +1,14 @@
-"""valentini: "Image Recoloring with Wasserstein Conditional Adversarial Networks".
+"""pix2pix and Wasserstein cGANs of the paper valentini, on 10,000 ImageNet photographs.
 
-(Valentini, Nagaro Quiroz, University of Padova.) pix2pix, then a gradient penalty and
-thicker U-Nets, on 10,000 photographs of ImageNet. Comments on fields cite the paper's
+The paper is "Image Recoloring with Wasserstein Conditional Adversarial Networks" by
+Valentini and Nagaro Quiroz, University of Padova. It re-implements pix2pix (Isola et
+al. 2017), then adds a gradient penalty and thicker U-Nets. Comments on fields cite its
 sections.
 
-The paper does not specify optimizer, learning rate, batch size, length, width or weight
-of L1. These are taken from Isola et al. 2017, which it re-implements (except the batch
-size, which Isola et al. vary with the data); the comment on each such field says so.
+The paper does not specify the optimizer, the learning rate, the batch size, the length
+of training, the number of channels or the weight of L1. These are taken from Isola et
+al. 2017, except the batch size, which they vary with the data; the comment on each such
+field says so.
 """
 
 from __future__ import annotations
@@ -36,24 +38,25 @@ _CRITIC = PatchCriticConfig(
 
 
 def valentini_cgan() -> Recipe:
-    r"""The re-implementation of pix2pix (sections III and VI-A) with a plain U-Net.
+    r"""The paper valentini's re-implementation of pix2pix, with a plain U-Net.
 
-    Colours have bright spots at the centre (figure 7) which the losses do not show
-    (section VII). Protocol: about 10,000 photographs for training and 3,000
-    for validation, of 1,000 classes, 256 px (section V).
+    (Sections III and VI-A.) Its images have bright spots at the centre (figure 7),
+    which the losses do not show (section VII). Protocol: about 10,000 photographs for
+    training and 3,000 for validation, of 1,000 classes, 256 px (section V).
 
         accelerate launch -m launch.train --recipe valentini_cgan \
             --shards SHARDS --run runs/valentini_cgan
         (for figure 5, run it again with --set generator.depth=2 and 3)
 
-    Contradictions in the paper, and how they are resolved. Equation 3 has both networks
-    minimise what the critic must maximise, and section IV labels real 0 and fake 1:
-    here real is labelled 1, which is an equivalent objective. The paper's generator
-    minimises log(1 - D): here it maximises log D, as in Isola et al. (section 3.3).
-    Equation 3 gives L1 no weight: here it is 100, as in Isola et al. (`--set
-    objective.reconstruction.0.weight=1` is the literal version). Section III averages
-    patch responses before the loss: here, as in Isola's code, the loss is computed per
-    patch and then averaged (for a linear critic the two are equal).
+    Contradictions in the paper, and how they are resolved. In equation 3 both networks
+    minimise what the critic should maximise, and section IV labels real images 0 and
+    generated ones 1: here real images have the label 1, which is an equivalent
+    objective. The paper's generator minimises log(1 - D): here it maximises log D, as
+    in Isola et al. (section 3.3). Equation 3 gives L1 no weight: here it is 100, as in
+    Isola et al. (`--set objective.reconstruction.0.weight=1` is the literal version).
+    Section III averages patch responses before the loss: here, as in the code of Isola
+    et al., the loss is computed per patch and then averaged (for a linear critic the
+    two are equal).
     """
     return Recipe(
         name="valentini_cgan",
@@ -82,25 +85,28 @@ def valentini_cgan() -> Recipe:
 
 
 def valentini_wgan() -> Recipe:
-    r"""The Wasserstein version of sections IV and VI-B, with the thick U-Net.
+    r"""The paper valentini's Wasserstein GAN with gradient penalty and a thick U-Net.
 
-    The protocol is that of `valentini_cgan`.
+    (Sections IV and VI-B.) The protocol is that of `valentini_cgan`.
 
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
         (for figures 8 and 9, run it again with --set generator.depth=2 and 3;
         for figure 11, with --set objective.penalties.0.weight=0 and 0.1)
 
-    Contradictions in the paper, and how they are resolved. The text makes the GAN a
-    WGAN whose loss is "without a strict lower bound" and whose scores are small for one
-    side and large for the other (sections I, IV): that is this linear critic; equation
-    8 keeps the logarithms: `valentini_wgan_literal`. Equation 5 takes the norm of the
-    gradient at mixed y, which is ab (equation 6); L is the same on both sides. With
-    weight 0 nothing constrains a linear critic: expect it to diverge. BatchNorm, which
-    section III puts in the critic, would make each image's gradient depend on every
-    image of the batch (Gulrajani et al. 2017, section 4, advise against it), and its
-    synchronised form has no second derivative: InstanceNorm is used with all three
-    weights. One critic step per generator step, as the paper gives no other number.
+    Contradictions in the paper, and how they are resolved. The text describes a WGAN:
+    its loss is "without a strict lower bound", and its scores are small for one kind of
+    images and large for the other (sections I, IV). That is the linear critic of this
+    recipe. Equation 8 keeps the logarithms: that is `valentini_wgan_literal`. Equation
+    5 takes the norm of the gradient at interpolated y, which is ab (equation 6); L is
+    the same for both images. With a penalty of weight 0 nothing constrains a linear
+    critic: expect it to diverge.
+
+    Section III puts BatchNorm in the critic. It would make each image's gradient depend
+    on every image of the batch (Gulrajani et al. 2017, section 4, advise against it),
+    and its synchronised form has no second derivative. Therefore InstanceNorm is used,
+    with all three weights of the penalty. There is one critic step per generator step,
+    as the paper gives no other number.
     """
     recipe = valentini_cgan()
     return dataclasses.replace(
@@ -127,13 +133,12 @@ def valentini_wgan() -> Recipe:
 
 
 def valentini_wgan_literal() -> Recipe:
-    r"""Equation 8 as published, with the thick U-Net.
+    r"""Equation 8 of the paper valentini, as published, with the thick U-Net.
 
-    The losses are cross-entropy and a gradient penalty on the logits.
-
-    Everything else is as in `valentini_wgan`. The interpretations of
-    equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight of
-    L1) apply to equation 8 too.
+    The adversarial losses are cross-entropies, and the gradient penalty is applied to
+    the critic's logits. Everything else is as in `valentini_wgan`. The interpretations
+    of equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight
+    of L1) apply to equation 8 too.
 
         accelerate launch -m launch.train --recipe valentini_wgan_literal \
             --shards SHARDS --run runs/valentini_literal

@@ -5,7 +5,8 @@ RUN/checkpoints/step-000001000/
     generator_adam.safetensors  critic_adam.safetensors
     recipe.json  trainer.json
     MANIFEST.json              size and SHA-256 of each file; written last
-RUN/checkpoints/best.json      which step is the best by the metric of `keep_best`
+RUN/checkpoints/best.json      the step with the best validation score, by the metric
+                               that the recipe's field `keep_best` names
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ Step = int | Literal["best"] | None  # selects a checkpoint: a step, the best, o
 def save_checkpoint(
     run: Path, step: int, parts: Mapping[str, Tensors], recipe: Recipe, state: dict[str, Any]
 ) -> Path:
-    """Write the checkpoint of a step and return its folder.
+    """Write the checkpoint of one step of a run and return the checkpoint's folder.
 
     `parts` maps the stem of each safetensors file to its tensors by name; `state` holds
-    JSON values for trainer.json. The files are written to a temporary folder and
-    synced, the manifest last, and the folder is renamed. An intact checkpoint of the
-    same step is left as it is, a damaged one is replaced.
+    JSON values for trainer.json. All files are written to a temporary folder and
+    fsynced, MANIFEST.json last; then the folder is renamed, so an interrupted save
+    leaves no incomplete checkpoint. An existing checkpoint of the same step is left as
+    it is if it is intact, and replaced if it is damaged.
     """
     final = checkpoint_folder(run, step)
     if is_intact(final):
@@ -92,10 +94,10 @@ def _save_tensors(tensors: Tensors, path: Path) -> None:
 
 
 def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
-    """Write contiguous CPU tensors in the safetensors format, without copies.
+    """Write contiguous CPU tensors in the safetensors format, without copying them.
 
-    The library would copy each tensor twice while it holds the GIL, which would block
-    the training loop in the other thread.
+    `safetensors.torch.save` would copy each tensor twice while it holds the GIL. When a
+    background thread writes a checkpoint, this would block the training loop.
     """
     # wide elements first, so that each tensor is aligned to the width of its elements
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -125,7 +127,10 @@ def _write_manifest(folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether all files of a checkpoint match its manifest, by size and hash."""
+    """Return whether a checkpoint's files match the sizes and hashes in its manifest.
+
+    The result is False if a file, or the manifest itself, is missing or invalid.
+    """
     try:
         files = json.loads((folder / MANIFEST).read_text())
         return all(
@@ -138,10 +143,11 @@ def is_intact(folder: Path) -> bool:
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """Return the folder of the newest intact checkpoint, None if there is none.
+    """Return the folder of a run's newest intact checkpoint; None if there is none.
 
-    Warns about newer ones that are damaged. Raises UserError if all are damaged:
-    starting again from step 0 would overwrite the run's history.
+    Warns about each newer checkpoint that is damaged. Raises UserError if the run has
+    checkpoints and all of them are damaged: starting again from step 0 would overwrite
+    the run's history.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
@@ -160,9 +166,9 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """Return the tensors of NAME.safetensors in a checkpoint, on the CPU.
+    """Return the tensors of the file `name`.safetensors in a checkpoint's folder.
 
-    Raises UserError if the file cannot be read.
+    They are on the CPU, by tensor name. Raises UserError if the file cannot be read.
     """
     path = folder / f"{name}.safetensors"
     try:
@@ -177,7 +183,8 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 def load_state(folder: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint's trainer.json: step, images, dataset_id, ...
 
-    Raises UserError if the checkpoint has another format.
+    Raises UserError if the checkpoint was written in another format version than the
+    one that this code reads.
     """
     state = json.loads((folder / TRAINER_STATE).read_text())
     assert isinstance(state, dict)
@@ -191,7 +198,11 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return an optimizer's state with keys like "exp_avg.encoder.0.conv.weight"."""
+    """Return the state tensors of a network's optimizer by name.
+
+    A name is the kind of state and the parameter, for instance
+    "exp_avg.encoder.0.conv.weight". `module` is the network.
+    """
     tensors = {}
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -200,9 +211,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Restore the state that `optimizer_tensors` returned.
+    """Restore a network's optimizer from the tensors of `optimizer_tensors`.
 
-    Each tensor gets the device and memory layout of its parameter.
+    Each tensor gets the device and memory layout of its parameter; step counts stay on
+    the CPU unless the optimizer is fused. `module` is the network.
     """
     # a fused Adam keeps its step counts on the parameters' device, others on the CPU
     fused = bool(optimizer.defaults.get("fused"))
@@ -218,9 +230,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
 
 
 def find_checkpoint(run: Path, step: Step = None) -> Path:
-    """Return the folder of the intact checkpoint that `step` chooses.
+    """Return the folder of one intact checkpoint of a run.
 
-    Raises UserError if there is none.
+    `step` is a step number, "best" (the step in best.json) or None (the newest intact
+    checkpoint). Raises UserError if there is no such checkpoint or it is damaged.
     """
     if step == "best":
         step = best_step(run)
@@ -236,7 +249,10 @@ def find_checkpoint(run: Path, step: Step = None) -> Path:
 
 
 def best_step(run: Path) -> int:
-    """Return the step in best.json. Raises UserError if there is no such file."""
+    """Return the step number in RUN/checkpoints/best.json.
+
+    Raises UserError if there is no such file.
+    """
     try:
         return int(json.loads(best_file(run).read_text())["step"])
     except FileNotFoundError:
@@ -257,12 +273,12 @@ def weights_part(folder: Path, ema: bool = True) -> str:
 def load_generator(
     run: Path, *, step: Step = None, ema: bool = True
 ) -> tuple[nn.Module, Recipe, int]:
-    """Return the trained generator of a run, its recipe and its step.
+    """Return a run's trained generator, its recipe, and the step of its checkpoint.
 
-    The generator is on the CPU and in eval mode. `step` chooses the checkpoint as in
-    `find_checkpoint`. The averaged weights are used if the checkpoint has them and
-    `ema` is true. Raises UserError if there is no such checkpoint, or if its weights
-    cannot be loaded.
+    The generator is on the CPU and in eval mode. `step` is a step number, "best" or
+    None, as in `find_checkpoint`. The averaged weights are used if the checkpoint has
+    them and `ema` is true. Raises UserError if there is no such checkpoint, or if its
+    weights cannot be loaded.
     """
     folder = find_checkpoint(Path(run), step)
     saved_step = load_state(folder)["step"]
@@ -273,9 +289,9 @@ def load_generator(
 
 
 def load_weights(network: nn.Module, folder: Path, part: str) -> None:
-    """Load PART.safetensors of a checkpoint into a network.
+    """Load the file `part`.safetensors of a checkpoint's folder into a network.
 
-    Raises UserError if the file cannot be read, or if the weights are those of another
+    Raises UserError if the file cannot be read, or if its weights belong to another
     architecture.
     """
     try:

@@ -21,10 +21,10 @@ from shards.read.order import ORDER_VERSION
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The samples to train on and those to validate on, and how to read the former."""
+    """A run's training samples, its validation samples, and options for reading."""
 
     train: Samples
-    validation: Split | None  # the split "val" or "test"; None if the shards have neither
+    validation: Split | None  # the held-out split ("val", "validation", "test"), if there is one
     workers: int = 1  # threads that read ahead
     max_damaged: int = 0  # number of damaged samples that may be replaced before the run ends
 
@@ -40,8 +40,9 @@ def open_data(
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) that a recipe is trained on.
 
     Validation uses the held-out split of the first set. `corrupt_limit` is the fraction
-    of the samples that may be damaged. Raises UserError if the shards cannot be opened,
-    or if their images do not have the size that the recipe requires.
+    of the training samples that may be damaged before the run ends. Raises UserError if
+    the shards cannot be opened, or if their images do not have the size that the recipe
+    requires.
     """
     train = open_training(shards, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
@@ -65,26 +66,33 @@ def open_streamed(
     corrupt_limit: float = 0.0,
     validation: Split | None = None,
 ) -> TrainingData:
-    """Open tars without an index that a recipe is trained on (see `data.tar_stream`).
+    """Open plain WebDataset tars, which have no index, as training data for a recipe.
 
-    `epoch_images` is the nominal length of an epoch; `corrupt_limit` is a fraction of
-    it. Raises UserError if no file matches the pattern.
+    `epoch_images` is the number of images that count as one epoch, since the true
+    number is not known (see `colortrain.data.tar_stream`). `corrupt_limit` is the
+    fraction of `epoch_images` that may be damaged before the run ends. Raises UserError
+    if no file matches the pattern.
     """
     stream = open_stream(pattern, recipe.size, epoch_images)
     return TrainingData(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
 
 
 def lock(run: Path) -> IO[bytes]:
-    """Lock RUN/.lock until the returned file is closed or the process ends.
+    """Lock RUN/.lock and return the open file, which holds the lock.
 
-    Raises UserError if another process holds the lock.
+    The lock ends when the file is closed or the process ends. Raises UserError if
+    another process holds it.
     """
     message = f"{run} is being trained by another process: wait for it, or choose another --run"
     return lock_path(lock_file(run), message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:
-    """Raise UserError unless `run` is new, empty, or a run of the same recipe."""
+    """Raise UserError unless `run` is new, empty, or contains a run of the same recipe.
+
+    The comparison ignores fields that may change when a run resumes, for instance its
+    length.
+    """
     if run.is_file():
         raise UserError(f"{run} is a file: give a folder as --run")
     if recipe_file(run).is_file():
@@ -101,7 +109,11 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
 def check_checkpoint(
     folder: Path, state: Mapping[str, Any], recipe: Recipe, dataset_id: str
 ) -> None:
-    """Raise UserError if a checkpoint has another recipe, dataset or sample order."""
+    """Raise UserError unless a run can resume from the checkpoint in `folder`.
+
+    The checkpoint must have the same recipe, the same dataset and the same version of
+    the sample order. `state` is the content of its trainer.json.
+    """
     run = folder.parent.parent
     changes = differences(load_recipe(recipe_file(folder)), recipe)
     if changes:
@@ -121,5 +133,9 @@ def check_checkpoint(
 
 
 def _is_leftover(path: Path) -> bool:
-    """Return whether a run killed before writing recipe.json may have left the file."""
+    """Return whether a file may be left over from a run that was killed while starting.
+
+    Such a run had not yet written recipe.json: it leaves only .lock and temporary
+    files.
+    """
     return path == lock_file(path.parent) or path.name.endswith(".tmp")

@@ -1,8 +1,9 @@
 """Read the records of a run: the journal RUN/metrics.jsonl and other JSON files.
 
-This module does not import torch. Each journal line is a JSON object with "kind",
-"step", "time" and the values of its kind: "start", "train" (losses, rates),
-"validation" (metrics), "checkpoint", "warning", "stop" and "end".
+This module does not import torch. Each line of the journal is a JSON object with
+"kind", "step", "time" and other values that depend on the kind. The kinds are "start",
+"train" (losses, learning rates), "validation" (metrics), "checkpoint", "warning",
+"stop" and "end".
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ Line = dict[str, Any]
 def read_lines(path: Path) -> list[Line]:
     """Return the JSON objects of a JSON Lines file; an empty list if there is no file.
 
-    Lines that are not valid JSON are left out, such as the incomplete last line of a
-    run that was killed or is writing.
+    Lines that are not valid JSON are left out. Such a line is, for instance, the
+    incomplete last line of a run that was killed or is still writing.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -39,7 +40,10 @@ def _parse(text: str) -> Line | None:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; {} if there is no file or no valid object."""
+    """Return the JSON object in a file.
+
+    The result is {} if the file does not exist or does not contain a valid JSON object.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -48,16 +52,21 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def read_journal(run: Path, kind: str | None = None) -> list[Line]:
-    """Return the lines of a run's journal in order, all or only those of one kind."""
+    """Return the lines of RUN/metrics.jsonl in order, as JSON objects.
+
+    If `kind` is given, only lines of that kind ("train", "validation", ...) are
+    returned.
+    """
     lines = read_lines(journal_file(run))
     return [line for line in lines if kind is None or line.get("kind") == kind]
 
 
 def last_scores(run: Path) -> dict[str, float]:
-    """Return the generator's scores in the last validation.
+    """Return the generator's scores in a run's last validation, by metric name.
 
     The L1 of the grayscale baseline is added as "grey l1". Metrics without a value
-    (NaN, written as null) are left out.
+    (NaN, written as null) are left out. The result is {} if there has been no
+    validation.
     """
     validations = [line["metrics"] for line in read_journal(run, "validation")]
     if not validations:

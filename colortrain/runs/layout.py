@@ -4,7 +4,7 @@
     RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
     RUN/evaluation.json                  the scores of the last `colortrain evaluate`
     RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
-    RUN/checkpoints/best.json            the best step by the metric of `keep_best`
+    RUN/checkpoints/best.json            the step with the best validation score
     RUN/samples/step-000001000.png       sample grids of validations
     RUN/tensorboard/  RUN/trackers.json  event files; the run's ids in W&B and MLflow
     RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
@@ -34,94 +34,100 @@ _STEP = re.compile(r"step-(\d+)")
 
 
 def recipe_file(run: Path) -> Path:
-    """Return RUN/recipe.json."""
+    """Return the path RUN/recipe.json: the run's resolved recipe."""
     return run / RECIPE
 
 
 def journal_file(run: Path) -> Path:
-    """Return RUN/metrics.jsonl."""
+    """Return the path RUN/metrics.jsonl: the run's journal."""
     return run / "metrics.jsonl"
 
 
 def evaluation_file(run: Path, step: int | None = None) -> Path:
-    """Return RUN/evaluation.json, or RUN/evaluation-STEP.json if a step is given."""
+    """Return the path RUN/evaluation.json, or RUN/evaluation-STEP.json for a step."""
     return run / ("evaluation.json" if step is None else f"evaluation-{step}.json")
 
 
 def checkpoints_folder(run: Path) -> Path:
-    """Return RUN/checkpoints."""
+    """Return the path RUN/checkpoints."""
     return run / "checkpoints"
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Return the folder of one step's checkpoint, whether it exists or not."""
+    """Return the path of one step's checkpoint folder, whether it exists or not."""
     return checkpoints_folder(run) / f"step-{step:09d}"
 
 
 def best_file(run: Path) -> Path:
-    """Return RUN/checkpoints/best.json."""
+    """Return the path RUN/checkpoints/best.json, which names the best checkpoint."""
     return checkpoints_folder(run) / "best.json"
 
 
 def sample_file(run: Path, step: int) -> Path:
-    """Return the PNG file of one step's sample grid."""
+    """Return the path RUN/samples/step-NNNNNNNNN.png: a step's grid of images."""
     return run / "samples" / f"step-{step:09d}.png"
 
 
 def sample_files(run: Path) -> list[tuple[int, Path]]:
-    """Return (step, file) of every sample grid in RUN/samples, by ascending step."""
+    """Return (step, PNG file) of each sample grid in RUN/samples, by ascending step."""
     paths = (run / "samples").glob("step-*.png")
     steps = ((step_of(path.with_suffix("")), path) for path in paths)
     return sorted((step, path) for step, path in steps if step is not None)
 
 
 def tensorboard_folder(run: Path) -> Path:
-    """Return RUN/tensorboard."""
+    """Return the path RUN/tensorboard."""
     return run / "tensorboard"
 
 
 def trackers_file(run: Path) -> Path:
-    """Return RUN/trackers.json."""
+    """Return the path RUN/trackers.json: the run's ids in W&B and MLflow."""
     return run / "trackers.json"
 
 
 def lock_file(run: Path) -> Path:
-    """Return RUN/.lock."""
+    """Return the path RUN/.lock, which the process that trains keeps locked."""
     return run / ".lock"
 
 
 def jobs_file(run: Path) -> Path:
-    """Return RUN/slurm/jobs.jsonl: the SLURM jobs that were submitted for a run."""
+    """Return the path RUN/slurm/jobs.jsonl: the SLURM jobs submitted for a run."""
     return run / "slurm" / "jobs.jsonl"
 
 
 def starts_file(run: Path) -> Path:
-    """Return RUN/slurm/starts.jsonl: from which step each SLURM job started."""
+    """Return the path RUN/slurm/starts.jsonl: where each SLURM job started.
+
+    Each line records the training step at which one job of the run started or resumed.
+    """
     return run / "slurm" / "starts.jsonl"
 
 
 def sweep_file(folder: Path) -> Path:
-    """Return FOLDER/sweep.json of a sweep: run folder -> the fields that were set."""
+    """Return the path FOLDER/sweep.json, which lists the runs of a sweep.
+
+    The file maps each run's folder to the recipe fields that the sweep sets for it.
+    """
     return folder / "sweep.json"
 
 
 def step_of(path: Path) -> int | None:
-    """Return the step in a name such as step-000001000, None for any other name."""
+    """Return the step in a file name such as step-000001000; None for other names."""
     match = _STEP.fullmatch(path.name)
     return int(match[1]) if match else None
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """Return the steps of all checkpoint folders, complete or not, ascending."""
+    """Return the steps of a run's checkpoint folders, complete or not, ascending."""
     steps = map(step_of, checkpoints_folder(run).glob("step-*"))
     return sorted(step for step in steps if step is not None)
 
 
 def written_checkpoints(run: Path) -> dict[int, Path]:
-    """Return the checkpoint folders that have their MANIFEST.json, by ascending step.
+    """Return the checkpoint folders that contain MANIFEST.json, by step, ascending.
 
-    The manifest is written last, so such a checkpoint was complete; its hashes are not
-    verified here (see `checkpoint.is_intact`).
+    The manifest is written last, so these checkpoints have been written completely.
+    Their hashes are not verified here (see `colortrain.runs.checkpoint.is_intact`).
     """
     folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
     return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}

@@ -1,7 +1,8 @@
 """Which checkpoints of a run are kept: the newest, some earlier ones, and the best.
 
-Earlier ones are kept every `keep_every` steps. The best is chosen by a metric of the
-validation split, the recipe's `keep_best`.
+Three fields of the recipe decide: `keep_checkpoints` is the number of newest
+checkpoints, `keep_every` additionally keeps those at multiples of that many steps, and
+`keep_best` names the validation metric by which the best checkpoint is chosen.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ VALIDATION_METRICS = [metric.name for metric in METRICS.values() if not metric.n
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint so far, the fields of best.json.
+    """The best checkpoint of a run so far; its fields are those of best.json.
 
-    `distance` is the distance of `value` from the best possible value: lower is better.
-    Distances are comparable within one metric.
+    `value` is the generator's value of `metric`, and `distance` is how far that value
+    is from the best possible one: lower is better. Distances are comparable only
+    between values of the same metric.
     """
 
     metric: str
@@ -45,7 +47,11 @@ class Best:
 
 
 def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
-    """Raise UserError if validation does not measure the metric of `keep_best`."""
+    """Raise UserError if validation cannot measure the metric `recipe.keep_best`.
+
+    That is the case if the metric is unknown or not computed during training, or if the
+    shards have no split for validation.
+    """
     if recipe.keep_best and recipe.keep_best not in VALIDATION_METRICS:
         raise unknown("metric of keep_best", recipe.keep_best, VALIDATION_METRICS)
     if recipe.keep_best and not has_validation:
@@ -56,10 +62,10 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
 
 
 def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
-    """Return the checkpoint of a step as a candidate for the best one.
+    """Return the checkpoint of `step` as a candidate for the best checkpoint.
 
-    `scores` are the scores of its validation: metric -> version -> value, where a
-    version is "generated", "truth" or a baseline.
+    `scores` are the validation scores at that step: metric -> version -> value, where a
+    version is "generated", "truth" or the name of a baseline.
     """
     values = scores[metric]
     distance = METRICS[metric].distance(values["generated"], values.get("truth"))
@@ -67,12 +73,15 @@ def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, flo
 
 
 def better(new: Best, old: Best | None) -> bool:
-    """Return whether `new` is better than the best so far; NaN never is."""
+    """Return whether `new` is better than `old`, the best checkpoint so far or None.
+
+    A candidate whose distance is NaN is never better.
+    """
     return not math.isnan(new.distance) and (old is None or new.distance < old.distance)
 
 
 def save_best(run: Path, best: Best | None) -> None:
-    """Write best.json, or delete it if there is no best checkpoint."""
+    """Write RUN/checkpoints/best.json, or delete it if `best` is None."""
     path = best_file(run)
     if best is None:
         path.unlink(missing_ok=True)
@@ -81,9 +90,11 @@ def save_best(run: Path, best: Best | None) -> None:
 
 
 def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Best | None:
-    """Return the best checkpoint that the state of the resumed checkpoint records.
+    """Return the best checkpoint so far of a run that resumes.
 
-    The result is None if it was deleted, or was the best by another metric.
+    `state` holds the fields of `Best` as saved in the checkpoint from which the run
+    resumes. The result is None if `state` is empty, if that best checkpoint has been
+    deleted, or if it was chosen by another metric than `metric`.
     """
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
@@ -93,11 +104,12 @@ def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Bes
 def steps_to_keep(
     steps: Collection[int], step: int, newest: int, every: int, best: int | None
 ) -> set[int]:
-    """Return which of the existing checkpoints are kept after `step` was saved.
+    """Return which of the existing checkpoints to keep after `step` was saved.
 
-    They are the last `newest` ones, those at multiples of `every` steps (0: none), and
-    the best one. Checkpoints of later steps are not kept: they are damaged, and the run
-    has resumed from an earlier one.
+    `steps` are the steps of all checkpoints. The last `newest` ones, those at multiples
+    of `every` steps (0: none) and the one of step `best` are kept. Checkpoints later
+    than `step` are not kept: they were damaged, so the run has resumed from an earlier
+    one.
     """
     earlier = sorted(other for other in steps if other <= step)
     marked = {
@@ -107,10 +119,10 @@ def steps_to_keep(
 
 
 def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = None) -> None:
-    """Delete the checkpoints that need not be kept after `step` was saved.
+    """Delete the checkpoints that `steps_to_keep` does not keep after `step` was saved.
 
-    Incomplete folders of killed runs are deleted as well. For the other arguments see
-    `steps_to_keep`.
+    Incomplete folders of killed runs are deleted as well. `newest`, `every` and `best`
+    are the arguments of `steps_to_keep`.
     """
     steps = checkpoint_steps(run)
     for other in set(steps) - steps_to_keep(steps, step, newest, every, best):

@@ -22,9 +22,10 @@ _MARGIN = 0.05  # largest distance of a saturated critic's mean scores from its 
 
 
 class Alarms:
-    """Checks the lines that a run writes and returns warnings.
+    """Checks each line that a run writes to metrics.jsonl, and returns warnings.
 
-    Each warning is given once; it is repeated only if its cause had disappeared.
+    A warning is given when its cause appears, and again only if the cause has
+    disappeared and appeared once more.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -40,7 +41,11 @@ class Alarms:
         self.active: set[str] = set()
 
     def update(self, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
-        """Process a line of metrics.jsonl; return new warnings by subject."""
+        """Process one line of metrics.jsonl; return new warnings as subject -> text.
+
+        `kind` is the line's kind, `values` are its values. The subjects are "sepia",
+        "bright_spots", "critic" and "data_wait".
+        """
         if kind == "validation":
             self._add_scores(values.get("metrics", {}))
             return self._new_warnings(("sepia", "bright_spots"))
@@ -88,9 +93,10 @@ class Alarms:
         )
 
     def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
-        """Return whether the critic's mean scores have nearly reached its labels.
+        """Return whether the critic's mean scores are close to its training labels.
 
-        Wasserstein and hinge critics have no such limit.
+        The critic then separates nearly all real images from generated ones. The result
+        is always False for Wasserstein and hinge losses, which have no labels.
         """
         real, fake = losses.get("score_real"), losses.get("score_fake")
         if real is None or fake is None or not (math.isfinite(real) and math.isfinite(fake)):

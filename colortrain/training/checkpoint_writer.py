@@ -1,7 +1,8 @@
-"""Write checkpoints in the background: the loop copies tensors, a thread writes them.
+"""Save checkpoints in the background: the training loop copies, a thread writes.
 
-Only one write runs at a time; the next save waits for it. The copies take as much CPU
-memory as a checkpoint takes on disk.
+The loop copies all tensors to CPU memory and continues, while a thread writes the
+copies to disk. Only one write runs at a time; the next save waits for it. The copies
+take as much CPU memory as a checkpoint takes on disk.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ TensorFiles = Mapping[str, Tensors]  # file stem -> name -> tensor
 
 
 class HostCopies:
-    """Copies of tensors in CPU memory that is reused for the next copies.
+    """Copies tensors to buffers in CPU memory, which the next copies use again.
 
-    The memory is pinned if the tensors are on a GPU.
+    The buffers are pinned if the tensors are on a GPU.
     """
 
     def __init__(self) -> None:
@@ -37,10 +38,10 @@ class HostCopies:
         self.copied: torch.cuda.Event | None = None
 
     def copy(self, files: TensorFiles) -> dict[str, dict[str, Tensor]]:
-        """Return copies of all tensors.
+        """Return copies of all tensors, by file stem and tensor name.
 
-        Copies from a GPU are complete only after `wait`. Later changes of the tensors
-        do not affect the copies.
+        Copies from a GPU are complete only after `wait`. Later changes of the original
+        tensors do not affect the copies, but the next call of `copy` overwrites them.
         """
         copies = {
             file: {
@@ -70,10 +71,10 @@ class HostCopies:
 
 @dataclass(frozen=True)
 class WrittenCheckpoint:
-    """The facts that metrics.jsonl records about a checkpoint on disk.
+    """What the journal records about a checkpoint that has been written.
 
-    `stall` is the time for which the training loop was blocked, `seconds` the time that
-    the thread spent writing, both in seconds.
+    `stall` is the time for which saving blocked the training loop, and `seconds` the
+    time that the background thread spent on writing; both are in seconds.
     """
 
     step: int
@@ -84,9 +85,9 @@ class WrittenCheckpoint:
 
 
 class CheckpointWriter:
-    """Saves the checkpoints of a run, on rank 0.
+    """Saves the checkpoints of a run from a background thread, on rank 0.
 
-    Use it as a context manager: leaving the block waits for a pending write.
+    Use it as a context manager: leaving the `with` block waits for a pending write.
     """
 
     def __init__(self, run: Path, recipe: Recipe, journal: Journal) -> None:
@@ -108,9 +109,11 @@ class CheckpointWriter:
         self.thread.shutdown(wait=True)
 
     def update_best(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
-        """Compare the scores of a step with the best ones by the recipe's `keep_best`.
+        """Return whether a step's validation scores are the best so far.
 
-        Return whether they are the best so far; False if `keep_best` is not set.
+        If so, remember the step as the best one. `metrics` maps metric -> version ->
+        value; the metric that decides is the recipe's `keep_best`. The result is False
+        if the recipe sets none.
         """
         if not self.recipe.keep_best:
             return False
@@ -121,9 +124,11 @@ class CheckpointWriter:
         return True
 
     def save(self, step: int, files: TensorFiles, state: dict[str, Any], started: float) -> None:
-        """Copy the tensors and state of a checkpoint and start writing them.
+        """Copy the tensors and the state of a checkpoint, and start writing the copies.
 
-        `started` is the `time.monotonic()` at which the training loop stopped for this.
+        A previous write is waited for first. `files` maps file stem -> name -> tensor;
+        `state` is the content of trainer.json. `started` is the `time.monotonic()` at
+        which the training loop stopped for this checkpoint.
         """
         self.wait()
         state = {**state, "best": dataclasses.asdict(self.best) if self.best else None}
@@ -132,12 +137,18 @@ class CheckpointWriter:
         self.pending = self.thread.submit(self._write, step, copies, state, best, stall)
 
     def poll(self) -> None:
-        """Log a write if it has finished, or raise its error; called between steps."""
+        """Log the pending write if it has finished; called between training steps.
+
+        Raises the writing thread's error, if there was one.
+        """
         if self.pending is not None and self.pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for a pending write and log it; raises the writing thread's error."""
+        """Wait until the pending write has finished and log it.
+
+        Raises the writing thread's error, if there was one.
+        """
         pending, self.pending = self.pending, None
         if pending is not None:
             written = dataclasses.asdict(pending.result())

@@ -19,11 +19,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The networks in a checkpoint folder of another run.
+    """The weights in another run's checkpoint folder, with which a new run starts.
 
-    The generator has the averaged weights if the checkpoint has them. Optimizers, the
-    step count and schedules start from zero. With `only_generator` the critic is not
-    used.
+    For the generator they are the averaged weights if the checkpoint has them. Only
+    weights are used: optimizers, the step count and schedules start from zero. With
+    `only_generator` the critic starts with random weights.
     """
 
     folder: Path
@@ -31,19 +31,26 @@ class InitialWeights:
 
     @property
     def sources(self) -> dict[str, str]:
-        """The stem of the weights file of each network."""
+        """The stem of the weights file of each network, by network name.
+
+        For instance {"generator": "ema", "critic": "critic"}.
+        """
         sources = {"generator": weights_part(self.folder)}
         return sources if self.only_generator else {**sources, "critic": "critic"}
 
     def metadata(self) -> dict[str, Any]:
-        """Return the run, step and files that the new run records as its origin."""
+        """Return where the weights come from, as JSON values for the new run.
+
+        These are the other run's folder, its step, and the stem of each weights file.
+        """
         run, step = self.folder.parent.parent, load_state(self.folder)["step"]
         return {"run": str(run), "step": step, "weights": self.sources}
 
     def check(self, recipe: Recipe) -> None:
-        """Raise UserError, naming the first tensor, unless the weights fit the recipe.
+        """Raise UserError unless the weights fit the networks of `recipe`.
 
-        Only the headers of the files are read.
+        The message names the first tensor that does not fit. Only the headers of the
+        weights files are read.
         """
         if not self.only_generator and not (self.folder / "critic.safetensors").is_file():
             raise UserError(
@@ -70,7 +77,7 @@ class InitialWeights:
                 )
 
     def load(self, generator: nn.Module, critic: nn.Module | None) -> None:
-        """Load the weights into networks that fit according to `check`.
+        """Load the weights into the networks of a recipe that passed `check`.
 
         Raises UserError if a file cannot be read.
         """
@@ -84,10 +91,11 @@ def _describe(key: str, shapes: Shapes) -> str:
 
 
 def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> InitialWeights:
-    """Return the weights in the newest intact checkpoint of `run`.
+    """Return the weights in the newest intact checkpoint of `run`, for use by `recipe`.
 
-    With `only="generator"`, or for a recipe without a critic, they are the generator's
-    alone. Raises UserError if `run` has no such checkpoint, or if it does not fit.
+    With `only="generator"`, or if `recipe` has no critic, they are the generator's
+    weights alone. Raises UserError if `run` has no intact checkpoint, or if its weights
+    do not fit the networks of `recipe`.
     """
     only_generator = only == "generator" or recipe.critic is None
     weights = InitialWeights(find_checkpoint(run), only_generator)

@@ -1,4 +1,4 @@
-"""Log a run: lines in RUN/metrics.jsonl, accelerate's trackers, sample images.
+"""Record a run: lines in RUN/metrics.jsonl, accelerate's trackers, sample images.
 
 Only rank 0 writes.
 """
@@ -24,7 +24,11 @@ from shards.files import write_atomic
 
 
 class Journal:
-    """Writes RUN/metrics.jsonl, the trackers and RUN/samples/step-NNNNNNNNN.png."""
+    """Writes what happens in a run to metrics.jsonl, to the trackers and as images.
+
+    The images are RUN/samples/step-NNNNNNNNN.png. The trackers are those of accelerate,
+    for instance TensorBoard and W&B.
+    """
 
     def __init__(self, run: Path, accelerator: Accelerator) -> None:
         self.run, self.accelerator = run, accelerator
@@ -33,7 +37,11 @@ class Journal:
         self.alarms: Alarms | None = None
 
     def start(self, recipe: Recipe, step: int) -> None:
-        """Open the trackers; delete lines after `step`, which will be written again."""
+        """Open the trackers and metrics.jsonl when a run starts or resumes at `step`.
+
+        Lines of metrics.jsonl that belong to later steps are deleted: the run repeats
+        these steps and writes the lines again.
+        """
         config = {
             name: value
             for name, value in _flatten(to_plain(recipe)).items()
@@ -57,11 +65,11 @@ class Journal:
                 self.alarms.update(line.get("kind", ""), line)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl and log its numbers to the trackers.
+        """Append one line to metrics.jsonl, and check it for signs of a failing run.
 
-        `kind` is "train", "validation", "start", ...; only the first two are logged to
-        the trackers. Warnings that the line causes are printed, and written as lines of
-        kind "warning".
+        `kind` is "train", "validation", "start", ...; the numbers of the first two
+        kinds are also logged to the trackers. Warnings that the line causes (see
+        `training.alarms`) are printed, and written as lines of kind "warning".
         """
         if not self.writes:
             return
@@ -79,7 +87,10 @@ class Journal:
             )
 
     def log_image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Save an image, (H, W, 3) uint8 sRGB, in RUN/samples and in the trackers."""
+        """Save an image, (H, W, 3) uint8 sRGB, in RUN/samples; log it to the trackers.
+
+        `name` is the image's name in the trackers.
+        """
         if not self.writes:
             return
         path = sample_file(self.run, step)
@@ -92,7 +103,10 @@ class Journal:
 
 
 def _step(line: str) -> float:
-    """Return the step of a line, infinity if a killed run left it incomplete."""
+    """Return the step in one line of metrics.jsonl.
+
+    The result is infinity for the incomplete line of a run that was killed.
+    """
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -100,7 +114,7 @@ def _step(line: str) -> float:
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return all numbers of nested dicts by path, for instance "losses/l1"."""
+    """Return all numbers in nested dicts as one dict, with keys such as "losses/l1"."""
     flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -111,7 +125,10 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a recipe's plain form as a flat dict of scalars, for trackers."""
+    """Return a recipe as a flat dict of scalars, for the trackers.
+
+    `plain` is the result of `to_plain`; keys are such as "critic_adam.lr".
+    """
     if isinstance(plain, dict):
         return {
             path: value

@@ -1,4 +1,4 @@
-"""The values of lines in metrics.jsonl, and the fields of the progress bar."""
+"""The values of lines in metrics.jsonl, and the texts of the progress bar."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _PROGRESS_LOSSES = ("generator", "critic", "l1")
 def start_values(
     images: int, dataset_id: str, accelerator: Accelerator, init_metadata: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the values of a "start" line.
+    """Return the values that metrics.jsonl records when a run starts or resumes.
 
-    `init_metadata` describes the run that the initial weights come from; None if they
-    do not come from another run.
+    They are the images seen so far, the dataset, and the processes, device and
+    precision. `init_metadata` describes the run that the initial weights come from; it
+    is None if they do not come from another run.
     """
     values = {
         "images": images,
@@ -29,7 +30,11 @@ def start_values(
 
 
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of a "train" line for the progress bar, as text by label."""
+    """Return the texts that the progress bar shows, by label.
+
+    `values` are those of a line of kind "train" in metrics.jsonl: some losses and the
+    fraction of the time spent waiting for data are shown.
+    """
     losses = values["losses"]
     shown = {name: f"{losses[name]:.3f}" for name in _PROGRESS_LOSSES if name in losses}
     return {**shown, "data wait": f"{values['data_wait']:.1%}"}

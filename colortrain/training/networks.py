@@ -13,12 +13,13 @@ from colortrain.training.finetune import InitialWeights
 def build_networks(
     recipe: Recipe, init: InitialWeights | None, *, resumes: bool
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Build the generator and the critic (None if there is none) with initial weights.
+    """Build a recipe's generator and critic with the weights with which a run starts.
 
-    They are on the CPU. The weights are random, from the recipe's seed; or those of
-    another run (`init`); or published ones if the recipe names any. A run that resumes
-    loads its checkpoint afterwards, so it only gets random weights here. Raises
-    UserError if weights cannot be loaded.
+    The critic is None if the recipe has none. Both networks are on the CPU. The weights
+    are those of another run if `init` is given, otherwise the published ones if the
+    recipe names any, otherwise random from the recipe's seed. With `resumes` they are
+    always random, because the run will load its checkpoint afterwards. Raises UserError
+    if weights cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -33,9 +34,10 @@ def build_networks(
 
 
 def make_ema(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
-    """Return a copy of the generator for its moving average; None if there is none.
+    """Return a copy of the generator that will hold the average of its weights.
 
-    The copy is on the generator's device, in eval mode, with `requires_grad` off.
+    The copy is on the generator's device, in eval mode, with `requires_grad` off. The
+    result is None if the recipe has no moving average.
     """
     if not recipe.ema:
         return None

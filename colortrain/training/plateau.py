@@ -1,4 +1,4 @@
-"""Reduce the learning rates when the validation score stops improving."""
+"""Reduce the learning rates when the validation L1 stops improving."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from colortrain.recipe import Plateau
 
 
 class ReduceOnPlateau:
-    """Applies a recipe's `Plateau`; `factor` multiplies the learning rates."""
+    """Computes the factor by which a run multiplies its learning rates.
+
+    `factor` starts at 1. It is multiplied by `config.factor` after `config.patience`
+    consecutive validations without a new minimum of the score.
+    """
 
     def __init__(self, config: Plateau) -> None:
         self.config = config
         self.best, self.num_bad, self.factor = math.inf, 0, 1.0
 
     def step(self, score: float) -> None:
-        """Record the score of one evaluation; lower is better."""
+        """Record the score of one validation; lower is better. Updates `factor`."""
         if score < self.best:
             self.best, self.num_bad = score, 0
             return
@@ -25,11 +29,15 @@ class ReduceOnPlateau:
             self.num_bad = 0
 
     def state(self) -> list[float | None]:
-        """Return the state for a checkpoint, as plain JSON: best, num_bad, factor."""
+        """Return the state as JSON values for a checkpoint: [best, num_bad, factor].
+
+        `best` is the lowest score so far (None before the first), and `num_bad` the
+        number of validations since then or since the last reduction.
+        """
         return [None if math.isinf(self.best) else self.best, self.num_bad, self.factor]
 
     def load(self, state: list[float | None]) -> None:
-        """Load what `state` returned."""
+        """Restore the state that the method `state` returned."""
         best, num_bad, factor = state
         assert num_bad is not None
         assert factor is not None

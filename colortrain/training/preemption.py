@@ -29,10 +29,11 @@ def stop_requested() -> bool:
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Handle SIGUSR2 and SIGTERM inside the block, then restore the previous handlers.
+    """Let SIGUSR2 and SIGTERM request a stop inside the `with` block.
 
-    Forked children ignore both signals. Outside the main thread the block changes
-    nothing, because Python handles signals in the main thread only.
+    Without it they would end the process. Afterwards the previous handlers are
+    restored. Forked children ignore both signals. Outside the main thread nothing is
+    changed, because Python handles signals in the main thread only.
     """
     global _stop_requested
     _stop_requested = False
@@ -94,11 +95,12 @@ class SharedStopFlag:
 
 
 def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the running statistics of every rank, (world size, ...) by buffer name.
+    """Return the BatchNorm running statistics of every rank, by buffer name.
 
-    All ranks must call it. Between two scheduled checkpoints each rank has its own
-    statistics. An additional checkpoint in between must not average them, or the run
-    would end differently than without it.
+    Each tensor is (world size, ...). All ranks must call it. Only scheduled checkpoints
+    average the ranks' statistics. A checkpoint that is saved at another step, because
+    the run stops, stores them for each rank instead: averaging them there would change
+    the result of the run.
     """
     gathered = {}
     for name, buffer in module.named_buffers():
@@ -111,7 +113,10 @@ def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def restore_bn_stats(module: nn.Module, per_rank: dict[str, torch.Tensor], rank: int) -> None:
-    """Load the running statistics of `rank` that `gather_bn_stats` returned."""
+    """Load the running statistics of one rank into the BatchNorm layers of `module`.
+
+    `per_rank` is the result of `gather_bn_stats`.
+    """
     for name, buffer in module.named_buffers():
         if name in per_rank:
             buffer.copy_(per_rank[name][rank])

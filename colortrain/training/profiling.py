@@ -1,6 +1,7 @@
-"""A hook that measures the parts of a training step; by default it does nothing.
+"""A hook that measures named regions of a training step; by default it does nothing.
 
-`Trainer.profiler` receives the regions below, nested where one runs inside another.
+`Trainer.profiler` is called with the regions "critic", "generator", "average" (of the
+generator's weights) and "logging". They are nested where one runs inside another.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ LOGGING = "logging"  # losses and gradient norms, collected and written
 
 
 class Profiler(Protocol):
-    """An object that measures named regions of the training step."""
+    """Protocol of an object that measures named regions of the training step."""
 
     def region(self, name: str) -> AbstractContextManager[None]:
-        """Return a context manager that is active while the region runs."""
+        """Return a context manager inside which the region called `name` runs."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The state of a run between two steps: save, load, and compare it across ranks."""
+"""The state of a run between two steps: save it, load it, compare it across ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _ODD = 0x1E3779B97F4A7C15  # a multiplier that spreads every bit over the higher
 
 
 class TrainState:
-    """The networks with their optimizers, the EMA and the plateau schedule."""
+    """Everything that a checkpoint saves about the networks of a run.
+
+    That is the networks with their optimizers, the moving average of the generator's
+    weights (`ema`), and the factor of the learning rates (`plateau`).
+    """
 
     def __init__(
         self,
@@ -37,14 +41,17 @@ class TrainState:
         self.plateau, self.accelerator = plateau, accelerator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return the networks' modules by name, and the EMA, if any, as "ema"."""
+        """Return the unwrapped modules by name: "generator", "critic" and "ema".
+
+        The last two are left out if the run does not have them.
+        """
         modules = {name: network.module for name, network in self.networks.items()}
         return modules if self.ema is None else {**modules, "ema": self.ema}
 
     def tensor_files(self) -> dict[str, dict[str, Tensor]]:
-        """Return the tensors of a checkpoint by file stem and name, not copied.
+        """Return the tensors of a checkpoint: file stem -> tensor name -> tensor.
 
-        All ranks must call it.
+        The tensors are not copied. All ranks must call it.
         """
         files: dict[str, dict[str, Tensor]] = {
             name: module.state_dict() for name, module in self.modules().items()
@@ -54,14 +61,15 @@ class TrainState:
         return files
 
     def json_state(self) -> dict[str, Any]:
-        """Return the part of the state that trainer.json holds."""
+        """Return the state for trainer.json: loss scalers (fp16) and the plateau."""
         scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
         return {"scalers": scalers, "plateau": self.plateau.state()}
 
     def load(self, folder: Path, json_state: dict[str, Any]) -> None:
-        """Load a checkpoint; `json_state` is the content of its trainer.json.
+        """Restore the state from a checkpoint's folder.
 
-        Raises UserError if the weights do not fit the networks.
+        `json_state` is the content of the folder's trainer.json. Raises UserError if
+        the weights do not fit the networks.
         """
         for name, module in self.modules().items():
             load_weights(module, folder, name)
@@ -74,7 +82,7 @@ class TrainState:
         self.plateau.load(json_state["plateau"])
 
     def _scalers(self) -> dict[str, torch.amp.GradScaler]:
-        """Return the loss scalers of fp16 training by network."""
+        """Return the fp16 loss scalers by network name; {} in other precisions."""
         return {
             name: network.scaler
             for name, network in self.networks.items()
@@ -82,18 +90,20 @@ class TrainState:
         }
 
     def _load_bn_stats(self, path: Path, module: nn.Module) -> None:
-        """Load this rank's running statistics, if there are any for this world size.
+        """Load this rank's own BatchNorm running statistics, if the file `path` exists.
 
-        Only unscheduled checkpoints contain them.
+        Only checkpoints at unscheduled steps have this file. It is ignored if it was
+        written by a run with another number of processes.
         """
         per_rank = load_tensors(path.parent, path.stem) if path.is_file() else {}
         if any(len(buffer) == self.accelerator.num_processes for buffer in per_rank.values()):
             restore_bn_stats(module, per_rank, self.accelerator.process_index)
 
     def bn_stats_files(self) -> dict[str, dict[str, Tensor]]:
-        """Return every rank's running statistics as files of a checkpoint.
+        """Return the BatchNorm running statistics of all ranks as checkpoint files.
 
-        All ranks must call it.
+        The result maps file stem -> buffer name -> tensor (world size, ...); it is {}
+        with one process. All ranks must call it.
         """
         if self.accelerator.num_processes == 1:
             return {}
@@ -105,7 +115,7 @@ class TrainState:
     def average_bn_stats(self) -> None:
         """Replace BatchNorm's running statistics by their mean over all ranks.
 
-        All ranks then evaluate and save the same network.
+        All ranks then evaluate and save the same network. All ranks must call it.
         """
         if self.accelerator.num_processes == 1:
             return
@@ -114,9 +124,9 @@ class TrainState:
             buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def check_ranks_agree(self, step: int) -> None:
-        """Raise UserError on all ranks unless all have bit-identical modules.
+        """Raise UserError, on all ranks, unless all ranks have bit-identical networks.
 
-        Call `average_bn_stats` first.
+        All ranks must call it, after `average_bn_stats`.
         """
         if self.accelerator.num_processes == 1:
             return
@@ -130,9 +140,10 @@ class TrainState:
 
 
 def check_same_start(step: int, run: Path) -> None:
-    """Raise UserError if ranks would start at different steps.
+    """Raise UserError if the ranks would start at different steps.
 
-    That happens, for instance, if the run folder is not on a shared file system.
+    That happens, for instance, if the run folder is not on a shared file system. `step`
+    is the step at which this rank starts.
     """
     steps = gather_object([step])
     if len(set(steps)) > 1:
@@ -144,10 +155,11 @@ def check_same_start(step: int, run: Path) -> None:
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move the parameters of `ema` towards those of `module` by 1 - `decay`.
+    """Update the moving average of a network's weights, in place.
 
-    Buffers are copied. Autograd is off; otherwise every step would keep the graph of
-    the previous one.
+    Each parameter of `ema` becomes `decay` times itself plus 1 - `decay` times that of
+    `module`; buffers are copied. This runs without autograd, because otherwise the
+    graph would grow with every step.
     """
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), module.buffers(), strict=True):
@@ -163,7 +175,7 @@ def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]
 def fingerprint(tensor: Tensor) -> Tensor:
     """Return a hash of all bits of a tensor: a scalar int64 on the tensor's device.
 
-    On a CPU it is a CRC-32, which is the fastest there.
+    For a tensor on the CPU it is the CRC-32, the fastest hash there.
     """
     flat = tensor.detach().contiguous().view(-1)
     if tensor.device.type == "cpu":
@@ -172,9 +184,9 @@ def fingerprint(tensor: Tensor) -> Tensor:
 
 
 def hashed_sum(bits: Tensor) -> Tensor:
-    """Return the sum of hashed integers, a scalar int64.
+    """Return the sum of the hashes of an integer tensor's elements, a scalar int64.
 
-    Changes that cancel in a plain sum do not cancel in this one.
+    Two changes of elements that would cancel in a plain sum do not cancel in this one.
     """
     bits = bits.long() * _ODD
     return (bits ^ (bits >> 31)).sum()
@@ -183,10 +195,12 @@ def hashed_sum(bits: Tensor) -> Tensor:
 def describe_difference(
     prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
 ) -> str:
-    """Return one line that names the ranks that differ and the first such tensor.
+    """Return an error message that says on which ranks the tensors differ.
 
-    `prints` are the fingerprints by rank and tensor, `names` the tensors' names. The
-    ranks that differ are those whose fingerprints are not the most common ones.
+    It names these ranks with their hosts, and the first tensor that is not the same on
+    all ranks. `prints` are the fingerprints, one list per rank with one value per
+    tensor; `names` are the names of the tensors. The most common list counts as
+    correct, and ranks with another list as those that differ.
     """
     rows = [tuple(row) for row in prints]
     most_common = max(rows, key=rows.count)  # of equally common ones, that of the lowest rank

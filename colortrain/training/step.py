@@ -1,6 +1,6 @@
 """One training step: the order of forward passes, backward passes and updates.
 
-The losses are defined by the objective; the trainer runs the loop.
+The losses are defined by the recipe's objective; the loop over steps is in `trainer`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def generate(
 ) -> Tensor:
     """Return the generated colours of a microbatch, (B, codec channels, H, W).
 
-    With `grad` the forward pass goes through the wrapper, so that a backward pass can
-    follow; otherwise it builds no graph. `update_bn` says whether BatchNorm updates its
-    running statistics.
+    With `grad` the forward pass goes through the DDP wrapper, so that a backward pass
+    can follow. Without it the bare network is called and no graph is built. `update_bn`
+    says whether BatchNorm updates its running statistics.
     """
     bn_stats = nullcontext() if update_bn else frozen_bn_stats(generator.module)
     with dropout_keys(generator.module, micro.keys), torch.set_grad_enabled(grad), bn_stats:
@@ -41,10 +41,11 @@ def generate(
 def score_real_and_fake(
     critic: TrainableNetwork, batch: Batch, fake: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the critic's scores of real and of generated colours.
+    """Return the critic's scores of the real and of the generated colours.
 
-    `fake` is (B, codec channels, H, W), as `batch.colour`. Both go through the critic
-    in one forward pass, or in two if it mixes the images of a batch (BatchNorm).
+    `fake`, the generated colours, is (B, codec channels, H, W) like the real ones in
+    `batch.colour`. Both go through the critic in one forward pass, unless the critic
+    mixes the images of a batch (BatchNorm, minibatch standard deviation): then in two.
     """
     if critic.mixes_images:
         return critic(batch.L, batch.colour), critic(batch.L, fake)
@@ -58,8 +59,9 @@ def critic_backward(
 ) -> Losses:
     """Run the critic's forward and backward pass on a microbatch; return its losses.
 
-    `fake` are the generated colours, detached. Penalties go through the bare critic in
-    float32 and are part of the same backward pass.
+    The losses are scalars by name, with the mean scores of real and generated colours.
+    `fake` are the generated colours, detached. Gradient penalties are computed in
+    float32 without the DDP wrapper, in the same backward pass.
     """
     with critic.sync_on_last(micro.last):
         real_scores, fake_scores = score_real_and_fake(critic, micro.batch, fake)
@@ -81,9 +83,11 @@ def generator_backward(
 ) -> Losses:
     """Run the generator's forward and backward pass on a microbatch; return its losses.
 
-    The loss is the weighted sum of the reconstruction terms and the adversarial term,
-    which goes through the bare, frozen critic. Terms of weight 0 at `epoch` are not
-    computed. `fake` are the generated colours with their graph, None to generate them.
+    The losses are scalars by name. "generator" is the weighted sum of the
+    reconstruction terms and of the adversarial term; the others are unweighted. Terms
+    whose weight is 0 at `epoch` are not computed. The adversarial term calls the critic
+    with frozen parameters and without the DDP wrapper. `fake` are the generated colours
+    with their graph; if it is None, they are generated first.
     """
     with generator.sync_on_last(micro.last):
         if fake is None:
@@ -122,14 +126,16 @@ def train_step(
     epoch: float,
     profiler: Profiler = NO_PROFILER,
 ) -> Losses:
-    """Take step `step` (from 0): update the critic, the generator, or both.
+    """Take one training step: update the critic, the generator, or both.
 
-    The generator is updated in the last of every `n_critic` steps, the critic in the
-    first of every `n_generator` steps, but not before epoch `objective.critic_from`.
-    All microbatches go through the critic before the first one goes through the
-    generator; if there is only one, a single forward pass of the generator serves both.
+    `step` counts from 0. The generator is updated in the last of every `n_critic`
+    steps. The critic is updated in the first of every `n_generator` steps, but not
+    before epoch `objective.critic_from`. All microbatches go through the critic before
+    the first one goes through the generator; if there is only one, a single forward
+    pass of the generator serves both updates.
 
-    `batch` is this rank's local batch; `epoch` is the position in the schedules.
+    `batch` is this rank's part of the global batch; `epoch` is the epoch at which the
+    recipe's schedules are evaluated. The result is the losses, scalars by name.
     """
     critic_due = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
     generator_due = (step + 1) % recipe.n_critic == 0
@@ -167,6 +173,9 @@ def train_step(
 
 
 def mean_losses(losses: Iterable[Losses]) -> Losses:
-    """Return the mean of each loss over microbatches."""
+    """Return the mean of each loss over the microbatches of a step.
+
+    `losses` yields one dict of scalars by name per microbatch.
+    """
     rows = list(losses)
     return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

@@ -15,7 +15,10 @@ from shards.files import write_atomic
 
 
 def saved_run_ids(run: Path) -> dict[str, str]:
-    """Return the run's id in each tracker; {} before the first start."""
+    """Return the run's id in each tracker, as saved in RUN/trackers.json.
+
+    The result is {} before the run has been started for the first time.
+    """
     try:
         ids = json.loads(trackers_file(run).read_text())
     except (FileNotFoundError, ValueError):
@@ -24,9 +27,9 @@ def saved_run_ids(run: Path) -> dict[str, str]:
 
 
 def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
-    """Return the `init_kwargs` of accelerate's trackers.
+    """Return the `init_kwargs` for `Accelerator.init_trackers`, by tracker.
 
-    They make a run that resumes at `step` continue as the same run in each tracker.
+    With them a run that resumes at `step` continues as the same run in each tracker.
     """
     ids = saved_run_ids(run)
     mlflow = {"run_id": ids["mlflow"]} if "mlflow" in ids else {"run_name": run.name}
@@ -42,7 +45,10 @@ def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
 
 
 def save_run_ids(run: Path, trackers: Iterable[Any]) -> None:
-    """Save the ids that the trackers have assigned to this run, if they are new."""
+    """Save the ids that the trackers have assigned to this run in RUN/trackers.json.
+
+    Nothing is written if the file already contains these ids.
+    """
     ids = {
         tracker.name: _run_id(tracker)
         for tracker in trackers
@@ -57,9 +63,10 @@ def _run_id(tracker: Any) -> str:
 
 
 def log_image(trackers: Iterable[Any], name: str, image: np.ndarray, path: Path, step: int) -> None:
-    """Log an image, (H, W, 3) uint8 sRGB; `path` is a PNG file of the same image.
+    """Log an image, (H, W, 3) uint8 sRGB, to every tracker that supports images.
 
-    Trackers that do not support images are skipped.
+    `path` is a PNG file of the same image, and `name` is the image's name in the
+    trackers.
     """
     for tracker in trackers:
         if tracker.name == "tensorboard":

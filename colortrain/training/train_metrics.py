@@ -1,4 +1,4 @@
-"""Metrics of training steps: losses, gradient norms, throughput, waits for data."""
+"""Metrics of training steps: losses, gradient norms, throughput, waiting for data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from shards.errors import UserError
 
 
 class TrainMetrics:
-    """Collects metrics on the device; only `compute` copies them to the host."""
+    """Collects the metrics of training steps on the device.
+
+    Only `compute` copies them to the host, so that other steps do not wait for the
+    device.
+    """
 
     def __init__(
         self,
@@ -34,23 +38,25 @@ class TrainMetrics:
         self.started, self.waited, self.images = time.monotonic(), 0.0, 0
 
     def start(self, images: int) -> None:
-        """Reset the time measurement; `images` is the number of images seen so far."""
+        """Start measuring time now; `images` is the number of images seen so far."""
         self.started, self.waited, self.images = time.monotonic(), self.loader.waited, images
 
     def exclude(self, seconds: float) -> None:
-        """Exclude `seconds` that were not spent on training."""
+        """Subtract `seconds` that were not spent on training from the measured time."""
         self.started += seconds
 
     def update(self, losses: Losses) -> None:
-        """Add the losses of one step, scalars on the device."""
+        """Add the losses of one step: scalars on the device, by name."""
         for name, value in losses.items():
             self.losses[name].append(value)
 
     def compute(self, images: int, prefix: str) -> dict[str, Any]:
-        """Return the metrics since the last call.
+        """Return the metrics of all steps since the last call.
 
-        Losses are means over steps and ranks. The result is {} if no network was
-        updated in these steps. All ranks must call it.
+        They are losses (means over steps and ranks), mean gradient norms, throughput,
+        the fraction of time spent waiting for data, and the number of skipped updates.
+        The result is {} if no network was updated in these steps. `images` is the
+        number of images seen so far. All ranks must call it.
 
         Raises UserError, with a message that starts with `prefix`, if too many
         consecutive updates of a network were skipped.
@@ -92,9 +98,9 @@ class TrainMetrics:
         return count
 
     def num_damaged(self) -> int:
-        """Return how many damaged samples all ranks have replaced or skipped.
+        """Return how many damaged samples all ranks together have replaced or skipped.
 
-        They are counted since the process started. All ranks must call it.
+        The count starts at 0 in each process. All ranks must call it.
         """
         local = torch.tensor(self.loader.num_damaged, device=self.accelerator.device)
         return int(self.accelerator.reduce(local, reduction="sum").item())

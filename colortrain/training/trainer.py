@@ -43,19 +43,21 @@ from shards.read.order import ORDER_VERSION
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the random seed of one step on one rank.
+    """Return the seed that torch's generator gets before one step on one rank.
 
-    It depends on (seed, step, rank) alone, so a resumed run draws the same numbers.
+    It depends on (seed, step, rank) alone, so a resumed run draws the same random
+    numbers as an uninterrupted one.
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class Trainer:
-    """One run of a recipe on one shard set, in one run folder.
+    """Trains one recipe on one set of shards, in one run folder.
 
     `train()` starts the run, or resumes it from the newest checkpoint in the folder.
-    Raises UserError if the folder belongs to another recipe or is not a run folder.
+    The constructor raises UserError if the folder belongs to another recipe or is not a
+    run folder.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Trainer:
     def _build_networks(
         self, init: InitialWeights | None
     ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
-        """Build the networks and wrap them for this device and these processes."""
+        """Build the generator and the critic, and wrap them for DDP or DeepSpeed."""
         built = build_networks(self.recipe, init, resumes=self.resume_from is not None)
         return make_networks(self.recipe, *built, self.accelerator, self.compute)
 
@@ -138,23 +140,25 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Images seen, divided by the size of the dataset."""
+        """The current epoch: images seen / size of the dataset."""
         return self.images / len(self.data.train)
 
     @property
     def schedule_epoch(self) -> float:
-        """The position in the recipe's schedules, in epochs.
+        """The epoch at which the recipe's schedules are evaluated.
 
-        If the recipe has a `span`, it is `span` times the completed fraction.
+        If the recipe has a `span`, its schedules are stretched over the whole run: this
+        is `span` times the completed fraction of the run. Otherwise it is `epoch`.
         """
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
-        """Train for the recipe's length; return whether the run has finished.
+        """Train until the recipe's length is reached; return whether it was reached.
 
-        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops it earlier, and
-        the result is False. A checkpoint is saved in both cases. Raises UserError if
-        ranks disagree, or if too many consecutive updates were skipped.
+        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops the run
+        earlier, and the result is False. In both cases there is a checkpoint of the
+        last step. Raises UserError if the ranks' networks differ, or if too many
+        consecutive updates were skipped.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()
@@ -184,7 +188,11 @@ class Trainer:
         return True
 
     def _start(self) -> None:
-        """Load the checkpoint, if any; lock the folder; write the "start" line."""
+        """Prepare the run for its first step.
+
+        Load the checkpoint, if there is one; lock the run folder; open the journal and
+        record the start in it.
+        """
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
@@ -229,7 +237,7 @@ class Trainer:
         return self.recipe.learning_rate.at(self.schedule_epoch) * self.plateau.factor
 
     def _run_due_tasks(self, progress: ProgressLine) -> None:
-        """Log, validate and save if any of these is due at the current step."""
+        """Log, validate and save, each only if it is due at the current step."""
         recipe, last = self.recipe, self.images >= self.total
         if self.step % recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
@@ -244,7 +252,10 @@ class Trainer:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write a "train" line; return its values for the progress bar."""
+        """Write the training metrics to the journal; return the progress texts.
+
+        The result is the texts for the progress bar, by label.
+        """
         with self.profiler.region(LOGGING):
             readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
@@ -260,9 +271,11 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split, log samples, and return whether this is the best.
+        """Score the validation split and log sample images.
 
-        Steps are compared by the recipe's `keep_best`; without it the result is False.
+        Return whether this step is the best so far by the metric of the recipe's
+        `keep_best`. The result is False if the recipe sets none, or if there is no
+        validation split.
         """
         if self.validation is None:
             return False
@@ -279,10 +292,11 @@ class Trainer:
         return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
     def save(self, more: TensorFiles | None = None) -> None:
-        """Save a checkpoint, with the additional files `more`; all ranks must call it.
+        """Save a checkpoint of the current step; all ranks must call it.
 
-        The ranks check that they agree; then rank 0 copies the tensors, and a thread
-        writes them. Raises UserError if the ranks' tensors differ.
+        The ranks first check that their networks are bit-identical, and all raise
+        UserError if they are not. Then rank 0 copies the tensors, and a background
+        thread writes them. `more` holds additional files: file stem -> name -> tensor.
         """
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
@@ -291,10 +305,11 @@ class Trainer:
             self.checkpoint_writer.save(self.step, files, self._metadata(), started)
 
     def _save_early(self) -> None:
-        """Save at a step for which the recipe schedules no checkpoint.
+        """Save a checkpoint because the run stops, at a step that has no scheduled one.
 
-        Resuming from it changes no result: it also holds each rank's own BatchNorm
-        statistics, which only scheduled checkpoints average.
+        Resuming from it does not change the run's result. Scheduled checkpoints average
+        the BatchNorm statistics over ranks; this one also stores each rank's own, with
+        which the run resumes.
         """
         if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
             rank_buffers = self.state.bn_stats_files()
@@ -314,9 +329,10 @@ class Trainer:
         }
 
     def load(self, folder: Path) -> None:
-        """Load a checkpoint.
+        """Restore the run's state from the checkpoint in `folder`.
 
-        Raises UserError if it belongs to another recipe, dataset or order of samples.
+        Raises UserError if the checkpoint belongs to another recipe, dataset or sample
+        order.
         """
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
@@ -328,7 +344,10 @@ class Trainer:
         )
 
     def _finish(self, kind: str) -> None:
-        """Wait until the last checkpoint is on disk; write the journal's last line."""
+        """Wait until the last checkpoint is on disk, and write the journal's last line.
+
+        `kind` is "end" for a finished run, "stop" for one that a signal has stopped.
+        """
         self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
         self.journal.write(kind, self.step, {"images": self.images})

@@ -19,7 +19,7 @@ _NUM_SAMPLES = 8  # images in a sample grid
 
 
 class Validation:
-    """Scores a generator on a split, on all ranks, and draws sample images."""
+    """Scores a generator on the validation split and draws a grid of sample images."""
 
     def __init__(
         self, recipe: Recipe, split: Split, accelerator: Accelerator, journal: Journal
@@ -28,9 +28,10 @@ class Validation:
         self.accelerator, self.journal = accelerator, journal
 
     def score(self, generator: nn.Module) -> Scores:
-        """Return the core metrics over the whole split, the same on every rank.
+        """Return the generator's scores on the whole split, the same on every rank.
 
-        All ranks must call it.
+        Only the "core" metrics are computed: those without pretrained networks that are
+        fast enough for use in training. All ranks must call it.
         """
         return score_split(
             generator,
@@ -43,7 +44,10 @@ class Validation:
         )
 
     def log_samples(self, generator: nn.Module, step: int) -> None:
-        """Log a grid of originals and generated images; only rank 0 draws it."""
+        """Draw a grid of sample images (grayscale, generated, original) and log it.
+
+        Does nothing on ranks other than 0.
+        """
         if not self.accelerator.is_main_process:
             return
         count = min(_NUM_SAMPLES, len(self.split))

@@ -1,10 +1,11 @@
-"""Benchmarks of colortrain and other code on this machine, in interleaved rounds.
+"""Measure how fast this machine reads, builds and trains, compared with other code.
 
     colortrain benchmark loader --shards photos-256 --json loader.json
     colortrain benchmark build --source photos --size 256
 
-Only ratios can be compared between machines; every report describes the machine on
-which it was measured.
+The compared methods are measured one after the other, in several rounds, so that other
+load on the machine affects all of them equally. Only ratios can be compared between
+machines, so every report describes the machine on which it was measured.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ example:
 
 
 def usage() -> str:
-    """Return the help text: the benchmarks with their descriptions."""
+    """Return the text of `colortrain benchmark --help`: a list of all benchmarks."""
     width = max(map(len, BENCHMARKS))
     lines = [f"  {name:<{width}}  {description}" for name, (_, description) in BENCHMARKS.items()]
     return "\n".join(["usage: colortrain benchmark NAME [OPTIONS...]", "", *lines, "", _EXAMPLE])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark named by the first argument and return the exit status.
+    """Run the benchmark that the first argument names and return its exit status.
 
-    Raises UserError for a missing or unknown name.
+    Raises UserError if the name is missing or unknown.
     """
     name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help"):

@@ -1,4 +1,4 @@
-"""Run a benchmark: `colortrain benchmark NAME ...`."""
+"""The entry point of `python -m launch.benchmark NAME ...`."""
 
 from __future__ import annotations
 

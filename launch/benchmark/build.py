@@ -1,9 +1,10 @@
-"""Measure the rate of building shards, decoding alone, and a scikit-image loop.
+"""Measure how many images per second are built into shards, compared with other code.
 
-Everything runs with one thread per process. For each image, the loop calls io.imread,
-crops the centred square, and calls transform.resize with anti_aliasing, color.rgb2lab
-and np.save. It is slow and therefore measured on a quarter of the images, evenly
-spaced.
+Four methods are measured: the build with one worker process and with two, decoding and
+resizing alone, and a plain loop over the functions of scikit-image. For each image, the
+loop calls io.imread, crops the centred square, and calls transform.resize with
+anti_aliasing, color.rgb2lab and np.save. The loop is slow, so it processes only every
+fourth image. Every process uses one thread.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from shards.__main__ import available_cores
 from shards.builder.build import BuildOptions, build
 from shards.builder.plan import Parameters
 from shards.errors import UserError
-from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, decode_reduced, fit_image, open_image
 from shards.sources.listing import FILE, open_sources
 
 _EXAMPLE = """\
@@ -47,7 +48,11 @@ _MIN_IMAGES = 8
 
 
 def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> CountStream:
-    """Build a list of images into a new folder, until its manifest is written."""
+    """Build a shard set from image files, then yield the number of images.
+
+    The set is written to `folder`, which must not contain an earlier build. `size` is
+    the side of the samples in pixels, `workers` the number of processes.
+    """
     build(
         str(write_list(images, folder)),
         build_parameters(size),
@@ -57,12 +62,15 @@ def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -
 
 
 def build_parameters(size: int) -> Parameters:
-    """Return the parameters of a build that leaves out no image because of its size."""
+    """Return parameters of a build at `size` pixels that accepts images of any size."""
     return Parameters(size=size, min_side=1)
 
 
 def write_list(images: Sequence[str], folder: Path) -> Path:
-    """Write a text list of `images` to `folder` and return its path."""
+    """Write the paths of images to a text file in `folder` and return the file's path.
+
+    The file has one path per line, as `colortrain shards build` reads it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.txt"
     path.write_text("\n".join(images) + "\n")
@@ -70,21 +78,29 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
 
 
 def decode_images(images: Sequence[str], size: int) -> CountStream:
-    """Decode and resize images as the build does before the conversion to Lab."""
+    """Decode and resize image files as a build does, then yield the number of images.
+
+    The images are neither converted to Lab nor written.
+    """
     for image in images:
         centred_square(Path(image).read_bytes(), size)
     yield len(images)
 
 
 def centred_square(data: bytes, size: int) -> np.ndarray:
-    """Decode an image and return its centred square: (size, size, 3) uint8 sRGB."""
-    opened = open_image(data)
-    reduce_jpeg(opened, size)
-    return np.asarray(fit_image(to_rgb(opened), size))
+    """Decode an image file and return its centred square as (size, size, 3) uint8 sRGB.
+
+    `data` is the content of the file.
+    """
+    return np.asarray(fit_image(decode_reduced(open_image(data), size), size))
 
 
 def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountStream:
-    """Convert the images with a plain loop over scikit-image's functions."""
+    """Convert image files to Lab with scikit-image, then yield the number of images.
+
+    Each image is written to `folder` as a float32 array, (size, size, 3) in CIELAB
+    units.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         rgb = io.imread(image)
@@ -99,7 +115,12 @@ def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountSt
 
 
 def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], CountStream]]:
-    """Return the methods that are compared, each a function of a list of images."""
+    """Return the compared methods by name.
+
+    Each method is a function that processes a list of image files and then yields their
+    number. `size` is the side of the results in pixels; `folder` is for the files that
+    the methods write.
+    """
     return {
         ONE_WORKER: lambda images: build_shards(images, size, 1, folder),
         DECODE: lambda images: decode_images(images, size),
@@ -111,9 +132,10 @@ def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[st
 def measure_rates(
     images: Sequence[str], size: int, rounds: int, folder: Path, cpu_time: bool
 ) -> dict[str, Measurements]:
-    """Return the images per second of all methods, measured in interleaved rounds.
+    """Return the images per second of each method by name, with one value per round.
 
-    With `cpu_time`, only methods that run in a single process are measured.
+    With `cpu_time`, the CPU time of this process is measured instead of the wall time;
+    the build with two workers is then left out, because it runs in other processes.
     """
 
     def clean() -> None:
@@ -135,7 +157,7 @@ def measure_rates(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit processes started inside the block to one thread each."""
+    """Limit processes that are started inside the `with` block to one thread each."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -148,8 +170,9 @@ def one_thread() -> Iterator[None]:
 def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """Return the paths of at most `max_images` images that all methods can read.
 
-    They are evenly spaced. Raises UserError if there are fewer than 8, or if `source`
-    is neither a folder nor a text list of image files.
+    `source` is a folder or a text list of image files, from which the images are taken
+    evenly spaced; those inside the folder `out` are not used. Raises UserError if there
+    are fewer than 8 such images, or if `source` is anything else.
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
@@ -170,7 +193,7 @@ def select_images(source: str, max_images: int, out: Path) -> list[str]:
 
 
 def is_readable(path: Path) -> bool:
-    """Return whether an image can be decoded, and is RGB or grayscale."""
+    """Return whether an image file can be decoded and is RGB or grayscale."""
     try:
         opened = open_image(path.read_bytes())
         opened.load()
@@ -180,7 +203,11 @@ def is_readable(path: Path) -> bool:
 
 
 def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add the goals, which are ratios of the rates of two methods."""
+    """Add to the report the goals of this benchmark.
+
+    A goal is a ratio between the rates of two methods. `rates` is the result of
+    `measure_rates`.
+    """
     report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
     report.add_goal(
         "time of build over decode and resize alone",
@@ -203,7 +230,7 @@ def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure all methods, publish the report, and return the exit status."""
+    """Measure all methods, print and save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     report = Report("build", settings_of(args))
     with scratch_folder(args.scratch) as scratch:

@@ -1,4 +1,8 @@
-"""A bar chart of a benchmark's report: one bar per row, with minimum and maximum."""
+"""Draw the bar chart of a benchmark's report.
+
+There is one bar per measured method. Its length is the median over the rounds, and a
+line on the bar extends from the minimum to the maximum.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ _BAR, _GAP = 0.3, 1.0  # inches
 
 
 def draw_chart(rows: Sequence[Row], path: Path) -> None:
-    """Write a PNG with the bars of all rows; each section and unit has its own axes."""
+    """Write a bar chart of a report's rows to `path` as a PNG file.
+
+    Each row is one bar. Rows of the same section and unit are drawn in the same axes.
+    """
     groups = list(dict.fromkeys((row.section, row.unit) for row in rows))
     grouped = [[row for row in rows if (row.section, row.unit) == group] for group in groups]
     heights = [_GAP + _BAR * len(members) for members in grouped]

@@ -1,8 +1,8 @@
-"""Measure the time that saving costs a training run, and the time of a resume.
+"""Measure how much time checkpoints cost a training run, and how long a resume takes.
 
-Steps are timed while no checkpoint is written, then while one is written. The cost of a
-save is the time for which it blocks the training loop, plus the time by which the
-writing thread slows down concurrent steps.
+In each round, steps are timed while no checkpoint is written, and then while one is
+written. The cost of a checkpoint is the time for which it blocks the training loop,
+plus the time by which its writing in a background thread slows down the steps.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ example: nampouri's U-Net at 64 px
 
 @dataclass
 class SaveCosts:
-    """One value per round, in seconds except for `megabytes`.
+    """The measured costs of checkpoints; each field has one value per round.
 
-    `slowdown` is the additional time that steps took while a checkpoint was written.
+    In seconds: `step`, one training step while no checkpoint is written; `blocked`, the
+    time for which a save blocks the training loop; `writing`, the time that the writing
+    thread takes; `slowdown`, the additional time of all steps that were taken
+    meanwhile; `resume`, the time of a resume including its first step. `megabytes` is
+    the size of the checkpoint.
     """
 
     step: list[float] = field(default_factory=list)
@@ -51,7 +55,7 @@ class SaveCosts:
 
 
 class TimedTrainer:
-    """A trainer whose steps are timed; its batches are already in memory."""
+    """A trainer whose steps can be timed, on a few batches already in memory."""
 
     def __init__(self, setup: TrainingSetup, name: str) -> None:
         self.trainer = setup.make_trainer(name)
@@ -59,7 +63,11 @@ class TimedTrainer:
         self.cycle = setup.recipe.n_critic
 
     def time_cycle(self) -> float:
-        """Return the seconds of `n_critic` steps, which update both networks."""
+        """Take one cycle of training steps and return its seconds.
+
+        A cycle is `n_critic` steps, which update the critic `n_critic` times and the
+        generator once.
+        """
         start = time.perf_counter()
         for _ in range(self.cycle):
             self.trainer.take_step(next(self.batches))
@@ -67,7 +75,11 @@ class TimedTrainer:
         return time.perf_counter() - start
 
     def time_cycles(self, seconds: float) -> list[float]:
-        """Time cycles for `seconds`, at least one; return the seconds of each."""
+        """Take cycles of training steps until `seconds` have passed.
+
+        A cycle is `n_critic` steps. Returns the seconds of each cycle, of which there
+        is at least one.
+        """
         end = time.perf_counter() + seconds
         cycles = [self.time_cycle()]
         while time.perf_counter() < end:
@@ -76,9 +88,10 @@ class TimedTrainer:
 
 
 def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> None:
-    """Write one checkpoint as a run does, while training continues.
+    """Save one checkpoint while training continues, and append the costs to `costs`.
 
-    `undisturbed` is the time of a cycle without a save, in seconds.
+    `undisturbed` is the time in seconds that a cycle of steps (see
+    `TimedTrainer.time_cycle`) takes while no checkpoint is written.
     """
     writer = timed.trainer.checkpoint_writer
     start = time.perf_counter()
@@ -96,7 +109,11 @@ def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> N
 
 
 def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
-    """Return the seconds from a run folder to the end of the first resumed step."""
+    """Return the seconds that a resume takes, including the first step after it.
+
+    The run folder `run` is first copied to a folder `name` in the scratch folder, and
+    the copy is resumed.
+    """
     shutil.copytree(run, setup.scratch / name)
     start = time.perf_counter()
     timed = TimedTrainer(setup, name)
@@ -108,7 +125,10 @@ def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
 
 
 def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
-    """Measure steps alone, a save during steps, and a resume, once per round."""
+    """In each round, measure steps alone, a save during steps, and a resume.
+
+    `seconds` is the time in each round for which steps are measured alone.
+    """
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))
     timed.time_cycles(seconds)
@@ -124,7 +144,11 @@ def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
 
 
 def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
-    """Add the rows and the goal of a run that saves every `every` steps."""
+    """Add the measured costs, and one goal, to the report.
+
+    The goal limits the fraction of the time for which saving blocks a run that saves a
+    checkpoint every `every` steps.
+    """
     rows = {
         "time per step": costs.step,
         "training blocked by a save": costs.blocked,
@@ -150,7 +174,7 @@ def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, publish the report, and return the exit status."""
+    """Measure, print and save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

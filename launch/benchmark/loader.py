@@ -1,9 +1,12 @@
-"""Measure the rate of reading samples, with colortrain and with other libraries.
+"""Measure how fast samples are read, by colortrain and by other libraries.
 
-Sections: `reading` (from the page cache into one reused uint8 batch, compared with the
-limits of the machine), `cold` (the same, after the files were dropped from the page
-cache), `floats` (with training loaders, to float tensors), `seek` (the time to seek to
-any position, and memory, on synthetic sets).
+sections:
+  reading  from the page cache into one reused uint8 batch, compared with memcpy and
+           with reading the bytes of the tars
+  cold     the same after the files were dropped from the page cache
+  floats   batches of float tensors from loaders for training
+  seek     the time and memory of seeking to any position, and the memory of a reading
+           process, with large synthetic shard sets
 """
 
 from __future__ import annotations
@@ -57,7 +60,11 @@ _NUM_SAMPLES = (1_000_000, 10_000_000, 100_000_000)
 
 @dataclass
 class BenchmarkContext:
-    """The shard set and the settings with which all sections measure."""
+    """The shard set and the settings with which all sections measure, and their report.
+
+    `copies` are the shard set's copies in the formats of other libraries: name ->
+    (library, folder).
+    """
 
     report: Report
     split: Split
@@ -70,11 +77,15 @@ class BenchmarkContext:
 
     @property
     def sample_bytes(self) -> int:
-        """Size of one stored sample in bytes."""
+        """The size of one stored sample in bytes."""
         return self.split.empty(1).nbytes
 
     def measure(self, section: str, methods: Sequence[Method]) -> dict[str, Measurements]:
-        """Measure all methods, interleaved round by round; add one row per method."""
+        """Measure several methods in interleaved rounds; add their rows to the report.
+
+        Returns the samples per second of each method, by name, with one value per
+        round.
+        """
         rates = measure_in_turns(section, methods, self.seconds, self.rounds)
         for name, measurements in rates.items():
             self.report.add_row(section, name, measurements, "samples/s", self.sample_bytes)
@@ -82,9 +93,10 @@ class BenchmarkContext:
 
 
 def readers(context: BenchmarkContext, split: Split) -> list[Method]:
-    """Return all methods that read tars, or a copy of them, into uint8 batches.
+    """Return the methods that read stored samples into uint8 batches, in one process.
 
-    Each runs in one process.
+    They are colortrain, reading the bytes of the tars, webdataset, and the libraries
+    that read a copy in their own format.
     """
     batch, tars = context.batch_size, tar_paths(split)
     methods = [
@@ -101,9 +113,10 @@ def readers(context: BenchmarkContext, split: Split) -> list[Method]:
 
 
 def warm_up(context: BenchmarkContext) -> None:
-    """Read the set once.
+    """Read the whole shard set once before the measurement.
 
-    This verifies all checksums, and fills the page cache with the set if it fits.
+    This verifies the checksum of every sample and, if the set fits into memory, fills
+    the page cache with it.
     """
     batches = -(-len(context.split) // context.batch_size)
     for _ in zip(
@@ -113,10 +126,10 @@ def warm_up(context: BenchmarkContext) -> None:
 
 
 def section_reading(context: BenchmarkContext) -> None:
-    """Measure reading from the page cache into one reused contiguous uint8 array.
+    """Measure how fast samples are read from the page cache into a reused uint8 batch.
 
-    colortrain is also measured on a first pass, in which it verifies the checksum of
-    each sample.
+    colortrain is measured twice: on a first pass over the shard set, in which it
+    verifies the checksum of each sample, and on later passes, in which it does not.
     """
     warm_up(context)
     split, size = context.split, context.split.manifest.size
@@ -146,9 +159,10 @@ def section_reading(context: BenchmarkContext) -> None:
 
 
 def section_cold(context: BenchmarkContext) -> None:
-    """Measure reading of files that are not in the page cache.
+    """Measure how fast samples are read from files that are not in the page cache.
 
-    At most one pass is read, and each method opens its files again.
+    Each method opens its files again and reads them at most once per measurement,
+    because a second pass would read from the page cache.
     """
     copies = [
         path
@@ -179,7 +193,7 @@ def section_cold(context: BenchmarkContext) -> None:
 
 
 def section_floats(context: BenchmarkContext) -> None:
-    """Measure batches of float tensors, for each number of workers."""
+    """Measure how fast loaders yield batches of float tensors, by number of workers."""
     warm_up(context)
     worker_counts = reading.useful_worker_counts(context.workers)
     methods = floats.make_methods(
@@ -194,13 +208,17 @@ def section_floats(context: BenchmarkContext) -> None:
 
 
 def fastest(rates: dict[str, Measurements], prefix: str) -> str:
-    """Return the fastest row among those whose names start with `prefix`."""
+    """Return the name of the fastest of the methods whose names start with `prefix`."""
     rows = (row for row in rates if row.startswith(prefix))
     return max(rows, key=lambda row: rates[row].median)
 
 
 def section_seek(report: Report, scratch: Path) -> None:
-    """Measure seeks among 100 million samples, and memory on sets of three sizes."""
+    """Measure seeking to any position, and the memory of a reading process.
+
+    Seeks are measured among 100 million samples, memory on synthetic shard sets of 1,
+    10 and 100 million samples, which are written to `scratch`.
+    """
     times = seek.run_in_new_process(seek.measure_seeks, _NUM_SAMPLES[-1])
     shards = _NUM_SAMPLES[-1] // seek.SHARD_SAMPLES
     section = f"Seeking among {_NUM_SAMPLES[-1]:,} samples in {shards:,} shards"
@@ -221,9 +239,10 @@ def section_seek(report: Report, scratch: Path) -> None:
 
 
 def _add_memory(report: Report, folder: Path, num_samples: int) -> float:
-    """Add rows for the memory of a process that reads from a set of `num_samples`.
+    """Measure the memory of a process that reads from a set of `num_samples` samples.
 
-    Returns its private memory in MB.
+    Writes the shard set to `folder`, adds rows to the report, and returns the private
+    memory of the process in MB.
     """
     samples = seek.positions(num_samples, 100)
     write_synthetic_set(folder, num_samples, samples)
@@ -243,7 +262,7 @@ SECTIONS: dict[str, Callable[[BenchmarkContext], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the requested sections, publish the report, return the exit status."""
+    """Measure the requested sections, save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     check_args(args)
     report = Report("loader", settings_of(args))
@@ -262,7 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
-    """Prepare the set to measure on, and copies of it for the other libraries."""
+    """Open the shards to measure on, and copy their samples for the other libraries.
+
+    `scratch` is the folder for the copies. At most --gigabytes of --shards are used.
+    """
     whole_split = Split(args.shards)
     split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)
     report.notes.append(

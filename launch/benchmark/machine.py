@@ -1,4 +1,4 @@
-"""A description of this machine: processor, cores, memory, GPUs, versions, load."""
+"""Describe this machine: processor, cores, memory, GPUs, versions, load average."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a package, or None."""
+    """Return the installed version of a package, or None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -33,7 +33,11 @@ def version(package: str) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the description of this machine, ready for JSON."""
+    """Return a description of this machine as a dict for JSON.
+
+    It contains the time of the call, the hardware, the load averages and the versions
+    of Python and of `PACKAGES`.
+    """
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu(),

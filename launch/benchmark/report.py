@@ -1,4 +1,4 @@
-"""The report of a benchmark: its rows, goals and machine, as a table and as JSON."""
+"""The report of a benchmark: printed as tables, and saved as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from shards.files import write_atomic
 
 @dataclass
 class Report:
-    """The rows and goals of one benchmark, collected while it runs."""
+    """The results of one benchmark, which are added while it runs.
+
+    `benchmark` is its name and `settings` its options. A row has the measurements of
+    one method; a goal compares a measurement with the value that it should reach.
+    """
 
     benchmark: str
     settings: dict[str, Any]
@@ -44,7 +48,11 @@ class Report:
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add a row; with `sample_bytes` it also shows bytes per second."""
+        """Add the measurements of one method as a row of a section's table.
+
+        With `sample_bytes`, the bytes of a sample, the row also shows bytes per second;
+        the measurements must then be samples per second.
+        """
         row = Row(
             section=section,
             name=name,
@@ -65,7 +73,10 @@ class Report:
         at_most: bool = False,
         unit: str = "x",
     ) -> None:
-        """Add a goal and the measurements that are compared with it."""
+        """Add a goal: the median of `measurements` should be at least `goal`.
+
+        With `at_most` it should be at most `goal`. `what` names the measured quantity.
+        """
         self.goals.append(
             Goal(
                 what=what,
@@ -79,7 +90,7 @@ class Report:
         )
 
     def to_text(self) -> str:
-        """Return the whole report as text."""
+        """Return the report as text: machine, tables of rows, goals and notes."""
         parts = [format_machine(self.machine)]
         for section in dict.fromkeys(row.section for row in self.rows):
             rows = [_row_cells(row) for row in self.rows if row.section == section]
@@ -90,14 +101,14 @@ class Report:
         return "\n\n".join([*parts, *(f"note: {note}" for note in self.notes)])
 
     def to_json(self) -> bytes:
-        """Return the whole report as JSON."""
+        """Return the report with all settings, rows, goals and notes as UTF-8 JSON."""
         document = asdict(self)
         for goal, entry in zip(self.goals, document["goals"], strict=True):
             entry["met"] = goal.met
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def publish(self, path: Path | None, plot: Path | None = None) -> None:
-        """Print the report, and write the JSON and the chart where paths are given."""
+        """Print the report; write JSON to `path` and a chart to `plot`, if given."""
         print(self.to_text())
         if plot:
             draw_chart(self.rows, plot)
@@ -107,14 +118,14 @@ class Report:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of a benchmark, ready for JSON."""
+    """Return the command-line options of a benchmark as a dict for JSON."""
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
     }
 
 
 def format_number(value: float) -> str:
-    """Format a number with at least three significant digits."""
+    """Format a number: with three significant digits, or from 100 on as an integer."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The results of a benchmark: rows of measurements, and goals."""
+"""The results of a benchmark: rows with the measurements of methods, and goals."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of a section.
+    """The measurements of one method: one row in the table of a section.
 
-    `value` is the median over the rounds, in `unit`; `low` and `high` are the extremes.
+    `value` is the median over the rounds, `low` the minimum and `high` the maximum, all
+    in `unit`.
     """
 
     section: str
@@ -23,9 +24,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A measurement and its goal: at least `goal`, or at most `goal` with `at_most`.
+    """A measured quantity, and the goal that it should reach.
 
-    `value` is the median over the rounds, `low` and `high` are the extremes.
+    `value` is the median over the rounds, `low` the minimum and `high` the maximum, all
+    in `unit`. The goal is met if `value` is at least `goal`, or, with `at_most`, if it
+    is at most `goal`.
     """
 
     what: str
@@ -38,5 +41,5 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether the median meets the goal."""
+        """Whether `value`, the median, meets the goal."""
         return self.value <= self.goal if self.at_most else self.value >= self.goal

@@ -1,9 +1,10 @@
-"""Measure the speedup of several processes, by weak and by strong scaling.
+"""Measure how much faster several processes train than one (weak and strong scaling).
 
-In weak scaling each process has a whole batch, in strong scaling a part of one batch.
-All numbers of processes are launched again in every round, so that other load on the
-machine affects them equally. Each is also measured without averaging gradients: a loss
-of speed there is caused by the machine, not by colortrain.
+In weak scaling each process takes steps on a whole batch; in strong scaling one batch
+is divided among the processes. For every number of processes, new processes are
+launched in every round, so that other load on the machine affects all numbers equally.
+Weak scaling is measured a second time without averaging gradients: if speed is lost
+even then, the cause is the machine, not colortrain.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ Rates = dict[tuple[int, str], list[float]]  # (processes, mode) -> images/s of e
 def launch_processes(
     setup: TrainingSetup, ranks: int, modes: Sequence[str], args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Start `ranks` processes and return their images per second, by mode.
+    """Start `ranks` training processes and return their total images per second.
 
-    Raises UserError with their message if they fail.
+    Returns a list for each mode, such as weak scaling, with one value per round. Raises
+    UserError with the processes' message if they fail.
     """
     recipe, request, out = (
         setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")
@@ -68,19 +70,29 @@ def launch_processes(
 
 
 def error_message(stderr: str) -> str:
-    """Return the first user error in the output of the processes, else its end."""
+    """Return the first user error that failed processes wrote to `stderr`.
+
+    Without a user error, the last 2,000 characters of `stderr` are returned.
+    """
     prefix = f"{command_name(MODULE)}: error: "
     errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
     return errors[0] if errors else stderr[-2000:]
 
 
 def modes_of(ranks: int) -> list[str]:
-    """Return the modes to measure; for one process they are all the same."""
+    """Return the scaling modes in which `ranks` processes are measured.
+
+    A single process is measured in one mode only, because all modes are the same for
+    it.
+    """
     return [WEAK] if ranks == 1 else [WEAK, UNSYNCED, STRONG]
 
 
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
-    """Measure every number of processes once per round."""
+    """Launch each number of processes once per round, and return their rates.
+
+    The result is (number of processes, mode) -> total images per second in each round.
+    """
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
         for turn in range(args.rounds):
@@ -93,7 +105,12 @@ def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
 
 
 def fill_report(report: Report, rates: Rates, threads: int) -> None:
-    """Add rows of rates and of efficiencies, and the goal of weak scaling."""
+    """Add to the report the measured rates, the efficiencies, and one goal.
+
+    The efficiency of N processes is their rate divided by N times the rate of one; the
+    goal is for the efficiency in weak scaling. `threads` is the number of torch threads
+    per process.
+    """
     measured = {key: Measurements(tuple(values)) for key, values in rates.items()}
     for (ranks, mode), measurements in measured.items():
         name = f"{ranks} processes, {mode}" if ranks > 1 else "1 process"
@@ -113,9 +130,10 @@ def fill_report(report: Report, rates: Rates, threads: int) -> None:
 
 
 def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
-    """Add the fraction of the time in which processes only average gradients.
+    """Add a row: the percentage of the time in which gradients are averaged.
 
-    `speedup` is the rate of steps without averaging, divided by that with averaging.
+    Only the averaging that does not overlap with computation counts. `speedup` is the
+    rate of steps without averaging, divided by the rate of steps with averaging.
     """
     averaging = Measurements(tuple(100 * (1 - 1 / value) for value in speedup.rounds))
     name = f"{ranks} processes, gradient averaging (not overlapped)"
@@ -123,16 +141,17 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 
 
 def default_ranks(batch_size: int) -> list[int]:
-    """Return the process counts that divide the batch size, up to the number of GPUs.
+    """Return the numbers of processes to measure if --ranks is not given.
 
-    Without a GPU, up to 2.
+    They are the divisors of the batch size up to the number of GPUs, or up to 2 on a
+    machine without GPUs.
     """
     limit = torch.cuda.device_count() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, publish the report, and return the exit status."""
+    """Measure, print and save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

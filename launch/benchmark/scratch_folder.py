@@ -1,4 +1,4 @@
-"""A temporary folder of a benchmark."""
+"""A temporary folder for the files that a benchmark writes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """Create a folder and delete it at the end of the block.
+    """Create a temporary folder, and delete it at the end of the `with` block.
 
-    It is inside `parent`, which is created if it does not exist. If `parent` is None,
-    it is in the default folder for temporary files.
+    It is created in `parent`, which is itself created if it does not exist, or, if
+    `parent` is None, in the system's folder for temporary files.
     """
     if parent:
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,11 @@
-"""Measure a training step, with each flag and with a loop in plain PyTorch.
+"""Measure how fast training steps are, compared with a loop in plain PyTorch.
 
-The loop has the same mathematics. All variants take steps on the same few batches, in
-interleaved rounds. Then the benchmark trains from the shards and measures the time of
-each part of a step, and finally its floating-point operations and its memory.
+The benchmark measures the steps of colortrain with the default options, the steps with
+each option that changes how they are computed, such as --channels-last, and a loop in
+plain PyTorch with the same mathematics. All of them use the same few batches and are
+measured in interleaved rounds. Then the benchmark trains from the shards and measures
+the time of each part of a step, and finally the floating-point operations and the
+memory of steps.
 """
 
 from __future__ import annotations
@@ -52,7 +55,10 @@ _ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous dev
 
 @dataclass(frozen=True)
 class Variant:
-    """The name of a row, and the precision and compute options of its steps."""
+    """One way to compute the steps of colortrain: precision and compute options.
+
+    `name` is the name of its row in the report.
+    """
 
     name: str
     precision: str = "no"
@@ -60,7 +66,11 @@ class Variant:
 
 
 def variants(compile_too: bool) -> list[Variant]:
-    """Return one variant per flag and, on a GPU, the recommended combination."""
+    """Return the variants of a training step that are to be measured.
+
+    They are the defaults, one variant per option, and on a GPU the recommended
+    combination of options. torch.compile is included only with `compile_too`.
+    """
     every_flag = [
         Variant(COLORTRAIN),
         Variant("bf16", "bf16"),
@@ -83,7 +93,7 @@ def make_trainer(setup: TrainingSetup, variant: Variant) -> Trainer:
 
 
 def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
-    """Return a training loop in plain PyTorch for the same recipe, as a reference."""
+    """Return a loop in plain PyTorch that trains the same recipe, as a reference."""
     recipe = setup.recipe
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -92,14 +102,19 @@ def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
 
 
 def default_device() -> torch.device:
-    """Return the device on which this machine trains."""
+    """Return the GPU if this machine has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def stream_steps(
     take_step: Callable[[Batch], None], batches: list[Batch], device: torch.device, cycle: int
 ) -> CountStream:
-    """Take steps endlessly; yield the number of images of each cycle (GPU: of ten)."""
+    """Take training steps without end; yield the number of images since the last yield.
+
+    On a CPU it yields after every `cycle` steps. On a GPU it yields after ten times as
+    many steps, because it must wait for the device each time. `cycle` is the number of
+    steps that together update both networks (`n_critic`).
+    """
     batch_iterator = cycle_batches(batches)
     steps = cycle * (_ASYNC_STEPS if device.type == "cuda" else 1)
     while True:
@@ -111,7 +126,7 @@ def stream_steps(
 
 
 def step_and_log(trainer: Trainer, batch: Batch) -> None:
-    """Take a step as a run does, with its log line."""
+    """Take a training step and, every `log_every` steps, compute the log values."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
         trainer.metrics.compute(trainer.images, "benchmark")
@@ -119,9 +134,11 @@ def step_and_log(trainer: Trainer, batch: Batch) -> None:
 
 @contextmanager
 def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
-    """On a GPU, compute matrix products in TF32 if convolutions do so, as by default.
+    """Inside the `with` block, use TF32 for matrix products if convolutions use it.
 
-    A ratio to products in another arithmetic would be meaningless.
+    PyTorch has separate settings for the two on GPUs. They must be equal here, because
+    the rate of steps, which are mainly convolutions, is compared with that of matrix
+    products.
     """
     before = torch.backends.cuda.matmul.allow_tf32
     if device.type == "cuda":
@@ -133,9 +150,9 @@ def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
-    """Multiply square matrices, as an upper bound of the processor's arithmetic.
+    """Multiply large square matrices without end, to measure the fastest arithmetic.
 
-    Yields numbers of floating-point operations.
+    Yields the number of floating-point operations since the last yield.
     """
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -151,10 +168,11 @@ def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
 def section_steps(
     setup: TrainingSetup, report: Report, args: argparse.Namespace
 ) -> dict[str, Measurements]:
-    """Measure all variants, and the plain loop if it supports the recipe.
+    """Measure the steps of all variants and, if it supports the recipe, the plain loop.
 
-    Returns rates by name: images per second, and for `MATMUL` floating-point operations
-    per second.
+    Adds a row for each to the report. Returns rates by name, with one value per round,
+    in images per second. The rate of the matrix product (`MATMUL`) is in floating-point
+    operations per second.
     """
     recipe, batches = setup.recipe, setup.load_batches()
     device = batches[0].L.device
@@ -184,7 +202,11 @@ def section_steps(
 
 
 def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add the goals relative to the plain loop, and the effect of each flag."""
+    """Add to the report the goals relative to the plain loop, and each option's effect.
+
+    `rates` is the result of `section_steps`. Nothing is added if the loop in plain
+    PyTorch does not support the recipe.
+    """
     if PLAIN not in rates:
         return
     ratio = rates[PLAIN].over(rates[COLORTRAIN])
@@ -198,7 +220,11 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 
 
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
-    """Train from the shards and add the fraction of the time of each part of a step."""
+    """Train from the shards for `seconds`, and measure the time of each part of a step.
+
+    Adds to the report one row per part, such as the update of the critic, and a goal
+    for the time of waiting for data.
+    """
     variant = Variant("fractions")
     if torch.cuda.is_available():
         variant = Variant("fractions", "bf16", ComputeConfig(channels_last=True))
@@ -217,7 +243,10 @@ def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
 def section_arithmetic(
     setup: TrainingSetup, report: Report, rates: dict[str, Measurements]
 ) -> None:
-    """Compare the floating-point operations per second of steps and matrix products."""
+    """Compare the floating-point operations per second of steps and of matrix products.
+
+    `rates` is the result of `section_steps`.
+    """
     trainer = make_trainer(setup, Variant("operations"))
     operations = costs.operations_per_image(trainer, setup.load_batches())
     report.notes.append(
@@ -233,7 +262,10 @@ def section_arithmetic(
 
 
 def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespace) -> None:
-    """Measure the peak memory of training, each variant in its own process."""
+    """Measure the peak memory of training, for each variant in a process of its own.
+
+    The variants are the defaults, those that change memory most, and the plain loop.
+    """
     kind = "on the GPU" if torch.cuda.is_available() else "resident"
     rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_supported(setup.recipe) else []
     rows += [
@@ -249,7 +281,11 @@ def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespac
 
 
 def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None) -> float:
-    """Return the memory, in MB, that a variant (None: the plain loop) adds here."""
+    """Return the MB of memory that training a few steps adds to this process.
+
+    `variant` is how colortrain computes the steps, or None for the loop in plain
+    PyTorch.
+    """
     if threads:
         torch.set_num_threads(threads)
 
@@ -262,7 +298,7 @@ def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, publish the report, and return the exit status."""
+    """Measure, print and save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

@@ -1,7 +1,8 @@
-"""Measure rates in interleaved rounds: A B C A B C.
+"""Measure the rates of several methods in interleaved rounds: A B C A B C.
 
-Other load on the machine then affects all methods equally. A ratio is computed within
-each round, and its median over the rounds is reported with the minimum and the maximum.
+Other load on the machine then affects all methods equally. A ratio of two methods is
+computed within each round; the report has its median over the rounds, its minimum and
+its maximum.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ _WARM_UP = 0.2  # warm-up time as a fraction of the measured time
 
 @dataclass(frozen=True)
 class Method:
-    """One of the methods that are compared: its name, and how to start its stream.
+    """One of the compared methods: a name, and how to run and time it.
 
-    With `settle`, a warm-up lets queues fill before the clock starts. `before` is
-    called before the measured time. `max_samples` ends a measurement early, for example
-    after one pass if a second pass would measure something else.
+    `start` returns a generator that does the work and yields the number of samples
+    since the last yield. With `settle`, a warm-up precedes the measurement, so that
+    queues are full when it starts. `before` is called before each measurement and is
+    not timed. `max_samples` ends a measurement early, for example after one pass over
+    the data if a second pass would be faster.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Measurements:
-    """One value per round."""
+    """The values of one measured quantity, one per round."""
 
     rounds: tuple[float, ...]
 
@@ -57,21 +60,22 @@ class Measurements:
         return max(self.rounds)
 
     def scaled(self, factor: float) -> Measurements:
-        """Return each round's value times `factor`."""
+        """Return measurements in which each round's value is multiplied by `factor`."""
         return Measurements(tuple(factor * value for value in self.rounds))
 
     def over(self, other: Measurements) -> Measurements:
-        """Return the ratio to `other`, round by round."""
+        """Return each round's value divided by the value of `other`."""
         return Measurements(
             tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
         )
 
 
 def measure(method: Method, seconds: float) -> float:
-    """Return the samples per second of a newly started stream.
+    """Run a method once and return its samples per second.
 
-    The measurement ends after `seconds`, or after `max_samples` samples. With `settle`,
-    it is preceded by a warm-up: the first samples, and a fifth of `seconds`.
+    The measurement ends after `seconds`, or after the method's `max_samples` samples.
+    With `settle` it is preceded by a warm-up, which lasts until the first samples and
+    then for a fifth of `seconds`.
     """
     method.before()
     clock = method.clock
@@ -97,9 +101,9 @@ def _settle(stream: CountStream, seconds: float, clock: Callable[[], float]) -> 
 def measure_in_turns(
     label: str, methods: Sequence[Method], seconds: float, rounds: int
 ) -> dict[str, Measurements]:
-    """Return the samples per second of every method, by name.
+    """Measure every method once per round; return the samples per second by name.
 
-    Each is measured once per round, for `seconds`.
+    Each measurement takes `seconds`. `label` is the text of the progress line.
     """
     rates: dict[str, list[float]] = {method.name: [] for method in methods}
     with ProgressLine(label, rounds * len(methods), "measurements") as progress:

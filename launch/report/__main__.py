@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _photo_sections(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return each run's section of photographs; fewer each if there are more runs."""
+    """Return the data of the section of photographs of each run.
+
+    The more runs the report has, the fewer photographs each section shows.
+    """
     count = max(2, 8 // len(args.runs))
     cache, sections = make_cache(args), []
     with ProgressLine("scoring photographs", len(args.runs), "runs") as progress:

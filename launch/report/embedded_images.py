@@ -1,4 +1,7 @@
-"""Images embedded in the page as WebP data URIs, few and small enough for phones."""
+"""Embed images in the report's page as WebP data URIs.
+
+They are so few and so small that phones can open the page.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _MAX_GRIDS = 24  # sample grids in a page, divided among its runs
 
 
 def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
-    """Return an image as a data URI; an array must be (H, W, 3) or (H, W, 4) uint8."""
+    """Return an image as a data URI in WebP format.
+
+    An array must be (H, W, 3) or (H, W, 4) uint8.
+    """
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     with io.BytesIO() as buffer:
         image.save(buffer, "WEBP", quality=_QUALITY, method=4, lossless=lossless)
@@ -25,10 +31,11 @@ def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
 
 
 def sample_grids(history: RunHistory, num_runs: int) -> list[dict[str, object]]:
-    """Return evenly spaced sample grids of a run, including the first and the last.
+    """Return some of the sample grids that a run wrote during training, for the page.
 
-    Each is {"step", "images", "src", "width", "height"}. With several runs on the page,
-    fewer grids per run are returned.
+    They are evenly spaced and include the first and the last grid. If the report has
+    several runs, there are fewer grids of each. Each grid is {"step", "images", "src",
+    "width", "height"}, where "src" is the image as a data URI.
     """
     chosen = evenly_spaced(history.samples, max(4, _MAX_GRIDS // num_runs))
     return [
@@ -43,6 +50,6 @@ def _image_attributes(path: Path) -> dict[str, object]:
 
 
 def evenly_spaced(items: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """Return at most `most` of the items, including the first and the last."""
+    """Return at most `most` of the items, evenly spaced, first and last included."""
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     return [items[place] for place in places]

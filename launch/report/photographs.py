@@ -1,6 +1,7 @@
-"""The report's photographs: held-out images colorized by a run, and ranked.
+"""The report's photographs: held-out images that a run colorizes, and their ranking.
 
-Unlike the rest of the report, this part reads the shards and the newest checkpoint.
+This part of the report requires the shards and a checkpoint of the run; the other parts
+do not.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ _MAX_AB = 110  # the histograms cover a and b in [-110, 110]
 
 @dataclass(frozen=True)
 class ScoredSamples:
-    """Photographs of a split with their generated versions and metrics.
+    """Photographs of a split, the images that a run generated from them, and metrics.
 
-    numbers: (N,) positions in the split; truth, generated: (N, 3, H, W) float32,
-    CIELAB; metrics: "metric.version" -> (N,) values, one per image.
+    numbers: (N,), the photographs' numbers in the split; truth, generated: (N, 3, H, W)
+    float32 in CIELAB units; metrics: (N,) values by "metric.version", for example
+    "l1.generated" or "l1.grey".
     """
 
     numbers: np.ndarray
@@ -44,15 +46,19 @@ class ScoredSamples:
 
     @property
     def l1_improvement(self) -> np.ndarray:
-        """L1 of the grayscale image minus L1 of the generated one, (N,)."""
+        """L1 of the grayscale image minus L1 of the generated one.
+
+        Shape: (N,), one value per photograph; positive where the generated image is
+        better.
+        """
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
 
 def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None) -> ScoredSamples:
-    """Colorize and score evenly spaced photographs of the held-out split.
+    """Colorize and score evenly spaced photographs of the held-out split of `shards`.
 
-    At most `most` photographs are used, and the newest checkpoint of the run. Raises
-    UserError if the shards do not have the run's image size.
+    The newest checkpoint of `run` colorizes at most `most` photographs. Raises
+    UserError if the samples do not have the image size of the run.
     """
     generator, recipe, _ = load_generator(run)
     split = open_split(shards, None, recipe, cache)
@@ -68,11 +74,11 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
 
 
 def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
-    """Return the data of a run's section of photographs.
+    """Return the data of a run's section of photographs, as a dict for the page.
 
-    It shows `count` evenly spaced photographs, `count` of the best and of the worst by
-    `l1_improvement`, histograms of the colours, and the number of photographs whose L1
-    is lower than that of the grayscale image.
+    The section shows `count` evenly spaced photographs, the `count` best and the
+    `count` worst by `l1_improvement`, histograms of the colours, and the number of
+    photographs whose generated image has a lower L1 than the grayscale image.
     """
     ranked, total = np.argsort(-samples.l1_improvement, kind="stable"), len(samples.numbers)
     evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
@@ -108,12 +114,12 @@ def _data_uri(lab: np.ndarray) -> str:
 
 
 def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
-    """Return 2-D histograms of ab for the truth and for the generated images.
+    """Return two 2-D histograms of ab: of the photographs and of the generated images.
 
-    Each is {"name", "src", "used"}. "src" is an image with a to the right and b
-    upwards, in which each bin is drawn in its colour at L = 62; its opacity is the
-    logarithm of its count, on the same scale for both. "used" is the fraction of bins
-    that are not empty.
+    Each is {"name", "src", "used"}. "src" is an image as a data URI, with a to the
+    right and b upwards. Each bin is drawn in its own colour at L = 62; its opacity
+    grows with the logarithm of its count, on the same scale in both histograms. "used"
+    is the fraction of bins that are not empty.
     """
     counts = {
         "the photographs": _count_ab(samples.truth),
@@ -127,9 +133,10 @@ def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
 
 
 def _count_ab(lab: np.ndarray) -> np.ndarray:
-    """Return the number of pixels in each bin, (bins of b, bins of a).
+    """Return the histogram of ab: pixels per bin, as (bins of b, bins of a).
 
-    lab: (N, 3, H, W), CIELAB; values outside the histogram count in its outermost bins.
+    lab: (N, 3, H, W) in CIELAB units. Values outside the histogram count in its
+    outermost bins.
     """
     bins = 2 * _MAX_AB // _BIN_WIDTH + 1
     a, b = (
@@ -140,7 +147,10 @@ def _count_ab(lab: np.ndarray) -> np.ndarray:
 
 
 def _draw(density: np.ndarray) -> str:
-    """Return (bins of b, bins of a) densities in [0, 1] as a data URI."""
+    """Draw a histogram of ab and return the image as a data URI.
+
+    density: (bins of b, bins of a) in [0, 1], which becomes the opacity of the bins.
+    """
     bins = len(density)
     axis = (np.arange(bins, dtype=np.float32) - bins // 2) * _BIN_WIDTH
     a, b = np.meshgrid(axis, axis)

@@ -1,7 +1,7 @@
-"""The report's page: one HTML file with style sheet, script, data and images.
+"""Assemble the report's page: one HTML file with style, script, data and images.
 
-Its content security policy allows only this style sheet and this script, by their
-hashes, so that the page makes no requests.
+The page's content security policy allows only its own style sheet and script, by their
+hashes, so that the page can load nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ _SCRIPTS = ("charts.js", "controls.js")
 
 
 def render_page(histories: Sequence[RunHistory], photos: Sequence[Any] | None = None) -> str:
-    """Return the report's HTML; `photos` contains the `photo_section` of each run."""
+    """Return the report on the runs as one HTML page.
+
+    `photos` has the result of `photo_section` for each run, or is None to show no
+    photographs.
+    """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     runs = [
         _run(history, len(histories), photos[i] if photos else None)
@@ -87,7 +91,11 @@ def _session(session: Session) -> dict[str, str]:
 
 
 def timeline(histories: Sequence[RunHistory]) -> list[dict[str, Any]]:
-    """Return the name and the sessions of each run, for the script's time line."""
+    """Return the name and the sessions of each run, to be drawn on a time line.
+
+    A session lasts from one start of the run to its end. The script in the page draws
+    the line.
+    """
     return [
         {
             "name": history.name,
@@ -124,6 +132,9 @@ def _hash(text: str) -> str:
 
 
 def _script_safe(value: Any) -> Markup:
-    """Return a value as JSON that cannot close the script element around it."""
+    """Return a value as JSON that can be placed inside a script element of HTML.
+
+    "<" is escaped, so that no text in the value can end the element.
+    """
     text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))

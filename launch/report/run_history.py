@@ -1,4 +1,8 @@
-"""The contents of a run folder: recipe, journal, sessions, scores, samples."""
+"""Read from the folder of a run everything that the report shows.
+
+This is the recipe, the journal (metrics.jsonl), the sessions, the scores and the sample
+grids.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,13 @@ End = Literal["finished", "stopped", "killed", "open"]
 
 @dataclass(frozen=True)
 class Session:
-    """One start of a run and how it ended.
+    """One session of a run: the time from one start of training to its end.
 
-    started, ended: times of the first and the last journal line, in seconds since 1970;
-    first, last: images seen at the start and at the end. `end` is "finished", "stopped"
-    by a signal, "killed" if another start followed without either, or "open" if it is
-    the last session and may still be running.
+    started, ended: times of its first and last journal line, in seconds since 1970;
+    first, last: number of images that the run had seen at its start and at its end;
+    world: number of processes. end: "finished" if training was completed, "stopped" if
+    a signal ended it, "open" for a last session without an end, which may still be
+    running, and "killed" for an earlier one without an end.
     """
 
     started: float
@@ -40,8 +45,9 @@ class Session:
 class RunHistory:
     """Everything that the report reads from a run folder.
 
-    `scores` are those of evaluation.json, or of the last validation if it is of a later
-    step; they are {} if there is neither.
+    train, validation, other_lines: the lines of the journal (metrics.jsonl) by kind;
+    samples: (step, file) of each sample grid; scores: those of evaluation.json or of
+    the last validation, whichever scored the later step, or {} if there is neither.
     """
 
     run: Path
@@ -56,23 +62,23 @@ class RunHistory:
 
     @property
     def images(self) -> int:
-        """The number of images seen."""
+        """The number of images that the run has seen."""
         lines = (*self.train, *self.other_lines)
         return max((int(line.get("images", 0)) for line in lines), default=0)
 
     @property
     def seconds(self) -> float:
-        """The time spent in training steps, without validation and saving."""
+        """The seconds spent in training steps, without validation and saving."""
         return float(sum(line.get("seconds", 0.0) for line in self.train))
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Metric -> version ("generated", "grey", ...) -> value."""
+        """The scores as metric -> version ("generated", "grey", ...) -> value."""
         return dict(self.scores.get("metrics", {}))
 
 
 def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
-    """Return the histories of several runs, with distinct names.
+    """Return the histories of several runs, each with a different name.
 
     Raises UserError if a folder is not a run folder, or if one is given twice.
     """
@@ -80,7 +86,10 @@ def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
 
 
 def read_history(run: Path, name: str) -> RunHistory:
-    """Return the history of a run. Raises UserError for any other folder."""
+    """Return the history of the run in the folder `run`, to be shown as `name`.
+
+    Raises UserError if the folder is not a run folder.
+    """
     if not recipe_file(run).is_file():
         raise UserError(
             f"{run} contains no run (no recipe.json): give a run folder of `colortrain train`"
@@ -103,9 +112,10 @@ def read_history(run: Path, name: str) -> RunHistory:
 
 
 def _short_names(runs: Sequence[Path]) -> list[str]:
-    """Return the shortest distinct trailing parts of the paths.
+    """Return a different name for each path: as few of its last components as possible.
 
-    Raises UserError if two paths are equal.
+    For example, a/x and b/x have the names "a/x" and "b/x", but a/x and b/y "x" and
+    "y". Raises UserError if two paths are equal.
     """
     parts = [path.absolute().parts for path in runs]
     for depth in range(1, max(map(len, parts)) + 1):
@@ -122,7 +132,11 @@ def _latest_scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
 
 
 def split_sessions(lines: Sequence[Line]) -> list[Session]:
-    """Return the sessions of a journal, in its order."""
+    """Return the sessions of a run, in the order of its journal.
+
+    `lines` are all lines of the journal; each session begins with a line of kind
+    "start".
+    """
     starts = [place for place, line in enumerate(lines) if line["kind"] == "start"]
     parts = [lines[first:end] for first, end in pairwise([*starts, len(lines)])]
     return [_session(part, is_last=number == len(parts)) for number, part in enumerate(parts, 1)]

@@ -1,4 +1,7 @@
-"""The report's summary of a run: facts, main scores, sentences and warnings."""
+"""The report's summary of a run: facts, main scores, sentences and warnings.
+
+The functions here return text for the page.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ _REPLACED = ("sepia",)
 
 
 def summarize(history: RunHistory) -> dict[str, Any]:
-    """Return the facts, cards, sentences and warnings of one run."""
+    """Return the summary of one run: its facts, cards, sentences and warnings.
+
+    A card shows one of the main scores.
+    """
     return {
         "facts": facts(history),
         "cards": cards(history),
@@ -34,7 +40,11 @@ def summarize(history: RunHistory) -> dict[str, Any]:
 
 
 def facts(history: RunHistory) -> list[tuple[str, str]]:
-    """Return (name, value) pairs: recipe, images seen, times, processes and state."""
+    """Return facts about a run as (name, value) pairs of texts.
+
+    They are the recipe, the images seen, the time and the speed, and, if the run was
+    started, its processes and its state.
+    """
     recipe, last = history.recipe, history.sessions[-1] if history.sessions else None
     rows = [
         ("recipe", f"{recipe.name}, {recipe.size} px, batch {recipe.batch_size}"),
@@ -85,7 +95,11 @@ def duration(seconds: float) -> str:
 
 
 def cards(history: RunHistory) -> list[dict[str, Any]]:
-    """Return the main scores, each with those of the baselines and of the paper."""
+    """Return the main scores of a run, each for one card on the page.
+
+    Each is a dict of texts: the metric, the run's value, and for comparison the values
+    of the baselines and of the paper.
+    """
     paper = headline_of(history.recipe).values()
     rows = []
     for name in _CARDS:
@@ -110,7 +124,7 @@ def cards(history: RunHistory) -> list[dict[str, Any]]:
 
 
 def sentences(history: RunHistory) -> list[str]:
-    """Return sentences that compare the scores with the baselines."""
+    """Return sentences about a run's scores: L1 compared with baselines, and colour."""
     values = history.metrics.get("l1", {})
     generated, grey, median = (values.get(name) for name in ("generated", "grey", "median"))
     if generated is None or grey is None:
@@ -134,7 +148,11 @@ def _relation(value: float, reference: float) -> str:
 
 
 def warnings(history: RunHistory) -> list[str]:
-    """Return warnings about the scores, then the newest of each kind in the journal."""
+    """Return the warnings about a run, as sentences.
+
+    First those about its scores, then, for each kind of warning in the journal, the
+    newest.
+    """
     lines = []
     ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None and ratio < SEPIA:

@@ -1,7 +1,7 @@
 """The report's tables: metrics of a run, a comparison of runs, and recipes.
 
-The headings of metric columns come from `colortrain.metrics.score_tables`, those of the
-other columns are in page/page.html.
+The column headings of metrics are in `colortrain.metrics.score_tables`, the other
+headings in page/page.html.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column i
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """Return the table cell of a number; it is empty for None."""
+    """Return a table cell with a number rounded to `decimals`, empty for None."""
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 
 def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
-    """Return one row per metric, with a cell for each of `METRIC_COLUMNS`."""
+    """Return one row per metric of a run, with a cell for each of `METRIC_COLUMNS`."""
     paper = headline_of(history.recipe).values()
     rows = []
     for name, values in history.metrics.items():
@@ -54,29 +54,38 @@ def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
 
 
 def _interval(history: RunHistory, name: str, decimals: int) -> Cell:
-    """Return the cell of a metric's 95 % interval, sorted by its width."""
+    """Return the cell with the 95 % confidence interval of a metric.
+
+    The page sorts the column by the width of the interval.
+    """
     ends = history.scores.get("intervals", {}).get(name, {}).get("generated")
     text = " to ".join(f"{end:,.{decimals}f}" for end in ends) if ends else ""
     return {"text": text, "value": ends[1] - ends[0] if ends else None}
 
 
 def metric_notes(history: RunHistory) -> list[str]:
-    """Return notes on intervals, feature extractors and missing metrics."""
+    """Return notes about intervals, feature extractors and metrics that are missing.
+
+    They stand below the table of metrics.
+    """
     return notes(history.scores) if "protocol" in history.scores else []
 
 
 def protocol(history: RunHistory) -> str:
-    """Return the caption of the metrics; "" if there are no scores."""
+    """Return the caption of the table of metrics, "" if the run has no scores.
+
+    It says which step was scored, and on which images.
+    """
     if not {"protocol", "samples"} <= history.scores.keys():
         return ""
     return f"Step {history.scores.get('step', '?'):,}: {caption(history.scores)}."
 
 
 def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:
-    """Return the table that compares several runs, with metrics in columns.
+    """Return a table that compares several runs, with metrics as columns.
 
-    Below the runs there is a row per baseline for each set of photographs that was
-    scored.
+    Below the runs there is a row for each baseline. If the runs were scored on
+    different sets of photographs, there are such rows for each set.
     """
     metrics = [name for name in METRICS if any(name in history.metrics for history in histories)]
     columns = [{"label": METRICS[name].label, "better": METRICS[name].symbol} for name in metrics]
@@ -122,17 +131,18 @@ def _baselines(histories: Sequence[RunHistory], metrics: Sequence[str]) -> list[
 
 
 def _photographs(history: RunHistory) -> str:
-    """Return a label of the photographs that a run was scored on."""
+    """Return a text that identifies the photographs on which a run was scored."""
     scored = history.scores.get("protocol", {})
     samples = history.scores.get("samples", 0)
     return f"{scored.get('dataset_id', '?')}/{scored.get('split', '?')}, {samples:,}"
 
 
 def recipe_rows(history: RunHistory) -> list[dict[str, Any]]:
-    """Return one row per recipe field, fields that differ from the published first.
+    """Return one row, {"field", "value", "published"}, for each field of the recipe.
 
-    "published" is the published value, "absent" if the published recipe lacks the
-    field, or None if the values are equal or there is no published recipe.
+    Fields that differ from the published recipe come first. For these, "published" is
+    the published value, or "absent" if the published recipe lacks the field. For the
+    others, and if there is no published recipe, "published" is None.
     """
     fields = flatten(to_plain(history.recipe))
     make = RECIPES.get(history.recipe.name)
@@ -151,7 +161,11 @@ def _published(name: str, value: str, published: dict[str, str]) -> str | None:
 
 
 def flatten(plain: Any, prefix: str = "") -> dict[str, str]:
-    """Return nested plain values by dotted field name, as used by `--set`."""
+    """Return the values in nested dicts and lists as one dict: field name -> text.
+
+    Names are joined by dots, as for --set: {"critic": {"depth": 3}} becomes
+    {"critic.depth": "3"}.
+    """
     if isinstance(plain, dict):
         parts = [flatten(value, f"{prefix}{name}.") for name, value in plain.items()]
     elif isinstance(plain, list | tuple) and any(isinstance(value, dict) for value in plain):

@@ -4,14 +4,15 @@
         --budget images:10000
 
 tables:
-  nazeri   the CIFAR-10 table of the paper nazeri: both networks at their published
-           size, trained on the colour images of the training split (grayscale ones are
-           left out and counted) and scored on all 10,000 test images
+  nazeri   the CIFAR-10 table of the paper by Nazeri et al.: both networks at their
+           published size, trained on the colour images of the training split
+           (grayscale images are left out and counted), and scored on all 10,000 test
+           images
   cifar10  all recipes on CIFAR-10, each trained on the same number of images
   photos   all recipes on a folder of photographs
 
-The same command resumes; it does not repeat finished work. Run it with other --recipes
-or --seeds to add rows:
+After an interruption the same command resumes, without repeating finished work. To add
+rows to a table, run the command with other --recipes or --seeds:
 
     colortrain reproduce cifar10 ... --recipes flagship --seeds 0 1 2
 """
@@ -98,10 +99,10 @@ def make_parser() -> CommandParser:
 def parse_options(
     argv: Sequence[str] | None,
 ) -> tuple[ReproduceOptions, Budget, Path | None]:
-    """Return the options, the budget and the shard set of --photos.
+    """Return the options, the budget, and the folder of --photos (None without it).
 
-    Raises UserError, before any work, for unknown recipes, missing folders and invalid
-    values.
+    Raises UserError, before any work starts, for an unknown recipe, a missing folder or
+    an invalid value.
     """
     args = make_parser().parse_args(argv)
     names = args.recipes or (datasets.NAZERI if args.table == "nazeri" else list(RECIPES))
@@ -129,10 +130,11 @@ def parse_options(
 def make_table(
     options: ReproduceOptions, plan: Plan, sets: datasets.Sets, photos: Path | None
 ) -> str:
-    """Train and score the networks that are not finished, and return the table.
+    """Train and score the networks that are not finished; return the table as Markdown.
 
-    OUT/table.json and OUT/table.md are written after each network, OUT/picture.png at
-    the end. Raises UserError if training or scoring fails.
+    The files OUT/table.json and OUT/table.md are written after each network, and
+    OUT/picture.png, with photographs of `photos` or else of the held-out split, at the
+    end. Raises UserError if training or scoring fails.
     """
     out = options.out
     classifier = (

@@ -1,4 +1,4 @@
-"""Turn a budget into a plan: how many images to train on and to score."""
+"""Compute from the budget how many images to train on and how many to score."""
 
 from __future__ import annotations
 
@@ -41,14 +41,20 @@ _PLANNED_FRACTION = 0.8  # of the remaining time; the rest is for reading, savin
 
 @dataclass(frozen=True)
 class Budget:
-    """The value of --budget: minutes on this device, or images per network."""
+    """The value of --budget: minutes on this device, images per network, or "full".
+
+    `amount` is the number of minutes or of images.
+    """
 
     kind: Literal["minutes", "images", "full"]
     amount: int = 0
 
 
 def parse_budget(text: str) -> Budget:
-    """Convert the argument of `--budget`. Raises ArgumentTypeError if it is invalid."""
+    """Convert the text of --budget to a `Budget`.
+
+    Raises argparse.ArgumentTypeError for any other text.
+    """
     kind, _, amount = text.partition(":")
     if text == "full":
         return Budget("full")
@@ -58,9 +64,10 @@ def parse_budget(text: str) -> Budget:
 
 
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
-    """Return the plan in OUT/plan.json; the first start makes and writes the plan.
+    """Return the plan of a table, which is made and written to OUT/plan.json only once.
 
-    Raises UserError if the first start had other options.
+    When the command is started again, the plan is read from that file. Raises UserError
+    if the options or the budget then differ from those of the first start.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
@@ -98,10 +105,10 @@ def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
 
 
 def seconds_per_image(recipe: Recipe) -> float:
-    """Return the seconds that training takes per image, for both networks.
+    """Return the seconds that training both networks of a recipe takes per image.
 
-    They are measured on random images in this process, with the mixed precision of the
-    training.
+    Steps on random images are timed in this process, with the mixed precision that
+    training will use.
     """
     processes = num_processes_for(recipe.batch_size)
     accelerator = make_accelerator(mixed_precision=mixed_precision(processes))
@@ -124,7 +131,10 @@ def seconds_per_image(recipe: Recipe) -> float:
 
 
 def random_batch(recipe: Recipe, accelerator: Accelerator) -> Batch:
-    """Return a batch with a recipe's shapes and uniform random values in [0, 1)."""
+    """Return a batch of uniform random values in [0, 1) on the accelerator's device.
+
+    It has the shapes of the recipe's batches.
+    """
     size = (recipe.size, recipe.size)
 
     def draw(*shape: int) -> Tensor:

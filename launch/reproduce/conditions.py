@@ -1,4 +1,4 @@
-"""The conditions under which a table was created: device, code, data, counts."""
+"""Describe the conditions of a table of `colortrain reproduce`: device, code, data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def conditions(
     classifier: FeatureClassifier | None,
     results: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return everything that the scores of the table depend on, for JSON.
+    """Return everything that the scores in a table depend on, as a dict for JSON.
 
-    "commit" is the commit of the code that scored the networks, "trained_at" lists the
-    commits of the code that trained them.
+    `results` are the rows that `finished_rows` returns. "commit" is the git commit of
+    the code that scores the networks now; "trained_at" lists the commits of the code
+    that trained them.
     """
     held_out = open_held_out(sets.held_out)
     precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
@@ -49,7 +50,11 @@ def conditions(
 
 
 def left_out(shards: Path) -> dict[str, int]:
-    """Return the number of source images that a build left out, by reason."""
+    """Return the number of source images that are not in a shard set, by reason.
+
+    For example, {"grey": 12} if 12 grayscale images were left out. `shards` is the
+    folder of the shard set.
+    """
     path = shards / "left_out.tsv"
     if not path.is_file():
         return {}
@@ -58,7 +63,7 @@ def left_out(shards: Path) -> dict[str, int]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, None outside a git repository.
+    """Return the abbreviated git commit of this code, or None outside a repository.
 
     "-dirty" is appended if files differ from the commit.
     """

@@ -1,4 +1,4 @@
-"""The shard sets of each table, built or resumed by `colortrain shards build`."""
+"""Build the shard sets for the tables of `colortrain reproduce`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _SOME_LEFT_OUT = 1
 
 @dataclass(frozen=True)
 class Sets:
-    """The shard sets of a table: one for training, one with the held-out split."""
+    """The shard sets of a table: `train` for training, `held_out` for scores.
+
+    They may be the same folder. `size` is the side of the samples in pixels.
+    """
 
     train: Path
     held_out: Path
@@ -27,12 +30,12 @@ class Sets:
 
 
 def build(table: str, source: Path, folder: Path) -> Sets:
-    """Build the shard sets of a table in `folder`.
+    """Build the shard sets of a table in `folder`, or resume building them.
 
-    For CIFAR-10, one set contains the training images without the grayscale ones;
-    another contains all images and is used for scores. Thus the test split is complete,
-    as in the papers, and training does not score 10,000 images at its end. Raises
-    UserError if a build fails.
+    For CIFAR-10 there are two sets. One has only the training images, without the
+    grayscale ones. The other has all images; its test split is used for scores and is
+    as complete as in the papers. Because the first has no held-out images, training
+    does not score 10,000 images at its end. Raises UserError if a build fails.
     """
     if table == "photos":
         photos = folder / "photos"

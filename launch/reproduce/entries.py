@@ -1,4 +1,4 @@
-"""Train and score the networks in a `colortrain reproduce` table."""
+"""Train and score the networks of a `colortrain reproduce` table."""
 
 from __future__ import annotations
 
@@ -34,19 +34,22 @@ _NEVER = 10**9  # steps between validations: more than any run has
 
 @dataclass(frozen=True)
 class TableEntry:
-    """A network of the table: its recipe and its run folder."""
+    """One network of a table: its recipe, including the seed, and its run folder."""
 
     recipe: Recipe
     run: Path
 
     @property
     def name(self) -> str:
-        """The recipe's name and seed."""
+        """The recipe's name and seed, such as "nazeri_gan, seed 0"."""
         return f"{self.recipe.name}, seed {self.recipe.seed}"
 
 
 def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[TableEntry]:
-    """Return one entry per network: all recipes with the first seed, then the next."""
+    """Return the networks of a table: one for each recipe and seed.
+
+    All recipes with the first seed come first, then all with the second, and so on.
+    """
     return [
         TableEntry(
             dataclasses.replace(resolve_recipe(name, options, size, plan.images), seed=seed),
@@ -58,10 +61,11 @@ def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Table
 
 
 def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
-    """Return a recipe for this table, with about four checkpoints.
+    """Return the recipe `name` for a table, to be trained on `images` images.
 
-    It is scaled down to `options.base_channels`, or has its published size if that is
-    None. Raises UserError if the recipe does not fit `size`.
+    It writes about four checkpoints. Its networks are scaled down to
+    `options.base_channels`, or have their published size if that is None. Raises
+    UserError if the recipe cannot be trained on images of `size` pixels.
     """
     if options.base_channels is not None:
         return prepare_recipe(name, size, options.base_channels, images)
@@ -78,9 +82,10 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
 
 
 def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
-    """Train or resume a network unless it is finished, and return its cost.
+    """Train a network, or resume its training, unless it is finished; return the cost.
 
-    Raises UserError if training fails.
+    The cost has the seconds, the peak memory, and the parameters of the generator; it
+    is saved in the run folder. Raises UserError if training fails.
     """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
@@ -100,12 +105,13 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
 
 
 def launcher(recipe: Recipe) -> list[str]:
-    """Return the start of a training's command line, with one process per GPU.
+    """Return the start of the command line that trains a recipe, before `-m MODULE`.
 
-    The number of processes divides the batch size. A single GPU is used through
-    accelerate's launcher too, so that the precision does not depend on the number of
-    GPUs. On CPUs one process has all cores, as in the measurement of the budget: with
-    small images in small batches, two processes would mostly wait for each other.
+    On GPUs it runs `accelerate launch`, with as many processes as there are GPUs, or
+    fewer so that they divide the batch size. A single GPU is used in the same way, so
+    that the precision does not depend on the number of GPUs. On CPUs it runs one
+    process, which uses all cores, as does the measurement of the budget: with small
+    images in small batches, two processes would mostly wait for each other.
     """
     if not torch.cuda.device_count():
         return [sys.executable]
@@ -113,9 +119,9 @@ def launcher(recipe: Recipe) -> list[str]:
 
 
 def is_finished(entry: TableEntry) -> bool:
-    """Return whether the run folder contains this recipe, trained to its end.
+    """Return whether the run folder contains this recipe, trained on all its images.
 
-    Raises UserError if it was trained on more images.
+    Raises UserError if the run was trained on more images than the recipe says.
     """
     latest = latest_checkpoint(entry.run)
     if latest is None:
@@ -136,10 +142,12 @@ def score(
     classifier: FeatureClassifier | None,
     curve: bool = False,
 ) -> dict[str, Any]:
-    """Return a network's scores, including the classifier's Fréchet distance.
+    """Return a network's scores, with the Fréchet distance of `classifier` if given.
 
-    They are computed once per checkpoint. With `curve`, earlier checkpoints are scored
-    too: {"curve": [{"images": ..., metric: ...}, ...]}. Raises UserError if scoring
+    The first `limit` held-out images are scored (None: all). With `curve` the earlier
+    checkpoints are scored too, for a training curve: {"curve": [{"images": ..., metric:
+    ...}, ...]}. Scores are saved in the run folder and computed again only if the
+    checkpoint, the limit or the classifier is another. Raises UserError if scoring
     fails.
     """
     latest = latest_checkpoint(entry.run)
@@ -166,10 +174,11 @@ def score(
 def finished_rows(
     out: Path, classifier: FeatureClassifier | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the scores and costs of the networks in `out`, by recipe, then by seed.
+    """Return the rows of the table, and the names of run folders that are left out.
 
-    Networks that were scored with another classifier cannot be in the same table; the
-    second result are the names of their folders.
+    A row has the scores and the cost of a network in the folder `out`; rows are sorted
+    by recipe, then by seed. Networks are left out if they were scored with another
+    classifier than `classifier`.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
@@ -184,9 +193,10 @@ def finished_rows(
 
 
 def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
-    """Run `colortrain evaluate` on a checkpoint; return its scores and images seen.
+    """Run `colortrain evaluate` on the checkpoint of one step of a network.
 
-    Raises UserError if it fails.
+    Returns the scores, with the number of images seen as "images". Raises UserError if
+    the command fails.
     """
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]
@@ -200,14 +210,20 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
 
 
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
-    """Return a point of a training curve: images seen, and the metrics of nazeri."""
+    """Return a point of a training curve: images seen, MAE, accuracy at 2 % and at 5 %.
+
+    `document` is the result of `evaluate`. These are the metrics of the table nazeri.
+    """
     metrics = ("mae", "accuracy_2", "accuracy_5")
     values = {name: document["metrics"][name]["generated"] for name in metrics}
     return {"images": document["images"], **values}
 
 
 def measured_cost(run: Path) -> dict[str, Any]:
-    """Return seconds of training, mixed precisions of all starts, and peak memory."""
+    """Return a run's seconds of training, peak memory and mixed precisions.
+
+    All sessions of the run are included.
+    """
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
     return {

@@ -1,4 +1,4 @@
-"""A Fréchet distance that does not require Inception weights.
+"""A Fréchet distance that does not require the weights of Inception.
 
 Its features are those of a small classifier that is trained here on CIFAR-10. Distances
 are comparable between networks that were scored with the same classifier, but not with
@@ -38,7 +38,10 @@ _MAX_SHIFT = 3  # pixels, of the augmentation
 
 @dataclass(frozen=True)
 class FeatureClassifier:
-    """A trained classifier, its test accuracy, and its weights' SHA-256."""
+    """A CIFAR-10 classifier whose features are used for Fréchet distances.
+
+    accuracy: on the test images, in [0, 1]; digest: SHA-256 of the file of its weights.
+    """
 
     network: Classifier
     accuracy: float
@@ -46,18 +49,19 @@ class FeatureClassifier:
     device: torch.device
 
     def describe(self) -> str:
-        """Return a phrase for a caption."""
+        """Return a phrase about the classifier for the notes below a table."""
         return (
             f"features of a CIFAR-10 classifier trained here ({self.accuracy:.1%} accuracy on the "
             f"test images, SHA-256 {self.digest[:12]}), not Inception's"
         )
 
     def distances(self, run: Path, shards: Path, limit: int | None) -> dict[str, float]:
-        """Return Fréchet distances from the true images of the held-out split.
+        """Return Fréchet distances to the true images of a shard set's held-out split.
 
-        They are given for the images that the run generates ("generated"), in grayscale
-        ("grey") and in the median colour ("median"). Raises UserError if the network
-        cannot be loaded.
+        There is one for the images that the network of `run` generates ("generated"),
+        one for grayscale images ("grey"), and one for images in the median colour
+        ("median"). The first `limit` held-out images are used (None: all). Raises
+        UserError if the network cannot be loaded.
         """
         generator, recipe, _ = load_generator(run)
         split = open_held_out(shards)
@@ -85,15 +89,18 @@ class FeatureClassifier:
 
     @torch.no_grad()
     def features(self, lab: Tensor) -> np.ndarray:
-        """Return features (B, D) float32 of images (B, 3, H, W) in CIELAB units."""
+        """Return the features of images: (B, D) float32.
+
+        lab: (B, 3, H, W) in CIELAB units.
+        """
         return self.network.features(lab_to_rgb(lab)).cpu().numpy()
 
 
 def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
-    """Return the classifier in `path`; train it first if there is none.
+    """Return the classifier saved in the file `path`; if there is none, train it first.
 
-    It is trained on `images` images of the source and their labels. Raises UserError if
-    a saved classifier is damaged.
+    It is trained on `images` images (with repetition) of the CIFAR-10 folder `source`.
+    Raises UserError if a saved classifier is damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = path.with_suffix(".json")
@@ -109,9 +116,9 @@ def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
 
 
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureClassifier:
-    """Return a classifier that `load_or_train` wrote.
+    """Return the classifier that `load_or_train` saved in the file `path`.
 
-    Raises UserError if the weights are not those whose SHA-256 was recorded.
+    Raises UserError if the SHA-256 of the weights is not the one that was recorded.
     """
     facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
     if digest != facts["sha256"]:
@@ -126,9 +133,10 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 
 
 def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
-    """Return the images (N, 3, 32, 32) uint8 and labels (N,) int64 of CIFAR-10 batches.
+    """Return the images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of CIFAR-10.
 
-    The batches are in the binary layout; `prefix` is the start of their file names.
+    They are read from the batch files in the folder `source` whose names start with
+    `prefix`, such as "data_batch". The files must be in the binary layout.
     """
     files = [path for path in find_batches(source) if path.name.startswith(prefix)]
     rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])
@@ -139,9 +147,10 @@ def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
 def train_classifier(
     images: Tensor, labels: Tensor, num_images: int, device: torch.device
 ) -> Classifier:
-    """Return a classifier trained on `num_images` images in random order, augmented.
+    """Return a classifier, trained on `num_images` random images with augmentation.
 
-    images: (N, 3, H, W) uint8; labels: (N,) int64. The random seed is fixed.
+    images: (N, 3, H, W) uint8, of which an image may be used several times; labels:
+    (N,) int64. The random seed is fixed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -168,9 +177,10 @@ def train_classifier(
 
 
 def augment(rgb: Tensor) -> Tensor:
-    """Return a batch (B, 3, H, W), randomly shifted by up to 3 pixels and flipped.
+    """Shift images randomly by up to 3 pixels, and flip them with probability 0.5.
 
-    The whole batch has the same shift, and is flipped with probability 0.5.
+    rgb: (B, 3, H, W). All images of the batch have the same shift, and all are flipped
+    or none.
     """
     shifts = 2 * _MAX_SHIFT + 1
     left, top, flipped = (int(torch.randint(n, ())) for n in (shifts, shifts, 2))
@@ -182,7 +192,10 @@ def augment(rgb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Return the accuracy in [0, 1] on images (N, 3, H, W) uint8 and labels (N,)."""
+    """Return the fraction of images that the classifier labels correctly, in [0, 1].
+
+    images: (N, 3, H, W) uint8; labels: (N,) int64.
+    """
     device = next(network.parameters()).device
     correct = [
         (network(some.to(device).float() / 255).argmax(1).cpu() == names).sum().item()

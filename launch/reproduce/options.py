@@ -1,4 +1,4 @@
-"""The options of `colortrain reproduce`, and the plan that follows from them."""
+"""The options of `colortrain reproduce`, and the plan that is computed from them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """The options of the command, without the budget.
+    """The options of `colortrain reproduce`, without the budget.
 
-    `base_channels` is None for the published width of each recipe; `limit` is None to
-    score all held-out images.
+    `base_channels` is None if recipes keep their published width; `limit` is None if
+    all held-out images are scored.
     """
 
     table: str
@@ -24,16 +24,16 @@ class ReproduceOptions:
     limit: int | None
 
     def shared(self) -> dict[str, Any]:
-        """Return the options that all rows of a table have in common, for JSON.
+        """Return the options that are the same for all rows of a table, for JSON.
 
-        They do not include recipes and seeds, which only select rows.
+        Recipes and seeds are not included, because they only select rows.
         """
         return {"table": self.table, "base_channels": self.base_channels, "limit": self.limit}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many images are used for training and scores; stored in plan.json.
+    """How many images are used for training and for scores; stored in OUT/plan.json.
 
     images: number of images that each network is trained on; limit: number of held-out
     images to score (None: all); judge_images: number of images that the feature

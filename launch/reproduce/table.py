@@ -1,4 +1,8 @@
-"""The table as Markdown: networks, baselines, the papers' scores and conditions."""
+"""Write the table of `colortrain reproduce` as Markdown.
+
+Its rows are baselines, the papers' scores and networks. `results`, an argument of most
+functions here, has one dict with the scores and the cost of each network.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,10 @@ _DECIMALS = {"fid": 3}  # distances by the small classifier are below 1
 
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """Return caption, table, training curves and notes; `facts` are `conditions`."""
+    """Return the caption, the table, the training curves and the notes as Markdown.
+
+    `table` is the table's name, `facts` the result of `conditions`.
+    """
     shown = [name for name in HEADS if first_scores(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
@@ -48,7 +55,10 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
 
 
 def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
-    """Return the best value of all networks, by the direction of the metric."""
+    """Return the best value of a metric among all networks, or None if none has it.
+
+    Whether high or low values are better depends on the metric.
+    """
     values = [value for row in results if (value := generated_score(metric, row)) is not None]
     truth = first_scores(metric, results).get("truth", 1.0)
     return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
@@ -57,7 +67,11 @@ def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
 def network_row(
     result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]
 ) -> list[str]:
-    """Return a network's cells: scores (the best of a column in bold) and cost."""
+    """Return the cells of a network's row: scores and cost.
+
+    `shown` are the metrics of the columns. A score that equals the value of `best` for
+    its metric is set in bold.
+    """
     cells = []
     for name in shown:
         value, text = generated_score(name, result), _number(generated_score(name, result), name)
@@ -67,15 +81,19 @@ def network_row(
 
 
 def generated_score(metric: str, result: dict[str, Any]) -> float | None:
-    """Return a network's score, None if it was scored before the metric existed."""
+    """Return the score of a network's generated images, or None if there is none.
+
+    A network has no score of a metric that was added after it was scored.
+    """
     value: float | None = result["metrics"].get(metric, {}).get("generated")
     return value
 
 
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the values of a metric by baseline; {} if no network has the metric.
+    """Return the values of a metric by image version: "generated", "grey", "truth", ...
 
-    The baselines are the same for all networks, so those of the first one are used.
+    The values come from the first network that has the metric: those of the baselines
+    are the same for all networks. Returns {} if no network has it.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
@@ -83,21 +101,29 @@ def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, fl
 def baseline_row(
     version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]
 ) -> list[str]:
-    """Return the cells of a baseline: grayscale, the median colour, or the truth."""
+    """Return the cells of a baseline's row.
+
+    `version` is the baseline: "grey", "median" (one median colour) or "truth". `shown`
+    are the metrics of the columns.
+    """
     values = (first_scores(name, results).get(version) for name in shown)
     cells = [_number(value, name) for value, name in zip(values, shown, strict=True)]
     return [f"*{LABELS[version]}*", "", *cells, "", "", ""]
 
 
 def published_row(name: str, shown: Sequence[str]) -> list[str]:
-    """Return the cells of a network's scores in its paper."""
+    """Return the cells of a row with the scores that a recipe's paper reports."""
     values = get_recipe(name).headline.values()
     cells = [_number(values.get(metric), metric) for metric in shown]
     return [f"{name}, the paper", "", *cells, "", "", ""]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a second table: the metrics of nazeri at each scored checkpoint."""
+    """Return the lines of a second table: scores of all checkpoints of each network.
+
+    The metrics are those of the table nazeri. The list is empty if no network has such
+    scores.
+    """
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
         return []
@@ -114,7 +140,7 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def caption(facts: dict[str, Any]) -> list[str]:
-    """Return the caption: the data of training and of scores."""
+    """Return the caption of the table: what was used for training and for scores."""
     base_channels = facts["base_channels"]
     width = "published size" if base_channels is None else f"{base_channels} base channels"
     reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())
@@ -127,7 +153,7 @@ def caption(facts: dict[str, Any]) -> list[str]:
 
 
 def notes(facts: dict[str, Any]) -> list[str]:
-    """Return notes on the device, the code, and the meaning of some columns."""
+    """Return the notes below the table: device, code, meaning of some columns."""
     machine = facts["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     load = ", ".join(f"{value:.1f}" for value in machine["load_average"])

@@ -1,8 +1,8 @@
 """Train like `colortrain train`, and write the peak memory to RUN/peak.json.
 
-Only the process itself can measure its peak: the operating system does not report GPU
-memory, and for a child process on CPUs it reports the larger of the child's peak and
-the memory that the parent held when it started the child.
+The peak is measured in the training process itself. Its parent could not: the operating
+system does not report GPU memory, and for a child process on CPUs it reports the larger
+of the child's peak and the memory that the parent had when it started the child.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from shards.files import write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and return the exit status of `colortrain train`.
+    """Train, and return the exit status of `colortrain train`.
 
-    Only rank 0 writes its peak, because all processes use the same memory.
+    Only rank 0 writes its peak memory, because all processes need the same amount.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     status = train.main(args)
@@ -38,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def peak_memory() -> dict[str, Any]:
-    """Return this process's peak memory in MB and its kind, GPU or resident memory."""
+    """Return the peak memory of this process in MB, and what kind of memory it is.
+
+    The result is {"peak_mb", "peak_of"}. The kind is GPU memory if there is a GPU,
+    otherwise resident memory.
+    """
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}
     return {"peak_mb": memory_mb("VmHWM"), "peak_of": "resident memory"}

@@ -80,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the page until interrupted and return the exit status."""
+    """Serve the page until the user interrupts it, and return the exit status."""
     args = make_parser().parse_args(argv)
     missing = [
         name for module, name in _REQUIRED.items() if importlib.util.find_spec(module) is None

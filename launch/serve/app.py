@@ -1,8 +1,9 @@
 """The web application of `colortrain serve`: a page, and an endpoint for uploads.
 
-Uploads are not trusted: the number of bytes is limited while they arrive, the number of
-pixels before they are decoded; file names are ignored, and nothing is written to disk.
-Requests from pages of other sites are rejected, by their Origin and Host headers.
+Uploads are not trusted. The number of bytes is limited while an upload arrives, and the
+number of pixels before it is decoded. File names are ignored, and nothing is written to
+disk. Requests from pages of other sites are recognized by their Origin and Host headers
+and rejected.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest accepted upload: bytes of the file, pixels of the image."""
+    """The largest accepted upload, in bytes of the file and pixels of the image."""
 
     bytes: int = 30 << 20
     pixels: int = 50_000_000
 
 
 class RequestLimit:
-    """Middleware that limits the size of requests and sets response headers.
+    """Middleware that limits the size of requests and sets headers of responses.
 
-    `limit` is in bytes; larger requests get status 413.
+    Requests of more than `limit` bytes get status 413.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -90,9 +91,9 @@ class RequestLimit:
 
 
 def too_large(limit: int) -> HTTPException:
-    """Return the exception that rejects a file above `limit` bytes.
+    """Return the exception, with status 413, for a file of more than `limit` bytes.
 
-    It closes the connection, because the rest of the request is not read.
+    The response closes the connection, because the rest of the request is not read.
     """
     return HTTPException(
         413,
@@ -102,7 +103,11 @@ def too_large(limit: int) -> HTTPException:
 
 
 def check_request(request: Request, limit: int) -> None:
-    """Raise HTTPException for requests that can be rejected by their headers alone."""
+    """Raise HTTPException if a request must be rejected because of its headers alone.
+
+    Rejected are requests from pages of other sites, requests of far more than `limit`
+    bytes, and requests that contain no form with an upload.
+    """
     origin, host = request.headers.get("origin"), request.headers.get("host")
     if origin is not None and origin.partition("://")[2] != host:
         raise HTTPException(403, "Photographs are accepted only from this server's own page.")
@@ -115,19 +120,20 @@ def check_request(request: Request, limit: int) -> None:
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, but without temporary files for uploads above 1 MB.
+    """Starlette's parser of uploaded forms, but without temporary files.
 
-    `RequestLimit` limits the memory of an upload.
+    Starlette writes uploads above 1 MB to disk. Here they stay in memory, and their
+    size is limited by `RequestLimit`.
     """
 
     spool_max_size = 0  # 0: never written to disk
 
 
 async def read_upload(request: Request) -> bytes:
-    """Return the bytes of the one file in the field `photo`.
+    """Return the content of the uploaded file in the field `photo` of the form.
 
-    Raises HTTPException for other forms, and for uploads that are incomplete or too
-    slow.
+    Raises HTTPException if there is no such file, and if the upload is incomplete or
+    too slow.
     """
     try:
         with anyio.fail_after(_UPLOAD_TIMEOUT):
@@ -149,9 +155,9 @@ async def read_upload(request: Request) -> bytes:
 
 
 def colorize_image(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
-    """Decode an image, colorize it, and return it as PNG.
+    """Decode and colorize an image file, and return the bytes of a PNG file.
 
-    Raises HTTPException if it cannot be decoded or has more than `max_pixels`.
+    Raises HTTPException if the image cannot be decoded or has more than `max_pixels`.
     """
     try:
         image = decode_image(data, max_pixels)
@@ -174,7 +180,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint:
     """Return the endpoint POST /colorize/N, which colorizes an upload with network N.
 
-    Only one image is colorized at a time, because each uses all cores or the GPU.
+    N is the position in `networks`. Only one image is colorized at a time, because
+    colorizing uses all cores or the GPU.
     """
     limiter = anyio.CapacityLimiter(1)
 
@@ -197,7 +204,7 @@ def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint
 
 
 def static_endpoint(content: str, media_type: str) -> Endpoint:
-    """Return an endpoint that always responds with the same content."""
+    """Return an endpoint that always responds with `content`."""
 
     async def respond(_: Request) -> Response:
         return Response(content, media_type=media_type)
@@ -206,7 +213,7 @@ def static_endpoint(content: str, media_type: str) -> Endpoint:
 
 
 def render_page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
-    """Return the HTML of the page."""
+    """Return the HTML of the page, which shows the networks and the upload limits."""
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined
     )
@@ -220,7 +227,11 @@ def render_page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
 
 
 def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[str]) -> Starlette:
-    """Return the application; `hosts` are the accepted Host headers ("*": any)."""
+    """Return the web application.
+
+    `networks` are by name. Only requests whose Host header is one of `hosts` are
+    accepted; "*" accepts any.
+    """
     page = static_endpoint(render_page(networks, limits), "text/html")
     style = static_endpoint((PAGE / "page.css").read_text(), "text/css")
     script = static_endpoint((PAGE / "page.js").read_text(), "text/javascript")
@@ -241,6 +252,6 @@ def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[
 
 
 async def error_response(_: Request, error: Exception) -> Response:
-    """Return a response with the error's sentence as plain text."""
+    """Return a response with the message of an HTTPException as plain text."""
     assert isinstance(error, HTTPException)
     return PlainTextResponse(error.detail, error.status_code, error.headers)

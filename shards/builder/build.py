@@ -1,6 +1,9 @@
-"""Build a shard set from images: plan, pack the missing blocks on all cores, finalize.
+"""Build a shard set from images: make a plan, pack its blocks, finalize the set.
 
-A build can also be split into parts, which `shards.builder.merge` puts together.
+The plan divides the shuffled images into blocks: consecutive images (usually 1,000)
+that one worker process packs together. An interrupted build resumes with the blocks
+that are missing. A build can also be split into parts, which run on several machines
+and are put together by `shards.builder.merge`.
 """
 
 from __future__ import annotations
@@ -37,10 +40,11 @@ from shards.sources.listing import Listing, first_names, open_sources
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Options that do not affect the bytes of the shards.
+    """Options of a build that do not change the bytes of the shards.
 
-    With `strict`, an image that cannot be packed is an error; `quiet` disables all
-    output.
+    `out` is the output folder and `workers` the number of processes. With `strict`, an
+    image that cannot be packed is an error. `quiet` disables all output to the
+    terminal.
     """
 
     out: Path
@@ -50,10 +54,11 @@ class BuildOptions:
 
 
 def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildResult:
-    """Build the shard set OUT from SOURCE, or resume an interrupted build of it.
+    """Build a shard set from the images in `source`, or resume an interrupted build.
 
-    Raises UserError if SOURCE or OUT is invalid, another build is running in OUT, or an
-    image cannot be packed and `options.strict` is set.
+    The shard set is written to the folder `options.out`. Raises UserError if `source`
+    or this folder is invalid, another build is running in the folder, or an image
+    cannot be packed and `options.strict` is set.
     """
     listing, plan = _list_and_plan(source, parameters, options.out)
     with lock(
@@ -75,7 +80,11 @@ def _list_and_plan(source: str, parameters: Parameters, out: Path) -> tuple[List
 
 @dataclass(frozen=True)
 class PartResult:
-    """The result of packing one part, before duplicates are removed by `merge`."""
+    """The result of packing one part (`--part I/N`) of a build.
+
+    `left_out` lists the images that were not packed. Duplicates are removed only later,
+    by `merge`.
+    """
 
     part: Part
     num_blocks: int
@@ -86,10 +95,12 @@ class PartResult:
 def build_part(
     source: str, parameters: Parameters, part: Part, options: BuildOptions
 ) -> PartResult:
-    """Pack the blocks of one part into OUT; other parts may run at the same time.
+    """Pack one part of a build into the folder `options.out`, without a manifest.
 
-    Writes no manifest. Raises UserError as `build` does, or if this part is already
-    running.
+    Other parts of the same build may run at the same time; `shards.builder.merge`
+    writes the manifest when all are packed. Raises UserError if `source` or the folder
+    is invalid, if a build, a merge or the same part is running in the folder, or if an
+    image cannot be packed and `options.strict` is set.
     """
     listing, plan = _list_and_plan(source, parameters, options.out)
     numbers = part.blocks(plan.num_blocks)
@@ -121,7 +132,11 @@ def _pack_and_finalize(blocks: Sequence[Block], plan: Plan, options: BuildOption
 
 
 def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> None:
-    """Pack those of `blocks` that are not done yet."""
+    """Pack those of `blocks` that are missing, damaged or to be tried again.
+
+    A block is a group of images that are packed together. If there is anything to pack,
+    the manifest is deleted first, because the files that it names will change.
+    """
     missing = _missing_blocks(blocks, plan, options)
     if not missing:
         return
@@ -136,7 +151,11 @@ def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> N
 
 
 def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> list[Block]:
-    """Return the blocks whose record is missing or does not match their shards."""
+    """Return those of `blocks` (groups of images) that have to be packed.
+
+    These are the blocks without a record file (OUT/sources/NNNNNN.jsonl), and those for
+    which `_is_done` returns False.
+    """
     recorded = [block for block in blocks if record_path(options.out, block.number).is_file()]
     if not recorded:
         return list(blocks)
@@ -160,10 +179,11 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Return whether a block is done and does not have to be packed again.
+    """Return whether a block (group of images) is packed and need not be packed again.
 
-    Unreadable images (with `strict`, all that were left out) are read again, since they
-    may have been repaired.
+    Returns False if its record file or a shard is missing or damaged. Also returns
+    False if an image was unreadable (with `strict`, if any image was left out), because
+    the user may have repaired the image since then.
     """
     record = load_done(root, plan, block.number)
     report(len(block.sources))
@@ -173,7 +193,7 @@ def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report)
 
 
 def summary(result: BuildResult, root: Path) -> str:
-    """Return a few lines for the user: how many images were packed and left out."""
+    """Return a text of a few lines: how many images were packed and left out."""
     manifest = result.manifest
     shards = sum(len(each) for each in manifest.splits.values())
     lines = [f"{root}: {result.num_packed:,} of {result.num_sources:,} images in {shards} shards"]
@@ -199,7 +219,10 @@ def not_listed(listing: Listing) -> list[str]:
 
 
 def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
-    """Return a line for the user: what the part has packed, and the next command."""
+    """Return a line for the user: what one part of a build has packed, and what to do.
+
+    It is to run `colortrain shards merge` when all parts are packed.
+    """
     packed = result.num_sources - len(result.left_out)
     text = f"{root}: part {result.part}: {result.num_blocks} of {plan.num_blocks} blocks, "
     text += f"{packed:,} of {result.num_sources:,} images"

@@ -1,7 +1,8 @@
-"""Turn packed blocks into a shard set: remove duplicates, write index and manifest.
+"""Finalize a build: remove duplicates, then write the indexes and the manifest.
 
-This reads only OUT and not the sources, so it does not matter which machines packed the
-blocks.
+This runs when all blocks (groups of images that are packed together) are done. It reads
+only the output folder and no source images, so it does not matter which machines packed
+the blocks.
 """
 
 from __future__ import annotations
@@ -37,31 +38,33 @@ LEFT_OUT = "left_out.tsv"
 
 
 class RepackError(UserError):
-    """Blocks must be packed again, and their records were deleted.
+    """Raised when blocks must be packed again; their record files were deleted.
 
-    An image in each of them had been removed as a duplicate, but its first copy has
-    changed.
+    A block is a group of images that are packed together. Each of these blocks lacks an
+    image that was removed as a duplicate of another image. That other image has changed
+    since then, so the two are no longer equal.
     """
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The result of a finished build."""
+    """The manifest of a finished build, and the number of its source images."""
 
     manifest: Manifest
     num_sources: int
 
     @property
     def num_packed(self) -> int:
-        """Number of packed images, in all splits."""
+        """Number of packed images in all splits together."""
         return sum(self.manifest.samples(split) for split in self.manifest.splits)
 
 
 def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
-    """Make OUT a shard set, given that all its blocks are packed.
+    """Complete the shard set in `root`, in which all images of `plan` are packed.
 
-    Raises UserError if no image could be packed or, with `strict`, if any was left out;
-    RepackError if blocks must be packed again.
+    Removes duplicates and writes left_out.tsv, the indexes and, last, the manifest.
+    Raises UserError if no image could be packed or, with `strict`, if any was left out.
+    Raises RepackError if some images must be packed again.
     """
     drop_duplicates(root, plan)
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
@@ -93,7 +96,7 @@ def _check_left_out(root: Path, plan: Plan, left_out: list[SourceEntry], strict:
 
 
 def describe_left_out(left_out: Sequence[SourceEntry], num_sources: int) -> str:
-    """Return the number of images left out, and the reason for the first."""
+    """Return a text: how many images were left out, and why the first one was."""
     first = left_out[0]
     reason = f"{first.reason}: {first.detail}" if first.detail else first.reason
     return (
@@ -113,7 +116,10 @@ def _shards_of(records: Iterable[Record], split: str) -> tuple[Shard, ...]:
 
 
 def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray:
-    """Compute the `index.npy` of a split from the records: int64 (samples, 3)."""
+    """Return the content of a split's `index.npy`, from the record files of the build.
+
+    int64 (samples, 3): the key, byte offset and CRC-32 of each sample.
+    """
     size, dtype = plan.parameters.size, plan.parameters.dtype
     packed = ([entry for entry in record.entries if entry.is_in(split)] for record in records)
     return join_rows(
@@ -122,10 +128,12 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
 
 
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
-    """Find images with the same stored pixels.
+    """Find the images whose stored pixels are equal to those of an earlier image.
 
-    Returns {block: {key of a later copy: name of the first copy}}. Equal files have
-    equal pixels, so this finds copies of a file as well as copies of an image.
+    Returns {block number: {key of the duplicate: source name of its first copy}}. A
+    block is a group of images that are packed together. An image is earlier than
+    another if its key is smaller. Equal files have equal pixels, so copied files are
+    found too.
     """
     keys, digests = [], []
     for block in range(plan.num_blocks):
@@ -149,7 +157,7 @@ def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
 
 
 def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
-    """Return the source names of these keys."""
+    """Return the source names of the images with these keys, as {key: name}."""
     names = {}
     for block in sorted({key // plan.block_size for key in keys}):
         names.update(
@@ -163,10 +171,10 @@ def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
 
 
 def drop_duplicates(root: Path, plan: Plan) -> None:
-    """Rewrite the shards that contain later copies of an image without them.
+    """Remove duplicates from the shards: of equal images, only the first stays.
 
-    Shards without duplicates are not touched. Raises RepackError if an image that was
-    removed as a duplicate no longer is one, because its first copy has changed.
+    Shards without duplicates are not touched. Raises RepackError if an earlier run
+    removed an image as a duplicate of one that has changed since then.
     """
     duplicates = find_duplicates(root, plan)
     _delete_stale_records(root, plan, duplicates)
@@ -181,9 +189,12 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
 def _delete_stale_records(
     root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
 ) -> None:
-    """Delete the records of blocks whose removed duplicates are no longer duplicates.
+    """Find blocks in which images were wrongly removed; delete their record files.
 
-    Raises RepackError if there are such blocks.
+    A block is a group of images that are packed together. An earlier run removed such
+    an image as a duplicate, but it is not in `duplicates`, the result of
+    `find_duplicates`. Raises RepackError if there are such blocks, and does nothing
+    otherwise.
     """
     stale = []
     for block in range(plan.num_blocks):
@@ -204,9 +215,11 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
-    """Rewrite the shards of a block with the samples of `updated`.
+    """Rewrite a block's shards so that they contain only the samples of `updated`.
 
-    Returns the new record.
+    A block is a group of images that are packed together. `before` and `updated` are
+    its record before and after duplicates are marked. Unchanged shards are kept, and
+    shards without samples are deleted. Returns `updated` with the new shards.
     """
     shards = {}
     for split, shard in before.shards.items():
@@ -226,9 +239,11 @@ def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
 def _copy(
     root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], kept: set[int]
 ) -> Shard:
-    """Write the shard again with only the `kept` samples.
+    """Rewrite a shard so that it contains only the samples with the keys in `kept`.
 
-    Raises UserError if a sample does not match its entry.
+    `entries` are the record entries of all its present samples, in order. Raises
+    UserError if the pixels of a sample do not have the SHA-256 in its entry. Returns
+    the new shard.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
     view = pixels_view(root / shard.path, shard.samples, size, dtype)
@@ -247,7 +262,11 @@ def _copy(
 
 
 def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
-    """Write OUT/left_out.tsv: columns source, reason and detail, escaped as in JSON."""
+    """Write left_out.tsv with one line per image left out, or delete it if none was.
+
+    The tab-separated columns are the image's source name, the reason and a detail, with
+    special characters escaped as in JSON.
+    """
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)
         return
@@ -259,7 +278,11 @@ def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
-    """Remove temporary files of killed builds, and shards not in `splits`."""
+    """Delete what earlier builds left in the output folder and the set does not need.
+
+    These are the lock files of parts, temporary files of killed processes, and shards
+    that `splits` ({split name: its shards}) does not contain.
+    """
     remove_part_locks(root)
     for folder in {root, root / SOURCES, *(split_folder(root, split) for split in splits)}:
         for path in folder.glob(".*.tmp"):

@@ -1,4 +1,8 @@
-"""Merge the parts of a build: collect their blocks in OUT, then finalize."""
+"""Merge the parts of a build (`--part I/N`) into one shard set.
+
+The blocks (groups of images packed together) of all parts are collected in the output
+folder, which is then finalized.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,11 @@ _MAX_LISTED = 20  # ranges of missing blocks in an error message
 
 
 def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
-    """Combine the parts in `options.out` and `folders` into a shard set there.
+    """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
-    The bytes are the same as those of a build without parts. Raises UserError if blocks
-    are missing (the message lists them), or if a part is running, damaged or belongs to
-    another build.
+    The shard set is written to `options.out`, with the same bytes as by a build without
+    parts. Raises UserError if blocks (groups of images) are missing, which the message
+    lists, or if a part is running, is damaged or belongs to another build.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -54,14 +58,18 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
 
 
 def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
-    """Return `folders` without duplicates and without OUT."""
+    """Return `folders` without repetitions and without the folder `out`."""
     by_path = {folder.resolve(): folder for folder in folders}
     by_path.pop(out.resolve(), None)
     return list(by_path.values())
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that OUT lacks into OUT; returns those that no folder has."""
+    """Copy the blocks that are missing in `options.out` from `folders`.
+
+    A block is a group of images that are packed together. Returns the numbers of the
+    blocks that none of the folders has.
+    """
     tasks: list[Task[bool]] = [
         partial(_gather_block, options.out, folders, plan, block)
         for block in range(plan.num_blocks)
@@ -86,10 +94,10 @@ def _gather_block(
 
 
 def copy_block(root: Path, folder: Path, plan: Plan, block: int) -> bool:
-    """Copy a block from `folder` to `root`; its record is written last.
+    """Copy a block from `folder` to `root`: first its shards, then its record file.
 
-    Returns False if `folder` does not have the block. Raises UserError if it is
-    damaged.
+    A block is a group of images that are packed together. Returns False if `folder` has
+    no record file of the block. Raises UserError if the block in `folder` is damaged.
     """
     if not record_path(folder, block).is_file():
         return False
@@ -109,9 +117,10 @@ def _index_text(plan: Plan, record: Record, split: str) -> str:
 
 
 def _copy_tar(folder: Path, root: Path, shard: Shard) -> None:
-    """Link or copy a tar under a temporary name, check it, and rename it.
+    """Hard-link or copy a shard's tar from `folder` to `root`, and verify it.
 
-    Raises UserError if it does not match its record.
+    The tar gets its final name only after the verification. Raises UserError if its
+    size or SHA-256 is not the one in `shard`.
     """
     source, target = folder / shard.path, root / shard.path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +140,7 @@ def _copy_tar(folder: Path, root: Path, shard: Shard) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Create a hard link to the file, or copy it where hard links are not supported.
+    """Create `target` as a hard link to `source`, or as a copy where links fail.
 
     A link is safe because tars are never modified in place.
     """
@@ -165,7 +174,10 @@ def _describe_missing(
 
 
 def _format_ranges(numbers: Sequence[int]) -> str:
-    """Format numbers as ranges: `3, 7-9` for 3, 7, 8, 9."""
+    """Format ascending numbers as ranges: `3, 7-9` for [3, 7, 8, 9].
+
+    From the 21st range on, the text is cut off with `...`.
+    """
     groups = [
         list(group) for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
     ]

@@ -1,4 +1,9 @@
-"""Pack one block of sources into its shards and its record, in a worker process."""
+"""Pack one block of source images into shards and write its record file.
+
+A block consists of consecutive images (usually 1,000) of the shuffled source list. Its
+record file says how each image was packed, or why it was left out. This code runs in
+worker processes.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +26,11 @@ from shards.format.tar_layout import TarOfSamples
 from shards.sources import cifar10
 from shards.sources.decode import (
     UNREADABLE,
+    ReducedImage,
     UndecodableError,
+    decode_reduced,
     fit_image,
     open_image,
-    reduce_jpeg,
-    to_rgb,
-    upright_size,
 )
 from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, ImageSource, read_bytes
 
@@ -48,14 +52,19 @@ Report = Callable[[int], None]
 
 
 def shard_path(split: str, block: int) -> str:
-    """Return the path of a shard relative to OUT."""
+    """Return the path, relative to the output folder, of a block's shard in a split.
+
+    A block is a group of images that are packed together. For block 12, the path is
+    `train/000012.tar`.
+    """
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
-    """Pack the images of a block into its shards, then write and return its record.
+    """Pack a block of images into one shard per split, then write its record file.
 
-    `report` is called with the number of images done so far.
+    The record file says what became of each image. After each image, `report` is called
+    with the number of images done so far. Returns the record.
     """
     entries, tars = [], {}
     with ExitStack() as stack:
@@ -80,10 +89,11 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
 
 
 def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[SourceEntry, bytes]:
-    """Return the entry of one image and its stored pixels, b"" if it is left out.
+    """Convert one image to Lab; return its record entry and its stored pixels.
 
-    Raises UserError if there is not enough memory, and OSError for errors of the
-    machine such as EIO.
+    The pixels are the bytes of a (3, size, size) array. They are b"" if the image is
+    left out, and the entry then contains the reason. Raises UserError if there is not
+    enough memory, and OSError for errors of the machine such as EIO.
     """
     entry = SourceEntry(key=key, source=source.name)
     try:
@@ -119,21 +129,20 @@ def _read(source: ImageSource, max_pixels: int) -> bytes:
 def _square(
     source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Return an image's upright (width, height) and its pixels, resized to a square.
+    """Decode an image; return its (width, height), and its pixels fitted to a square.
 
-    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
-    too small or cannot be decoded.
+    Width and height are those before resizing, after rotation by EXIF. The pixels are
+    (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is too small or
+    cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
-        image, width, height = cifar10.to_image(data), cifar10.SIDE, cifar10.SIDE
-        _check_side(width, height, parameters)
+        _check_side(cifar10.SIDE, cifar10.SIDE, parameters)
+        image = ReducedImage(cifar10.to_image(data), (cifar10.SIDE, cifar10.SIDE))
     else:
         opened = open_image(data, parameters.max_pixels)
-        width, height = upright_size(opened)
-        _check_side(width, height, parameters)
-        reduce_jpeg(opened, parameters.size)
-        image = to_rgb(opened)
-    return (width, height), np.asarray(fit_image(image, parameters.size, parameters.fit))
+        _check_side(*opened.size, parameters)
+        image = decode_reduced(opened, parameters.size)
+    return image.size, np.asarray(fit_image(image, parameters.size, parameters.fit))
 
 
 def _check_side(width: int, height: int, parameters: Parameters) -> None:

@@ -1,7 +1,7 @@
-"""Parts of a build on several machines: their blocks, and the locks on OUT.
+"""Parts of a build on several machines (`--part I/N`), and their lock files.
 
-OUT/.lock           exclusive for a build or a merge, shared by any number of parts
-OUT/.lock-2-of-8    exclusive for part 2/8; removed when the shard set is finished
+OUT/.lock           locked by a build or a merge, or shared by all running parts
+OUT/.lock-2-of-8    locked by part 2/8; deleted when the shard set is finished
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _LOCK_NAME = re.compile(re.escape(LOCK) + r"-\d+-of-(\d+)")
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `count`, numbered from 1: a range of consecutive blocks.
+    """Part I of N of a build (`--part I/N`): the blocks that one machine packs.
 
-    The numbers of blocks of two parts differ by at most one. Raises UserError if
-    `number` is out of range.
+    A block is a group of images that are packed together. `number` is I, counted from
+    1, and `count` is N. A part is a range of consecutive blocks, and the sizes of all
+    parts differ by at most one block. Raises UserError if I is out of range.
     """
 
     number: int
@@ -40,12 +41,16 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return the numbers of this part's blocks, possibly none, out of `total`."""
+        """Return the numbers of this part's blocks in a build with `total` blocks.
+
+        A block is a group of images that are packed together. The range may be empty if
+        there are more parts than blocks.
+        """
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 
 def parse_part(text: str) -> Part:
-    """Parse `I/N`; raises UserError if it is invalid."""
+    """Parse the value `I/N` of --part; raises UserError if it is invalid."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
         raise UserError(f"--part {text}: give I/N with I from 1 to N, such as 2/8")
@@ -54,9 +59,10 @@ def parse_part(text: str) -> Part:
 
 @contextmanager
 def lock_part(root: Path, part: Part) -> Iterator[None]:
-    """Lock OUT for a part; other parts may still run at the same time.
+    """Lock the output folder for one part during the `with` block.
 
-    Raises UserError if a build, a merge or another process of the same part is running.
+    Other parts may run at the same time. Raises UserError if a build, a merge or
+    another process of the same part is running.
     """
     message = f"another build is running in {root}: wait for it, or choose a new OUT"
     with _shared_lock(root / LOCK, message):
@@ -67,9 +73,10 @@ def lock_part(root: Path, part: Part) -> Iterator[None]:
 
 @contextmanager
 def _shared_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a shared lock on a file.
+    """Hold a shared lock on the file `path` during the `with` block.
 
-    Raises `UserError(message)` if another process has locked it exclusively.
+    Raises `UserError(message)` if another process holds an exclusive lock on it. Where
+    the file system does not support locks, prints a warning and continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Network file systems allow a shared lock only on a file that is open for reading.
@@ -88,16 +95,20 @@ def _shared_lock(path: Path, message: str) -> Iterator[None]:
 
 
 def part_counts(folders: Iterable[Path]) -> set[int]:
-    """Return the N of all `--part I/N` whose lock files are in these folders.
+    """Return every N for which a part `--part I/N` was built in these folders.
 
-    The files are removed when the shard set is finished.
+    It is read from the names of the parts' lock files, which are deleted when the shard
+    set is finished.
     """
     names = (path.name for folder in folders for path in folder.glob(f"{LOCK}-*"))
     return {int(match[1]) for match in map(_LOCK_NAME.fullmatch, names) if match}
 
 
 def remove_part_locks(root: Path) -> None:
-    """Remove the lock files of parts; requires the exclusive lock on OUT."""
+    """Delete the lock files of all parts in `root`.
+
+    The caller must hold the exclusive lock on the folder.
+    """
     for path in root.glob(f"{LOCK}-*"):
         if _LOCK_NAME.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
-"""The plan of a build: parameters, the shuffled list of sources, and its blocks.
+"""The plan of a build: its options, and how the source images are divided into blocks.
 
-    OUT/build.json    parameters and a hash of the source list, written first: a build
-                      resumes only in a folder with the same plan
+The images are sorted by name, shuffled, and divided into blocks of consecutive images,
+which are packed together. The plan is a pure function of the source names and the
+options and is made before any image is read. So every process, machine and later
+attempt computes the same blocks.
 
-The plan is a pure function of the source names and the parameters and is made before
-any image is read, so every process, machine and later attempt computes the same blocks.
+    OUT/build.json    the options and a hash of the source names; written first, so
+                      that a build resumes only in a folder with the same plan
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
 
 BUILD = "build.json"
+# Raised when the same file decodes to other pixels than before, so that no shard set
+# holds both.
+DECODING = 2
 # Errors of os.link on a file system without hard links, or between two file systems.
 LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 SOURCES = "sources"
@@ -37,7 +42,7 @@ BY_SOURCE = "source"  # `--splits source`
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """All options that determine the bytes of a shard set, besides the sources.
+    """The options that, together with the source images, determine the shards' bytes.
 
     Raises UserError for invalid values.
     """
@@ -66,19 +71,22 @@ class Parameters:
 
     @property
     def smallest_side(self) -> int:
-        """Minimum length of an image's shorter side, in pixels.
+        """Minimum length, in pixels, of the shorter side of an image.
 
-        The default leaves out images that would be enlarged by more than a factor of 2.
+        Smaller images are left out. The default is half of `size`, so that no image is
+        enlarged by more than a factor of 2.
         """
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
 @lru_cache(maxsize=16)
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
-    """Parse --splits into names and the upper ends of their intervals of [0, 1).
+    """Parse the value of --splits into pairs (split name, upper end of its interval).
 
-    `train=0.9,val=0.1` gives (train, 9/10), (val, 1); "" and `source` give (). Raises
-    UserError if a name or fraction is invalid or the fractions do not add up to 1.
+    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1). An
+    image belongs to the split whose interval contains its hash, scaled to [0, 1). ""
+    and `source` give no pairs. Raises UserError if a name or a fraction is invalid or
+    the fractions do not add up to 1.
     """
     if text in ("", BY_SOURCE):
         return ()
@@ -106,7 +114,7 @@ def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
 
 
 def check_split_name(name: str) -> None:
-    """Raise UserError unless `name` is valid as the name of a split's folder."""
+    """Raise UserError unless `name` is allowed as the name of a split."""
     if not is_split_name(name) or name in (ONE_SPLIT, SOURCES):
         raise UserError(
             f"invalid split name {name!r}: use letters, digits, - and _, with a letter first; "
@@ -115,10 +123,12 @@ def check_split_name(name: str) -> None:
 
 
 def split_of(digest: str, source: ImageSource, splits: str) -> str:
-    """Return the split of an image.
+    """Return the name of the split that an image belongs to.
 
-    It depends on `digest`, the SHA-256 of the encoded bytes, so it is the same at every
-    --size; with `--splits source` it is `source.split`.
+    `splits` is the value of --splits. If it is `source`, the split is `source.split`,
+    the image's top-level folder (CIFAR-10: train or test). If it is "", the split is
+    "all". Otherwise the split depends only on `digest`, the SHA-256 of the image's
+    encoded bytes, so it is the same at every --size.
     """
     if splits == BY_SOURCE:
         return source.split
@@ -128,7 +138,11 @@ def split_of(digest: str, source: ImageSource, splits: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive sources of the shuffled list: the unit of work and of records."""
+    """Consecutive images of the shuffled source list, which one task packs together.
+
+    A block becomes at most one shard per split, and one record file. `first_key` is the
+    index of its first image in the shuffled list.
+    """
 
     number: int
     first_key: int
@@ -137,33 +151,43 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The content of OUT/build.json; every record contains its `identity`."""
+    """The content of OUT/build.json: a build's options, and a hash of its image names.
+
+    `sources_sha256` is the hash of all source names. `block_size` is the number of
+    images per block, a group of images that are packed together.
+    """
 
     parameters: Parameters
     num_sources: int
     sources_sha256: str
     block_size: int
     format: str = FORMAT
+    decoding: int = 1  # that of a build.json without this field
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks of the build."""
+        """Number of blocks of the build: groups of images that are packed together."""
         return -(-self.num_sources // self.block_size)
 
     @cached_property
     def identity(self) -> str:
-        """16 hexadecimal digits that identify the plan."""
+        """Hash of the plan, 16 hexadecimal digits, which every record file contains."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:
-        """Return the keys of a block's sources: their indices in the shuffled list."""
+        """Return the keys of the images in a block.
+
+        A key is the index of an image in the shuffled list of source images. A block is
+        a group of `block_size` consecutive images.
+        """
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
 def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
-    """Return the plan for these sources, which are sorted by name.
+    """Return the plan for building `sources`, which must be sorted by name.
 
-    Raises UserError if `--splits source` is given and a source is not in a subfolder.
+    Raises UserError if `--splits source` is given and an image is not in a subfolder
+    whose name is a valid split name.
     """
     if parameters.splits == BY_SOURCE:
         _check_own_splits(sources)
@@ -172,6 +196,7 @@ def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
         digest.update(os.fsencode(source.name) + b"\0")
     block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
     return Plan(
+        decoding=DECODING,
         parameters=parameters,
         num_sources=len(sources),
         sources_sha256=digest.hexdigest(),
@@ -190,9 +215,11 @@ def _check_own_splits(sources: Sequence[ImageSource]) -> None:
 
 
 def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
-    """Yield the blocks of the shuffled list of sources.
+    """Shuffle `sources` and yield them block by block.
 
-    The permutation is fixed; it spreads the images of each folder over all shards.
+    A block is `plan.block_size` consecutive images, which are packed together. The
+    permutation depends only on the number of sources. It spreads the images of each
+    source folder over all shards.
     """
     order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
     for number in range(plan.num_blocks):
@@ -203,7 +230,7 @@ def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
 
 
 def save_plan(plan: Plan, root: Path) -> None:
-    """Write OUT/build.json, or check that it already contains this plan.
+    """Write the plan of a build to OUT/build.json, or check that it is already there.
 
     Raises UserError if OUT contains another plan. Many machines may call this at the
     same time: one of them writes the file, the others compare their plans with it.
@@ -215,7 +242,10 @@ def save_plan(plan: Plan, root: Path) -> None:
 
 
 def _write_if_missing(path: Path, data: bytes) -> None:
-    """Write a file atomically unless it exists; of concurrent writers, one succeeds."""
+    """Write the file `path` atomically unless it exists.
+
+    If several processes call this at the same time, one of them writes the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
@@ -245,14 +275,20 @@ def _link(old: Path, new: Path) -> None:
 
 
 def check_plan(plan: Plan, folder: Path, advice: str) -> None:
-    """Raise UserError, ending with `advice`, unless `folder` has this plan."""
+    """Raise UserError unless build.json in `folder` contains this plan.
+
+    The message ends with `advice`.
+    """
     existing = load_plan(folder)
     if existing != plan:
         raise UserError(f"{folder} holds another build ({_difference(existing, plan)}): {advice}")
 
 
 def check_out(root: Path) -> None:
-    """Raise UserError if OUT is a file, or a folder with anything but a shard set."""
+    """Raise UserError if `root` cannot be the output folder of a build.
+
+    It must be missing, empty, or the folder of an earlier build.
+    """
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose a new folder for OUT")
     # Listed before BUILD is checked, because another machine may be writing it.
@@ -285,6 +321,8 @@ def _difference(existing: Plan, plan: Plan) -> str:
     old, new = asdict(existing.parameters), asdict(plan.parameters)
     if existing.format != plan.format:
         return f"its format is {existing.format!r}, this version writes {plan.format!r}"
+    if existing.decoding != plan.decoding:
+        return "it was begun by a version that decodes some images differently"
     changed = [
         f"{name} was {old[name]!r}, is now {new[name]!r}"
         for name in new

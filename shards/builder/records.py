@@ -1,9 +1,10 @@
-"""Records of the source images: OUT/sources/NNNNNN.jsonl, one file per block.
+"""Record files, OUT/sources/NNNNNN.jsonl: what became of each image of a block.
 
-A block is done when its record is written. The first line is {"build", "block",
-"shards": {split: Shard}}. Then there is one line per source, in key order: packed
-images have "split", "packed" (SHA-256 of the stored pixels) and "crc32" (of the stored
-pixels), images that were left out have "reason" and "detail".
+A block is a group of images that are packed together. Its record file is written after
+its shards, and marks it as done. The first line is {"build": identity of the plan,
+"block": number, "shards": {split: Shard}}. Then there is one line per image, in key
+order. Packed images have "split", "packed" (SHA-256 of the stored pixels) and "crc32"
+(of the stored pixels); images that were left out have "reason" and "detail".
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """One source image, packed if `reason` is empty.
+    """What became of one source image; one line of a record file.
 
-    Duplicates keep `packed` and `crc32`.
+    The image is packed if `reason` is empty, otherwise it was left out for this reason.
+    The entry of a duplicate still contains the hashes of its pixels, `packed` and
+    `crc32`.
     """
 
     key: int
@@ -40,13 +43,17 @@ class SourceEntry:
     detail: str = ""
 
     def is_in(self, split: str) -> bool:
-        """Return whether the image is packed in `split`."""
+        """Return whether the image is packed, and in this split."""
         return not self.reason and self.split == split
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """All entries of a block, in key order, and the shards with their samples."""
+    """The content of a block's record file: its shards and an entry for each image.
+
+    A block is a group of images that are packed together. The entries are in the order
+    of their keys. `build` is the identity of the plan.
+    """
 
     build: str
     block: int
@@ -59,17 +66,20 @@ class Record:
 
     @property
     def left_out(self) -> list[SourceEntry]:
-        """The entries of images that were left out."""
+        """The entries of the images that were left out."""
         return [entry for entry in self.entries if entry.reason]
 
 
 def record_path(root: Path, block: int) -> Path:
-    """Return OUT/sources/NNNNNN.jsonl."""
+    """Return the path of a block's record file: `root`/sources/NNNNNN.jsonl."""
     return root / SOURCES / f"{block:06d}.jsonl"
 
 
 def save_record(record: Record, root: Path) -> None:
-    """Write the record of a block, the last step after its shards are on disk."""
+    """Write a block's record file, which lists its images and marks it as done.
+
+    Call this only after the block's shards are on disk.
+    """
     shards = {split: asdict(shard) for split, shard in sorted(record.shards.items())}
     lines = [json.dumps({"build": record.build, "block": record.block, "shards": shards})]
     # json.dumps writes ASCII, with other characters of file names escaped.
@@ -82,9 +92,9 @@ def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
 
 
 def load_record(root: Path, plan: Plan, block: int) -> Record:
-    """Read the record of a block.
+    """Read a block's record file, which lists its shards and its images.
 
-    Raises UserError if it is missing, damaged or belongs to another build.
+    Raises UserError if the file is missing, is damaged or belongs to another build.
     """
     path = record_path(root, block)
     try:
@@ -106,10 +116,9 @@ def load_record(root: Path, plan: Plan, block: int) -> Record:
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """Return a block's record if the block is done, else None.
+    """Return the record of a block of images if all are packed correctly, else None.
 
-    It is done if its record is valid and its shards have the recorded sizes and
-    SHA-256.
+    The record file must be valid, and the shards must have the sizes and SHA-256 in it.
     """
     try:
         record = load_record(root, plan, block)
@@ -119,7 +128,10 @@ def load_done(root: Path, plan: Plan, block: int) -> Record | None:
 
 
 def is_intact(root: Path, shard: Shard) -> bool:
-    """Return whether a shard has its size and SHA-256 and its .idx file exists."""
+    """Return whether a shard's files are undamaged.
+
+    The tar must have the size and SHA-256 of `shard`, and its .idx file must exist.
+    """
     path = root / shard.path
     if (
         not path.is_file()
@@ -131,9 +143,10 @@ def is_intact(root: Path, shard: Shard) -> bool:
 
 
 def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
-    """Return the record with exactly the entries of `firsts` left out as duplicates.
+    """Return a copy of `record` with exactly the images in `firsts` as duplicates.
 
-    `firsts` maps the key of a duplicate to the name of the first copy.
+    `firsts` maps the key of each duplicate to the source name of its first copy. Images
+    that are duplicates in `record`, but not in `firsts`, are marked as packed again.
     """
 
     def mark(entry: SourceEntry) -> SourceEntry:

@@ -1,7 +1,8 @@
 """A pool of single-threaded worker processes that run tasks and report their progress.
 
-A forkserver imports the libraries once, before any thread exists. The only shared state
-is a table with one writer per cell, so a worker that is killed never holds a lock.
+The workers are forked from a server process, which imports the libraries once, before
+any thread exists. The only shared state is an array of counters, each written by one
+process without a lock, so a worker that is killed cannot block the others.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ _PRELOAD = ["numpy", "PIL.Image", "shards.builder.pack"]
 def run_tasks(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int = 0
 ) -> Iterator[tuple[int, Result]]:
-    """Run picklable `tasks` on `workers` processes (with 1: in this process).
+    """Run `tasks` in `workers` processes and yield their results as they finish.
 
-    Yields (index in `tasks`, result) in order of completion; `start` is the progress
-    before the first task. Raises the first error of a task after the others have
-    stopped, and UserError if a worker was killed.
+    Tasks are picklable and are called with a function `report(number of items done)`.
+    With one worker they run in this process. Yields (index in `tasks`, result). `start`
+    is the number of items already done, which `progress` shows first. If a task fails,
+    its error is raised after all other tasks have stopped. Raises UserError if a worker
+    was killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -92,9 +95,11 @@ def _run_pool(
 
 @contextmanager
 def _single_threaded_forkserver() -> Iterator[None]:
-    """Start the forkserver: workers use one thread each and ignore Ctrl-C.
+    """Start the process from which workers are forked; used in a `with` statement.
 
-    The parent process handles Ctrl-C.
+    The workers use one thread each, and ignore Ctrl-C, which the parent process
+    handles. At the end of the `with` block, this process gets back its own environment
+    and handler of SIGINT.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()
@@ -148,7 +153,7 @@ def _init_worker(done: Any) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent process dies; otherwise the worker would wait forever."""
+    """End this worker process when its parent dies; otherwise it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
@@ -156,7 +161,7 @@ def _exit_with_parent() -> None:
 
 
 class TaskStoppedError(Exception):
-    """The build is stopping, because another task failed or because of Ctrl-C."""
+    """Raised in a worker to stop its task when another task failed, or on Ctrl-C."""
 
 
 def _run_task(task: Task[Result], index: int) -> Result:

@@ -1,8 +1,9 @@
-"""The binary index of a split, `index.npy`: the location and the CRC-32 of each sample.
+"""The index of a split, `index.npy`: the location and the CRC-32 of each sample.
 
-The table is int64 (samples, 3) with one row per sample in shard order: the sample's
-key, the byte offset of its member's content in the tar, and the CRC-32 (as
-in zlib) of its stored pixels, that is, of the member's content after the .npy header.
+The table is int64 (samples, 3) with one row per sample, in the order of the shards. The
+columns are the sample's key, the byte offset in the tar where the content of its member
+starts, and the CRC-32 (as in zlib) of its stored pixels, which are the member's content
+after the .npy header.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _KEY_ENDS = b"." + MEMBER.encode() + b"\0"
 
 
 def write_index(path: Path, table: np.ndarray) -> None:
-    """Write the table, int64 (samples, 3), to `path` atomically."""
+    """Write the index table of a split, int64 (samples, 3), to `path` atomically."""
     with open_atomic(path) as stream:
         np.save(stream, table, allow_pickle=False)
 
 
 def load_index(path: Path, samples: int) -> np.ndarray:
-    """Memory-map the table of a split that has `samples` samples: int64 (samples, 3).
+    """Memory-map the index table of a split with `samples` samples: int64 (samples, 3).
 
-    Raises UserError if the file is missing, damaged or belongs to another manifest.
+    Raises UserError if the file is missing, is damaged or belongs to another manifest.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: restore it or build the shard set again")
@@ -55,7 +56,7 @@ def load_index(path: Path, samples: int) -> np.ndarray:
 
 
 def _header(samples: int) -> bytes:
-    """Return the .npy header that `write_index` writes."""
+    """Return the .npy header of the index table of a split with `samples` samples."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         stream, {"descr": "<i8", "fortran_order": False, "shape": (samples, COLUMNS)}
@@ -64,7 +65,10 @@ def _header(samples: int) -> bytes:
 
 
 def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: str) -> np.ndarray:
-    """Return the rows of one shard: int64 (samples, 3)."""
+    """Return the rows of the index table for one shard: int64 (samples, 3).
+
+    `keys` and `checksums` are the keys and the CRC-32 of its samples, in order.
+    """
     return np.stack(
         [
             np.array(keys, np.int64),
@@ -76,17 +80,21 @@ def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: 
 
 
 def join_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate the rows of a split's shards, possibly none: int64 (samples, 3)."""
+    """Concatenate the index rows of a split's shards: int64 (samples, 3).
+
+    `rows` may be empty, for a split without shards.
+    """
     return np.concatenate([np.empty((0, COLUMNS), np.int64), *rows])
 
 
 def rebuild_index(
     paths: Sequence[Path], shards: Sequence[Shard], size: int, dtype: str
 ) -> np.ndarray:
-    """Rebuild the table of a split from its tars: int64 (samples, 3).
+    """Rebuild the index table of a split from its tars: int64 (samples, 3).
 
-    `paths` are the local paths of the manifest's `shards`; every byte is read. Raises
-    UserError if the length, SHA-256 or members of a tar do not match the manifest.
+    `paths` are the local paths of `shards`, in the same order. Every byte is read.
+    Raises UserError if the length, SHA-256 or members of a tar do not match the
+    manifest.
     """
     return join_rows(
         [_rows_of(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
@@ -134,7 +142,10 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the key in the tar header that ends at `offset`, -1 if there is none."""
+    """Return the sample's key in the tar header that ends at byte `offset` of `data`.
+
+    Returns -1 if there is no valid header of a sample.
+    """
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
     if not end or not digits.isdigit():

@@ -1,16 +1,18 @@
-"""The on-disk format of a shard set: its files, and the manifest that describes them.
+"""The on-disk format of a shard set: its files, and the manifest that lists the shards.
 
     OUT/manifest.json         written last; a folder without it is not a shard set
-    OUT/train/000000.tar      samples: one member `<key>.lab.npy` each, a C-order array
-                              (3, size, size)
-    OUT/train/000000.idx      the index of the same tar in DALI's text format
+    OUT/train/000000.tar      a shard: one member `<key>.lab.npy` per sample, which is a
+                              C-order array (3, size, size)
+    OUT/train/000000.idx      the index of this tar in DALI's text format
     OUT/train/index.npy       binary index of the split, see format/index.py
-    OUT/sources/000000.jsonl  each source image of this block: packed, or why it is not
+    OUT/sources/000000.jsonl  for each source image of block 0: where it was packed, or
+                              why it was left out
 
-Without `--splits` there is one split, "all", and its tars are in OUT itself. Block b of
-the shuffled source list goes into shard b of every split, so a shard depends only on
-its own sources: shards can be built in any order, by any number of processes or
-machines, and have the same bytes.
+Without `--splits` there is one split, "all", and its tars are in OUT itself. The
+shuffled source images are divided into blocks of consecutive images. The images of
+block b go into shard b of their splits. So a shard depends only on its own images, and
+shards have the same bytes in whatever order, and by whatever number of processes or
+machines, they are built.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of OUT/manifest.json: readers open only the files that it names."""
+    """The content of OUT/manifest.json; readers open only the shards that it lists."""
 
     size: int  # height and width of every sample, in pixels
     fit: str  # crop, squash or pad
@@ -71,13 +73,17 @@ class Manifest:
         return int(sample_counts(self.splits[split]).sum())
 
     def held_out(self) -> str | None:
-        """Return the split to evaluate on (the first of HELD_OUT), or None."""
+        """Return the name of the split to evaluate on, or None if there is none.
+
+        It is the first of val, validation and test that exists.
+        """
         return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, name: str, where: str | Path) -> str:
-        """Return `name` if there is such a split, else the name of the only split.
+        """Return `name` if there is a split of this name, or else the only split.
 
-        Raises UserError, listing the splits, if there are several splits but not this.
+        Raises UserError, which lists the splits, if there are several and none has this
+        name. `where` is the location of the shard set, for the message.
         """
         if name in self.splits:
             return name
@@ -87,18 +93,18 @@ class Manifest:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """Return the folder of a split's tars: OUT/<split>, or OUT for the only split."""
+    """Return the folder of a split's tars: root/<split>, or `root` for split "all"."""
     return root if split == ONE_SPLIT else root / split
 
 
 def is_split_name(name: str) -> bool:
-    """Return whether this is a valid name for a split and its folder."""
+    """Return whether `name` is valid as the name of a split and its folder."""
     return bool(_SPLIT_NAME.fullmatch(name))
 
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """Return the .npy header of every member, for a C-order (3, size, size) array."""
+    """Return the .npy header of every sample: C order, shape (3, size, size)."""
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -108,7 +114,7 @@ def member_header(size: int, dtype: str) -> bytes:
 
 
 def member_bytes(size: int, dtype: str) -> int:
-    """Return the number of bytes of a member's content: its .npy header and pixels.
+    """Return the length in bytes of a sample's .npy file in a tar: header and pixels.
 
     The tar header and the padding are not included.
     """
@@ -116,16 +122,20 @@ def member_bytes(size: int, dtype: str) -> int:
 
 
 def key_name(key: int) -> str:
-    """Return the name of a sample in the tar (`000000042`).
+    """Return the name of a sample in its tar: `000000042` for key 42.
 
     All names have the same width and no dots, because some readers require a fixed
-    width, and some take what follows a dot for the extension.
+    width, and others take what follows a dot for the extension.
     """
     return f"{key:09d}"
 
 
 def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> str:
-    """Return a tar's index in NVIDIA DALI's text format (`wds2idx`, version 1.2)."""
+    """Return the text of a tar's .idx file, an index in NVIDIA DALI's format.
+
+    The format is that of `wds2idx`, version 1.2. `keys` and `offsets` are the keys of
+    the samples and the byte offsets of their content in the tar.
+    """
     content = member_bytes(size, dtype)
     lines = [
         f"{MEMBER} {offset} {content} {key_name(key)}.{MEMBER}"
@@ -189,10 +199,10 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
 
 
 def _canonical_json(manifest: Manifest) -> Iterator[str]:
-    """Yield the manifest as JSON with sorted keys, shard by shard.
+    """Yield the text of the manifest as JSON with sorted keys, piece by piece.
 
-    The text is yielded in pieces, so that a manifest of a hundred thousand shards is
-    not copied in memory.
+    The pieces are hashed. With one piece per shard, a manifest of a hundred thousand
+    shards is not copied in memory.
     """
     # "splits" sorts after all other keys, so it can be appended.
     yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
@@ -219,10 +229,10 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
 
 
 def _check_names(splits: dict[str, list[Shard]]) -> None:
-    """Raise ValueError for paths that point outside the folder of the shard set.
+    """Raise ValueError for an invalid split name or a shard path outside the folder.
 
-    Readers open files at these paths and write indexes next to them, and a shard set
-    may come from an untrusted source.
+    A shard set may come from an untrusted source, and readers open files at these paths
+    and write indexes next to them.
     """
     for name in splits:
         if not is_split_name(name):

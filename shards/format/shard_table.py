@@ -1,6 +1,6 @@
-"""The shards of a split, stored in a few arrays.
+"""The list of a split's shards, stored compactly in a few arrays.
 
-They take a tenth of the memory that one object per shard would take.
+This takes a tenth of the memory that one object per shard would take.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """One tar: path relative to the manifest, number of samples, size and SHA-256."""
+    """A tar of samples, as the manifest lists it.
+
+    `path` is relative to the manifest's folder, `samples` the number of samples,
+    `bytes` the size of the tar, and `sha256` the hash of the tar in hexadecimal digits.
+    """
 
     path: str
     samples: int
@@ -30,10 +34,10 @@ def sample_counts(shards: Sequence[Shard]) -> np.ndarray:
 
 
 class ShardTable(Sequence[Shard]):
-    """A sequence of shards that creates each `Shard` on access.
+    """A sequence of shards, stored in arrays; a `Shard` is created when it is accessed.
 
-    It is equal to any sequence of the same shards. Raises ValueError, TypeError or
-    OverflowError if a field of a shard is invalid.
+    It is equal to any other sequence of the same shards. Raises ValueError, TypeError
+    or OverflowError if a field of a shard is invalid.
     """
 
     def __init__(self, shards: Iterable[Shard]) -> None:

@@ -1,6 +1,6 @@
-"""Tars of Lab arrays, byte for byte as webdataset writes them.
+"""Write and map tars of Lab arrays, byte for byte as webdataset writes them.
 
-All members have the same length, so a tar is read as one strided view.
+All members of a tar have the same length, so its pixels are one strided array.
 """
 
 from __future__ import annotations
@@ -29,27 +29,33 @@ _MODE = 0o644
 
 
 def member_stride(size: int, dtype: str) -> int:
-    """Return the bytes per member: tar header, content, and padding to 512."""
+    """Return the number of bytes that one sample takes in a tar.
+
+    They consist of the tar header, the .npy file, and padding to a multiple of 512.
+    """
     return TAR_BLOCK + -(-member_bytes(size, dtype) // TAR_BLOCK) * TAR_BLOCK
 
 
 def content_offsets(samples: int, size: int, dtype: str) -> np.ndarray:
-    """Return the byte offset of each member's content in a shard: int64 (samples,)."""
+    """Return the byte offsets in a tar where the samples' .npy files start.
+
+    Returns int64 (samples,).
+    """
     return TAR_BLOCK + member_stride(size, dtype) * np.arange(samples, dtype=np.int64)
 
 
 def tar_bytes(samples: int, size: int, dtype: str) -> int:
-    """Return the size of a shard in bytes.
+    """Return the size in bytes of a tar of `samples` samples.
 
-    It consists of the members, two empty blocks, and padding to a multiple of 20 blocks
-    (a tar record).
+    The tar consists of the members, two empty blocks of 512 bytes, and padding to a
+    multiple of 20 blocks (a tar record).
     """
     used = samples * member_stride(size, dtype) + 2 * TAR_BLOCK
     return -(-used // (20 * TAR_BLOCK)) * 20 * TAR_BLOCK
 
 
 def tar_header(key: int, size: int, dtype: str) -> bytes:
-    """Return a member's tar header, 512 bytes, as webdataset's TarWriter writes it."""
+    """Return the 512-byte tar header of a sample, as webdataset writes it."""
     info = tarfile.TarInfo(f"{key_name(key)}.{MEMBER}")
     info.size, info.mode = member_bytes(size, dtype), _MODE
     return info.tobuf(tarfile.USTAR_FORMAT)
@@ -77,7 +83,10 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
 
 
 class TarOfSamples:
-    """Writes one shard; tar and .idx appear only if the `with` block succeeds.
+    """A context manager that writes one shard: a tar and its .idx file.
+
+    Both files appear only if the `with` block succeeds. Afterwards, `shard` has the
+    number of samples, the size and the SHA-256 of the tar.
 
     >>> with TarOfSamples(root, "train/000000.tar", 256, "uint8") as tar:
     ...     tar.add(42, pixels)
@@ -99,7 +108,7 @@ class TarOfSamples:
         return self
 
     def add(self, key: int, pixels: bytes) -> None:
-        """Append the sample `key` with its stored pixels (C order)."""
+        """Append a sample to the tar: its key and its stored pixels in C order."""
         header = tar_header(key, self.size, self.dtype)
         self._write(b"".join((header, self.header, pixels, self.padding)))
         self.keys.append(key)

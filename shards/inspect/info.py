@@ -21,7 +21,10 @@ _GAP = 4
 
 
 def describe(root: Path, manifest: Manifest) -> str:
-    """Return the table that `colortrain shards info` prints."""
+    """Return the text that `colortrain shards info` prints about a shard set.
+
+    It consists of the format, the number of images left out, and a table of the splits.
+    """
     rows = [("split", "shards", "samples", "bytes")]
     for split, shards in manifest.splits.items():
         size = sum(shard.bytes for shard in shards)
@@ -43,9 +46,10 @@ def describe(root: Path, manifest: Manifest) -> str:
 
 
 def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
-    """Write a contact sheet of the first `count` samples, split by split, as a PNG.
+    """Write a PNG with the first `count` samples of a shard set as a grid of tiles.
 
-    Raises UserError if `count` is less than 1 or there are no samples.
+    The samples are taken split after split. Raises UserError if `count` is less than 1
+    or there are no samples.
     """
     if count < 1:
         raise UserError(f"--count {count}: must be at least 1")

@@ -4,9 +4,10 @@ Zhang, Isola, Efros, "Colorful Image Colorization" (2016), section 2.2: ab is qu
 on a grid of 10 units. The bin centres are the multiples of 10, as in the authors' list
 of the 313 in-gamut points, so the edges are at -115, -105, ..., 115.
 
-All sums are integers, in units of stored levels or of 2^-24, so they are exact and
-independent of the order of summation: parts computed on several machines
-(OUT/statistics-I-of-N.json) merge into exactly the document of a single run.
+All sums are integers, in units of one uint8 level or, for float16, of 2^-24. So they
+are exact and do not depend on the order of summation. Therefore the sums over several
+parts of the shards, computed on several machines (OUT/statistics-I-of-N.json), merge
+into exactly the result of a single run.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over pixels; `+` combines the sums of two sets of pixels."""
+    """Sums over a set of pixels, from which the colour statistics are computed.
+
+    `+` returns the sums over two sets of pixels together.
+    """
 
     counts: np.ndarray  # (23, 23) int64: pixels per bin of ab, with a along the rows
     total: tuple[int, ...]  # sums of L, a, b in units of `_UNITS`
@@ -65,9 +69,10 @@ EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 
 
 def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Return the document that `colortrain shards statistics` writes.
+    """Return the colour statistics of a shard set, ready to be written as JSON.
 
-    Raises UserError if `root` is not a shard set or a shard is damaged.
+    For each split, these are the ab histogram and the mean and standard deviation of L,
+    a and b. Raises UserError if `root` is not a shard set or a shard is damaged.
     """
     manifest = load_manifest(root)
     return _document(manifest, _count(root, manifest, Part(1, 1), workers, quiet))
@@ -76,9 +81,10 @@ def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dic
 def statistics_of_part(
     root: Path, part: Part, workers: int = 1, quiet: bool = False
 ) -> dict[str, Any]:
-    """Return the sums over one part of the shards, for `merge_statistics`.
+    """Return the sums over the pixels of one part of the shards, ready for JSON.
 
-    Raises UserError like `compute_statistics`.
+    `merge_statistics` combines the files of all parts. Raises UserError if `root` is
+    not a shard set or a shard is damaged.
     """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
@@ -100,15 +106,16 @@ def statistics_of_part(
 
 
 def part_path(root: Path, part: Part) -> Path:
-    """Return OUT/statistics-I-of-N.json."""
+    """Return the path of the file with a part's sums, `root`/statistics-I-of-N.json."""
     return root / f"statistics-{part.number}-of-{part.count}.json"
 
 
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
-    """Merge the files of all parts (default: those in OUT) into one document.
+    """Return the colour statistics of a shard set, from the files of all parts.
 
-    It equals the document of a single run. Raises UserError if a part is missing,
-    damaged, given twice or of another dataset.
+    `paths` are the files that `colortrain shards statistics --part I/N` wrote (default:
+    those in `root`). The result equals that of `compute_statistics`. Raises UserError
+    if a part is missing, is damaged, is given twice or belongs to another dataset.
     """
     manifest = load_manifest(root)
     paths = paths or sorted(
@@ -163,14 +170,14 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write the document as JSON, atomically."""
+    """Write statistics, or the sums of a part, to `path` as JSON, atomically."""
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _count(
     root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 ) -> dict[str, Sums]:
-    """Return the sums of each split over the shards of a part."""
+    """Return {split: sums over its pixels} for one part of the shards."""
     shards = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
     selected = part.blocks(len(shards))
     shards = shards[selected.start : selected.stop]
@@ -232,9 +239,10 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 
 
 def color_sums(stored: np.ndarray) -> Sums:
-    """Return the sums over stored samples: (..., 3, H, W), uint8 or float16.
+    """Return the sums over all pixels of `stored`, samples in the stored format.
 
-    A value of a or b on an edge between bins counts in the upper bin.
+    stored: (..., 3, H, W), uint8 or float16. A value of a or b on the edge between two
+    bins counts in the upper bin.
     """
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
     codes = (
@@ -250,9 +258,10 @@ def color_sums(stored: np.ndarray) -> Sums:
 
 
 def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
-    """Return the sum and the sum of squares of `levels` that occur `counts` times.
+    """Return the sum of values and the sum of their squares, from a histogram.
 
-    They are Python integers, which do not overflow.
+    `levels` are the values, and `counts` how often each occurs. The sums are Python
+    integers, which do not overflow.
     """
     present = np.flatnonzero(counts)
     pairs: Iterable[tuple[int, int]] = list(
@@ -265,7 +274,10 @@ def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
 
 @cache
 def _levels(dtype: str) -> np.ndarray:
-    """Return the value of each bit pattern of L, a, b: int64 (3, 256 or 65536)."""
+    """Return the value that each bit pattern of L, a and b stands for, as an integer.
+
+    int64 (3, 256) for uint8, (3, 65536) for float16. The unit is in `_UNITS`.
+    """
     if dtype == "uint8":
         return np.arange(256) - np.array([[0], [128], [128]])
     return np.tile((_float16_values() * (1 << 24)).astype(np.int64), (3, 1))
@@ -273,7 +285,10 @@ def _levels(dtype: str) -> np.ndarray:
 
 @cache
 def _bins(dtype: str) -> np.ndarray:
-    """Return the bin of each bit pattern of a or b: int64 (256 or 65536,)."""
+    """Return the index of the histogram bin of a or b for each bit pattern.
+
+    int64 (256,) for uint8, (65536,) for float16.
+    """
     values = np.arange(256) - 128.0 if dtype == "uint8" else _float16_values()
     return np.clip(np.floor_divide(values - EDGES[0], BIN), 0, len(CENTRES) - 1).astype(np.int64)
 

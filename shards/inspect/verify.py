@@ -1,4 +1,4 @@
-"""Verify every byte of a shard set against its manifest, records and indexes."""
+"""Verify every byte of a shard set against its manifest, record files and indexes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """Raise UserError unless manifest and records have the same shards and counts."""
+    """Raise UserError unless the manifest and the record files agree.
+
+    They must list the same shards, and have the same number of images left out for each
+    reason.
+    """
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
     stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *stated}):
@@ -104,7 +108,10 @@ def _check_shards(
 
 
 def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
-    """Return what is wrong with the first damaged shard of a block, else ""."""
+    """Return a description of the first damage in a block's shards, "" if none.
+
+    A block is a group of images that were packed together.
+    """
     record = load_record(root, plan, block)
     damages = (_shard_damage(root, plan, record, split) for split in sorted(record.shards))
     first = next((damage for damage in damages if damage), "")
@@ -134,10 +141,12 @@ def _shard_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
 def first_damage(
     path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
 ) -> str:
-    """Return the first member and byte range of a tar that differs from its record.
+    """Return a description of the first damage in a tar, "" if there is none.
 
-    Returns "" if there is none. Headers are compared byte by byte and pixels by their
-    SHA-256, since a tar with the recorded hash can contain pixels of other images.
+    It names the member and the byte range. `entries` are the record entries of the
+    tar's samples. Headers are compared byte by byte and pixels by their SHA-256, which
+    also finds a tar that has the recorded SHA-256 but other pixels than its entries
+    say.
     """
     if path.stat().st_size == 0:
         return "it is empty"

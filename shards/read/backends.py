@@ -1,8 +1,8 @@
-"""Storage backends, which describe how to access each kind of URL; functions on URLs.
+"""Storage backends: how to access each kind of URL (https, s3, gs, ...) through fsspec.
 
-Any scheme of fsspec works. To add one that requires its own options, package or advice,
-add an entry to `BACKENDS`, and the package to an extra in pyproject.toml.
-Downloading and retrying are in `shards.read.remote`.
+Any scheme that fsspec supports works. A scheme that requires its own options, package
+or advice needs an entry in `BACKENDS`, and its package must be added to an extra in
+pyproject.toml. Downloading and retrying are in `shards.read.remote`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How to access one kind of URL.
+    """How to access the URLs with one of `schemes`.
 
-    `extra` is the extra of colortrain that installs its packages. `libraries` are the
-    packages whose errors may be temporary. `credential_errors` are the names of errors
-    that mean missing credentials, and `credential_advice` says how to provide them.
-    `options` returns file system options whose defaults do not suit large files on
-    clusters.
+    `extra` is the extra that installs the required packages: `pip install
+    colortrain[EXTRA]`. `libraries` are the packages whose exceptions may be temporary.
+    `credential_errors` are the names of exceptions that mean missing credentials, and
+    `credential_advice` says how to provide them. `options` returns the arguments of
+    fsspec's file system whose defaults do not suit large files on clusters.
     """
 
     schemes: tuple[str, ...]
@@ -79,13 +79,16 @@ CREDENTIAL_ERRORS = frozenset(name for each in BACKENDS for name in each.credent
 
 
 def backend_of(url: str) -> Backend:
-    """Return the backend of a URL, one without options if its scheme has no entry."""
+    """Return the backend for the scheme of a URL.
+
+    For a scheme without an entry in `BACKENDS`, it is a backend without options.
+    """
     scheme = scheme_of(url)
     return next((backend for backend in BACKENDS if scheme in backend.schemes), _OTHER)
 
 
 def credential_advice(url: str) -> str:
-    """Return how to provide the credentials for a URL."""
+    """Return a text that says how to provide the credentials for a URL."""
     return backend_of(url).credential_advice or "see fsspec's documentation for this scheme"
 
 
@@ -96,11 +99,11 @@ def scheme_of(location: str) -> str | None:
 
 
 def redact(url: str) -> str:
-    """Return the URL without passwords and signatures, for messages.
+    """Return the URL without passwords and without the query, for messages.
 
-    In a URL of a web server the text before @ is a login and is removed. For other
-    schemes it is part of the address (abfs://container@account/...), and only a
-    password is removed.
+    The query may contain a signature. In an http(s) URL, all text before @ is a login
+    and is removed. In other URLs it is part of the address
+    (abfs://container@account/...), and only a password in it is removed.
     """
     parts = urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
@@ -111,15 +114,18 @@ def redact(url: str) -> str:
 
 
 def join_url(base: str, relative: str) -> str:
-    """Return the URL of a file below `base`; a query (signature) stays at the end."""
+    """Return the URL of the file `relative` in the folder `base`.
+
+    A query in `base`, such as a signature, stays at the end.
+    """
     parts = urlsplit(base)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
 
 
 def filesystem(url: str) -> Any:
-    """Return fsspec's file system for a URL.
+    """Return fsspec's file system object for a URL.
 
-    fsspec caches one per process, so this returns a new one after a fork. Raises
+    fsspec reuses one object within a process and creates a new one after a fork. Raises
     UserError for an unknown scheme or a missing package.
     """
     backend = backend_of(url)

@@ -4,9 +4,14 @@ CACHE/CACHEDIR.TAG        marks the folder as a cache, which backups exclude; fi
                           deleted only in folders that have it
 CACHE/.lock               held while files are evicted
 CACHE/<key>/<file>        a complete file; its modification time is its last use
-CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when it
-                          exits for any reason
-CACHE/<key>/.<file>.<bytes>.part   a partial download; counts as <bytes> from the start
+CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when
+                          that process exits for any reason
+CACHE/<key>/.<file>.<bytes>.part
+                          a partial download of a file of <bytes> bytes, all of which
+                          count toward the size limit from the start
+
+The cache folder is the value of --cache. <key> is 16 hexadecimal digits, chosen by the
+caller: one key per shard set.
 """
 
 from __future__ import annotations
@@ -39,10 +44,11 @@ class _File(NamedTuple):
 
 
 class Cache:
-    """At most `max_bytes` of files in `folder`, which is created if it does not exist.
+    """A cache in `folder` that keeps at most `max_bytes` bytes of downloaded files.
 
-    Open a file right after `get` returns its path, because another process may evict it
-    later. Files that are mapped or open stay readable.
+    The folder is created if it does not exist. Open a file right after `get` returns
+    its path, because another process may evict it later. Files that are mapped or open
+    stay readable.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
@@ -58,13 +64,13 @@ class Cache:
         bytes: int | None = None,
         wait: bool = True,
     ) -> Path | None:
-        """Return the path of the file `name`, which `fill(path)` downloads if missing.
+        """Return the path of a cached file, which `fill(path)` downloads if missing.
 
-        `key` has 16 hexadecimal digits; slashes in `name` do not create folders. A file
-        whose size differs from `bytes` is downloaded again. While another process
-        downloads the file, wait, or return None if `wait` is False. Raises UserError if
-        the folder is not a cache or does not support file locks, or if the file is
-        larger than the cache.
+        `key`, 16 hexadecimal digits, and `name` identify the file. A slash in `name`
+        does not create a folder. `bytes` is the file's size if known: a cached file of
+        another size is downloaded again. While another process downloads the file,
+        wait, or return None if `wait` is False. Raises UserError if the folder is not a
+        cache or does not support file locks, or if the file is larger than the cache.
         """
         assert _KEY.fullmatch(key), key
         self._prepare()
@@ -97,7 +103,10 @@ class Cache:
             part.unlink(missing_ok=True)
 
     def _reserve(self, part: Path, bytes: int) -> None:
-        """Reserve space for a file; waits for other processes' downloads if needed."""
+        """Reserve `bytes` for the partial download `part`, evicting other files.
+
+        Wait while there is no space because other processes' downloads are incomplete.
+        """
         while True:
             with self._locked():
                 if self._evict(bytes):
@@ -113,7 +122,10 @@ class Cache:
             )
 
     def _evict(self, bytes: int) -> bool:
-        """Delete the least recently used files; returns whether `bytes` more fit."""
+        """Evict the least recently used files until the cache has space for `bytes`.
+
+        Returns whether there is space now. Incomplete downloads are never evicted.
+        """
         self._remove_stale()
         files = sorted(self._files())
         excess = sum(file.bytes for file in files) + bytes - self.max_bytes
@@ -147,7 +159,7 @@ class Cache:
                 )
 
     def _remove_stale(self) -> None:
-        """Remove the lock files and partial downloads of processes that were killed."""
+        """Delete the lock files and partial downloads of processes that were killed."""
         for folder in self._folders():
             names = [entry.name for entry in os.scandir(folder)]
             for lock in filter(None, map(_LOCK.fullmatch, names)):
@@ -159,7 +171,7 @@ class Cache:
                         (folder / name).unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        """Create the folder if it is missing, and enforce the size limit.
+        """On the first call, create the cache folder and evict files above the limit.
 
         Raises UserError if the folder contains files but is not a cache.
         """
@@ -196,7 +208,10 @@ def _escape(name: str) -> str:
 
 @contextmanager
 def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock of one file; yields whether it was acquired."""
+    """Hold the lock file `path` during the `with` block; yield whether it was acquired.
+
+    It is not acquired if another process holds it and `wait` is False.
+    """
     stream = _acquire(path, wait)
     try:
         yield stream is not None
@@ -208,9 +223,9 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def _mark_used(path: Path, bytes: int | None) -> bool:
-    """Mark the file as the most recently used; returns False if it is missing.
+    """Mark a file as the most recently used; return False if it is missing.
 
-    A file whose size differs from `bytes` is deleted and counts as missing.
+    If `bytes` is given, a file of another size is deleted and counts as missing.
     """
     try:
         if bytes is not None and path.stat().st_size != bytes:
@@ -223,7 +238,10 @@ def _mark_used(path: Path, bytes: int | None) -> bool:
 
 
 def _acquire(path: Path, wait: bool) -> IO[bytes] | None:
-    """Lock the file at `path`; None if another process holds it and `wait` is False."""
+    """Lock the file `path` and return it open.
+
+    Returns None if another process holds the lock and `wait` is False.
+    """
     while True:
         stream = open(path, "ab")  # noqa: SIM115 - kept open to hold the lock
         if not _flock(stream, wait):

@@ -3,8 +3,8 @@
 Samples are copied from memory-mapped tars into one array, without torch, pickle or
 parsing of tars: all members have the same length, so a shard is one strided array. When
 a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index. At most `_MAX_OPEN` shards stay open; one that is closed and
-opened again is checked again.
+manifest and the index. At most `_MAX_OPEN` shards stay open. When a shard is closed and
+opened again, its samples are checked again.
 """
 
 from __future__ import annotations
@@ -49,14 +49,17 @@ _MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
 
 class DamagedSampleError(UserError):
-    """A sample is damaged or missing; `row` is its index in the requested samples."""
+    """Raised when a requested sample is damaged or missing.
+
+    `row` is the index of the sample among the requested ones.
+    """
 
     row: int = 0
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A memory-mapped tar: samples, their headers, and which samples were checked."""
+    """A memory-mapped tar: its pixels, its headers, and which samples were checked."""
 
     first: int  # number of its first sample in the split
     pixels: np.ndarray  # (samples, 3, size, size)
@@ -65,15 +68,15 @@ class _OpenShard:
 
 
 class Split:
-    """The samples of one split, numbered 0..N-1 in the manifest's order of shards.
+    """The samples of one split, numbered from 0 in the order of the manifest's shards.
 
     >>> split = Split("photos-256", "train")
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256)
 
     Samples have the stored format of `shards.color.pack`. `root` is a folder or a URL;
-    a URL requires a `cache`. Several threads may read at
-    the same time. A pickled copy opens all files again. Raises UserError if the shard
-    set is missing or damaged, or has no such split.
+    a URL requires a `cache`. Several threads may read at the same time. A pickled copy
+    opens all files again. Raises UserError if the shard set is missing or damaged, or
+    has no such split.
     """
 
     def __init__(
@@ -99,7 +102,10 @@ class Split:
         return partial(Split, cache=self.cache), (self.root, self.name)
 
     def sibling(self, split: str) -> Split:
-        """Open another split of this shard set; raises UserError if it has none."""
+        """Open the split named `split` of the same shard set.
+
+        Raises UserError if there is no such split.
+        """
         return Split(self.root, split, cache=self.cache)
 
     @property
@@ -118,15 +124,18 @@ class Split:
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:
-        """Return the key of a sample: the number of its source in OUT/sources."""
+        """Return the key of a sample, which identifies its image in OUT/sources."""
         return int(self.index[sample, 0])
 
     def order(self, seed: int) -> Order:
-        """Return the endless order of samples for training with `seed`."""
+        """Return the endless order in which training with `seed` reads the samples."""
         return Order(self.counts, seed)
 
     def prefetch(self, order: Order, position: int) -> None:
-        """Start downloading the shards needed next, if the shard set is remote."""
+        """Start downloading the shards that `order` needs at `position` and soon after.
+
+        Does nothing if the shard set is on this machine.
+        """
         window = order.locate_window(position)
         if window != self._prefetched:
             self._prefetched = window
@@ -135,7 +144,10 @@ class Split:
             )
 
     def empty(self, count: int) -> np.ndarray:
-        """Return an uninitialised array: (count, 3, size, size), of type `dtype`."""
+        """Return an uninitialised array for `count` samples.
+
+        (count, 3, size, size), uint8 or float16.
+        """
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
@@ -152,9 +164,9 @@ class Split:
         return out
 
     def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
-        """Copy the samples `numbers` into `rows` of `out`.
+        """Copy the samples with these `numbers` into the given `rows` of `out`.
 
-        numbers: (rows,) int64. out: (N, 3, size, size), `dtype`. Raises
+        numbers: (rows,) int64. out: (N, 3, size, size), uint8 or float16. Raises
         DamagedSampleError if a sample is damaged or missing.
         """
         shard_numbers = np.searchsorted(self.starts, numbers, side="right") - 1
@@ -166,7 +178,12 @@ class Split:
             out[row] = shard.pixels[index]
 
     def _check(self, number: int, shard: _OpenShard, index: int, row: int) -> None:
-        """Raise DamagedSampleError unless name, header, offset and checksum match."""
+        """Verify a sample that is read for the first time.
+
+        Raises DamagedSampleError unless its name, .npy header, byte offset and CRC-32
+        match the index. `number` is the shard, `index` the sample's index in the shard,
+        and `row` its index among the requested samples.
+        """
         key, offset, checksum = map(int, self.index[shard.first + index])
         head = shard.heads[index].tobytes()
         name = f"{key_name(key)}.{MEMBER}\0".encode()
@@ -190,7 +207,10 @@ class Split:
         raise error
 
     def _open_shard(self, number: int, row: int) -> _OpenShard:
-        """Return the mapping of a shard, created on first use."""
+        """Return shard `number`, memory-mapped on its first use.
+
+        `row` is the index of the requested sample, for DamagedSampleError.
+        """
         with self._opening:
             if number not in self._open:
                 shard = self._map(number, row)
@@ -231,7 +251,10 @@ class Split:
         return _OpenShard(first, pixels, heads, np.zeros(samples, bool))
 
     def _load_index(self) -> np.ndarray:
-        """Return the index, int64 (samples, 3); rebuild it from the tars if missing."""
+        """Return the split's index table: int64 (samples, 3).
+
+        If index.npy is missing, rebuild it from the tars, with a warning.
+        """
         path = self.store.path((split_folder(Path(), self.name) / INDEX).as_posix())
         if path.is_file():
             return load_index(path, len(self))
@@ -249,7 +272,8 @@ class Split:
 def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
     """Open the split to evaluate on: `val`, `validation`, `test` or the only split.
 
-    Raises UserError if there are several splits but none of these.
+    The first that exists is taken. Raises UserError if there are several splits but
+    none of these.
     """
     manifest = load_manifest(open_store(root, cache).path(MANIFEST).parent)
     return Split(root, manifest.held_out() or "val", cache=cache)

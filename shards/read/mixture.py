@@ -29,7 +29,7 @@ SampleOrder = Callable[[int, int], np.ndarray]
 
 
 class Samples(Protocol):
-    """Training data: a `Split`, or a `Mixture` of several."""
+    """The interface of training data: a `Split`, or a `Mixture` of several splits."""
 
     @property
     def dataset_id(self) -> str: ...
@@ -47,9 +47,10 @@ class Samples(Protocol):
 
 
 def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
-    """Yield at most `most` evenly spaced samples: (3, size, size), uint8 or float16.
+    """Yield at most `most` samples at evenly spaced numbers, for colour statistics.
 
-    They are used for colour statistics. Damaged samples are skipped with a warning.
+    Each is (3, size, size), uint8 or float16. Damaged samples are skipped with a
+    warning.
     """
     numbers = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
     for number in np.unique(numbers).tolist():
@@ -62,11 +63,11 @@ def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
 
 
 class Mixture:
-    """Several splits mixed by weight.
+    """Several splits mixed by weight, as training data.
 
     Samples are numbered consecutively, split after split, and an epoch has as many
-    samples as all splits together. Raises UserError if the samples differ in size or
-    dtype, or if a weight is too small.
+    samples as all splits together. Raises UserError if the splits differ in size or
+    dtype, or if a weight is too small (less than about 1/4096 of all weights together).
     """
 
     def __init__(self, parts: Sequence[Split], weights: Sequence[Fraction]) -> None:
@@ -103,11 +104,14 @@ class Mixture:
         return int(self.first[-1])
 
     def order(self, seed: int) -> MixedOrder:
-        """Return the endless order of samples for training with `seed`."""
+        """Return the endless order in which training with `seed` reads the samples."""
         return MixedOrder([part.order(seed) for part in self.parts], self.weights, seed)
 
     def prefetch(self, order: MixedOrder, position: int) -> None:
-        """Call `Split.prefetch` for every part."""
+        """Start downloading the shards of the samples at `position` and after it.
+
+        Does nothing for shard sets that are on this machine.
+        """
         for number, part in enumerate(self.parts):
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 
@@ -129,7 +133,10 @@ class Mixture:
 
 
 def parse_shards(text: str) -> tuple[str, Fraction | None]:
-    """Parse `DIR` or `DIR:WEIGHT`; raises UserError unless the weight is above 0."""
+    """Parse a value of --shards, `DIR` or `DIR:WEIGHT`, into (DIR, weight).
+
+    The weight is None if it is not given. Raises UserError if it is not above 0.
+    """
     location, colon, last = text.rpartition(":")
     if "://" in text and "/" not in text.split("://", 1)[1]:
         return text, None  # what follows the colon is the port
@@ -147,10 +154,11 @@ def parse_shards(text: str) -> tuple[str, Fraction | None]:
 def open_training(
     shards: str | Path | Sequence[str], split: str = "train", cache: Cache | None = None
 ) -> Split | Mixture:
-    """Open the values of `--shards`: a `Split`, or a `Mixture` for more than one value.
+    """Open the shard sets in `shards`, the values `DIR` or `DIR:WEIGHT` of --shards.
 
-    Without weights, shard sets are weighted by their number of samples. Raises
-    UserError if only some have a weight, or a shard set cannot be opened.
+    Returns a `Split` for one value and a `Mixture` for several. Without weights, shard
+    sets are weighted by their number of samples. Raises UserError if only some have a
+    weight, or a shard set cannot be opened.
     """
     shards = [str(shards)] if isinstance(shards, str | Path) else shards
     parsed = [parse_shards(text) for text in shards]
@@ -166,12 +174,12 @@ def open_training(
 
 
 class SubstitutingReader:
-    """Reads the samples at positions of a stream and replaces damaged ones.
+    """Reads the samples at consecutive positions and replaces damaged ones.
 
-    A damaged sample is replaced by the first intact sample at a later position. The
-    choice depends only on the stream and on which samples are damaged, so all ranks and
-    resumed runs read the same samples. More than `limit` damaged samples raise
-    UserError. Threads may share a reader.
+    `stream` maps positions to sample numbers. A damaged sample is replaced by the first
+    intact sample at a later position. The choice depends only on `stream` and on which
+    samples are damaged, so all ranks and resumed runs read the same samples. More than
+    `limit` damaged samples raise UserError. Threads may share a reader.
 
     `on_warning` is called once per damaged sample. `substituted` counts the positions
     whose sample was replaced.
@@ -190,7 +198,7 @@ class SubstitutingReader:
         """Return the stored pixels of the samples at positions [start, stop).
 
         The array is (stop - start, 3, size, size), uint8 or float16. Raises UserError
-        for more than `limit` damaged samples.
+        if more than `limit` samples are damaged.
         """
         requested = self.stream(start, stop)
         while True:
@@ -216,7 +224,10 @@ class SubstitutingReader:
             self.on_warning(f"replaced a damaged sample with another one: {error}")
 
     def _substitute(self, requested: np.ndarray, start: int) -> np.ndarray:
-        """Replace known damaged samples in the sample numbers from position `start`."""
+        """Return a copy of `requested` in which known damaged samples are replaced.
+
+        `requested` contains the sample numbers at the positions from `start` on.
+        """
         numbers, damaged = requested.copy(), self.damaged
         for row in np.flatnonzero(np.isin(requested, list(damaged))).tolist() if damaged else []:
             position = start + row

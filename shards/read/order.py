@@ -1,11 +1,11 @@
 """The global order of samples: a pure function of (seed, position).
 
-Therefore one integer, the position, is the complete state of a loader. Epoch e permutes
-the shards, groups them into windows of 16 and permutes the samples inside each window.
-Positions continue without end, with epoch = position // samples. Shards are not divided
-among the ranks, so shards of different sizes cannot make ranks diverge, and the sample
-at any position is computed directly. Permutations sort raw Philox output, so they do
-not depend on the version of numpy.
+Therefore one integer, the position, is the complete state of a loader. Each epoch
+permutes the shards, groups them into windows of 16 and permutes the samples inside each
+window. Positions continue without end, with epoch = position // samples. Shards are not
+divided among the ranks, so shards of different sizes cannot make ranks diverge. The
+sample at any position is computed directly. Permutations are made by sorting raw output
+of the Philox generator, so they do not depend on the version of numpy.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _MIXTURE = 2**63 - 1  # Philox stream of mixtures; no window has this number
 
 
 def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
-    """Return a permutation of range(length): int64 (length,).
+    """Return a random permutation of range(length): int64 (length,).
 
-    It depends only on `seed`, `stream` (two counters) and `length`.
+    It depends only on the arguments. `stream`, two integers, selects one of many
+    independent permutations with the same seed.
     """
     generator = np.random.Philox(key=seed % 2**64, counter=[0, 0, *stream])
     return np.argsort(generator.random_raw(length), kind="stable")
@@ -36,6 +37,8 @@ def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
 class Order:
     """Maps the positions of an endless stream to sample numbers.
 
+    The stream is a sequence of epochs, each of which contains every sample once. An
+    epoch is a sequence of windows: the samples of 16 shards, shuffled together.
     `shard_samples` is the number of samples of each shard, in the manifest's order;
     samples are numbered 0..N-1 in that order. Raises ValueError if there are no
     samples.
@@ -52,7 +55,7 @@ class Order:
         self._shards = lru_cache(maxsize=2)(self._make_shards)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Return the sample numbers of [start, stop): int64 (stop - start,)."""
+        """Return the sample numbers at positions [start, stop), int64 (positions,)."""
         chunks = []
         while start < stop:
             window, window_start, window_stop = self._locate(start)
@@ -62,12 +65,19 @@ class Order:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def locate_window(self, position: int) -> tuple[int, int]:
-        """Return the epoch of `position` and the index of its window in that epoch."""
+        """Return the epoch of `position`, and the index of its window in this epoch.
+
+        A window consists of the samples of 16 shards, shuffled together.
+        """
         epoch, offset = divmod(position, self.samples)
         return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
 
     def shards_to_prefetch(self, position: int) -> list[int]:
-        """Return the shards of the window at `position`, then of the next window."""
+        """Return the numbers of the shards to download for reading from `position` on.
+
+        They are the 16 shards of the window (samples shuffled together) that contains
+        `position`, then those of the next window.
+        """
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         following = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
@@ -78,7 +88,11 @@ class Order:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
-        """Return the permuted window of `position`, its first position and its end."""
+        """Return the window that contains `position`, and where it starts and ends.
+
+        A window is the array of the sample numbers of 16 shards, shuffled. Its start
+        and end are positions.
+        """
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         start = int(ends[index - 1]) if index else 0
@@ -86,7 +100,11 @@ class Order:
         return self._window(epoch, index), base + start, base + int(ends[index])
 
     def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the epoch's order of shards, and the end offsets of its windows."""
+        """Return the shard numbers of an epoch, shuffled, and where its windows end.
+
+        A window consists of 16 consecutive shards of the result. The ends are numbers
+        of samples since the start of the epoch.
+        """
         shards = permutation(self.seed, (epoch, 0), len(self.counts))
         last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
         return shards, np.cumsum(self.counts[shards])[last]
@@ -98,12 +116,13 @@ class Order:
 
 
 def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
-    """Return each part's number of positions in a block, in proportion to weights.
+    """Return how many positions of a block each part of a mixture gets.
 
-    The counts are exact if the denominators of the weights allow a block of at most
-    `MAX_BLOCK`. Otherwise they are apportioned by the largest remainders, with an error
-    of less than one position in `MAX_BLOCK`. Raises ValueError if a weight is too small
-    for one position.
+    A part is one of the mixed shard sets. A block is a fixed number of consecutive
+    positions, at most `MAX_BLOCK`. If some length in this range makes the counts
+    exactly proportional to the weights, it is used. Otherwise the length is
+    `MAX_BLOCK`, and the counts are rounded by the largest remainders, each by less than
+    one position. Raises ValueError if a part would get no position.
     """
     fractions = [weight / sum(weights) for weight in weights]
     length = lcm(*(fraction.denominator for fraction in fractions))
@@ -120,11 +139,12 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
 
 
 class MixedOrder:
-    """Several endless streams mixed into one.
+    """Mixes the endless orders of several parts (shard sets) into one, by weight.
 
-    Each block of positions has exactly the counts of `apportion`, in random order. The
-    sample numbers of part k follow those of the parts before it. Each part keeps its
-    own order, so no sample repeats within one of its epochs.
+    Positions are divided into blocks, in which each part has exactly the number of
+    positions that `apportion` returns, in random order. The sample numbers of part k
+    follow those of the parts before it. Each part keeps its own order, so no sample
+    repeats within an epoch of its part.
     """
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:
@@ -135,7 +155,7 @@ class MixedOrder:
         self._block = lru_cache(maxsize=4)(self._make_block)
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Return the sample numbers of [start, stop): int64 (stop - start,)."""
+        """Return the sample numbers at positions [start, stop), int64 (positions,)."""
         chunks, length = [], len(self.slots)
         while start < stop:
             block, offset = divmod(start, length)
@@ -145,7 +165,12 @@ class MixedOrder:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def position_of_part(self, part: int, position: int) -> int:
-        """Return a part's position in its own stream at the start of this block."""
+        """Return the position in a part's own order at which the current block starts.
+
+        The current block is the one that contains `position` of the mixture. A block is
+        a fixed number of consecutive positions, of which each part has the same number
+        in every block.
+        """
         return position // len(self.slots) * self.counts[part]
 
     def _make_block(self, block: int) -> np.ndarray:

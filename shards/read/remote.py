@@ -38,9 +38,9 @@ _MISMATCH_TRIES = 3
 class RetryPolicy:
     """How often and for how long to try a download.
 
-    `tries` is the maximum number of attempts, `wait` the seconds before the second one
-    (doubled for each further one), `timeout` the seconds without data after
-    which an attempt ends.
+    `tries` is the maximum number of attempts. `wait` is the time in seconds before the
+    second attempt; it doubles for each further one, up to 30 s. An attempt ends after
+    `timeout` seconds without data.
     """
 
     tries: int = 6
@@ -49,7 +49,10 @@ class RetryPolicy:
 
 
 class MismatchError(Exception):
-    """The downloaded bytes are not the expected ones; the message states both."""
+    """Raised if a download does not have the expected size or SHA-256.
+
+    The message states the received and the expected value.
+    """
 
 
 def fetch(
@@ -60,7 +63,7 @@ def fetch(
     bytes: int | None = None,
     sha256: str | None = None,
 ) -> None:
-    """Download `url` to `path` and check `bytes` and `sha256` where given.
+    """Download `url` to `path`, and check the size and the SHA-256 if they are given.
 
     Raises UserError if the file does not exist, access is denied, the content is wrong,
     or all attempts of `policy` fail.
@@ -74,7 +77,11 @@ def fetch(
 
 
 def read(url: str, policy: RetryPolicy) -> bytes:
-    """Return the content of a small file at `url`; raises UserError like `fetch`."""
+    """Return the content of a small file at `url`.
+
+    Raises UserError if the file does not exist, access is denied, or all attempts of
+    `policy` fail.
+    """
 
     def attempt() -> bytes:
         system = filesystem(url)
@@ -86,7 +93,10 @@ def read(url: str, policy: RetryPolicy) -> bytes:
 
 
 def check(path: Path, bytes: int | None, sha256: str | None) -> None:
-    """Raise MismatchError unless the file has this size and SHA-256, where given."""
+    """Raise MismatchError if a file does not have the given size and SHA-256.
+
+    A value of None is not checked.
+    """
     found = path.stat().st_size
     if bytes is not None and found != bytes:
         raise MismatchError(f"received {found} bytes, expected {bytes}")
@@ -109,8 +119,9 @@ def _download(url: str, path: Path, timeout: float) -> None:
 def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) -> Any:
     """Run a download on fsspec's thread; cancel it after `timeout` s without data.
 
-    Raises TimeoutError then. The libraries have different timeouts and retries; this
-    timeout applies to all of them.
+    `start(callback)` returns the coroutine of the download, which reports received
+    bytes to the callback. Raises TimeoutError if the download is cancelled. The
+    libraries have different timeouts and retries; this timeout applies to all of them.
     """
     from fsspec.callbacks import Callback
 
@@ -132,10 +143,11 @@ def _run_with_timeout(system: Any, start: Callable[[Any], Any], timeout: float) 
 def with_retries(
     url: str, action: Callable[[], T], policy: RetryPolicy, path: Path | None = None
 ) -> T:
-    """Return `action()`, retried after growing waits if the failure may be temporary.
+    """Call `action` and return its result; retry errors that may be temporary.
 
-    `path` is the file that the action writes: its errors are local and are not retried.
-    Raises UserError for permanent failures and after the last attempt.
+    The waits between the attempts follow `policy`. `path` is the file that the action
+    writes: errors of this file are local and are not retried. Raises UserError for
+    permanent errors and after the last attempt.
     """
     attempt = 1
     while True:
@@ -163,7 +175,7 @@ def _failure_message(url: str, error: Exception, reason: str, attempts: int) -> 
 
 
 def _retry_reason(url: str, error: Exception, path: Path | None) -> str:
-    """Return the reason of a failure that may be temporary; raises for all others."""
+    """Return a message for an error that may be temporary; raise all other errors."""
     if isinstance(error, (UserError, MismatchError)):
         if isinstance(error, UserError):
             raise error
@@ -177,7 +189,7 @@ def _retry_reason(url: str, error: Exception, path: Path | None) -> str:
 
 
 def _raise_if_local(error: Exception, path: Path | None) -> None:
-    """Raise `error` again if writing to `path` failed, rather than the network."""
+    """Raise `error` again if it comes from writing `path` and not from the network."""
     if path is None or not isinstance(error, OSError):
         return
     if error.errno in _DISK_ERRORS or error.filename == str(path):
@@ -186,7 +198,7 @@ def _raise_if_local(error: Exception, path: Path | None) -> None:
 
 
 def _raise_if_permanent(url: str, error: Exception) -> None:
-    """Raise UserError for failures that a retry cannot fix.
+    """Raise UserError if `error` is one that a retry cannot fix.
 
     For example, the file does not exist or access is denied.
     """
@@ -202,7 +214,7 @@ def _raise_if_permanent(url: str, error: Exception) -> None:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error of aiohttp or gcsfs, None if it has none."""
+    """Return the HTTP status of an error of aiohttp or gcsfs, or None without one."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     try:
         return int(status) if status is not None else None

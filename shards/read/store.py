@@ -1,6 +1,6 @@
 """The storage of a shard set: a folder, or a URL whose files are downloaded to a cache.
 
-Readers request the local path of one file at a time, never the folder.
+Readers request the local path of one file at a time, never that of the folder.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from shards.read.remote import RetryPolicy, fetch, read
 
 
 class Store(Protocol):
-    """The files of one shard set; threads may share it."""
+    """The interface to the files of one shard set; threads may share an object."""
 
     location: str  # for messages
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
-        """Return the local path of a file, downloading it if necessary.
+        """Return the local path of the file `relative`, downloading it if necessary.
 
         Open the file right away, and call this again if it no longer exists: a small
-        cache may evict it. Downloads are checked against `bytes` and `sha256` where
-        given, local files are not. A file missing in a folder still has a path, and
-        opening it fails; a file missing at a URL raises UserError.
+        cache may evict it. Downloads are checked against `bytes` and `sha256` if they
+        are given; files in a local folder are not checked. If the file does not exist
+        at a URL, raises UserError. If it does not exist in a local folder, returns its
+        path, and opening it fails.
         """
         ...
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Download these in the background, in place of those of earlier calls."""
+        """Download `shards` in the background.
+
+        Shards of earlier calls whose download has not started are dropped.
+        """
         ...
 
 
@@ -58,9 +62,9 @@ class Folder:
 class Remote:
     """A shard set at a URL supported by fsspec.
 
-    Every `Remote` downloads the manifest again. The files that it names are cached
-    under a key of the address and the manifest's content, so that files of a shard set
-    that has changed are never mixed with older ones.
+    Every `Remote` downloads the manifest again. The files that the manifest names are
+    cached under a key computed from the address and the manifest's content, so that
+    files of a changed shard set are never mixed with older ones.
     """
 
     def __init__(self, location: str, cache: Cache, policy: RetryPolicy | None = None) -> None:
@@ -78,11 +82,12 @@ class Remote:
         return path
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Like `Store.prefetch`, for at most half the cache: files in use need space.
+        """Download `shards` in the background, but no more than half the cache size.
 
-        Files that another process is downloading are skipped, so that the processes of
-        a machine divide the work. Errors are ignored here: they recur when the file is
-        read.
+        The other half is for files in use. Shards of earlier calls whose download has
+        not started are dropped. Files that another process is downloading are skipped,
+        so that the processes of a machine divide the work. Errors are ignored here:
+        they occur again when the file is read.
         """
         with self._opening:
             self._pending = _leading(shards, self.cache.max_bytes // 2)
@@ -117,20 +122,20 @@ class Remote:
         return self.cache.get(self._key(manifest), relative, fill, bytes=bytes, wait=wait)
 
     def _open(self) -> bytes:
-        """Return the content of the manifest, downloaded once."""
+        """Return the content of manifest.json, downloaded on the first call."""
         with self._opening:
             if self._manifest is None:
                 self._manifest = read(join_url(self._url, MANIFEST), self.policy)
             return self._manifest
 
     def _key(self, manifest: bytes) -> str:
-        """Return 16 hexadecimal digits that identify this address and manifest."""
+        """Return the cache key, 16 hexadecimal digits, of this address and manifest."""
         digest = hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest)
         return digest.hexdigest()[:16]
 
 
 def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
-    """Return the first shards that have at most `max_bytes` together."""
+    """Return as many of the first shards as have at most `max_bytes` together."""
     chosen: deque[Shard] = deque()
     for shard in shards:
         max_bytes -= shard.bytes
@@ -141,9 +146,9 @@ def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
 
 
 def open_store(location: str | Path, cache: Cache | None = None) -> Store:
-    """Return the store at a path or a URL.
+    """Return the store for `location`: a `Folder` for a path, a `Remote` for a URL.
 
-    Raises UserError for a URL without a cache, or for a URL that fsspec cannot open.
+    Raises UserError if a URL is given without a cache, or if fsspec cannot open it.
     """
     scheme = scheme_of(str(location))
     if scheme is None:

@@ -1,4 +1,4 @@
-"""Sequential reading of tars without an index: list, stream and decode them."""
+"""Read tars without an index: list them, stream their bytes, decode their samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shards.errors import UserError
 from shards.format.manifest import DTYPES, MEMBER, TAR_BLOCK
 from shards.read.backends import filesystem, redact, scheme_of
 from shards.read.remote import RetryPolicy, with_retries
-from shards.sources.decode import UndecodableError, fit_image, open_image, reduce_jpeg, to_rgb
+from shards.sources.decode import UndecodableError, decode_reduced, fit_image, open_image
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 8 << 20
 
 
 class ByteSource(Protocol):
-    """A sequential stream of bytes."""
+    """The interface of a sequential stream of bytes."""
 
     def read(self, size: int = -1, /) -> bytes: ...
     def close(self) -> None: ...
@@ -43,7 +43,7 @@ class ByteSource(Protocol):
 def list_tars(pattern: str) -> tuple[str, ...]:
     """Return the paths or URLs that match a pattern with braces and wildcards, sorted.
 
-    Raises UserError if there are none.
+    Raises UserError if no file matches.
 
     >>> list_tars("s3://bucket/set/{000000..000099}.tar")
     """
@@ -62,9 +62,10 @@ def list_tars(pattern: str) -> tuple[str, ...]:
 
 
 def _expand(name: str) -> list[str]:
-    """Return the files that match a pattern without braces.
+    """Return the paths or URLs that match a pattern without braces.
 
-    Raises UserError if it has no wildcards and the file does not exist.
+    A URL without wildcards is returned unchecked. Raises UserError if a local path
+    without wildcards does not exist.
     """
     scheme = scheme_of(name)
     if scheme is None:
@@ -81,7 +82,10 @@ def _expand(name: str) -> list[str]:
 
 
 class _RemoteFile:
-    """The bytes at a URL; after a failure, it is reopened where reading stopped."""
+    """A file at a URL, read sequentially.
+
+    After a failure the file is reopened at the byte where reading stopped.
+    """
 
     def __init__(self, url: str, policy: RetryPolicy) -> None:
         self.url, self.policy = url, policy
@@ -120,10 +124,10 @@ class _RemoteFile:
 
 
 class TarStream:
-    """The bytes of a tar in order, with a check that the tar is complete.
+    """Reads the bytes of a tar in order, and checks whether the tar is complete.
 
-    The stream parses the headers because `tarfile` silently takes a damaged header for
-    the end of the tar. Call `check_complete` after reading.
+    `tarfile` silently takes a damaged header for the end of the tar, so this class
+    parses the headers too. Call `check_complete` after reading everything.
     """
 
     def __init__(self, name: str, policy: RetryPolicy | None = None) -> None:
@@ -146,7 +150,7 @@ class TarStream:
         self._source.close()
 
     def check_complete(self) -> None:
-        """Raise UserError unless all members up to the empty end block were read."""
+        """Raise UserError unless all members and the empty end block were read."""
         if self._fault is None and self._ended:
             return
         offset = min(self._header, self._received)
@@ -154,7 +158,7 @@ class TarStream:
         raise UserError(f"{self.name} {fault}, or leave it out of the pattern")
 
     def _follow(self, data: bytes) -> None:
-        """Parse the headers in `data`, the next bytes of the tar."""
+        """Take the next bytes of the tar, and parse the headers that end in them."""
         buffer, offset = self._tail + data, self._received - len(self._tail)
         self._received += len(data)
         while (
@@ -165,7 +169,11 @@ class TarStream:
         self._tail = buffer[max(self._header - offset, 0) :] if not self._ended else b""
 
     def _parse_header(self, block: bytes) -> None:
-        """Parse a header: set the offset of the next one, or the fault, or the end."""
+        """Parse a 512-byte tar header, and set the offset of the next header.
+
+        An empty header ends the tar instead, and an invalid one sets the error that
+        `check_complete` raises.
+        """
         if block == bytes(TAR_BLOCK):
             self._ended = True
             return
@@ -182,12 +190,12 @@ class TarStream:
 
 
 def stored_sample(members: Mapping[str, Any], size: int, fit: str = "crop") -> np.ndarray | None:
-    """Return a sample in the format of `shards.color.pack`: (3, size, size).
+    """Convert a sample of a tar to the stored Lab format: (3, size, size).
 
-    A stored `lab.npy` is uint8 or float16; an image is converted to uint8.
-    `members` maps the extensions of the sample's members in the tar to their content.
-    Returns None if there is no `lab.npy` and no image. Raises UndecodableError if the
-    member is damaged or a `lab.npy` has another size.
+    `members` maps the extensions of the sample's files to their content. A `lab.npy`,
+    uint8 or float16, is returned as it is. Otherwise the first image is resized as
+    `fit` says and converted to uint8 Lab. Returns None if there is neither. Raises
+    UndecodableError if the file is damaged or a `lab.npy` has another size.
     """
     if MEMBER in members:
         return _from_array(members[MEMBER], size)
@@ -211,6 +219,5 @@ def _from_array(content: bytes, size: int) -> np.ndarray:
 
 
 def _from_image(content: bytes, size: int, fit: str) -> np.ndarray:
-    opened = open_image(content)
-    reduce_jpeg(opened, size)
-    return pack(rgb_to_lab(np.asarray(fit_image(to_rgb(opened), size, fit))))
+    image = decode_reduced(open_image(content), size)
+    return pack(rgb_to_lab(np.asarray(fit_image(image, size, fit))))

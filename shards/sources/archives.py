@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 def members(path: Path) -> list[Member]:
-    """Return the files of a tar, with links resolved.
+    """Return all files in a tar; a link to a file in the tar has the file's content.
 
     Raises UserError if `path` is not an uncompressed tar, is damaged or is cut short.
     """
@@ -54,7 +54,10 @@ def _damaged(path: Path, offset: int) -> UserError:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Raise UserError unless the tar ends with two empty blocks, then only zeros."""
+    """Raise UserError unless the tar ends correctly after its last member, at `end`.
+
+    It must end with two empty blocks of 512 bytes, followed only by zeros.
+    """
     with open(path, "rb") as stream:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
@@ -69,9 +72,10 @@ def _check_zeros(path: Path, stream: BinaryIO) -> None:
 
 
 def _resolve(entries: list[tarfile.TarInfo]) -> list[Member]:
-    """Return all entries except folders.
+    """Return all members of a tar except folders, with links resolved.
 
-    A link has the offset of its target; what else is not a regular file has NO_CONTENT.
+    A link has the offset and the size of its target. Special files, sparse files and
+    links without a target have the offset NO_CONTENT.
     """
     by_name = {posixpath.normpath(each.name): each for each in entries}
     return [_member(each, by_name) for each in entries if not each.isdir()]

@@ -1,10 +1,9 @@
 """Read CIFAR-10 in its binary layout and its Python layout.
 
-The pickles of the Python layout are read without executing code.
-
-https://www.cs.toronto.edu/~kriz/cifar.html: 10 000 records per file; a record is one
-label byte and 3072 pixel bytes (planes R, G, B of 32 x 32). The Python layout is a
-pickled dict whose b"data" holds the same pixels as an array (10000, 3072).
+https://www.cs.toronto.edu/~kriz/cifar.html: a file of the binary layout has 10,000
+images, each of which takes one label byte and 3072 pixel bytes (planes R, G, B of 32 x
+32). A file of the Python layout is a pickled dict whose b"data" holds the same pixels
+as an array (10000, 3072). The pickles are read without executing code.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _MAX_TUPLES = 1000  # a batch has a dozen
 
 
 def is_batch(path: Path) -> bool:
-    """Return whether a file has the name of a CIFAR-10 batch."""
+    """Return whether a file is named like a CIFAR-10 batch, e.g. `data_batch_1.bin`."""
     return _NAME.fullmatch(path.name) is not None
 
 
@@ -52,7 +51,10 @@ def find_batches(folder: Path) -> list[Path]:
 
 
 def count(path: Path) -> int:
-    """Return the number of images in a batch; raises UserError if it is damaged."""
+    """Return the number of images in a batch file.
+
+    Raises UserError if the file is damaged.
+    """
     if path.suffix != ".bin":
         return len(load_python(str(path)))
     size = path.stat().st_size
@@ -75,7 +77,7 @@ def to_image(data: bytes) -> Image.Image:
 def load_python(path: str) -> np.ndarray:
     """Return the pixels of a batch in the Python layout: (images, 3072) uint8.
 
-    Raises UserError for any other pickle.
+    Raises UserError if the file is not such a batch.
     """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
         raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
@@ -99,7 +101,7 @@ def load_python(path: str) -> np.ndarray:
 
 
 def _check_tuples(data: bytes) -> None:
-    """Raise UnpicklingError for pickles with many tuples.
+    """Raise UnpicklingError if a pickle makes too many tuples.
 
     Deeply nested tuples used as a dict key would crash the interpreter when hashed.
     """
@@ -109,7 +111,7 @@ def _check_tuples(data: bytes) -> None:
 
 
 class _AllowedCallable:
-    """A global that a pickle may refer to, wrapped so that it can only be called."""
+    """A function or class that a pickle may call, but not use in any other way."""
 
     __slots__ = ("_make",)
 
@@ -124,7 +126,7 @@ class _AllowedCallable:
 
 
 class _DtypeStub:
-    """Stands in for a numpy dtype.
+    """Stands in for a numpy dtype while a pickle is loaded.
 
     A real dtype accepts any state from a pickle, and could then read memory outside the
     array.
@@ -136,11 +138,14 @@ class _DtypeStub:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore the state: only dtype u1 is used, which needs none."""
+        """Ignore the pickled state: only dtype uint8 is used, which needs none."""
 
 
 class _ArrayStub:
-    """Stands in for a numpy array; `pixels` is set only for arrays of uint8."""
+    """Stands in for a numpy array while a pickle is loaded.
+
+    `pixels` is the array if its dtype is uint8, else None.
+    """
 
     __slots__ = ("pixels",)
 
@@ -153,10 +158,10 @@ class _ArrayStub:
 
 
 def _uint8_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | None:
-    """Return the uint8 array with these bytes.
+    """Return the array with the bytes `data` if its dtype is uint8, else None.
 
-    None for other dtypes: a batch may contain such arrays, but they are not needed.
-    Raises UnpicklingError if shape and bytes do not match.
+    A batch may contain arrays of other dtypes, but they are not needed. Raises
+    UnpicklingError if the number of bytes does not match the shape.
     """
     if not isinstance(dtype, _DtypeStub) or dtype.name not in ("u1", b"u1"):
         return None
@@ -194,9 +199,10 @@ _MODULES = re.compile(r"numpy(\._?core\.(multiarray|numeric))?|_codecs")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Loads dicts, lists, bytes, numbers and byte arrays.
+    """An unpickler that loads only dicts, lists, bytes, numbers and uint8 arrays.
 
-    Raises UnpicklingError for any other global, without importing it.
+    Raises UnpicklingError if the pickle refers to any other function or class, without
+    importing it.
     """
 
     def find_class(self, module: str, name: str) -> Any:

@@ -11,36 +11,39 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import (
     ExifTags,
     Image,
     ImageChops,
-    ImageCms,
+    JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     UnidentifiedImageError,
 )
 
-from shards.sources.decompression_bombs import find_bomb
+from shards.sources.color_profiles import Cicp, declared_profile, find_cicp, to_srgb
+from shards.sources.damage import captured_messages, find_png_damage, find_tiff_damage
+from shards.sources.decompression_bombs import find_bomb, find_bomb_in_header
+from shards.sources.image_formats import FORMATS, find_unsupported_jpeg, name_unsupported
 
 MAX_PIXELS = 100_000_000
 FITS = ("crop", "squash", "pad")
 UNREADABLE, BOMB = "unreadable", "decompression bomb"
-Image.init()
-# Only formats that are decoded in this process: Pillow would also open EPS, which
-# starts Ghostscript. JPEG includes MPO. A new format also needs its file suffixes in
-# `listing.SUFFIXES`, or folders are searched without it.
-_SUPPORTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-FORMATS: list[str] = [name for name in _SUPPORTED if name in Image.OPEN]
 Image.MAX_IMAGE_PIXELS = None  # `open_image` has its own check with a configurable limit
 # By default Pillow rejects a PNG with more than 1 MB of profile or text; profiles of
 # printers and editing histories can be larger.
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
-_SRGB = ImageCms.createProfile("sRGB")
+# Pillow's own decoder of uncompressed TIFFs reads planes of 16 bits as planes of 8.
+TiffImagePlugin.READ_LIBTIFF = True
+_NEW_SUBFILE_TYPE = 254  # of TIFF; bit 0: a reduced version of another image in the file
+_XMP = ("xmp", "XML:com.adobe.xmp")
+_HEAD = 1 << 20  # bytes of a file in which its CICP code points are searched
 _TRANSPOSES = {  # by Exif orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,6 +53,8 @@ _TRANSPOSES = {  # by Exif orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Orientations that make the stored right or bottom edge the left edge, the top edge
+_LEFT_FROM_END, _TOP_FROM_END = (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 class UndecodableError(Exception):
@@ -61,6 +66,33 @@ class UndecodableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class ReducedImage:
+    """An upright sRGB image, which libjpeg may have decoded at a reduced size.
+
+    rgb: mode RGB; size: width and height of the full image; reduction: 1, 2, 4 or 8;
+    origin: (x, y) in `rgb` of the full image's corner. The sides of `rgb` are rounded
+    up, so up to one pixel at one end is only partly covered by the full image.
+    """
+
+    rgb: Image.Image
+    size: tuple[int, int]
+    reduction: int = 1
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def resized(
+        self, size: tuple[int, int], left: int, top: int, right: int, bottom: int
+    ) -> Image.Image:
+        """Return a rectangle, in pixels of the full image, at another size."""
+        box = (
+            self.origin[0] + left / self.reduction,
+            self.origin[1] + top / self.reduction,
+            self.origin[0] + right / self.reduction,
+            self.origin[1] + bottom / self.reduction,
+        )
+        return self.rgb.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -75,126 +107,211 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image without decoding its pixels.
 
-    Raises UndecodableError if the bytes are not an image, or if decoding it would take
-    too much memory or time.
+    Raises UndecodableError if the bytes are not an image, if their checksums say that
+    they are damaged, or if decoding it would take too much memory or time.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damaged metadata, which is common
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            problem = find_bomb(image, data, max_pixels)
-    except Exception as error:  # Pillow's parsers raise many types of errors on damaged files
-        raise _undecodable_error(error) from None
-    if problem:
-        raise UndecodableError(BOMB, problem)
+    with _as_undecodable(data):
+        if damage := find_png_damage(data):
+            raise UndecodableError(UNREADABLE, damage)
+        if problem := find_bomb_in_header(data, max_pixels):
+            raise UndecodableError(BOMB, problem)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if problem := find_bomb(image, data, max_pixels):
+            raise UndecodableError(BOMB, problem)
+        if problem := _find_unsupported(image, data) or find_tiff_damage(image, data):
+            raise UndecodableError(UNREADABLE, problem)
     return image
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return the width and height of an opened image after it is turned upright."""
-    width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # In newer versions of Pillow, `size` is already that of the upright image.
-        width, height = (
-            image.tag_v2[TiffImagePlugin.IMAGEWIDTH],
-            image.tag_v2[TiffImagePlugin.IMAGELENGTH],
-        )
-    return (height, width) if _orientation(image) >= 5 else (width, height)
+def decode_reduced(image: Image.Image, target: int) -> ReducedImage:
+    """Decode an opened image to upright 8-bit sRGB, a large JPEG at a reduced size.
 
-
-def reduce_jpeg(image: Image.Image, target: int) -> None:
-    """Make libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size where possible.
-
-    Both sides of the decoded image have at least `2 * target` pixels.
+    Both sides of the decoded image have at least `2 * target` pixels, if the image has
+    as many. Raises UndecodableError as `to_rgb` does.
     """
-    image.draft(None, (2 * target, 2 * target))  # has no effect on other formats than JPEG
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        rgb, _ = _decode_upright(image)
+        return ReducedImage(rgb, rgb.size)
+    width, height = image.size
+    drafted = image.draft(None, (2 * target, 2 * target))
+    reduction = round(width / drafted[1][2]) if drafted else 1
+    rgb, orientation = _decode_upright(image)
+    if orientation >= 5:
+        width, height = height, width
+    origin = (
+        rgb.width - width / reduction if orientation in _LEFT_FROM_END else 0.0,
+        rgb.height - height / reduction if orientation in _TOP_FROM_END else 0.0,
+    )
+    return ReducedImage(rgb, (width, height), reduction, origin)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decode an opened image to upright 8-bit sRGB, mode RGB, on a white background.
 
-    Raises UndecodableError if the image is damaged or its pixel format is not
-    supported.
+    The result has no metadata, so it is never turned or converted again. Raises
+    UndecodableError if the image is damaged or its pixel format is not supported.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            # After load, because Pillow turns TIFF images itself.
-            transpose = _TRANSPOSES.get(_orientation(image))
-            rgb = _flatten(image)
-            return rgb if transpose is None else rgb.transpose(transpose)
-    except (MemoryError, UndecodableError):
-        raise
-    except Exception as error:
-        raise _undecodable_error(error) from None
+    return _decode_upright(image)[0]
 
 
-def fit_image(image: Image.Image, size: int, fit: str = "crop") -> Image.Image:
+def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -> Image.Image:
     """Resize an image to `size` x `size` pixels with antialiasing.
 
     fit: "crop" scales the centre square; "squash" scales the image without keeping its
     aspect ratio; "pad" keeps the aspect ratio and fills the rest with black.
     """
+    full = image if isinstance(image, ReducedImage) else ReducedImage(image, image.size)
+    width, height = full.size
     if fit == "squash":
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+        return full.resized((size, size), 0, 0, width, height)
     if fit == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.resize(
-            (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-        )
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return full.resized((size, size), left, top, left + side, top + side)
+    inner = tuple(max(1, round(side * size / max(width, height))) for side in (width, height))
     canvas = Image.new("RGB", (size, size))
     canvas.paste(
-        image.resize((width, height), Image.Resampling.BICUBIC),
-        ((size - width) // 2, (size - height) // 2),
+        full.resized((inner[0], inner[1]), 0, 0, width, height),
+        ((size - inner[0]) // 2, (size - inner[1]) // 2),
     )
     return canvas
 
 
-def _undecodable_error(error: Exception) -> UndecodableError:
-    if isinstance(error, UnidentifiedImageError):
-        return UndecodableError(UNREADABLE, "no image of a known format")
-    # Without memory addresses, which would make the output of two builds differ.
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(error))
-    return UndecodableError(UNREADABLE, text or type(error).__name__)
+@contextmanager
+def _as_undecodable(data: bytes = b"") -> Iterator[None]:
+    """Raise UndecodableError for every error of Pillow except MemoryError.
+
+    Pillow's parsers raise many types of errors on damaged files. Its warnings are
+    ignored: they are about metadata, and do not name the file.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (MemoryError, UndecodableError):
+            raise
+        except UnidentifiedImageError:
+            raise UndecodableError(UNREADABLE, name_unsupported(data)) from None
+        except Exception as error:
+            # without memory addresses, which would make the output of two builds differ
+            text = re.sub(r" at 0x[0-9a-f]+", "", str(error))
+            raise UndecodableError(UNREADABLE, text or type(error).__name__) from None
+
+
+def _decode_upright(image: Image.Image) -> tuple[Image.Image, int]:
+    """Return the upright sRGB image without metadata, and its Exif orientation."""
+    with _as_undecodable():
+        cicp = _read_cicp(image)
+        _load(image)
+        # After loading, because Pillow turns TIFF images itself.
+        orientation = _orientation(image)
+        rgb = _flatten(image, declared_profile(image, cicp))
+        if orientation in _TRANSPOSES:
+            rgb = rgb.transpose(_TRANSPOSES[orientation])
+        upright = rgb._new(rgb.im)  # shares the pixels; `image` keeps its own metadata
+        upright.info = {}
+        return upright, orientation
+
+
+def _read_cicp(image: Image.Image) -> Cicp | None:
+    """Return the CICP code points of an opened image, None if it has none.
+
+    They are read from the file, because Pillow does not report them.
+    """
+    stream = getattr(image, "fp", None)
+    if image.format not in ("AVIF", "HEIF", "PNG") or stream is None or not stream.seekable():
+        return None
+    position = stream.tell()
+    stream.seek(0)
+    head = stream.read(_HEAD)
+    stream.seek(position)
+    return find_cicp(head)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. Errors of libtiff are raised with its own message."""
+    with _without_xmp(image):
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            image.load()
+            return
+        messages: list[str] = []
+        try:
+            with captured_messages() as messages:
+                image.load()
+        except OSError as error:
+            raise OSError(messages[0].rstrip(".") if messages else str(error)) from None
+
+
+@contextmanager
+def _without_xmp(image: Image.Image) -> Iterator[None]:
+    """Hide XMP metadata, in which Pillow looks for an orientation if Exif has none.
+
+    Only Exif says how to turn an image; browsers ignore XMP.
+    """
+    hidden = {name: image.info.pop(name) for name in _XMP if name in image.info}
+    try:
+        yield
+    finally:
+        image.info.update(hidden)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the Exif orientation, 1 (upright) where it is missing or invalid."""
+    """Return a decoded image's Exif orientation, 1 if it is missing or invalid."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # libjxl turns images itself and leaves Exif as it was
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged Exif data: the pixels may still be intact
+        with _without_xmp(image):
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged Exif data: the pixels are intact, because they were decoded
         return 1
     return value if value in _TRANSPOSES else 1
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Convert a loaded image to sRGB and composite transparent parts over white."""
-    profile = image.info.get("icc_profile")
-    pixels = _eight_bits(image)
-    alpha = None
-    if pixels.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in pixels.info:
-        pixels = pixels.convert("RGBA")
-        alpha = pixels.getchannel("A")
-    rgb = _to_srgb(pixels, profile)
+def _find_unsupported(image: Image.Image, data: bytes) -> str:
+    """Return why an opened image cannot be decoded to the photograph, or ""."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        return find_unsupported_jpeg(data)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)
+        if isinstance(kind, int) and kind & 1:
+            return "its first image is a preview, as in camera raw files"
+    return ""
+
+
+def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert a decoded image to sRGB and composite transparent parts over white."""
+    pixels, alpha = _split_alpha(_eight_bits(image))
+    rgb = to_srgb(pixels, profile)
     if alpha is None:
         return rgb
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
 
 
+def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return the colours or gray levels of 8-bit pixels, and their opacity if any."""
+    if pixels.mode in ("La", "RGBa"):  # colours that are multiplied by the opacity
+        pixels = pixels.convert(pixels.mode.upper())
+    has_level = "transparency" in pixels.info
+    if pixels.mode == "LA" or (pixels.mode == "L" and has_level):
+        pixels = pixels.convert("LA")
+        return pixels.getchannel("L"), pixels.getchannel("A")
+    if pixels.mode in ("PA", "RGBA") or has_level:
+        pixels = pixels.convert("RGBA")
+        return pixels.convert("RGB"), pixels.getchannel("A")
+    return pixels, None
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel.
 
-    16-bit grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour
-    is already scaled by Pillow, to within one level. Raises UndecodableError if the
-    range of the pixel values is not defined.
+    Deep grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour is
+    already scaled by Pillow, to within one level. Raises UndecodableError if the range
+    of the pixel values is not defined.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
-        gray = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        white = _white_level(image)
+        gray = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
         if _is_min_white(image):
             return ImageChops.invert(gray)
         if "transparency" in image.info:  # a level from 0 to 65535, compared before scaling
@@ -206,58 +323,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
+def _white_level(image: Image.Image) -> int:
+    """Return the highest value of deep gray pixels: 4095 in a TIFF of 12 bits."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 65535
+    bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+    return (1 << bits[0]) - 1
+
+
 def _is_min_white(image: Image.Image) -> bool:
     """Return whether 0 is white in this TIFF; Pillow inverts only 8-bit images."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
-
-
-def _to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
-    if pixels.mode == "LAB":
-        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
-        return ImageCms.applyTransform(pixels, transform) or pixels
-    gray, cmyk, rgb = _transforms(profile) if profile else (None, None, None)
-    if pixels.mode == "CMYK" and cmyk:
-        return ImageCms.applyTransform(pixels, cmyk) or pixels
-    if pixels.mode == "L" and gray:
-        return ImageCms.applyTransform(pixels, gray) or pixels
-    if pixels.mode != "RGB":  # `convert` would copy an image that is RGB already
-        pixels = pixels.convert("RGB")
-    return ImageCms.applyTransform(pixels, rgb) or pixels if rgb else pixels
-
-
-Transform = ImageCms.ImageCmsTransform
-
-
-@lru_cache(maxsize=64)
-def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Transform | None]:
-    """Return transforms from a profile to sRGB for grayscale, CMYK and RGB pixels.
-
-    Only the transform for the profile's colour space is set; the others are None. All
-    are None if the profile is damaged or is sRGB itself.
-    """
-    try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = opened.profile.xcolor_space.strip()
-        modes = [
-            mode if space == name else None
-            for mode, name in (("L", "GRAY"), ("CMYK", "CMYK"), ("RGB", "RGB"))
-        ]
-        gray, cmyk, rgb = (
-            mode and ImageCms.buildTransform(opened, _SRGB, mode, "RGB") for mode in modes
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None, None, None  # a damaged profile: treat the pixels as sRGB, as browsers do
-    return gray or None, cmyk or None, rgb if rgb and not _is_identity(rgb) else None
-
-
-def _is_identity(transform: Transform) -> bool:
-    """Return whether a transform changes a grid of colours by at most two levels.
-
-    If so, its profile is equivalent to sRGB.
-    """
-    steps = np.linspace(0, 255, 9).astype(np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
-    after = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
-    return bool(np.abs(after.astype(int) - grid).max() <= 2)

@@ -10,19 +10,84 @@ from typing import Literal
 
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
+from shards.sources.boxes import iterate_boxes
+
 # Encoders write about ten scans, optimisers up to a hundred; each covers all pixels.
 MAX_SCANS = 200
 # All JPEG markers except stuffed bytes and restart markers, at which libjpeg does not
 # stop. Data after the end marker is not part of the image.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")
 _SCAN, _END = b"\xda", b"\xd9"
+_JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : height
 _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
+def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
+    """Return why an image must not even be opened, or "".
+
+    Pillow's plugin for JPEG XL decodes the pixels when it opens a file.
+    """
+    size = _jxl_size(data)
+    return _too_large(*size, max_pixels) if size else ""
+
+
+def _too_large(width: int, height: int, max_pixels: int) -> str:
+    """Return why this many pixels are too many, or ""."""
+    if width * height <= max_pixels:
+        return ""
+    return f"{width} x {height} pixels, more than --max-pixels {max_pixels}"
+
+
+def _jxl_size(data: bytes) -> tuple[int, int] | None:
+    """Return the width and height in a JPEG XL file's header, None for other files.
+
+    The header is that of ISO 18181-1, section D.2 (SizeHeader); bits are read from the
+    lowest of each byte.
+    """
+    codestream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
+    if not codestream.startswith(b"\xff\x0a"):
+        return None
+    bits = int.from_bytes(codestream[2:14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height, ratio = side(), take(3)
+    if not ratio:
+        return side(), height
+    above, below = _JXL_RATIOS[ratio - 1]
+    return height * above // below, height
+
+
+def _jxl_codestream(data: bytes) -> bytes:
+    """Return the first bytes of the codestream in a JPEG XL container, b"" without one.
+
+    It is in a box jxlc, or in boxes jxlp that begin with a number of 4 bytes.
+    """
+    if not data.startswith(b"\0\0\0\x0cJXL "):
+        return b""
+    for name, start, _ in iterate_boxes(data):
+        if name in (b"jxlc", b"jxlp"):
+            start += 4 * (name == b"jxlp")
+            return data[start : start + 14]
+    return b""
+
+
 def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
-    """Return why the image opened from `data` takes too much memory or time, or ""."""
-    if image.width * image.height > max_pixels:
-        return f"{image.width} x {image.height} pixels, more than {max_pixels}"
+    """Return why decoding an image would take too much memory or time, else "".
+
+    `data` are the encoded bytes from which the image was opened.
+    """
+    if problem := _too_large(image.width, image.height, max_pixels):
+        return problem
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return f"more than {MAX_SCANS} scans" if _num_scans(data) > MAX_SCANS else ""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -31,9 +96,9 @@ def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
 
 
 def _num_scans(data: bytes) -> int:
-    """Return the number of scans of a JPEG, at most MAX_SCANS + 1.
+    """Return the number of scans of a JPEG; counting stops at MAX_SCANS + 1.
 
-    Metadata segments are skipped.
+    Scan markers inside metadata segments are not counted.
     """
     scans, position = 0, 2
     while scans <= MAX_SCANS and (match := _MARKER.search(data, position)) and match[1] != _END:
@@ -43,7 +108,7 @@ def _num_scans(data: bytes) -> int:
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: int) -> str:
-    """Return why the tiles of a TIFF take too much memory or time, or "".
+    """Return why the tiles of a TIFF would take too much memory or time, else "".
 
     libtiff decodes whole tiles, however small the visible part of them is.
     """
@@ -56,15 +121,15 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: 
     stored = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     width, height = (-(-side // each) * each for side, each in zip(stored, tile, strict=True))
     if width * height > max_pixels:
-        return f"{width} x {height} pixels in tiles, more than {max_pixels}"
+        return f"{width} x {height} pixels in tiles, more than --max-pixels {max_pixels}"
     return ""
 
 
 def _num_tile_tags(data: bytes) -> int:
-    """Return how many TileWidth and TileLength entries the first directory (IFD) has.
+    """Return how many TileWidth and TileLength entries the first IFD of a TIFF has.
 
-    Pillow silently skips malformed and repeated entries that libtiff uses, so the two
-    may disagree about the size of the tiles.
+    Pillow silently skips malformed and repeated entries that libtiff uses, so Pillow
+    and libtiff may disagree about the size of the tiles.
     """
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     offset, head, step = (8, 8, 20) if data[2] == 43 else (4, 2, 12)  # BigTIFF or not

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from shards.errors import UserError
 from shards.sources import archives, cifar10
 
-# HEIC and camera raw files are included, so that they are reported as unreadable and
-# not silently ignored. What can be decoded is in `decode.FORMATS`.
+# Camera raw files are included, so that they are reported as unreadable and not
+# silently ignored. What can be decoded is in `image_formats.FORMATS`.
 SUFFIXES = (
     "jpg",
     "jpeg",
@@ -39,6 +39,8 @@ SUFFIXES = (
     "avif",
     "heic",
     "heif",
+    "hif",
+    "jxl",
     "dng",
     "cr2",
     "nef",
@@ -61,7 +63,7 @@ FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "ci
 
 
 class ImageSource(NamedTuple):
-    """One image: its name relative to SOURCE, and where its bytes are stored."""
+    """One source image: its name relative to SOURCE, and where its bytes are stored."""
 
     name: str
     path: str
@@ -92,9 +94,10 @@ class Listing:
 
 
 def open_sources(source: str, out: Path) -> Listing:
-    """List the images of SOURCE, except those inside `out`, sorted by name.
+    """List the images of SOURCE, except those inside the output folder `out`.
 
-    Raises UserError if SOURCE does not exist, is damaged or contains no images.
+    The listing is sorted by name. Raises UserError if SOURCE does not exist, is damaged
+    or contains no images.
     """
     listing = _list_any(source, out)
     if not listing.sources:
@@ -150,7 +153,7 @@ def _list_file(path: Path) -> Listing:
 def _expand(pattern: str, out: Path) -> list[str]:
     """Return the files that match a pattern, sorted, except those inside `out`.
 
-    A pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
+    The pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
     """
     import braceexpand  # a dependency of webdataset
 
@@ -193,8 +196,7 @@ def list_folder(root: Path, out: Path) -> Listing:
     return listing
 
 
-def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
-    """Yield every path under `root` that is not a folder.
+    """Yield every path under `root` that is not a folder, except those inside `out`.
 
     Hidden files and folders are appended to `hidden` instead. A symbolic link to a
     folder is followed once, and only if its target is outside `root`. A folder that
@@ -312,8 +314,8 @@ def _list_cifar(batches: list[Path]) -> Listing:
 def read_bytes(source: ImageSource, limit: int) -> bytes:
     """Return the encoded bytes of an image (CIFAR-10: its 3072 raw bytes).
 
-    Raises OSError if they cannot be read, are not in a regular file, or are more than
-    `limit`.
+    Raises OSError if the bytes cannot be read, are not in a regular file, or are more
+    than `limit`.
     """
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from shards.sources.decode import FORMATS
+from shards.sources.image_formats import FORMATS
 
 _MOST_PAGES = 1000  # of a TIFF
 _BASE, _EXIF = ExifTags.Base, ExifTags.IFD.Exif

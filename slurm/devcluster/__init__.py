@@ -1,4 +1,4 @@
 """A real SLURM cluster of several nodes on one machine, for development and tests.
 
-All its files are in one folder.
+All files of a cluster are in one folder.
 """

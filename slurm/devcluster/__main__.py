@@ -36,14 +36,14 @@ example:
 
 
 class _ActionParser(argparse.ArgumentParser):
-    """The parser of one action, which raises UserError for invalid arguments."""
+    """The parser of one action, e.g. `up`; raises UserError for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command's actions and their options."""
+    """Return the argument parser of `colortrain devcluster` with all its actions."""
     parser = CommandParser("slurm.devcluster", __doc__.splitlines()[0], _EXAMPLE)
     actions = parser.add_subparsers(
         dest="action", required=True, metavar="ACTION", parser_class=_ActionParser
@@ -110,7 +110,7 @@ def _add_up_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
-    """Return the plan of the requested cluster, after checks of this machine.
+    """Check this machine and return the plan of the cluster that `args` requests.
 
     Raises UserError if a program is missing, the folder is not suitable, or namespaces
     are requested but not allowed.
@@ -143,11 +143,11 @@ def make_plan(args: argparse.Namespace, folder: Path) -> Plan:
 
 
 def start(args: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
-    """Start a cluster (`up`).
+    """Start a cluster: the action `up`.
 
-    If this user may create hosts only inside a user namespace, re-execute the command
-    in one. Raises UserError if a program is missing, the folder is not suitable,
-    namespaces are not allowed, or a daemon does not start.
+    If this user may create namespaces only inside a user namespace, this re-executes
+    the command in one. Raises UserError if a program is missing, the folder is not
+    suitable, namespaces are not allowed, or a daemon does not start.
     """
     inside = os.environ.pop("COLORTRAIN_IN_USER_NAMESPACE", "")
     cluster = make_plan(args, folder)
@@ -166,7 +166,7 @@ def start(args: argparse.Namespace, argv: Sequence[str], folder: Path) -> None:
 
 
 def show_status(folder: Path) -> int:
-    """Print the nodes and jobs (`status`).
+    """Print the nodes and the jobs of a cluster: the action `status`.
 
     Returns the exit status: 1 if the cluster does not respond, else 0.
     """
@@ -189,7 +189,7 @@ def show_status(folder: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the chosen action and return the exit status."""
+    """Run the requested action (up, down, status, ...) and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
     folder = args.dir.resolve()

@@ -1,4 +1,4 @@
-"""The configuration files and client commands of a development cluster."""
+"""Write the configuration files and client commands of a development cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARK = "COLORTRAIN_DEVCLUSTER"
 
 
 def slurm_conf(plan: Plan) -> str:
-    """Return slurm.conf, which slurmctld, slurmd and the client commands read."""
+    """Return the text of slurm.conf, which SLURM's daemons and commands read."""
     name, address = plan.head
     return f"""\
 ClusterName=devcluster
@@ -100,9 +100,10 @@ PartitionName={HIGH} PriorityTier=10 PreemptMode=OFF
 
 
 def _listening(plan: Plan) -> str:
-    """Return the line that makes daemons bind to the address of the host name.
+    """Return the line of slurm.conf that sets the addresses where daemons listen.
 
-    Otherwise they bind to 0.0.0.0.
+    It makes them bind to the address of the host name instead of 0.0.0.0. It is empty
+    where that is not necessary.
     """
     if plan.uses_namespaces or not loopback_address().startswith("127."):
         return ""
@@ -133,9 +134,9 @@ def _nodes(plan: Plan) -> str:
 
 
 def slurmdbd_conf(plan: Plan, password: str) -> str:
-    """Return slurmdbd.conf, the configuration of the accounting daemon.
+    """Return the text of slurmdbd.conf, the configuration of the accounting daemon.
 
-    The file must be readable only by its owner.
+    The file must be readable only by its owner, because it contains `password`.
     """
     return f"""\
 AuthType=auth/munge
@@ -158,7 +159,10 @@ StorageLoc=slurm_acct_db
 
 
 def database_sql(password: str) -> str:
-    """Return the SQL that mariadbd executes when it starts."""
+    """Return the SQL that mariadbd executes when it starts.
+
+    It creates the accounting database and its user.
+    """
     return f"""\
 CREATE DATABASE IF NOT EXISTS slurm_acct_db;
 CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY '{password}';
@@ -167,7 +171,7 @@ GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 
 
 def hosts(plan: Plan) -> str:
-    """Return the text of every host's /etc/hosts."""
+    """Return the text of /etc/hosts, which is the same on all hosts of the cluster."""
     lines = ["127.0.0.1 localhost", f"{plan.head[1]} {plan.head[0]}"]
     return "\n".join(
         [*lines, *(f"{plan.node_address(name)} {name}" for name in plan.node_names), ""]
@@ -194,11 +198,12 @@ exit 0
 
 
 def node_wrapper(plan: Plan, name: str) -> str:
-    """Return the script of a client command for processes on the nodes.
+    """Return the shell script that runs a SLURM command, such as sbatch, on a node.
 
-    Real clusters signal only the tasks of a step. proctrack/linuxproc also signals
-    their children: the TERM that makes a job run `scontrol requeue` would end that
-    command too. The script of scontrol therefore ignores signals.
+    Real clusters signal only the tasks of a step. A development cluster
+    (proctrack/linuxproc) also signals the child processes of the tasks. So the TERM
+    that makes a job run `scontrol requeue` would also end scontrol. The script of
+    scontrol therefore ignores signals.
     """
     if name == "sacct" and not plan.accounting:
         return _SACCT
@@ -208,9 +213,10 @@ def node_wrapper(plan: Plan, name: str) -> str:
 
 
 def outside_wrapper(plan: Plan, name: str, head: int) -> str:
-    """Return the script of a client command for processes outside the hosts.
+    """Return the shell script that runs a SLURM command from outside the cluster.
 
-    The script enters the namespaces of the head, whose init process is `head`.
+    The script enters the namespaces of the head node, whose init process has the id
+    `head`.
     """
     inner = f"{plan.folder}/nodebin/{name}"
     user = "--user --preserve-credentials " if plan.user_namespace else ""
@@ -219,9 +225,9 @@ def outside_wrapper(plan: Plan, name: str, head: int) -> str:
 
 
 def shell_lines(plan: Plan) -> str:
-    """Return the text of DIR/env, which shells source.
+    """Return the text of the file `env` in the cluster's folder, which shells source.
 
-    It unsets an outer job's variables and prepends the cluster's commands to PATH.
+    It unsets the variables of an outer job and prepends the cluster's commands to PATH.
     """
     outer_variables = (
         r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
@@ -241,7 +247,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_files(plan: Plan) -> None:
-    """Write all files that do not depend on running hosts."""
+    """Write all files of a cluster that can be written before its hosts are started."""
     folder, password = plan.folder, secrets.token_hex(12)
     _write(folder / "etc/slurm.conf", slurm_conf(plan))
     devices = f"Name=gpu File={','.join(_DEVICES[: plan.gpus])}" if plan.gpus else ""
@@ -262,9 +268,9 @@ def write_files(plan: Plan) -> None:
 
 
 def write_outside_wrappers(plan: Plan, head: int) -> None:
-    """Write the client commands for processes outside the hosts.
+    """Write the scripts that run SLURM commands from outside the cluster.
 
-    head: the process id of the head's init process.
+    `head` is the id of the head node's init process.
     """
     for name in CLIENTS:
         _write(plan.folder / "bin" / name, outside_wrapper(plan, name, head), 0o755)

@@ -1,6 +1,6 @@
-"""Start munged, mariadbd, slurmdbd, slurmctld and the slurmds, in this order.
+"""Start munged, mariadbd, slurmdbd, slurmctld and the slurmds of a development cluster.
 
-Each function returns when its daemon is ready.
+They are started in this order. Each function returns when its daemon is ready.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from slurm.devcluster.programs import program
 
 
 def link_programs(plan: Plan) -> None:
-    """Link the daemons in DIR/sbin under their plain names.
+    """Create links to SLURM's daemons, in the folder `sbin` of the cluster.
 
-    SLURM derives from argv[0] which daemon it is; `slurmctld-wlm` with slurmdbd would
-    crash.
+    The links have the names without Debian's suffix `-wlm`. SLURM derives from argv[0]
+    which daemon it is, and would crash under the name `slurmctld-wlm` when slurmdbd is
+    used.
     """
     (plan.folder / "sbin").mkdir(exist_ok=True)
     for name in ("slurmctld", "slurmd", "slurmstepd"):
@@ -37,7 +38,7 @@ def _start(plan: Plan, host: str, name: str, command: list[str]) -> None:
 
 
 def start_munged(plan: Plan) -> None:
-    """Start the daemon that signs credentials, with its own key and socket."""
+    """Start munged, which signs SLURM's credentials, with its own key and socket."""
     run_folder, log = plan.folder / "run", plan.folder / "log" / "munged.log"
     options = {
         "key-file": plan.folder / "etc/munge.key",
@@ -56,7 +57,7 @@ def _long_options(options: dict[str, object]) -> list[str]:
 
 
 def start_accounting(plan: Plan) -> None:
-    """Start mariadbd and slurmdbd, which a real sacct requires."""
+    """Start mariadbd and slurmdbd, the accounting database that sacct queries."""
     _create_database(plan)
     _start_mariadbd(plan)
     configuration = f"SLURM_CONF={plan.folder}/etc/slurmdbd.conf"
@@ -101,9 +102,9 @@ def _start_mariadbd(plan: Plan) -> None:
 
 
 def _with_own_tmpdir(plan: Plan) -> list[str]:
-    """Return the prefix that sets TMPDIR to a folder of the cluster.
+    """Return the start of a command line that sets TMPDIR to a folder of the cluster.
 
-    At its start mariadbd deletes the temporary tables in its TMPDIR: in /tmp these may
+    At its start mariadbd deletes the temporary tables in its TMPDIR. In /tmp, these may
     belong to other clusters.
     """
     (plan.folder / "tmp").mkdir(exist_ok=True)
@@ -134,7 +135,8 @@ def _create_database(plan: Plan) -> None:
 def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
     """Wait until a daemon listens on its port.
 
-    A client that connects too early would wait for seconds before it retries.
+    Otherwise, a client that connects too early would wait for seconds before it
+    retries.
     """
     host, port = plan.head[0], plan.port(daemon)
 
@@ -151,7 +153,7 @@ def _wait_for_port(plan: Plan, daemon: str, address: str) -> None:
 
 
 def start_controller(plan: Plan) -> None:
-    """Start slurmctld, which allocates the nodes."""
+    """Start slurmctld, SLURM's controller."""
     command = [f"{plan.folder}/sbin/slurmctld", "-f", f"{plan.folder}/etc/slurm.conf"]
     _start(plan, plan.head[0], "slurmctld", command)
     _wait_for_port(plan, "slurmctld", plan.head[1])
@@ -160,8 +162,8 @@ def start_controller(plan: Plan) -> None:
 def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
     """Start the slurmd of one node.
 
-    With `rebooted` it reports to the controller that the node's earlier processes are
-    gone.
+    With `rebooted`, slurmd reports to the controller that the node was restarted, so
+    that its earlier processes are gone.
     """
     command = [f"{plan.folder}/sbin/slurmd", *(["-b"] if rebooted else [])]
     command += ["-f", f"{plan.folder}/etc/slurm.conf", "-d", f"{plan.folder}/sbin/slurmstepd"]
@@ -187,6 +189,6 @@ def idle_nodes(plan: Plan) -> list[str]:
 
 
 def wait_for_nodes(plan: Plan) -> None:
-    """Wait until every node is idle. Raises UserError after 120 s."""
+    """Wait until every node is idle. Raises UserError if that takes more than 120 s."""
     log = Path(plan.folder / "log" / "slurmctld.log")
     wait_until(f"{plan.nodes} idle nodes", lambda: len(idle_nodes(plan)) == plan.nodes, 120, log)

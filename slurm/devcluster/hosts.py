@@ -1,6 +1,7 @@
-"""The hosts of a cluster, each with its own network, name, mounts and processes.
+"""The hosts of a development cluster, each of which is a set of Linux namespaces.
 
-A host exists as long as its init process (process 1 of its process namespace).
+A host has its own network, host name, mounts and processes. It exists as long as its
+init process (process 1 of its process namespace).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def wait_until(
 ) -> None:
     """Wait until `condition()` is true.
 
-    Raises UserError, with the last lines of the log, after `seconds`.
+    After `seconds`, raises UserError with the last lines of the file `log`.
     """
     end = time.monotonic() + seconds
     while not condition():
@@ -69,9 +70,9 @@ def wait_until(
 
 
 def namespaces_work(*, user: bool) -> bool:
-    """Return whether this process may create hosts.
+    """Return whether this process may create the namespaces of a simulated host.
 
-    With `user`: whether it may do so inside a new user namespace.
+    With `user`, return whether it may do so inside a new user namespace.
     """
     outer = _ENTER_USER_NAMESPACE if user else []
     trial = "ip link add switch type bridge && ip link add left type veth peer name right"
@@ -83,9 +84,10 @@ def namespaces_work(*, user: bool) -> bool:
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """Return the environment of the cluster's processes.
+    """Return the environment variables of the cluster's processes.
 
-    It has the cluster's mark, and none of the variables of an outer SLURM.
+    The variable `MARK` is set, by which these processes are found, and the variables of
+    an outer SLURM are removed.
     """
     outer = ("SLURM", "SLURMD", "SBATCH", "SRUN", "SALLOC", "SACCT", "SQUEUE")
     kept = {name: value for name, value in os.environ.items() if name.split("_")[0] not in outer}
@@ -101,7 +103,7 @@ def environment(plan: Plan) -> dict[str, str]:
 def run(plan: Plan, command: Sequence[str], log: str) -> int:
     """Run a command until it ends or daemonizes, and return its exit status.
 
-    Its output is appended to the file `log` in the cluster's log folder.
+    The output of the command is appended to the file `log` in the cluster's log folder.
     """
     with open(plan.folder / "log" / log, "ab") as stream:
         done = subprocess.run(
@@ -134,7 +136,7 @@ def init_pid(plan: Plan, host: str) -> int:
 
 
 def is_on(plan: Plan, host: str) -> bool:
-    """Return whether a host has an init process."""
+    """Return whether a host is on, that is, whether its init process is running."""
     try:
         return init_pid(plan, host) > 0
     except UserError:
@@ -144,10 +146,10 @@ def is_on(plan: Plan, host: str) -> bool:
 def command_on_host(
     plan: Plan, host: str, command: Sequence[str], *, network_only: bool = False
 ) -> list[str]:
-    """Return the command line that runs `command` on a host.
+    """Return the command line that runs `command` on a host of the cluster.
 
-    With `network_only`, it enters only the host's network. Raises UserError if the host
-    is off.
+    With `network_only`, the command runs only in the host's network, with this
+    machine's mounts and processes. Raises UserError if the host is off.
     """
     if not plan.uses_namespaces:
         return list(command)
@@ -156,7 +158,10 @@ def command_on_host(
 
 
 def power_on(plan: Plan, host: str) -> None:
-    """Start a host's init process. Raises UserError if it does not start."""
+    """Start a host of the cluster: its init process, in new namespaces.
+
+    Raises UserError if the process does not start.
+    """
     up, log = plan.folder / "run" / f"{host}.up", plan.folder / "log" / f"{host}.log"
     up.unlink(missing_ok=True)
     unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
@@ -180,7 +185,7 @@ def power_on(plan: Plan, host: str) -> None:
 
 
 def make_switch(plan: Plan) -> None:
-    """Create the bridge in the head's network to which all links are connected."""
+    """Create the network bridge on the head node that connects all nodes."""
     address = plan.head[1]
     # an explicit hardware address, because a bridge otherwise takes that of a link
     add = f"ip link add switch address {hardware_address(address)} type bridge forward_delay 0"
@@ -188,7 +193,7 @@ def make_switch(plan: Plan) -> None:
 
 
 def connect(plan: Plan, node: str) -> None:
-    """Create a node's link to the switch and give the node its address."""
+    """Create the network link from a node to the bridge, and set the node's address."""
     address = plan.node_address(node)
     _shell(
         plan,
@@ -202,22 +207,28 @@ def connect(plan: Plan, node: str) -> None:
 
 
 def hardware_address(address: str) -> str:
-    """Return the locally administered Ethernet address for an IPv4 address."""
+    """Return the locally administered Ethernet address for an IPv4 address.
+
+    It consists of the bytes 02:00 and the four bytes of the IPv4 address.
+    """
     return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
 
 
 def link_name(node: str) -> str:
-    """Return the name of the head's end of a node's link."""
+    """Return the name of the head node's network interface that leads to a node."""
     return f"to-{node}"
 
 
 def set_link(plan: Plan, node: str, state: str) -> None:
-    """Disconnect ("down") or reconnect ("up") a node; its processes keep running."""
+    """Disconnect or reconnect a node's network; its processes keep running.
+
+    `state` is "down" or "up".
+    """
     _shell(plan, plan.head[0], f"ip link set {link_name(node)} {state}")
 
 
 def power_off(plan: Plan, host: str) -> None:
-    """Kill everything that runs on a host at once, like a power failure."""
+    """Kill all processes on a host of the cluster at once, like a power failure."""
     pid = init_pid(plan, host)
     os.kill(pid, signal.SIGKILL)
     wait_until(f"{host} to end", lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), 20)
@@ -231,7 +242,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _shell(plan: Plan, host: str, script: str, *arguments: str) -> None:
-    """Run a shell script in a host's network; raises UserError if it fails."""
+    """Run a shell script in a host's network; raises UserError if the script fails."""
     command = command_on_host(
         plan, host, ["sh", "-ec", script, "sh", *arguments], network_only=True
     )
@@ -242,7 +253,7 @@ def _shell(plan: Plan, host: str, script: str, *arguments: str) -> None:
 
 
 def user_namespace_command() -> list[str]:
-    """Return the prefix that runs a command in a new user namespace.
+    """Return the start of a command line that runs a command in a new user namespace.
 
     The command runs as the same user, with all capabilities. It does not run as root of
     the namespace, because SLURM's daemons call setgroups() under uid 0, which is denied
@@ -254,8 +265,8 @@ def user_namespace_command() -> list[str]:
 def join_user_namespace(pid: int) -> None:
     """Move this process into the user namespace of process `pid`.
 
-    Its capabilities are made ambient, so that child processes keep them. Raises
-    UserError if the namespace cannot be entered.
+    The capabilities of this process are made ambient, so that its child processes keep
+    them. Raises UserError if the namespace cannot be entered.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/proc/{pid}/ns/user") as namespace:

@@ -1,4 +1,4 @@
-"""Start and stop a cluster, and inject faults into its nodes."""
+"""Start and stop a development cluster, and inject faults into its nodes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_cluster(plan: Plan) -> None:
-    """Start all daemons and wait until every node is idle.
+    """Start all daemons of a cluster and wait until every node is idle.
 
-    Raises UserError if one does not start; then all processes are stopped again, and
-    the logs are kept.
+    If a daemon does not start, all processes are stopped again, the logs are kept, and
+    UserError is raised.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     plan.folder.chmod(0o755)  # munged refuses a folder that its group may write to
@@ -66,10 +66,10 @@ def stop_cluster(folder: Path) -> bool:
 
 
 def stop_processes(folder: Path) -> bool:
-    """Send SIGKILL to the cluster's processes until none is left.
+    """Send SIGKILL to the processes of the cluster in `folder` until none is left.
 
-    Returns whether there were any. Raises UserError if they do not end within 20 s, or
-    belong to another user.
+    Returns whether there were any. Raises UserError if the processes do not end within
+    20 s or belong to another user.
     """
     any_process = False
     end = time.monotonic() + 20
@@ -98,9 +98,10 @@ def _kill(pid: int) -> None:
 
 
 def cluster_processes(folder: Path) -> list[int]:
-    """Return the ids of the processes with the cluster's mark in their environment.
+    """Return the ids of all processes of the cluster in `folder`.
 
-    Zombies, this process and its ancestors are excluded.
+    They are found by the variable `MARK` in their environment. Zombies, this process
+    and its ancestors are excluded.
     """
     mark, excluded = os.fsencode(f"{MARK}={folder}"), _own_and_ancestor_pids()
     pids = []
@@ -141,10 +142,10 @@ def stop_with_owner(plan: Plan, owner: int) -> None:
 
 
 def inject_event(plan: Plan, event: str, node: str) -> None:
-    """Apply `event`, one of `EVENTS`, to a node.
+    """Apply an event (power-off, boot, unplug or plug) to a node.
 
-    Raises UserError for an unknown node, for a cluster without namespaces, or for
-    `boot` of a node that is on.
+    Raises UserError if the node is unknown, if the cluster does not use namespaces, or
+    if the event is `boot` and the node is on.
     """
     if node not in plan.node_names:
         raise unknown("node", node, plan.node_names)

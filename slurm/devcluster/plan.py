@@ -1,4 +1,7 @@
-"""The hosts, addresses and ports of a development cluster, in DIR/devcluster.json."""
+"""The plan of a development cluster: its hosts, addresses and ports.
+
+The plan is stored in devcluster.json in the cluster's folder.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ MAX_PATH = 80  # characters of the folder's path: a socket's path below it may h
 
 @dataclass(frozen=True)
 class Plan:
-    """The parameters of one cluster.
+    """The parameters of one development cluster.
 
-    `base_port` is 0 if every host has its own network, and therefore its own ports.
+    `base_port` is the first port of the daemons. It is 0 if every host has its own
+    network, where the daemons use SLURM's usual ports.
     """
 
     folder: Path
@@ -37,12 +41,18 @@ class Plan:
 
     @property
     def uses_namespaces(self) -> bool:
-        """Whether nodes are hosts in namespaces, not daemons on 127.0.0.1."""
+        """Whether each node is a host of its own, in Linux namespaces.
+
+        Otherwise all nodes are daemons on the loopback interface.
+        """
         return self.base_port == 0
 
     @property
     def node_names(self) -> list[str]:
-        """node1, node2, ..., or loopback addresses, which require no /etc/hosts."""
+        """Names of the nodes: node1, node2, ...
+
+        Without namespaces they are loopback addresses, which require no /etc/hosts.
+        """
         return [self._name(number) for number in range(1, self.nodes + 1)]
 
     def _name(self, number: int) -> str:
@@ -50,27 +60,28 @@ class Plan:
 
     @property
     def head(self) -> tuple[str, str]:
-        """Host name and address of the host of slurmctld and slurmdbd."""
+        """Name and address of the head node, where slurmctld and slurmdbd run."""
         if self.uses_namespaces:
             return "head", "10.77.0.1"
         return socket.gethostname(), loopback_address()
 
     def port(self, daemon: str) -> int:
-        """Return the port of slurmctld, slurmdbd or mariadbd."""
+        """Return the port of `daemon`: slurmctld, slurmdbd or mariadbd."""
         defaults = {"slurmctld": 6817, "slurmdbd": 6819, "mariadbd": 3306}
         if self.uses_namespaces:
             return defaults[daemon]
         return self.base_port + list(defaults).index(daemon)
 
     def node_address(self, name: str) -> str:
-        """Return the IPv4 address of a node's eth0."""
+        """Return the IPv4 address of a node's network interface, eth0."""
         return f"10.77.0.{11 + self.node_names.index(name)}"
 
 
 def loopback_address() -> str:
-    """Return the address of this host's name if it is on the loopback, else 127.0.0.1.
+    """Return the loopback address that this machine's host name resolves to.
 
-    Daemons bind to the address of the host name.
+    Returns 127.0.0.1 if it resolves to no loopback address. SLURM's daemons bind to the
+    address of the host name.
     """
     try:
         address = socket.gethostbyname(socket.gethostname())
@@ -80,7 +91,7 @@ def loopback_address() -> str:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of `count` consecutive ports that are free.
+    """Return the first of `count` consecutive ports that are all free.
 
     They are below the range that the kernel uses for outgoing connections.
     """
@@ -96,7 +107,7 @@ def _is_free(port: int) -> bool:
 
 
 def save(plan: Plan) -> None:
-    """Write the plan to its folder."""
+    """Write the plan to devcluster.json in the cluster's folder."""
     values = {**dataclasses.asdict(plan), "folder": str(plan.folder)}
     write_atomic(plan.folder / FILE, json.dumps(values, indent=1).encode() + b"\n")
 

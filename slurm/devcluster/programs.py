@@ -1,4 +1,4 @@
-"""Find SLURM's programs on this machine, and name the packages of missing ones."""
+"""Find SLURM's programs on this machine, and the packages of those that are missing."""
 
 from __future__ import annotations
 
@@ -39,24 +39,27 @@ CLIENTS = (
 
 
 def find(name: str) -> Path | None:
-    """Return the path of a program, None if it is not installed.
+    """Return the path of a program, or None if it is not installed.
 
-    Debian's /usr/sbin/slurmd is a link that the package slurm-wlm-emulator, if
-    installed, points to a build that starts no processes: the real program is called
-    slurmd-wlm.
+    The name with Debian's suffix -wlm is preferred: /usr/sbin/slurmd-wlm is the real
+    slurmd, while /usr/sbin/slurmd may be a link to the one of the package
+    slurm-wlm-emulator, which starts no processes.
     """
     path = shutil.which(f"{name}-wlm", path=_PATH) or shutil.which(name, path=_PATH)
     return Path(path) if path else None
 
 
 def missing(accounting: bool) -> list[str]:
-    """Return the packages to install for a cluster, with or without accounting."""
+    """Return the Debian packages that a cluster requires but this machine lacks.
+
+    With `accounting`, the packages of the accounting database are included.
+    """
     needed = {**_PACKAGES, **(_FOR_ACCOUNTING if accounting else {})}
     return sorted({package for name, package in needed.items() if find(name) is None})
 
 
 def check(accounting: bool) -> None:
-    """Raise UserError if programs are missing.
+    """Raise UserError if programs that a cluster requires are missing.
 
     The message gives the command that installs them.
     """
@@ -70,7 +73,7 @@ def check(accounting: bool) -> None:
 
 
 def program(name: str) -> str:
-    """Return the path of a program that `check` has found."""
+    """Return the path of a program, which `check` must have found before."""
     path = find(name)
     assert path is not None, name
     return str(path)

@@ -1,1 +1,1 @@
-"""The methods that the benchmarks `loader` and `build` measure."""
+"""The readers and loaders that `colortrain benchmark loader` compares."""

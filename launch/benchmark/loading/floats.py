@@ -1,4 +1,7 @@
-"""Methods that make batches of float tensors, as training consumes them."""
+"""The loaders of float tensors that the section `floats` compares.
+
+Each is a generator that yields the size of every batch it has loaded, without end.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,36 @@ COLORTRAIN, WEBDATASET = "colortrain", "webdataset + DataLoader"
 
 
 def to_floats(stored: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert stored samples to the inputs of networks.
+    """Convert a batch of stored samples to float tensors, as the networks take them.
 
-    stored: (B, 3, H, W) uint8. Returns L (B, 1, H, W) and ab (B, 2, H, W), float32,
-    about [-1, 1].
+    stored: (B, 3, H, W) uint8: L x 2.55, a + 128, b + 128. Returns L (B, 1, H, W) and
+    ab (B, 2, H, W), float32, both in about [-1, 1].
     """
     L, ab = stored[:, :1].float(), stored[:, 1:].float()
     return L.div_(127.5).sub_(1), ab.sub_(128).div_(110)
 
 
 def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
-    """Stack samples of webdataset, (3, H, W) uint8, to a batch (B, 3, H, W)."""
+    """Stack samples of webdataset to a batch.
+
+    Each sample is a tuple of one array, (3, H, W) uint8. Returns (B, 3, H, W) uint8.
+    """
     return torch.from_numpy(np.stack([sample for (sample,) in samples]))
 
 
 def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Stack samples and convert them with `to_floats`, in a worker if there are any."""
+    """Stack samples of webdataset to a batch; return its L and ab as float tensors.
+
+    The samples are as for `stack`, the result is that of `to_floats`.
+    """
     return to_floats(stack(samples))
 
 
 def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStream:
-    """Iterate over the training loader, like the others without flips and crops."""
+    """Load batches with colortrain's training loader, without flips and crops.
+
+    Yields the size of each batch.
+    """
     config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
     loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
@@ -56,9 +68,10 @@ def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStre
 def webdataset_batches(
     tars: Sequence[Path], batch_size: int, workers: int, floats_in_workers: bool
 ) -> CountStream:
-    """Let webdataset decode and batch in the workers of a DataLoader.
+    """Load batches with webdataset, which decodes and stacks in a DataLoader's workers.
 
-    The conversion to floats is done in the workers or in this process.
+    With `floats_in_workers` the workers also convert the batches to floats; otherwise
+    this process does. Yields the size of each batch.
     """
     _ignore_warnings()
     collate: Callable[..., Any] = stack_to_floats if floats_in_workers else stack
@@ -75,7 +88,10 @@ def webdataset_batches(
 
 
 def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> CountStream:
-    """Iterate over another library's data set with its own loader."""
+    """Load batches of a library's copy in `folder`, with the loader of that library.
+
+    Yields the size of each batch.
+    """
     _ignore_warnings()
     loader = library.loader(
         library.open(folder, batch_size), batch_size=batch_size, num_workers=workers
@@ -87,10 +103,10 @@ def library_batches(library: Library, folder: Path, batch_size: int, workers: in
 
 
 def _ignore_warnings() -> None:
-    """Ignore two warnings of torch.
+    """Ignore two warnings of torch that are expected here.
 
-    They are expected: some measurements use more workers than cores, and nothing writes
-    to the arrays of other libraries.
+    One is about more workers than cores, which some measurements use. The other is
+    about arrays that are not writable, to which nothing writes.
     """
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -103,9 +119,10 @@ def make_methods(
     batch_size: int,
     worker_counts: Sequence[int],
 ) -> list[Method]:
-    """Return all methods, each with every number of workers that it can use.
+    """Return all methods of the section `floats`, each with every number of workers.
 
-    `copies` maps names to the other libraries and the folders of their copies.
+    `copies` are copies of the same samples for other libraries: name -> (library,
+    folder).
     """
     methods = []
     for count in worker_counts:
@@ -125,5 +142,5 @@ def make_methods(
 
 
 def label(name: str, workers: int, suffix: str = "") -> str:
-    """Return the name of a row."""
+    """Return the name of a method in the report, such as "colortrain, 2 workers"."""
     return f"{name}, {workers} worker{'s' * (workers != 1)}" + (f", {suffix}" if suffix else "")

@@ -1,6 +1,6 @@
-"""litdata and mosaicml-streaming, which read copies of the same samples.
+"""Read the same samples with two other libraries: litdata and mosaicml-streaming.
 
-Each copy is in the library's own format, uncompressed, and is read in file order.
+Each library reads a copy in its own format, uncompressed, in file order.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ COLUMN = "lab"
 
 @dataclass(frozen=True)
 class Library:
-    """A library that streams samples.
+    """A library that streams samples, and how this benchmark uses it.
 
-    `write` copies a split to a folder, `open` returns a data set of {COLUMN: array}
-    from (folder, batch size), and `loader` is the class of its loader.
+    `name` is its name on PyPI, `module` the name to import. `write(split, folder)`
+    copies a split to a folder. `open(folder, batch_size)` returns the copy as a data
+    set of {COLUMN: array}, and `loader(dataset, ...)` returns the library's data loader
+    for it.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Library:
     loader: Callable[..., Any]
 
     def unavailable_reason(self) -> str | None:
-        """Return why the library is unavailable and what to install, or None."""
+        """Return why the library cannot be used and what to install, or None."""
         if find_spec(self.module) is None:
             return f"{self.name} is not installed and not measured: pip install {self.name}"
         try:
@@ -110,10 +112,10 @@ LIBRARIES = (
 
 
 def write_copies(split: Split, scratch: Path) -> tuple[dict[str, tuple[Library, Path]], list[str]]:
-    """Write each available library's copy of a split to a folder in `scratch`.
+    """Write a copy of a split for each library to a folder in `scratch`.
 
-    Returns the libraries with their folders, by name, and a note about each unavailable
-    library.
+    Returns name -> (library, folder of its copy), and a note about each library that
+    cannot be used.
     """
     copies, notes = {}, []
     for library in LIBRARIES:

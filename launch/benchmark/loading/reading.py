@@ -1,6 +1,9 @@
-"""Methods that read stored samples into one reused batch array.
+"""The readers of stored samples that the benchmark `loader` compares.
 
-They are colortrain, upper limits of the machine, and other libraries.
+Compared are colortrain, two upper limits of the machine (`memcpy` and `page_cache`),
+and other libraries. All but `webdataset_samples` read into one reused batch array. Each
+is a generator that continues without end and yields the number of samples since the
+last yield.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ _BEYOND_CACHE = 1 << 29  # bytes, many times the last-level cache of a processor
 
 
 def colortrain_order(split: Split, batch_size: int) -> CountStream:
-    """Read with `Split.read` in training order."""
+    """Read batches in training order with `Split.read`; yield the size of each."""
     out = split.empty(batch_size)
     order = Order([shard.samples for shard in split.shards], seed=0)
     start = 0
@@ -34,24 +37,27 @@ def colortrain_order(split: Split, batch_size: int) -> CountStream:
 
 
 def colortrain_first_pass(split: Split, batch_size: int) -> CountStream:
-    """Read like `colortrain_order` with a new reader, which verifies all checksums."""
+    """Read batches like `colortrain_order`, but open the split again.
+
+    A newly opened split verifies the checksum of each sample when it is first read.
+    """
     return colortrain_order(Split(split.root, split.name), batch_size)
 
 
 def large_array(split: Split, batch_size: int) -> np.ndarray:
-    """Return an array of samples in memory, from which `memcpy` copies.
+    """Return an array of samples in memory, from which `memcpy` copies batches.
 
-    It is (N, 3, H, W) in the dtype of the set, with at least two batches, and larger
-    than the caches of the processor.
+    It is (N, 3, H, W) in the dtype of the split. It is larger than the caches of the
+    processor and has room for at least two batches.
     """
     samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
 
 
 def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
-    """Copy batches from a large array, the upper limit of any reader that copies.
+    """Copy batches from an array in memory; yield the size of each batch.
 
-    source: (N, 3, H, W).
+    No reader that copies samples can be faster. source: (N, 3, H, W).
     """
     out = np.empty((batch_size, *source.shape[1:]), source.dtype)
     while True:
@@ -61,7 +67,10 @@ def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
 
 
 def page_cache(split: Split, batch_size: int) -> CountStream:
-    """Read the tars' bytes, tar headers included, in file order with `readinto`."""
+    """Read all bytes of the tars, headers included, in file order with `readinto`.
+
+    Yields the number of samples to which the bytes correspond, which can be a fraction.
+    """
     out = split.empty(batch_size).data.cast("B")
     samples_per_byte = {
         path: shard.samples / shard.bytes
@@ -75,7 +84,10 @@ def page_cache(split: Split, batch_size: int) -> CountStream:
 
 
 def webdataset_samples(tars: Sequence[Path]) -> CountStream:
-    """Iterate over the samples of `WebDataset(tars, shardshuffle=False).decode()`."""
+    """Iterate over `WebDataset(tars, shardshuffle=False).decode()`, without end.
+
+    Yields 1 for each sample.
+    """
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     while True:
         for _ in dataset:
@@ -83,15 +95,19 @@ def webdataset_samples(tars: Sequence[Path]) -> CountStream:
 
 
 def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
-    """Read like `webdataset_samples` and copy to the rows of out: (B, 3, H, W)."""
+    """Read like `webdataset_samples`, but copy the samples to the rows of `out`.
+
+    out: (B, 3, H, W). Yields B whenever all rows are filled.
+    """
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     return copy_into_rows(dataset, MEMBER, out)
 
 
 def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
-    """Copy array `name` of each sample of a data set to a row of `out`, endlessly.
+    """Copy the array `name` of each sample to the next row of `out`, without end.
 
-    out: (B, 3, H, W).
+    `dataset` yields samples as dicts; out: (B, 3, H, W). Yields B whenever all rows are
+    filled.
     """
     row = 0
     while True:
@@ -104,9 +120,10 @@ def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
 
 
 def useful_worker_counts(requested: Sequence[int]) -> list[int]:
-    """Return the requested numbers that are at most twice the number of cores.
+    """Return the requested numbers of workers that this machine can make use of.
 
-    Returns [0] if there are none. More workers would only compete for the cores.
+    They are those up to twice the number of cores; more workers would only compete for
+    the cores. If no requested number is that small, [0] is returned.
     """
     limit = 2 * (os.cpu_count() or 1)
     return [count for count in requested if count <= limit] or [0]

@@ -1,7 +1,8 @@
 """Measure the time and memory of seeking, and the memory of a reading process.
 
-Each measurement runs in a new process, because memory that a process has used before
-would hide part of what a measurement uses.
+To seek is to compute which samples are at a position of the training order. Each
+measurement runs in a new process, because memory that a process has used before would
+hide part of what a measurement uses.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class SeekTimes:
-    """Milliseconds of each seek, and the peak growth of the process's memory in MB."""
+    """The milliseconds of each seek, and the peak growth of the process's memory in MB.
+
+    `new_epoch`: every seek goes to a different epoch; `same_epoch`: to different
+    positions of one epoch; `same_position`: to the same position again.
+    """
 
     new_epoch: tuple[float, ...]  # a different epoch each time, so that nothing is cached
     same_epoch: tuple[float, ...]
@@ -39,7 +44,7 @@ class SeekTimes:
 
 @dataclass(frozen=True)
 class ReadingMemory:
-    """The memory that opening and reading a shard set adds to a process, in MB."""
+    """The MB of memory that opening and reading a shard set adds to a process."""
 
     own_mb: float  # private memory
     mapped_mb: float  # pages of files, which the kernel can take back
@@ -51,13 +56,16 @@ def run_in_new_process(
     *args: _Parameters.args,
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
-    """Call `function` in a new interpreter and return its result."""
+    """Call `function` in a new Python process and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
 def measure_seeks(num_samples: int) -> SeekTimes:
-    """Seek in the order of a data set with `num_samples` samples."""
+    """Measure seeks in the training order of a data set with `num_samples` samples.
+
+    Each seek computes the sample numbers of one batch of 32.
+    """
     before = memory_mb("VmHWM")
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     offsets = np.random.default_rng(0).integers(0, num_samples, _SEEKS).tolist()
@@ -80,9 +88,10 @@ def _milliseconds(order: Order, position: int) -> float:
 
 
 def positions(num_samples: int, batches: int) -> np.ndarray:
-    """Return the samples of `batches` batches of 32, spread evenly over an epoch.
+    """Return the sample numbers of some batches, which are spread evenly over an epoch.
 
-    Shape and type: (batches * 32,) int64.
+    Each of the `batches` batches has 32 samples, in training order. Returns (batches *
+    32,) int64.
     """
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     starts = np.linspace(0, num_samples - _BATCH, batches).astype(int)
@@ -90,9 +99,10 @@ def positions(num_samples: int, batches: int) -> np.ndarray:
 
 
 def measure_reading_memory(folder: Path, samples: np.ndarray) -> ReadingMemory:
-    """Open the shard set in `folder` and read `samples` in batches.
+    """Measure the memory that opening and reading a shard set adds to this process.
 
-    samples: int64 (batches * 32,), indices into the set.
+    samples: (n,) int64, numbers of the samples to read, in batches of 32; n is a
+    multiple of 32.
     """
     own, mapped, peak = memory_mb("RssAnon"), memory_mb("RssFile"), memory_mb("VmHWM")
     split = Split(folder)

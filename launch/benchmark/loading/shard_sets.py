@@ -1,4 +1,4 @@
-"""Shard sets to measure on: the first shards of a given set, and large sparse sets."""
+"""Create shard sets to measure on: the first shards of a set, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _SIZE = 8  # pixels of a synthetic sample
 
 
 def tar_paths(split: Split) -> list[Path]:
-    """Return the local paths of a split's tars."""
+    """Return the local paths of the tar files of a split."""
     return [split.store.path(shard.path) for shard in split.shards]
 
 
 def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
-    """Return a split with the first shards of `split`, `max_bytes` at most.
+    """Return a split with the first shards of `split`, of at most `max_bytes` in total.
 
-    It has at least one shard. It is `split` itself if that is not larger, else a shard
-    set of links in `folder`.
+    The first shard is included even if it is larger. If all shards are included,
+    `split` itself is returned; otherwise a shard set of symbolic links is written to
+    `folder`.
     """
     totals = np.cumsum([shard.bytes for shard in split.shards])
     count = max(1, int(np.searchsorted(totals, max_bytes, side="right")))
@@ -47,10 +48,11 @@ def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
 
 
 def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
-    """Write a set of `num_samples` samples that takes little space on disk.
+    """Write a shard set of `num_samples` samples that takes little space on disk.
 
-    All its shards are the same tar, and its index is a sparse file in which only the
-    rows `read`, int64 (n,), are written.
+    All its shards are the same tar of 1,000 samples. Its index is a sparse file that is
+    complete only for the sample numbers in `read`, (n,) int64: other samples cannot be
+    read.
     """
     with TarOfSamples(folder, "000000.tar", _SIZE, "uint8") as tar:
         for key in range(SHARD_SAMPLES):
@@ -71,9 +73,9 @@ def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> Non
 
 
 def drop_from_page_cache(paths: Sequence[Path]) -> None:
-    """Advise the kernel to drop these files from the page cache.
+    """Ask the kernel to drop files from the page cache.
 
-    Pages that a process has mapped and touched stay.
+    Pages that a process has mapped into its memory and accessed stay cached.
     """
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
@@ -85,13 +87,13 @@ def drop_from_page_cache(paths: Sequence[Path]) -> None:
 
 
 def cached_fraction(paths: Sequence[Path]) -> float:
-    """Return the fraction of the files' pages that is in the page cache, in [0, 1]."""
+    """Return the fraction of the files' pages that are in the page cache, in [0, 1]."""
     flags = [_cached_pages(path) for path in paths if path.stat().st_size]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 
 
 def _cached_pages(path: Path) -> np.ndarray:
-    """Return whether each page of a file is in memory: bool (pages,)."""
+    """Return for each page of a file whether it is in the page cache: (pages,) bool."""
     with (
         open(path, "rb") as stream,
         mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped,

@@ -1,1 +1,1 @@
-"""Code of the benchmarks `step`, `scaling` and `checkpoint`, which train."""
+"""Code that the benchmarks of training share: `step`, `scaling` and `checkpoint`."""

@@ -1,4 +1,4 @@
-"""The memory and the floating-point operations of training steps."""
+"""Measure the memory and the floating-point operations of training steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from launch.processes import memory_mb
 
 
 def operations_per_image(trainer: Trainer, batches: list[Batch]) -> float:
-    """Return the number of floating-point operations per image of a step.
+    """Return the floating-point operations of a training step, per image.
 
-    Matrix products and convolutions are counted, forward and backward.
+    Those of matrix products and convolutions are counted, in the forward and backward
+    passes of both networks. The steps are averaged over a cycle of `n_critic` steps, in
+    which the generator is updated once.
     """
     cycle = trainer.recipe.n_critic
     with FlopCounterMode(display=False) as counter:
@@ -30,10 +32,11 @@ def memory_of_steps(
     load_batches: Callable[[], list[Batch]],
     steps: int,
 ) -> float:
-    """Return the MB by which `make_step` and some steps increase this process's memory.
+    """Return the MB of memory that `steps` training steps add to this process.
 
-    `make_step` returns the function that takes a step. On a GPU, the maximum of the
-    allocated memory is returned, otherwise the increase of the peak resident memory.
+    `make_step` creates the networks, whose memory is included, and returns a function
+    that takes one step on a batch. On a GPU, the result is the maximum of the allocated
+    GPU memory, otherwise the increase of the process's peak resident memory.
     """
     before = memory_mb("VmHWM")
     step = make_step()

@@ -1,7 +1,7 @@
-"""A training loop in plain PyTorch with only the mathematics of a recipe's step.
+"""A loop in plain PyTorch with only the mathematics of a recipe's training steps.
 
-It has no accelerate, microbatches, counter-based random numbers, gradient norms,
-skipped updates or logs.
+Benchmarks compare colortrain's steps with it. It has no accelerate, microbatches,
+counter-based random numbers, gradient norms, skipped updates or logs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from colortrain.recipe import Adam, Recipe
 
 
 def is_supported(recipe: Recipe) -> bool:
-    """Return whether `PlainLoop` implements the recipe's objective."""
+    """Return whether `PlainLoop` implements the losses and optimizers of a recipe."""
     objective, adams = recipe.objective, (recipe.generator_adam, recipe.critic_adam)
     known = GradientPenalty(weight=objective.penalties[0].weight) if objective.penalties else None
     return (
@@ -33,14 +33,18 @@ def is_supported(recipe: Recipe) -> bool:
 
 
 def bce(scores: Tensor, label: float) -> Tensor:
-    """Return the mean binary cross-entropy of logits, of any shape, with one label."""
+    """Return the mean binary cross-entropy of `scores` with the same label for all.
+
+    scores: the critic's logits, of any shape.
+    """
     return binary_cross_entropy_with_logits(scores, torch.full_like(scores, label))
 
 
 class PlainLoop:
-    """A loop with BCE or Wasserstein loss, L1, and optionally a gradient penalty.
+    """A training loop with BCE or Wasserstein loss, L1 and at most one penalty.
 
-    Scheduled weights keep their initial value.
+    The penalty is a gradient penalty. The weights of the losses do not follow their
+    schedules, but keep their initial values.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class PlainLoop:
         self.steps = 0
 
     def step(self, batch: Batch) -> None:
-        """Update the critic, and in every `n_critic`-th step the generator."""
+        """Update the critic and, in every `n_critic`-th step, also the generator."""
         self.steps += 1
         update_generator = self.steps % self.n_critic == 0
         with torch.set_grad_enabled(update_generator):
@@ -65,7 +69,8 @@ class PlainLoop:
     def update_critic(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the critic.
 
-        fake: (B, 2, H, W), network-scaled ab.
+        fake: (B, 2, H, W), the generator's ab without gradient, scaled to about [-1,
+        1].
         """
         real_scores, fake_scores = self.critic(batch.L, batch.colour), self.critic(batch.L, fake)
         adversarial = self.objective.adversarial
@@ -84,8 +89,9 @@ class PlainLoop:
     def penalty(self, batch: Batch, fake: Tensor) -> Tensor:
         """Return the gradient penalty (|gradient| - 1)^2, averaged over the batch.
 
-        The gradient is that of the mean score at points between real and fake colours;
-        fake: (B, 2, H, W).
+        For each image, the gradient is that of the critic's mean score with respect to
+        ab, at a random point between the real ab and the generated ab. fake: (B, 2, H,
+        W), the generator's ab, scaled to about [-1, 1].
         """
         colour = (batch.colour + batch.mix * (fake - batch.colour)).requires_grad_()
         scores = self.critic(batch.L, colour).flatten(1).mean(1)
@@ -95,7 +101,7 @@ class PlainLoop:
     def update_generator(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the generator.
 
-        fake: (B, 2, H, W), network-scaled ab.
+        fake: (B, 2, H, W), the generator's ab with gradient, scaled to about [-1, 1].
         """
         self.critic.requires_grad_(False)
         scores = self.critic(batch.L, fake)
@@ -111,7 +117,7 @@ class PlainLoop:
 
 
 def make_adam(module: nn.Module, settings: Adam) -> torch.optim.Adam:
-    """Return PyTorch's Adam with the settings of a recipe."""
+    """Return a torch.optim.Adam for a module, with a recipe's settings."""
     return torch.optim.Adam(
         module.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps
     )

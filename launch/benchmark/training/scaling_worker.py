@@ -1,6 +1,6 @@
-"""One of several processes whose steps are timed together.
+"""One of the training processes that `colortrain benchmark scaling` measures.
 
-`launch.benchmark.scaling` starts them:
+`launch.benchmark.scaling` starts them, with a JSON file that says what to measure:
 
     accelerate launch --config_file launch/accelerate/cpu.yaml \\
         -m launch.benchmark.training.scaling_worker request.json
@@ -43,7 +43,7 @@ WEAK, UNSYNCED, STRONG = (
 
 
 class Rank:
-    """The networks of a recipe in this process, and the batches of their steps."""
+    """The networks of a recipe in one process, and the batches of its steps."""
 
     def __init__(self, setup: TrainingSetup, accelerator: Accelerator) -> None:
         recipe = setup.recipe
@@ -71,7 +71,11 @@ class Rank:
         self.step = 0
 
     def take_steps(self, mode: str, steps: int) -> None:
-        """Take `steps` steps and wait for the device."""
+        """Take `steps` training steps and wait until the device has finished them.
+
+        `mode` is WEAK (every process uses whole batches), UNSYNCED (the same without
+        averaging gradients) or STRONG (each batch is divided among the processes).
+        """
         with ExitStack() as unsynced:
             if mode == UNSYNCED and self.accelerator.num_processes > 1:
                 for network in filter(None, (self.generator, self.critic)):
@@ -85,7 +89,11 @@ class Rank:
         synchronize(self.accelerator.device)
 
     def time_steps(self, mode: str, steps: int) -> float:
-        """Return the seconds until the last process has taken `steps` steps."""
+        """Return the seconds until every process has taken `steps` steps.
+
+        `n_critic` steps are taken before, as a warm-up that is not timed. `mode` is as
+        for `take_steps`.
+        """
         self.take_steps(mode, self.recipe.n_critic)
         self.accelerator.wait_for_everyone()
         start = time.perf_counter()
@@ -96,7 +104,8 @@ class Rank:
     def num_steps_in(self, mode: str, seconds: float) -> int:
         """Return the number of steps that take about `seconds`.
 
-        It is a multiple of `n_critic`, and the same on every process.
+        It is a multiple of `n_critic`, and the same on every process. `mode` is as for
+        `take_steps`.
         """
         cycle = self.recipe.n_critic
         steps = torch.tensor(
@@ -108,9 +117,10 @@ class Rank:
 def measure_rates(
     rank: Rank, modes: list[str], seconds: float, rounds: int
 ) -> dict[str, list[float]]:
-    """Return the images per second of all processes together, by mode.
+    """Measure every scaling mode once per round.
 
-    Every mode is measured once per round.
+    Returns mode -> the images per second of all processes together, one value per
+    round.
     """
     world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
     images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}
@@ -123,7 +133,10 @@ def measure_rates(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, and write the rates on the main process; returns the exit status."""
+    """Measure, write the rates to a JSON file on the main process, and return 0.
+
+    The only argument is the path of the request, a JSON file.
+    """
     (path,) = sys.argv[1:] if argv is None else argv
     request: dict[str, Any] = json.loads(Path(path).read_text())
     torch.set_num_threads(request["threads"])

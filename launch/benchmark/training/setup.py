@@ -1,4 +1,4 @@
-"""The options, trainers and batches that the benchmarks of training have in common."""
+"""Options, trainers and batches for the benchmarks `step`, `scaling`, `checkpoint`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _NUM_BATCHES = 4  # steps are measured on these few batches, repeatedly
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A recipe, and the shards on which it is measured.
+    """A recipe, the shards on which its training is measured, and a scratch folder.
 
-    The run folders are created in `scratch`. Runs start from random weights and without
+    Run folders are created in `scratch`. Training starts from random weights and has no
     validation.
     """
 
@@ -49,9 +49,10 @@ class TrainingSetup:
         compute: ComputeConfig | None = None,
         seed: int = 0,
     ) -> Trainer:
-        """Return a trainer that is ready for `take_step`.
+        """Return a new trainer whose run folder is `scratch`/`name`.
 
-        A process may have several trainers that compute differently.
+        `precision` is accelerate's mixed precision, such as "no" or "bf16". One process
+        may create several trainers with different precisions and compute options.
         """
         # accelerate otherwise allows one precision per process
         AcceleratorState._reset_state(reset_partial_state=False)
@@ -67,7 +68,7 @@ class TrainingSetup:
         )
 
     def load_batches(self) -> list[Batch]:
-        """Return the first few batches, on this machine's device.
+        """Return the first four training batches, on the GPU if there is one.
 
         Steps on them spend no time on loading data.
         """
@@ -90,18 +91,21 @@ class TrainingSetup:
 
 
 def cycle_batches(batches: list[Batch]) -> Iterator[Batch]:
-    """Iterate over the batches endlessly."""
+    """Return an iterator that repeats the batches without end."""
     return itertools.cycle(batches)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all its work."""
+    """Wait until a GPU has finished all its work; return at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def make_training_parser(name: str, description: str, example: str) -> CommandParser:
-    """Return a parser of the options that the benchmarks of training have in common."""
+    """Return a parser with the options that all benchmarks of training share.
+
+    `name` is that of the benchmark; `description` and `example` are for its help.
+    """
     parser = CommandParser(f"launch.benchmark {name}", description, example)
     add = parser.add_argument
     add(
@@ -149,10 +153,11 @@ def make_training_parser(name: str, description: str, example: str) -> CommandPa
 
 
 def make_setup(args: argparse.Namespace, scratch: Path) -> TrainingSetup:
-    """Return the requested recipe and shards, and set torch's threads.
+    """Return the recipe and the shards that the options select; set torch's threads.
 
-    The recipe is changed so that it downloads no pretrained weights. Raises UserError
-    if an option is invalid, or if the recipe does not fit the shards.
+    Pretrained weights of the recipe are replaced by random ones, so that nothing is
+    downloaded. Raises UserError if an option is invalid, or if the recipe does not fit
+    the shards.
     """
     if args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds}: must be above 0")

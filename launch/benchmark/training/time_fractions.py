@@ -1,6 +1,6 @@
-"""Measure how much of the training time each part of a step takes.
+"""Measure the fraction of the training time that each part of a step takes.
 
-Time is attributed to the innermost region that is active.
+Where one part runs inside another, the time counts only for the inner one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PARTS = (DATA, CRITIC, GENERATOR, AVERAGE, LOGGING, REST)
 
 
 class Stopwatch:
-    """A profiler that sums up the seconds of each region.
+    """A profiler that sums up the seconds of each named part of the training steps.
 
-    It waits for the device at every change of region, so that asynchronous work is
-    attributed to the region that started it.
+    It waits for the device whenever a part starts or ends, so that asynchronous work
+    counts for the part that started it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Stopwatch:
         self.since = time.perf_counter()
 
     def change(self) -> None:
-        """Add the time since the last change to the innermost region."""
+        """Add the time since the last call to the innermost part that is running."""
         synchronize(self.device)
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.since
@@ -42,7 +42,7 @@ class Stopwatch:
 
     @contextmanager
     def region(self, name: str) -> Iterator[None]:
-        """Attribute the time inside the block to the region `name`."""
+        """Count the time inside the `with` block for the part `name` of a step."""
         self.change()
         self.stack.append(name)
         try:
@@ -54,7 +54,7 @@ class Stopwatch:
 
 @contextmanager
 def profiled(trainer: Trainer) -> Iterator[Stopwatch]:
-    """Measure the regions of a trainer's steps with a stopwatch inside the block."""
+    """Inside the `with` block, measure the trainer's steps with a new `Stopwatch`."""
     watch = Stopwatch(trainer.accelerator.device)
     trainer.profiler = watch
     try:
@@ -64,7 +64,11 @@ def profiled(trainer: Trainer) -> Iterator[Stopwatch]:
 
 
 def train_for(trainer: Trainer, seconds: float) -> dict[str, float]:
-    """Train from the shards for some seconds; return the fraction of time per part."""
+    """Train from the shards for `seconds`, after a warm-up of `n_critic` steps.
+
+    Returns the fraction of the time, in [0, 1], that each part of a step takes, by
+    name.
+    """
     with closing(trainer.loader.batches()) as batches:
         for _ in range(trainer.recipe.n_critic):
             trainer.take_step(next(batches))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.errors import run_command
+from shards.errors import UserError, run_command
 from shards.inspect.verify import verify
 from shards.sources.listing import ImageSource, read_bytes
 from tests.support.photographs import encode, make_folder, pack_folder, photograph
@@ -35,6 +35,21 @@ def test_images_left_out_are_listed_with_their_reason(tmp_path: Path) -> None:
     assert listed["missing.jpg"] == "unreadable"
     assert ("zz\\ncopy.png" in listed) != ("class1/photo 001.png" in listed)
     verify(tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_png_with_one_flipped_bit_is_left_out(tmp_path: Path, strict: bool) -> None:
+    folder = make_folder(tmp_path / "photos", 2)
+    for number in range(20):
+        data = bytearray(encode(photograph()[:64, :64]))
+        data[100 + 200 * number] ^= 1 << number % 8
+        (folder / f"damaged {number}.png").write_bytes(data)
+    if strict:
+        with pytest.raises(UserError, match="20 "):
+            pack_folder(folder, tmp_path / "out", strict=True)
+        return
+    result = pack_folder(folder, tmp_path / "out")
+    assert result.manifest.left_out == {"unreadable": 20}
 
 
 def test_grayscale_images_are_packed_by_default(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tests of decode: every mode, orientation and profile gives upright sRGB."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,11 +11,10 @@ from shards.sources.decode import (
     FITS,
     UndecodableError,
     decode_image,
+    decode_reduced,
     fit_image,
     open_image,
-    reduce_jpeg,
     to_rgb,
-    upright_size,
 )
 from tests.support.photographs import encode, photograph
 
@@ -65,6 +65,58 @@ def test_min_is_white_tiff_is_not_inverted(kind: type) -> None:
     negative: np.ndarray = (255 - GRAY).astype(kind) * (257 if kind is np.uint16 else 1)
     tifffile.imwrite(stream, negative, photometric="miniswhite")
     assert np.array_equal(decoded(stream.getvalue()), GRAY[..., None].repeat(3, -1))
+
+
+def test_12_bit_grayscale_tiff_is_scaled_by_its_own_white() -> None:
+    deep = (GRAY.astype(np.uint16) * 4095 + 127) // 255
+    deep[0, :2] = 0, 4095
+    first, second = deep.reshape(-1, 2).T  # two pixels are stored in three bytes
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+    width, height = deep.shape[::-1]
+    tags = [
+        *((256, 4, width), (257, 4, height), (258, 3, 12), (259, 3, 1), (262, 3, 1)),
+        *((273, 4, 200), (277, 3, 1), (278, 4, height), (279, 4, packed.size)),
+    ]
+    entries = b"".join(
+        struct.pack("<HHIHH" if t == 3 else "<HHII", n, t, 1, *((v, 0) if t == 3 else (v,)))
+        for n, t, v in tags
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = head.ljust(200, b"\0") + packed.astype(np.uint8).tobytes()
+    assert np.array_equal(decoded(data), np.rint(deep / 4095 * 255)[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_layouts_of_tiffs_have_equal_pixels(
+    kind: type, planes: str, tile: tuple[int, int] | None, compression: str | None, order: str
+) -> None:
+    import tifffile
+
+    levels = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, RGB.shape)
+    deep: np.ndarray = levels.astype(kind)
+    stored = np.ascontiguousarray(np.moveaxis(deep, -1, 0)) if planes == "separate" else deep
+    stream = io.BytesIO()
+    tifffile.imwrite(
+        stream,
+        stored,
+        photometric="rgb",
+        byteorder="<" if order == "<" else ">",
+        planarconfig=planes,
+        tile=tile,
+        compression=compression,
+    )
+    scale = np.iinfo(kind).max / 255
+    assert np.abs(decoded(stream.getvalue()) - deep / scale).max() < 1
+
+
+def test_preview_in_a_camera_raw_file_is_not_taken_for_the_photograph() -> None:
+    data = encode(RGB, "TIFF", tiffinfo={254: 1})
+    with pytest.raises(UndecodableError, match="preview"):
+        decode_image(data)
 
 
 def test_transparent_16_bit_gray_level_becomes_white() -> None:
@@ -163,7 +215,43 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     data = encode(RGB, kind, exif=exif, **options.get(kind, {}))
     upright = transforms[orientation](RGB)
     assert np.abs(decoded(data).astype(int) - upright).max() <= 6
-    assert upright_size(open_image(data)) == (upright.shape[1], upright.shape[0])
+    assert decode_reduced(open_image(data), 16).size == (upright.shape[1], upright.shape[0])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decoded_image_is_not_turned_or_converted_again(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = decode_image(encode(RGB, kind, exif=exif, icc_profile=swapped_profile()))
+    again = to_rgb(to_rgb(image))
+    assert np.array_equal(np.asarray(again), np.asarray(image))
+    assert image.info == {}
+    assert not image.getexif()
+
+
+def test_decoding_leaves_the_metadata_of_an_opened_image() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    opened = Image.open(io.BytesIO(encode(RGB, exif=exif, dpi=(300, 300))))
+    assert to_rgb(opened).size == (120, 160)
+    assert opened.getexif()[ExifTags.Base.Orientation] == 6
+    assert "dpi" in opened.info
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_in_xmp_alone_has_no_effect(kind: str) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/>'
+    if kind == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        data = encode(RGB, kind, pnginfo=text)
+    elif kind == "TIFF":
+        data = encode(RGB, kind, tiffinfo={700: xmp})
+    else:
+        data = encode(RGB, kind, xmp=xmp)
+    assert decode_image(data).size == (160, 120)
+    assert decode_reduced(open_image(data), 16).size == (160, 120)
 
 
 def swapped_profile() -> bytes:
@@ -198,7 +286,8 @@ def test_decompression_bomb_is_rejected_before_decoding(monkeypatch: pytest.Monk
     data = encode(Image.new("1", (4000, 4000)))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     with pytest.raises(
-        UndecodableError, match="decompression bomb: 4000 x 4000 pixels, more than 1000000"
+        UndecodableError,
+        match="decompression bomb: 4000 x 4000 pixels, more than --max-pixels 1000000",
     ):
         decode_image(data, max_pixels=1_000_000)
 
@@ -218,10 +307,15 @@ def test_truncated_file_is_unreadable(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+    ("data", "detail"),
+    [
+        (b"", "an empty file"),
+        (b"no image", "no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript or PDF file"),
+    ],
 )
-def test_other_data_is_unreadable(data: bytes) -> None:
-    with pytest.raises(UndecodableError, match="unreadable: no image of a known format"):
+def test_other_data_is_unreadable(data: bytes, detail: str) -> None:
+    with pytest.raises(UndecodableError, match=f"unreadable: {detail}"):
         decode_image(data)
 
 
@@ -232,14 +326,26 @@ def test_floating_point_pixels_are_rejected() -> None:
 
 def test_reduced_jpeg_has_twice_the_target_size_and_similar_pixels() -> None:
     data = encode(photograph("astronaut"), "JPEG", quality=95)  # 512 x 512
-    reduced = open_image(data)
-    reduce_jpeg(reduced, 64)
-    small = to_rgb(reduced)
-    assert small.size == (128, 128)
+    small = decode_reduced(open_image(data), 64)
+    assert small.rgb.size == (128, 128)
     error = np.asarray(fit_image(small, 64)).astype(int) - np.asarray(
         fit_image(decode_image(data), 64)
     )
     assert np.abs(error).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fit", FITS)
+def test_reduced_jpeg_of_any_size_is_not_stretched(fit: str, orientation: int) -> None:
+    odd = photograph("astronaut")[:449, :505]  # 449 = 8 x 56 + 1, 505 = 8 x 63 + 1
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(odd, "JPEG", quality=95, subsampling=0, exif=exif)
+    reduced = decode_reduced(open_image(data), 24)
+    assert reduced.reduction == 8
+    small = np.asarray(fit_image(reduced, 24, fit)).astype(int)
+    full = np.asarray(fit_image(decode_image(data), 24, fit))
+    assert np.abs(small - full).mean() < 1.5  # 7.7 and more if the 64 x 57 pixels are the image
 
 
 @pytest.mark.parametrize("fit", FITS)

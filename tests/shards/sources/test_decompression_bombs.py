@@ -12,6 +12,7 @@ import pytest
 import tifffile  # a dependency of scikit-image
 
 from shards.sources.decode import UndecodableError, decode_image
+from shards.sources.decompression_bombs import find_bomb_in_header
 from tests.support.photographs import encode, photograph
 
 RGB = photograph("coffee")[:120, :160]
@@ -50,11 +51,11 @@ def tiled(*entries: tuple[int, int, int]) -> bytes:
     [
         (
             [(SIDE, LONG, TILE), (LENGTH, LONG, TILE)],
-            "2000 x 2000 pixels in tiles, more than 1000000",
+            "2000 x 2000 pixels in tiles, more than --max-pixels 1000000",
         ),
         (
             [(SIDE, LONG, 16), (LENGTH, LONG, 1 << 20)],
-            "112 x 1048576 pixels in tiles, more than 1000000",
+            "112 x 1048576 pixels in tiles, more than --max-pixels 1000000",
         ),
         (
             [(SIDE, SLONG8, TILE), (LENGTH, SLONG8, TILE)],
@@ -128,3 +129,19 @@ def test_jpeg_with_as_many_scans_as_optimisers_write_is_read() -> None:
 def test_scan_markers_in_metadata_or_after_the_image_are_not_counted() -> None:
     data = encode(RGB, "JPEG", comment=b"\xff\xda" * 300) + b"\xff\xda\x00\x02" * 300
     assert decode_image(data).tobytes() == decode_image(encode(RGB, "JPEG")).tobytes()
+
+
+def test_size_of_a_jxl_is_that_of_its_codestream() -> None:
+    """A box in front of the codestream cannot pretend another size."""
+    pytest.importorskip("pillow_jxl", reason="colortrain[jxl] is not installed")
+    for width, height in ((64, 48), (1000, 500), (257, 3), (3000, 2000), (9000, 1)):
+        image = np.zeros((height, width, 3), np.uint8)
+        plain = encode(image, "JXL", lossless=True)
+        container = encode(image, "JXL", use_container=True)
+        small = struct.pack(">I4s", 12, b"Exif") + b"\xff\x0a\x01\0"
+        disguised = container[:12] + small + container[12:]
+        for data in (plain, container, disguised):
+            assert find_bomb_in_header(data, 1) == (
+                f"{width} x {height} pixels, more than --max-pixels 1"
+            )
+        assert find_bomb_in_header(plain, width * height) == ""
