@@ -53,9 +53,9 @@ class FileVersion:
 
 @dataclass(frozen=True)
 class Job:
-    """An image or video to colorize, and the files to write, one for each network.
+    """An image or video to colorize, and the output files, one for each network.
 
-    `kept` are those of the files that exist already and are not written again.
+    `kept` are the output files that exist already and are not written again.
     """
 
     source: Path
@@ -171,7 +171,7 @@ def _search(
 def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
     """Return one job for each of the files of `Inputs`, in their order.
 
-    The files to write are in `out`, or in `out`/NETWORK if there are several networks.
+    The output files are in `out`, or in `out`/NETWORK if there are several networks.
     Raises UserError for two inputs that would be written to the same file, and for one
     that would be overwritten.
     """

@@ -196,6 +196,7 @@ def list_folder(root: Path, out: Path) -> Listing:
     return listing
 
 
+def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
     """Yield every path under `root` that is not a folder, except those inside `out`.
 
     Hidden files and folders are appended to `hidden` instead. A symbolic link to a

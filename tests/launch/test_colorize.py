@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from skimage.color import rgb2lab
 from torch.nn import functional as F
 
@@ -218,3 +222,151 @@ def test_several_networks_write_one_sheet(run: Path, photos: Path, tmp_path: Pat
 def test_an_unknown_device_is_an_error(run: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--device abacus"):
         colorize(run, tmp_path / "out", photos, "--device", "abacus")
+
+
+def test_one_bad_file_never_stops_the_others(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of 255 bytes, a folder where a file is to be, and a name too long to write."""
+    image = (photos / "cat.png").read_bytes()
+    long, other = "a" * 251, "\u00e4" * 125 + "a"
+    for name in (f"{long}.png", f"{other}.jpg", "b.jpg", f"{'c' * 250}.jp2", f"{'c' * 250}.jpg"):
+        (photos / name).write_bytes(image)
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    assert colorize(run, tmp_path / "out", photos, "--force") == 1
+    captured = capsys.readouterr()
+    reported = [line for line in captured.err.splitlines() if line.startswith("not colorized: ")]
+    assert [Path(line.split(": ")[1]).name for line in reported] == [
+        "b.jpg",
+        f"{'c' * 250}.jp2",
+        f"{'c' * 250}.jpg",
+    ]
+    assert "Is a directory" in reported[0]
+    assert "File name too long" in reported[1]
+    assert "5 of 8 inputs colorized" in captured.out
+    for name in (f"{long}.png", f"{other}.png", "cat.png"):
+        assert read(tmp_path / "out" / name).shape == photograph("chelsea").shape
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_the_next_one_resumes(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("launch.colorize.save_png", full)
+        with pytest.raises(OSError, match="No space left"):
+            colorize(run, tmp_path / "out", photos)
+    assert files(tmp_path / "out") == []
+    assert colorize(run, tmp_path / "out", photos) == 0
+    assert len(files(tmp_path / "out")) == 3
+
+
+def test_images_that_differ_in_their_extension_are_both_colorized(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(photograph("coffee")).save(photos / "cat.jpg")
+    assert colorize(run, tmp_path / "out", photos) == 0
+    assert read(tmp_path / "out" / "cat.png").shape == photograph("chelsea").shape
+    assert read(tmp_path / "out" / "cat.jpg.png").shape == photograph("coffee").shape
+
+
+def test_what_is_passed_over_and_what_is_only_a_part_is_said(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a.psd").write_bytes(b"8BPS")
+    (photos / "@eaDir").mkdir()
+    pages = [Image.fromarray(photograph("chelsea")[n : n + 20, :30]) for n in range(7)]
+    pages[0].save(photos / "scan.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(photos / "download", "WEBP")
+    assert colorize(run, tmp_path / "out", photos) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-3:] == [
+        f"{photos}: passed over by their extension: 3 (a.psd, download, notes.txt)",
+        f"{photos}: hidden files, and folders of thumbnails, left out: 1 (@eaDir/)",
+        f"{photos / 'scan.tif'}: first page of 7",
+    ]
+    assert colorize(run, tmp_path / "out", photos, "--by-content") == 0
+    assert "download.png" in files(tmp_path / "out")
+
+
+def test_date_and_resolution_are_kept_and_colours_are_tagged(run: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.DateTime], exif[ExifTags.Base.Orientation] = "2001:02:03 04:05:06", 6
+    exif[ExifTags.Base.Artist] = "Jane"
+    source = tmp_path / "phone.jpg"
+    Image.fromarray(photograph("coffee")[:30, :40]).save(source, dpi=(300, 150), exif=exif)
+    assert colorize(run, tmp_path / "out", source) == 0
+    with Image.open(tmp_path / "out" / "phone.png") as image:
+        assert image.size == (30, 40)
+        assert dict(image.getexif()) == {ExifTags.Base.DateTime: "2001:02:03 04:05:06"}
+        assert image.info["dpi"] == pytest.approx((150, 300), abs=0.1)
+        assert image.info["srgb"] == 0
+
+
+def test_a_killed_command_resumes_with_the_same_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With dropout, whose masks must not depend on what was done before."""
+    small_run(run := tmp_path / "run")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        crop = photograph("coffee")[number : number + 40, number : number + 60]
+        Image.fromarray(crop).save(folder / f"{number:02d}.png")
+    (folder / "00.jpg").write_bytes(b"not an image")
+    sheet = tmp_path / "sheet.png"
+    options = ["--run", run, "--out", tmp_path / "out", "--sheet", sheet, folder]
+    code = (
+        "import os, signal, sys, launch.colorize as command\n"
+        "save, done = command.save_png, []\n"
+        "def kill_at_fifth(*args, **options):\n"
+        "    if len(done) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    save(*args, **options); done.append(1)\n"
+        "command.save_png = kill_at_fifth\n"
+        "command.main(sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *map(str, options)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(files(tmp_path / "out")) == 5
+    assert not sheet.exists()
+    before = {name: (tmp_path / "out" / name).stat().st_ino for name in files(tmp_path / "out")}
+    assert main([str(option) for option in options]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "5 of 13 inputs were done before; colorizing the others"
+    assert printed[-1].startswith("7 of 8 inputs colorized, 5 of 13 inputs were done before")
+    assert all((tmp_path / "out" / name).stat().st_ino == inode for name, inode in before.items())
+    assert colorize(run, tmp_path / "whole", folder, "--sheet", tmp_path / "whole.png") == 1
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    for name in files(tmp_path / "out"):
+        assert np.array_equal(read(tmp_path / "out" / name), read(tmp_path / "whole" / name))
+    assert np.array_equal(read(sheet), read(tmp_path / "whole.png"))
+    capsys.readouterr()
+    assert main([str(option) for option in options]) == 1
+    assert "0 of 1 inputs colorized, 12 of 13 inputs were done before" in capsys.readouterr().out
+
+
+def test_only_missing_files_are_written_when_some_networks_are_done(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """A file that another program has changed is kept."""
+    small_run(tmp_path / "other", seed=1, settings=("test_dropout=false",))
+    both = ["--run", tmp_path / "other", photos / "cat.png"]
+    assert colorize(run, tmp_path / "out", *both) == 0
+    (tmp_path / "out" / "other" / "cat.png").write_bytes(b"retouched")
+    (tmp_path / "out" / "run" / "cat.png").unlink()
+    assert colorize(run, tmp_path / "out", *both) == 0
+    assert (tmp_path / "out" / "other" / "cat.png").read_bytes() == b"retouched"
+    assert read(tmp_path / "out" / "run" / "cat.png").shape == photograph("chelsea").shape
+
+
+def test_the_results_may_be_next_to_their_sources(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command does not take its own results for sources."""
+    for path in (photos / "cat.png", photos / "deep" / "er" / "old.png"):
+        path.rename(path.with_suffix(".tif"))
+    for _ in range(2):
+        assert colorize(run, photos, photos) == 0
+    assert "0 of 0 inputs colorized, 3 of 3 inputs were done before" in capsys.readouterr().out
