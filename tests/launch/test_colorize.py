@@ -227,7 +227,7 @@ def test_an_unknown_device_is_an_error(run: Path, photos: Path, tmp_path: Path) 
 def test_one_bad_file_never_stops_the_others(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names of 255 bytes, a folder where a file is to be, and a name too long to write."""
+    """Names of 255 bytes, a folder at a path to write, and a path that is too long."""
     image = (photos / "cat.png").read_bytes()
     long, other = "a" * 251, "\u00e4" * 125 + "a"
     for name in (f"{long}.png", f"{other}.jpg", "b.jpg", f"{'c' * 250}.jp2", f"{'c' * 250}.jpg"):
