@@ -270,11 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     dropout = None if args.dropout is None else args.dropout == "on"
     journal = Journal(args.out, list(networks.values()), dropout)
     selected = select_jobs(jobs, journal, args.sheet, args.force, args.skip_existing)
-    done = f"{len(jobs) - len(selected):,} of {len(jobs):,} inputs were done before"
-    if len(selected) < len(jobs):
-        print(f"{done}; colorizing the others", flush=True)
+    num_done = len(jobs) - len(selected)
     if selected:
         journal.create()
+        if num_done:
+            print(f"{num_done:,} of {len(jobs):,} inputs were done before", flush=True)
     outcome = colorize_all(selected, networks, journal, args)
     if args.sheet:
         with journal.writing(args.sheet):
@@ -283,9 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line, file=sys.stderr)
     for line in outcome.failures:
         print(f"not colorized: {line}", file=sys.stderr)
-    summary = f"{outcome.num_written:,} of {len(selected):,} inputs colorized"
-    before = f", {done}" if len(selected) < len(jobs) else ""
-    print("\n".join([*outcome.video_lines, f"{summary}{before}, written to {args.out}"]))
+    before = f", {num_done:,} were done before" if num_done else ""
+    summary = f"{outcome.num_written:,} of {len(jobs):,} inputs colorized{before}"
+    print("\n".join([*outcome.video_lines, f"{summary}, written to {args.out}"]))
     return 1 if outcome.failures else 0
 
 

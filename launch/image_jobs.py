@@ -19,7 +19,7 @@ from shards.sources.listing import ImageSource, first_names, list_folder, read_b
 from shards.sources.metadata import Metadata, is_image, read_metadata
 
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
-_BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
+BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def find_inputs(
 
 # Formats that people may expect to be colorized, named before other files.
 _OTHER_IMAGES = (
-    *("heic", "heif", "hif", "jxl", "jxr", "psd", "psb", "xcf", "svg", "exr", "hdr", "tga"),
-    *("dds", "ico", "raf", "rw2", "orf", "pef", "srw", "cr3", "crw", "raw"),
+    *("psd", "psb", "xcf", "svg", "exr", "hdr", "tga", "dds", "ico", "jxr"),
+    *("raf", "rw2", "orf", "pef", "srw", "cr3", "crw", "raw"),
 )
 
 
@@ -279,7 +279,7 @@ def read_batches(
             continue
         # no local variable for the image, because it would keep the image in memory
         pixels += batch[-1].image.width * batch[-1].image.height
-        if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
+        if len(batch) == batch_size or pixels >= BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
     if batch:

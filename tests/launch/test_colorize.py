@@ -334,8 +334,8 @@ def test_a_killed_command_resumes_with_the_same_result(
     before = {name: (tmp_path / "out" / name).stat().st_ino for name in files(tmp_path / "out")}
     assert main([str(option) for option in options]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "5 of 13 inputs were done before; colorizing the others"
-    assert printed[-1].startswith("7 of 8 inputs colorized, 5 of 13 inputs were done before")
+    assert printed[0] == "5 of 13 inputs were done before"
+    assert printed[-1].startswith("7 of 13 inputs colorized, 5 were done before, written to ")
     assert all((tmp_path / "out" / name).stat().st_ino == inode for name, inode in before.items())
     assert colorize(run, tmp_path / "whole", folder, "--sheet", tmp_path / "whole.png") == 1
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -344,7 +344,7 @@ def test_a_killed_command_resumes_with_the_same_result(
     assert np.array_equal(read(sheet), read(tmp_path / "whole.png"))
     capsys.readouterr()
     assert main([str(option) for option in options]) == 1
-    assert "0 of 1 inputs colorized, 12 of 13 inputs were done before" in capsys.readouterr().out
+    assert "0 of 13 inputs colorized, 12 were done before" in capsys.readouterr().out
 
 
 def test_only_missing_files_are_written_when_some_networks_are_done(
@@ -369,4 +369,4 @@ def test_the_results_may_be_next_to_their_sources(
         path.rename(path.with_suffix(".tif"))
     for _ in range(2):
         assert colorize(run, photos, photos) == 0
-    assert "0 of 0 inputs colorized, 3 of 3 inputs were done before" in capsys.readouterr().out
+    assert "0 of 3 inputs colorized, 3 were done before" in capsys.readouterr().out

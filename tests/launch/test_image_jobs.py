@@ -112,7 +112,7 @@ def test_the_output_folder_may_contain_the_input_folder(tmp_path: Path) -> None:
 def test_what_is_not_taken_from_a_folder_is_counted_and_named(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     write_image(folder / "one.jpg")
-    names = ["a.xmp", "b.jxl", "c.psd", "notes.txt", "clip.mp4", "._one.jpg", "bad\x1bname"]
+    names = ["a.xmp", "b.xcf", "c.psd", "notes.txt", "clip.mp4", "._one.jpg", "bad\x1bname"]
     for name in names:
         (folder / name).write_bytes(b"x")
     write_image(folder / "@eaDir" / "one.jpg" / "SYNOPHOTO_THUMB_XL.jpg")
@@ -120,7 +120,7 @@ def test_what_is_not_taken_from_a_folder_is_counted_and_named(tmp_path: Path) ->
     assert [source.name for source, _ in found.files] == ["one.jpg"]
     assert found.passed_over == [
         f"{folder}: passed over by their extension: 5 "
-        r"(b.jxl, c.psd, a.xmp, 'bad\x1bname', notes.txt)",
+        r"(b.xcf, c.psd, a.xmp, 'bad\x1bname', notes.txt)",
         f"{folder}: videos, which must be given as inputs themselves: 1 (clip.mp4)",
         f"{folder}: hidden files, and folders of thumbnails, left out: 2 (._one.jpg, @eaDir/)",
     ]
@@ -160,7 +160,7 @@ def test_invalid_names_of_the_sheet_are_rejected(tmp_path: Path) -> None:
 def test_batches_are_limited_in_images_and_in_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_jobs, "_BATCH_PIXELS", 100)
+    monkeypatch.setattr(image_jobs, "BATCH_PIXELS", 100)
     sizes = [(2, 2), (2, 2), (2, 2), (20, 10), (2, 2)]
     sources = [write_image(tmp_path / f"{i}.png", *size) for i, size in enumerate(sizes)]
     (tmp_path / "broken.png").write_bytes(b"not an image")
