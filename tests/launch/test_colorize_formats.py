@@ -110,7 +110,9 @@ def test_size_and_lightness_are_those_of_the_decoded_source(colorized: Path) -> 
 @pytest.mark.parametrize("kind", [kind for kind, written in WRITTEN.items() if written[3]])
 def test_all_orientations_are_upright(colorized: Path, kind: str) -> None:
     """Pillow's own `exif_transpose` is the oracle, also for the size."""
-    for path in (colorized / "in").glob(f"RGB-*.{WRITTEN[kind][0]}"):
+    paths = list((colorized / "in").glob(f"RGB-*.{WRITTEN[kind][0]}"))
+    assert len(paths) == (8 if kind in FORMATS else 0)
+    for path in paths:
         with Image.open(path) as image:
             upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         result = result_of(colorized, path.name)
