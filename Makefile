@@ -10,6 +10,7 @@ help:
 	@echo "make demo    build shards, train, evaluate and colorize, in runs/demo (a few minutes)"
 	@echo "make test    the whole test suite"
 	@echo "make cluster the tests on a real SLURM, started on this machine (needs its Debian packages)"
+	@echo "make oldest  the main commands with the oldest versions of the packages that pyproject.toml allows"
 	@echo "make check   ruff (lint, format) and mypy"
 
 setup: $(READY)
@@ -31,9 +32,21 @@ test: $(READY)
 cluster: $(READY)
 	REQUIRE_SLURM=1 $(BIN)/pytest tests/cluster -m cluster --numprocesses=2 --dist=worksteal
 
+# Commands, two processes and decoding with the oldest versions that pyproject.toml allows, but for torch: its old
+# versions are large downloads (2.4.0 was tried by hand, see docs/LOG.md).
+OLDEST := .venv-oldest
+oldest: $(READY)
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python .ci/oldest_requirements.py slurm > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --requirement $(OLDEST)/requirements.txt
+	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --numprocesses=2 --dist=loadfile -W default $(OLDEST_TESTS)
+OLDEST_TESTS := tests/distributed/test_training.py tests/launch/test_train.py tests/launch/test_evaluate.py \
+	tests/shards/builder/test_pack.py tests/shards/sources/test_decode.py
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: help setup demo test cluster check
+.PHONY: help setup demo test cluster oldest check

@@ -1,4 +1,4 @@
-"""Colorize photographs and videos at full resolution, keeping their own lightness.
+"""Colorize photographs at full resolution, keeping their own lightness.
 
 colortrain colorize --run runs/first --out colorized holiday/ grandmother.jpg
 """
@@ -6,34 +6,62 @@ colortrain colorize --run runs/first --out colorized holiday/ grandmother.jpg
 from __future__ import annotations
 
 import argparse
+import errno
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from colortrain.inference.colorizer import Colorizer
 from colortrain.visualize import recolor, save_jpeg, save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
-from launch.image_jobs import Job, Outcome, plan_jobs, read_batches, select_jobs
+from launch.colorize_journal import Journal, earlier_results, select_jobs
+from launch.image_jobs import (
+    FileVersion,
+    Job,
+    Outcome,
+    Photograph,
+    check_sheet,
+    find_inputs,
+    plan_jobs,
+    read_batches,
+)
 from launch.network_options import add_network_arguments, load_networks, name_runs
 from launch.video import check_video, colorize_video
-from shards.color import lab_to_rgb, rgb_to_lab
+from shards.color import gamut_mapped_rgb, rgb_to_lab
 from shards.errors import run_command
 from shards.progress import ProgressLine
-from shards.sources.decode import MAX_PIXELS
+from shards.sources.decode import MAX_PIXELS, UndecodableError, decode_image
 
 _EXAMPLE = """\
 Images of a folder keep their relative paths below OUT and are written as PNG; transparent
-parts become white. A video must be given as an INPUT itself, because folders are searched for
-images only; it is written as MP4 with its sound.
+parts become white. Of a.jpg and a.png in one folder, the first becomes a.jpg.png. Dates and
+dots per inch are kept, and the colours are tagged as sRGB; other metadata (place, camera, names)
+is not. Of files with several pages or frames, the first is colorized. A video must be given as
+an INPUT itself, because folders are searched for images only; it is written as MP4 with its
+sound.
+OUT/colorized.jsonl lists what was written. After an interruption, the same command resumes.
 The flicker of a video is the mean change of ab between two frames, in CIELAB units, over the
 pixels whose L changes by less than 1. Several runs write to OUT/RUN, and to one contact sheet.
 
 example: a folder and a file, and a contact sheet
   colortrain colorize --run runs/first --out colorized --sheet sheet.png holiday/ grandmother.jpg
 """
+# Errors of writing one file that all others would have too.
+_FATAL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 _SHEET_ROWS = 64
 _SHEET_SIDE = 192  # pixels of an image on the sheet
 
@@ -59,8 +87,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="also write a contact sheet: each image in grayscale next to its colorized versions",
     )
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--force", action="store_true", help="overwrite existing images")
-    existing.add_argument("--skip-existing", action="store_true", help="skip existing images")
+    existing.add_argument("--force", action="store_true", help="overwrite existing files")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="keep existing files, whoever wrote them"
+    )
+    parser.add_argument(
+        "--by-content",
+        action="store_true",
+        help="in folders, colorize all files whose content is an image, whatever their extension",
+    )
     parser.add_argument(
         "--batch-size",
         type=at_least_one,
@@ -86,93 +121,171 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def colorize_all(
-    jobs: Sequence[Job], networks: Mapping[str, Colorizer], args: argparse.Namespace
+    jobs: Sequence[Job],
+    networks: Mapping[str, Colorizer],
+    journal: Journal,
+    args: argparse.Namespace,
 ) -> Outcome:
     """Colorize all images and videos with every network, and write the results.
 
     `networks` are by name. Returns which inputs were written and which could not be
-    read.
+    read or written.
     """
     outcome = Outcome()
-    dropout = None if args.dropout is None else args.dropout == "on"
     images = [job for job in jobs if not job.is_video]
     with ProgressLine("colorizing", len(images), "images", shown=bool(images)) as progress:
         for batch in read_batches(images, args.batch_size, args.max_pixels, outcome):
-            decoded = [image for _, image in batch]
-            seed = outcome.num_written
             colours = [
-                network.predict_ab(decoded, dropout=dropout, seed=seed)
-                for network in networks.values()
+                _predict(network, batch, journal.use_dropout(number, batch[0].job))
+                for number, network in enumerate(networks.values())
             ]
-            del decoded
             for ab in zip(*colours, strict=True):
-                _write(*_pop_first(batch), ab, outcome, bool(args.sheet))
+                _colorize_image(batch.pop(0), ab, journal, outcome)
                 progress.advance_to(outcome.num_written + len(outcome.failures))
     for job in jobs:
         if job.is_video:
-            colorize_video(job, networks, args.batch_size, bool(dropout), outcome)
+            _colorize_video(job, networks, journal, args.batch_size, outcome)
     return outcome
 
 
-def _pop_first(batch: list[tuple[Job, Image.Image]]) -> tuple[Job, np.ndarray]:
-    """Remove the first image from a batch; return its job and the image as an array.
+def _predict(network: Colorizer, batch: Sequence[Photograph], dropout: bool) -> list[np.ndarray]:
+    """Return ab (2, h, w) of each image of a batch.
 
-    The array is (H, W, 3) uint8. The removal frees Pillow's own copy of the image,
-    which takes 4 bytes per pixel.
+    With dropout the images pass through the network one by one, so that their random
+    masks do not depend on the other images, and a run that resumes gives the same ones.
     """
-    job, image = batch.pop(0)
-    return job, np.array(image)
+    images = [photograph.image for photograph in batch]
+    if not dropout:
+        return list(network.predict_ab(images, dropout=False))
+    return [network.predict_ab([image], dropout=True)[0] for image in images]
 
 
-def _write(
-    job: Job, rgb: np.ndarray, colours: Sequence[np.ndarray], outcome: Outcome, on_sheet: bool
+def _colorize_image(
+    photograph: Photograph, colours: Sequence[np.ndarray], journal: Journal, outcome: Outcome
 ) -> None:
-    """Write one image once per network, with the colours that the network predicted.
+    """Write one image with the colours of every network; add the result to `outcome`.
 
-    rgb: (H, W, 3) uint8, the image; it is overwritten with the last result, because a
-    copy may take 300 MB. colours: for each network (2, h, w), ab in CIELAB units. With
-    `on_sheet`, thumbnails are kept in `outcome` for the contact sheet.
+    colours: for each network (2, h, w), ab in CIELAB units. The decoded image is
+    released.
     """
-    thumbnails = []
-    for target, ab in zip(job.targets, colours, strict=True):
-        colorized = rgb if ab is colours[-1] else rgb.copy()
-        recolor(colorized, ab)
-        save_png(colorized, target)
-        if on_sheet and len(outcome.sheet_rows) < _SHEET_ROWS:
-            side = (_SHEET_SIDE, _SHEET_SIDE)
-            small = ImageOps.pad(Image.fromarray(colorized), side, color="white")
-            thumbnails.append(np.asarray(small))
+    job, metadata = photograph.job, photograph.metadata
+    rgb = np.array(photograph.image)
+    del photograph.image  # Pillow's own copy takes 4 bytes per pixel
+    try:
+        for number, (target, ab) in enumerate(zip(job.targets, colours, strict=True)):
+            if target not in job.kept:
+                # A copy may take 300 MB.
+                colorized = rgb if number == len(colours) - 1 else rgb.copy()
+                recolor(colorized, ab)
+                with journal.writing(target, job, number, photograph.version):
+                    save_png(colorized, target, **metadata.png_options())
+    except OSError as error:
+        _add_failure(job, error, outcome)
+        return
     outcome.num_written += 1
-    if thumbnails:
-        grayscale = lab_to_rgb(to_grayscale(rgb_to_lab(thumbnails[0])))
-        outcome.sheet_rows.append([grayscale, *thumbnails])
+    if metadata.num_pages > 1:
+        outcome.notes.append(f"{job.source}: first page of {metadata.num_pages}")
 
 
-def write_sheet(outcome: Outcome, networks: Sequence[str], path: Path) -> None:
+def _add_failure(job: Job, error: OSError, outcome: Outcome) -> None:
+    """Add a file that could not be written to `outcome`.
+
+    Raises the error again if no other file could be written either.
+    """
+    if error.errno in _FATAL:
+        raise error
+    where = f" ({error.filename})" if error.filename else ""
+    outcome.failures.append(f"{job.source}: {error.strerror or error}{where}")
+
+
+def _colorize_video(
+    job: Job,
+    networks: Mapping[str, Colorizer],
+    journal: Journal,
+    batch_size: int,
+    outcome: Outcome,
+) -> None:
+    """Write one video with the colours of every network whose file is not kept."""
+    try:
+        version = FileVersion.of(job.source)
+        for number, (name, target) in enumerate(zip(networks, job.targets, strict=True)):
+            if target in job.kept:
+                continue
+            one, dropout = Job(job.source, (target,)), journal.use_dropout(number, job)
+            part = Outcome()
+            with journal.writing(target, job, number, version):
+                colorize_video(one, {name: networks[name]}, batch_size, dropout, part)
+            outcome.failures += part.failures
+            outcome.video_lines += part.video_lines
+            if part.failures:
+                return
+    except OSError as error:
+        _add_failure(job, error, outcome)
+    else:
+        outcome.num_written += 1
+
+
+def write_sheet(jobs: Sequence[Job], networks: Sequence[str], path: Path) -> None:
     """Write the contact sheet: a grayscale column, then one column per network.
 
-    `networks` are the names of the networks.
+    `networks` are the names of the networks. The rows are the first images of which all
+    files exist; none, and nothing is written.
     """
+    rows = list(itertools.islice(_sheet_rows(jobs), _SHEET_ROWS))
+    if not rows:
+        return
     titles = ["grayscale", "colorized"] if len(networks) == 1 else ["grayscale", *networks]
-    per_row = 1 if len(outcome.sheet_rows) < 5 or len(networks) > 2 else 2
-    sheet = titled_grid(outcome.sheet_rows, titles, per_row)
+    per_row = 1 if len(rows) < 5 or len(networks) > 2 else 2
+    sheet = titled_grid(rows, titles, per_row)
     (save_png if path.suffix.lower() == ".png" else save_jpeg)(sheet, path)
 
 
+def _sheet_rows(jobs: Sequence[Job]) -> Iterator[list[np.ndarray]]:
+    """Yield the images of each row of the contact sheet, (H, W, 3) uint8."""
+    for job in jobs:
+        try:
+            colorized = [_thumbnail(target) for target in job.targets if not job.is_video]
+        except (OSError, UndecodableError):
+            continue  # it was not written, or it is not an image and was kept
+        if colorized:
+            yield [gamut_mapped_rgb(to_grayscale(rgb_to_lab(colorized[0]))), *colorized]
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    image = decode_image(path.read_bytes())
+    return np.asarray(ImageOps.pad(image, (_SHEET_SIDE, _SHEET_SIDE), color="white"))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Colorize the inputs; return the exit status, 1 if some could not be read."""
+    """Colorize the inputs; return the exit status, 1 if some could not be colorized."""
     args = make_parser().parse_args(argv)
     names = list(name_runs(args.run))
-    jobs = plan_jobs(args.inputs, args.out, names)
-    jobs = select_jobs(jobs, args.sheet, args.force, args.skip_existing)
+    results = earlier_results(args.out)
+    inputs = find_inputs(args.inputs, args.out, by_content=args.by_content, results=results)
+    jobs = plan_jobs(inputs.files, args.out, names)
+    if args.sheet:
+        check_sheet(args.sheet, jobs)
     check_video(jobs)
-    outcome = colorize_all(jobs, load_networks(args), args)
-    if args.sheet and outcome.sheet_rows:
-        write_sheet(outcome, names, args.sheet)
+    networks = load_networks(args)
+    dropout = None if args.dropout is None else args.dropout == "on"
+    journal = Journal(args.out, list(networks.values()), dropout)
+    selected = select_jobs(jobs, journal, args.sheet, args.force, args.skip_existing)
+    num_done = len(jobs) - len(selected)
+    if selected:
+        journal.create()
+        if num_done:
+            print(f"{num_done:,} of {len(jobs):,} inputs were done before", flush=True)
+    outcome = colorize_all(selected, networks, journal, args)
+    if args.sheet:
+        with journal.writing(args.sheet):
+            write_sheet(jobs, names, args.sheet)
+    for line in (*inputs.passed_over, *outcome.notes):
+        print(line, file=sys.stderr)
     for line in outcome.failures:
         print(f"not colorized: {line}", file=sys.stderr)
-    summary = f"{outcome.num_written:,} of {len(jobs):,} inputs colorized, written to {args.out}"
-    print("\n".join([*outcome.video_lines, summary]))
+    before = f", {num_done:,} were done before" if num_done else ""
+    summary = f"{outcome.num_written:,} of {len(jobs):,} inputs colorized{before}"
+    print("\n".join([*outcome.video_lines, f"{summary}, written to {args.out}"]))
     return 1 if outcome.failures else 0
 
 

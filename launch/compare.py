@@ -35,7 +35,7 @@ from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.visualize import save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
 from launch.processes import launch_command, num_processes_for
-from shards.color import lab_to_rgb
+from shards.color import gamut_mapped_rgb
 from shards.errors import UserError, run_command, unknown
 from shards.files import write_atomic
 from shards.read.dataset import Split, open_held_out
@@ -187,7 +187,7 @@ def draw_comparison(runs: dict[str, Path], shards: Path, size: int, out: Path) -
         generated = generate(generator, recipe.codec, lab, dropout=recipe.test_dropout)
         columns.append(list(generated.numpy()))
     columns.append(list(lab.numpy()))
-    rows = [[lab_to_rgb(image) for image in row] for row in zip(*columns, strict=True)]
+    rows = [[gamut_mapped_rgb(image) for image in row] for row in zip(*columns, strict=True)]
     titles = [LABELS["grey"], *(name.replace("_", "\n", 1) for name in runs), LABELS["truth"]]
     save_png(titled_grid(rows, titles), out)
 

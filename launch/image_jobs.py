@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from shards.errors import UserError
+from shards.files import sha256_of
 from shards.sources.decode import UndecodableError, decode_image
-from shards.sources.listing import SUFFIXES, ImageSource, read_bytes
+from shards.sources.listing import ImageSource, first_names, list_folder, read_bytes
+from shards.sources.metadata import Metadata, is_image, read_metadata
 
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
-_BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
+BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """The content of a file: its size in bytes, time of change in ns, and SHA-256.
+
+    The time is a shortcut: a file of the same size and time is not read to compare it.
+    """
+
+    size: int
+    changed: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, data: bytes | None = None) -> FileVersion:
+        """Return the version of a file; `data` is its content if it was read before."""
+        status = path.stat()
+        digest = sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
+        return cls(status.st_size, status.st_mtime_ns, digest)
+
+    def is_of(self, path: Path) -> bool:
+        """Return whether a file still has this content."""
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
+                return False
+            return status.st_mtime_ns == self.changed or sha256_of(path) == self.sha256
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
 class Job:
-    """An image or video to colorize, and the output files, one for each network."""
+    """An image or video to colorize, and the output files, one for each network.
+
+    `kept` are the output files that exist already and are not written again.
+    """
 
     source: Path
     targets: tuple[Path, ...]
+    kept: frozenset[Path] = frozenset()
 
     @property
     def is_video(self) -> bool:
@@ -36,15 +73,27 @@ class Outcome:
     """The results of all jobs so far.
 
     num_written: number of images and videos that were colorized by every network;
-    failures: one line per image or video that could not be read; sheet_rows: for each
-    row of the contact sheet a list of images, (H, W, 3) uint8; video_lines: one line of
-    text per colorized video and network.
+    failures: one line per image or video that could not be read or written; notes: one
+    line per image of which not everything was colorized; video_lines: one line of text
+    per colorized video and network.
     """
 
     num_written: int = 0
     failures: list[str] = field(default_factory=list)
-    sheet_rows: list[list[np.ndarray]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     video_lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Inputs:
+    """The images and videos of all inputs, and what was passed over.
+
+    files: (source, its path relative to the input folder); passed_over: one line per
+    folder and kind of files that were not taken.
+    """
+
+    files: list[tuple[Path, Path]] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
 
 def is_video(path: Path) -> bool:
@@ -52,52 +101,142 @@ def is_video(path: Path) -> bool:
     return path.suffix[1:].lower() in VIDEO_SUFFIXES
 
 
-def plan_jobs(inputs: Sequence[Path], out: Path, networks: Sequence[str]) -> list[Job]:
-    """Return one job for each image and video of the inputs, sorted within each folder.
+def find_inputs(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    by_content: bool = False,
+    results: Collection[Path] = (),
+) -> Inputs:
+    """Return the images and videos of all inputs, sorted within each folder.
+
+    An input is a file or a folder. A folder is searched recursively for images, but not
+    for videos, and not inside `out`; `results` are real paths of earlier outputs, which
+    are not taken from folders. With `by_content`, files of a folder are also images if
+    their content is. Raises UserError if an input does not exist or is a folder without
+    images.
+    """
+    found = Inputs()
+    for path in inputs:
+        if path.is_dir():
+            _search(path, out, by_content, results, found)
+        elif path.exists():
+            found.files.append((path, Path(path.name)))
+        else:
+            raise UserError(f"no such file or folder: {path}")
+    return found
+
+
+# Formats that people may expect to be colorized, named before other files.
+_OTHER_IMAGES = (
+    *("psd", "psb", "xcf", "svg", "exr", "hdr", "tga", "dds", "ico", "jxr"),
+    *("raf", "rw2", "orf", "pef", "srw", "cr3", "crw", "raw"),
+)
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return name.rpartition(".")[2].lower() not in _OTHER_IMAGES, name
+
+
+def _search(
+    folder: Path, out: Path, by_content: bool, results: Collection[Path], found: Inputs
+) -> None:
+    """Add the images of a folder to `found`."""
+    listing = list_folder(folder, out)
+    others = listing.ignored
+    names = [source.name for source in listing.sources]
+    if by_content:
+        images = {name for name in others if is_image(folder / name)}
+        names, others = names + sorted(images), [name for name in others if name not in images]
+    names = [name for name in names if _real(folder / name) not in results]
+    if not names:
+        raise UserError(f"no images in {folder}: give a folder that contains some")
+    found.files += [(folder / name, Path(name)) for name in sorted(names)]
+    videos = [name for name in others if is_video(Path(name))]
+    unknown = [
+        name for name in others if name not in videos and _real(folder / name) not in results
+    ]
+    kinds = {
+        "passed over by their extension": sorted(unknown, key=_rank),
+        "videos, which must be given as inputs themselves": sorted(videos),
+        "hidden files, and folders of thumbnails, left out": sorted(listing.hidden),
+    }
+    found.passed_over += [
+        f"{folder}: {kind}: {len(each):,} ({first_names(each)})"
+        for kind, each in kinds.items()
+        if each
+    ]
+
+
+def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
+    """Return one job for each of the files of `Inputs`, in their order.
 
     The output files are in `out`, or in `out`/NETWORK if there are several networks.
-    Raises UserError for a missing input, a folder without images, two inputs with the
-    same output file, and an input that would be overwritten.
+    Raises UserError for two inputs that would be written to the same file, and for one
+    that would be overwritten.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
+    unique = {(_real(source), relative): source for source, relative in files}
+    names = _name_targets([relative for _, relative in unique])
     jobs: dict[Path, Job] = {}
-    for source, relative in (pair for path in inputs for pair in _find_images(path, out)):
-        job = Job(source, tuple(folder / relative for folder in folders))
-        earlier = jobs.setdefault(relative, job)
-        if _real(earlier.source) != _real(source):
+    for source, name in zip(unique.values(), names, strict=True):
+        job = Job(source, tuple(folder / name for folder in folders))
+        if jobs.setdefault(name, job) is not job:
             raise UserError(
-                f"{earlier.source} and {source} would both be written to {job.targets[0]}: "
+                f"{jobs[name].source} and {source} would both be written to {job.targets[0]}: "
                 "rename one of them"
             )
-        if _real(source) in map(_real, job.targets):
-            raise UserError(
-                f"{source} would be overwritten by its colorized version: choose another --out"
-            )
+    _check_sources(jobs.values())
     return list(jobs.values())
 
 
-def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return (source, output file) for each image or video of one input.
+def _name_targets(sources: Sequence[Path]) -> list[Path]:
+    """Return the relative paths to write for relative paths of sources.
 
-    An input is a file or a folder. A folder is searched recursively for images, but not
-    for videos, and not inside `out`. Output files are relative to `out`. Raises
-    UserError if the input does not exist or is a folder without images.
+    The extension becomes .png or .mp4. Where another source has that name, or would get
+    it too, it is appended instead: a.jpg next to a.png becomes a.jpg.png. Two equal
+    paths get equal names.
     """
-    if path.is_dir():
-        real_out = _real(out)
-        images = [
-            each
-            for each in sorted(path.rglob("*"))
-            if each.suffix[1:].lower() in SUFFIXES and not each.is_dir()
-        ]
-        if real_out != _real(path):
-            images = [each for each in images if real_out not in _real(each).parents]
-        if not images:
-            raise UserError(f"no images in {path}: give a folder that contains some")
-        return [(each, each.relative_to(path).with_suffix(".png")) for each in images]
-    if not path.exists():
-        raise UserError(f"no such file or folder: {path}")
-    return [(path, Path(f"{path.stem}.{'mp4' if is_video(path) else 'png'}"))]
+    usual = [source.with_name(f"{source.stem}{_extension(source)}") for source in sources]
+    counts = Counter(usual)
+    names = {
+        source: name
+        for source, name in zip(sources, usual, strict=True)
+        if counts[name] == 1 or name == source
+    }
+    taken = set(names.values())
+    for source in sources:
+        if source not in names:
+            name = source
+            while name == source or name in taken:
+                name = name.with_name(f"{name.name}{_extension(source)}")
+            taken.add(name)
+            names[source] = name
+    return [names[source] for source in sources]
+
+
+def _extension(source: Path) -> str:
+    return ".mp4" if is_video(source) else ".png"
+
+
+def _check_sources(jobs: Collection[Job]) -> None:
+    """Raise UserError if an input would be overwritten."""
+    sources = {_real(job.source): job.source for job in jobs}
+    for job in jobs:
+        for target in job.targets:
+            if source := sources.get(_real(target)):
+                raise UserError(
+                    f"{source} would be overwritten by the colorized version of {job.source}: "
+                    "choose another --out"
+                )
+
+
+def check_sheet(sheet: Path, jobs: Sequence[Job]) -> None:
+    """Raise UserError if the file name of a contact sheet is invalid."""
+    if sheet.suffix.lower() not in (".png", ".jpg"):
+        raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
+    if _real(sheet) in {_real(path) for job in jobs for path in (job.source, *job.targets)}:
+        raise UserError(f"--sheet {sheet} is also the name of an image: choose another name")
 
 
 def _real(path: Path) -> Path:
@@ -109,57 +248,46 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def select_jobs(jobs: list[Job], sheet: Path | None, force: bool, skip_existing: bool) -> list[Job]:
-    """Return the jobs to run, after checking that no file is overwritten by mistake.
+@dataclass
+class Photograph:
+    """A decoded image of a batch, and what is known about its file."""
 
-    All jobs are returned, or, with `skip_existing`, those that have at least one
-    missing output file. Raises UserError if a file exists and neither `force` nor
-    `skip_existing` is set, or if the file name of the contact sheet, `sheet`, is
-    invalid.
-    """
-    if sheet is not None and sheet.suffix.lower() not in (".png", ".jpg"):
-        raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
-    if sheet is not None and _real(sheet) in {
-        _real(path) for job in jobs for path in (job.source, *job.targets)
-    }:
-        raise UserError(f"--sheet {sheet} is also the name of an image: choose another name")
-    existing = {target for job in jobs for target in job.targets if target.exists()}
-    if skip_existing:
-        return [job for job in jobs if not existing.issuperset(job.targets)]
-    taken = sorted(existing | ({sheet} if sheet is not None and sheet.exists() else set()))
-    if taken and not force:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise UserError(
-            f"{taken[0]} exists{more}: choose another --out, or give --force or --skip-existing"
-        )
-    return jobs
+    job: Job
+    image: Image.Image
+    version: FileVersion
+    metadata: Metadata
 
 
 def read_batches(
     jobs: Sequence[Job], batch_size: int, max_pixels: int, outcome: Outcome
-) -> Iterator[list[tuple[Job, Image.Image]]]:
-    """Yield batches of decoded images, each with its job.
+) -> Iterator[list[Photograph]]:
+    """Yield batches of decoded images.
 
     A batch has at most `batch_size` images, and fewer if they are large. Images with
     more than `max_pixels` and unreadable ones are added to `outcome.failures` instead.
     """
-    batch: list[tuple[Job, Image.Image]] = []
+    batch: list[Photograph] = []
     pixels = 0
     for job in jobs:
         try:
-            batch.append((job, _read(job.source, max_pixels)))
+            batch.append(_read(job, max_pixels))
         except (UndecodableError, OSError) as error:
             outcome.failures.append(f"{job.source}: {error}")
             continue
+        except MemoryError:
+            outcome.failures.append(f"{job.source}: not enough memory to decode it")
+            continue
         # no local variable for the image, because it would keep the image in memory
-        pixels += batch[-1][1].width * batch[-1][1].height
-        if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
+        pixels += batch[-1].image.width * batch[-1].image.height
+        if len(batch) == batch_size or pixels >= BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
     if batch:
         yield batch
 
 
-def _read(path: Path, max_pixels: int) -> Image.Image:
+def _read(job: Job, max_pixels: int) -> Photograph:
     limit = max(1 << 26, 16 * max_pixels)  # bytes
-    return decode_image(read_bytes(ImageSource(path.name, str(path)), limit=limit), max_pixels)
+    data = read_bytes(ImageSource(job.source.name, str(job.source)), limit=limit)
+    image = decode_image(data, max_pixels)
+    return Photograph(job, image, FileVersion.of(job.source, data), read_metadata(data))

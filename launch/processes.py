@@ -83,9 +83,10 @@ def mixed_precision(processes: int) -> str:
 
 
 def memory_mb(name: str) -> float:
-    """Return a memory field of this process, from /proc/self/status, in MiB.
+    """Return a memory field of this process, from /proc/self/status, in MB.
 
     For example, the field "VmHWM" is the peak resident memory.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+    kib = next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return kib * 1024 / 1e6

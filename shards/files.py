@@ -29,6 +29,7 @@ from shards.errors import UserError
 
 # Some cluster file systems are mounted without support for locks.
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_LONG_NAME = 64  # bytes; with host name and process ID also below eCryptfs's limit of 143
 
 
 def fsync_folder(folder: Path) -> None:
@@ -53,8 +54,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # With the host name: machines that share a file system can have equal process IDs.
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as stream:
             yield stream
@@ -67,6 +67,41 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_temporary_prefix(path)}{os.getpid()}.tmp")
+
+
+def _temporary_prefix(path: Path) -> str:
+    """Return the start of the temporary names of a file, up to the process ID.
+
+    It contains the host name, because machines that share a file system can have equal
+    process IDs. A long name is replaced by its hash: file systems allow 255 bytes.
+    """
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return f".{name}.{os.uname().nodename}."
+
+
+def remove_stale_temporaries(path: Path) -> None:
+    """Remove temporary files of `path` whose processes, on this machine, have ended."""
+    prefix = _temporary_prefix(path)
+    for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        process = each.name[len(prefix) : -len(".tmp")]
+        if process.isdecimal() and not _is_running(int(process)):
+            each.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # it belongs to another user; no valid number
+        return True
+    return True
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -99,25 +134,6 @@ def lock(path: Path, message: str) -> IO[bytes]:
             file=sys.stderr,
         )
     return held
-
-
-def remove_stale_temporaries(path: Path) -> None:
-    """Remove temporary files that killed processes of this machine left for `path`."""
-    prefix = f".{path.name}.{os.uname().nodename}."
-    for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
-        process = each.name[len(prefix) : -len(".tmp")]
-        if process.isdecimal() and not _is_running(int(process)):
-            each.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # it belongs to another user; no valid number
-        return True
-    return True
 
 
 class IrregularFileError(UserError, OSError):

@@ -10,6 +10,7 @@ An exported folder contains model.safetensors and config.json. `Colorizer.save`,
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,6 +152,19 @@ class Colorizer:
         dropout = description.test_dropout if dropout is None else dropout
         coloured = generate(self.generator, description.codec, lab, dropout=dropout, seed=seed)
         return coloured[:, 1:].cpu().numpy()
+
+    def fingerprint(self) -> str:
+        """Return 64 hexadecimal digits that identify the weights and the description.
+
+        They are the same for a checkpoint of a run and for its export.
+        """
+        document = json.dumps(to_plain(self.description), sort_keys=True)
+        digest = hashlib.sha256(document.encode())
+        for name, value in sorted(self.generator.state_dict().items()):
+            array = value.detach().cpu().contiguous().numpy()
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path | str) -> None:
         """Write the network to a folder that `load` reads.

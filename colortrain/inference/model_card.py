@@ -38,6 +38,12 @@ import colortrain{download}
 network = colortrain.load({folder})
 coloured = network.colorize(photograph)  # uint8 (H, W, 3) or (H, W), or a PIL image
 ```
+
+An ONNX file of this network returns ab in CIELAB units and no RGB image.
+`colortrain.visualize.recolor(rgb, ab)` puts these colours on a photograph of any size and keeps
+its lightness. To do the same without colortrain, combine ab with the photograph's own L, and
+where the colour is outside sRGB, scale ab towards 0 until it fits: clipping the RGB channels
+would change the lightness.
 """
 _LIMITATIONS = """\
 ## Limitations

@@ -3,7 +3,7 @@
 The ONNX files of all recipes have the same interface, whatever the codec. Input: `L`
 (batch, 1, height, width) float32 in [0, 100]. Output: `ab` (batch, 2, height, width)
 float32 in CIELAB units. The batch size is free; height and width may be any multiples
-of `size_multiple`.
+of `size_multiple`. `colortrain.visualize.recolor` puts such ab on a photograph.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from shards.files import write_atomic
 OPSET = 18
 TOLERANCE = 1e-4  # in units of ab / 110, in which L1 is reported
 _REQUIRED = ("onnx", "onnxruntime")
+_USAGE = (
+    "Combine ab with the photograph's own L. Where the colour is outside sRGB, scale ab towards 0 "
+    "until it fits: clipping the RGB channels would change the lightness."
+)
 
 
 class LightnessToColours(nn.Module):
@@ -81,7 +85,8 @@ def export_onnx(network: Colorizer, path: Path) -> float:
         )
     description = network.description
     data = _convert(LightnessToColours(network), size_multiple(description.generator))
-    data = _add_metadata(data, {"recipe": description.recipe, "size": str(description.size)})
+    metadata = {"recipe": description.recipe, "size": str(description.size), "usage": _USAGE}
+    data = _add_metadata(data, metadata)
     difference = largest_difference(network, data)
     if not difference <= TOLERANCE:
         raise UserError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from colortrain.models.initialise import normal_init
-from colortrain.models.norms import Norm, make_norm
+from colortrain.models.norms import Norm, make_norm, needs_bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class PatchCritic(nn.Module):
                     4,
                     stride=stride,
                     padding=1,
-                    bias=config.norm == "none",
+                    bias=needs_bias(config.norm),
                 ),
                 make_norm(config.norm, widths[i]),
                 nn.LeakyReLU(0.2),

@@ -230,7 +230,7 @@ def section_seek(report: Report, scratch: Path) -> None:
     report.add_goal("seeking to any position", new_epoch, 50, at_most=True, unit="ms")
     report.add_goal("memory of seeking", growth, 100, at_most=True, unit="MB")
     own = [_add_memory(report, scratch / f"samples-{count}", count) for count in _NUM_SAMPLES]
-    per_sample = (own[-1] - own[0]) * 2**20 / (_NUM_SAMPLES[-1] - _NUM_SAMPLES[0])
+    per_sample = (own[-1] - own[0]) * 1e6 / (_NUM_SAMPLES[-1] - _NUM_SAMPLES[0])
     what = (
         "private memory of a reading process per additional sample, "
         f"{_NUM_SAMPLES[0]:,} to {_NUM_SAMPLES[-1]:,}"

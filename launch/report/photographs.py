@@ -21,7 +21,7 @@ from colortrain.runs.checkpoint import load_generator
 from colortrain.visualize import to_grayscale
 from launch.evaluate import open_split
 from launch.report.embedded_images import webp
-from shards.color import lab_to_rgb
+from shards.color import gamut_mapped_rgb, lab_to_rgb
 from shards.read.cache import Cache
 
 _BATCH = 16
@@ -108,7 +108,7 @@ def _photo(samples: ScoredSamples, place: int) -> dict[str, Any]:
 
 
 def _data_uri(lab: np.ndarray) -> str:
-    image = Image.fromarray(lab_to_rgb(lab))
+    image = Image.fromarray(gamut_mapped_rgb(lab))
     image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     return webp(image)
 

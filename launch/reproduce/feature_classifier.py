@@ -28,7 +28,7 @@ from shards.errors import UserError
 from shards.files import sha256_of, write_atomic
 from shards.progress import ProgressLine
 from shards.read.dataset import open_held_out
-from shards.sources.cifar10 import RECORD, SIDE, find_batches
+from shards.sources.cifar10 import SIDE, find_batches, load_labelled
 
 _BATCH = 128
 _MAX_LR = 0.3  # of SGD: rises linearly for a quarter of the steps, then falls linearly to 0
@@ -136,12 +136,12 @@ def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
     """Return the images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of CIFAR-10.
 
     They are read from the batch files in the folder `source` whose names start with
-    `prefix`, such as "data_batch". The files must be in the binary layout.
+    `prefix`, such as "data_batch", in the binary or the Python layout.
     """
     files = [path for path in find_batches(source) if path.name.startswith(prefix)]
-    rows = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, RECORD) for path in files])
-    images = torch.from_numpy(rows[:, 1:].reshape(-1, 3, SIDE, SIDE))
-    return images, torch.from_numpy(rows[:, 0].astype(np.int64))
+    pixels, labels = zip(*map(load_labelled, files), strict=True)
+    images = torch.from_numpy(np.concatenate(pixels).reshape(-1, 3, SIDE, SIDE))
+    return images, torch.from_numpy(np.concatenate(labels))
 
 
 def train_classifier(

@@ -35,7 +35,7 @@ from shards.files import lock
 from shards.format.manifest import MANIFEST
 from shards.progress import ProgressLine
 from shards.sources.decode import UNREADABLE
-from shards.sources.listing import Listing, open_sources
+from shards.sources.listing import Listing, first_names, open_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildRe
         save_plan(plan, options.out)
         result = _pack_and_finalize(list(blocks_of(plan, listing.sources)), plan, options)
     if not options.quiet:
-        print(summary(result, options.out, listing.ignored))
+        print("\n".join([summary(result, options.out), *not_listed(listing)]))
     return result
 
 
@@ -117,7 +117,7 @@ def build_part(
             f"{describe_left_out(left_out, result.num_sources)}; fix them or omit --strict"
         )
     if not options.quiet:
-        print(summary_of_part(result, plan, options.out))
+        print("\n".join([summary_of_part(result, plan, options.out), *not_listed(listing)]))
     return result
 
 
@@ -192,11 +192,8 @@ def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report)
     return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
-def summary(result: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str:
-    """Return a text of a few lines: how many images were packed and left out.
-
-    `ignored` are the names of files in the source folder that are not images.
-    """
+def summary(result: BuildResult, root: Path) -> str:
+    """Return a text of a few lines: how many images were packed and left out."""
     manifest = result.manifest
     shards = sum(len(each) for each in manifest.splits.values())
     lines = [f"{root}: {result.num_packed:,} of {result.num_sources:,} images in {shards} shards"]
@@ -206,12 +203,19 @@ def summary(result: BuildResult, root: Path, ignored: Sequence[str] = ()) -> str
         lines.append(
             f"  left out: {_reasons(manifest.left_out)}; each is listed in {root / LEFT_OUT}"
         )
-    if ignored:
-        lines.append(
-            f"  files ignored because of their suffix: {len(ignored):,} (first: {ignored[0]!r})"
-        )
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)
+
+
+def not_listed(listing: Listing) -> list[str]:
+    """Return lines for the user: which files of SOURCE are not among its images."""
+    kinds = {
+        "files ignored because of their suffix": listing.ignored,
+        "hidden files, and folders of thumbnails, left out": listing.hidden,
+    }
+    return [
+        f"  {kind}: {len(names):,} ({first_names(names)})" for kind, names in kinds.items() if names
+    ]
 
 
 def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:

@@ -79,6 +79,31 @@ def load_python(path: str) -> np.ndarray:
 
     Raises UserError if the file is not such a batch.
     """
+    return _load_batch(path)[0]
+
+
+def load_labelled(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels, (images, 3072) uint8, and labels, (images,) int64, of a batch.
+
+    The batch is in the binary or in the Python layout. Raises UserError if the file is
+    damaged or has no labels.
+    """
+    if path.suffix == ".bin":
+        count(path)  # raises UserError for a file that is cut short
+        rows = np.fromfile(path, np.uint8).reshape(-1, RECORD)
+        return rows[:, 1:], rows[:, 0].astype(np.int64)
+    pixels, batch = _load_batch(str(path))
+    labels = batch.get(b"labels", batch.get("labels"))
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise UserError(f"{path} has no label for each image: download CIFAR-10 again")
+    return pixels, np.array(labels, np.int64)
+
+
+def _load_batch(path: str) -> tuple[np.ndarray, dict[Any, Any]]:
+    """Return the pixels, (images, 3072) uint8, and all fields of a Python batch.
+
+    Raises UserError if the file is not such a batch.
+    """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
         raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
     data = Path(path).read_bytes()
@@ -97,7 +122,7 @@ def load_python(path: str) -> np.ndarray:
             f"{path} is not in CIFAR-10's Python layout (no uint8 array with rows of {PIXELS}): "
             "exclude it from SOURCE"
         )
-    return pixels
+    return pixels, batch
 
 
 def _check_tuples(data: bytes) -> None:

@@ -6,11 +6,12 @@ process.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,19 @@ SUFFIXES = (
     "nef",
     "arw",
 )
+# Folders of network drives and macOS archives: thumbnails, and deleted or older files.
+_SYSTEM_FOLDERS = frozenset(
+    (
+        "@eaDir",
+        "@Recycle",
+        "@Recently-Snapshot",
+        "#recycle",
+        "#snapshot",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+    )
+)
 FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
 
 
@@ -59,54 +73,76 @@ class ImageSource(NamedTuple):
     split: str = ""  # CIFAR-10: train or test; otherwise the top-level folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Listing:
-    """All images of a SOURCE, sorted by name, and the files without an image suffix."""
+    """The images of a SOURCE, and what was left out of them.
 
-    sources: list[ImageSource]
-    ignored: list[str]
+    `ignored` are files with another suffix than that of an image; `hidden` are hidden
+    files, and hidden folders and folders of thumbnails, which end with "/".
+    """
+
+    sources: list[ImageSource] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+    def sort(self) -> Listing:
+        """Sort everything by name and return self."""
+        self.sources.sort()
+        self.ignored.sort()
+        self.hidden.sort()
+        return self
 
 
 def open_sources(source: str, out: Path) -> Listing:
     """List the images of SOURCE, except those inside the output folder `out`.
 
-    Raises UserError if SOURCE does not exist, is damaged or contains no images.
+    The listing is sorted by name. Raises UserError if SOURCE does not exist, is damaged
+    or contains no images.
     """
-    sources, ignored = _list_any(source, out)
-    if not sources:
-        hint = _hint(ignored)
-        raise UserError(f"no images in {source}{hint}")
-    return Listing(sorted(sources), sorted(ignored))
+    listing = _list_any(source, out)
+    if not listing.sources:
+        raise UserError(f"no images in {source}{_hint(listing)}")
+    return listing.sort()
 
 
-def _hint(ignored: list[str]) -> str:
-    tars = sum(name.endswith(".tar") for name in ignored)
+def _hint(listing: Listing) -> str:
+    tars = sum(name.endswith(".tar") for name in listing.ignored)
     if tars:
         return f": it contains {tars} tars, give them as a quoted pattern such as 'FOLDER/*.tar'"
+    if listing.hidden:
+        return f" except hidden ones: {first_names(listing.hidden)}; rename them"
     return ": give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
 
 
-def _list_any(source: str, out: Path) -> tuple[list[ImageSource], list[str]]:
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are: "a, b and 7 more".
+
+    Names with unprintable characters are quoted and escaped.
+    """
+    shown = [name if name.isprintable() else repr(name) for name in names[:most]]
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(shown)}{more}"
+
+
+def _list_any(source: str, out: Path) -> Listing:
     path = Path(source)
     if path.is_dir():
         batches = cifar10.find_batches(path)
-        return (_list_cifar(batches), []) if batches else _list_folder(path, out)
+        return _list_cifar(batches) if batches else list_folder(path, out)
     if path.is_file():
         return _list_file(path)
     if names := _expand(source, out):
         paths = [Path(name) for name in names]
-        if all(map(cifar10.is_batch, paths)):
-            return _list_cifar(paths), []
-        return _list_tars(paths)
+        return _list_cifar(paths) if all(map(cifar10.is_batch, paths)) else _list_tars(paths)
     raise UserError(
         f"no such source {source}: "
         "give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
     )
 
 
-def _list_file(path: Path) -> tuple[list[ImageSource], list[str]]:
+def _list_file(path: Path) -> Listing:
     if cifar10.is_batch(path):
-        return _list_cifar([path]), []
+        return _list_cifar([path])
     if path.suffix == ".tar":
         return _list_tars([path])
     if _is_image(path.name):
@@ -136,39 +172,70 @@ def _is_image(name: str) -> bool:
     return name.rpartition(".")[2].lower() in SUFFIXES  # pathlib is slow for a million names
 
 
-def _list_folder(root: Path, out: Path) -> tuple[list[ImageSource], list[str]]:
-    sources, ignored = [], []
-    for path in _walk(root, out):
-        name = path[len(str(root).rstrip("/")) + 1 :]
-        if _is_image(name):
-            sources.append(
-                ImageSource(name, path, split=name.partition("/")[0] if "/" in name else "")
-            )
+def _is_hidden(name: str) -> bool:
+    """Return whether a name is that of a hidden file or folder, or a system folder."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
+def list_folder(root: Path, out: Path) -> Listing:
+    """List the images below a folder, except those inside `out`.
+
+    A subfolder that cannot be read is listed as an image, with "/" at the end of its
+    name, so that it is reported as unreadable later.
+    """
+    listing = Listing()
+    prefix = len(str(root).rstrip("/")) + 1
+    for path in _walk(root, out, listing.hidden):
+        name = path[prefix:]
+        if _is_image(name) or name.endswith("/"):
+            split = name.partition("/")[0] if "/" in name else ""
+            listing.sources.append(ImageSource(name, path, split=split))
         else:
-            ignored.append(name)
-    return sources, ignored
+            listing.ignored.append(name)
+    listing.hidden = [path[prefix:] for path in listing.hidden]
+    return listing
 
 
-def _walk(root: Path, out: Path) -> Iterator[str]:
+def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
     """Yield every path under `root` that is not a folder, except those inside `out`.
 
-    A symbolic link to a folder is followed once, and only if its target is outside
-    `root`.
+    Hidden files and folders are appended to `hidden` instead. A symbolic link to a
+    folder is followed once, and only if its target is outside `root`. A folder that
+    cannot be read is yielded with "/" at its end.
     """
     inside = os.path.realpath(root)
     seen = {os.path.realpath(out)}
     folders = [str(root).rstrip("/") or "/"]
+    top = folders[0]
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
-                if not _is_folder(entry):
-                    yield entry.path
-                    continue
-                real = os.path.realpath(entry.path)
-                if real in seen or (entry.is_symlink() and _is_within(real, inside)):
-                    continue
+        folder = folders.pop()
+        try:
+            entries = _entries(folder)
+        except OSError:
+            if folder == top:
+                raise
+            yield f"{folder}/"
+            continue
+        for entry in entries:
+            is_folder = _is_folder(entry)
+            if _is_hidden(entry.name):
+                hidden.append(f"{entry.path}/" if is_folder else entry.path)
+            elif not is_folder:
+                yield entry.path
+            elif (real := _followed(entry, inside)) and real not in seen:
                 seen.add(real)
                 folders.append(entry.path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda each: each.name)
+
+
+def _followed(entry: os.DirEntry[str], inside: str) -> str | None:
+    """Return the real path of a folder, None for a link to a part of `inside`."""
+    real = os.path.realpath(entry.path)
+    return None if entry.is_symlink() and _is_within(real, inside) else real
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -186,45 +253,63 @@ def _is_within(path: str, folder: str) -> bool:
     )
 
 
-def _list_text(path: Path) -> tuple[list[ImageSource], list[str]]:
-    data = path.read_bytes()
+def _list_text(path: Path) -> Listing:
+    data = _without_byte_order_mark(path.read_bytes())
     if b"\0" in data:
         raise UserError(
             f"{path} is not a folder, a .tar or a text file with one path per line: "
             "give one of these as SOURCE"
         )
-    lines = [line.rstrip(b"\r") for line in data.split(b"\n")]
-    names = [os.fsdecode(line) for line in lines if line.strip()]
-    return [ImageSource(name, str(path.parent / name)) for name in names], []
+    lines = [os.fsdecode(line) for line in data.split(b"\n") if line.strip()]
+    names = [_without_blanks(line, path.parent) for line in lines]
+    return Listing([ImageSource(name, str(path.parent / name)) for name in names])
 
 
-def _list_tars(paths: list[Path]) -> tuple[list[ImageSource], list[str]]:
+def _without_byte_order_mark(data: bytes) -> bytes:
+    """Return a text as UTF-8 (or in the encoding it has) without its byte-order mark.
+
+    Editors and shells of Windows write UTF-8 with a mark, or UTF-16.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _without_blanks(line: str, folder: Path) -> str:
+    """Return a path without blanks at its ends, unless the file's name has them."""
+    stripped = line.strip()
+    return line if stripped != line and os.path.lexists(folder / line) else stripped
+
+
+def _list_tars(paths: list[Path]) -> Listing:
     root = os.path.commonpath([path.parent.absolute() for path in paths])
-    sources, ignored = [], []
+    listing = Listing()
     for path in paths:
         tar_name = os.path.relpath(path.absolute(), root)
         for member in archives.members(path):
             name = f"{tar_name}!{member.name}"
-            if _is_image(member.name):
-                sources.append(ImageSource(name, str(path), MEMBER, member.offset, member.size))
+            if any(_is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
+                listing.hidden.append(name)
+            elif _is_image(member.name):
+                source = ImageSource(name, str(path), MEMBER, member.offset, member.size)
+                listing.sources.append(source)
             else:
-                ignored.append(name)
-    return sources, ignored
+                listing.ignored.append(name)
+    return listing
 
 
-def _list_cifar(batches: list[Path]) -> list[ImageSource]:
-    sources = []
+def _list_cifar(batches: list[Path]) -> Listing:
+    listing = Listing()
     for path in batches:
         split = "test" if path.name.startswith("test") else "train"
         kind = CIFAR_BINARY if path.suffix == ".bin" else CIFAR_PYTHON
         for row in range(cifar10.count(path)):
             offset = row * cifar10.RECORD + 1 if kind == CIFAR_BINARY else row
-            sources.append(
-                ImageSource(
-                    f"{path.name}#{row:05d}", str(path), kind, offset, cifar10.PIXELS, split
-                )
+            name = f"{path.name}#{row:05d}"
+            listing.sources.append(
+                ImageSource(name, str(path), kind, offset, cifar10.PIXELS, split)
             )
-    return sources
+    return listing
 
 
 def read_bytes(source: ImageSource, limit: int) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ from colortrain.visualize import (
     titled_grid,
 )
 from shards.color import rgb_to_lab
-from tests.support.small_shard_set import cut_outs, photograph
+from tests.support.small_shard_set import PHOTOGRAPHS, cut_outs, photograph
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def test_a_grid_shows_grayscale_generated_and_truth(lab: Tensor) -> None:
-    generated = torch.cat([lab[:, :1], -lab[:, 1:]], dim=1)
+    generated = torch.cat([lab[:, :1], -lab[:, 1:] / 4], dim=1)  # colours inside sRGB
     grid = sample_grid(lab[:2], generated[:2]).astype(int)
     columns = [(lab * torch.tensor([1.0, 0, 0])[:, None, None])[:2], generated[:2], lab[:2]]
     for column, expected in enumerate(columns):
@@ -87,13 +88,24 @@ def test_colours_are_interpolated_like_torch_and_lightness_is_kept() -> None:
     up = F.interpolate(
         torch.from_numpy(small)[None], image.shape[:2], mode="bicubic", antialias=True
     )[0]
-    expected = (
-        lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up]))[:, 20:-20, 20:-20].permute(
-            1, 2, 0
-        )
-        * 255
-    )
-    assert np.abs(image[20:-20, 20:-20] - expected.numpy()).max() <= 1
+    expected = lab_to_rgb(torch.cat([torch.from_numpy(before[:1]), up])).permute(1, 2, 0).numpy()
+    in_srgb = (expected.min(2) > 0.001) & (expected.max(2) < 0.999)
+    inside = np.zeros_like(in_srgb)
+    inside[20:-20, 20:-20] = True
+    assert in_srgb.mean() > 0.8
+    assert np.abs(image - expected * 255)[in_srgb & inside].max() <= 1
+    assert np.abs(rgb2lab(image)[..., 0] - before[0]).max() <= 0.3
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("ab", [(127, 0), (-90, 90), (5, -128), (400, 400)])
+def test_recolor_keeps_the_lightness_under_any_colour(name: str, ab: tuple[int, int]) -> None:
+    image = photograph(name)[::4, ::4].copy()
+    image[:8], image[-8:] = 0, 255
+    before = rgb2lab(image)[..., 0]
+    recolor(image, np.broadcast_to(np.array(ab, np.float32)[:, None, None], (2, 4, 4)))
+    assert np.abs(rgb2lab(image)[..., 0] - before).max() <= 0.3
+    assert (image[:8] == 0).all(), "black stays black"
 
 
 @pytest.mark.parametrize("shape", [(97, 61), (40, 300), (5, 7)])

@@ -88,6 +88,7 @@ def test_the_model_card_has_the_facts_and_scores_of_the_run(run: Path, tmp_path:
     card = (tmp_path / "old-photos" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: colortrain\n")
     assert "\n# old-photos\n" in card
+    assert "`colortrain.visualize.recolor(rgb, ab)` puts these colours on a photograph" in card
     assert "10 minutes on 2 x cuda, precision bf16" in card
     assert "| L1 of ab / 110 ↓ | 0.1235 | 0.2000 | 0.3000 |" in card
     assert "On 74 photographs of split `val`, 32 px, dataset `feed`" in card

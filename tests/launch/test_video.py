@@ -16,6 +16,7 @@ from PIL import Image
 
 import colortrain
 from launch.colorize import main
+from launch.colorize_journal import JOURNAL
 from launch.image_jobs import Job, Outcome
 from launch.video import Flicker, check_video, colorize_video
 from shards.color import rgb_to_lab
@@ -134,7 +135,7 @@ def test_a_video_keeps_its_frames_time_stamps_and_sound(
     video = write_video(tmp_path / "cat.mp4")
     out = tmp_path / "out"
     assert main(["--run", str(run), "--out", str(out), str(video), "--batch-size", "5"]) == 0
-    assert [path.name for path in out.iterdir()] == ["cat.mp4"]
+    assert {path.name for path in out.iterdir()} == {"cat.mp4", JOURNAL}
     before, times, sound = read_video(video)
     after, same_times, same_sound = read_video(out / "cat.mp4")
     assert (len(after), same_times) == (FRAMES, times)
@@ -147,8 +148,12 @@ def test_a_video_keeps_its_frames_time_stamps_and_sound(
         assert np.abs(rgb_to_lab(one)[0] - rgb_to_lab(other)[0]).mean() < 3
     printed = capsys.readouterr().out
     assert "cat.mp4 by run: 12 frames, flicker " in printed
-    with pytest.raises(UserError, match=r"cat\.mp4 exists"):
-        main(["--run", str(run), "--out", str(out), str(video)])
+    written = (out / "cat.mp4").stat().st_ino
+    assert main(["--run", str(run), "--out", str(out), str(video)]) == 0
+    assert "0 of 1 inputs colorized, 1 were done before" in capsys.readouterr().out
+    assert (out / "cat.mp4").stat().st_ino == written
+    with pytest.raises(UserError, match=r"cat\.mp4 exists, and .* another --dropout"):
+        main(["--run", str(run), "--out", str(out), str(video), "--dropout", "on"])
 
 
 def test_a_video_without_sound_or_with_sound_that_mp4_cannot_contain(
@@ -256,7 +261,7 @@ def test_a_video_without_frames_overwrites_nothing(
     )
     assert "head.mkv: no frame could be decoded: remove the file" in capsys.readouterr().err
     assert (tmp_path / "head.mp4").read_bytes() == b"good"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"head.mkv", "head.mp4", JOURNAL}
 
 
 def test_a_truncated_video_is_reported(tmp_path: Path) -> None:

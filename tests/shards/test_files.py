@@ -154,17 +154,27 @@ def test_deeply_nested_json_is_invalid() -> None:
         parse_json(b"[" * 200_000)
 
 
-def test_only_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    host = os.uname().nodename
-    names = [
-        f".a.json.{host}.{ended.pid}.tmp",
-        f".a.json.{host}.{os.getpid()}.tmp",
-        f".a.json.other-{host}.{ended.pid}.tmp",
-        f".b.json.{host}.{ended.pid}.tmp",
-    ]
-    for name in names:
-        (tmp_path / name).touch()
-    remove_stale_temporaries(tmp_path / "a.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+@pytest.mark.parametrize("name", ["a" * 255, "\u00e4" * 127, "a" * 65], ids=len)
+def test_any_name_that_the_file_system_allows_is_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with open_atomic(path) as stream:
+        stream.write(b"x")
+        (temporary,) = tmp_path.iterdir()
+        assert len(os.fsencode(temporary.name)) <= 143, "the limit of eCryptfs"
+    assert path.read_bytes() == b"x"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["image.png", "a" * 250])
+def test_only_temporary_files_of_ended_processes_are_removed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with open_atomic(path):
+        (own,) = tmp_path.iterdir()
+        killed = subprocess.Popen([sys.executable, "-c", ""])
+        killed.wait()
+        stale = own.with_name(own.name.replace(f".{os.getpid()}.", f".{killed.pid}."))
+        other = own.with_name(f"b{own.name}")
+        for each in (stale, other):
+            each.touch()
+        remove_stale_temporaries(path)
+        assert sorted(tmp_path.iterdir()) == sorted([own, other])

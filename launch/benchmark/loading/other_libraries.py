@@ -38,7 +38,7 @@ class Library:
     loader: Callable[..., Any]
 
     def unavailable_reason(self) -> str | None:
-        """Return why the library cannot be used and what to install, or None."""
+        """Return why the library cannot be used and what to do about it, or None."""
         if find_spec(self.module) is None:
             return f"{self.name} is not installed and not measured: pip install {self.name}"
         try:
@@ -47,7 +47,7 @@ class Library:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             return (
                 f"{self.name} is installed but cannot be imported ({reason}) and is not "
-                f"measured: pip install {self.name}"
+                f"measured: python -c 'import {self.module}' shows the whole error"
             )
         return None
 

@@ -43,5 +43,5 @@ def memory_of_steps(
     for batch, _ in zip(cycle_batches(load_batches()), range(steps), strict=False):
         step(batch)
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated() / 1e6
     return memory_mb("VmHWM") - before

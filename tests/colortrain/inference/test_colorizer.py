@@ -83,7 +83,7 @@ def test_the_lightness_is_kept_and_the_original_colours_are_ignored(run: Path) -
     cat = photograph("chelsea")
     coloured = network.colorize(cat, dropout=False)
     change = np.abs(rgb_to_lab(coloured)[0] - rgb_to_lab(cat)[0])
-    assert np.median(change) < 0.5  # only clipped colours change the lightness
+    assert change.max() <= 0.3
     gray = np.asarray(Image.fromarray(cat).convert("L"))
     one_channel = network.colorize(gray, dropout=False)
     three_channels = network.colorize(np.stack([gray] * 3, axis=2), dropout=False)

@@ -70,3 +70,11 @@ def test_check_size_rejects_images_smaller_than_a_patch(size: int, fits: bool) -
     else:
         with pytest.raises(ValueError, match="leaves no patch"):
             config.check_size(size)
+
+
+def test_layers_before_a_norm_without_shift_have_biases() -> None:
+    shifts = {"batch": True, "instance": True, "pixel": False, "none": False}
+    for norm, has_shift in shifts.items():
+        network = on_meta(PatchCriticConfig(norm=norm))  # type: ignore[arg-type]
+        second = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][1]
+        assert (second.bias is None) == has_shift, norm

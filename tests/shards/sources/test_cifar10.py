@@ -13,7 +13,7 @@ from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
 from shards.format.manifest import load_manifest
 from shards.format.tar_layout import pixels_view
-from shards.sources.cifar10 import load_python
+from shards.sources.cifar10 import load_labelled, load_python
 from tests.support.photographs import fingerprint, pack_folder, random_crops
 
 BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
@@ -48,6 +48,22 @@ def make_python(folder: Path, protocol: int = 2) -> Path:
 def test_all_pickle_protocols_are_read(tmp_path: Path, protocol: int) -> None:
     folder = make_python(tmp_path / "cifar", protocol)
     assert np.array_equal(load_python(str(folder / "data_batch_1")), rows(0))
+
+
+def test_both_layouts_have_equal_labels(tmp_path: Path) -> None:
+    python, binary = make_python(tmp_path / "python"), make_binary(tmp_path / "binary")
+    for seed, name in enumerate(BATCHES):
+        for path in (python / name, binary / f"{name}.bin"):
+            pixels, labels = load_labelled(path)
+            assert np.array_equal(pixels, rows(seed))
+            assert labels.tolist() == [seed] * 20
+
+
+def test_batch_without_labels_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps({b"data": rows(0), b"labels": [0]}))
+    with pytest.raises(UserError, match="no label for each image"):
+        load_labelled(path)
 
 
 def test_published_python_2_pickle_is_read(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Tests of listing: every kind of source lists its images and nothing outside of it."""
 
+import io
 import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from shards.builder.build import BuildOptions, build
+from shards.builder.plan import Parameters
 from shards.errors import UserError
 from shards.sources.listing import ImageSource, Listing, open_sources, read_bytes
 from tests.support.photographs import encode, make_folder, pack_folder, photograph
@@ -64,6 +67,81 @@ def test_paths_in_a_text_file_are_relative_to_its_folder(tmp_path: Path) -> None
         text = ending.join([*(f"photos/{name}" for name in names(listed)), "", ""])
         (tmp_path / "list.txt").write_bytes(text.encode())
         assert contents(open_sources(str(tmp_path / "list.txt"), ELSEWHERE)) == contents(listed)
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"\xef\xbb\xbf", "utf-8"),
+        (b"\xff\xfe", "utf-16-le"),
+        (b"\xfe\xff", "utf-16-be"),
+        (b"", "utf-8"),
+    ],
+    ids=["UTF-8 with a mark", "UTF-16", "UTF-16, big-endian", "UTF-8"],
+)
+def test_text_files_of_windows_lose_no_line(tmp_path: Path, mark: bytes, encoding: str) -> None:
+    """Byte-order marks, blanks around paths, empty lines, and any line ending."""
+    expected = []
+    for name in ("first \u00e9.jpg", "second.jpg", "third.jpg "):
+        (tmp_path / name).write_bytes(encode(photograph()[:9, :9], "JPEG"))
+        expected.append((tmp_path / name).read_bytes())
+    text = "first \u00e9.jpg \t\r\n\r\n  second.jpg\nthird.jpg "
+    (tmp_path / "list.txt").write_bytes(mark + text.encode(encoding))
+    listing = open_sources(str(tmp_path / "list.txt"), ELSEWHERE)
+    assert names(listing) == ["first \u00e9.jpg", "second.jpg", "third.jpg "]
+    assert contents(listing) == expected
+
+
+HIDDEN = ("._one.jpg", ".thumbnails/", "@eaDir/", "a/.hidden.png", "a/@eaDir/", "a/@Recycle/")
+
+
+def test_hidden_files_and_thumbnails_of_network_drives_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_folder(tmp_path / ".photos" / "@eaDir", 3)  # only names below SOURCE count
+    for name in HIDDEN:
+        path = source / (f"{name}IMG_1.jpg/SYNOPHOTO_THUMB_M.jpg" if name.endswith("/") else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(photograph()[:40, :40], "JPEG"))
+    listing = open_sources(str(source), ELSEWHERE)
+    assert len(listing.sources) == 3
+    assert listing.hidden == sorted(HIDDEN)
+    assert listing.ignored == []
+    build(str(source), Parameters(size=32), BuildOptions(out=tmp_path / "out"))
+    assert "thumbnails, left out: 6 (._one.jpg, .thumbnails/, @eaDir/, " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no images in .* except hidden ones: \.hidden\.png"):
+        open_sources(str(source / "a"), ELSEWHERE)
+
+
+def test_hidden_members_of_a_tar_are_left_out_and_named(tmp_path: Path) -> None:
+    image = encode(photograph()[:9, :9], "JPEG")
+    with tarfile.open(tmp_path / "mac.tar", "w") as archive:
+        for name in ("./a/one.jpg", "./a/._one.jpg", "__MACOSX/a/one.jpg", "./a/notes.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = len(image)
+            archive.addfile(member, io.BytesIO(image))
+    listing = open_sources(str(tmp_path / "mac.tar"), ELSEWHERE)
+    assert names(listing) == ["mac.tar!./a/one.jpg"]
+    assert listing.hidden == ["mac.tar!./a/._one.jpg", "mac.tar!__MACOSX/a/one.jpg"]
+    assert listing.ignored == ["mac.tar!./a/notes.txt"]
+
+
+def test_a_folder_that_cannot_be_read_is_one_unreadable_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "photos", 3)
+    (folder / "private").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = pack_folder(folder, tmp_path / "out")
+    assert (result.num_packed, result.manifest.left_out) == (3, {"unreadable": 1})
+    assert (tmp_path / "out" / "left_out.tsv").read_text().startswith("private/\tunreadable\t")
 
 
 def make_tars(folder: Path, out: Path) -> None:
@@ -130,7 +208,7 @@ def test_unusual_file_names_are_preserved(tmp_path: Path) -> None:
         b"tab\t.jpg",
         b"not utf-8 \xff.jpg",
         b'"quoted".jpg',
-        b".jpg",
+        b" .jpg",
         "ü.JPG".encode(),
     ]
     for name in unusual:

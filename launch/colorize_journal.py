@@ -1,0 +1,200 @@
+"""The journal of `colortrain colorize`: which files in its folder are its own.
+
+    OUT/colorized.jsonl    the first line names the format; then one line for each file
+                           written: its path, its source, the network and its options
+
+By the journal, the same command resumes after it was interrupted, and no file is
+overwritten that was written by something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from colortrain.inference.colorizer import Colorizer
+from launch.image_jobs import FileVersion, Job
+from shards.errors import UserError
+from shards.files import remove_stale_temporaries, write_atomic
+
+JOURNAL = "colorized.jsonl"
+_HEADER = {"format": "colortrain colorize 1"}
+
+
+class Journal:
+    """The journal of one folder, for one command's networks and options.
+
+    A line is written before its file, if there is no such file yet, and after it
+    otherwise. So a file of an interrupted command is never unknown, and a line never
+    vouches for a file that was to be overwritten.
+    """
+
+    def __init__(self, out: Path, networks: Sequence[Colorizer], dropout: bool | None) -> None:
+        self.path, self.dropout = out / JOURNAL, dropout
+        self._networks = [(network.fingerprint(), network) for network in networks]
+        self._entries = _read(self.path)
+
+    def use_dropout(self, number: int, job: Job) -> bool:
+        """Return whether dropout is on when network `number` colorizes a job.
+
+        The default is the setting of its recipe; off for videos.
+        """
+        if self.dropout is None:
+            return not job.is_video and self._networks[number][1].description.test_dropout
+        return self.dropout
+
+    def _settings(self, number: int, job: Job) -> dict[str, Any]:
+        return {
+            "network": self._networks[number][0],
+            "dropout": self.use_dropout(number, job),
+        }
+
+    def why_not_own(self, job: Job, number: int) -> str:
+        """Return "" if an existing target is the result of this command, else why not.
+
+        number: which of the job's targets, and which network.
+        """
+        entry = self._entries.get(self._name(job.targets[number]))
+        if entry is None:
+            return "it was not written by this command"
+        settings = self._settings(number, job)
+        if entry.get("network") != settings["network"]:
+            return "it was colorized by another network"
+        if entry.get("dropout") != settings["dropout"]:
+            return "it was colorized with another --dropout"
+        version = _version(entry.get("source"))
+        if version is None or not version.is_of(job.source):
+            return f"it was made from another version of {job.source}"
+        return ""
+
+    def owns(self, path: Path) -> bool:
+        """Return whether a contact sheet, which has no source, is in the journal."""
+        return self._name(path) in self._entries
+
+    @contextmanager
+    def writing(
+        self, path: Path, job: Job | None = None, number: int = 0, source: FileVersion | None = None
+    ) -> Iterator[None]:
+        """Enter a file in the journal; the block writes it.
+
+        A contact sheet has no job and no source.
+        """
+        entry: dict[str, Any] = {"file": self._name(path)}
+        if job is not None and source is not None:
+            entry |= {**self._settings(number, job), "source": dataclasses.asdict(source)}
+        before = _identity(path)
+        if before is None:
+            self._append(entry)
+            remove_stale_temporaries(path)
+        yield
+        if before is not None and _identity(path) != before:
+            self._append(entry)
+
+    def _name(self, path: Path) -> str:
+        return os.path.relpath(path, self.path.parent)
+
+    def create(self) -> None:
+        """Write a journal without files, unless there is one."""
+        if not self.path.exists():
+            write_atomic(self.path, json.dumps(_HEADER).encode() + b"\n")
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self.create()
+        line = json.dumps(entry).encode() + b"\n"
+        with open(self.path, "a+b") as stream:
+            # A newline first after a line that was cut short.
+            stream.write(line if _ends_with_newline(stream.fileno()) else b"\n" + line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._entries[entry["file"]] = dict(entry)
+
+
+def select_jobs(
+    jobs: Sequence[Job], journal: Journal, sheet: Path | None, force: bool, skip_existing: bool
+) -> list[Job]:
+    """Return the jobs to run, after checking that no file is overwritten by mistake.
+
+    These are all jobs but those of which all files exist. Existing files are kept if
+    this command has written them, from the same source, and with `skip_existing`
+    whatever they are; with `force` none is kept. Raises UserError if another file
+    exists. `sheet` is the contact sheet.
+    """
+    taken: list[tuple[Path, str]] = []
+    selected = []
+    for job in jobs:
+        reasons = {
+            target: "" if skip_existing else journal.why_not_own(job, number)
+            for number, target in enumerate(job.targets)
+            if not force and os.path.lexists(target)
+        }
+        taken += [(target, reason) for target, reason in reasons.items() if reason]
+        if len(reasons) < len(job.targets):
+            selected.append(dataclasses.replace(job, kept=frozenset(reasons)))
+    if sheet is not None and sheet.exists() and not force and not journal.owns(sheet):
+        taken.append((sheet, "it was not written by this command"))
+    if taken:
+        path, reason = taken[0]
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise UserError(
+            f"{path} exists{more}, and {reason}: choose another --out, or give --force or "
+            "--skip-existing"
+        )
+    return selected
+
+
+def earlier_results(out: Path) -> frozenset[Path]:
+    """Return the real paths of a folder's journal and of the files in it."""
+    return frozenset(
+        Path(os.path.realpath(out / name)) for name in (JOURNAL, *_read(out / JOURNAL))
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced, None if there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _ends_with_newline(descriptor: int) -> bool:
+    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the newest entry of each file; lines cut short are skipped.
+
+    Raises UserError if the file is not a journal.
+    """
+    try:
+        first, *lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    if _parse(first) != _HEADER:
+        raise UserError(
+            f"{path} was not written by this version of `colortrain colorize`: "
+            "move it, or choose another --out"
+        )
+    entries = [_parse(line) for line in lines]
+    return {entry["file"]: entry for entry in entries if isinstance(entry.get("file"), str)}
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return the object in a line of JSON, empty if there is none."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _version(document: Any) -> FileVersion | None:
+    if not isinstance(document, dict) or document.keys() != {"size", "changed", "sha256"}:
+        return None
+    return FileVersion(**document)
