@@ -11,6 +11,7 @@ from typing import Literal
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from shards.sources.boxes import iterate_boxes
+from shards.sources.image_formats import JXL_SIGNATURES
 
 # Encoders write about ten scans, optimisers up to a hundred; each covers all pixels.
 MAX_SCANS = 200
@@ -18,6 +19,7 @@ MAX_SCANS = 200
 # stop. Data after the end marker is not part of the image.
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xef\xfe])")
 _SCAN, _END = b"\xda", b"\xd9"
+_CODESTREAM, _CONTAINER = JXL_SIGNATURES
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : height
 _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
@@ -44,8 +46,8 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
     The header is that of ISO 18181-1, section D.2 (SizeHeader); bits are read from the
     lowest of each byte.
     """
-    codestream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
-    if not codestream.startswith(b"\xff\x0a"):
+    codestream = data if data.startswith(_CODESTREAM) else _jxl_codestream(data)
+    if not codestream.startswith(_CODESTREAM):
         return None
     bits = int.from_bytes(codestream[2:14], "little")
 
@@ -72,7 +74,7 @@ def _jxl_codestream(data: bytes) -> bytes:
 
     It is in a box jxlc, or in boxes jxlp that begin with a number of 4 bytes.
     """
-    if not data.startswith(b"\0\0\0\x0cJXL "):
+    if not data.startswith(_CONTAINER):
         return b""
     for name, start, _ in iterate_boxes(data):
         if name in (b"jxlc", b"jxlp"):

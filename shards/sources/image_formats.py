@@ -28,6 +28,7 @@ _SUPPORTED = (
     *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF"),
     *("HEIF", "JXL"),
 )
+JXL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")  # a codestream, a container
 FORMATS: list[str] = [name for name in _SUPPORTED if name in Image.OPEN]
 
 _INSTALL = "to decode it, pip install 'colortrain[{}]'"

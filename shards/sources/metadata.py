@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from shards.sources.image_formats import FORMATS
+from shards.sources.image_formats import FORMATS, JXL_SIGNATURES
 
 _MOST_PAGES = 1000  # of a TIFF
 _BASE, _EXIF = ExifTags.Base, ExifTags.IFD.Exif
@@ -84,6 +84,9 @@ def is_image(path: Path) -> bool:
     try:
         with warnings.catch_warnings(), open(path, "rb", opener=_open_nonblocking) as stream:
             warnings.simplefilter("ignore")
+            if stream.read(12).startswith(JXL_SIGNATURES):
+                return "JXL" in FORMATS  # its plugin would decode the whole image
+            stream.seek(0)
             Image.open(stream, formats=FORMATS)
     except Exception:  # see `read_metadata`
         return False
