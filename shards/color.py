@@ -67,7 +67,10 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _lab_to_linear(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Convert CIELAB, (pixels,) each, to linear RGB, not clipped: (3, pixels)."""
+    """Convert CIELAB to linear RGB without clipping it to [0, 1].
+
+    L, a, b: (pixels,) each. Returns (3, pixels).
+    """
     y = (L + 16) / 116
     f = np.stack([y + a / 500, y, np.maximum(y - b / 200, 0)])  # like scikit-image: no negative Z
     xyz = np.where(f > 0.2068966, f * f * f, (f - 16 / 116) / 7.787)

@@ -118,8 +118,8 @@ def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
 def _python_command(cluster: Cluster) -> str:
     """Return the shell command that starts the Python interpreter in a job.
 
-    The interpreter ignores USR2 and TERM until the trainer installs its handlers. If
-    SLURM preempts the job before that, SLURM itself requeues it.
+    The interpreter ignores the signals USR2 and TERM until the trainer installs its
+    handlers. If SLURM preempts the job before that, SLURM itself requeues it.
     """
     python = cluster.python or shlex.quote(sys.executable)
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""

@@ -64,11 +64,11 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that are missing in `options.out` from `folders`.
+    """Copy the blocks that `options.out` lacks from the other folders into it.
 
     A block is a group of images that are packed together. All blocks are checked before
-    the first one is copied. Returns the numbers of the blocks that none of the folders
-    has.
+    the first one is copied. Returns the numbers of the blocks that are in none of the
+    folders.
     """
     checks: list[Task[Path | None]] = [
         partial(_find_block, options.out, folders, plan, block) for block in range(plan.num_blocks)
@@ -87,7 +87,7 @@ def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[
 def _run(
     label: str, tasks: Sequence[Task[Result]], plan: Plan, options: BuildOptions
 ) -> dict[int, Result]:
-    """Return the results of the tasks by their index, in order."""
+    """Run tasks in worker processes; return {index of a task: its result}, sorted."""
     with ProgressLine(label, plan.num_sources, "images", shown=not options.quiet) as progress:
         results = dict(run_tasks(tasks, options.workers, progress))
         progress.advance_to(plan.num_sources)
@@ -97,9 +97,10 @@ def _run(
 def _find_block(
     root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report
 ) -> Path | None:
-    """Return the first folder that has a block, OUT before the others, or None.
+    """Return the folder that contains a block, or None if no folder does.
 
-    Raises UserError if the block is damaged there.
+    OUT is searched first, then the others in order. Raises UserError if the block is
+    damaged in the folder where it was found.
     """
     if load_done(root, plan, block) is not None:
         found: Path | None = root

@@ -328,7 +328,7 @@ def load_plan(root: Path) -> Plan:
 
 
 def _parse_plan(data: bytes) -> Plan:
-    """Return the plan in a JSON text, which may come from an untrusted source."""
+    """Parse the JSON text of a build plan, which may come from an untrusted source."""
     document = parse_json(data)
     plan = Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     check_types(plan)

@@ -4,8 +4,9 @@ The workers are forked from a server process, which imports the libraries once, 
 any thread exists. The only shared state is an array of counters, each written by one
 process without a lock, so a worker that is killed cannot block the others.
 
-The server's socket is in a temporary folder, which stays when this process is killed.
-Each process therefore locks its own, and the next one removes those without a lock.
+The server's socket is in a temporary folder. If the main process is killed, it cannot
+delete this folder. Each main process therefore locks its folder, and the next one that
+starts deletes all folders that are no longer locked.
 """
 
 from __future__ import annotations
@@ -154,9 +155,9 @@ def _start_forkserver() -> None:
 
 @cache
 def _folder() -> str:
-    """Create a temporary folder that is locked, and removed when this process exits.
+    """Create and lock a temporary folder, which is removed when this process exits.
 
-    Those of processes that were killed are removed now.
+    Folders that killed processes have left are removed first.
     """
     for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_FOLDER_LOCK}"):
         with suppress(OSError), open(stale, "rb") as stream:

@@ -101,7 +101,7 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def shard_path(split: str, block: int) -> str:
-    """Return the path relative to OUT of the shard that holds a block's samples."""
+    """Return the path of a block's shard in a split, relative to the folder OUT."""
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
@@ -112,7 +112,10 @@ def is_split_name(name: str) -> bool:
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """Return the .npy header of every sample: C order, shape (3, size, size)."""
+    """Return the .npy header, which is the same for every sample of a shard set.
+
+    It describes a C-order array of shape (3, size, size).
+    """
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -254,10 +257,10 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
 
 
 def _check_fields(manifest: Manifest) -> None:
-    """Raise ValueError for an invalid split name or value of another field.
+    """Raise ValueError if the name of a split or another field is invalid.
 
-    A shard set may come from an untrusted source. ShardTable has checked the paths and
-    sizes of the shards.
+    The check is needed because a shard set may come from an untrusted source. The paths
+    and sizes of its shards are not checked here: ShardTable has checked them.
     """
     for name in manifest.splits:
         if not is_split_name(name):

@@ -51,7 +51,11 @@ class DamagedSampleError(UserError):
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A memory-mapped tar: its pixels, its headers, and which samples were checked."""
+    """A memory-mapped shard.
+
+    It holds views of the pixels and headers of its samples, and notes which samples
+    have already been checked.
+    """
 
     first: int  # number of its first sample in the split
     pixels: np.ndarray  # (samples, 3, size, size)
@@ -118,7 +122,10 @@ class Split:
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:
-        """Return the key of a sample, which identifies its image in OUT/sources."""
+        """Return the key of a sample.
+
+        The line with this key in OUT/sources says which image the sample was made from.
+        """
         return int(self.index[sample, 0])
 
     def order(self, seed: int) -> Order:
@@ -205,9 +212,10 @@ class Split:
         return ""
 
     def _repair(self, number: int) -> Fault:
-        """Replace what is damaged in a shard or the index, once, and open both again.
+        """Find out whether a shard or the index is damaged, and download it again.
 
-        Returns the file to blame if that does not help.
+        Afterwards both are opened again. This is done once per shard. Returns the file
+        that is at fault if it is still damaged.
         """
         with self._repairing:
             if number not in self._faults:

@@ -77,7 +77,11 @@ def fetch(
     """
 
     def limit(size: int | None, received: int) -> None:
-        """Raise an exception if the size or the received bytes are too many."""
+        """Raise an exception if the file is too large.
+
+        `size` is the size that the server states, or None; `received` is the number of
+        bytes received so far.
+        """
         # The size of a page with an error message may be stated before its status.
         most = max(received, (size or 0) - _MAX_ERROR_PAGE)
         if bytes is not None and most > bytes:
@@ -235,7 +239,7 @@ def _raise_if_permanent(url: str, error: Exception) -> None:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error of aiohttp or gcsfs, or None without one."""
+    """Return the HTTP status that an error of aiohttp or gcsfs contains, or None."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     try:
         return int(status) if status is not None else None

@@ -32,7 +32,7 @@ RESTORE = "restore it (`colortrain shards verify` finds damage) or build the sha
 
 
 class Fault(NamedTuple):
-    """A file that is at fault, and what the user can do about it."""
+    """A damaged file, and advice on what the user can do about it."""
 
     file: str
     advice: str
@@ -75,14 +75,15 @@ class SplitFiles:
         return table
 
     def tar(self, shard: Shard) -> Path:
-        """Return the local path of a tar."""
+        """Return the local path of a shard's tar, downloading it if necessary."""
         return self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
 
     def replace_damaged(self, shard: Shard, rows: slice) -> Fault:
-        """Download the tar of a shard or the index again if its copy is damaged.
+        """Download a shard's tar again if it is damaged, or else the split's index.
 
-        `rows` are the shard's rows in the index. Returns the file to blame if the shard
-        and the index, both opened again, still differ.
+        `rows` are the shard's rows in the index. A file is downloaded again only if its
+        copy in the cache is damaged. Returns the file that is at fault if the shard and
+        the index still do not match afterwards.
         """
         self.store.discard(shard.path, partial(_is_intact, shard))
         path = self.tar(shard)

@@ -70,11 +70,14 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class ReducedImage:
-    """An upright sRGB image, which libjpeg may have decoded at a reduced size.
+    """An upright sRGB image that may have been decoded at a reduced size.
 
-    rgb: mode RGB; size: width and height of the full image; reduction: 1, 2, 4 or 8;
-    origin: (x, y) in `rgb` of the full image's corner. The sides of `rgb` are rounded
-    up, so up to one pixel at one end is only partly covered by the full image.
+    rgb: the decoded pixels, mode RGB; size: width and height of the full image;
+    reduction: 1, 2, 4 or 8, by which libjpeg divided both sides; origin: the point (x,
+    y) of `rgb`, in its pixels, where the top left corner of the full image lies.
+    libjpeg rounds the sides of `rgb` up, so its last row and column may extend beyond
+    the full image. If turning the image upright moves them to the top or the left,
+    `origin` is not (0, 0).
     """
 
     rgb: Image.Image
@@ -85,7 +88,11 @@ class ReducedImage:
     def resized(
         self, size: tuple[int, int], left: int, top: int, right: int, bottom: int
     ) -> Image.Image:
-        """Return a rectangle, in pixels of the full image, at another size."""
+        """Return a rectangle of the image, resized to `size` (width, height).
+
+        `left`, `top`, `right` and `bottom` are the rectangle's edges in pixels of the
+        full image.
+        """
         box = (
             self.origin[0] + left / self.reduction,
             self.origin[1] + top / self.reduction,
@@ -179,10 +186,11 @@ def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -
 
 @contextmanager
 def _as_undecodable(data: bytes = b"") -> Iterator[None]:
-    """Raise UndecodableError for every error of Pillow except MemoryError.
+    """Within the `with` block, turn Pillow's errors into UndecodableError.
 
-    Pillow's parsers raise many types of errors on damaged files. Its warnings are
-    ignored: they are about metadata, and do not name the file.
+    Pillow's parsers raise many types of errors on damaged files. Only MemoryError is
+    raised unchanged. Pillow's warnings are ignored: they are about metadata, and do not
+    name the file.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,7 +237,10 @@ def _read_cicp(image: Image.Image) -> Cicp | None:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels. Errors of libtiff are raised with its own message."""
+    """Decode the pixels of an opened image.
+
+    If libtiff fails, raises OSError with libtiff's own message.
+    """
     with _without_xmp(image):
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             image.load()
@@ -268,7 +279,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _find_unsupported(image: Image.Image, data: bytes) -> str:
-    """Return why an opened image cannot be decoded to the photograph, or ""."""
+    """Return why Pillow cannot decode the photograph in an opened image, or "".
+
+    For example, Pillow would decode only the preview in a camera raw file.
+    """
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return find_unsupported_jpeg(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -288,7 +302,7 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours or gray levels of 8-bit pixels, and their opacity if any."""
+    """Split 8-bit pixels into colours or gray levels, and opacity (None if opaque)."""
     if pixels.mode in ("La", "RGBa"):  # colours that are multiplied by the opacity
         pixels = pixels.convert(pixels.mode.upper())
     has_level = "transparency" in pixels.info
@@ -304,9 +318,9 @@ def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel.
 
-    Deep grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour is
-    already scaled by Pillow, to within one level. Raises UndecodableError if the range
-    of the pixel values is not defined.
+    Grayscale of more than 8 bits is scaled here, because Pillow's `convert` clips it.
+    Pillow has already scaled 16-bit colour, with an error of at most 1 of 255. Raises
+    UndecodableError if the range of the pixel values is not defined.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)

@@ -32,7 +32,7 @@ def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
-    """Return why this many pixels are too many, or ""."""
+    """Return why an image of this width and height has too many pixels, or ""."""
     if width * height <= max_pixels:
         return ""
     return f"{width} x {height} pixels, more than --max-pixels {max_pixels}"
@@ -68,9 +68,10 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jxl_codestream(data: bytes) -> bytes:
-    """Return the first bytes of the codestream in a JPEG XL container, b"" without one.
+    """Return the first bytes of the image data in a JPEG XL container.
 
-    It is in a box jxlc, or in boxes jxlp that begin with a number of 4 bytes.
+    They are in a box jxlc, or in boxes jxlp, which begin with a number of 4 bytes.
+    Returns b"" for other files.
     """
     if not data.startswith(b"\0\0\0\x0cJXL "):
         return b""

@@ -41,9 +41,9 @@ class Plan:
 
     @property
     def uses_namespaces(self) -> bool:
-        """Whether each node is a host of its own, in Linux namespaces.
+        """Whether each node is a simulated host, made of Linux namespaces.
 
-        Otherwise all nodes are daemons on the loopback interface.
+        Otherwise the nodes are only daemons, which all use the loopback interface.
         """
         return self.base_port == 0
 
