@@ -110,9 +110,10 @@ def _is_outside(linear: np.ndarray) -> np.ndarray:
 
 
 def _with_reduced_chroma(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return linear RGB, (3, pixels), of colours outside sRGB moved to its boundary.
+    """Move colours outside sRGB to its boundary, and return them as linear RGB.
 
-    L, a, b: (pixels,), CIELAB. Bisects the factor of the chroma at constant L and hue.
+    L, a, b: (pixels,), CIELAB. Returns (3, pixels). L and the hue stay constant. The
+    factor by which the chroma is reduced is found by bisection.
     """
     high = _LARGEST_CHROMA / np.maximum(np.hypot(a, b), _LARGEST_CHROMA)
     low = np.zeros_like(high)

@@ -145,10 +145,10 @@ def script_text(
 def submit(
     cluster: Cluster, folder: Path, parameters: dict[str, Any], calls: Sequence[Callable[[], Any]]
 ) -> list[str]:
-    """Submit a job that runs `calls`, and return the job ids.
+    """Submit a job that runs the functions `calls`, and return the job ids.
 
-    Several calls become a job array with one task and one job id per call. Raises
-    UserError with the message of sbatch if sbatch refuses the job.
+    Several functions become a job array with one task and one job id per function.
+    Raises UserError with the message of sbatch if sbatch refuses the job.
     """
     with _outside_of_any_job():
         try:

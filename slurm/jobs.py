@@ -202,7 +202,7 @@ def requeue_job(requeue: Handler) -> NoReturn:
 
 
 def _is_running() -> bool:
-    """Return whether the state of the job, in which this process runs, is RUNNING.
+    """Return whether SLURM reports the state RUNNING for the job of this process.
 
     The state is COMPLETING if the job was cancelled or requeued and is about to end.
     """

@@ -85,10 +85,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def grid_points(grids: Sequence[str]) -> list[Point]:
-    """Return every combination of the grids' values; the last grid varies fastest.
+    """Return every combination of the grids' values.
 
-    Each grid is FIELD=A,B,C. Raises UserError for a grid without values, or for two
-    grids of one field.
+    Each grid is FIELD=A,B,C. The value of the last grid changes first, as in nested
+    loops. Raises UserError for a grid without values, or for two grids of one field.
     """
     axes = []
     for grid in grids:

@@ -216,11 +216,12 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
-    """Rewrite a block's shards so that they contain only the samples of `updated`.
+    """Rewrite a block's shards so that they contain only `updated`'s packed images.
 
     A block is a group of images that are packed together. `before` and `updated` are
-    its record before and after duplicates are marked. Unchanged shards are kept, and
-    shards without samples are deleted. Returns `updated` with the new shards.
+    its record before and after duplicates are marked. A shard in which nothing changes
+    is kept, and a shard that would become empty is deleted. Returns `updated` with the
+    new shards.
     """
     shards = {}
     for split, shard in before.shards.items():

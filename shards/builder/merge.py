@@ -35,8 +35,9 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
     """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
     The shard set is written to `options.out`, with the same bytes as by a build without
-    parts. Raises UserError if blocks (groups of images) are missing, which the message
-    lists, or if a part is running, is damaged or belongs to another build.
+    parts. Raises UserError if a part is running, is damaged or belongs to another
+    build. Also raises it if blocks (groups of images) are missing; the message lists
+    them.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -135,7 +136,7 @@ def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report
 
 
 def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
-    """Link or copy a tar under a temporary name, and rename it.
+    """Link or copy a tar to a temporary name, and then rename it to `target`.
 
     Raises UserError if a copy does not have the SHA-256 of `shard`.
     """

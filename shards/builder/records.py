@@ -165,9 +165,10 @@ def _check_split(split: str, plan: Plan) -> None:
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """Return the record of a block of images if all are packed correctly, else None.
+    """Return the record of a block if its shards are complete and undamaged, else None.
 
-    The record file must be valid, and the shards must have the sizes and SHA-256 in it.
+    A block is a group of images that are packed together. Its record file must be
+    valid, and the shards must have the sizes and SHA-256 that the record states.
     """
     try:
         record = load_record(root, plan, block)

@@ -106,9 +106,9 @@ def _run_pool(
 def _single_threaded_forkserver() -> Iterator[None]:
     """Start the process from which workers are forked; used in a `with` statement.
 
-    The workers use one thread each, and ignore Ctrl-C, which the parent process
-    handles. At the end of the `with` block, this process gets back its own environment
-    and handler of SIGINT.
+    Each worker uses one thread. Workers ignore Ctrl-C, because the parent process
+    handles it. At the end of the `with` block, the environment variables and the SIGINT
+    handler of this process are what they were before.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()

@@ -163,7 +163,7 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the sample's key in the tar header that ends at byte `offset` of `data`.
+    """Return the key of the sample whose tar header ends at byte `offset` of `data`.
 
     Returns -1 if there is no valid header of a sample.
     """

@@ -1,5 +1,8 @@
 """The on-disk format of a shard set: its files, and the manifest that lists the shards.
 
+The shuffled source images are divided into blocks of consecutive images. The images of
+block b that belong to one split become shard b of this split.
+
     OUT/manifest.json         written last; a folder without it is not a shard set
     OUT/train/000000.tar      a shard: one member `<key>.lab.npy` per sample, which is a
                               C-order array (3, size, size)
@@ -8,11 +11,9 @@
     OUT/sources/000000.jsonl  for each source image of block 0: where it was packed, or
                               why it was left out
 
-Without `--splits` there is one split, "all", and its tars are in OUT itself. The
-shuffled source images are divided into blocks of consecutive images. The images of
-block b go into shard b of their splits. So a shard depends only on its own images, and
-shards have the same bytes in whatever order, and by whatever number of processes or
-machines, they are built.
+Without `--splits` there is one split, "all", and its tars are in OUT itself. A shard
+depends only on its own images. So shards have the same bytes in whatever order, and by
+whatever number of processes or machines, they are built.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> 
 def save_manifest(manifest: Manifest, root: Path) -> None:
     """Write OUT/manifest.json, the last step of a build.
 
-    Raises UserError if it would be too large to be read again.
+    Raises UserError if the file would exceed the size limit for reading it.
     """
     splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
     document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
@@ -229,8 +230,8 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
 def _canonical_json(manifest: Manifest) -> Iterator[str]:
     """Yield the text of the manifest as JSON with sorted keys, piece by piece.
 
-    The pieces are hashed. With one piece per shard, a manifest of a hundred thousand
-    shards is not copied in memory.
+    The text is hashed to identify the shard set. Each shard is a piece of its own, so
+    the whole text of a manifest with a hundred thousand shards is never in memory.
     """
     # "splits" sorts after all other keys, so it can be appended.
     yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'

@@ -119,11 +119,12 @@ def part_path(root: Path, part: Part) -> Path:
 
 
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the colour statistics of a shard set, from the files of all parts.
+    """Return the colour statistics of a shard set by adding the sums of its N parts.
 
-    `paths` are the files that `colortrain shards statistics --part I/N` wrote (default:
-    those in `root`). The result equals that of `compute_statistics`. Raises UserError
-    if a part is missing, is damaged, is given twice or belongs to another dataset.
+    `paths` are the files that `colortrain shards statistics --part I/N` wrote, one for
+    each I. By default, they are searched in `root`. The result equals that of
+    `compute_statistics`. Raises UserError if a part is missing, is damaged, is given
+    twice or belongs to another dataset.
     """
     manifest = load_manifest(root)
     paths = paths or sorted(

@@ -46,9 +46,9 @@ class _File(NamedTuple):
 class Cache:
     """A cache in `folder` that keeps at most `max_bytes` bytes of downloaded files.
 
-    The folder is created if it does not exist. Open a file right after `get` returns
-    its path, because another process may evict it later. Files that are mapped or open
-    stay readable.
+    The folder is created if it does not exist. Open a file right after `get` has
+    returned its path, because another process may evict it later. A file that is
+    already open or mapped stays readable.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:

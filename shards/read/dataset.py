@@ -3,10 +3,12 @@
 Samples are copied from memory-mapped tars into one array, without torch, pickle or
 parsing of tars: all members have the same length, so a shard is one strided array. When
 a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index. If they differ, the tar is damaged if its SHA-256 is wrong, else
-the index; if the damaged file was downloaded, it is downloaded again, once. At most
-`_MAX_OPEN` shards stay open. When a shard is closed and opened again, its samples are
-checked again.
+manifest and the index.
+
+If they differ, the SHA-256 of the tar decides which file is damaged: the tar if it does
+not match, else the index. The damaged file is downloaded again, once, if it came from a
+URL. At most `_MAX_OPEN` shards stay open. When a shard is closed and opened again, its
+samples are checked again.
 """
 
 from __future__ import annotations

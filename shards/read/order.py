@@ -142,9 +142,9 @@ class MixedOrder:
     """Mixes the endless orders of several parts (shard sets) into one, by weight.
 
     Positions are divided into blocks, in which each part has exactly the number of
-    positions that `apportion` returns, in random order. The sample numbers of part k
-    follow those of the parts before it. Each part keeps its own order, so no sample
-    repeats within an epoch of its part.
+    positions that `apportion` returns, in random order. Samples are numbered through
+    all parts: those of the first part, then those of the second, and so on. Each part
+    keeps its own order, so no sample repeats within an epoch of its part.
     """
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:

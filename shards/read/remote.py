@@ -156,7 +156,10 @@ class _SpeedCheck:
         self._received, self._since = 0, time.monotonic()
 
     def check(self, received: int) -> None:
-        """Raise TimeoutError if too few bytes arrived in a period that has ended."""
+        """Raise TimeoutError if a period is over in which too few bytes arrived.
+
+        `received` is the number of bytes received so far.
+        """
         if time.monotonic() - self._since < self.seconds:
             return
         if (new := received - self._received) < self._least:

@@ -47,9 +47,10 @@ class SplitFiles:
         self.index_path = index_path(split)
 
     def load_index(self) -> np.ndarray:
-        """Return the index of the split, int64 (samples, 3), rebuilt if it is missing.
+        """Return the index of the split, int64 (samples, 3).
 
-        Raises UserError if it is damaged, even after a second download if it is remote.
+        In a local folder, a missing index is rebuilt from the tars. Raises UserError if
+        the index is damaged. A remote index is first downloaded a second time.
         """
         if isinstance(self.store, Folder):
             path = self.store.path(self.index_path)

@@ -62,7 +62,7 @@ class Store(Protocol):
     def prefetch(self, shards: Iterable[Shard]) -> None:
         """Download `shards` in the background.
 
-        Shards of earlier calls whose download has not started are dropped.
+        If a download that an earlier call requested has not started yet, it is dropped.
         """
         ...
 

@@ -164,7 +164,10 @@ class _DtypeStub:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore the pickled state: only dtype uint8 is used, which needs none."""
+        """Ignore the state of the pickled dtype.
+
+        Only uint8 is used, and that dtype has no state.
+        """
 
 
 class _ArrayStub:

@@ -158,8 +158,9 @@ def make_profile(points: Chromaticities, curve: Curve, gray: bool = False) -> by
 
 
 def _colorants(points: Chromaticities) -> np.ndarray:
-    """Return the XYZ of red, green and blue as columns, adapted to D50 by Bradford.
+    """Return a matrix with the XYZ values of red, green and blue as its columns.
 
+    They are the primaries, adapted to the white point D50 by the Bradford method.
     Raises LinAlgError for degenerate chromaticities.
     """
     xy = np.array(points, np.float64).reshape(4, 2)
@@ -183,7 +184,7 @@ def _xyz(values: np.ndarray) -> bytes:
 
 
 def _pack_profile(tags: dict[bytes, bytes], space: bytes) -> bytes:
-    """Return the bytes of a display profile (ICC.1:2022, section 7)."""
+    """Return the bytes of an ICC display profile (ICC.1:2022, section 7)."""
     header = struct.pack(
         ">I4sI4s4s4s12s4s28s12s48s",
         *(0, b"", 0x04300000, b"mntr", space, b"XYZ ", bytes(12), b"acsp", bytes(28)),

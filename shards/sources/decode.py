@@ -133,8 +133,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def decode_reduced(image: Image.Image, target: int) -> ReducedImage:
     """Decode an opened image to upright 8-bit sRGB, a large JPEG at a reduced size.
 
-    Both sides of the decoded image have at least `2 * target` pixels, if the image has
-    as many. Raises UndecodableError as `to_rgb` does.
+    The reduced image keeps at least `2 * target` pixels on both sides. A smaller image
+    is not reduced. Raises UndecodableError as `to_rgb` does.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         rgb, _ = _decode_upright(image)
@@ -255,9 +255,10 @@ def _load(image: Image.Image) -> None:
 
 @contextmanager
 def _without_xmp(image: Image.Image) -> Iterator[None]:
-    """Hide XMP metadata, in which Pillow looks for an orientation if Exif has none.
+    """Hide an image's XMP metadata from Pillow during the `with` block.
 
-    Only Exif says how to turn an image; browsers ignore XMP.
+    If Exif has no orientation, Pillow would take the one in XMP. But only Exif says how
+    to turn an image upright; browsers ignore XMP.
     """
     hidden = {name: image.info.pop(name) for name in _XMP if name in image.info}
     try:
@@ -338,7 +339,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white_level(image: Image.Image) -> int:
-    """Return the highest value of deep gray pixels: 4095 in a TIFF of 12 bits."""
+    """Return the pixel value that means white in grayscale of more than 8 bits.
+
+    It is 65535, but less in some TIFFs, for example 4095 in a TIFF of 12 bits.
+    """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 65535
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
@@ -346,7 +350,10 @@ def _white_level(image: Image.Image) -> int:
 
 
 def _is_min_white(image: Image.Image) -> bool:
-    """Return whether 0 is white in this TIFF; Pillow inverts only 8-bit images."""
+    """Return whether the image is a TIFF in which the pixel value 0 means white.
+
+    Pillow inverts such images only if they have 8 bits.
+    """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)

@@ -23,9 +23,10 @@ _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
 def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
-    """Return why an image must not even be opened, or "".
+    """Return why an image has too many pixels to be opened at all, or "".
 
-    Pillow's plugin for JPEG XL decodes the pixels when it opens a file.
+    Only JPEG XL is checked: Pillow's plugin for it decodes all pixels when it opens a
+    file.
     """
     size = _jxl_size(data)
     return _too_large(*size, max_pixels) if size else ""
@@ -41,8 +42,8 @@ def _too_large(width: int, height: int, max_pixels: int) -> str:
 def _jxl_size(data: bytes) -> tuple[int, int] | None:
     """Return the width and height in a JPEG XL file's header, None for other files.
 
-    The header is that of ISO 18181-1, section D.2 (SizeHeader); bits are read from the
-    lowest of each byte.
+    The header is defined in ISO 18181-1, section D.2 (SizeHeader). The bits of each
+    byte are read from the lowest to the highest.
     """
     codestream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
     if not codestream.startswith(b"\xff\x0a"):

@@ -115,7 +115,7 @@ def _hint(listing: Listing) -> str:
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, and how many more there are: "a, b and 7 more".
+    """Return a text that starts with the first names: "a, b and 7 more".
 
     Names with unprintable characters are quoted and escaped.
     """

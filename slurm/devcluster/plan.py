@@ -51,7 +51,8 @@ class Plan:
     def node_names(self) -> list[str]:
         """Names of the nodes: node1, node2, ...
 
-        Without namespaces they are loopback addresses, which require no /etc/hosts.
+        If the cluster does not use namespaces, these names stand for loopback
+        addresses, and no entries in /etc/hosts are needed.
         """
         return [self._name(number) for number in range(1, self.nodes + 1)]
 
