@@ -105,7 +105,10 @@ def gamut_mapped_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _is_outside(linear: np.ndarray) -> np.ndarray:
-    """Return which colours are outside sRGB by more than rounding: (3, N) to (N,)."""
+    """Return which colours are outside sRGB by more than rounding.
+
+    Takes linear RGB, (3, N), and returns (N,) bool.
+    """
     return (linear.min(0) < -_GAMUT_TOLERANCE) | (linear.max(0) > 1 + _GAMUT_TOLERANCE)
 
 

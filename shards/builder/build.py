@@ -208,7 +208,10 @@ def summary(result: BuildResult, root: Path) -> str:
 
 
 def not_listed(listing: Listing) -> list[str]:
-    """Return lines for the user: which files of SOURCE are not among its images."""
+    """Return lines for the user that say which files in SOURCE are not packed.
+
+    For example, these are hidden files and files without the suffix of an image.
+    """
     kinds = {
         "files ignored because of their suffix": listing.ignored,
         "hidden files, and folders of thumbnails, left out": listing.hidden,

@@ -165,7 +165,7 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
     """Return the key of the sample whose tar header ends at byte `offset` of `data`.
 
-    Returns -1 if there is no valid header of a sample.
+    Returns -1 if there is no valid sample header.
     """
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)

@@ -167,7 +167,7 @@ class Split:
         return out
 
     def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
-        """Copy the samples with these `numbers` into the given `rows` of `out`.
+        """Copy the sample with number `numbers[i]` into `out[rows[i]]`, for every i.
 
         numbers: (rows,) int64. out: (N, 3, size, size), uint8 or float16. Raises
         DamagedSampleError if a sample is damaged or missing.

@@ -141,8 +141,8 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
 class MixedOrder:
     """Mixes the endless orders of several parts (shard sets) into one, by weight.
 
-    Positions are divided into blocks, in which each part has exactly the number of
-    positions that `apportion` returns, in random order. Samples are numbered through
+    Positions are divided into blocks. In each block, every part has exactly the number
+    of positions that `apportion` returns, in random order. Samples are numbered through
     all parts: those of the first part, then those of the second, and so on. Each part
     keeps its own order, so no sample repeats within an epoch of its part.
     """

@@ -49,8 +49,9 @@ class SplitFiles:
     def load_index(self) -> np.ndarray:
         """Return the index of the split, int64 (samples, 3).
 
-        In a local folder, a missing index is rebuilt from the tars. Raises UserError if
-        the index is damaged. A remote index is first downloaded a second time.
+        In a local folder, a missing index is rebuilt from the tars. A remote index that
+        is damaged is downloaded a second time. Raises UserError if the index is still
+        damaged.
         """
         if isinstance(self.store, Folder):
             path = self.store.path(self.index_path)

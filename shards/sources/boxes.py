@@ -1,4 +1,7 @@
-"""Walk the boxes of AVIF, HEIC and JPEG XL files (ISO base media, ISO 14496-12)."""
+"""Walk the boxes of AVIF, HEIC and JPEG XL files (ISO base media, ISO 14496-12).
+
+A box is a piece of such a file with a type of 4 letters; it can contain other boxes.
+"""
 
 from __future__ import annotations
 

@@ -70,12 +70,13 @@ class Cicp(NamedTuple):
 
 
 def declared_profile(image: Image.Image, cicp: Cicp | None = None) -> bytes | None:
-    """Return the ICC profile for an opened image's pixels, None for sRGB.
+    """Return an ICC profile for an opened image's pixels, None if they are sRGB.
 
-    cicp: the file's code points, if it has any. The order of precedence is that of the
-    PNG specification (third edition, section 4.3): cICP, ICC profile, sRGB, then gAMA
-    and cHRM; in AVIF and HEIC an ICC profile comes first (MIAF, section 7.3.6.4).
-    Raises ColorSpaceError for HDR and for unknown code points.
+    cicp: the CICP code points in the file, if any. If a file declares several colour
+    spaces, the order of precedence is that of the PNG specification (third edition,
+    section 4.3): cICP, ICC profile, sRGB, then gAMA and cHRM. In AVIF and HEIC an ICC
+    profile takes precedence over CICP (MIAF, section 7.3.6.4). Raises ColorSpaceError
+    for HDR and for unknown code points.
     """
     icc = image.info.get("icc_profile")
     if cicp and (image.format == "PNG" or not icc):
@@ -270,10 +271,9 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
 
 
 def _is_identity(transform: Transform) -> bool:
-    """Return whether a transform changes every channel by at most 2 (of 0 to 255).
+    """Return whether a transform leaves colours unchanged, so that its profile is sRGB.
 
-    If so, the profile of the transform is equivalent to sRGB. A grid of colours is
-    tested.
+    A grid of colours is tested. No channel, from 0 to 255, may change by more than 2.
     """
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)

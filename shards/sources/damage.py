@@ -82,10 +82,10 @@ def _is_whole_zlib(stream: memoryview) -> bool:
 
 @contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Yield a list that receives the lines libtiff prints while the block runs.
+    """Yield a list that receives the lines libtiff prints during the `with` block.
 
-    libtiff writes to the process's standard error and does not name the file. Lines of
-    other threads that are written meanwhile are passed on afterwards.
+    libtiff writes to standard error, and its lines do not name the file. Lines that
+    other threads write there meanwhile are passed on to standard error afterwards.
     """
     messages: list[str] = []
     with _redirected, tempfile.TemporaryFile() as file:

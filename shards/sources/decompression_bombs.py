@@ -71,8 +71,8 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
 def _jxl_codestream(data: bytes) -> bytes:
     """Return the first bytes of the image data in a JPEG XL container.
 
-    They are in a box jxlc, or in boxes jxlp, which begin with a number of 4 bytes.
-    Returns b"" for other files.
+    They are in a box jxlc, or in boxes jxlp, each of which begins with a number of 4
+    bytes. Returns b"" for other files.
     """
     if not data.startswith(b"\0\0\0\x0cJXL "):
         return b""

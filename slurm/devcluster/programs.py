@@ -1,4 +1,4 @@
-"""Find SLURM's programs on this machine, and the packages of those that are missing."""
+"""Find SLURM's programs on this machine, and the packages that contain missing ones."""
 
 from __future__ import annotations
 
