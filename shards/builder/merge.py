@@ -88,7 +88,10 @@ def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[
 def _run(
     label: str, tasks: Sequence[Task[Result]], plan: Plan, options: BuildOptions
 ) -> dict[int, Result]:
-    """Run tasks in worker processes; return {index of a task: its result}, sorted."""
+    """Run the tasks in worker processes and return their results.
+
+    The results are keyed by the index of their task, and sorted by it.
+    """
     with ProgressLine(label, plan.num_sources, "images", shown=not options.quiet) as progress:
         results = dict(run_tasks(tasks, options.workers, progress))
         progress.advance_to(plan.num_sources)

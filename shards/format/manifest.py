@@ -84,7 +84,7 @@ class Manifest:
         return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, name: str, where: str | Path) -> str:
-        """Return `name` if there is a split of this name, or else the only split.
+        """Return `name` if it is the name of a split, else the name of the only split.
 
         Raises UserError, which lists the splits, if there are several and none has this
         name. `where` is the location of the shard set, for the message.

@@ -190,9 +190,10 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write statistics, or the sums of a part, to `path` as JSON, atomically.
+    """Write colour statistics, or the sums of one part of the shards, as JSON.
 
-    Temporary files that killed processes of this machine left for `path` are removed.
+    The file `path` is written atomically. Temporary files that killed processes of this
+    machine left for `path` are removed.
     """
     remove_stale_temporaries(path)
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")

@@ -81,7 +81,7 @@ class SplitFiles:
         return self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
 
     def replace_damaged(self, shard: Shard, rows: slice) -> Fault:
-        """Download a shard's tar again if it is damaged, or else the split's index.
+        """Download a shard's tar, or the index of the split, again if it is damaged.
 
         `rows` are the shard's rows in the index. A file is downloaded again only if its
         copy in the cache is damaged. Returns the file that is at fault if the shard and
