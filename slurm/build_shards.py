@@ -73,10 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
-    """Return the arguments of `shards build`, which follow `--`, and its output folder.
+    """Return the arguments for `shards build`, and the output folder that they name.
 
-    Raises UserError if `shards build` would refuse the arguments, or if they contain
-    --part.
+    They are the user's arguments after `--`. Raises UserError if `shards build` would
+    refuse them, or if they contain --part.
     """
     argv = list(args.build)
     if argv[:1] == ["--"]:

@@ -125,9 +125,10 @@ def _check_block(folder: Path, plan: Plan, block: int) -> None:
 
 
 def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
-    """Copy a checked block from `folder` to `root`: first its shards, then its record.
+    """Copy a block that was checked from `folder` to `root`.
 
-    `report` is called with the number of its images.
+    Its shards are copied first, then its record file. `report` is called with the
+    number of its images.
     """
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
