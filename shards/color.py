@@ -67,7 +67,10 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _lab_to_linear(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Convert CIELAB, (pixels,) each, to linear RGB, not clipped: (3, pixels)."""
+    """Convert CIELAB to linear RGB without clipping it to [0, 1].
+
+    L, a, b: (pixels,) each. Returns (3, pixels).
+    """
     y = (L + 16) / 116
     f = np.stack([y + a / 500, y, np.maximum(y - b / 200, 0)])  # like scikit-image: no negative Z
     xyz = np.where(f > 0.2068966, f * f * f, (f - 16 / 116) / 7.787)
@@ -102,14 +105,18 @@ def gamut_mapped_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _is_outside(linear: np.ndarray) -> np.ndarray:
-    """Return which colours are outside sRGB by more than rounding: (3, N) to (N,)."""
+    """Return which colours are outside sRGB by more than rounding.
+
+    Takes linear RGB, (3, N), and returns (N,) bool.
+    """
     return (linear.min(0) < -_GAMUT_TOLERANCE) | (linear.max(0) > 1 + _GAMUT_TOLERANCE)
 
 
 def _with_reduced_chroma(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return linear RGB, (3, pixels), of colours outside sRGB moved to its boundary.
+    """Move colours outside sRGB to its boundary, and return them as linear RGB.
 
-    L, a, b: (pixels,), CIELAB. Bisects the factor of the chroma at constant L and hue.
+    L, a, b: (pixels,), CIELAB. Returns (3, pixels). L and the hue stay constant. The
+    factor by which the chroma is reduced is found by bisection.
     """
     high = _LARGEST_CHROMA / np.maximum(np.hypot(a, b), _LARGEST_CHROMA)
     low = np.zeros_like(high)

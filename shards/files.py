@@ -74,9 +74,10 @@ def _temporary(path: Path) -> Path:
 
 
 def _temporary_prefix(path: Path) -> str:
-    """Return the start of the temporary names of a file, up to the process ID.
+    """Return what the names of all temporary files for `path` begin with.
 
-    It contains the host name, because machines that share a file system can have equal
+    The rest of such a name is the ID of the process that writes the file. The beginning
+    contains the host name, because machines that share a file system can have equal
     process IDs. A long name is replaced by its hash: file systems allow 255 bytes.
     """
     name = path.name
@@ -86,7 +87,10 @@ def _temporary_prefix(path: Path) -> str:
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Remove temporary files of `path` whose processes, on this machine, have ended."""
+    """Remove temporary files for `path` that processes of this machine have left.
+
+    Files of running processes are kept.
+    """
     prefix = _temporary_prefix(path)
     for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         process = each.name[len(prefix) : -len(".tmp")]
@@ -141,21 +145,22 @@ class IrregularFileError(UserError, OSError):
 
 
 def is_path_below(relative: str) -> bool:
-    """Return whether `relative` is the path of a file below the folder it is joined to.
+    """Return whether a file that is named `folder/relative` is inside `folder`.
 
-    Such a path is not empty or absolute and contains no "..".
+    This is so unless `relative` is empty or absolute or contains "..". Links are
+    ignored.
     """
     parts = relative.split("/")
     return bool(parts[0]) and not {"", ".", ".."}.intersection(parts) and "\0" not in relative
 
 
 def path_below(folder: Path, relative: str, *, writing: bool = False) -> Path:
-    """Return the path below `folder` that was read from a file as `relative`.
+    """Return `folder/relative`, where `relative` was read from an untrusted file.
 
-    Links in the folder are followed, since its owner may have moved files to another
-    disk; but with `writing`, for a file that is to be written or deleted, the path must
-    be below the folder after links are resolved too. Raises UserError if it is not
-    below the folder.
+    Raises UserError if `relative` leads out of `folder`. Links inside the folder may
+    lead out of it, because its owner may have moved files to another disk. But with
+    `writing`, which is for a file that is to be written or deleted, links must not lead
+    out either.
     """
     if not is_path_below(relative):
         raise UserError(f"{folder}: the path {relative!r}, read from a file in it, leads out of it")

@@ -118,8 +118,8 @@ def _sbatch_options(cluster: Cluster) -> dict[str, Any]:
 def _python_command(cluster: Cluster) -> str:
     """Return the shell command that starts the Python interpreter in a job.
 
-    The interpreter ignores USR2 and TERM until the trainer installs its handlers. If
-    SLURM preempts the job before that, SLURM itself requeues it.
+    The interpreter ignores the signals USR2 and TERM until the trainer installs its
+    handlers. If SLURM preempts the job before that, SLURM itself requeues it.
     """
     python = cluster.python or shlex.quote(sys.executable)
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {python}"""
@@ -145,10 +145,10 @@ def script_text(
 def submit(
     cluster: Cluster, folder: Path, parameters: dict[str, Any], calls: Sequence[Callable[[], Any]]
 ) -> list[str]:
-    """Submit a job that runs `calls`, and return the job ids.
+    """Submit a job that runs the functions `calls`, and return the job ids.
 
-    Several calls become a job array with one task and one job id per call. Raises
-    UserError with the message of sbatch if sbatch refuses the job.
+    Several functions become a job array with one task and one job id per function.
+    Raises UserError with the message of sbatch if sbatch refuses the job.
     """
     with _outside_of_any_job():
         try:

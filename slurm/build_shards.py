@@ -1,4 +1,4 @@
-"""Build shards on many nodes: a job array that packs, then a job that merges.
+"""Build shards on many nodes: a job array packs the images, then a job merges.
 
 Each task of the array packs one part of the images.
 
@@ -73,10 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
-    """Return the arguments of `shards build`, which follow `--`, and its output folder.
+    """Return the arguments for `shards build`, and the output folder that they name.
 
-    Raises UserError if `shards build` would refuse the arguments, or if they contain
-    --part.
+    They are the user's arguments after `--`. Raises UserError if `shards build` would
+    refuse them, or if they contain --part.
     """
     argv = list(args.build)
     if argv[:1] == ["--"]:
@@ -90,10 +90,10 @@ def build_argv(args: argparse.Namespace) -> tuple[list[str], Path]:
 def job_parameters(
     cluster: Cluster, code: CodeSnapshot, name: str, resume_command: str, **more: Any
 ) -> dict[str, Any]:
-    """Return submitit's parameters for the job array that packs or the job that merges.
+    """Return submitit's parameters for the job array that packs, or for the merge job.
 
-    `more` are further parameters. A job is cancelled when a job that it depends on
-    fails.
+    `more` are further parameters, which are added unchanged. A job is cancelled when a
+    job that it depends on fails.
     """
     parameters = batch.job_parameters(
         cluster, code, name=name, comment="", resume_command=resume_command
@@ -105,7 +105,7 @@ def job_parameters(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the job array that packs and the job that merges.
+    """Submit the job array that packs the shards and the job that merges them.
 
     Returns the exit status.
     """
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_scripts(cluster: Cluster, logs: Path, parts: int, resume_command: str) -> None:
-    """Print the sbatch scripts of the job array that packs and the job that merges."""
+    """Print the sbatch scripts of the job array that packs and of the merge job."""
     code = planned_snapshot(logs)
     array = job_parameters(cluster, code, "pack", resume_command)
     merge = job_parameters(cluster, code, "merge", resume_command, dependency="afterok:ARRAY")
@@ -143,11 +143,10 @@ def submit(
     out: Path,
     resume_command: str,
 ) -> int:
-    """Submit the job array that packs and the job that merges.
+    """Submit the job array that packs the shards and the job that merges them.
 
     Returns the exit status. `argv` are the arguments of `shards build`. With --wait,
-    wait until the job that merges has ended; the status is then 0 if it completed, else
-    1.
+    wait until the merge job has ended; the status is then 0 if it completed, else 1.
     """
     logs = log_folder(out)
     logs.mkdir(parents=True, exist_ok=True)

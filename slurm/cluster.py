@@ -187,7 +187,10 @@ def _parse_partition(line: str) -> Partition:
 
 
 def _merge(first: Partition, second: Partition) -> Partition:
-    """Combine two lines of sinfo about one partition, whose nodes differ."""
+    """Combine two descriptions of one partition into one.
+
+    sinfo prints one line for each group of equal nodes in a partition.
+    """
     return Partition(
         name=first.name,
         default=first.default,

@@ -48,10 +48,10 @@ class JobContext:
     scratch: str = ""
 
     def prepare(self) -> None:
-        """Check the code, change to the submission folder, and set TMPDIR.
+        """Prepare this process: check the code, set the working folder and TMPDIR.
 
-        Exits the process with EXIT_NO_REQUEUE if the code was modified after
-        submission.
+        The working folder is the one from which the job was submitted. Exits the
+        process with EXIT_NO_REQUEUE if the code was modified after submission.
         """
         try:
             self.code.check()
@@ -99,10 +99,11 @@ class TrainingJob:
         atexit.register(exit_process, 0)  # runs after submitit has recorded the success
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the call that submitit runs after the job is requeued: the same again.
+        """Return the call that the requeued job runs; submitit calls this method.
 
-        Exits the process with EXIT_NO_REQUEUE, which ends the job, after `max_restarts`
-        consecutive starts that saved no checkpoint.
+        The requeued job makes the same call again. After `max_restarts` consecutive
+        starts that saved no checkpoint, exits the process with EXIT_NO_REQUEUE instead,
+        which ends the job.
         """
         starts = runs.starts_without_progress(self.run, os.environ["SLURM_JOB_ID"])
         if starts >= self.max_restarts:
@@ -166,9 +167,9 @@ class ShardsJob:
                 exit_process(status)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Return the call that submitit runs after the job is requeued: the same again.
+        """Return the call that the requeued job runs; submitit calls this method.
 
-        It resumes the build.
+        The requeued job makes the same call again, which resumes the build.
         """
         return submitit.helpers.DelayedSubmission(self)
 
@@ -176,9 +177,9 @@ class ShardsJob:
 def requeue_job(requeue: Handler) -> NoReturn:
     """Requeue the job if this process is rank 0, then end the process.
 
-    Call this after everything is saved. `requeue` is submitit's signal handler. The job
-    is not requeued if SLURM is already ending or requeueing it: a job that was
-    cancelled must not start again.
+    `requeue` is submitit's signal handler, which requeues the job. Call this function
+    after everything is saved. The job is not requeued if SLURM is already ending or
+    requeueing it: a job that was cancelled must not start again.
     """
     if os.environ["RANK"] != "0":
         exit_process(0)
@@ -201,7 +202,7 @@ def requeue_job(requeue: Handler) -> NoReturn:
 
 
 def _is_running() -> bool:
-    """Return whether the state of the job, in which this process runs, is RUNNING.
+    """Return whether SLURM reports the state RUNNING for the job of this process.
 
     The state is COMPLETING if the job was cancelled or requeued and is about to end.
     """

@@ -55,8 +55,8 @@ _FIELDS = "JobArrayID:|,State:|,Reason:|,RestartCnt:|,Comment:4096"
 def _output(*command: str) -> str | None:
     """Return the output of a command, or None if it fails or takes more than 60 s.
 
-    squeue fails for a job id that it does not list. Raises UserError where SLURM is not
-    installed.
+    For example, squeue fails when it is called with the id of a job that it no longer
+    lists. Raises UserError where SLURM is not installed.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

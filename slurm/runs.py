@@ -50,9 +50,9 @@ def newest_step(run: Path) -> int:
 
 
 def record_start(run: Path, job_id: str) -> None:
-    """Append a start of a job to the run folder's starts.jsonl.
+    """Record in the run folder's starts.jsonl that the job has started.
 
-    The line contains the step of the newest checkpoint, from which the job resumes.
+    The new line contains the step of the newest checkpoint, from which the job resumes.
     """
     facts = {"job": job_id, "step": newest_step(run), "time": round(time.time(), 3)}
     with open(starts_file(run), "a") as stream:

@@ -86,9 +86,9 @@ def make_table(folders: Sequence[Path]) -> Table:
 
 
 def known_runs() -> list[Path]:
-    """Return the run folders of this user's jobs that SLURM lists.
+    """Return the run folders of those of this user's jobs that SLURM still lists.
 
-    They are named in the comments of the jobs: a comment names one run folder, or the
+    They are read from the comments of the jobs. A comment names one run folder, or the
     folder of a sweep.
     """
     named = [

@@ -88,9 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def training_argv(args: argparse.Namespace) -> list[str]:
-    """Return the arguments of `launch.train`: those after `--`, and `--run`.
+    """Return the arguments for `launch.train`.
 
-    Raises UserError if they contain an option that `submit` sets itself.
+    These are the user's arguments after `--`, and `--run` with the run folder. Raises
+    UserError if the user gave an option that `submit` sets itself.
     """
     argv = list(args.training)
     if argv[:1] == ["--"]:

@@ -48,7 +48,10 @@ Point = tuple[str, ...]  # one "field=value" per grid
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the argument parser of `colortrain sweep`, without training options."""
+    """Return the argument parser of `colortrain sweep`.
+
+    It does not know the options of training, which `sweep` passes on unchanged.
+    """
     parser = CommandParser("slurm.sweep", "Train a recipe at every point of a grid.", _EXAMPLE)
     parser.add_argument(
         "--cluster",
@@ -82,10 +85,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def grid_points(grids: Sequence[str]) -> list[Point]:
-    """Return every combination of the grids' values; the last grid varies fastest.
+    """Return every combination of the grids' values.
 
-    Each grid is FIELD=A,B,C. Raises UserError for a grid without values, or for two
-    grids of one field.
+    Each grid is FIELD=A,B,C. The value of the last grid changes first, as in nested
+    loops. Raises UserError for a grid without values, or for two grids of one field.
     """
     axes = []
     for grid in grids:
@@ -119,7 +122,11 @@ def training_argv(point: Point, run: Path, common: Sequence[str]) -> list[str]:
 
 
 def make_table(out: Path, points: dict[str, Point]) -> Table:
-    """Return the table of all points of a sweep: values, state, step and scores."""
+    """Return a table with one row per point of a sweep.
+
+    A point is a combination of field values. Its row contains these values, the state
+    of its job, the step that its run has reached and its latest scores.
+    """
     fields = [change.partition("=")[0] for change in next(iter(points.values()))]
     known = queue.jobs(job_id for name in points if (job_id := runs.latest_job(out / name)))
     table = Table(*fields, "state", "step", *_SCORES, box=box.SIMPLE)
@@ -154,7 +161,8 @@ def job_parameters(
 ) -> dict[str, Any]:
     """Return submitit's parameters for the job array of a sweep.
 
-    `names` are the names of the points, and `argv` the arguments of `sweep`.
+    `names` are the names of the sweep's points (combinations of field values), one per
+    task of the array. `argv` are the arguments of `sweep`.
     """
     resume = shlex.join(["colortrain", "sweep", *argv])
     return batch.job_parameters(
@@ -174,11 +182,12 @@ def submit_points(
     train_argvs: dict[str, list[str]],
     argv: Sequence[str],
 ) -> None:
-    """Submit points of a grid as one job array, and record each point's job.
+    """Submit points of a grid as one job array, and record the job of each point.
 
-    `recipes` and `train_argvs` (the arguments of `launch.train`) are keyed by the name
-    of the point; the points in `recipes` are submitted. `argv` are the arguments of
-    `sweep`.
+    A point is a combination of field values. `recipes` contains the recipes of the
+    points to submit, keyed by the name of the point. `train_argvs` has the same keys,
+    and may have more; its values are the arguments of `launch.train`. `argv` are the
+    arguments of `sweep`.
     """
     (out / "slurm").mkdir(parents=True, exist_ok=True)
     context = JobContext(Path.cwd(), take_snapshot(out / "slurm"), cluster.scratch)
@@ -198,9 +207,10 @@ def submit_points(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit the points that have to be trained, and print the table of all points.
+    """Submit the points of the grid that are not trained yet, and print all points.
 
-    Returns the exit status.
+    A point is a combination of field values. The points are printed as a table. Returns
+    the exit status.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args, common = make_parser().parse_known_args(argv)
@@ -224,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(out: Path, points: dict[str, Point], *, wait: bool) -> int:
     """Print the table of a sweep; with `wait`, first wait until all jobs have ended.
 
-    Returns the exit status: 1 if `wait` and a run has not reached its end, else 0.
+    Returns the exit status. It is 1 if `wait` is given and a run has not reached its
+    end, else 0.
     """
     if wait:
         queue.wait([job_id for name in points if (job_id := runs.latest_job(out / name))])

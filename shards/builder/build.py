@@ -208,7 +208,10 @@ def summary(result: BuildResult, root: Path) -> str:
 
 
 def not_listed(listing: Listing) -> list[str]:
-    """Return lines for the user: which files of SOURCE are not among its images."""
+    """Return lines for the user that say which files in SOURCE are not packed.
+
+    For example, these are hidden files and files without the suffix of an image.
+    """
     kinds = {
         "files ignored because of their suffix": listing.ignored,
         "hidden files, and folders of thumbnails, left out": listing.hidden,
@@ -221,7 +224,7 @@ def not_listed(listing: Listing) -> list[str]:
 def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
     """Return a line for the user: what one part of a build has packed, and what to do.
 
-    It is to run `colortrain shards merge` when all parts are packed.
+    When all parts are packed, the user must run `colortrain shards merge`.
     """
     packed = result.num_sources - len(result.left_out)
     text = f"{root}: part {result.part}: {result.num_blocks} of {plan.num_blocks} blocks, "

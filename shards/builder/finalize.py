@@ -192,10 +192,10 @@ def _delete_stale_records(
 ) -> None:
     """Find blocks in which images were wrongly removed; delete their record files.
 
-    A block is a group of images that are packed together. An earlier run removed such
-    an image as a duplicate, but it is not in `duplicates`, the result of
-    `find_duplicates`. Raises RepackError if there are such blocks, and does nothing
-    otherwise.
+    A block is a group of images that are packed together. An image was wrongly removed
+    if an earlier run removed it as a duplicate, but `duplicates`, the result of
+    `find_duplicates`, does not contain it. Raises RepackError if there are such blocks,
+    and does nothing otherwise.
     """
     stale = []
     for block in range(plan.num_blocks):
@@ -216,11 +216,12 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
-    """Rewrite a block's shards so that they contain only the samples of `updated`.
+    """Rewrite a block's shards so that they contain only `updated`'s packed images.
 
     A block is a group of images that are packed together. `before` and `updated` are
-    its record before and after duplicates are marked. Unchanged shards are kept, and
-    shards without samples are deleted. Returns `updated` with the new shards.
+    its record before and after duplicates are marked. A shard in which nothing changes
+    is kept, and a shard that would become empty is deleted. Returns `updated` with the
+    new shards.
     """
     shards = {}
     for split, shard in before.shards.items():
@@ -243,9 +244,9 @@ def _copy(
 ) -> Shard:
     """Rewrite a shard so that it contains only the samples with the keys in `kept`.
 
-    `entries` are the record entries of all its present samples, in order. Raises
-    UserError if the pixels of a sample do not have the SHA-256 in its entry. Returns
-    the new shard.
+    `entries` are the record file's entries for all samples that the shard contains now,
+    in order. Raises UserError if the pixels of a sample do not have the SHA-256 in its
+    entry. Returns the new shard.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
     view = pixels_view(path_below(root, shard.path), shard.samples, size, dtype)
@@ -280,7 +281,7 @@ def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
-    """Delete what earlier builds left in the output folder and the set does not need.
+    """Delete files of earlier builds that do not belong to the finished shard set.
 
     These are the lock files of parts, temporary files of killed processes, and shards
     that `splits` ({split name: its shards}) does not contain.

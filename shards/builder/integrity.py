@@ -1,4 +1,4 @@
-"""What is wrong with a packed shard, compared with the record of its sources."""
+"""Check a packed shard against the record file of its block."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from shards.format.tar_layout import content_offsets, member_stride, tar_header
 
 
 def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
-    """Return what is wrong with the tar of one split of a block, "" if nothing is."""
+    """Return what is wrong with a shard that one block of images has in a split.
+
+    Returns "" if its tar is undamaged.
+    """
     shard = record.shards[split]
     path = path_below(root, shard.path)
     if not path.is_file():
@@ -40,7 +43,10 @@ def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
 
 
 def recorded_index(plan: Plan, record: Record, split: str) -> str:
-    """Return the content of the .idx file of one split of a block."""
+    """Return the correct content of the .idx file of a block's shard in a split.
+
+    It is computed from the block's record.
+    """
     keys, size, dtype = np.array(record.keys(split)), plan.parameters.size, plan.parameters.dtype
     return index_text(keys, content_offsets(len(keys), size, dtype), size, dtype)
 
@@ -50,10 +56,10 @@ def first_damage(
 ) -> str:
     """Return a description of the first damage in a tar, "" if there is none.
 
-    It names the member and the byte range. `entries` are the record entries of the
-    tar's samples. Headers are compared byte by byte and pixels by their SHA-256, which
-    also finds a tar that has the recorded SHA-256 but other pixels than its entries
-    say.
+    It names the member and the byte range. `entries` are the entries of the tar's
+    samples in the record file. The headers are compared byte by byte, and the pixels
+    with the SHA-256 in each entry. So a tar with wrong pixels is found even if the
+    SHA-256 recorded for the whole tar matches.
     """
     if path.stat().st_size == 0:
         return "it is empty"

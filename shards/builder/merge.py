@@ -35,8 +35,9 @@ def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
     """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
     The shard set is written to `options.out`, with the same bytes as by a build without
-    parts. Raises UserError if blocks (groups of images) are missing, which the message
-    lists, or if a part is running, is damaged or belongs to another build.
+    parts. Raises UserError if a part is running, is damaged or belongs to another
+    build. Also raises it if blocks (groups of images) are missing; the message lists
+    them.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -64,11 +65,11 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that are missing in `options.out` from `folders`.
+    """Copy the blocks that `options.out` lacks from the other folders into it.
 
     A block is a group of images that are packed together. All blocks are checked before
-    the first one is copied. Returns the numbers of the blocks that none of the folders
-    has.
+    the first one is copied. Returns the numbers of the blocks that are in none of the
+    folders.
     """
     checks: list[Task[Path | None]] = [
         partial(_find_block, options.out, folders, plan, block) for block in range(plan.num_blocks)
@@ -87,7 +88,10 @@ def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[
 def _run(
     label: str, tasks: Sequence[Task[Result]], plan: Plan, options: BuildOptions
 ) -> dict[int, Result]:
-    """Return the results of the tasks by their index, in order."""
+    """Run the tasks in worker processes and return their results.
+
+    The results are keyed by the index of their task, and sorted by it.
+    """
     with ProgressLine(label, plan.num_sources, "images", shown=not options.quiet) as progress:
         results = dict(run_tasks(tasks, options.workers, progress))
         progress.advance_to(plan.num_sources)
@@ -97,9 +101,10 @@ def _run(
 def _find_block(
     root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report
 ) -> Path | None:
-    """Return the first folder that has a block, OUT before the others, or None.
+    """Return the folder that contains a block, or None if no folder does.
 
-    Raises UserError if the block is damaged there.
+    OUT is searched first, then the others in order. Raises UserError if the block is
+    damaged in the folder where it was found.
     """
     if load_done(root, plan, block) is not None:
         found: Path | None = root
@@ -120,9 +125,10 @@ def _check_block(folder: Path, plan: Plan, block: int) -> None:
 
 
 def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
-    """Copy a checked block from `folder` to `root`: first its shards, then its record.
+    """Copy a block that was checked from `folder` to `root`.
 
-    `report` is called with the number of its images.
+    Its shards are copied first, then its record file. `report` is called with the
+    number of its images.
     """
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
@@ -134,7 +140,7 @@ def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report
 
 
 def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
-    """Link or copy a tar under a temporary name, and rename it.
+    """Link or copy a tar to a temporary name, and then rename it to `target`.
 
     Raises UserError if a copy does not have the SHA-256 of `shard`.
     """

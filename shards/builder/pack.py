@@ -120,11 +120,12 @@ def _read(source: ImageSource, max_pixels: int) -> bytes:
 def _square(
     source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Decode an image; return its (width, height), and its pixels fitted to a square.
+    """Decode an image and resize it to a square, as the build's options say.
 
-    Width and height are those before resizing, after rotation by EXIF. The pixels are
-    (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is too small or
-    cannot be decoded.
+    Returns the width and height of the image, and the pixels of the square. Width and
+    height are those before resizing, after rotation by EXIF. The pixels are (size,
+    size, 3) uint8, sRGB. Raises UndecodableError if the image is too small or cannot be
+    decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         _check_side(cifar10.SIDE, cifar10.SIDE, parameters)

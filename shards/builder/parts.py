@@ -1,6 +1,7 @@
 """Parts of a build on several machines (`--part I/N`), and their lock files.
 
-OUT/.lock           locked by a build or a merge, or shared by all running parts
+OUT/.lock           locked exclusively by a build or a merge; all running parts of a
+                    build hold a shared lock on it
 OUT/.lock-2-of-8    locked by part 2/8; deleted when the shard set is finished
 """
 
@@ -95,10 +96,10 @@ def _shared_lock(path: Path, message: str) -> Iterator[None]:
 
 
 def part_counts(folders: Iterable[Path]) -> set[int]:
-    """Return every N for which a part `--part I/N` was built in these folders.
+    """Return every N for which parts `--part I/N` of a build are in these folders.
 
-    It is read from the names of the parts' lock files, which are deleted when the shard
-    set is finished.
+    The numbers are read from the names of the parts' lock files, which are deleted when
+    the shard set is finished.
     """
     names = (path.name for folder in folders for path in folder.glob(f"{LOCK}-*"))
     return {int(match[1]) for match in map(_LOCK_NAME.fullmatch, names) if match}

@@ -156,8 +156,8 @@ class Block:
 class Plan:
     """The content of OUT/build.json: a build's options, and a hash of its image names.
 
-    `sources_sha256` is the hash of all source names. `block_size` is the number of
-    images per block, a group of images that are packed together. Raises UserError if
+    `sources_sha256` is this hash. A block is a group of images that are packed
+    together, and `block_size` is the number of images in each. Raises UserError if
     there are too many blocks.
     """
 
@@ -328,7 +328,7 @@ def load_plan(root: Path) -> Plan:
 
 
 def _parse_plan(data: bytes) -> Plan:
-    """Return the plan in a JSON text, which may come from an untrusted source."""
+    """Parse the JSON text of a build plan, which may come from an untrusted source."""
     document = parse_json(data)
     plan = Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     check_types(plan)

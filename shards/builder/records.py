@@ -54,7 +54,7 @@ class SourceEntry:
     detail: str = ""
 
     def is_in(self, split: str) -> bool:
-        """Return whether the image is packed, and in this split."""
+        """Return whether the image was packed into this split."""
         return not self.reason and self.split == split
 
 
@@ -77,7 +77,7 @@ class Record:
 
     @property
     def left_out(self) -> list[SourceEntry]:
-        """The entries of the images that were left out."""
+        """The entries of the source images that were not packed."""
         return [entry for entry in self.entries if entry.reason]
 
 
@@ -136,7 +136,10 @@ def _parse_record(data: bytes) -> Record:
 
 
 def _check_shards(record: Record, plan: Plan, block: int) -> None:
-    """Raise ValueError, TypeError or OverflowError unless a build may write such."""
+    """Check that a build can have written shards with these paths, splits and sizes.
+
+    Raises ValueError, TypeError or OverflowError if not.
+    """
     ShardTable(record.shards.values())  # checks the types of its fields
     packed = Counter(entry.split for entry in record.entries if not entry.reason)
     if record.block != block or packed != {
@@ -162,9 +165,10 @@ def _check_split(split: str, plan: Plan) -> None:
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """Return the record of a block of images if all are packed correctly, else None.
+    """Return the record of a block if its shards are complete and undamaged, else None.
 
-    The record file must be valid, and the shards must have the sizes and SHA-256 in it.
+    A block is a group of images that are packed together. Its record file must be
+    valid, and the shards must have the sizes and SHA-256 that the record states.
     """
     try:
         record = load_record(root, plan, block)
@@ -189,10 +193,11 @@ def is_intact(root: Path, shard: Shard) -> bool:
 
 
 def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
-    """Return a copy of `record` with exactly the images in `firsts` as duplicates.
+    """Return a copy of `record` in which exactly the images in `firsts` are duplicates.
 
     `firsts` maps the key of each duplicate to the source name of its first copy. Images
-    that are duplicates in `record`, but not in `firsts`, are marked as packed again.
+    that are marked as duplicates in `record`, but are not in `firsts`, become packed
+    images again.
     """
 
     def mark(entry: SourceEntry) -> SourceEntry:

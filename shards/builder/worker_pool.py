@@ -4,8 +4,9 @@ The workers are forked from a server process, which imports the libraries once, 
 any thread exists. The only shared state is an array of counters, each written by one
 process without a lock, so a worker that is killed cannot block the others.
 
-The server's socket is in a temporary folder, which stays when this process is killed.
-Each process therefore locks its own, and the next one removes those without a lock.
+The server's socket is in a temporary folder. If the main process is killed, it cannot
+delete this folder. Each main process therefore locks its folder, and the next one that
+starts deletes all folders that are no longer locked.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ def _run_pool(
 def _single_threaded_forkserver() -> Iterator[None]:
     """Start the process from which workers are forked; used in a `with` statement.
 
-    The workers use one thread each, and ignore Ctrl-C, which the parent process
-    handles. At the end of the `with` block, this process gets back its own environment
-    and handler of SIGINT.
+    Each worker uses one thread. Workers ignore Ctrl-C, because the parent process
+    handles it. At the end of the `with` block, the environment variables and the SIGINT
+    handler of this process are what they were before.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()
@@ -154,9 +155,9 @@ def _start_forkserver() -> None:
 
 @cache
 def _folder() -> str:
-    """Create a temporary folder that is locked, and removed when this process exits.
+    """Create and lock a temporary folder, which is removed when this process exits.
 
-    Those of processes that were killed are removed now.
+    Folders that killed processes have left are removed first.
     """
     for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_FOLDER_LOCK}"):
         with suppress(OSError), open(stale, "rb") as stream:

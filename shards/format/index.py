@@ -1,9 +1,9 @@
 """The index of a split, `index.npy`: the location and the CRC-32 of each sample.
 
-The table is int64 (samples, 3) with one row per sample, in the order of the shards. The
-columns are the sample's key, the byte offset in the tar where the content of its member
-starts, and the CRC-32 (as in zlib) of its stored pixels, which are the member's content
-after the .npy header.
+The file contains a table, int64 (samples, 3), with one row per sample, in the order of
+the shards. The columns are the sample's key, the byte offset in the tar where the
+content of its member starts, and the CRC-32 (as in zlib) of its stored pixels, which
+are the member's content after the .npy header.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEY_ENDS = b"." + MEMBER.encode() + b"\0"
 
 
 def index_path(split: str) -> str:
-    """Return the path relative to OUT of the index of a split."""
+    """Return the path of a split's index, relative to the shard set's folder OUT."""
     return (split_folder(Path(), split) / INDEX).as_posix()
 
 
@@ -163,9 +163,9 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the sample's key in the tar header that ends at byte `offset` of `data`.
+    """Return the key of the sample whose tar header ends at byte `offset` of `data`.
 
-    Returns -1 if there is no valid header of a sample.
+    Returns -1 if there is no valid sample header.
     """
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)

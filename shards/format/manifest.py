@@ -1,5 +1,8 @@
 """The on-disk format of a shard set: its files, and the manifest that lists the shards.
 
+The shuffled source images are divided into blocks of consecutive images. The images of
+block b that belong to one split become shard b of this split.
+
     OUT/manifest.json         written last; a folder without it is not a shard set
     OUT/train/000000.tar      a shard: one member `<key>.lab.npy` per sample, which is a
                               C-order array (3, size, size)
@@ -8,11 +11,9 @@
     OUT/sources/000000.jsonl  for each source image of block 0: where it was packed, or
                               why it was left out
 
-Without `--splits` there is one split, "all", and its tars are in OUT itself. The
-shuffled source images are divided into blocks of consecutive images. The images of
-block b go into shard b of their splits. So a shard depends only on its own images, and
-shards have the same bytes in whatever order, and by whatever number of processes or
-machines, they are built.
+Without `--splits` there is one split, "all", and its tars are in OUT itself. A shard
+depends only on its own images. So shards have the same bytes in whatever order, and by
+whatever number of processes or machines, they are built.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Manifest:
         return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, name: str, where: str | Path) -> str:
-        """Return `name` if there is a split of this name, or else the only split.
+        """Return `name` if it is the name of a split, else the name of the only split.
 
         Raises UserError, which lists the splits, if there are several and none has this
         name. `where` is the location of the shard set, for the message.
@@ -101,7 +102,7 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def shard_path(split: str, block: int) -> str:
-    """Return the path relative to OUT of the shard that holds a block's samples."""
+    """Return the path of a block's shard in a split, relative to the folder OUT."""
     return (split_folder(Path(), split) / f"{block:06d}.tar").as_posix()
 
 
@@ -112,7 +113,10 @@ def is_split_name(name: str) -> bool:
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """Return the .npy header of every sample: C order, shape (3, size, size)."""
+    """Return the .npy header, which is the same for every sample of a shard set.
+
+    It describes a C-order array of shape (3, size, size).
+    """
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -155,7 +159,7 @@ def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> 
 def save_manifest(manifest: Manifest, root: Path) -> None:
     """Write OUT/manifest.json, the last step of a build.
 
-    Raises UserError if it would be too large to be read again.
+    Raises UserError if the file would exceed the size limit for reading it.
     """
     splits = {name: [asdict(shard) for shard in shards] for name, shards in manifest.splits.items()}
     document = {"dataset_id": manifest.dataset_id, **_all_but_splits(manifest), "splits": splits}
@@ -226,8 +230,8 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
 def _canonical_json(manifest: Manifest) -> Iterator[str]:
     """Yield the text of the manifest as JSON with sorted keys, piece by piece.
 
-    The pieces are hashed. With one piece per shard, a manifest of a hundred thousand
-    shards is not copied in memory.
+    The text is hashed to identify the shard set. Each shard is a piece of its own, so
+    the whole text of a manifest with a hundred thousand shards is never in memory.
     """
     # "splits" sorts after all other keys, so it can be appended.
     yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
@@ -254,10 +258,10 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
 
 
 def _check_fields(manifest: Manifest) -> None:
-    """Raise ValueError for an invalid split name or value of another field.
+    """Raise ValueError if the name of a split or another field is invalid.
 
-    A shard set may come from an untrusted source. ShardTable has checked the paths and
-    sizes of the shards.
+    The check is needed because a shard set may come from an untrusted source. The paths
+    and sizes of its shards are not checked here: ShardTable has checked them.
     """
     for name in manifest.splits:
         if not is_split_name(name):

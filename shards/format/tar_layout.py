@@ -1,4 +1,4 @@
-"""Write and map tars of Lab arrays, byte for byte as webdataset writes them.
+"""Write tars of Lab arrays, byte for byte as webdataset does, and memory-map them.
 
 All members of a tar have the same length, so its pixels are one strided array.
 """

@@ -89,10 +89,10 @@ def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dic
 def statistics_of_part(
     root: Path, part: Part, workers: int = 1, quiet: bool = False
 ) -> dict[str, Any]:
-    """Return the sums over the pixels of one part of the shards, ready for JSON.
+    """Return the sums over the pixels of part I of N of the shards, ready for JSON.
 
-    `merge_statistics` combines the files of all parts. Raises UserError if `root` is
-    not a shard set or a shard is damaged.
+    `merge_statistics` combines the files with the sums of all N parts. Raises UserError
+    if `root` is not a shard set or a shard is damaged.
     """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
@@ -114,16 +114,17 @@ def statistics_of_part(
 
 
 def part_path(root: Path, part: Part) -> Path:
-    """Return the path of the file with a part's sums, `root`/statistics-I-of-N.json."""
+    """Return the path `root`/statistics-I-of-N.json, for the sums of part I of N."""
     return root / f"statistics-{part.number}-of-{part.count}.json"
 
 
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return the colour statistics of a shard set, from the files of all parts.
+    """Return the colour statistics of a shard set by adding the sums of its N parts.
 
-    `paths` are the files that `colortrain shards statistics --part I/N` wrote (default:
-    those in `root`). The result equals that of `compute_statistics`. Raises UserError
-    if a part is missing, is damaged, is given twice or belongs to another dataset.
+    `paths` are the files that `colortrain shards statistics --part I/N` wrote, one for
+    each I. By default, they are searched in `root`. The result equals that of
+    `compute_statistics`. Raises UserError if a part is missing, is damaged, is given
+    twice or belongs to another dataset.
     """
     manifest = load_manifest(root)
     paths = paths or sorted(
@@ -189,9 +190,10 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write statistics, or the sums of a part, to `path` as JSON, atomically.
+    """Write colour statistics, or the sums of one part of the shards, as JSON.
 
-    Temporary files that killed processes of this machine left for `path` are removed.
+    The file `path` is written atomically. Temporary files that killed processes of this
+    machine left for `path` are removed.
     """
     remove_stale_temporaries(path)
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
@@ -200,7 +202,7 @@ def save_statistics(document: dict[str, Any], path: Path) -> None:
 def _count(
     root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 ) -> dict[str, Sums]:
-    """Return {split: sums over its pixels} for one part of the shards."""
+    """Return {split: sums over its pixels} for part I of N of the shards."""
     shards = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
     selected = part.blocks(len(shards))
     shards = shards[selected.start : selected.stop]
@@ -281,10 +283,10 @@ def color_sums(stored: np.ndarray) -> Sums:
 
 
 def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
-    """Return the sum of values and the sum of their squares, from a histogram.
+    """Return the sum and the sum of squares of the values in a histogram.
 
-    `levels` are the values, and `counts` how often each occurs. The sums are Python
-    integers, which do not overflow.
+    `levels` are the possible values, and `counts` how often each of them occurs. The
+    sums are Python integers, which do not overflow.
     """
     present = np.flatnonzero(counts)
     pairs: Iterable[tuple[int, int]] = list(
@@ -297,9 +299,10 @@ def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
 
 @cache
 def _levels(dtype: str) -> np.ndarray:
-    """Return the value that each bit pattern of L, a and b stands for, as an integer.
+    """Return a table with the value of L, a and b for each stored bit pattern.
 
-    int64 (3, 256) for uint8, (3, 65536) for float16. The unit is in `_UNITS`.
+    The table is int64: (3, 256) for uint8, (3, 65536) for float16. The integers count
+    multiples of the unit in `_UNITS`.
     """
     if dtype == "uint8":
         return np.arange(256) - np.array([[0], [128], [128]])
@@ -308,9 +311,9 @@ def _levels(dtype: str) -> np.ndarray:
 
 @cache
 def _bins(dtype: str) -> np.ndarray:
-    """Return the index of the histogram bin of a or b for each bit pattern.
+    """Return a table that maps each stored bit pattern of a or b to its histogram bin.
 
-    int64 (256,) for uint8, (65536,) for float16.
+    The table is int64: (256,) for uint8, (65536,) for float16.
     """
     values = np.arange(256) - 128.0 if dtype == "uint8" else _float16_values()
     return np.clip(np.floor_divide(values - EDGES[0], BIN), 0, len(CENTRES) - 1).astype(np.int64)

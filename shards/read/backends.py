@@ -102,8 +102,8 @@ def redact(url: str) -> str:
     """Return the URL without passwords and without the query, for messages.
 
     The query may contain a signature. In an http(s) URL, all text before @ is a login
-    and is removed. In other URLs it is part of the address
-    (abfs://container@account/...), and only a password in it is removed.
+    and is removed. In other URLs the text before @ belongs to the address
+    (abfs://container@account/...), so only a password in it is removed.
     """
     parts = urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")

@@ -7,8 +7,8 @@ CACHE/<key>/<file>        a complete file; its modification time is its last use
 CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when
                           that process exits for any reason
 CACHE/<key>/.<file>.<bytes>.part
-                          a partial download of a file of <bytes> bytes, all of which
-                          count toward the size limit from the start
+                          a partial download of a file that will have <bytes> bytes;
+                          from the start, it counts with this size toward the limit
 
 The cache folder is the value of --cache. <key> is 16 hexadecimal digits, chosen by the
 caller: one key per shard set.
@@ -46,9 +46,9 @@ class _File(NamedTuple):
 class Cache:
     """A cache in `folder` that keeps at most `max_bytes` bytes of downloaded files.
 
-    The folder is created if it does not exist. Open a file right after `get` returns
-    its path, because another process may evict it later. Files that are mapped or open
-    stay readable.
+    The folder is created if it does not exist. Open a file right after `get` has
+    returned its path, because another process may evict it later. A file that is
+    already open or mapped stays readable.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
@@ -85,7 +85,10 @@ class Cache:
         return path
 
     def discard(self, key: str, name: str, is_intact: Callable[[Path], bool]) -> None:
-        """Delete the file `name` unless it is missing or `is_intact(path)`."""
+        """Check the cached file `name`, and delete it if `is_intact(path)` is False.
+
+        Does nothing if the file does not exist.
+        """
         path = self._path(key, name)
         # Under the lock, so that no other process replaces it meanwhile.
         with _file_lock(_lock_path(path), wait=True), suppress(FileNotFoundError):
@@ -212,7 +215,7 @@ class Cache:
 
 
 def _escape(name: str) -> str:
-    """Convert a relative path to a file name without slashes or a leading dot."""
+    """Escape a relative path to one file name that does not start with a dot."""
     escaped = quote(name, safe="")
     return escaped.replace(".", "%2E", 1) if escaped.startswith(".") else escaped
 
@@ -238,7 +241,7 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def _mark_used(path: Path, bytes: int | None) -> bool:
-    """Mark a file as the most recently used; return False if it is missing.
+    """Set a cached file's time of last use to now; return False if the file is missing.
 
     If `bytes` is given, a file of another size is deleted and counts as missing.
     """
@@ -255,7 +258,7 @@ def _mark_used(path: Path, bytes: int | None) -> bool:
 def _acquire(path: Path, wait: bool) -> IO[bytes] | None:
     """Lock the file `path` and return it open.
 
-    Returns None if another process holds the lock and `wait` is False.
+    If another process holds the lock, waits for it, or returns None if `wait` is False.
     """
     while True:
         stream = open(path, "ab")  # noqa: SIM115 - kept open to hold the lock

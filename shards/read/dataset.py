@@ -3,10 +3,12 @@
 Samples are copied from memory-mapped tars into one array, without torch, pickle or
 parsing of tars: all members have the same length, so a shard is one strided array. When
 a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index. If they differ, the tar is damaged if its SHA-256 is wrong, else
-the index; if the damaged file was downloaded, it is downloaded again, once. At most
-`_MAX_OPEN` shards stay open. When a shard is closed and opened again, its samples are
-checked again.
+manifest and the index.
+
+If they differ, the SHA-256 of the tar decides which file is damaged: the tar if it does
+not match, else the index. The damaged file is downloaded again, once, if it came from a
+URL. At most `_MAX_OPEN` shards stay open. When a shard is closed and opened again, its
+samples are checked again.
 """
 
 from __future__ import annotations
@@ -51,7 +53,11 @@ class DamagedSampleError(UserError):
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A memory-mapped tar: its pixels, its headers, and which samples were checked."""
+    """A memory-mapped shard.
+
+    It holds views of the pixels and headers of its samples, and notes which samples
+    have already been checked.
+    """
 
     first: int  # number of its first sample in the split
     pixels: np.ndarray  # (samples, 3, size, size)
@@ -118,7 +124,10 @@ class Split:
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:
-        """Return the key of a sample, which identifies its image in OUT/sources."""
+        """Return the key of a sample.
+
+        The line with this key in OUT/sources says which image the sample was made from.
+        """
         return int(self.index[sample, 0])
 
     def order(self, seed: int) -> Order:
@@ -158,7 +167,7 @@ class Split:
         return out
 
     def read_rows(self, numbers: np.ndarray, out: np.ndarray, rows: Iterable[int]) -> None:
-        """Copy the samples with these `numbers` into the given `rows` of `out`.
+        """Copy the sample with number `numbers[i]` into `out[rows[i]]`, for every i.
 
         numbers: (rows,) int64. out: (N, 3, size, size), uint8 or float16. Raises
         DamagedSampleError if a sample is damaged or missing.
@@ -205,9 +214,10 @@ class Split:
         return ""
 
     def _repair(self, number: int) -> Fault:
-        """Replace what is damaged in a shard or the index, once, and open both again.
+        """Find out whether a shard or the index is damaged, and download it again.
 
-        Returns the file to blame if that does not help.
+        Afterwards both are opened again. This is done once per shard. Returns the file
+        that is at fault if it is still damaged.
         """
         with self._repairing:
             if number not in self._faults:

@@ -47,10 +47,10 @@ class Samples(Protocol):
 
 
 def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
-    """Yield at most `most` samples at evenly spaced numbers, for colour statistics.
+    """Yield at most `most` samples from evenly spaced places of a data set.
 
-    Each is (3, size, size), uint8 or float16. Damaged samples are skipped with a
-    warning.
+    They serve to compute colour statistics. Each sample is (3, size, size), uint8 or
+    float16. Damaged samples are skipped with a warning.
     """
     numbers = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
     for number in np.unique(numbers).tolist():
@@ -226,7 +226,8 @@ class SubstitutingReader:
     def _substitute(self, requested: np.ndarray, start: int) -> np.ndarray:
         """Return a copy of `requested` in which known damaged samples are replaced.
 
-        `requested` contains the sample numbers at the positions from `start` on.
+        `requested` contains the numbers of the samples at consecutive positions of the
+        sample order; the first of these positions is `start`.
         """
         numbers, damaged = requested.copy(), self.damaged
         for row in np.flatnonzero(np.isin(requested, list(damaged))).tolist() if damaged else []:

@@ -88,10 +88,10 @@ class Order:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
-        """Return the window that contains `position`, and where it starts and ends.
+        """Return the window that contains `position`, and the window's start and end.
 
-        A window is the array of the sample numbers of 16 shards, shuffled. Its start
-        and end are positions.
+        The window is an array with the numbers of all samples of 16 shards, shuffled
+        together. Its start and end are positions in the endless stream.
         """
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
@@ -100,10 +100,10 @@ class Order:
         return self._window(epoch, index), base + start, base + int(ends[index])
 
     def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shard numbers of an epoch, shuffled, and where its windows end.
+        """Return the shuffled shard numbers of an epoch, and the ends of its windows.
 
-        A window consists of 16 consecutive shards of the result. The ends are numbers
-        of samples since the start of the epoch.
+        A window consists of 16 consecutive shards of the shuffled ones. Its end is
+        given as the number of samples from the start of the epoch to there.
         """
         shards = permutation(self.seed, (epoch, 0), len(self.counts))
         last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
@@ -118,11 +118,11 @@ class Order:
 def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
     """Return how many positions of a block each part of a mixture gets.
 
-    A part is one of the mixed shard sets. A block is a fixed number of consecutive
-    positions, at most `MAX_BLOCK`. If some length in this range makes the counts
-    exactly proportional to the weights, it is used. Otherwise the length is
-    `MAX_BLOCK`, and the counts are rounded by the largest remainders, each by less than
-    one position. Raises ValueError if a part would get no position.
+    A part is one of the mixed shard sets, and a block is a fixed number of consecutive
+    positions. A block has the smallest length that makes the counts exactly
+    proportional to the weights, if that is at most `MAX_BLOCK`. Otherwise it has
+    `MAX_BLOCK` positions, and each count is rounded by less than one position, by the
+    method of largest remainders. Raises ValueError if a part would get no position.
     """
     fractions = [weight / sum(weights) for weight in weights]
     length = lcm(*(fraction.denominator for fraction in fractions))
@@ -141,10 +141,10 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
 class MixedOrder:
     """Mixes the endless orders of several parts (shard sets) into one, by weight.
 
-    Positions are divided into blocks, in which each part has exactly the number of
-    positions that `apportion` returns, in random order. The sample numbers of part k
-    follow those of the parts before it. Each part keeps its own order, so no sample
-    repeats within an epoch of its part.
+    Positions are divided into blocks. In each block, every part has exactly the number
+    of positions that `apportion` returns, in random order. Samples are numbered through
+    all parts: those of the first part, then those of the second, and so on. Each part
+    keeps its own order, so no sample repeats within an epoch of its part.
     """
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:
@@ -165,11 +165,12 @@ class MixedOrder:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def position_of_part(self, part: int, position: int) -> int:
-        """Return the position in a part's own order at which the current block starts.
+        """Return how far a part's own order has advanced at `position` of the mixture.
 
-        The current block is the one that contains `position` of the mixture. A block is
-        a fixed number of consecutive positions, of which each part has the same number
-        in every block.
+        A part is one of the mixed shard sets. The result is the position in the part's
+        own order where the block that contains `position` starts. (A block is a fixed
+        number of consecutive positions; each part has the same number of them in every
+        block.)
         """
         return position // len(self.slots) * self.counts[part]
 

@@ -77,7 +77,11 @@ def fetch(
     """
 
     def limit(size: int | None, received: int) -> None:
-        """Raise an exception if the size or the received bytes are too many."""
+        """Raise an exception if the file is too large.
+
+        `size` is the size that the server states, or None; `received` is the number of
+        bytes received so far.
+        """
         # The size of a page with an error message may be stated before its status.
         most = max(received, (size or 0) - _MAX_ERROR_PAGE)
         if bytes is not None and most > bytes:
@@ -152,7 +156,10 @@ class _SpeedCheck:
         self._received, self._since = 0, time.monotonic()
 
     def check(self, received: int) -> None:
-        """Raise TimeoutError if too few bytes arrived in a period that has ended."""
+        """Raise TimeoutError if a period is over in which too few bytes arrived.
+
+        `received` is the number of bytes received so far.
+        """
         if time.monotonic() - self._since < self.seconds:
             return
         if (new := received - self._received) < self._least:
@@ -235,7 +242,7 @@ def _raise_if_permanent(url: str, error: Exception) -> None:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error of aiohttp or gcsfs, or None without one."""
+    """Return the HTTP status that an error of aiohttp or gcsfs contains, or None."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     try:
         return int(status) if status is not None else None

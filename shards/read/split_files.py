@@ -32,7 +32,7 @@ RESTORE = "restore it (`colortrain shards verify` finds damage) or build the sha
 
 
 class Fault(NamedTuple):
-    """A file that is at fault, and what the user can do about it."""
+    """A damaged file, and advice on what the user can do about it."""
 
     file: str
     advice: str
@@ -47,9 +47,11 @@ class SplitFiles:
         self.index_path = index_path(split)
 
     def load_index(self) -> np.ndarray:
-        """Return the index of the split, int64 (samples, 3), rebuilt if it is missing.
+        """Return the index of the split, int64 (samples, 3).
 
-        Raises UserError if it is damaged, even after a second download if it is remote.
+        In a local folder, a missing index is rebuilt from the tars. A remote index that
+        is damaged is downloaded a second time. Raises UserError if the index is still
+        damaged.
         """
         if isinstance(self.store, Folder):
             path = self.store.path(self.index_path)
@@ -75,14 +77,15 @@ class SplitFiles:
         return table
 
     def tar(self, shard: Shard) -> Path:
-        """Return the local path of a tar."""
+        """Return the local path of a shard's tar, downloading it if necessary."""
         return self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
 
     def replace_damaged(self, shard: Shard, rows: slice) -> Fault:
-        """Download the tar of a shard or the index again if its copy is damaged.
+        """Download a shard's tar, or the index of the split, again if it is damaged.
 
-        `rows` are the shard's rows in the index. Returns the file to blame if the shard
-        and the index, both opened again, still differ.
+        `rows` are the shard's rows in the index. A file is downloaded again only if its
+        copy in the cache is damaged. Returns the file that is at fault if the shard and
+        the index still do not match afterwards.
         """
         self.store.discard(shard.path, partial(_is_intact, shard))
         path = self.tar(shard)

@@ -51,17 +51,18 @@ class Store(Protocol):
         ...
 
     def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
-        """Delete the downloaded copy of a file unless `is_intact(path)`.
+        """Delete the downloaded copy of a file if `is_intact(path)` is False.
 
-        This is done once per file; returns whether it was done, so that `path` may
-        return an intact copy now. A file in a folder is never deleted.
+        Each file is checked once only. Returns True at that first call: `path` may then
+        return a new, intact copy. Returns False at later calls. A file of a local shard
+        set is never deleted, and the result for it is always False.
         """
         ...
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
         """Download `shards` in the background.
 
-        Shards of earlier calls whose download has not started are dropped.
+        If a download that an earlier call requested has not started yet, it is dropped.
         """
         ...
 
@@ -178,13 +179,16 @@ class Remote:
         return content
 
     def _key(self, manifest: bytes) -> str:
-        """Return the cache key, 16 hexadecimal digits, of this address and manifest."""
+        """Return the name of this shard set in the cache, 16 hexadecimal digits.
+
+        It is a hash of the shard set's address and of the content of its manifest.
+        """
         digest = hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest)
         return digest.hexdigest()[:16]
 
 
 def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
-    """Return as many of the first shards as have at most `max_bytes` together."""
+    """Return the longest run of first shards that have at most `max_bytes` together."""
     chosen: deque[Shard] = deque()
     for shard in shards:
         max_bytes -= shard.bytes

@@ -64,8 +64,8 @@ def list_tars(pattern: str) -> tuple[str, ...]:
 def _expand(name: str) -> list[str]:
     """Return the paths or URLs that match a pattern without braces.
 
-    A URL without wildcards is returned unchecked. Raises UserError if a local path
-    without wildcards does not exist.
+    A URL without `*` is returned unchecked. Raises UserError if a local path without
+    wildcards does not exist.
     """
     scheme = scheme_of(name)
     if scheme is None:
@@ -158,7 +158,10 @@ class TarStream:
         raise UserError(f"{self.name} {fault}, or leave it out of the pattern")
 
     def _follow(self, data: bytes) -> None:
-        """Take the next bytes of the tar, and parse the headers that end in them."""
+        """Parse every tar header that is complete now that `data` has been read.
+
+        `data` are the next bytes of the tar.
+        """
         buffer, offset = self._tail + data, self._received - len(self._tail)
         self._received += len(data)
         while (
@@ -169,10 +172,10 @@ class TarStream:
         self._tail = buffer[max(self._header - offset, 0) :] if not self._ended else b""
 
     def _parse_header(self, block: bytes) -> None:
-        """Parse a 512-byte tar header, and set the offset of the next header.
+        """Parse a 512-byte tar header and compute the byte offset of the next header.
 
-        An empty header ends the tar instead, and an invalid one sets the error that
-        `check_complete` raises.
+        An empty block is not a header but the end of the tar. If the header is invalid,
+        the fault is stored, and `check_complete` raises it.
         """
         if block == bytes(TAR_BLOCK):
             self._ended = True

@@ -1,4 +1,4 @@
-"""List the members of a tar of images and check that the tar is complete.
+"""List the images in a tar, and check that the tar is complete.
 
 The check is needed because `tarfile` stops at damage without an error.
 """

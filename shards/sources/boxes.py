@@ -1,4 +1,7 @@
-"""Walk the boxes of AVIF, HEIC and JPEG XL files (ISO base media, ISO 14496-12)."""
+"""Walk the boxes of AVIF, HEIC and JPEG XL files (ISO base media, ISO 14496-12).
+
+A box is a piece of such a file with a type of 4 letters; it can contain other boxes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from collections.abc import Iterator, Sequence
 def iterate_boxes(
     data: bytes, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (type, first byte of the content, end) of the boxes in a range of `data`.
+    """Yield the boxes of an ISO media file in the bytes [start, end) of `data`.
 
+    Each is (type, index of the first byte of its content, index after its last byte).
     Iteration ends at the first box whose size is impossible.
     """
     stop = len(data) if end is None else min(end, len(data))
@@ -27,7 +31,11 @@ def iterate_boxes(
 
 
 def find_boxes(data: bytes, path: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the contents of the boxes at a path, such as (meta, iprp, ipco, colr)."""
+    """Yield the contents of the boxes that are reached by a chain of nested types.
+
+    For example, the chain (meta, iprp, ipco, colr) yields each colr box in an ipco box
+    in an iprp box in a meta box.
+    """
     yield from _find(data, path, 0, len(data))
 
 

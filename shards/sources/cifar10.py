@@ -75,7 +75,7 @@ def to_image(data: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def load_python(path: str) -> np.ndarray:
-    """Return the pixels of a batch in the Python layout: (images, 3072) uint8.
+    """Return the pixels of a CIFAR-10 batch in the Python layout: (images, 3072) uint8.
 
     Raises UserError if the file is not such a batch.
     """
@@ -83,10 +83,10 @@ def load_python(path: str) -> np.ndarray:
 
 
 def load_labelled(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels, (images, 3072) uint8, and labels, (images,) int64, of a batch.
+    """Return the pixels and the labels of a CIFAR-10 batch in either layout.
 
-    The batch is in the binary or in the Python layout. Raises UserError if the file is
-    damaged or has no labels.
+    The pixels are (images, 3072) uint8, the labels (images,) int64. Raises UserError if
+    the file is damaged or has no labels.
     """
     if path.suffix == ".bin":
         count(path)  # raises UserError for a file that is cut short
@@ -100,9 +100,10 @@ def load_labelled(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_batch(path: str) -> tuple[np.ndarray, dict[Any, Any]]:
-    """Return the pixels, (images, 3072) uint8, and all fields of a Python batch.
+    """Return the pixels and all fields of a CIFAR-10 batch in the Python layout.
 
-    Raises UserError if the file is not such a batch.
+    The pixels are (images, 3072) uint8. Raises UserError if the file is not such a
+    batch.
     """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
         raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
@@ -163,7 +164,10 @@ class _DtypeStub:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore the pickled state: only dtype uint8 is used, which needs none."""
+        """Ignore the state of the pickled dtype.
+
+        Only uint8 is used, and that dtype has no state.
+        """
 
 
 class _ArrayStub:

@@ -60,19 +60,23 @@ class ColorSpaceError(ValueError):
 
 
 class Cicp(NamedTuple):
-    """Code points for the primaries and the transfer curve (H.273)."""
+    """A colour space as CICP code points: its primaries and its transfer curve.
+
+    The code points are those of ITU-T H.273.
+    """
 
     primaries: int
     transfer: int
 
 
 def declared_profile(image: Image.Image, cicp: Cicp | None = None) -> bytes | None:
-    """Return the ICC profile for an opened image's pixels, None for sRGB.
+    """Return an ICC profile for an opened image's pixels, None if they are sRGB.
 
-    cicp: the file's code points, if it has any. The order of precedence is that of the
-    PNG specification (third edition, section 4.3): cICP, ICC profile, sRGB, then gAMA
-    and cHRM; in AVIF and HEIC an ICC profile comes first (MIAF, section 7.3.6.4).
-    Raises ColorSpaceError for HDR and for unknown code points.
+    cicp: the CICP code points in the file, if any. If a file declares several colour
+    spaces, the order of precedence is that of the PNG specification (third edition,
+    section 4.3): cICP, ICC profile, sRGB, then gAMA and cHRM. In AVIF and HEIC an ICC
+    profile takes precedence over CICP (MIAF, section 7.3.6.4). Raises ColorSpaceError
+    for HDR and for unknown code points.
     """
     icc = image.info.get("icc_profile")
     if cicp and (image.format == "PNG" or not icc):
@@ -83,10 +87,10 @@ def declared_profile(image: Image.Image, cicp: Cicp | None = None) -> bytes | No
 
 
 def cicp_profile(cicp: Cicp, mode: str) -> bytes | None:
-    """Return the ICC profile of code points, None if they mean sRGB.
+    """Return an ICC profile for a colour space given as CICP code points.
 
-    mode: Pillow's mode of the pixels, which says whether they are grayscale. Raises
-    ColorSpaceError for HDR and for unknown code points.
+    Returns None if it is sRGB. mode: Pillow's mode of the pixels, which says whether
+    they are grayscale. Raises ColorSpaceError for HDR and for unknown code points.
     """
     if cicp.transfer in _HDR:
         raise ColorSpaceError(
@@ -100,7 +104,10 @@ def cicp_profile(cicp: Cicp, mode: str) -> bytes | None:
 
 
 def _png_profile(image: Image.Image) -> bytes | None:
-    """Return the ICC profile of PNG's gAMA and cHRM chunks, None for sRGB."""
+    """Return an ICC profile made from a PNG's gAMA and cHRM chunks.
+
+    Returns None if the pixels are sRGB.
+    """
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
     if "srgb" in image.info or not (gamma or points):
         return None
@@ -118,7 +125,11 @@ def _is_bt709(primaries: Chromaticities) -> bool:
 
 @lru_cache(maxsize=64)
 def _profile(points: Chromaticities, curve: Curve, mode: str) -> bytes | None:
-    """Return a matrix or grayscale profile, None for sRGB and impossible primaries."""
+    """Return the ICC profile for primaries and a transfer curve, gray or RGB by `mode`.
+
+    Returns None if it would be sRGB, or if the primaries are impossible, for example
+    all on one line.
+    """
     gray = mode in ("1", "L", "LA", "La", "I", "I;16")
     if curve == _SRGB_CURVE and (gray or _is_bt709(points)):
         return None
@@ -148,8 +159,9 @@ def make_profile(points: Chromaticities, curve: Curve, gray: bool = False) -> by
 
 
 def _colorants(points: Chromaticities) -> np.ndarray:
-    """Return the XYZ of red, green and blue as columns, adapted to D50 by Bradford.
+    """Return a matrix with the XYZ values of red, green and blue as its columns.
 
+    They are the primaries, adapted to the white point D50 by the Bradford method.
     Raises LinAlgError for degenerate chromaticities.
     """
     xy = np.array(points, np.float64).reshape(4, 2)
@@ -173,7 +185,7 @@ def _xyz(values: np.ndarray) -> bytes:
 
 
 def _pack_profile(tags: dict[bytes, bytes], space: bytes) -> bytes:
-    """Return the bytes of a display profile (ICC.1:2022, section 7)."""
+    """Return the bytes of an ICC display profile (ICC.1:2022, section 7)."""
     header = struct.pack(
         ">I4sI4s4s4s12s4s28s12s48s",
         *(0, b"", 0x04300000, b"mntr", space, b"XYZ ", bytes(12), b"acsp", bytes(28)),
@@ -189,10 +201,11 @@ def _pack_profile(tags: dict[bytes, bytes], space: bytes) -> bytes:
 
 
 def find_cicp(head: bytes) -> Cicp | None:
-    """Return the code points in the first bytes of an AVIF, HEIC or PNG file, or None.
+    """Return the CICP code points in the first bytes of an image file, or None.
 
-    In AVIF and HEIC they are in the first `colr` box of type `nclx` (ISO 14496-12,
-    section 12.1.5); boxes of the AV1 stream itself are not read.
+    They say which colour space the file uses. In AVIF and HEIC they are in the first
+    `colr` box of type `nclx` (ISO 14496-12, section 12.1.5), in PNG in the cICP chunk.
+    Boxes of the AV1 stream itself are not read.
     """
     if head.startswith(b"\x89PNG"):
         return next(
@@ -219,7 +232,8 @@ def _png_chunks(data: bytes, wanted: bytes) -> Iterator[bytes]:
 def to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert 8-bit pixels without transparency to sRGB, mode RGB.
 
-    A damaged profile and one for another kind of pixels are ignored, as in browsers.
+    `profile` is ignored, as in browsers, if it is damaged or is meant for another kind
+    of pixels (such as a CMYK profile in an RGB image).
     """
     if pixels.mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
@@ -257,9 +271,9 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
 
 
 def _is_identity(transform: Transform) -> bool:
-    """Return whether a transform changes a grid of colours by at most two levels.
+    """Return whether a transform leaves colours unchanged, so that its profile is sRGB.
 
-    If so, its profile is equivalent to sRGB.
+    A grid of colours is tested. No channel, from 0 to 255, may change by more than 2.
     """
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)

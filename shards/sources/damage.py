@@ -1,4 +1,4 @@
-"""Find damage that Pillow does not report, or reports without naming the file."""
+"""Find damage in image files that Pillow ignores, or reports without a file name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_png_damage(data: bytes) -> str:
     """Return what is damaged in a PNG's chunks, "" if nothing is or it is not a PNG.
 
     Each chunk has a checksum (PNG specification, section 5.3). Pillow does not check
-    those of the pixels.
+    the checksums of chunks with pixels.
     """
     if not data.startswith(_PNG):
         return ""
@@ -52,8 +52,8 @@ def find_png_damage(data: bytes) -> str:
 def find_tiff_damage(image: Image.Image, data: bytes) -> str:
     """Return what is damaged in a TIFF's deflated pixels, "" for other images.
 
-    Each strip or tile ends with a checksum. libtiff stops reading when it has all
-    pixels, which is mostly before the checksum.
+    Each strip or tile ends with a checksum. libtiff mostly does not read it, because it
+    stops as soon as it has all pixels.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return ""
@@ -82,10 +82,10 @@ def _is_whole_zlib(stream: memoryview) -> bool:
 
 @contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Yield a list that receives the lines libtiff prints while the block runs.
+    """Yield a list that receives the lines libtiff prints during the `with` block.
 
-    libtiff writes to the process's standard error and does not name the file. Lines of
-    other threads that are written meanwhile are passed on afterwards.
+    libtiff writes to standard error, and its lines do not name the file. Lines that
+    other threads write there meanwhile are passed on to standard error afterwards.
     """
     messages: list[str] = []
     with _redirected, tempfile.TemporaryFile() as file:

@@ -70,11 +70,14 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class ReducedImage:
-    """An upright sRGB image, which libjpeg may have decoded at a reduced size.
+    """An upright sRGB image that may have been decoded at a reduced size.
 
-    rgb: mode RGB; size: width and height of the full image; reduction: 1, 2, 4 or 8;
-    origin: (x, y) in `rgb` of the full image's corner. The sides of `rgb` are rounded
-    up, so up to one pixel at one end is only partly covered by the full image.
+    rgb: the decoded pixels, mode RGB; size: width and height of the full image;
+    reduction: 1, 2, 4 or 8, by which libjpeg divided both sides; origin: the point (x,
+    y) of `rgb`, in its pixels, where the top left corner of the full image lies.
+    libjpeg rounds the sides of `rgb` up, so its last row and column may extend beyond
+    the full image. If turning the image upright moves them to the top or the left,
+    `origin` is not (0, 0).
     """
 
     rgb: Image.Image
@@ -85,7 +88,11 @@ class ReducedImage:
     def resized(
         self, size: tuple[int, int], left: int, top: int, right: int, bottom: int
     ) -> Image.Image:
-        """Return a rectangle, in pixels of the full image, at another size."""
+        """Return a rectangle of the image, resized to `size` (width, height).
+
+        `left`, `top`, `right` and `bottom` are the rectangle's edges in pixels of the
+        full image.
+        """
         box = (
             self.origin[0] + left / self.reduction,
             self.origin[1] + top / self.reduction,
@@ -126,8 +133,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def decode_reduced(image: Image.Image, target: int) -> ReducedImage:
     """Decode an opened image to upright 8-bit sRGB, a large JPEG at a reduced size.
 
-    Both sides of the decoded image have at least `2 * target` pixels, if the image has
-    as many. Raises UndecodableError as `to_rgb` does.
+    The reduced image keeps at least `2 * target` pixels on both sides. A smaller image
+    is not reduced. Raises UndecodableError as `to_rgb` does.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         rgb, _ = _decode_upright(image)
@@ -179,10 +186,11 @@ def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -
 
 @contextmanager
 def _as_undecodable(data: bytes = b"") -> Iterator[None]:
-    """Raise UndecodableError for every error of Pillow except MemoryError.
+    """Within the `with` block, turn Pillow's errors into UndecodableError.
 
-    Pillow's parsers raise many types of errors on damaged files. Its warnings are
-    ignored: they are about metadata, and do not name the file.
+    Pillow's parsers raise many types of errors on damaged files. Only MemoryError is
+    raised unchanged. Pillow's warnings are ignored: they are about metadata, and do not
+    name the file.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,7 +237,10 @@ def _read_cicp(image: Image.Image) -> Cicp | None:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels. Errors of libtiff are raised with its own message."""
+    """Decode the pixels of an opened image.
+
+    If libtiff fails, raises OSError with libtiff's own message.
+    """
     with _without_xmp(image):
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             image.load()
@@ -244,9 +255,10 @@ def _load(image: Image.Image) -> None:
 
 @contextmanager
 def _without_xmp(image: Image.Image) -> Iterator[None]:
-    """Hide XMP metadata, in which Pillow looks for an orientation if Exif has none.
+    """Hide an image's XMP metadata from Pillow during the `with` block.
 
-    Only Exif says how to turn an image; browsers ignore XMP.
+    If Exif has no orientation, Pillow would take the one in XMP. But only Exif says how
+    to turn an image upright; browsers ignore XMP.
     """
     hidden = {name: image.info.pop(name) for name in _XMP if name in image.info}
     try:
@@ -268,7 +280,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _find_unsupported(image: Image.Image, data: bytes) -> str:
-    """Return why an opened image cannot be decoded to the photograph, or ""."""
+    """Return why Pillow cannot decode the photograph in an opened image, or "".
+
+    For example, Pillow would decode only the preview in a camera raw file.
+    """
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return find_unsupported_jpeg(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -288,7 +303,7 @@ def _flatten(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours or gray levels of 8-bit pixels, and their opacity if any."""
+    """Split 8-bit pixels into colours or gray levels, and opacity (None if opaque)."""
     if pixels.mode in ("La", "RGBa"):  # colours that are multiplied by the opacity
         pixels = pixels.convert(pixels.mode.upper())
     has_level = "transparency" in pixels.info
@@ -304,9 +319,9 @@ def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel.
 
-    Deep grayscale is scaled here because Pillow's `convert` clips it. 16-bit colour is
-    already scaled by Pillow, to within one level. Raises UndecodableError if the range
-    of the pixel values is not defined.
+    Grayscale of more than 8 bits is scaled here, because Pillow's `convert` clips it.
+    Pillow has already scaled 16-bit colour, with an error of at most 1 of 255. Raises
+    UndecodableError if the range of the pixel values is not defined.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
@@ -324,7 +339,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white_level(image: Image.Image) -> int:
-    """Return the highest value of deep gray pixels: 4095 in a TIFF of 12 bits."""
+    """Return the pixel value that means white in grayscale of more than 8 bits.
+
+    It is 65535, but less in some TIFFs, for example 4095 in a TIFF of 12 bits.
+    """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 65535
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
@@ -332,7 +350,10 @@ def _white_level(image: Image.Image) -> int:
 
 
 def _is_min_white(image: Image.Image) -> bool:
-    """Return whether 0 is white in this TIFF; Pillow inverts only 8-bit images."""
+    """Return whether the image is a TIFF in which the pixel value 0 means white.
+
+    Pillow inverts such images only if they have 8 bits.
+    """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)

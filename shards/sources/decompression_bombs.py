@@ -25,16 +25,17 @@ _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
 def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
-    """Return why an image must not even be opened, or "".
+    """Return why an image has too many pixels to be opened at all, or "".
 
-    Pillow's plugin for JPEG XL decodes the pixels when it opens a file.
+    Only JPEG XL is checked: Pillow's plugin for it decodes all pixels when it opens a
+    file.
     """
     size = _jxl_size(data)
     return _too_large(*size, max_pixels) if size else ""
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
-    """Return why this many pixels are too many, or ""."""
+    """Return why an image of this width and height has too many pixels, or ""."""
     if width * height <= max_pixels:
         return ""
     return f"{width} x {height} pixels, more than --max-pixels {max_pixels}"
@@ -43,8 +44,8 @@ def _too_large(width: int, height: int, max_pixels: int) -> str:
 def _jxl_size(data: bytes) -> tuple[int, int] | None:
     """Return the width and height in a JPEG XL file's header, None for other files.
 
-    The header is that of ISO 18181-1, section D.2 (SizeHeader); bits are read from the
-    lowest of each byte.
+    The header is defined in ISO 18181-1, section D.2 (SizeHeader). The bits of each
+    byte are read from the lowest to the highest.
     """
     codestream = data if data.startswith(_CODESTREAM) else _jxl_codestream(data)
     if not codestream.startswith(_CODESTREAM):
@@ -70,9 +71,10 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jxl_codestream(data: bytes) -> bytes:
-    """Return the first bytes of the codestream in a JPEG XL container, b"" without one.
+    """Return the first bytes of the image data in a JPEG XL container.
 
-    It is in a box jxlc, or in boxes jxlp that begin with a number of 4 bytes.
+    They are in a box jxlc, or in boxes jxlp, each of which begins with a number of 4
+    bytes. Returns b"" for other files.
     """
     if not data.startswith(_CONTAINER):
         return b""

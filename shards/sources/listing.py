@@ -75,10 +75,10 @@ class ImageSource(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of a SOURCE, and what was left out of them.
+    """The images that were found in a SOURCE, and the files that were not listed.
 
-    `ignored` are files with another suffix than that of an image; `hidden` are hidden
-    files, and hidden folders and folders of thumbnails, which end with "/".
+    `ignored` are files whose suffix is not that of an image. `hidden` are hidden files,
+    hidden folders and folders of thumbnails; the names of folders end with "/".
     """
 
     sources: list[ImageSource] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Listing:
     hidden: list[str] = field(default_factory=list)
 
     def sort(self) -> Listing:
-        """Sort everything by name and return self."""
+        """Sort each of the lists in this listing by name and return the listing."""
         self.sources.sort()
         self.ignored.sort()
         self.hidden.sort()
@@ -115,7 +115,7 @@ def _hint(listing: Listing) -> str:
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, and how many more there are: "a, b and 7 more".
+    """Return a text that starts with the first names: "a, b and 7 more".
 
     Names with unprintable characters are quoted and escaped.
     """
@@ -197,11 +197,11 @@ def list_folder(root: Path, out: Path) -> Listing:
 
 
 def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
-    """Yield every path under `root` that is not a folder, except those inside `out`.
+    """Yield the path of every file under `root`, except those inside `out`.
 
-    Hidden files and folders are appended to `hidden` instead. A symbolic link to a
-    folder is followed once, and only if its target is outside `root`. A folder that
-    cannot be read is yielded with "/" at its end.
+    Hidden files and folders are not yielded, but appended to `hidden`. A symbolic link
+    to a folder is followed only if its target is outside `root`. No folder is read
+    twice. A folder that cannot be read is yielded with "/" at its end.
     """
     inside = os.path.realpath(root)
     seen = {os.path.realpath(out)}
@@ -233,7 +233,11 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _followed(entry: os.DirEntry[str], inside: str) -> str | None:
-    """Return the real path of a folder, None for a link to a part of `inside`."""
+    """Return the real path of a folder, or None if the search must not enter it.
+
+    The search must not enter a link to a folder within `inside`, because it finds that
+    folder anyway.
+    """
     real = os.path.realpath(entry.path)
     return None if entry.is_symlink() and _is_within(real, inside) else real
 
@@ -266,9 +270,10 @@ def _list_text(path: Path) -> Listing:
 
 
 def _without_byte_order_mark(data: bytes) -> bytes:
-    """Return a text as UTF-8 (or in the encoding it has) without its byte-order mark.
+    """Return a text without its byte-order mark.
 
-    Editors and shells of Windows write UTF-8 with a mark, or UTF-16.
+    Editors and shells of Windows write UTF-8 with this mark, or UTF-16. UTF-16 is
+    converted to UTF-8.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
@@ -276,7 +281,10 @@ def _without_byte_order_mark(data: bytes) -> bytes:
 
 
 def _without_blanks(line: str, folder: Path) -> str:
-    """Return a path without blanks at its ends, unless the file's name has them."""
+    """Return a line without blanks at its ends, unless a file has the name with them.
+
+    The line is a path, relative to `folder`.
+    """
     stripped = line.strip()
     return line if stripped != line and os.path.lexists(folder / line) else stripped
 

@@ -31,7 +31,7 @@ _ROTATED = (5, 6, 7, 8)  # Exif orientations that exchange width and height
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a colorized copy of an image keeps, and the number of its pages.
+    """The metadata of an image that its colorized copy keeps, and its number of pages.
 
     dates: Exif tag -> date or time zone; dpi: dots per inch across and down of the
     upright image, None if unknown; num_pages: pages of a document or frames of an
@@ -45,7 +45,7 @@ class Metadata:
     def png_options(self) -> dict[str, Any]:
         """Return options for `Image.save` that write a PNG with this metadata.
 
-        They also declare its colours as sRGB.
+        The written PNG also declares its colours as sRGB.
         """
         info = PngImagePlugin.PngInfo()
         info.add(b"sRGB", b"\0")  # rendering intent: perceptual
@@ -65,9 +65,10 @@ class Metadata:
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Return the metadata of an encoded image; it is empty where it is damaged.
+    """Return the metadata of an encoded image; a damaged image gives empty metadata.
 
-    Opens the image anew, so that no error of its metadata is hidden from a decoder.
+    The image is opened anew for this, so that an error in its metadata cannot go
+    unnoticed when a decoder opens it.
     """
     try:
         with warnings.catch_warnings():
@@ -98,7 +99,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 
 def _read_exif(image: Image.Image) -> tuple[dict[int, str], int]:
-    """Return the dates and the orientation in an image's Exif data."""
+    """Return the dates and the orientation that an image's Exif data contain."""
     if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
         return {}, 1  # getexif would decode the pixels to look for Exif data behind them
     exif = image.getexif()
@@ -127,8 +128,9 @@ def _read_dpi(image: Image.Image, orientation: int) -> tuple[float, float] | Non
 def _count_pages(image: Image.Image) -> int:
     """Return the number of pages or frames of an opened image; no pixels are decoded.
 
-    The other images of an MPO file, previews and gain maps, are no pages. A TIFF is
-    searched for at most `_MOST_PAGES`, because each takes a step through the file.
+    An MPO file counts as one page, because its other images are previews and gain maps.
+    Counting in a TIFF stops at `_MOST_PAGES`, because every page takes one more seek in
+    the file.
     """
     if image.format == "MPO":
         return 1

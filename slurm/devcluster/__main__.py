@@ -36,7 +36,10 @@ example:
 
 
 class _ActionParser(argparse.ArgumentParser):
-    """The parser of one action, e.g. `up`; raises UserError for invalid arguments."""
+    """The argument parser of one action of `colortrain devcluster`, for example `up`.
+
+    It raises UserError for invalid arguments.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -100,9 +100,9 @@ PartitionName={HIGH} PriorityTier=10 PreemptMode=OFF
 
 
 def _listening(plan: Plan) -> str:
-    """Return the line of slurm.conf that sets the addresses where daemons listen.
+    """Return the line of slurm.conf that makes daemons listen on one address only.
 
-    It makes them bind to the address of the host name instead of 0.0.0.0. It is empty
+    This is the address of the host name, instead of all addresses (0.0.0.0). Returns ""
     where that is not necessary.
     """
     if plan.uses_namespaces or not loopback_address().startswith("127."):
@@ -200,10 +200,10 @@ exit 0
 def node_wrapper(plan: Plan, name: str) -> str:
     """Return the shell script that runs a SLURM command, such as sbatch, on a node.
 
-    Real clusters signal only the tasks of a step. A development cluster
-    (proctrack/linuxproc) also signals the child processes of the tasks. So the TERM
-    that makes a job run `scontrol requeue` would also end scontrol. The script of
-    scontrol therefore ignores signals.
+    The script of scontrol ignores signals, for this reason: real clusters signal only
+    the tasks of a job step, but a development cluster (proctrack/linuxproc) also
+    signals the child processes of the tasks. When a job receives TERM, it runs
+    `scontrol requeue`, and the same TERM would end scontrol.
     """
     if name == "sacct" and not plan.accounting:
         return _SACCT
@@ -225,9 +225,10 @@ def outside_wrapper(plan: Plan, name: str, head: int) -> str:
 
 
 def shell_lines(plan: Plan) -> str:
-    """Return the text of the file `env` in the cluster's folder, which shells source.
+    """Return the text of the file `env` in the cluster's folder.
 
-    It unsets the variables of an outer job and prepends the cluster's commands to PATH.
+    A user's shell reads it with `. env`. It unsets the variables of an outer SLURM job
+    and puts the cluster's commands (sbatch, squeue, ...) first in PATH.
     """
     outer_variables = (
         r"sed -n 's/^\(\(SLURM\|SLURMD\|SBATCH\|SRUN\|SALLOC\|SACCT\|SQUEUE\)_[A-Za-z_]*\)=.*/\1/p'"
@@ -270,7 +271,7 @@ def write_files(plan: Plan) -> None:
 def write_outside_wrappers(plan: Plan, head: int) -> None:
     """Write the scripts that run SLURM commands from outside the cluster.
 
-    `head` is the id of the head node's init process.
+    `head` is the process id of the init process of the head node.
     """
     for name in CLIENTS:
         _write(plan.folder / "bin" / name, outside_wrapper(plan, name, head), 0o755)

@@ -18,7 +18,7 @@ from slurm.devcluster.programs import program
 
 
 def link_programs(plan: Plan) -> None:
-    """Create links to SLURM's daemons, in the folder `sbin` of the cluster.
+    """Create the folder `sbin` in the cluster's folder, with links to SLURM's daemons.
 
     The links have the names without Debian's suffix `-wlm`. SLURM derives from argv[0]
     which daemon it is, and would crash under the name `slurmctld-wlm` when slurmdbd is
@@ -102,10 +102,10 @@ def _start_mariadbd(plan: Plan) -> None:
 
 
 def _with_own_tmpdir(plan: Plan) -> list[str]:
-    """Return the start of a command line that sets TMPDIR to a folder of the cluster.
+    """Return the beginning of a command line, which sets TMPDIR to a cluster's folder.
 
-    At its start mariadbd deletes the temporary tables in its TMPDIR. In /tmp, these may
-    belong to other clusters.
+    mariadbd is started in this way, because at its start it deletes all temporary
+    tables in its TMPDIR. In /tmp, these may belong to other clusters.
     """
     (plan.folder / "tmp").mkdir(exist_ok=True)
     return ["env", f"TMPDIR={plan.folder}/tmp"]
@@ -160,10 +160,10 @@ def start_controller(plan: Plan) -> None:
 
 
 def start_node(plan: Plan, node: str, *, rebooted: bool = False) -> None:
-    """Start the slurmd of one node.
+    """Start slurmd, SLURM's daemon on each node, for one node.
 
     With `rebooted`, slurmd reports to the controller that the node was restarted, so
-    that its earlier processes are gone.
+    that the controller knows that all earlier processes there are gone.
     """
     command = [f"{plan.folder}/sbin/slurmd", *(["-b"] if rebooted else [])]
     command += ["-f", f"{plan.folder}/etc/slurm.conf", "-d", f"{plan.folder}/sbin/slurmstepd"]

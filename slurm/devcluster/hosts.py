@@ -86,8 +86,8 @@ def namespaces_work(*, user: bool) -> bool:
 def environment(plan: Plan) -> dict[str, str]:
     """Return the environment variables of the cluster's processes.
 
-    The variable `MARK` is set, by which these processes are found, and the variables of
-    an outer SLURM are removed.
+    They include the variable `MARK`, by which these processes are found later, but no
+    variables of an outer SLURM job.
     """
     outer = ("SLURM", "SLURMD", "SBATCH", "SRUN", "SALLOC", "SACCT", "SQUEUE")
     kept = {name: value for name, value in os.environ.items() if name.split("_")[0] not in outer}
@@ -101,9 +101,10 @@ def environment(plan: Plan) -> dict[str, str]:
 
 
 def run(plan: Plan, command: Sequence[str], log: str) -> int:
-    """Run a command until it ends or daemonizes, and return its exit status.
+    """Run a command until it ends or becomes a daemon, and return its exit status.
 
-    The output of the command is appended to the file `log` in the cluster's log folder.
+    A daemon continues in the background. The output of the command is appended to the
+    file `log` in the cluster's log folder.
     """
     with open(plan.folder / "log" / log, "ab") as stream:
         done = subprocess.run(
@@ -265,8 +266,8 @@ def user_namespace_command() -> list[str]:
 def join_user_namespace(pid: int) -> None:
     """Move this process into the user namespace of process `pid`.
 
-    The capabilities of this process are made ambient, so that its child processes keep
-    them. Raises UserError if the namespace cannot be entered.
+    This process also passes all its capabilities on to the programs that it starts (as
+    "ambient" capabilities). Raises UserError if the namespace cannot be entered.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/proc/{pid}/ns/user") as namespace:

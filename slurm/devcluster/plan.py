@@ -41,9 +41,9 @@ class Plan:
 
     @property
     def uses_namespaces(self) -> bool:
-        """Whether each node is a host of its own, in Linux namespaces.
+        """Whether each node is a simulated host, made of Linux namespaces.
 
-        Otherwise all nodes are daemons on the loopback interface.
+        Otherwise the nodes are only daemons, which all use the loopback interface.
         """
         return self.base_port == 0
 
@@ -51,7 +51,8 @@ class Plan:
     def node_names(self) -> list[str]:
         """Names of the nodes: node1, node2, ...
 
-        Without namespaces they are loopback addresses, which require no /etc/hosts.
+        If the cluster does not use namespaces, these names stand for loopback
+        addresses, and no entries in /etc/hosts are needed.
         """
         return [self._name(number) for number in range(1, self.nodes + 1)]
 

@@ -1,4 +1,4 @@
-"""Find SLURM's programs on this machine, and the packages of those that are missing."""
+"""Find SLURM's programs on this machine, and the packages that contain missing ones."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ CLIENTS = (
 def find(name: str) -> Path | None:
     """Return the path of a program, or None if it is not installed.
 
-    The name with Debian's suffix -wlm is preferred: /usr/sbin/slurmd-wlm is the real
-    slurmd, while /usr/sbin/slurmd may be a link to the one of the package
+    The name with Debian's suffix -wlm is preferred: /usr/sbin/slurmd-wlm is always the
+    real slurmd. /usr/sbin/slurmd may be a link to another slurmd, from the package
     slurm-wlm-emulator, which starts no processes.
     """
     path = shutil.which(f"{name}-wlm", path=_PATH) or shutil.which(name, path=_PATH)
