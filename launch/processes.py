@@ -46,8 +46,8 @@ def exit_process(status: int) -> NoReturn:
 def num_processes_for(batch_size: int) -> int:
     """Return how many processes to train with, as a divisor of the batch size.
 
-    It is gcd(batch size, number of GPUs), or without a GPU gcd(batch size, 2), for two
-    processes on CPU cores.
+    It is gcd(batch size, number of GPUs). Without a GPU it is gcd(batch size, 2),
+    because then at most two processes are used.
     """
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
@@ -56,7 +56,7 @@ def launch_command(processes: int | None = None) -> list[str]:
     """Return the start of a command line of `accelerate launch` for this machine.
 
     The caller appends `-m MODULE ARGS`. If `processes` is None, there is one process
-    per GPU, or without a GPU there are two processes on CPU cores.
+    per GPU. On a machine without GPUs, there are then two processes.
     """
     processes = processes or torch.cuda.device_count() or 2
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -83,7 +83,7 @@ def mixed_precision(processes: int) -> str:
 
 
 def memory_mb(name: str) -> float:
-    """Return a memory field of this process, from /proc/self/status, in MB.
+    """Return a field of /proc/self/status about the memory of this process, in MB.
 
     For example, the field "VmHWM" is the peak resident memory.
     """

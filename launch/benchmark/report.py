@@ -48,7 +48,7 @@ class Report:
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add the measurements of one method as a row of a section's table.
+        """Add the measurements of one method as a row to the table of a section.
 
         With `sample_bytes`, the bytes of a sample, the row also shows bytes per second;
         the measurements must then be samples per second.

@@ -31,7 +31,7 @@ _MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open
 
 
 def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return the data of all charts of the report, in the order of the page.
+    """Return the data of all charts of the report, in the order in which it shows them.
 
     Charts that would have no points are left out.
     """
@@ -74,8 +74,8 @@ def make_chart(title: str, series: Iterable[Series], group: str, **options: Any)
 def make_series(name: str, colour: int, points: Iterable[tuple[float, float | None]]) -> Series:
     """Return the data of a line in a chart as a dict for the script in the page.
 
-    `colour` is the number of its colour. Points without a value and points with NaN or
-    an infinite value are left out.
+    `colour` is an index of the colours that the page defines for lines. Points without
+    a value and points with NaN or an infinite value are left out.
     """
     finite = [(x, y) for x, y in points if y is not None and np.isfinite(y)]
     return {"name": name, "colour": colour, **_thinned(np.array(finite, float).reshape(-1, 2))}
