@@ -151,7 +151,7 @@ def gigabytes(text: str) -> float:
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add to a parser --cache and --cache-size, for a cache of shards at a URL."""
+    """Add to a parser --cache and --cache-size, for a local cache of remote shards."""
     parser.add_argument(
         "--cache",
         type=Path,

@@ -230,8 +230,8 @@ def _colorize_video(
 def write_sheet(jobs: Sequence[Job], networks: Sequence[str], path: Path) -> None:
     """Write the contact sheet: a grayscale column, then one column per network.
 
-    `networks` are the names of the networks. There is one row for each image whose
-    output files all exist, up to a limit. Nothing is written if there is no such image.
+    `networks` are the names of the networks. The rows are the first 64 images whose
+    output files all exist. Nothing is written if there is no such image.
     """
     rows = list(itertools.islice(_sheet_rows(jobs), _SHEET_ROWS))
     if not rows:

@@ -3,9 +3,9 @@
     OUT/colorized.jsonl    the first line names the format; then one line for each file
                            written: its path, its source, the network and its options
 
-The journal shows what is left to do when the same command resumes after an
-interruption. It also shows which files something else has written; they are not
-overwritten.
+From the journal, the command knows what is left to do when it resumes after an
+interruption. It also knows which existing files it has not written itself, and does not
+overwrite them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Journal:
     def use_dropout(self, number: int, job: Job) -> bool:
         """Return whether network `number` uses dropout when it colorizes a job.
 
-        Without --dropout, it does for images if its recipe says so, and never for
-        videos.
+        The option --dropout decides. Without it, dropout is used for images if the
+        network's recipe uses it, and never for videos.
         """
         if self.dropout is None:
             return not job.is_video and self._networks[number][1].description.test_dropout
@@ -59,7 +59,7 @@ class Journal:
     def why_not_own(self, job: Job, number: int) -> str:
         """Return why an existing output file is not a result of this command.
 
-        The text is empty if it is one. number: index of the file in the job's targets,
+        Returns an empty text if it is. number: index of the file in the job's targets,
         which is also the number of the network.
         """
         entry = self._entries.get(self._name(job.targets[number]))
@@ -83,9 +83,12 @@ class Journal:
     def writing(
         self, path: Path, job: Job | None = None, number: int = 0, source: FileVersion | None = None
     ) -> Iterator[None]:
-        """Enter a file in the journal; the block writes it.
+        """Write a line about the file `path`, which the `with` block writes.
 
-        A contact sheet has no job and no source.
+        The line about a new file is written before the block, the line about an
+        overwritten file after it. For a colorized file, `number` is that of the network
+        and `source` the version of the job's source. A contact sheet has no job and no
+        source.
         """
         entry: dict[str, Any] = {"file": self._name(path)}
         if job is not None and source is not None:
@@ -102,7 +105,7 @@ class Journal:
         return os.path.relpath(path, self.path.parent)
 
     def create(self) -> None:
-        """Create the journal file without lines about files, unless it exists."""
+        """Create the journal file with only its first line, unless it exists."""
         if not self.path.exists():
             write_atomic(self.path, json.dumps(_HEADER).encode() + b"\n")
 
@@ -193,7 +196,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Return the JSON object in a line, or {} if the line is not an object."""
+    """Return the JSON object in a line, or {} if the line contains none."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):

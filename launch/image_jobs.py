@@ -36,13 +36,13 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path, data: bytes | None = None) -> FileVersion:
-        """Return the version of a file; `data` is its content if it was read before."""
+        """Return the version of a file; `data` is its content, if already read."""
         status = path.stat()
         digest = sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
         return cls(status.st_size, status.st_mtime_ns, digest)
 
     def is_of(self, path: Path) -> bool:
-        """Return whether a file still has this content."""
+        """Return whether the file `path` still has the content of this version."""
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -89,9 +89,9 @@ class Outcome:
 class Inputs:
     """The images and videos of all inputs, and what was passed over.
 
-    files: (source, its path relative to the input folder). passed_over: for each folder
-    and each kind of file that was passed over, one line with their number and first
-    names.
+    files: (source, its path relative to the input folder). passed_over: for each
+    folder, one line for each kind of file that was passed over, with the number of
+    these files and the names of some.
     """
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
@@ -174,7 +174,7 @@ def _search(
 
 
 def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
-    """Return one job for each of the files of `Inputs`, in their order.
+    """Return one job for each file in `Inputs.files`, in their order.
 
     The output files are in `out`, or in `out`/NETWORK if there are several networks.
     Raises UserError if two inputs would be written to the same file, or if an output

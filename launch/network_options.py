@@ -61,9 +61,9 @@ def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
 def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
     """Return the run folders by name, with a different name for each.
 
-    The name is that of the folder. If several folders have the same name, "PARENT-" is
-    put before it, the name of the parent folder. Raises UserError if a run is given
-    twice, or if two names are equal even then.
+    The name is that of the folder. If several folders have the same name, their names
+    become PARENT-NAME, with the name of the parent folder. Raises UserError if a run is
+    given twice, or if two names are equal even then.
     """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):

@@ -30,7 +30,7 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exit this process; if it is one of several, without Python's normal shutdown.
+    """Exit this process; if it is one of several, skip Python's normal shutdown.
 
     Background threads of torch.distributed (gloo and the rendezvous store) occasionally
     abort a normal shutdown with SIGABRT, although the results are correct. `accelerate
@@ -77,7 +77,7 @@ def config_file(processes: int) -> Path:
 def mixed_precision(processes: int) -> str:
     """Return the mixed precision that `config_file(processes)` sets.
 
-    For example "no" or "bf16".
+    It is one of accelerate's values, such as "no" or "bf16".
     """
     return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 

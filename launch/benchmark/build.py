@@ -172,7 +172,7 @@ def select_images(source: str, max_images: int, out: Path) -> list[str]:
 
     `source` is a folder or a text list of image files. Evenly spaced files are taken
     from it, but none from the folder `out`. Raises UserError if fewer than 8 of them
-    can be read, or if `source` contains tars or CIFAR-10.
+    can be read, or if `source` contains tars or the files of CIFAR-10.
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):

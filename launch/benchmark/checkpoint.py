@@ -41,8 +41,8 @@ class SaveCosts:
 
     All but `megabytes` are in seconds. `step`: one training step while no checkpoint is
     written; `blocked`: the time for which a save blocks the training loop; `writing`:
-    the time for which the background thread writes; `slowdown`: the additional time
-    that all steps took together because of the writing; `resume`: the result of
+    the time for which the background thread writes; `slowdown`: the additional time, in
+    total, of the steps that are taken during the writing; `resume`: the result of
     `measure_resume`. `megabytes` is the size of the checkpoint.
     """
 
@@ -130,7 +130,7 @@ def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
 def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
     """In each round, time steps without a save, then a save, and then a resume.
 
-    In each round, steps without a save are timed for `seconds`.
+    Steps without a save are timed for `seconds` per round.
     """
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))

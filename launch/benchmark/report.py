@@ -125,7 +125,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_number(value: float) -> str:
-    """Format a number: with three significant digits, or from 100 on as an integer."""
+    """Format a number with three significant digits; from 100 on, as a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

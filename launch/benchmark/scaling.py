@@ -42,8 +42,8 @@ def launch_processes(
 ) -> dict[str, list[float]]:
     """Start `ranks` training processes and return their total images per second.
 
-    Returns a list for each mode, such as weak scaling, with one value per round. Raises
-    UserError with the processes' message if they fail.
+    Returns a dict: scaling mode -> one value per round. Raises UserError with the error
+    message of the processes if they fail.
     """
     recipe, request, out = (
         setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")

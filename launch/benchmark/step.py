@@ -94,7 +94,7 @@ def make_trainer(setup: TrainingSetup, variant: Variant) -> Trainer:
 
 
 def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
-    """Return a loop in plain PyTorch that trains the same recipe, as a reference."""
+    """Return a loop in plain PyTorch that trains the same recipe as colortrain."""
     recipe = setup.recipe
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()

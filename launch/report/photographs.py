@@ -117,9 +117,9 @@ def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
     """Return two 2-D histograms of ab: of the photographs and of the generated images.
 
     Each is {"name", "src", "used"}. "src" is an image as a data URI, with a to the
-    right and b upwards. Each bin is drawn in its own colour at L = 62; its opacity
-    grows with the logarithm of its count, on the same scale in both histograms. "used"
-    is the fraction of bins that are not empty.
+    right and b upwards. Each bin is drawn in the colour of its ab at L = 62; its
+    opacity grows with the logarithm of its count, on the same scale in both histograms.
+    "used" is the fraction of bins that are not empty.
     """
     counts = {
         "the photographs": _count_ab(samples.truth),

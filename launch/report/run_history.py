@@ -46,8 +46,9 @@ class RunHistory:
     """Everything that the report reads from a run folder.
 
     train, validation, other_lines: the lines of the journal (metrics.jsonl), divided by
-    kind; samples: (step, file) of each sample grid. scores: those in evaluation.json or
-    those of the last validation, whichever are of the later step; {} if there are none.
+    kind; samples: (step, file) of each sample grid; scores: those of evaluation.json or
+    of the last validation. If the run has both, the scores of the later step are taken;
+    if it has none, `scores` is {}.
     """
 
     run: Path

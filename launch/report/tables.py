@@ -27,7 +27,10 @@ Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column i
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """Return a table cell with a number rounded to `decimals`, empty for None."""
+    """Return a table cell with a number, rounded to `decimals` places.
+
+    The cell is empty for None.
+    """
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 

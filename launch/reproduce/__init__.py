@@ -132,9 +132,9 @@ def make_table(
 ) -> str:
     """Train and score the networks that are not finished; return the table as Markdown.
 
-    OUT/table.json and OUT/table.md are written after each network, OUT/picture.png at
-    the end. It shows photographs of the shard set `photos`, or, if that is None, of the
-    held-out split. Raises UserError if training or scoring fails.
+    OUT/table.json and OUT/table.md are written after each network. OUT/picture.png is
+    written at the end. It shows photographs of the shard set `photos`, or of the
+    held-out split if `photos` is None. Raises UserError if training or scoring fails.
     """
     out = options.out
     classifier = (

@@ -197,8 +197,8 @@ def finished_rows(
 def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
     """Run `colortrain evaluate` on a network's checkpoint of step `step`.
 
-    Returns the scores, with the number of images seen as "images". Raises UserError if
-    the command fails.
+    Returns the scores, and as "images" the number of images that the network had seen
+    until then. Raises UserError if the command fails.
     """
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]

@@ -118,7 +118,7 @@ def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureClassifier:
     """Return the classifier that `load_or_train` saved in the file `path`.
 
-    Raises UserError if the SHA-256 of the weights is not the one that was recorded.
+    Raises UserError if the SHA-256 of the weights differs from the one saved with them.
     """
     facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
     if digest != facts["sha256"]:

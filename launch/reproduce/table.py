@@ -69,7 +69,7 @@ def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
 def network_row(
     result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]
 ) -> list[str]:
-    """Return a network's row of the table: the texts of its scores and of its cost.
+    """Return the row of a trained network, with its scores and its cost, for the table.
 
     `shown` are the metrics that have a column. A score that equals the value of `best`
     for its metric is set in bold.
@@ -94,9 +94,9 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the values of a metric by image version: "generated", "grey", "truth", ...
 
-    They are those of the first network that has the metric. This suffices for the
-    baselines, whose values are the same for all networks. Returns {} if no network has
-    the metric.
+    They are the values of the first network that has the metric. The function is used
+    for the baselines, whose values are the same for all networks. Returns {} if no
+    network has the metric.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
@@ -104,7 +104,7 @@ def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, fl
 def baseline_row(
     version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]
 ) -> list[str]:
-    """Return a baseline's row of the table.
+    """Return the row of a baseline, with its scores, for the table of `reproduce`.
 
     `version` is the baseline: "grey", "median" (one median colour) or "truth". `shown`
     are the metrics that have a column.
@@ -115,9 +115,9 @@ def baseline_row(
 
 
 def published_row(name: str, shown: Sequence[str]) -> list[str]:
-    """Return a row of the table: the scores that the paper of recipe `name` reports.
+    """Return the row with the scores that the paper of the recipe `name` reports.
 
-    `shown` are the metrics that have a column.
+    `shown` are the metrics that have a column in the table.
     """
     values = get_recipe(name).headline.values()
     cells = [_number(values.get(metric), metric) for metric in shown]
