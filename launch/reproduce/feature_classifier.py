@@ -40,7 +40,8 @@ _MAX_SHIFT = 3  # pixels, of the augmentation
 class FeatureClassifier:
     """A CIFAR-10 classifier whose features are used for Fréchet distances.
 
-    accuracy: on the test images, in [0, 1]; digest: SHA-256 of the file of its weights.
+    accuracy: the fraction of CIFAR-10's test images that it labels correctly; digest:
+    SHA-256 of the file of its weights.
     """
 
     network: Classifier

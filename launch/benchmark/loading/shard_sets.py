@@ -87,7 +87,10 @@ def drop_from_page_cache(paths: Sequence[Path]) -> None:
 
 
 def cached_fraction(paths: Sequence[Path]) -> float:
-    """Return which fraction of the files' pages is in the page cache, in [0, 1]."""
+    """Return the fraction of pages that are in the page cache, in [0, 1].
+
+    The pages are those of all files in `paths`.
+    """
     flags = [_cached_pages(path) for path in paths if path.stat().st_size]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 
