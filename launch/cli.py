@@ -1,4 +1,4 @@
-"""The list of commands, the parser class that they share, and types of options."""
+"""The list of commands, their parser class, and conversions of the texts of options."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def gigabytes(text: str) -> float:
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add to a parser --cache and --cache-size, which cache shards at a URL."""
+    """Add to a parser --cache and --cache-size, for a local cache of remote shards."""
     parser.add_argument(
         "--cache",
         type=Path,

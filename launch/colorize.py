@@ -128,8 +128,8 @@ def colorize_all(
 ) -> Outcome:
     """Colorize all images and videos with every network, and write the results.
 
-    `networks` are by name. Returns which inputs were written and which could not be
-    read or written.
+    `networks` maps names to networks. Returns how many inputs were colorized, and a
+    line about each that could not be read or written.
     """
     outcome = Outcome()
     images = [job for job in jobs if not job.is_video]
@@ -151,8 +151,9 @@ def colorize_all(
 def _predict(network: Colorizer, batch: Sequence[Photograph], dropout: bool) -> list[np.ndarray]:
     """Return ab (2, h, w) of each image of a batch.
 
-    With dropout the images pass through the network one by one, so that their random
-    masks do not depend on the other images, and a run that resumes gives the same ones.
+    With dropout, the network takes the images one by one. Then the random masks for an
+    image do not depend on the rest of the batch, and its colours are the same after a
+    resume.
     """
     images = [photograph.image for photograph in batch]
     if not dropout:
@@ -163,10 +164,10 @@ def _predict(network: Colorizer, batch: Sequence[Photograph], dropout: bool) -> 
 def _colorize_image(
     photograph: Photograph, colours: Sequence[np.ndarray], journal: Journal, outcome: Outcome
 ) -> None:
-    """Write one image with the colours of every network; add the result to `outcome`.
+    """Write one image once per network, in that network's colours; update `outcome`.
 
     colours: for each network (2, h, w), ab in CIELAB units. The decoded image is
-    released.
+    removed from `photograph`, which saves memory.
     """
     job, metadata = photograph.job, photograph.metadata
     rgb = np.array(photograph.image)
@@ -188,9 +189,10 @@ def _colorize_image(
 
 
 def _add_failure(job: Job, error: OSError, outcome: Outcome) -> None:
-    """Add a file that could not be written to `outcome`.
+    """Add a line to `outcome` about a file that could not be written.
 
-    Raises the error again if no other file could be written either.
+    Raises `error` again if it would also occur with every other file, as when the disk
+    is full.
     """
     if error.errno in _FATAL:
         raise error
@@ -205,7 +207,7 @@ def _colorize_video(
     batch_size: int,
     outcome: Outcome,
 ) -> None:
-    """Write one video with the colours of every network whose file is not kept."""
+    """Colorize one video with every network, except where the output file is kept."""
     try:
         version = FileVersion.of(job.source)
         for number, (name, target) in enumerate(zip(networks, job.targets, strict=True)):
@@ -228,8 +230,8 @@ def _colorize_video(
 def write_sheet(jobs: Sequence[Job], networks: Sequence[str], path: Path) -> None:
     """Write the contact sheet: a grayscale column, then one column per network.
 
-    `networks` are the names of the networks. The rows are the first images of which all
-    files exist; none, and nothing is written.
+    `networks` are the names of the networks. The rows are the first 64 images whose
+    output files all exist. Nothing is written if there is no such image.
     """
     rows = list(itertools.islice(_sheet_rows(jobs), _SHEET_ROWS))
     if not rows:
@@ -241,7 +243,7 @@ def write_sheet(jobs: Sequence[Job], networks: Sequence[str], path: Path) -> Non
 
 
 def _sheet_rows(jobs: Sequence[Job]) -> Iterator[list[np.ndarray]]:
-    """Yield the images of each row of the contact sheet, (H, W, 3) uint8."""
+    """Yield the rows of the contact sheet, each as a list of (H, W, 3) uint8 images."""
     for job in jobs:
         try:
             colorized = [_thumbnail(target) for target in job.targets if not job.is_video]

@@ -1,10 +1,11 @@
-"""The journal of `colortrain colorize`: which files in its folder are its own.
+"""The journal of `colortrain colorize`: a list of the files that it wrote to a folder.
 
     OUT/colorized.jsonl    the first line names the format; then one line for each file
                            written: its path, its source, the network and its options
 
-By the journal, the same command resumes after it was interrupted, and no file is
-overwritten that was written by something else.
+From the journal, the command knows what is left to do when it resumes after an
+interruption. It also knows which existing files it has not written itself, and does not
+overwrite them.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _HEADER = {"format": "colortrain colorize 1"}
 
 
 class Journal:
-    """The journal of one folder, for one command's networks and options.
+    """The journal of one output folder, for one command's networks and options.
 
-    A line is written before its file, if there is no such file yet, and after it
-    otherwise. So a file of an interrupted command is never unknown, and a line never
-    vouches for a file that was to be overwritten.
+    The line about a new file is written before the file. So even after an interruption,
+    there is a line about each file. The line about a file that is overwritten is
+    written after the file. So no line describes a file that still has its old content.
     """
 
     def __init__(self, out: Path, networks: Sequence[Colorizer], dropout: bool | None) -> None:
@@ -40,9 +41,10 @@ class Journal:
         self._entries = _read(self.path)
 
     def use_dropout(self, number: int, job: Job) -> bool:
-        """Return whether dropout is on when network `number` colorizes a job.
+        """Return whether network `number` uses dropout when it colorizes a job.
 
-        The default is the setting of its recipe; off for videos.
+        The option --dropout decides. Without it, dropout is used for images if the
+        network's recipe uses it, and never for videos.
         """
         if self.dropout is None:
             return not job.is_video and self._networks[number][1].description.test_dropout
@@ -55,9 +57,10 @@ class Journal:
         }
 
     def why_not_own(self, job: Job, number: int) -> str:
-        """Return "" if an existing target is the result of this command, else why not.
+        """Return why an existing output file is not a result of this command.
 
-        number: which of the job's targets, and which network.
+        Returns an empty text if it is. number: index of the file in the job's targets,
+        which is also the number of the network.
         """
         entry = self._entries.get(self._name(job.targets[number]))
         if entry is None:
@@ -73,16 +76,19 @@ class Journal:
         return ""
 
     def owns(self, path: Path) -> bool:
-        """Return whether a contact sheet, which has no source, is in the journal."""
+        """Return whether the journal has a line about the contact sheet `path`."""
         return self._name(path) in self._entries
 
     @contextmanager
     def writing(
         self, path: Path, job: Job | None = None, number: int = 0, source: FileVersion | None = None
     ) -> Iterator[None]:
-        """Enter a file in the journal; the block writes it.
+        """Write a line about the file `path`, which the `with` block writes.
 
-        A contact sheet has no job and no source.
+        The line about a new file is written before the block, the line about an
+        overwritten file after it. For a colorized file, `number` is that of the network
+        and `source` the version of the job's source. A contact sheet has no job and no
+        source.
         """
         entry: dict[str, Any] = {"file": self._name(path)}
         if job is not None and source is not None:
@@ -99,7 +105,7 @@ class Journal:
         return os.path.relpath(path, self.path.parent)
 
     def create(self) -> None:
-        """Write a journal without files, unless there is one."""
+        """Create the journal file with only its first line, unless it exists."""
         if not self.path.exists():
             write_atomic(self.path, json.dumps(_HEADER).encode() + b"\n")
 
@@ -119,10 +125,10 @@ def select_jobs(
 ) -> list[Job]:
     """Return the jobs to run, after checking that no file is overwritten by mistake.
 
-    These are all jobs but those of which all files exist. Existing files are kept if
-    this command has written them, from the same source, and with `skip_existing`
-    whatever they are; with `force` none is kept. Raises UserError if another file
-    exists. `sheet` is the contact sheet.
+    An existing output file is kept if this command wrote it from the same source. With
+    `skip_existing` every existing file is kept, with `force` none. A job is left out if
+    all its output files are kept. Raises UserError for an existing file that is not
+    kept, unless `force` is given. `sheet` is the path of the contact sheet.
     """
     taken: list[tuple[Path, str]] = []
     selected = []
@@ -148,14 +154,17 @@ def select_jobs(
 
 
 def earlier_results(out: Path) -> frozenset[Path]:
-    """Return the real paths of a folder's journal and of the files in it."""
+    """Return the real paths of the journal in `out` and of all files that it lists."""
     return frozenset(
         Path(os.path.realpath(out / name)) for name in (JOURNAL, *_read(out / JOURNAL))
     )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is replaced, None if there is no file."""
+    """Return a file's inode and time of change, by which a replaced file is recognized.
+
+    Returns None if there is no such file.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -168,9 +177,10 @@ def _ends_with_newline(descriptor: int) -> bool:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the newest entry of each file; lines cut short are skipped.
+    """Return the newest entry of a journal about each file, by the file's name.
 
-    Raises UserError if the file is not a journal.
+    Incomplete lines are skipped. Returns {} if there is no journal. Raises UserError if
+    the file `path` is not a journal.
     """
     try:
         first, *lines = path.read_bytes().split(b"\n")
@@ -186,7 +196,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Return the object in a line of JSON, empty if there is none."""
+    """Return the JSON object in a line, or {} if the line contains none."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """Command-line options for how training steps are computed, such as --accumulate.
 
-They affect speed and memory. A run may be resumed with other values than before.
+They affect speed and memory. They may be changed when a run is resumed.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[
 def write_photographs(folder: Path) -> None:
     """Write the images of the demo as PNG files.
 
-    Colour crops are written to FOLDER/train and FOLDER/val, two grayscale photographs
-    to the folder `grey` next to FOLDER.
+    Crops in colour are written to FOLDER/train and FOLDER/val. Two grayscale
+    photographs are written to the folder `grey` next to FOLDER.
     """
     rng = np.random.default_rng(0)
     for split, names in (("train", TRAINING_PHOTOS), ("val", HELD_OUT_PHOTOS)):

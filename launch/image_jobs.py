@@ -26,7 +26,8 @@ BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images
 class FileVersion:
     """The content of a file: its size in bytes, time of change in ns, and SHA-256.
 
-    The time is a shortcut: a file of the same size and time is not read to compare it.
+    If a file has this size and this time, it is assumed to have this content and is not
+    read.
     """
 
     size: int
@@ -35,13 +36,13 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path, data: bytes | None = None) -> FileVersion:
-        """Return the version of a file; `data` is its content if it was read before."""
+        """Return the version of a file; `data` is its content, if already read."""
         status = path.stat()
         digest = sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
         return cls(status.st_size, status.st_mtime_ns, digest)
 
     def is_of(self, path: Path) -> bool:
-        """Return whether a file still has this content."""
+        """Return whether the file `path` still has the content of this version."""
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -74,8 +75,8 @@ class Outcome:
 
     num_written: number of images and videos that were colorized by every network;
     failures: one line per image or video that could not be read or written; notes: one
-    line per image of which not everything was colorized; video_lines: one line of text
-    per colorized video and network.
+    line per image of which only a part was colorized, such as the first page;
+    video_lines: one line of text per colorized video and network.
     """
 
     num_written: int = 0
@@ -88,8 +89,9 @@ class Outcome:
 class Inputs:
     """The images and videos of all inputs, and what was passed over.
 
-    files: (source, its path relative to the input folder); passed_over: one line per
-    folder and kind of files that were not taken.
+    files: (source, its path relative to the input folder). passed_over: for each
+    folder, one line for each kind of file that was passed over, with the number of
+    these files and the names of some.
     """
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
@@ -111,10 +113,10 @@ def find_inputs(
     """Return the images and videos of all inputs, sorted within each folder.
 
     An input is a file or a folder. A folder is searched recursively for images, but not
-    for videos, and not inside `out`; `results` are real paths of earlier outputs, which
-    are not taken from folders. With `by_content`, files of a folder are also images if
-    their content is. Raises UserError if an input does not exist or is a folder without
-    images.
+    for videos. Files inside `out` are not taken from a folder, nor those in `results`,
+    the real paths of earlier outputs. With `by_content`, the content of a file decides
+    whether it is an image, whatever its extension. Raises UserError if an input does
+    not exist or is a folder without images.
     """
     found = Inputs()
     for path in inputs:
@@ -141,7 +143,10 @@ def _rank(name: str) -> tuple[bool, str]:
 def _search(
     folder: Path, out: Path, by_content: bool, results: Collection[Path], found: Inputs
 ) -> None:
-    """Add the images of a folder to `found`."""
+    """Add the images of a folder to `found`, and a line for each kind of other files.
+
+    Raises UserError if the folder contains no images.
+    """
     listing = list_folder(folder, out)
     others = listing.ignored
     names = [source.name for source in listing.sources]
@@ -169,11 +174,11 @@ def _search(
 
 
 def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
-    """Return one job for each of the files of `Inputs`, in their order.
+    """Return one job for each file in `Inputs.files`, in their order.
 
     The output files are in `out`, or in `out`/NETWORK if there are several networks.
-    Raises UserError for two inputs that would be written to the same file, and for one
-    that would be overwritten.
+    Raises UserError if two inputs would be written to the same file, or if an output
+    file would overwrite an input.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     unique = {(_real(source), relative): source for source, relative in files}
@@ -191,11 +196,12 @@ def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[
 
 
 def _name_targets(sources: Sequence[Path]) -> list[Path]:
-    """Return the relative paths to write for relative paths of sources.
+    """Return the relative path of the output file for each relative path of a source.
 
-    The extension becomes .png or .mp4. Where another source has that name, or would get
-    it too, it is appended instead: a.jpg next to a.png becomes a.jpg.png. Two equal
-    paths get equal names.
+    The extension is replaced by .png or .mp4. If the result is the path of another
+    source, or would be the output path of another source too, .png or .mp4 is appended
+    instead: a.jpg next to a.png becomes a.jpg.png. Equal sources get equal output
+    paths.
     """
     usual = [source.with_name(f"{source.stem}{_extension(source)}") for source in sources]
     counts = Counter(usual)
@@ -220,7 +226,7 @@ def _extension(source: Path) -> str:
 
 
 def _check_sources(jobs: Collection[Job]) -> None:
-    """Raise UserError if an input would be overwritten."""
+    """Raise UserError if an output file of a job would overwrite an input."""
     sources = {_real(job.source): job.source for job in jobs}
     for job in jobs:
         for target in job.targets:
@@ -232,7 +238,7 @@ def _check_sources(jobs: Collection[Job]) -> None:
 
 
 def check_sheet(sheet: Path, jobs: Sequence[Job]) -> None:
-    """Raise UserError if the file name of a contact sheet is invalid."""
+    """Raise UserError if the name of a contact sheet is invalid or that of an image."""
     if sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
     if _real(sheet) in {_real(path) for job in jobs for path in (job.source, *job.targets)}:
@@ -250,7 +256,7 @@ def _real(path: Path) -> Path:
 
 @dataclass
 class Photograph:
-    """A decoded image of a batch, and what is known about its file."""
+    """A decoded image, its job, the version of its file, and the file's metadata."""
 
     job: Job
     image: Image.Image

@@ -61,9 +61,9 @@ def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
 def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
     """Return the run folders by name, with a different name for each.
 
-    The name is that of the folder. If several folders have the same name, the name of
-    the parent folder is added before it. Raises UserError if a run is given twice, or
-    if names are equal even with the parent folder.
+    The name is that of the folder. If several folders have the same name, their names
+    become PARENT-NAME, with the name of the parent folder. Raises UserError if a run is
+    given twice, or if two names are equal even then.
     """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):
@@ -84,9 +84,10 @@ def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device `name`; if it is None, a GPU if there is one, else the CPU.
+    """Return the device called `name`; if that is None, the default device.
 
-    Raises UserError if this machine has no such device.
+    The default is a GPU if there is one, else the CPU. Raises UserError if this machine
+    has no such device.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -30,7 +30,7 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exit this process; if it is one of several, without Python's normal shutdown.
+    """Exit this process; if it is one of several, skip Python's normal shutdown.
 
     Background threads of torch.distributed (gloo and the rendezvous store) occasionally
     abort a normal shutdown with SIGABRT, although the results are correct. `accelerate
@@ -46,8 +46,8 @@ def exit_process(status: int) -> NoReturn:
 def num_processes_for(batch_size: int) -> int:
     """Return how many processes to train with, as a divisor of the batch size.
 
-    It is gcd(batch size, number of GPUs), or without a GPU gcd(batch size, 2), for two
-    processes on CPU cores.
+    It is gcd(batch size, number of GPUs). Without a GPU it is gcd(batch size, 2),
+    because then at most two processes are used.
     """
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
@@ -56,7 +56,7 @@ def launch_command(processes: int | None = None) -> list[str]:
     """Return the start of a command line of `accelerate launch` for this machine.
 
     The caller appends `-m MODULE ARGS`. If `processes` is None, there is one process
-    per GPU, or without a GPU there are two processes on CPU cores.
+    per GPU. On a machine without GPUs, there are then two processes.
     """
     processes = processes or torch.cuda.device_count() or 2
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -77,13 +77,13 @@ def config_file(processes: int) -> Path:
 def mixed_precision(processes: int) -> str:
     """Return the mixed precision that `config_file(processes)` sets.
 
-    For example "no" or "bf16".
+    It is one of accelerate's values, such as "no" or "bf16".
     """
     return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
 
 
 def memory_mb(name: str) -> float:
-    """Return a memory field of this process, from /proc/self/status, in MB.
+    """Return a field of /proc/self/status about the memory of this process, in MB.
 
     For example, the field "VmHWM" is the peak resident memory.
     """

@@ -170,9 +170,9 @@ def one_thread() -> Iterator[None]:
 def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """Return the paths of at most `max_images` images that all methods can read.
 
-    `source` is a folder or a text list of image files, from which the images are taken
-    evenly spaced; those inside the folder `out` are not used. Raises UserError if there
-    are fewer than 8 such images, or if `source` is anything else.
+    `source` is a folder or a text list of image files. Evenly spaced files are taken
+    from it, but none from the folder `out`. Raises UserError if fewer than 8 of them
+    can be read, or if `source` contains tars or the files of CIFAR-10.
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
@@ -205,7 +205,7 @@ def is_readable(path: Path) -> bool:
 def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
     """Add to the report the goals of this benchmark.
 
-    A goal is a ratio between the rates of two methods. `rates` is the result of
+    Each goal is a limit on the ratio of two methods' rates. `rates` is the result of
     `measure_rates`.
     """
     report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
@@ -230,7 +230,7 @@ def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure all methods, print and save the report, and return the exit status."""
+    """Run the benchmark, print and save its report, and return the exit status."""
     args = make_parser().parse_args(argv)
     report = Report("build", settings_of(args))
     with scratch_folder(args.scratch) as scratch:

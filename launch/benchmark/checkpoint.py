@@ -39,11 +39,11 @@ example: nampouri's U-Net at 64 px
 class SaveCosts:
     """The measured costs of checkpoints; each field has one value per round.
 
-    In seconds: `step`, one training step while no checkpoint is written; `blocked`, the
-    time for which a save blocks the training loop; `writing`, the time that the writing
-    thread takes; `slowdown`, the additional time of all steps that were taken
-    meanwhile; `resume`, the time of a resume including its first step. `megabytes` is
-    the size of the checkpoint.
+    All but `megabytes` are in seconds. `step`: one training step while no checkpoint is
+    written; `blocked`: the time for which a save blocks the training loop; `writing`:
+    the time for which the background thread writes; `slowdown`: the additional time, in
+    total, of the steps that are taken during the writing; `resume`: the result of
+    `measure_resume`. `megabytes` is the size of the checkpoint.
     """
 
     step: list[float] = field(default_factory=list)
@@ -55,7 +55,10 @@ class SaveCosts:
 
 
 class TimedTrainer:
-    """A trainer whose steps can be timed, on a few batches already in memory."""
+    """A trainer whose steps can be timed without the time for loading data.
+
+    It repeats a few batches that are already in memory.
+    """
 
     def __init__(self, setup: TrainingSetup, name: str) -> None:
         self.trainer = setup.make_trainer(name)
@@ -77,8 +80,8 @@ class TimedTrainer:
     def time_cycles(self, seconds: float) -> list[float]:
         """Take cycles of training steps until `seconds` have passed.
 
-        A cycle is `n_critic` steps. Returns the seconds of each cycle, of which there
-        is at least one.
+        A cycle is `n_critic` steps; at least one cycle is taken. Returns the seconds of
+        each.
         """
         end = time.perf_counter() + seconds
         cycles = [self.time_cycle()]
@@ -109,10 +112,10 @@ def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> N
 
 
 def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
-    """Return the seconds that a resume takes, including the first step after it.
+    """Return the seconds to resume a run and take the next cycle of training steps.
 
-    The run folder `run` is first copied to a folder `name` in the scratch folder, and
-    the copy is resumed.
+    A cycle is `n_critic` steps. Before the time is measured, the run folder `run` is
+    copied to a folder `name` in the scratch folder. The copy is resumed.
     """
     shutil.copytree(run, setup.scratch / name)
     start = time.perf_counter()
@@ -125,9 +128,9 @@ def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
 
 
 def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
-    """In each round, measure steps alone, a save during steps, and a resume.
+    """In each round, time steps without a save, then a save, and then a resume.
 
-    `seconds` is the time in each round for which steps are measured alone.
+    Steps without a save are timed for `seconds` per round.
     """
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))
@@ -146,8 +149,8 @@ def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
 def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
     """Add the measured costs, and one goal, to the report.
 
-    The goal limits the fraction of the time for which saving blocks a run that saves a
-    checkpoint every `every` steps.
+    The goal is an upper limit on the fraction of the time for which saves block
+    training, in a run that saves a checkpoint every `every` steps.
     """
     rows = {
         "time per step": costs.step,
@@ -174,7 +177,7 @@ def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and save the report, and return the exit status."""
+    """Run the benchmark, print and save its report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

@@ -95,8 +95,9 @@ class BenchmarkContext:
 def readers(context: BenchmarkContext, split: Split) -> list[Method]:
     """Return the methods that read stored samples into uint8 batches, in one process.
 
-    They are colortrain, reading the bytes of the tars, webdataset, and the libraries
-    that read a copy in their own format.
+    The methods are the reader of colortrain; reading the bytes of the tars without
+    locating samples; webdataset, with and without copying into batches; and libraries
+    that read a copy of the samples in their own format.
     """
     batch, tars = context.batch_size, tar_paths(split)
     methods = [
@@ -214,10 +215,10 @@ def fastest(rates: dict[str, Measurements], prefix: str) -> str:
 
 
 def section_seek(report: Report, scratch: Path) -> None:
-    """Measure seeking to any position, and the memory of a reading process.
+    """Measure seeks in the training order, and the memory of a reading process.
 
-    Seeks are measured among 100 million samples, memory on synthetic shard sets of 1,
-    10 and 100 million samples, which are written to `scratch`.
+    Seeks are measured among 100 million samples. The memory is measured on synthetic
+    shard sets of 1, 10 and 100 million samples, which are written to `scratch`.
     """
     times = seek.run_in_new_process(seek.measure_seeks, _NUM_SAMPLES[-1])
     shards = _NUM_SAMPLES[-1] // seek.SHARD_SAMPLES
@@ -262,7 +263,7 @@ SECTIONS: dict[str, Callable[[BenchmarkContext], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the requested sections, save the report, and return the exit status."""
+    """Run the requested sections, save the report, and return the exit status."""
     args = make_parser().parse_args(argv)
     check_args(args)
     report = Report("loader", settings_of(args))
@@ -283,7 +284,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
     """Open the shards to measure on, and copy their samples for the other libraries.
 
-    `scratch` is the folder for the copies. At most --gigabytes of --shards are used.
+    Only the first shards of --shards are used, at most --gigabytes of them. The copies
+    are written to `scratch`.
     """
     whole_split = Split(args.shards)
     split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)

@@ -48,7 +48,7 @@ class Report:
         unit: str,
         sample_bytes: float | None = None,
     ) -> None:
-        """Add the measurements of one method as a row of a section's table.
+        """Add the measurements of one method as a row to the table of a section.
 
         With `sample_bytes`, the bytes of a sample, the row also shows bytes per second;
         the measurements must then be samples per second.
@@ -125,7 +125,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_number(value: float) -> str:
-    """Format a number: with three significant digits, or from 100 on as an integer."""
+    """Format a number with three significant digits; from 100 on, as a whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

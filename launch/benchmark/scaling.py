@@ -42,8 +42,8 @@ def launch_processes(
 ) -> dict[str, list[float]]:
     """Start `ranks` training processes and return their total images per second.
 
-    Returns a list for each mode, such as weak scaling, with one value per round. Raises
-    UserError with the processes' message if they fail.
+    Returns a dict: scaling mode -> one value per round. Raises UserError with the error
+    message of the processes if they fail.
     """
     recipe, request, out = (
         setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")
@@ -70,9 +70,9 @@ def launch_processes(
 
 
 def error_message(stderr: str) -> str:
-    """Return the first user error that failed processes wrote to `stderr`.
+    """Return the first user error in `stderr`, the error output of failed processes.
 
-    Without a user error, the last 2,000 characters of `stderr` are returned.
+    If it contains no user error, its last 2,000 characters are returned.
     """
     prefix = f"{command_name(MODULE)}: error: "
     errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
@@ -91,7 +91,7 @@ def modes_of(ranks: int) -> list[str]:
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
     """Launch each number of processes once per round, and return their rates.
 
-    The result is (number of processes, mode) -> total images per second in each round.
+    The rates are (number of processes, mode) -> total images per second in each round.
     """
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
@@ -105,11 +105,11 @@ def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
 
 
 def fill_report(report: Report, rates: Rates, threads: int) -> None:
-    """Add to the report the measured rates, the efficiencies, and one goal.
+    """Add to the report the measured rates, the efficiencies, and the goals.
 
-    The efficiency of N processes is their rate divided by N times the rate of one; the
-    goal is for the efficiency in weak scaling. `threads` is the number of torch threads
-    per process.
+    The efficiency of N processes is their total rate divided by N times the rate of one
+    process. For each N above 1 there is one goal: for its efficiency in weak scaling.
+    `threads` is the number of torch threads per process.
     """
     measured = {key: Measurements(tuple(values)) for key, values in rates.items()}
     for (ranks, mode), measurements in measured.items():
@@ -143,15 +143,15 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 def default_ranks(batch_size: int) -> list[int]:
     """Return the numbers of processes to measure if --ranks is not given.
 
-    They are the divisors of the batch size up to the number of GPUs, or up to 2 on a
-    machine without GPUs.
+    They are all divisors of the batch size that are at most the number of GPUs. On a
+    machine without GPUs they are at most 2.
     """
     limit = torch.cuda.device_count() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and save the report, and return the exit status."""
+    """Run the benchmark, print and save its report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

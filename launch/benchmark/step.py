@@ -4,8 +4,8 @@ The benchmark measures the steps of colortrain with the default options, the ste
 each option that changes how they are computed, such as --channels-last, and a loop in
 plain PyTorch with the same mathematics. All of them use the same few batches and are
 measured in interleaved rounds. Then the benchmark trains from the shards and measures
-the time of each part of a step, and finally the floating-point operations and the
-memory of steps.
+the time of each part of a step. Finally it measures the floating-point operations and
+the memory of steps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous dev
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute the steps of colortrain: precision and compute options.
+    """One way in which colortrain can compute steps: a precision and compute options.
 
     `name` is the name of its row in the report.
     """
@@ -68,8 +68,9 @@ class Variant:
 def variants(compile_too: bool) -> list[Variant]:
     """Return the variants of a training step that are to be measured.
 
-    They are the defaults, one variant per option, and on a GPU the recommended
-    combination of options. torch.compile is included only with `compile_too`.
+    The first has the default options, and each of the others changes one option. On a
+    GPU, one more variant combines the recommended options. A variant with only
+    torch.compile is included if `compile_too` is true.
     """
     every_flag = [
         Variant(COLORTRAIN),
@@ -93,7 +94,7 @@ def make_trainer(setup: TrainingSetup, variant: Variant) -> Trainer:
 
 
 def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
-    """Return a loop in plain PyTorch that trains the same recipe, as a reference."""
+    """Return a loop in plain PyTorch that trains the same recipe as colortrain."""
     recipe = setup.recipe
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -126,7 +127,7 @@ def stream_steps(
 
 
 def step_and_log(trainer: Trainer, batch: Batch) -> None:
-    """Take a training step and, every `log_every` steps, compute the log values."""
+    """Take a training step; every `log_every` steps, also compute the logged values."""
     trainer.take_step(batch)
     if trainer.step % trainer.recipe.log_every == 0:
         trainer.metrics.compute(trainer.images, "benchmark")
@@ -150,7 +151,7 @@ def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
-    """Multiply large square matrices without end, to measure the fastest arithmetic.
+    """Multiply large square matrices without end, to measure the speed of the device.
 
     Yields the number of floating-point operations since the last yield.
     """
@@ -168,10 +169,12 @@ def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
 def section_steps(
     setup: TrainingSetup, report: Report, args: argparse.Namespace
 ) -> dict[str, Measurements]:
-    """Measure the steps of all variants and, if it supports the recipe, the plain loop.
+    """Measure the rate of training steps, in colortrain and in a loop in plain PyTorch.
 
-    Adds a row for each to the report. Returns rates by name, with one value per round,
-    in images per second. The rate of the matrix product (`MATMUL`) is in floating-point
+    colortrain is measured in all variants, or with --no-flags only in the first. The
+    plain loop is measured if it supports the recipe. Each of them becomes a row of the
+    report. Returns their rates by name, in images per second, with one value per round.
+    The result also has the rate of matrix products (`MATMUL`), in floating-point
     operations per second.
     """
     recipe, batches = setup.recipe, setup.load_batches()
@@ -202,10 +205,11 @@ def section_steps(
 
 
 def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add to the report the goals relative to the plain loop, and each option's effect.
+    """Add to the report how colortrain's steps compare with the loop in plain PyTorch.
 
-    `rates` is the result of `section_steps`. Nothing is added if the loop in plain
-    PyTorch does not support the recipe.
+    Added are goals for the ratio of their speeds, and one row per compute option with
+    its effect on the speed of colortrain. `rates` is the result of `section_steps`.
+    Nothing is added if the plain loop does not support the recipe.
     """
     if PLAIN not in rates:
         return
@@ -222,8 +226,8 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
     """Train from the shards for `seconds`, and measure the time of each part of a step.
 
-    Adds to the report one row per part, such as the update of the critic, and a goal
-    for the time of waiting for data.
+    Adds to the report one row per part, such as the update of the critic, and a goal:
+    an upper limit on the fraction of the time that is spent waiting for data.
     """
     variant = Variant("fractions")
     if torch.cuda.is_available():
@@ -262,9 +266,10 @@ def section_arithmetic(
 
 
 def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespace) -> None:
-    """Measure the peak memory of training, for each variant in a process of its own.
+    """Measure the peak memory of training; each measurement has its own process.
 
-    The variants are the defaults, those that change memory most, and the plain loop.
+    Measured are the default options, the options that change memory most, and the loop
+    in plain PyTorch.
     """
     kind = "on the GPU" if torch.cuda.is_available() else "resident"
     rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_supported(setup.recipe) else []
@@ -298,7 +303,7 @@ def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and save the report, and return the exit status."""
+    """Run the benchmark, print and save its report, and return the exit status."""
     args = make_parser().parse_args(argv)
     with scratch_folder(args.scratch) as scratch:
         setup = make_setup(args, scratch)

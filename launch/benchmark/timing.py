@@ -24,10 +24,10 @@ class Method:
     """One of the compared methods: a name, and how to run and time it.
 
     `start` returns a generator that does the work and yields the number of samples
-    since the last yield. With `settle`, a warm-up precedes the measurement, so that
-    queues are full when it starts. `before` is called before each measurement and is
-    not timed. `max_samples` ends a measurement early, for example after one pass over
-    the data if a second pass would be faster.
+    since the last yield. With `settle`, a warm-up precedes the measurement, so that the
+    queues of a loader are already full when it starts. `before` is called before each
+    measurement and is not timed. `max_samples` ends a measurement early, for example
+    after one pass over the data if a second pass would be faster.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Measurements:
         return Measurements(tuple(factor * value for value in self.rounds))
 
     def over(self, other: Measurements) -> Measurements:
-        """Return each round's value divided by the value of `other`."""
+        """Return each round's value divided by the value of `other` in that round."""
         return Measurements(
             tuple(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
         )
@@ -74,8 +74,8 @@ def measure(method: Method, seconds: float) -> float:
     """Run a method once and return its samples per second.
 
     The measurement ends after `seconds`, or after the method's `max_samples` samples.
-    With `settle` it is preceded by a warm-up, which lasts until the first samples and
-    then for a fifth of `seconds`.
+    With the method's `settle`, there is a warm-up before it: the method runs until it
+    yields its first samples, and then for another fifth of `seconds`.
     """
     method.before()
     clock = method.clock
@@ -101,9 +101,10 @@ def _settle(stream: CountStream, seconds: float, clock: Callable[[], float]) -> 
 def measure_in_turns(
     label: str, methods: Sequence[Method], seconds: float, rounds: int
 ) -> dict[str, Measurements]:
-    """Measure every method once per round; return the samples per second by name.
+    """Measure every method once per round; return each method's samples per second.
 
-    Each measurement takes `seconds`. `label` is the text of the progress line.
+    The result maps the methods' names to measurements. Each measurement takes
+    `seconds`. `label` is the text of the progress line.
     """
     rates: dict[str, list[float]] = {method.name: [] for method in methods}
     with ProgressLine(label, rounds * len(methods), "measurements") as progress:

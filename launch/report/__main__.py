@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _photo_sections(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the data of the section of photographs of each run.
+    """Return, for each run, the data of its section of photographs.
 
     The more runs the report has, the fewer photographs each section shows.
     """

@@ -31,7 +31,7 @@ _MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open
 
 
 def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return the data of all charts of the report, in the order of the page.
+    """Return the data of all charts of the report, in the order in which it shows them.
 
     Charts that would have no points are left out.
     """
@@ -59,10 +59,10 @@ def _marks(history: RunHistory) -> list[dict[str, Any]]:
 def make_chart(title: str, series: Iterable[Series], group: str, **options: Any) -> Chart:
     """Return the data of a chart as a dict for the script in the page.
 
-    `group` is the section of the page. The y axis is logarithmic if all values are
-    positive and max / min > 20. `options` replace fields of the dict: `rules`
-    (horizontal lines with names), `note` (a short text), `log` (whether the y axis is
-    logarithmic).
+    `group` is the section of the page that shows the chart. The y axis is logarithmic
+    if all values are positive and max / min > 20. `options` replace fields of the dict:
+    `rules` (horizontal lines with names), `note` (a short text), `log` (whether the y
+    axis is logarithmic).
     """
     kept = [one for one in series if len(one["x"])]
     values = [value for one in kept for value in one["y"]]
@@ -74,8 +74,8 @@ def make_chart(title: str, series: Iterable[Series], group: str, **options: Any)
 def make_series(name: str, colour: int, points: Iterable[tuple[float, float | None]]) -> Series:
     """Return the data of a line in a chart as a dict for the script in the page.
 
-    `colour` is the number of its colour. Points without a value and points with NaN or
-    an infinite value are left out.
+    `colour` is the number of the line's colour in the page's list of colours. Points
+    without a value and points with NaN or an infinite value are left out.
     """
     finite = [(x, y) for x, y in points if y is not None and np.isfinite(y)]
     return {"name": name, "colour": colour, **_thinned(np.array(finite, float).reshape(-1, 2))}
@@ -202,7 +202,7 @@ def _baseline(histories: Sequence[RunHistory], name: str, version: str) -> float
 
 
 def _machine(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return the charts of speed, waiting for data, gradients and learning rate."""
+    """Return the charts of speed, waiting for data, gradient norm and learning rate."""
     fields: dict[str, tuple[str, dict[str, Any]]] = {
         "images_per_second": ("Images per second", {}),
         "data_wait": (

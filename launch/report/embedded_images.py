@@ -1,6 +1,6 @@
 """Embed images in the report's page as WebP data URIs.
 
-They are so few and so small that phones can open the page.
+Their number and their size are limited, so that phones can open the page.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class ScoredSamples:
     """Photographs of a split, the images that a run generated from them, and metrics.
 
     numbers: (N,), the photographs' numbers in the split; truth, generated: (N, 3, H, W)
-    float32 in CIELAB units; metrics: (N,) values by "metric.version", for example
-    "l1.generated" or "l1.grey".
+    float32 in CIELAB units; metrics: arrays of one value per photograph, (N,), by
+    "metric.version", for example "l1.generated" or "l1.grey".
     """
 
     numbers: np.ndarray
@@ -57,8 +57,8 @@ class ScoredSamples:
 def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None) -> ScoredSamples:
     """Colorize and score evenly spaced photographs of the held-out split of `shards`.
 
-    The newest checkpoint of `run` colorizes at most `most` photographs. Raises
-    UserError if the samples do not have the image size of the run.
+    At most `most` photographs are taken; the newest checkpoint of `run` colorizes them.
+    Raises UserError if the samples do not have the image size of the run.
     """
     generator, recipe, _ = load_generator(run)
     split = open_split(shards, None, recipe, cache)
@@ -117,9 +117,9 @@ def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
     """Return two 2-D histograms of ab: of the photographs and of the generated images.
 
     Each is {"name", "src", "used"}. "src" is an image as a data URI, with a to the
-    right and b upwards. Each bin is drawn in its own colour at L = 62; its opacity
-    grows with the logarithm of its count, on the same scale in both histograms. "used"
-    is the fraction of bins that are not empty.
+    right and b upwards. Each bin is drawn in the colour of its ab at L = 62; its
+    opacity grows with the logarithm of its count, on the same scale in both histograms.
+    "used" is the fraction of bins that are not empty.
     """
     counts = {
         "the photographs": _count_ab(samples.truth),

@@ -45,9 +45,10 @@ class Session:
 class RunHistory:
     """Everything that the report reads from a run folder.
 
-    train, validation, other_lines: the lines of the journal (metrics.jsonl) by kind;
-    samples: (step, file) of each sample grid; scores: those of evaluation.json or of
-    the last validation, whichever scored the later step, or {} if there is neither.
+    train, validation, other_lines: the lines of the journal (metrics.jsonl), divided by
+    kind; samples: (step, file) of each sample grid; scores: those of evaluation.json or
+    of the last validation. If the run has both, the scores of the later step are taken;
+    if it has none, `scores` is {}.
     """
 
     run: Path
@@ -112,10 +113,10 @@ def read_history(run: Path, name: str) -> RunHistory:
 
 
 def _short_names(runs: Sequence[Path]) -> list[str]:
-    """Return a different name for each path: as few of its last components as possible.
+    """Return a different name for each path: its last components, as few as possible.
 
-    For example, a/x and b/x have the names "a/x" and "b/x", but a/x and b/y "x" and
-    "y". Raises UserError if two paths are equal.
+    All names have the same number of components: a/x and b/y get the names "x" and "y",
+    but a/x and b/x get "a/x" and "b/x". Raises UserError if two paths are equal.
     """
     parts = [path.absolute().parts for path in runs]
     for depth in range(1, max(map(len, parts)) + 1):

@@ -98,7 +98,7 @@ def cards(history: RunHistory) -> list[dict[str, Any]]:
     """Return the main scores of a run, each for one card on the page.
 
     Each is a dict of texts: the metric, the run's value, and for comparison the values
-    of the baselines and of the paper.
+    of the baselines and those in the recipe's paper.
     """
     paper = headline_of(history.recipe).values()
     rows = []
@@ -150,8 +150,8 @@ def _relation(value: float, reference: float) -> str:
 def warnings(history: RunHistory) -> list[str]:
     """Return the warnings about a run, as sentences.
 
-    First those about its scores, then, for each kind of warning in the journal, the
-    newest.
+    The warnings about its scores come first. The others are from the journal
+    (metrics.jsonl): the newest of each kind.
     """
     lines = []
     ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")

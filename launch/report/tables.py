@@ -27,7 +27,10 @@ Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column i
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """Return a table cell with a number rounded to `decimals`, empty for None."""
+    """Return a table cell with a number, rounded to `decimals` places.
+
+    The cell is empty if `value` is None.
+    """
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 
@@ -64,7 +67,7 @@ def _interval(history: RunHistory, name: str, decimals: int) -> Cell:
 
 
 def metric_notes(history: RunHistory) -> list[str]:
-    """Return notes about intervals, feature extractors and metrics that are missing.
+    """Return notes on the intervals, on the feature extractors, and on missing metrics.
 
     They stand below the table of metrics.
     """

@@ -4,8 +4,8 @@
         --budget images:10000
 
 tables:
-  nazeri   the CIFAR-10 table of the paper by Nazeri et al.: both networks at their
-           published size, trained on the colour images of the training split
+  nazeri   the CIFAR-10 table of the paper by Nazeri et al.: its GAN and its U-Net at
+           their published size, trained on the colour images of the training split
            (grayscale images are left out and counted), and scored on all 10,000 test
            images
   cifar10  all recipes on CIFAR-10, each trained on the same number of images
@@ -132,9 +132,9 @@ def make_table(
 ) -> str:
     """Train and score the networks that are not finished; return the table as Markdown.
 
-    The files OUT/table.json and OUT/table.md are written after each network, and
-    OUT/picture.png, with photographs of `photos` or else of the held-out split, at the
-    end. Raises UserError if training or scoring fails.
+    OUT/table.json and OUT/table.md are written after each network. OUT/picture.png is
+    written at the end. It shows photographs of the shard set `photos`, or of the
+    held-out split if `photos` is None. Raises UserError if training or scoring fails.
     """
     out = options.out
     classifier = (

@@ -64,10 +64,11 @@ def parse_budget(text: str) -> Budget:
 
 
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
-    """Return the plan of a table, which is made and written to OUT/plan.json only once.
+    """Return how many images a table uses for training and for scores, as a `Plan`.
 
-    When the command is started again, the plan is read from that file. Raises UserError
-    if the options or the budget then differ from those of the first start.
+    The plan is made at the first start of the command and written to OUT/plan.json. At
+    later starts it is read from that file. Raises UserError if the options or the
+    budget then differ from those of the first start.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():

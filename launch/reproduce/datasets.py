@@ -18,9 +18,9 @@ _SOME_LEFT_OUT = 1
 
 @dataclass(frozen=True)
 class Sets:
-    """The shard sets of a table: `train` for training, `held_out` for scores.
+    """The shard sets for one table: `train` for training, `held_out` for scores.
 
-    They may be the same folder. `size` is the side of the samples in pixels.
+    Both may be the same folder. `size` is the side of the samples in pixels.
     """
 
     train: Path
@@ -34,8 +34,9 @@ def build(table: str, source: Path, folder: Path) -> Sets:
 
     For CIFAR-10 there are two sets. One has only the training images, without the
     grayscale ones. The other has all images; its test split is used for scores and is
-    as complete as in the papers. Because the first has no held-out images, training
-    does not score 10,000 images at its end. Raises UserError if a build fails.
+    as complete as in the papers. The first set has no held-out split, so that no time
+    is lost at the end of training on scoring 10,000 images. Raises UserError if a build
+    fails.
     """
     if table == "photos":
         photos = folder / "photos"

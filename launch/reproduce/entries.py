@@ -63,8 +63,8 @@ def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Table
 def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
     """Return the recipe `name` for a table, to be trained on `images` images.
 
-    It writes about four checkpoints. Its networks are scaled down to
-    `options.base_channels`, or have their published size if that is None. Raises
+    Its training writes about four checkpoints. Its networks are scaled down to
+    `options.base_channels`; if that is None, they have their published size. Raises
     UserError if the recipe cannot be trained on images of `size` pixels.
     """
     if options.base_channels is not None:
@@ -84,8 +84,9 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
 def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     """Train a network, or resume its training, unless it is finished; return the cost.
 
-    The cost has the seconds, the peak memory, and the parameters of the generator; it
-    is saved in the run folder. Raises UserError if training fails.
+    The cost is a dict with the seconds of training, the peak memory, and the number of
+    parameters of the generator. It is saved in the run folder. Raises UserError if
+    training fails.
     """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
@@ -107,11 +108,12 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
 def launcher(recipe: Recipe) -> list[str]:
     """Return the start of the command line that trains a recipe, before `-m MODULE`.
 
-    On GPUs it runs `accelerate launch`, with as many processes as there are GPUs, or
-    fewer so that they divide the batch size. A single GPU is used in the same way, so
+    On GPUs it runs `accelerate launch`, with one process per GPU, or with fewer if the
+    number of GPUs does not divide the batch size. This holds for a single GPU too, so
     that the precision does not depend on the number of GPUs. On CPUs it runs one
-    process, which uses all cores, as does the measurement of the budget: with small
-    images in small batches, two processes would mostly wait for each other.
+    process, which uses all cores: with small images in small batches, two processes
+    would mostly wait for each other. The speed that `--budget minutes:N` assumes is
+    also measured in one process.
     """
     if not torch.cuda.device_count():
         return [sys.executable]
@@ -144,11 +146,11 @@ def score(
 ) -> dict[str, Any]:
     """Return a network's scores, with the Fréchet distance of `classifier` if given.
 
-    The first `limit` held-out images are scored (None: all). With `curve` the earlier
-    checkpoints are scored too, for a training curve: {"curve": [{"images": ..., metric:
-    ...}, ...]}. Scores are saved in the run folder and computed again only if the
-    checkpoint, the limit or the classifier is another. Raises UserError if scoring
-    fails.
+    The first `limit` held-out images are scored (None: all). With `curve`, the earlier
+    checkpoints are scored too, and the result contains a training curve: {"curve":
+    [{"images": ..., metric: ...}, ...]}. The scores are saved in the run folder. They
+    are computed again only if the checkpoint, the limit or the classifier has changed.
+    Raises UserError if scoring fails.
     """
     latest = latest_checkpoint(entry.run)
     assert latest is not None
@@ -176,9 +178,9 @@ def finished_rows(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of the table, and the names of run folders that are left out.
 
-    A row has the scores and the cost of a network in the folder `out`; rows are sorted
-    by recipe, then by seed. Networks are left out if they were scored with another
-    classifier than `classifier`.
+    A row has the scores and the cost of one network whose run is in the folder `out`.
+    Rows are sorted by recipe, then by seed. A network is left out if it was scored with
+    a classifier that differs from `classifier`.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
@@ -193,10 +195,10 @@ def finished_rows(
 
 
 def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
-    """Run `colortrain evaluate` on the checkpoint of one step of a network.
+    """Run `colortrain evaluate` on a network's checkpoint of step `step`.
 
-    Returns the scores, with the number of images seen as "images". Raises UserError if
-    the command fails.
+    Returns the scores, and as "images" the number of images that the network had seen
+    until then. Raises UserError if the command fails.
     """
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]
@@ -212,7 +214,8 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
     """Return a point of a training curve: images seen, MAE, accuracy at 2 % and at 5 %.
 
-    `document` is the result of `evaluate`. These are the metrics of the table nazeri.
+    These three metrics are those of the table nazeri. `document` is the result of
+    `evaluate`.
     """
     metrics = ("mae", "accuracy_2", "accuracy_5")
     values = {name: document["metrics"][name]["generated"] for name in metrics}
@@ -222,7 +225,7 @@ def curve_point(document: dict[str, Any]) -> dict[str, float]:
 def measured_cost(run: Path) -> dict[str, Any]:
     """Return a run's seconds of training, peak memory and mixed precisions.
 
-    All sessions of the run are included.
+    All sessions of the run count. A session lasts from one start of the run to its end.
     """
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]

@@ -40,7 +40,8 @@ _MAX_SHIFT = 3  # pixels, of the augmentation
 class FeatureClassifier:
     """A CIFAR-10 classifier whose features are used for Fréchet distances.
 
-    accuracy: on the test images, in [0, 1]; digest: SHA-256 of the file of its weights.
+    accuracy: the fraction of CIFAR-10's test images that it labels correctly; digest:
+    SHA-256 of the file of its weights.
     """
 
     network: Classifier
@@ -99,8 +100,8 @@ class FeatureClassifier:
 def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
     """Return the classifier saved in the file `path`; if there is none, train it first.
 
-    It is trained on `images` images (with repetition) of the CIFAR-10 folder `source`.
-    Raises UserError if a saved classifier is damaged.
+    It is trained on `images` images, drawn with repetition from the CIFAR-10 folder
+    `source`. Raises UserError if a saved classifier is damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = path.with_suffix(".json")
@@ -118,7 +119,7 @@ def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureClassifier:
     """Return the classifier that `load_or_train` saved in the file `path`.
 
-    Raises UserError if the SHA-256 of the weights is not the one that was recorded.
+    Raises UserError if the SHA-256 of the weights differs from the one saved with them.
     """
     facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
     if digest != facts["sha256"]:
@@ -149,8 +150,8 @@ def train_classifier(
 ) -> Classifier:
     """Return a classifier, trained on `num_images` random images with augmentation.
 
-    images: (N, 3, H, W) uint8, of which an image may be used several times; labels:
-    (N,) int64. The random seed is fixed.
+    images: (N, 3, H, W) uint8, from which they are drawn with repetition; labels: (N,)
+    int64. The random seed is fixed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -179,8 +180,7 @@ def train_classifier(
 def augment(rgb: Tensor) -> Tensor:
     """Shift images randomly by up to 3 pixels, and flip them with probability 0.5.
 
-    rgb: (B, 3, H, W). All images of the batch have the same shift, and all are flipped
-    or none.
+    rgb: (B, 3, H, W). The shift and the flip are the same for all images of the batch.
     """
     shifts = 2 * _MAX_SHIFT + 1
     left, top, flipped = (int(torch.randint(n, ())) for n in (shifts, shifts, 2))

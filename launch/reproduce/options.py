@@ -1,4 +1,4 @@
-"""The options of `colortrain reproduce`, and the plan that is computed from them."""
+"""The options of `colortrain reproduce`, and how many images they lead to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Write the table of `colortrain reproduce` as Markdown.
 
-Its rows are baselines, the papers' scores and networks. `results`, an argument of most
-functions here, has one dict with the scores and the cost of each network.
+Its rows are the baselines, the scores that papers report, and the trained networks.
+`results`, an argument of most functions here, has one dict with the scores and the cost
+of each network.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _DECIMALS = {"fid": 3}  # distances by the small classifier are below 1
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """Return the caption, the table, the training curves and the notes as Markdown.
 
-    `table` is the table's name, `facts` the result of `conditions`.
+    `table` is the name of the table, such as "nazeri". `facts` is the result of
+    `conditions`.
     """
     shown = [name for name in HEADS if first_scores(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
@@ -67,10 +69,10 @@ def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
 def network_row(
     result: dict[str, Any], shown: Sequence[str], best: dict[str, float | None]
 ) -> list[str]:
-    """Return the cells of a network's row: scores and cost.
+    """Return the row of a trained network, with its scores and its cost, for the table.
 
-    `shown` are the metrics of the columns. A score that equals the value of `best` for
-    its metric is set in bold.
+    `shown` are the metrics that have a column. A score that equals the value of `best`
+    for its metric is set in bold.
     """
     cells = []
     for name in shown:
@@ -81,9 +83,9 @@ def network_row(
 
 
 def generated_score(metric: str, result: dict[str, Any]) -> float | None:
-    """Return the score of a network's generated images, or None if there is none.
+    """Return a metric of the images that a network generated, or None if it is missing.
 
-    A network has no score of a metric that was added after it was scored.
+    It is missing if colortrain did not have the metric when the network was scored.
     """
     value: float | None = result["metrics"].get(metric, {}).get("generated")
     return value
@@ -92,8 +94,9 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the values of a metric by image version: "generated", "grey", "truth", ...
 
-    The values come from the first network that has the metric: those of the baselines
-    are the same for all networks. Returns {} if no network has it.
+    They are the values of the first network that has the metric. The function is used
+    for the baselines, whose values are the same for all networks. Returns {} if no
+    network has the metric.
     """
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
@@ -101,10 +104,10 @@ def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, fl
 def baseline_row(
     version: str, results: Sequence[dict[str, Any]], shown: Sequence[str]
 ) -> list[str]:
-    """Return the cells of a baseline's row.
+    """Return the row of a baseline, with its scores, for the table of `reproduce`.
 
     `version` is the baseline: "grey", "median" (one median colour) or "truth". `shown`
-    are the metrics of the columns.
+    are the metrics that have a column.
     """
     values = (first_scores(name, results).get(version) for name in shown)
     cells = [_number(value, name) for value, name in zip(values, shown, strict=True)]
@@ -112,17 +115,20 @@ def baseline_row(
 
 
 def published_row(name: str, shown: Sequence[str]) -> list[str]:
-    """Return the cells of a row with the scores that a recipe's paper reports."""
+    """Return the row with the scores that the paper of the recipe `name` reports.
+
+    `shown` are the metrics that have a column in the table.
+    """
     values = get_recipe(name).headline.values()
     cells = [_number(values.get(metric), metric) for metric in shown]
     return [f"{name}, the paper", "", *cells, "", "", ""]
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the lines of a second table: scores of all checkpoints of each network.
+    """Return the lines of a second table: each network's scores at all its checkpoints.
 
-    The metrics are those of the table nazeri. The list is empty if no network has such
-    scores.
+    The metrics are MAE and the accuracies at 2 % and at 5 %, those of the table nazeri.
+    The list is empty if the checkpoints of no network were scored.
     """
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
@@ -140,7 +146,7 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def caption(facts: dict[str, Any]) -> list[str]:
-    """Return the caption of the table: what was used for training and for scores."""
+    """Return the caption of the table: the images used for training and for scores."""
     base_channels = facts["base_channels"]
     width = "published size" if base_channels is None else f"{base_channels} base channels"
     reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())

@@ -1,8 +1,8 @@
 """Train like `colortrain train`, and write the peak memory to RUN/peak.json.
 
-The peak is measured in the training process itself. Its parent could not: the operating
-system does not report GPU memory, and for a child process on CPUs it reports the larger
-of the child's peak and the memory that the parent had when it started the child.
+The training process measures its own peak, because its parent process cannot. The
+operating system does not report GPU memory to the parent. For the resident memory of a
+child process it reports at least what the parent itself used when it started the child.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from shards.files import write_atomic
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, and return the exit status of `colortrain train`.
 
-    Only rank 0 writes its peak memory, because all processes need the same amount.
+    Only rank 0 writes its peak memory, because all processes need the same amount. If
+    an earlier start of the run has written a larger peak, that one is kept.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     status = train.main(args)

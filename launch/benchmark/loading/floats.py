@@ -38,7 +38,7 @@ def to_floats(stored: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
-    """Stack samples of webdataset to a batch.
+    """Stack samples of webdataset into a batch.
 
     Each sample is a tuple of one array, (3, H, W) uint8. Returns (B, 3, H, W) uint8.
     """
@@ -46,9 +46,9 @@ def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
 
 
 def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Stack samples of webdataset to a batch; return its L and ab as float tensors.
+    """Stack samples of webdataset into a batch; return its L and ab as float tensors.
 
-    The samples are as for `stack`, the result is that of `to_floats`.
+    The samples are like those of `stack`, and the result is like that of `to_floats`.
     """
     return to_floats(stack(samples))
 
@@ -88,9 +88,9 @@ def webdataset_batches(
 
 
 def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> CountStream:
-    """Load batches of a library's copy in `folder`, with the loader of that library.
+    """Load batches with another library's loader, from its copy of the samples.
 
-    Yields the size of each batch.
+    The copy is in `folder`. Yields the size of each batch.
     """
     _ignore_warnings()
     loader = library.loader(
@@ -119,10 +119,10 @@ def make_methods(
     batch_size: int,
     worker_counts: Sequence[int],
 ) -> list[Method]:
-    """Return all methods of the section `floats`, each with every number of workers.
+    """Return the methods that the section `floats` compares.
 
-    `copies` are copies of the same samples for other libraries: name -> (library,
-    folder).
+    There is one for each loader and each number of workers. `copies` are copies of the
+    same samples for other libraries: name -> (library, folder).
     """
     methods = []
     for count in worker_counts:

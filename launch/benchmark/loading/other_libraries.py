@@ -26,9 +26,9 @@ class Library:
     """A library that streams samples, and how this benchmark uses it.
 
     `name` is its name on PyPI, `module` the name to import. `write(split, folder)`
-    copies a split to a folder. `open(folder, batch_size)` returns the copy as a data
-    set of {COLUMN: array}, and `loader(dataset, ...)` returns the library's data loader
-    for it.
+    writes a copy of a split, in the library's format, to a folder. `open(folder,
+    batch_size)` returns the copy as a data set whose samples are {COLUMN: array}.
+    `loader(dataset, ...)` returns the library's data loader for this data set.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Library:
     loader: Callable[..., Any]
 
     def unavailable_reason(self) -> str | None:
-        """Return why the library cannot be used and what to do about it, or None."""
+        """Return why the library cannot be used and what to do, or None if it can."""
         if find_spec(self.module) is None:
             return f"{self.name} is not installed and not measured: pip install {self.name}"
         try:
@@ -112,7 +112,7 @@ LIBRARIES = (
 
 
 def write_copies(split: Split, scratch: Path) -> tuple[dict[str, tuple[Library, Path]], list[str]]:
-    """Write a copy of a split for each library to a folder in `scratch`.
+    """Write a copy of a split for each of the other libraries, to folders in `scratch`.
 
     Returns name -> (library, folder of its copy), and a note about each library that
     cannot be used.

@@ -1,8 +1,8 @@
 """Measure the time and memory of seeking, and the memory of a reading process.
 
 To seek is to compute which samples are at a position of the training order. Each
-measurement runs in a new process, because memory that a process has used before would
-hide part of what a measurement uses.
+measurement runs in a new process. In a process that has run before, memory that is free
+again could be reused, and the measurement would not count it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class SeekTimes:
-    """The milliseconds of each seek, and the peak growth of the process's memory in MB.
+    """The milliseconds of each seek, and by how many MB the process's peak memory grew.
 
-    `new_epoch`: every seek goes to a different epoch; `same_epoch`: to different
-    positions of one epoch; `same_position`: to the same position again.
+    `new_epoch`: every seek goes to a different epoch; `same_epoch`: every seek goes to
+    a different position of one epoch; `same_position`: every seek goes to the same
+    position.
     """
 
     new_epoch: tuple[float, ...]  # a different epoch each time, so that nothing is cached
@@ -88,7 +89,7 @@ def _milliseconds(order: Order, position: int) -> float:
 
 
 def positions(num_samples: int, batches: int) -> np.ndarray:
-    """Return the sample numbers of some batches, which are spread evenly over an epoch.
+    """Return the numbers of the samples in batches spread evenly over an epoch.
 
     Each of the `batches` batches has 32 samples, in training order. Returns (batches *
     32,) int64.

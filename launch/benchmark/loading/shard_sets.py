@@ -87,13 +87,16 @@ def drop_from_page_cache(paths: Sequence[Path]) -> None:
 
 
 def cached_fraction(paths: Sequence[Path]) -> float:
-    """Return the fraction of the files' pages that are in the page cache, in [0, 1]."""
+    """Return the fraction of pages that are in the page cache, in [0, 1].
+
+    The pages are those of all files in `paths`.
+    """
     flags = [_cached_pages(path) for path in paths if path.stat().st_size]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 
 
 def _cached_pages(path: Path) -> np.ndarray:
-    """Return for each page of a file whether it is in the page cache: (pages,) bool."""
+    """Return whether each page of a file is in the page cache, as (pages,) bool."""
     with (
         open(path, "rb") as stream,
         mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped,

@@ -36,7 +36,7 @@ def memory_of_steps(
 
     `make_step` creates the networks, whose memory is included, and returns a function
     that takes one step on a batch. On a GPU, the result is the maximum of the allocated
-    GPU memory, otherwise the increase of the process's peak resident memory.
+    GPU memory. On a CPU, it is the increase of the process's peak resident memory.
     """
     before = memory_mb("VmHWM")
     step = make_step()

@@ -33,7 +33,7 @@ def is_supported(recipe: Recipe) -> bool:
 
 
 def bce(scores: Tensor, label: float) -> Tensor:
-    """Return the mean binary cross-entropy of `scores` with the same label for all.
+    """Return the mean binary cross-entropy of `scores`, all with the same label.
 
     scores: the critic's logits, of any shape.
     """
@@ -41,10 +41,9 @@ def bce(scores: Tensor, label: float) -> Tensor:
 
 
 class PlainLoop:
-    """A training loop with BCE or Wasserstein loss, L1 and at most one penalty.
+    """A training loop: BCE or Wasserstein loss, L1, and at most one gradient penalty.
 
-    The penalty is a gradient penalty. The weights of the losses do not follow their
-    schedules, but keep their initial values.
+    The weights of the losses keep their initial values; their schedules are ignored.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class PlainLoop:
     def update_critic(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the critic.
 
-        fake: (B, 2, H, W), the generator's ab without gradient, scaled to about [-1,
-        1].
+        fake: (B, 2, H, W), the ab that the generator returned, detached, scaled to
+        about [-1, 1].
         """
         real_scores, fake_scores = self.critic(batch.L, batch.colour), self.critic(batch.L, fake)
         adversarial = self.objective.adversarial
@@ -91,7 +90,7 @@ class PlainLoop:
 
         For each image, the gradient is that of the critic's mean score with respect to
         ab, at a random point between the real ab and the generated ab. fake: (B, 2, H,
-        W), the generator's ab, scaled to about [-1, 1].
+        W), the generated ab, scaled to about [-1, 1].
         """
         colour = (batch.colour + batch.mix * (fake - batch.colour)).requires_grad_()
         scores = self.critic(batch.L, colour).flatten(1).mean(1)
@@ -101,7 +100,8 @@ class PlainLoop:
     def update_generator(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the generator.
 
-        fake: (B, 2, H, W), the generator's ab with gradient, scaled to about [-1, 1].
+        fake: (B, 2, H, W), the ab that the generator returned, not detached, scaled to
+        about [-1, 1].
         """
         self.critic.requires_grad_(False)
         scores = self.critic(batch.L, fake)

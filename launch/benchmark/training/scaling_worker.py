@@ -43,7 +43,7 @@ WEAK, UNSYNCED, STRONG = (
 
 
 class Rank:
-    """The networks of a recipe in one process, and the batches of its steps."""
+    """One training process: its networks, and the batches for its steps."""
 
     def __init__(self, setup: TrainingSetup, accelerator: Accelerator) -> None:
         recipe = setup.recipe
@@ -91,8 +91,8 @@ class Rank:
     def time_steps(self, mode: str, steps: int) -> float:
         """Return the seconds until every process has taken `steps` steps.
 
-        `n_critic` steps are taken before, as a warm-up that is not timed. `mode` is as
-        for `take_steps`.
+        Before that, `n_critic` steps are taken as a warm-up and not timed. `mode` is
+        one of the modes of `take_steps`.
         """
         self.take_steps(mode, self.recipe.n_critic)
         self.accelerator.wait_for_everyone()
@@ -104,8 +104,8 @@ class Rank:
     def num_steps_in(self, mode: str, seconds: float) -> int:
         """Return the number of steps that take about `seconds`.
 
-        It is a multiple of `n_critic`, and the same on every process. `mode` is as for
-        `take_steps`.
+        It is a multiple of `n_critic`, and the same on every process. `mode` is one of
+        the modes of `take_steps`.
         """
         cycle = self.recipe.n_critic
         steps = torch.tensor(
@@ -133,9 +133,9 @@ def measure_rates(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write the rates to a JSON file on the main process, and return 0.
+    """Measure the rates, which the main process writes to a JSON file, and return 0.
 
-    The only argument is the path of the request, a JSON file.
+    The only argument is the path of a JSON file that says what to measure.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     request: dict[str, Any] = json.loads(Path(path).read_text())
