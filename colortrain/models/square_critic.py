@@ -1,6 +1,6 @@
 """A critic with one score for each square of a grid over the image.
 
-(drouilhet section 3.1.) There are 16x16 squares for images of 256 px.
+(The paper drouilhet, section 3.1.) There are 16x16 squares for images of 256 px.
 """
 
 from __future__ import annotations
