@@ -25,7 +25,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The scores that a paper reports, the place in the paper, and a note."""
+    """The scores that a paper reports, where in the paper they are, and a note."""
 
     source: str = ""  # place in the paper, for instance "table 1"
     figures: tuple[Figure, ...] = ()

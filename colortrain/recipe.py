@@ -305,7 +305,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hash of all fields that must not change when a run is resumed."""
+        """Hash of all fields that must not change when a run of the recipe resumes."""
         # parse it first, because 19 in a recipe's code is 19.0 in its file
         document = to_plain(parse_recipe(to_plain(self), self.name))
         plain = {

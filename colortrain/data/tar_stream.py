@@ -146,7 +146,10 @@ class WorkerStream:
         return iter(webdataset.DataPipeline(self._stored, shuffle))
 
     def tars(self) -> Iterator[str]:
-        """Yield the names of this worker's tars in reading order, pass after pass."""
+        """Yield the names of this worker's tars in reading order, without end.
+
+        In one pass over the tars, each is read by one worker; pass follows pass.
+        """
         tars, readers = len(self.source.tars), self.world * self.workers
         for number in count():
             order = permutation(self.seed, (self.start, number), tars)

@@ -161,10 +161,10 @@ class TrainableNetwork:
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def mean_grad_norm(self) -> float | None:
-        """Return the mean over updates of the gradient's norm before clipping.
+        """Return the mean norm of the gradients, before clipping, since the last call.
 
-        Updates since the last call of this method count. The result is None if there
-        were none.
+        The mean is over the updates since this method was last called. It is None if
+        there were none.
         """
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None

@@ -198,7 +198,7 @@ class ZeroTrainableNetwork(TrainableNetwork):
         return None
 
     def _init_adam_state(self, step: Tensor) -> None:
-        """Create Adam's state after `step` steps, but with zeros as moments."""
+        """Give Adam a state whose step count is `step` and whose moments are 0."""
         adam = self.optimizer.optimizer
         for flat in (flat for group in adam.param_groups for flat in group["params"]):
             count = step.clone().to(flat.device if self.fused else "cpu")

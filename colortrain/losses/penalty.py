@@ -68,7 +68,7 @@ def penalty_terms(
     fake: Tensor,
     epoch: float,
 ) -> dict[str, Tensor]:
-    """Return the value of each penalty, times its weight at `epoch`: scalars by name.
+    """Return a dict, penalty's name -> its value times its weight at `epoch`, a scalar.
 
     Penalties with equal `points` and `wrt` share one gradient computation (the paper
     arun, section II-E). `score` is the critic, and `fake` are the generated colours, as

@@ -42,12 +42,13 @@ class MedianColour:
 
 @lru_cache(maxsize=8)
 def median_colour(scored: Split) -> MedianColour:
-    """Return the median colour of the dataset's training split, to score `scored` with.
+    """Return the colour of the constant-colour baseline for the split `scored`.
 
-    If there is no split "train", or if `scored` is that split, the median colour of
-    `scored` is returned instead. It is then an oracle, because it uses the true colours
-    of the images that are scored. The median is the constant colour with the least L1.
-    The result is cached in the process.
+    It is the median colour of the split "train" of the same dataset. If there is no
+    such split, or if it is the one that is scored, the median colour of `scored` is
+    returned. That is an oracle, because it uses the true colours of the images that are
+    scored. The median is the constant colour with the least L1. The result is cached in
+    the process.
     """
     use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
     return _count(scored.sibling(_TRAIN) if use_train else scored)

@@ -64,13 +64,13 @@ def sepia(lab: Tensor) -> Tensor:
 
     The value is 1 if all colours have the same hue, and 0 if their hues are spread in
     all directions. It is the circular concentration of hue weighted by chroma: |sum of
-    (a, b)| / sum of max(chroma, 1), over pixels. The minimum of one unit makes it 0 for
-    grayscale images instead of undefined. A network whose images all have one tone has
-    values near 1 (the sepia collapse: the papers valentini, section VII, and nazeri,
-    section 5). Compare its values with those of the true images. Measured means: 0.72
-    for CIFAR-10 photographs, 0.64 for COCO's, and 0.99 for both in a sepia tone. (The
-    entropy of the ab histogram separates photographs from sepia less well: by 0.28 and
-    0.18.)
+    (a, b)| / sum of max(chroma, 1), over pixels. The minimum of one unit of chroma
+    makes the value 0 for grayscale images, where it would be undefined. A network whose
+    images all have one tone has values near 1 (the sepia collapse: the papers
+    valentini, section VII, and nazeri, section 5). Compare its values with those of the
+    true images. Measured means: 0.72 for CIFAR-10 photographs, 0.64 for COCO's, and
+    0.99 for both in a sepia tone. (The entropy of the ab histogram separates
+    photographs from sepia less well: by 0.28 and 0.18.)
     """
     together = torch.hypot(*lab[:, 1:].mean(dim=(2, 3)).unbind(1))
     return together / chroma(lab).clamp(min=1).mean(dim=(1, 2))

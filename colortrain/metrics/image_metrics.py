@@ -1,10 +1,10 @@
 """Metrics of single images; every function returns one number per image, (B,).
 
 `lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is
-added to one of four dicts. `PAIRED` has metrics that compare an image with the true
-one. So have the next two: in `WITH_OWN_L` the image has the L that the network
-predicted instead of the true L, and `PAIRED_SLOW` is not computed during training.
-`SINGLE` has metrics that do not need the true image.
+added to one of four dicts. The metrics in `PAIRED`, `WITH_OWN_L` and `PAIRED_SLOW`
+compare an image with the true one. Those in `WITH_OWN_L` do so with the L that the
+network predicted instead of the true L; those in `PAIRED_SLOW` are not computed during
+training. The metrics in `SINGLE` do not need the true image.
 """
 
 from __future__ import annotations

@@ -242,9 +242,9 @@ def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Modul
 
 
 def mixes_images(module: nn.Module) -> bool:
-    """Return whether a network's output for an image may depend on the other images.
+    """Return whether a network's output for an image may depend on other images.
 
-    That is the case if it has BatchNorm or `MinibatchStddev` layers. The other images
-    are those of the same batch.
+    This is so if the network has BatchNorm or `MinibatchStddev` layers. The other
+    images are those of the same batch.
     """
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

@@ -61,8 +61,8 @@ class SquareCriticConfig:
 class SquareCritic(nn.Module):
     """The critic that `SquareCriticConfig` describes.
 
-    The last convolution is 4x4. Extra padding on two sides makes it keep the size of
-    the map.
+    The last convolution is 4x4. Because of extra padding on two sides, its output has
+    the height and width of its input.
     """
 
     def __init__(self, config: SquareCriticConfig) -> None:

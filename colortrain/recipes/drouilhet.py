@@ -98,12 +98,12 @@ def drouilhet_wgan_gp() -> Recipe:
             --shards SHARDS --run runs/drouilhet_wgan_gp
 
     Contradictions in the paper, and how they are resolved. The weight of L1 falls at
-    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): here at 19, because section 7.5
-    says "Epochs 0-18". The number of epochs is 27 (table 3, section 7.6) or 30 (section
-    7.5.3): here 27. The weight of the penalty is not given: it is 10, as in Gulrajani
-    et al. 2017. New learning rates are not given either: section 7 lists what changed,
-    so those of the GAN are kept. The penalty's gradient is with respect to the "image
-    pair" (section 7.3), which includes L.
+    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): here at 19, because the paper's
+    plan of the weights says "Epochs 0-18". The number of epochs is 27 (table 3, section
+    7.6) or 30 (section 7.5.3): here 27. The weight of the penalty is not given: it is
+    10, as in Gulrajani et al. 2017. New learning rates are not given either: section 7
+    lists what changed, so those of the GAN are kept. The penalty's gradient is with
+    respect to the "image pair" (section 7.3), which includes L.
     """
     return dataclasses.replace(
         drouilhet_gan(),

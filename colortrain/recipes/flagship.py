@@ -59,8 +59,8 @@ def flagship() -> Recipe:
     colourfulness loss pushes towards more colour. L1, a soft accuracy and the logarithm
     of the squared error confine the colour to the places where it costs least. These
     three counteract the colourfulness loss, so the images reach four fifths of the true
-    colourfulness. The weights that the run saves are a moving average over the last
-    steps. All schedules stretch to the length of the run.
+    colourfulness. The network that results is a moving average over the weights of the
+    last steps. All schedules stretch to the length of the run.
     """
     return _recipe(
         "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
