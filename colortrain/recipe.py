@@ -95,7 +95,7 @@ class EMA:
         return bool(self.half_life or self.share)
 
     def decay(self, images: int, total: int) -> float:
-        """Return the factor by which one step multiplies the weight of older values.
+        """Return the EMA's decay: the factor of the old average in the new one.
 
         `images` is the number of images in the step, `total` that of the whole run.
         """

@@ -138,7 +138,7 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether the error is that of a collective that lost the other ranks."""
+    """Return whether a collective raised `error` because another rank was lost."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))

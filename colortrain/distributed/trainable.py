@@ -35,10 +35,10 @@ class SkippedUpdates:
         self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """Return the number of skipped updates, and of consecutive ones at most.
+        """Return how many updates were skipped, and how many at most in a row.
 
-        Both are counted since the last call of `read`. A series of consecutive ones
-        that had begun before that call, and continued after it, is counted at its full
+        Both are counted since the last call of `read`. A series of skipped updates that
+        had begun before that call, and continued after it, is counted at its full
         length.
         """
         total, row, most = map(int, self.counts.tolist())

@@ -1,4 +1,4 @@
-"""Wrap a recipe's networks for the current device and process group."""
+"""Wrap a recipe's networks for training on this process's device and process group."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class LSGAN:
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return half of: the mean of (real - 1)^2 plus the mean of fake^2."""
+        """Return half the sum of the means of (real - 1)^2 and of fake^2."""
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
     def generator(self, fake: Tensor) -> Tensor:

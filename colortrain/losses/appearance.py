@@ -72,9 +72,9 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss weights errors most in
-    images that are nearly right. So the network adds colour where it costs little: to
-    images that are wrong anyway.
+    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss gives errors the most
+    weight in images that are nearly right. So the network adds colour where it costs
+    little: to images that are wrong anyway.
     """
 
     weight: Schedule = constant(0.01)

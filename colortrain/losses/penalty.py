@@ -68,11 +68,11 @@ def penalty_terms(
     fake: Tensor,
     epoch: float,
 ) -> dict[str, Tensor]:
-    """Return a dict, penalty's name -> its value times its weight at `epoch`, a scalar.
+    """Return the penalties as scalars, keyed by their names.
 
-    Penalties with equal `points` and `wrt` share one gradient computation (the paper
-    arun, section II-E). `score` is the critic, and `fake` are the generated colours, as
-    in `gradient_norms`.
+    Each is the penalty's value times its weight at `epoch`. Penalties with equal
+    `points` and `wrt` share one gradient computation (the paper arun, section II-E).
+    `score` is the critic, and `fake` are the generated colours, as in `gradient_norms`.
     """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}

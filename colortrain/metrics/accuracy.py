@@ -19,9 +19,9 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 
     A channel of a pixel is accurate if, after rounding to whole units, it differs from
     the truth by at most `percent` % of the channel's range (the paper nazeri, equation
-    10). The range is 100 units for L and 220 for a and b, as in the authors' code (its
-    function pixelwise_accuracy). `channels` is, for instance, `slice(1, 3)` for a and b
-    alone.
+    10). The range is 100 units for L and 220 for a and b, as in the authors' code
+    (function pixelwise_accuracy). `channels` is, for instance, `slice(1, 3)` for a and
+    b alone.
     """
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
     difference = (lab[:, channels].round() - truth[:, channels].round()).abs()

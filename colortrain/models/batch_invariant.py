@@ -52,7 +52,7 @@ class KeyedDropout(nn.Dropout):
 
     The mask is a function of the key, the layer and the position in the tensor. `keys`
     holds one int32 key per image, (B,). Outside a training step `keys` is None; the
-    layer then uses torch's random generator, as the layer did that it replaces. With
+    layer then uses torch's random generator, like the layer that it replaces. With
     `whole_channels` it drops whole channels, like `nn.Dropout2d`.
     """
 

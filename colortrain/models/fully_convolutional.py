@@ -175,7 +175,7 @@ class SameCriticConfig:
     4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
     but the first and the last have BatchNorm (section 3.3 of the paper nazeri). The
     paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
-    stride 2"; the last two layers have stride 1, as in its authors' code.
+    stride 2"; the last two layers have stride 1, as in the authors' code.
     """
 
     base_channels: int = 64

@@ -65,7 +65,7 @@ class MinibatchStddev(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Append the channel: (B, C, H, W) to (B, C + 1, H, W)."""
+        """Append one channel, the deviation: (B, C, H, W) to (B, C + 1, H, W)."""
         variance = _to_float32(x).var(dim=0, correction=0)
         # sqrt has an infinite gradient at 0, so zeros are kept out of the graph
         std = torch.where(variance > 0, variance, 1).sqrt()

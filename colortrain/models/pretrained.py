@@ -32,7 +32,7 @@ class Pretrainable(Protocol):
     """
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load the pretrained weights into `network`, made by this config's `build`.
+        """Load the pretrained weights into `network`, which was made by `build`.
 
         Raises UserError if the weights cannot be loaded.
         """
@@ -143,7 +143,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load into `module` those tensors of a state dict that it has; ignore the others.
+    """Load a state dict into `module`; ignore tensors that the module does not have.
 
     Raises UserError if a tensor of `module` is missing or has another shape. The
     message names the tensor and `where`, the source of the state dict. BatchNorm's

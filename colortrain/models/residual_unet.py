@@ -49,7 +49,8 @@ class ResidualUNetConfig(UNetConfigBase):
     5). At temperature 1 this is the expected colour; towards 0 it becomes the most
     likely one. In training mode the network keeps the logits of the last forward pass
     in its attribute `logits`, for the loss `ColourBins`. The final 3x3 convolution
-    takes half of the computing time, which its better quality justifies.
+    takes half of the computing time, but it improves the quality enough to justify
+    that.
     """
 
     levels: int = 3

@@ -1,7 +1,7 @@
 """The paper arun: a residual U-Net and a Wasserstein critic with two penalties.
 
-Its full title is "Image Colorization using Conditional Wasserstein GANs" by Arun. The
-authors train on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its
+Its full title is "Image Colorization using Conditional Wasserstein GANs" by Arun. Its
+networks are trained on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its
 sections.
 """
 

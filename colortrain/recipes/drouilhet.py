@@ -60,7 +60,7 @@ def drouilhet_gan() -> Recipe:
         headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # section 3.1
-        batch_size=16,  # not given; that of nampouri
+        batch_size=16,  # not given; that of the paper nampouri
         epochs=27,  # section 4
         generator=DeepUNetConfig(  # section 3.1: 15,674,818 parameters
             base_channels=64, levels=4, norm="batch"

@@ -81,7 +81,8 @@ def nampouri_resnet18() -> Recipe:
 
     Contradictions in the paper, and how they are resolved. Those of `nampouri_unet`
     apply here too. Appendix A.2 lists the decoder by input channels (C256-C512-...),
-    figure 13 by output channels: the figure's 3,544,066 parameters decide.
+    figure 13 by output channels: the figure is followed, because the decoder then has
+    the figure's 3,544,066 parameters.
     """
     return dataclasses.replace(
         nampouri_unet(),

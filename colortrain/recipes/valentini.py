@@ -67,7 +67,7 @@ def valentini_cgan() -> Recipe:
         ),
         paper="valentini",
         size=256,  # section V
-        batch_size=16,  # not given; that of nampouri (section 5.2) at this size
+        batch_size=16,  # not given; that of the paper nampouri (section 5.2)
         epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
         generator=_PLAIN,
         critic=_CRITIC,
@@ -99,9 +99,9 @@ def valentini_wgan() -> Recipe:
     its loss is "without a strict lower bound", and its scores are small for one kind of
     images and large for the other (sections I, IV). That is the linear critic of this
     recipe. Equation 8 keeps the logarithms: that is `valentini_wgan_literal`. Equation
-    5 takes the norm of the gradient at interpolated y, which is ab (equation 6); L is
-    the same for both images. With a penalty of weight 0 nothing constrains a linear
-    critic: expect it to diverge.
+    5 takes the norm of the gradient at an interpolated y; y stands for ab (equation 6),
+    since L is the same for both images. With a penalty of weight 0 nothing constrains a
+    linear critic: expect it to diverge.
 
     Section III puts BatchNorm in the critic. It would make each image's gradient depend
     on every image of the batch (Gulrajani et al. 2017, section 4, advise against it),
