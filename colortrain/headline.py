@@ -1,8 +1,8 @@
-"""The scores that a paper reports, stored in the recipe that reproduces it.
+"""The scores that a paper reports, stored in the recipe that reproduces the paper.
 
 The authors measured them on their own photographs and at their own image size. Compare
-them with the grayscale baseline on those photographs; they are no target for other
-data.
+them with the scores of the grayscale baseline on those photographs; they are no target
+for other data.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Headline:
     note: str = ""  # what the scores do not show
 
     def values(self) -> dict[str, float]:
-        """Return the reported scores by metric name."""
+        """Return a dict that maps metric names to the reported scores."""
         return {figure.metric: figure.value for figure in self.figures}
 
     def text(self) -> str:
-        """Return source, scores and note in one line; "" if the recipe has no paper."""
+        """Return the source, scores and note in one line, or "" if there are none."""
         figures = [f"{metric_named(f.metric).label} {f.value:g}" for f in self.figures]
         parts = "; ".join([*([", ".join(figures)] if figures else []), *filter(None, [self.note])])
         return f"{self.source}: {parts}" if self.source else parts

@@ -41,10 +41,11 @@ def stored_to_lab(stored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the (3, 3) matrix that converts XYZ / white point to linear RGB.
+    """Return the (3, 3) matrix that converts XYZ to linear RGB.
 
-    The matrix is cached per device and dtype, because copying it to the GPU in every
-    call would make the CPU wait for the GPU.
+    Each of X, Y and Z is divided by that of the white point. The matrix is cached per
+    device and dtype, because copying it to the GPU in every call would make the CPU
+    wait for the GPU.
     """
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
@@ -70,10 +71,10 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 class Batch:
     """A training batch on the device, scaled for the networks.
 
-    L: (B, 1, H, W); colour: (B, 2 or 3, H, W), the target that the generator should
-    predict from L; mix: (B, 1, 1, 1), uniform random numbers in [0, 1), with which
-    gradient penalties interpolate. These numbers depend only on the seed and on each
-    image's position in the sample order.
+    L: (B, 1, H, W). colour: (B, 2 or 3, H, W), the target that the generator should
+    predict from L. mix: (B, 1, 1, 1), uniform random numbers in [0, 1); gradient
+    penalties use them to interpolate between true and generated colours. They depend
+    only on the seed and on each image's position in the sample order.
     """
 
     L: Tensor
@@ -85,7 +86,7 @@ class Batch:
 class SymmetricCodec:
     """Scales L to L / 50 - 1 and ab to ab / 110, both about [-1, 1].
 
-    (nampouri section 4.1, equations 4-6.)
+    (The paper nampouri, section 4.1, equations 4-6.)
     """
 
     channels: ClassVar[int] = 2  # number of channels of `colour`
@@ -109,7 +110,7 @@ class SymmetricCodec:
 class LabCodec:
     """Scales like `SymmetricCodec`, but the generator predicts L too: three channels.
 
-    (nazeri section 3.1.)
+    (The paper nazeri, section 3.1.)
     """
 
     channels: ClassVar[int] = 3
@@ -135,9 +136,9 @@ class LabCodec:
 class UnitCodec:
     """Scales L to L / 100 and ab to (ab + 128) / 255, all in [0, 1].
 
-    (arun section II-B.) This is 8-bit Lab divided by 255. The paper decodes ab as (x -
-    0.5) x 256 (equation 1), which differs from the inverse of its own encoding by up to
-    0.5; this codec uses the exact inverse.
+    (The paper arun, section II-B.) This is 8-bit Lab divided by 255. The paper decodes
+    ab as (x - 0.5) x 256 (equation 1), which differs from the inverse of its own
+    encoding by up to 0.5; this codec uses the exact inverse.
     """
 
     channels: ClassVar[int] = 2
@@ -169,12 +170,12 @@ def encode_stored(
 
     The result equals `codec.encode(stored_to_lab(stored))` up to float32 rounding, but
     is computed faster on CPUs. stored: (B, 3, H, W) uint8 or float16. L is (B, 1, H, W)
-    and colour (B, C, H, W), both float32. `allocate(*shape)` returns the float32
-    tensors to write to.
+    and colour (B, C, H, W), both float32. `allocate(*shape)` must return a float32
+    tensor, to which the result is written.
 
-    It takes 8 ms per batch instead of 40 ms, because it needs a third of the memory
-    traffic: a few images at a time pass through all operations while they are in the
-    cache. It uses numpy because torch would start a thread pool in every reader thread.
+    A batch takes 8 ms instead of 40 ms, because a third of the memory traffic suffices:
+    a few images at a time pass through all operations while they are in the cache. The
+    function uses numpy because torch would start a thread pool in every reader thread.
     """
     if stored.dtype != torch.uint8 or stored.device.type != "cpu":
         return codec.encode(stored_to_lab(stored))
@@ -200,10 +201,10 @@ def encode_stored(
 
 @lru_cache(maxsize=8)
 def _gains_and_shifts(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """Return gains and shifts (3,) such that encoding is gain * stored + shift.
+    """Return (3,) arrays such that a network's input is gain * stored + shift.
 
-    There is one of each for stored uint8 L, a and b. They are determined by encoding 0
-    and 1.
+    The arrays have one value each for L, a and b; stored values are uint8. The codec is
+    linear, so encoding the Lab values 0 and 1 determines them.
     """
     zero, one = (torch.full((1, 3, 1, 1), value, dtype=torch.float64) for value in (0, 1))
     encoded = [

@@ -71,7 +71,7 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Settings of the exponential moving average of the generator's weights.
+    """Settings of the exponential moving average (EMA) of the generator's weights.
 
     The half-life is given in images (`half_life`) or as a fraction of the run
     (`share`); if both are 0, there is no average. Raises ValueError if both are given
@@ -95,7 +95,7 @@ class EMA:
         return bool(self.half_life or self.share)
 
     def decay(self, images: int, total: int) -> float:
-        """Return the EMA's decay for one step.
+        """Return the EMA's decay: the factor of the old average in the new one.
 
         `images` is the number of images in the step, `total` that of the whole run.
         """
@@ -107,9 +107,9 @@ class Plateau:
     """Settings for reducing the learning rates when the validation L1 stops improving.
 
     The rates are multiplied by `factor` after `patience` consecutive validations
-    without a new minimum; with `patience` 0 this never happens. Each checkpoint stores
-    the best L1, the number of validations since then, and the product of the factors so
-    far. Raises ValueError for values out of range.
+    without a new minimum of L1; with `patience` 0 this never happens. Each checkpoint
+    stores the lowest L1, the number of validations since then, and the product of the
+    factors applied so far. Raises ValueError for values out of range.
     """
 
     patience: int = 0
@@ -160,9 +160,9 @@ class Objective:
 class Recipe:
     """Everything that defines a run, except its data and its devices.
 
-    Training time is counted in images; epochs are images / size of the dataset. Raises
-    ValueError for values out of range; `check` also verifies that the components fit
-    together.
+    The length of training is counted in images; an epoch is as many images as the
+    dataset has. Raises ValueError for values out of range; `check` also verifies that
+    the components fit together.
     """
 
     name: str
@@ -218,8 +218,8 @@ class Recipe:
     def check(self) -> None:
         """Raise UserError if the components of the recipe do not fit together.
 
-        For instance, the networks must fit the image size. This is not part of the
-        constructor, so that `--set` may change fields in any order.
+        For instance, the networks must fit the image size. The constructor does not
+        check this, so that `--set` may change fields in any order.
         """
         self._check_critic()
         self._check_channels()
@@ -305,7 +305,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hash of all fields that must not change when a run is resumed."""
+        """Hash of all fields that must not change when a run of the recipe resumes."""
         # parse it first, because 19 in a recipe's code is 19.0 in its file
         document = to_plain(parse_recipe(to_plain(self), self.name))
         plain = {
@@ -317,8 +317,8 @@ class Recipe:
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Return a copy of the recipe, changed by the arguments of `--set`, in order.
 
-    Each argument is "field=value". Raises UserError for an unknown field or an invalid
-    value.
+    Each argument has the form "field=value". Raises UserError for an unknown field or
+    an invalid value.
     """
     for assignment in assignments:
         recipe = with_override(recipe, assignment)
@@ -328,7 +328,7 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """Return the fields in which two recipes differ, as texts "field: one -> other".
 
-    Fields that may change when a run is resumed are left out.
+    Fields that may change when a run is resumed are ignored.
     """
     first, second = to_plain(one), to_plain(other)
     names = [
@@ -338,7 +338,7 @@ def differences(one: Recipe, other: Recipe) -> list[str]:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as a JSON file, atomically; `load_recipe` reads it."""
+    """Write a recipe to a JSON file, atomically; `load_recipe` reads such files."""
     write_atomic(path, json.dumps(to_plain(recipe), indent=1).encode() + b"\n")
 
 
@@ -360,8 +360,9 @@ def load_recipe(path: Path) -> Recipe:
 def parse_recipe(document: object, where: str) -> Recipe:
     """Convert a parsed JSON value to a recipe.
 
-    `where` is the name of the value in error messages, for instance a file's path.
-    Raises UserError, which names the field, if the value is not a valid recipe.
+    `where` says where the value is from, for instance the path of a file; error
+    messages begin with it. Raises UserError, which names the field, if the value is not
+    a valid recipe.
     """
     recipe = from_plain(Recipe, document, where)
     assert isinstance(recipe, Recipe)

@@ -26,8 +26,8 @@ ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     """Return a copy of `recipe` for images of `size` px, with smaller networks.
 
-    `base_channels` becomes the number of base channels of both networks. Raises
-    ValueError if one of them cannot be made to fit the image size.
+    Both networks get `base_channels` base channels. Raises ValueError if one of them
+    cannot be made to fit the image size.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
     critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
@@ -37,7 +37,7 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
 def without_downloads(recipe: Recipe) -> Recipe:
     """Return a copy of `recipe` that uses random weights instead of pretrained ones.
 
-    This applies to the generator's initial weights and to the network of the perceptual
+    It changes the initial weights of the generator, and the VGG-16 of the perceptual
     loss.
     """
     generator = recipe.generator
@@ -54,8 +54,9 @@ def without_downloads(recipe: Recipe) -> Recipe:
 def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
     """Return a network's config, changed to fit images of `size` x `size` pixels.
 
-    The result has the given `base_channels`. It is as deep as `size` allows, but not
-    deeper than `config`. Raises ValueError if no depth fits.
+    The result has the given `base_channels`. It has the depth of `config`, or the
+    greatest depth that fits the size if that is less. Raises ValueError if no depth
+    fits.
     """
     names = {field.name for field in dataclasses.fields(config)}
     if "base_channels" in names:

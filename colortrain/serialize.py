@@ -1,7 +1,7 @@
 """Convert frozen dataclasses to plain JSON values and back, and change single fields.
 
-Fields are changed by assignments such as `a.b.0.c=value`, the arguments of `--set`.
-Every error message names the field.
+A field is changed by an assignment such as `a.b.0.c=value`, an argument of `--set`:
+field `c` of item 0 of the tuple `b` in `a`. Every error message names the field.
 """
 
 from __future__ import annotations

@@ -51,9 +51,9 @@ def titled_grid(
 ) -> np.ndarray:
     """Return one image that shows images in a grid on white, with titled columns.
 
-    rows: one sequence per photograph, with one image per title, each (H, W, 3) uint8
-    and all of one size. `photos_per_row` photographs are placed next to each other. The
-    result is (H', W', 3) uint8. Small images are enlarged without smoothing.
+    rows: one sequence per photograph, with one image for each title. The images are (H,
+    W, 3) uint8, all of one size. `photos_per_row` photographs are placed next to each
+    other. The result is (H', W', 3) uint8. Small images are enlarged without smoothing.
     """
     assert rows, "a grid needs at least one row"
     height, width = rows[0][0].shape[:2]
@@ -111,7 +111,7 @@ def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
 def save_png(image: np.ndarray, path: Path, **options: Any) -> None:
     """Write an image, (H, W, 3) uint8 sRGB, as a PNG file, atomically.
 
-    options: metadata, for Pillow's PNG writer.
+    options: metadata of the file, as keyword arguments of Pillow's PNG writer.
     """
     with open_atomic(path) as stream:
         # The default, level 6, takes three times as long (32 s instead of 10 s for 50
@@ -179,8 +179,8 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], 
 def smooth(values: np.ndarray) -> np.ndarray:
     """Return the centred moving average (N,) of an array (N,).
 
-    A window has N / 50 values, fewer at both ends. An array of fewer than 200 values is
-    returned as it is.
+    Each average is over about N / 50 values, fewer at both ends. An array of fewer than
+    200 values is returned as it is.
     """
     if len(values) < _SMOOTHED_FROM:
         return values

@@ -1,6 +1,6 @@
 """Training batches: the global sample order, sliced by rank and read ahead by threads.
 
-The loader's only state is one integer, the number of images consumed; images that were
+The loader's only state is one integer, the number of images consumed. Images that were
 prefetched but not consumed are not counted. Readers are threads, not processes: copying
 from a memory-mapped file hardly holds the GIL, and nothing has to be pickled.
 """
@@ -53,9 +53,10 @@ def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 
 
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Return which positions of the sample order are flipped horizontally.
+    """Return, for each position of the sample order, whether its image is flipped.
 
-    positions: (B,) integers; the result: (B,) bool, true with the given probability.
+    Flips are horizontal. positions: (B,) integers; the result: (B,) bool, true with the
+    given probability.
     """
     return uniform_draws(seed, positions, _FLIP) < probability
 
@@ -64,10 +65,10 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
     """Return the affine matrices of random crops and horizontal flips.
 
     positions: (B,) integers, indices into the sample order. The result is (B, 2, 3)
-    float32 for `F.affine_grid`: matrices that map output to input coordinates in
-    [-1, 1]. Each matrix enlarges a random square inside the image to the size of the
-    image; the square's side is between `crop` and 1 times that of the image. `flip` is
-    the probability of a flip.
+    float32 for `F.affine_grid`: matrices that map output to input coordinates in [-1,
+    1]. Each matrix enlarges a random square of the image to the size of the image; the
+    square's side is between `crop` and 1 times that of the image. `flip` is the
+    probability of a flip.
     """
     side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
@@ -105,7 +106,8 @@ def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
 
     The result is (23, 23) float64 with a along the rows and b along the columns. The
     bins, 10 CIELAB units wide, are those of `colortrain shards statistics`. If the
-    split has more than `max_samples` samples, that many evenly spaced ones are counted.
+    split has more than `max_samples` samples, only that many are counted, evenly
+    spaced.
     """
     counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))
     return counts / np.sum(counts)
@@ -123,8 +125,8 @@ _UNUSED = _reference_count([np.empty(0)], 0)
 class BufferPool:
     """Allocates float32 tensors, and reuses the memory of those no longer referenced.
 
-    For the size of a batch, fresh memory costs one page fault per 4 KB, which takes as
-    long as the arithmetic. Threads may share a pool.
+    Fresh memory costs one page fault per 4 KB. For a whole batch, that takes as long as
+    the arithmetic. Threads may share a pool.
     """
 
     def __init__(self) -> None:
@@ -165,9 +167,9 @@ class LoaderConfig:
 class Loader:
     """Yields the training batches of one rank, without end.
 
-    Global batch k holds positions [kB, (k + 1)B) of the sample order, where B is the
-    global batch size; each rank gets a contiguous slice of it. The batches are the same
-    for any number of reader threads.
+    Global batch k holds positions kB to (k + 1)B - 1 of the sample order, where B is
+    the global batch size. Each rank gets a contiguous slice of it. The batches are the
+    same for any number of reader threads.
 
     If `max_damaged` is 0, a damaged sample raises `DamagedSampleError`. Otherwise up to
     `max_damaged` damaged samples are replaced (see `SubstitutingReader`), and
@@ -235,8 +237,9 @@ class Loader:
     def _read(self, start: int) -> _Item | Batch:
         """Read this rank's slice of the global batch that starts at position `start`.
 
-        For a CPU the result is a finished batch. For a GPU it is what `_to_device`
-        needs, because copying to the device is left to the training loop's thread.
+        If the device is a CPU, the result is a finished batch. For a GPU it is the
+        arguments of `_to_device`, because the thread of the training loop copies them
+        to the GPU.
         """
         config = self.config
         first = start + config.rank * config.local_batch_size

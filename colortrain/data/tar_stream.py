@@ -1,15 +1,15 @@
 """Training batches from plain WebDataset tars, local or remote, without an index.
 
-The tars are read in passes. In each pass, a permutation that depends on (seed, images
-consumed when the run started, number of the pass) distributes the tars among the ranks
-and their worker threads. Each worker reads its tars through webdataset, shuffles the
-samples in a buffer, and then starts the next pass without waiting for others. Within a
-pass no two ranks read the same tar. Tars of unequal length do not delay any rank. If
-there are fewer tars than ranks, the ranks take turns.
+The tars are read in passes. In each pass, a permutation distributes the tars among the
+ranks and their worker threads. It depends on the seed, the number of images consumed
+when the run started, and the number of the pass. Each worker reads its tars through
+webdataset and shuffles the samples in a buffer. Then it starts the next pass without
+waiting for other workers. Within a pass no two ranks read the same tar. Tars of unequal
+length do not delay any rank. If there are fewer tars than ranks, the ranks take turns.
 
 Unlike shards from `colortrain shards build`, this does not guarantee that every sample
 is seen once per epoch, that a resumed run continues with the remaining samples, or that
-another number of processes sees the same samples.
+a run with a different number of processes sees the same samples.
 """
 
 from __future__ import annotations
@@ -83,20 +83,19 @@ class StreamedTars:
     def order(self, seed: int) -> Callable[[int, int], np.ndarray]:
         """Return the sample order: a function (start, stop) -> sample numbers.
 
-        It is `np.arange` for every seed, because the samples of a stream are not
-        numbered.
+        It is `np.arange` for every seed, because `read` ignores the sample numbers.
         """
         return np.arange
 
     def prefetch(self, order: Any, position: int) -> None:
-        """Do nothing; this method exists because `Samples` requires it."""
+        """Do nothing; the class has this method because `Samples` requires it."""
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the next samples of a separate, unshuffled stream, for statistics.
 
-        The result is (B, 3, size, size) Lab as stored in shards (uint8 or float16),
-        where B is the number of requested samples. Damaged samples are skipped with a
-        warning. Raises UserError for a damaged tar.
+        The result has one sample for each item of `samples`: (B, 3, size, size) Lab as
+        stored in shards (uint8 or float16). Damaged samples are skipped with a warning.
+        Raises UserError for a damaged tar.
         """
         return stack_samples([next(self._unshuffled) for _ in samples])
 
@@ -111,10 +110,10 @@ def _warn_not_counted(message: str) -> None:
 
 
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> StreamedTars:
-    """Return the tars whose names match a pattern, to train on.
+    """Return the tars whose names match `pattern`, to train on.
 
     `size` is the side in pixels to which images are resized, and `fit` says how they
-    are made square. Raises UserError if there are no such tars.
+    are made square. Raises UserError if no tar matches.
     """
     return StreamedTars(list_tars(pattern), size, epoch_images, fit)
 
@@ -123,8 +122,8 @@ def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -
 class WorkerStream:
     """The samples that one worker thread of one rank reads from the tars.
 
-    `on_damaged` is called with a message for each sample that cannot be used. If it is
-    None, such a sample raises UserError.
+    `on_damaged` is called with a message for each damaged sample, which is skipped. If
+    it is None, such a sample raises UserError.
     """
 
     source: StreamedTars
@@ -147,7 +146,10 @@ class WorkerStream:
         return iter(webdataset.DataPipeline(self._stored, shuffle))
 
     def tars(self) -> Iterator[str]:
-        """Yield the names of this worker's tars in reading order, pass after pass."""
+        """Yield the names of this worker's tars in reading order, without end.
+
+        In one pass over the tars, each is read by one worker; pass follows pass.
+        """
         tars, readers = len(self.source.tars), self.world * self.workers
         for number in count():
             order = permutation(self.seed, (self.start, number), tars)
@@ -187,10 +189,10 @@ class WorkerStream:
 
 
 def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of one tar, each as a dict: file extension -> content.
+    """Yield the samples of one tar, each as a dict that maps file extension to content.
 
-    webdataset groups the tar's members into samples. Raises UserError at the end if the
-    tar is damaged or truncated.
+    webdataset groups the tar's members into samples. If the tar is damaged or
+    truncated, UserError is raised at the end.
     """
     stream = TarStream(tar)
     try:
@@ -221,9 +223,9 @@ def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
 class _PrefetchedSamples:
     """The samples that all worker threads of one rank prefetch, for use by `Loader`.
 
-    It has the interface of `Samples`. Each worker has its own queue, and samples are
-    taken from the queues in turn. Up to `limit` unusable samples are skipped;
-    `on_warning` is called with a message for each.
+    It has the interface of `shards.read.mixture.Samples`. Each worker has its own
+    queue, and samples are taken from the queues in turn. Up to `limit` unusable samples
+    are skipped; `on_warning` is called with a message for each.
     """
 
     def __init__(
@@ -243,7 +245,8 @@ class _PrefetchedSamples:
     def start(self, images: int) -> None:
         """Start the worker threads of a run that has consumed `images` images so far.
 
-        They continue with other samples than an uninterrupted run would.
+        If `images` is not 0, their samples are not those that an uninterrupted run
+        would see.
         """
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -265,7 +268,7 @@ class _PrefetchedSamples:
             thread.join()
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return as many of the next samples as are requested: (B, 3, size, size).
+        """Return the next samples, as many as `samples` has items: (B, 3, size, size).
 
         Raises the error of a worker thread, if there is one.
         """
@@ -290,9 +293,10 @@ class _PrefetchedSamples:
             self._put(samples, error)
 
     def _put(self, samples: queue.Queue, item: object) -> bool:
-        """Put an item into a queue, waiting while the queue is full; return success.
+        """Put an item into a queue, waiting while the queue is full.
 
-        The result is False if `close` was called before there was room.
+        Return True if the item is in the queue, or False if `close` was called before
+        there was room.
         """
         while not self._stop.is_set():
             try:
@@ -316,10 +320,11 @@ class _PrefetchedSamples:
 class StreamLoader:
     """Yields one rank's batches from `StreamedTars`, with the interface of `Loader`.
 
-    At least one worker thread reads and decodes. The batches depend only on the seed,
-    the number of images consumed at the start, the rank, and the numbers of processes
-    and workers. Flips and crops depend on the position, as in `Loader`. `max_damaged`
-    applies to each rank separately.
+    Samples are read and decoded by `config.workers` threads, at least one. The batches
+    depend only on the seed, the number of images consumed at the start, the rank, and
+    the numbers of processes and workers. Whether an image is flipped, and how it is
+    cropped, depends on its position in the sample order, as in `Loader`.
+    `config.max_damaged` applies to each rank separately.
     """
 
     def __init__(
@@ -353,7 +358,8 @@ class StreamLoader:
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
         """Yield batches without end for a run that has consumed `images` images so far.
 
-        They differ from the batches of an uninterrupted run.
+        If `images` is not 0, they are not the batches that an uninterrupted run would
+        see.
         """
         if self.loader.config.rank == 0:
             self.prefetched.on_warning(NOT_EXACT)
@@ -368,9 +374,10 @@ def make_loader(
     config: LoaderConfig,
     on_warning: Callable[[str], None] = print,
 ) -> Loader | StreamLoader:
-    """Return the loader for indexed shards (`Loader`) or tars (`StreamLoader`).
+    """Return the loader for `samples`: a `StreamLoader` for tars, otherwise a `Loader`.
 
-    The type of `samples` decides; a warning is passed to `on_warning` as text.
+    `Loader` is for indexed shards. `on_warning` is called with the text of each
+    warning.
     """
     if isinstance(samples, StreamedTars):
         return StreamLoader(samples, codec, config, on_warning)

@@ -19,7 +19,7 @@ from shards.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """Options for how training steps are computed; a run may resume with other ones.
+    """Options for how training steps are computed; they may change when a run resumes.
 
     `accumulate` is the number of microbatches (gradient accumulation) into which each
     process splits its local batch, to use less memory. BatchNorm then computes its
@@ -48,7 +48,7 @@ class ComputeConfig:
             )
 
     def check_microbatches(self, batch_size: int, world_size: int) -> None:
-        """Raise UserError unless local batches split into equal microbatches.
+        """Raise UserError unless each local batch can be split into equal microbatches.
 
         `batch_size` is the global batch size, over all `world_size` processes.
         """
@@ -79,9 +79,9 @@ class ComputeConfig:
 def recompute_blocks(module: nn.Module) -> None:
     """Turn on activation checkpointing for each block of a network, in place.
 
-    Only a block's input is kept for the backward pass, which computes the block's
-    activations again. Blocks are the items of a U-Net's `nn.ModuleList`s, and the basic
-    blocks of a ResNet-18.
+    Only a block's input is kept until the backward pass, which computes the block's
+    activations again. The blocks are the items of a U-Net's `nn.ModuleList`s, and the
+    basic blocks of a ResNet-18.
     """
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
@@ -104,10 +104,11 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 
 
 def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
-    """Return a context manager inside which a block is computed a second time.
+    """Return a context manager for the second computation of a block's activations.
 
-    Inside it, dropout uses the keys that are set now, so that the masks are the same,
-    and BatchNorm does not update its running statistics again.
+    When this function is called, it saves the dropout keys of the block. Inside the
+    context the block uses these keys, so that the dropout masks are the same as the
+    first time, and BatchNorm does not update its running statistics again.
     """
     saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 

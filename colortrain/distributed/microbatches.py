@@ -15,7 +15,7 @@ class Microbatch:
     """The images of a local batch that go through the networks in one forward pass.
 
     `keys` holds the dropout key of each image, (B,) int32. `last` is true for the last
-    microbatch of a step, in which ranks all-reduce their gradients.
+    microbatch of a step, in which the ranks all-reduce their gradients.
     """
 
     batch: Batch

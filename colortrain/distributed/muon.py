@@ -27,8 +27,8 @@ class Muon(torch.optim.Optimizer):
     first and last weights. (`torch.optim.Muon` accepts only matrices, not convolution
     kernels.)
 
-    The momentum has the name "exp_avg" in the state, like Adam's. If `found_inf` is 1,
-    an update changes nothing.
+    In the optimizer's state, Muon's momentum has the name "exp_avg", like Adam's. If
+    `found_inf` is 1, `step` changes nothing.
     """
 
     found_inf: Tensor | None = None  # on the device; 1 where a gradient is not finite
@@ -79,7 +79,8 @@ class Muon(torch.optim.Optimizer):
 def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
     """Return the weights of a module that Muon updates.
 
-    They are all its matrices and convolution kernels except the first and the last one.
+    They are all matrices and convolution kernels of the module, except the first and
+    the last of them.
     """
     return [parameter for parameter in module.parameters() if parameter.ndim > 1][1:-1]
 
@@ -88,10 +89,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """Return an approximation of U V^T for a matrix (N, M), in the matrix's dtype.
 
     U S V^T is the singular value decomposition of the matrix. Newton-Schulz iterations
-    drive all singular values towards 1: with x being the matrix, each iteration
-    multiplies x by a polynomial in the small square matrix x x^T. The polynomials are
-    multiplied with each other first, so that x itself is multiplied only twice. This
-    halves the time for a convolution's matrix of 128 x 1152.
+    drive all singular values towards 1: each iteration multiplies the matrix x by a
+    polynomial in the small square matrix x x^T. Here the polynomials of all iterations
+    are multiplied with each other first, and x by their product at the end, so there
+    are only two products with x. This halves the time for a convolution's matrix of 128
+    x 1152.
     """
     a, b, c = _QUINTIC
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

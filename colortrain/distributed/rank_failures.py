@@ -1,8 +1,9 @@
 """Find the rank that died or hangs, and end the other processes within the timeout.
 
-When a collective fails, its error says only that a connection broke or that time ran
-out. Therefore every rank that gets such an error reports itself in the launcher's TCP
-store. The ranks that have not reported after a few seconds are those that died or hang.
+When a collective operation (an all-reduce, for instance) fails, its error says only
+that a connection broke or that time ran out. Therefore every rank that gets such an
+error reports itself in the launcher's TCP store. The ranks that have not reported
+themselves after a few seconds are those that died or hang.
 """
 
 from __future__ import annotations
@@ -91,10 +92,11 @@ def _watched(name: str, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None]:
-    """Raise LostRanksError if a collective fails inside the `with` block.
+    """Raise LostRanksError if a collective operation fails inside the `with` block.
 
-    Any other error is reported to the other ranks and raised again. `timeout` is the
-    timeout of collectives, in seconds.
+    If there is any other error, this rank reports in the launcher's TCP store that it
+    has failed, so that the other ranks know, and raises the error again. `timeout` is
+    the timeout of collective operations, in seconds.
     """
     if accelerator.num_processes == 1:
         yield
@@ -115,12 +117,12 @@ def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None
 
 
 def init_process_group_after_restart(timeout: float) -> None:
-    """Initialize the process group of an attempt that the launcher has restarted.
+    """Initialize the process group if the launcher has restarted the run's processes.
 
-    The launcher's store still contains the addresses of the previous attempt's
+    The launcher's TCP store still contains the addresses of the previous attempt's
     processes, which no longer exist (torch 2.13, static rendezvous), so the group uses
-    new keys in the store. Does nothing in the first attempt. `timeout` is the timeout
-    of collectives, in seconds.
+    new keys in the store. In the first attempt the function does nothing. `timeout` is
+    the timeout of collective operations, in seconds.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
@@ -136,7 +138,7 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether a collective raised this error because it lost another rank."""
+    """Return whether a collective raised `error` because another rank was lost."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
@@ -145,10 +147,10 @@ def is_collective_error(error: BaseException) -> bool:
 def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
     """Return an error message that names the ranks that died or hang.
 
-    First report this rank as alive; after a few seconds, the ranks that have not
-    reported are the lost ones. `names` are the names of all ranks, in order. The
-    message is "" if a rank has reported a failure, because that rank has printed its
-    own error.
+    This rank, number `rank`, first reports itself as alive in the launcher's TCP store.
+    The ranks that have not reported themselves after a few seconds are the lost ones.
+    `names` are the names of all ranks, in order. The message is "" if some rank has
+    reported a failure, because that rank has printed its own error.
     """
     store = _report(rank, "alive")
     if store is None:
@@ -173,9 +175,9 @@ def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
 
 
 def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
-    """Write the status of this rank to the launcher's store, and return the store.
+    """Write the status of this rank to the launcher's TCP store, and return the store.
 
-    The result is None if the store cannot be reached.
+    `status` is "alive" or "failed". The result is None if the store cannot be reached.
     """
     try:
         store = _store(_REPORT_SECONDS)
@@ -186,7 +188,10 @@ def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
 
 
 def _store(timeout: float) -> torch.distributed.TCPStore:
-    """Return the TCP store of the launcher or of rank 0, through which ranks meet."""
+    """Return a connection to the TCP store at MASTER_ADDR and MASTER_PORT.
+
+    All ranks of a run share this key-value store; the launcher or rank 0 hosts it.
+    """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return torch.distributed.TCPStore(address, port, timeout=timedelta(seconds=timeout))
 

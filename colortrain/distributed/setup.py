@@ -33,9 +33,9 @@ _ADVICE = (
 def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     """Return the `Accelerator` of a run, on the CPU (gloo) if there is no GPU.
 
-    A collective fails after `timeout` seconds; `options` are passed to `Accelerator`.
-    DDP does not broadcast BatchNorm's buffers before each forward pass: that would
-    break the second forward pass of a network within a step.
+    A collective operation fails after `timeout` seconds; `options` are passed to
+    `Accelerator`. DDP does not broadcast BatchNorm's buffers before each forward pass,
+    because that would break the second forward pass of a network within a step.
 
     Raises UserError if the launched processes did not form one process group, or if
     accelerate's configuration contains something that the training step does not
@@ -59,7 +59,11 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
 
 
 def check_plugins(accelerator: Accelerator) -> None:
-    """Raise UserError if accelerate's configuration selects an unsupported backend."""
+    """Raise UserError if accelerate's configuration requests an unsupported feature.
+
+    Unsupported are other kinds of distributed training (FSDP, for instance), and
+    compilation by `dynamo_backend`.
+    """
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED_TYPES:
         raise UserError(
@@ -70,7 +74,7 @@ def check_plugins(accelerator: Accelerator) -> None:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise UserError if `device` does not support this value of --mixed_precision."""
+    """Raise UserError unless `device` supports this value of --mixed_precision."""
     if precision not in PRECISIONS:
         raise unknown("mixed precision", precision, PRECISIONS)
     if precision == "fp16" and device.type == "cpu":
@@ -81,7 +85,10 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise UserError unless accelerate supports each tracker and it is installed."""
+    """Raise UserError unless each named experiment tracker is supported and installed.
+
+    The supported ones are those of accelerate, for instance "tensorboard".
+    """
     installed = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in LoggerType.list():
@@ -95,10 +102,10 @@ def check_trackers(names: Sequence[str]) -> None:
 def check_world_size(num_processes: int, rank: int) -> None:
     """Raise UserError unless accelerate, torch.distributed and the launcher agree.
 
-    They must agree on the number of processes and on this process's rank. If accelerate
-    finds no GPU, or has MULTI_CPU without a host file, it silently falls back to
-    independent single processes, each of which would train alone. The launcher's
-    environment variables reveal that.
+    They must agree on the number of processes and on this process's rank. accelerate
+    silently falls back to independent single processes if it finds no GPU, or if it is
+    configured as MULTI_CPU without a host file. Each process would then train alone.
+    The launcher's environment variables reveal this.
     """
     launched = int(os.environ.get("WORLD_SIZE", "0"))
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -1,4 +1,4 @@
-"""A network in training: module, DDP wrapper, optimizer, and skipped updates."""
+"""A network in training, with DDP wrapper, optimizer and a count of skipped updates."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from colortrain.runs.checkpoint import Tensors, load_optimizer, optimizer_tensor
 
 
 class SkippedUpdates:
-    """Counts skipped optimizer updates on the device.
+    """Counts skipped optimizer updates, in a tensor on the device.
 
-    Only `read` waits for the device.
+    Only `read` waits for the device to finish its work.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,10 +35,11 @@ class SkippedUpdates:
         self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """Return how many updates were skipped, and how many in a row at most.
+        """Return how many updates were skipped, and how many at most in a row.
 
         Both are counted since the last call of `read`. A series of skipped updates that
-        was in progress at that call is counted at its full length.
+        had begun before that call, and continued after it, is counted at its full
+        length.
         """
         total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)
@@ -46,12 +47,12 @@ class SkippedUpdates:
 
 
 class TrainableNetwork:
-    """A module with its optimizer, wrapped for data-parallel training.
+    """A network with its optimizer, wrapped for data-parallel training.
 
     Calling the object calls the DDP wrapper, which all-reduces gradients. `module` is
     the network without the wrapper, and `forward_fp32` is the network's forward pass
-    without autocast. An update follows one backward pass per microbatch (their number
-    is `compute.accumulate`).
+    without autocast. In each step, `backward` is called once per microbatch
+    (`compute.accumulate` times), then `update` once.
     """
 
     rebuilds_buckets = True  # as DDP does; see `rebuild_ddp_buckets`
@@ -105,18 +106,18 @@ class TrainableNetwork:
         return self.wrapped(*inputs)
 
     def sync_on_last(self, last: bool) -> AbstractContextManager[None]:
-        """Return a context manager for the forward and backward pass of a microbatch.
+        """Return a context manager for the forward and backward pass of one microbatch.
 
-        Gradients are all-reduced only in a step's last microbatch; inside the others'
-        context, DDP's `no_sync` is active.
+        If `last` is true, the backward pass all-reduces the gradients. Otherwise DDP's
+        `no_sync` is active, so that only the last microbatch of a step communicates.
         """
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of one microbatch's loss, and accumulate the gradients.
 
-        If the loss is not finite, all its gradients become NaN, and through the
-        all-reduce those of all ranks.
+        If the loss is not finite, all gradients of this rank become NaN. The all-reduce
+        then makes the gradients of all ranks NaN.
         """
         if self.has_stale_grads:
             self.optimizer.zero_grad()
@@ -146,23 +147,24 @@ class TrainableNetwork:
             self.scaler.update()
 
     def _clipped_grad_norm(self) -> Tensor:
-        """Clip the gradients by the recipe's norm; return the norm before clipping."""
+        """Clip the gradients' norm to `adam.clip`; return the norm before clipping."""
         clip = self.adam.clip
         if clip:
             return nn.utils.clip_grad_norm_(self.module.parameters(), clip)
         return self._grad_norm()
 
     def _grad_norm(self) -> Tensor:
-        """Return the L2 norm of the concatenated gradients, a scalar."""
+        """Return the L2 norm of all gradients of the network together, a scalar."""
         gradients = [
             parameter.grad for parameter in self.module.parameters() if parameter.grad is not None
         ]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def mean_grad_norm(self) -> float | None:
-        """Return the mean gradient norm, before clipping, since the last call.
+        """Return the mean norm of the gradients, before clipping, since the last call.
 
-        It is the mean over updates; None if there was no update.
+        The mean is over the updates since this method was last called. It is None if
+        there were none.
         """
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
@@ -170,7 +172,7 @@ class TrainableNetwork:
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer's state by name, for instance "exp_avg.head.weight".
 
-        All ranks must call it: with ZeRO each rank holds a part of the state.
+        All ranks must call it, because with ZeRO the state is divided among the ranks.
         """
         return optimizer_tensors(self.optimizer, self.module)
 
@@ -179,7 +181,7 @@ class TrainableNetwork:
         load_optimizer(self.optimizer, self.module, tensors)
 
     def scale_lr(self, factor: float) -> None:
-        """Set the learning rates to `factor` times those of the recipe."""
+        """Set each learning rate to `factor` times the one that the recipe gives."""
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = lr * factor
 
@@ -205,8 +207,9 @@ def rebuild_ddp_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
     would round differently in a run that has just resumed. This function runs one
     forward and backward pass that leaves parameters and buffers unchanged.
 
-    `inputs`: the network's input tensors for one local batch, each (B, ...). Does
-    nothing if the wrapper does not rebuild buckets, as DeepSpeed's.
+    `inputs`: the network's input tensors for one local batch, each (B, ...). The
+    function does nothing for a wrapper that does not rebuild buckets, such as that of
+    DeepSpeed.
     """
     if not network.rebuilds_buckets:
         return

@@ -1,4 +1,4 @@
-"""Wrap a recipe's networks for the current device and process group."""
+"""Wrap a recipe's networks for training on this process's device and process group."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def make_networks(
     accelerator: Accelerator,
     compute: ComputeConfig,
 ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
-    """Return the generator and the critic, wrapped and with optimizers.
+    """Return the generator and the critic, wrapped for training, with their optimizers.
 
-    The critic is None if the recipe has none. A critic with a gradient penalty is not
-    compiled and does not synchronize its BatchNorms over processes: neither supports
-    second derivatives.
+    The critic is None if the recipe has none. A critic with a gradient penalty requires
+    second derivatives, which neither compiled networks nor synchronized BatchNorm
+    support. Such a critic is not compiled, and computes BatchNorm per process.
 
     Raises UserError if the local batch does not divide into equal microbatches, or if a
     BatchNorm would have a single value per channel.
@@ -54,16 +54,17 @@ def make_networks(
 def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
     """Return the number of images over which BatchNorm computes its statistics.
 
-    It is the size of a microbatch, over all processes if the recipe synchronizes
-    BatchNorm.
+    It is the number of images in a microbatch of one process or, if the recipe
+    synchronizes BatchNorm, in the microbatches of all processes together.
     """
     return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world_size))
 
 
 def check_single_images(recipe: Recipe) -> None:
-    """Raise UserError if the recipe's networks cannot train on a single image.
+    """Raise UserError if the recipe's networks cannot train on one image at a time.
 
-    That is the case if a BatchNorm would get a single value per channel.
+    They cannot if a BatchNorm would get a single value per channel, for instance at a
+    bottleneck of 1x1.
     """
     size, channels = recipe.size, recipe.codec.channels
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone

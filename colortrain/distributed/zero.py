@@ -1,8 +1,9 @@
 """DeepSpeed ZeRO: partitioned optimizer state (stage 1) and gradients (stage 2).
 
 Each network has its own DeepSpeed engine. Weights stay in float32 and forward passes
-use autocast, as without ZeRO, so a step equals that of DDP up to rounding. Checkpoints
-are the same as with DDP, so a run can resume with or without ZeRO.
+use autocast, as without ZeRO, so a step has the same result as with DDP, up to
+rounding. Checkpoints are the same as with DDP, so a run can resume with or without
+ZeRO.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def zero_stage() -> int | None:
     """Return the ZeRO stage of accelerate's configuration, or None without DeepSpeed.
 
-    Raises UserError for a stage, or for offloading, that training does not support.
+    Raises UserError for a ZeRO stage that training does not support, and for
+    offloading.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None
@@ -123,9 +125,10 @@ class ZeroTrainableNetwork(TrainableNetwork):
 
     @contextmanager
     def sync_on_last(self, last: bool) -> Iterator[None]:
-        """Return a context manager for the forward and backward pass of a microbatch.
+        """Return a context manager for the forward and backward pass of one microbatch.
 
-        Gradients are reduced over ranks only at the end of a step's last microbatch.
+        Gradients are reduced over ranks only after a step's last microbatch (`last` is
+        true).
         """
         self.wrapped.set_gradient_accumulation_boundary(last)
         yield
@@ -133,14 +136,14 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of one microbatch's loss, and accumulate the gradients.
 
-        The engine divides them by the number of microbatches.
+        The DeepSpeed engine divides the gradients by the number of microbatches.
         """
         self.wrapped.backward(loss * (1 + 0 * loss.detach()))
 
     def update(self) -> None:
-        """Take one step of the engine; skip and count it if a gradient is not finite.
+        """Let the engine take one step; skip and count it if a gradient is not finite.
 
-        Above stage 0 the engine itself skips such steps.
+        At ZeRO stages above 0 the engine itself skips such steps.
         """
         before = self.wrapped.skipped_steps
         failed = self.stage == 0 and not bool(self._grad_norm().isfinite())
@@ -156,10 +159,10 @@ class ZeroTrainableNetwork(TrainableNetwork):
         )
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Return Adam's complete state by parameter name, as without DeepSpeed.
+        """Return Adam's complete state by name, the same as without DeepSpeed.
 
-        The parts of the state that the ranks hold are put together. All ranks must call
-        it.
+        Each rank holds a part of the state. The parts are gathered here, so all ranks
+        must call this method.
         """
         if self.stage == 0:
             return super().optimizer_tensors()
@@ -178,7 +181,8 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def load_optimizer(self, tensors: Tensors) -> None:
         """Load an optimizer state that `optimizer_tensors` returned.
 
-        It may come from a run without DeepSpeed, or with another number of processes.
+        The state may be from a run without DeepSpeed, or with a different number of
+        processes.
         """
         if self.stage == 0:
             return super().load_optimizer(tensors)
@@ -194,7 +198,7 @@ class ZeroTrainableNetwork(TrainableNetwork):
         return None
 
     def _init_adam_state(self, step: Tensor) -> None:
-        """Create Adam's state after `step` steps, with moments of zero."""
+        """Give Adam a state whose step count is `step` and whose moments are 0."""
         adam = self.optimizer.optimizer
         for flat in (flat for group in adam.param_groups for flat in group["params"]):
             count = step.clone().to(flat.device if self.fused else "cpu")

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 class BCE:
     """Binary cross-entropy on the critic's scores, with optional soft labels.
 
-    (nampouri equations 14-17; nazeri equations 5-8.) Labels can be soft for real images
-    only (`real_label=0.9`, nazeri section 3.3) or for both (0.8 and 0.2, drouilhet
-    section 3.2). The generator's target is always 1 (the non-saturating loss).
-    `critic_factor` multiplies the critic's loss; in the paper nampouri it is one half
-    (equation 16).
+    (The paper nampouri, equations 14-17; the paper nazeri, equations 5-8.) Labels can
+    be soft for real images only (`real_label=0.9`: the paper nazeri, section 3.3) or
+    for real and fake ones (0.8 and 0.2: the paper drouilhet, section 3.2). The
+    generator's target is always 1 (the non-saturating loss). `critic_factor` multiplies
+    the critic's loss; in the paper nampouri it is one half (equation 16).
     """
 
     real_label: float = 1.0
@@ -29,9 +29,10 @@ class BCE:
     critic_factor: float = 1.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the cross-entropy of real plus that of fake scores with their labels.
+        """Return the cross-entropy of the real scores plus that of the fake scores.
 
-        The sum is multiplied by `critic_factor`.
+        Each is computed with `real_label` or `fake_label`. The sum is multiplied by
+        `critic_factor`.
         """
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 
@@ -42,29 +43,26 @@ class BCE:
 
 @dataclass(frozen=True)
 class LSGAN:
-    """Least-squares loss: squared distances of scores from the labels 1 and 0.
+    """Least-squares loss: scores should be 1 for real and 0 for generated colours.
 
     (Mao et al. 2017, equation 9.)
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return half the sum of the two mean squared distances from the labels.
-
-        The label is 1 for real and 0 for fake scores.
-        """
+        """Return half the sum of the means of (real - 1)^2 and of fake^2."""
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Return half the mean squared distance of the fake scores from 1."""
+        """Return half the mean of (fake - 1)^2."""
         return 0.5 * (fake - 1).square().mean()
 
 
 @dataclass(frozen=True)
 class Wasserstein:
-    """Wasserstein loss: differences of mean scores.
+    """Wasserstein loss: the difference between mean scores of real and fake images.
 
     It requires a gradient penalty, which keeps the critic Lipschitz continuous
-    (Arjovsky et al. 2017; arun equation 2).
+    (Arjovsky et al. 2017; the paper arun, equation 2).
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:

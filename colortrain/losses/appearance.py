@@ -29,11 +29,12 @@ class ColourfulnessGap:
     The loss is ((mean M3 of generated images - share * mean M3 of true images) /
     100)^2, with means over the images of one process. M3 is the colourfulness of Hasler
     and Süsstrunk (see `metrics.image_metrics`), computed after averaging cells of
-    `cell` x `cell` pixels. With cells of one pixel, and without other terms that
-    prevent it, the network minimises the loss by a neon line along an edge of every
-    image (docs/LOG.md). DDColor (Kang et al. 2023) rewards M3 without a limit; this
-    loss is lowest at `share` times the true colourfulness. Raises ValueError for values
-    out of range.
+    `cell` x `cell` pixels.
+
+    With a `cell` of 1 pixel, and no other losses that prevent it, the network minimises
+    the loss by drawing a neon line along an edge of every image (docs/LOG.md). DDColor
+    (Kang et al. 2023) rewards M3 without a limit, whereas this loss is lowest at
+    `share` times the true colourfulness. Raises ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -71,9 +72,9 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss gives most weight to
-    images that are nearly right, so the network adds colour to images that are wrong
-    anyway.
+    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss gives errors the most
+    weight in images that are nearly right. So the network adds colour where it costs
+    little: to images that are wrong anyway.
     """
 
     weight: Schedule = constant(0.01)
@@ -97,10 +98,10 @@ class SoftAccuracy:
 
     The fraction is averaged over `percents`, by default 2 % and 5 % as in the paper
     nazeri. For each of them, a and b may differ from the truth by `allowed`: that many
-    percent of their range of 220 (see `metrics.accuracy`). A pixel then counts as the
-    product over a and b of sigmoid((allowed - |difference|) / (allowed / 4)). The loss
-    makes the network concentrate colour where it is certain. Raises ValueError for
-    values out of range.
+    percent of their range of 220 (see `metrics.accuracy`). Instead of 0 or 1, a pixel
+    then counts as sigmoid((allowed - |difference|) / (allowed / 4)), multiplied over a
+    and b. The loss makes the network concentrate colour where it is certain. Raises
+    ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -141,7 +142,7 @@ def differentiable_colourfulness(rgb: Tensor) -> Tensor:
 
 
 def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
-    """Return the images with these colours and the batch's true L, (B, 3, H, W).
+    """Return images with the colours `colour` and the batch's true L, (B, 3, H, W).
 
     colour: (B, C, H, W), scaled by the codec. The result is float32 in CIELAB units.
     """

@@ -1,6 +1,6 @@
 """A cross-entropy loss over the colours of a grid in the ab plane.
 
-(Zhang et al. 2016.)
+The method is that of Zhang et al. 2016.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ColourBins:
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Raises UserError if the generator has no logits.
+        Raises UserError if the generator does not provide logits.
         """
         generator = context.generator
         if not isinstance(generator, ResidualUNet):
@@ -60,7 +60,8 @@ def nearest_colour_in_gamut() -> Tensor:
     """Return, for each point of the ab grid, the index of the nearest colour in gamut.
 
     The result is (23 * 23,) int64. The grid points are in row-major order, with a as
-    the row and b as the column; the indices refer to the rows of `colours_in_gamut()`.
+    the row and b as the column. The indices are rows of `colours_in_gamut()`, the
+    colours of the grid that sRGB can show.
     """
     axis = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
     grid = torch.cartesian_prod(axis, axis)
@@ -70,9 +71,10 @@ def nearest_colour_in_gamut() -> Tensor:
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     """Return the mean cross-entropy of logits with the soft target of the true ab.
 
-    logits: (B, Q, H, W), Q being the number of colours in gamut; ab: (B, 2, H, W) in
-    CIELAB units; lookup: (23 * 23,) int64, the result of `nearest_colour_in_gamut`. The
-    result is a scalar, computed in float32. `ColourBins` describes the target.
+    logits: (B, Q, H, W), where Q is the number of colours in the sRGB gamut; ab: (B, 2,
+    H, W) in CIELAB units; lookup: (23 * 23,) int64, the result of
+    `nearest_colour_in_gamut`. The result is a scalar, computed in float32. `ColourBins`
+    describes the soft target.
     """
     side = int(2 * _LARGEST / SPACING) + 1
     position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING

@@ -1,4 +1,4 @@
-"""Penalties on the critic's gradient, which work with every adversarial loss."""
+"""Penalties on the critic's gradient, which can be added to every adversarial loss."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class GradientPenalty:
     With `target` 1 it is WGAN-GP (Gulrajani et al. 2017, equation 3), with 0 it is R1
     (Mescheder et al. 2018, equation 9, without its factor of one half). The gradient is
     that of an image's mean score, so a critic with a map of patch scores is treated
-    like one with a single score. `points` says where it is taken: at random points
-    between true and generated colours ("interpolated"), or at the true ones ("real").
-    `wrt` says with respect to what: to the colour channels alone ("colour"), or to L
-    too ("picture").
+    like one with a single score.
+
+    `points` says at which colours the gradient is taken: at random points between the
+    true and the generated ones ("interpolated"), or at the true ones ("real"). `wrt`
+    says with respect to which inputs: the colour channels alone ("colour"), or L as
+    well ("picture").
     """
 
     weight: Schedule = constant(10.0)
@@ -42,12 +44,12 @@ class GradientPenalty:
 def gradient_norms(
     score: ScoreFunction, batch: Batch, fake: Tensor, points: str, wrt: str
 ) -> Tensor:
-    """Return, for each image, the norm of the gradient of its mean score: (B,).
+    """Return the norm of the gradient of the critic's mean score, per image: (B,).
 
     The norms are differentiable with respect to the critic's parameters. `score` is the
     critic, a function of L (B, 1, H, W) and colour (B, C, H, W) that returns scores (B,
-    ...). `fake` are the generated colours, (B, C, H, W). `points` and `wrt` are those
-    of `GradientPenalty`.
+    ...). `fake` are the generated colours, (B, C, H, W). For `points` and `wrt` see
+    `GradientPenalty`.
     """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
@@ -66,11 +68,11 @@ def penalty_terms(
     fake: Tensor,
     epoch: float,
 ) -> dict[str, Tensor]:
-    """Return the value of each penalty times its weight: scalars by name.
+    """Return the penalties as scalars, keyed by their names.
 
-    Penalties with equal `points` and `wrt` share one gradient computation (arun section
-    II-E). The weights are those at `epoch`. `score` is the critic, and `fake` are the
-    generated colours, as in `gradient_norms`.
+    Each is the penalty's value times its weight at `epoch`. Penalties with equal
+    `points` and `wrt` share one gradient computation (the paper arun, section II-E).
+    `score` is the critic, and `fake` are the generated colours, as in `gradient_norms`.
     """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}

@@ -1,7 +1,7 @@
 """An L1 loss that gives rare colours a higher weight.
 
-(drouilhet sections 1.3.3 and 2.1.) The method is that of Zhang, Isola and Efros 2016,
-section 2.2.
+(The paper drouilhet, sections 1.3.3 and 2.1.) The method is that of Zhang, Isola and
+Efros 2016, section 2.2.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class RebalancedL1:
     """Mean over pixels of w * |difference|, where w is higher for rare colours.
 
     w depends on the true colour's bin in the ab plane; p is the fraction of the
-    training pixels in that bin. |difference| is averaged over a and b. (The paper's
-    formula adds the two differences, but its reported values are those of the mean:
-    0.044 at the end, figure 1c, where the grayscale baseline has about 0.5 * 0.096.)
-    `mode` says how w is computed:
+    training pixels in that bin. |difference| is averaged over a and b. (The formula of
+    the paper drouilhet adds the two differences, but the values that it reports are
+    those of the mean: 0.044 at the end of figure 1c, where the grayscale baseline has
+    about 0.5 * 0.096.) `mode` says how w is computed:
 
     - "literal": w is 1 / (p + eps), divided by its maximum over all bins and multiplied
       by `largest`, but at least `least` (section 1.3.3). If one bin is empty, the
-      maximum is 1 / eps, so every colour with p above 9 eps has the weight `least`:
-      this is half of plain L1.
+      maximum is 1 / eps, so every colour with p above 9 eps has the weight `least`. The
+      loss is then half of plain L1.
     - "populated": the same, with the maximum over bins that occur in the training data.
       A colour 10 times as common as the rarest one already has the weight `least`, and
       photographs contain very rare colours: in 300 photographs of 64 px, only 0.007 %
@@ -80,7 +80,7 @@ class RebalancedL1:
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Reads training samples to count how common their colours are.
+        This method reads training samples to count how common their colours are.
         """
         weights = (
             torch.from_numpy(self.bin_weights(context.histogram()))
@@ -109,10 +109,10 @@ def bin_indices(batch: Batch, codec: Codec) -> Tensor:
 
 
 def smooth_histogram(fractions: np.ndarray, sigma: float) -> np.ndarray:
-    """Return an ab histogram (23, 23), smoothed by a Gaussian of `sigma` CIELAB units.
+    """Return a smoothed copy of a histogram of colours over a and b, (23, 23).
 
-    fractions: (23, 23) float64, the fraction of pixels in each bin. Smoothing does not
-    change their sum.
+    It is smoothed by a Gaussian of `sigma` CIELAB units. fractions: (23, 23) float64,
+    the fraction of pixels in each bin. Smoothing does not change their sum.
     """
     distance = np.subtract.outer(np.array(CENTRES), np.array(CENTRES)) / sigma
     kernel = np.exp(-0.5 * distance**2)

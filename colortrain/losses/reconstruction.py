@@ -24,12 +24,12 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class LossContext:
-    """The objects of a run that its reconstruction losses may use.
+    """What a reconstruction loss may use of the run: device, codec, data, generator.
 
-    `histogram()` counts the colours of the training split when it is called. It returns
-    (23, 23) float64: the fraction of pixels in bins of 10 units of a (rows) and b
-    (columns), with centres -110 ... 110. `generator` is the generator without its DDP
-    wrapper, for losses that use more than its output.
+    Calling `histogram()` counts the colours of the training split. It returns (23, 23)
+    float64: the fraction of pixels in bins of 10 units of a (rows) and b (columns),
+    with centres -110 ... 110. `generator` is the generator without its DDP wrapper, for
+    losses that use more than its output.
     """
 
     device: torch.device
@@ -42,7 +42,8 @@ class LossContext:
 class L1:
     """Mean absolute difference of generated and true colours, as the codec scales them.
 
-    (nampouri equation 18, interpreted as the L1 of ab, not of critic scores.)
+    (The paper nampouri, equation 18, interpreted as the L1 of ab, not of critic
+    scores.)
     """
 
     weight: Schedule = constant(100.0)
@@ -57,7 +58,7 @@ class L1:
 class L2:
     """Mean squared difference of generated and true colours, as the codec scales them.
 
-    (nazeri section 3.1.)
+    (The paper nazeri, section 3.1.)
     """
 
     weight: Schedule = constant(1.0)

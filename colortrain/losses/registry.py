@@ -1,4 +1,7 @@
-"""All losses that a recipe may use; a new class is added to one of two unions here."""
+"""All losses that a recipe may use.
+
+To add one, add its class to one of the two unions in this module.
+"""
 
 from __future__ import annotations
 

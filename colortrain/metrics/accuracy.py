@@ -2,8 +2,7 @@
 
 `lab` (the images to score) and `truth` are (B, 3, H, W) in CIELAB units; every function
 returns one number per image, (B,). Both metrics include L. A network that returns the
-true L makes no error in this channel, so accuracy can also be computed for a and b
-alone.
+true L makes no error in L, so accuracy can also be computed for a and b alone.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
     """Return the percentage of pixels whose `channels` are all accurate: (B,).
 
     A channel of a pixel is accurate if, after rounding to whole units, it differs from
-    the truth by at most `percent` % of the channel's range (nazeri equation 10). The
-    range is 100 units for L and 220 for a and b, as in the authors' code
-    (pixelwise_accuracy). `slice(1, 3)` selects a and b alone.
+    the truth by at most `percent` % of the channel's range (the paper nazeri, equation
+    10). The range is 100 units for L and 220 for a and b, as in the authors' code
+    (function pixelwise_accuracy). `channels` is, for instance, `slice(1, 3)` for a and
+    b alone.
     """
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
     difference = (lab[:, channels].round() - truth[:, channels].round()).abs()
@@ -32,9 +32,9 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 def mae(lab: Tensor, truth: Tensor) -> Tensor:
     """Return 100 x the mean absolute difference of L, a and b, scaled: (B,).
 
-    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (nazeri table 1). The
-    paper gives no unit; this one is consistent with its table, since the grayscale
-    baseline is at 5.6 on CIFAR-10.
+    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (the paper nazeri,
+    table 1). The paper gives no unit; this one is consistent with its table, since the
+    grayscale baseline has 5.6 on CIFAR-10.
     """
     return 100 * ((lab - truth).abs() / (_RANGE / 2).to(lab).view(3, 1, 1)).mean(dim=(1, 2, 3))
 

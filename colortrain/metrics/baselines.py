@@ -1,6 +1,7 @@
 """The constant-colour baseline: the same a and b for every pixel of every image.
 
-Like the grayscale baseline, it is scored to show what the scores of networks mean.
+The scores of a network mean something only compared with those of this baseline and of
+the grayscale baseline.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _TRAIN = "train"
 
 @dataclass(frozen=True)
 class MedianColour:
-    """The medians of a and of b, in whole CIELAB units, and where they come from.
+    """The medians of a and of b, in whole CIELAB units, and how they were computed.
 
-    They are computed from `samples` samples of the split named `split`.
+    They are the medians over `samples` samples of the split named `split`.
     """
 
     ab: tuple[float, float]
@@ -30,9 +31,10 @@ class MedianColour:
     samples: int
 
     def protocol(self, scored: Split) -> dict[str, object]:
-        """Return the colour and its origin as JSON values, for evaluation.json.
+        """Return how the colour was computed, as JSON values for evaluation.json.
 
-        "oracle" is true if the colour was computed from the split that is scored.
+        The keys are "ab", "split", "samples" and "oracle", which is true if the colour
+        was computed from the split that is scored.
         """
         facts = {"ab": list(self.ab), "split": self.split, "samples": self.samples}
         return {**facts, "oracle": self.split == scored.name}
@@ -40,12 +42,13 @@ class MedianColour:
 
 @lru_cache(maxsize=8)
 def median_colour(scored: Split) -> MedianColour:
-    """Return the median colour of the training split that belongs to `scored`.
+    """Return the colour of the constant-colour baseline for the split `scored`.
 
-    If the shards have no split "train", or if it is the one that is scored, the median
-    of `scored` itself is returned: an oracle, because it uses the true colours of the
-    scored images. The median is the constant colour with the least L1. The result is
-    cached in the process.
+    It is the median colour of the split "train" of the same dataset. If there is no
+    such split, or if it is the one that is scored, the median colour of `scored` is
+    returned. That is an oracle, because it uses the true colours of the images that are
+    scored. The median is the constant colour with the least L1. The result is cached in
+    the process.
     """
     use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
     return _count(scored.sibling(_TRAIN) if use_train else scored)

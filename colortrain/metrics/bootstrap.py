@@ -25,9 +25,9 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _draws(num: int) -> Iterator[np.ndarray]:
-    """Yield integer arrays (_BATCH, num): how often a resample draws each image.
+    """Yield integer arrays (_BATCH, num): how often each resample draws each image.
 
-    There is one row per resample and one column for each of the `num` images.
+    A row is a resample; a column is one of the `num` images.
     """
     rng = np.random.default_rng(SEED)
     for _ in range(RESAMPLES // _BATCH):
@@ -41,9 +41,9 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Return the percentile interval [low, high] of resampled means (RESAMPLES,).
+    """Return the interval [low, high] that contains 95 % of resampled means.
 
-    Its level is `LEVEL`, 95 %.
+    It is the percentile interval of level `LEVEL`; the argument is (RESAMPLES,).
     """
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

@@ -1,8 +1,8 @@
 """Metrics that detect two colour failures: bright spots and the sepia collapse.
 
-valentini section VII wishes for "a measure that reflects that kind of wrong behavior,
-in order to measure it objectively"; these metrics are this project's own. `lab` and
-`truth` are (B, 3, H, W) in CIELAB units; chroma is the length of (a, b).
+These metrics are this project's own. The paper valentini (section VII) wishes for "a
+measure that reflects that kind of wrong behavior, in order to measure it objectively".
+`lab` and `truth` are (B, 3, H, W) in CIELAB units; chroma is the length of (a, b).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def bright_spots(
 ) -> Tensor:
     """Return the percentage of pixels that lie in bright spots, (B,).
 
-    A pixel is too bright if its chroma exceeds the greatest true chroma in a square
-    around it by more than `margin`. The square extends by max(1, size // 32) pixels in
-    each direction, so that a true colour that has spread by a few pixels does not
-    count; size is the shorter side of the image. Pixels that are too bright and touch,
-    also at corners, form one component. A component is a spot if its area is at most a
-    fraction `largest` of the image's area, or a single pixel. The truth and the
-    grayscale baseline have no spots.
+    A pixel is too bright if its chroma exceeds, by more than `margin`, the greatest
+    chroma that the true image has in a square around the pixel. The square extends by
+    max(1, size // 32) pixels in each direction, where size is the shorter side of the
+    image. So a true colour that has spread by a few pixels does not count. Pixels that
+    are too bright and touch, also at corners, form one component. A component is a spot
+    if its area is at most a fraction `largest` of the image's area, or a single pixel.
+    The truth and the grayscale baseline have no spots.
     """
     height, width = lab.shape[-2:]
     reach = max(1, min(height, width) // REACH)
@@ -47,10 +47,10 @@ def bright_spots(
 
 
 def _in_small_components(mask: np.ndarray, max_size: int) -> int:
-    """Return how many true pixels lie in components of at most `max_size` pixels.
+    """Return how many pixels of `mask` lie in components of at most `max_size` pixels.
 
-    mask: (H, W) bool. A component is a set of true pixels connected by edges or
-    corners.
+    mask: (H, W) bool. A component is a set of pixels that are True in `mask` and touch
+    at edges or corners.
     """
     if not mask.any():
         return 0
@@ -62,14 +62,15 @@ def _in_small_components(mask: np.ndarray, max_size: int) -> int:
 def sepia(lab: Tensor) -> Tensor:
     """Return how close the colours of an image are to a single hue, (B,).
 
-    1 means a single hue, 0 hues in all directions. It is the circular concentration of
-    hue weighted by chroma: |sum of (a, b)| / sum of max(chroma, 1), over pixels. The
-    minimum of one unit makes it 0 for grayscale images instead of undefined. A network
-    whose images all have one tone (the sepia collapse: valentini section VII; nazeri
-    section 5) has values near 1: compare them with those of the true images. Measured
-    means: 0.72 for CIFAR-10 photographs, 0.64 for COCO's, and 0.99 for both in a sepia
-    tone. (The entropy of the ab histogram separates photographs from sepia less well:
-    by 0.28 and 0.18.)
+    The value is 1 if all colours have the same hue, and 0 if their hues are spread in
+    all directions. It is the circular concentration of hue weighted by chroma: |sum of
+    (a, b)| / sum of max(chroma, 1), over pixels. The minimum of one unit of chroma
+    makes the value 0 for grayscale images, where it would be undefined. A network whose
+    images all have one tone has values near 1 (the sepia collapse: the papers
+    valentini, section VII, and nazeri, section 5). Compare its values with those of the
+    true images. Measured means: 0.72 for CIFAR-10 photographs, 0.64 for COCO's, and
+    0.99 for both in a sepia tone. (The entropy of the ab histogram separates
+    photographs from sepia less well: by 0.28 and 0.18.)
     """
     together = torch.hypot(*lab[:, 1:].mean(dim=(2, 3)).unbind(1))
     return together / chroma(lab).clamp(min=1).mean(dim=(1, 2))

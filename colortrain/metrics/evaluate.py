@@ -35,12 +35,12 @@ def predict_lab(
 ) -> Tensor:
     """Return the images that a generator predicts from the L of `lab`, as Lab.
 
-    `lab` and the result are (B, 3, H, W) in CIELAB units. With a codec whose colour
+    `lab` and the result are (B, 3, H, W) in CIELAB units. If the codec's colour
     includes L, the result has the L that the network predicts, otherwise that of `lab`.
-    BatchNorm uses its running statistics. `dropout` keeps dropout layers active, with
-    masks that depend on `seed` alone. The generator's training flags and the random
-    state of the process are restored afterwards. `generator` is the module without DDP
-    wrapper.
+    BatchNorm uses its running statistics. If `dropout` is true, dropout layers stay
+    active, with masks that depend on `seed` alone. The generator's training flags and
+    the random state of the process are restored afterwards. `generator` is the module
+    without its DDP wrapper.
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
@@ -61,7 +61,7 @@ def with_lightness(lab: Tensor, predicted: Tensor) -> Tensor:
 def generate(
     generator: nn.Module, codec: Codec, lab: Tensor, *, dropout: bool = False, seed: int = 0
 ) -> Tensor:
-    """Return `lab` with generated a and b in place of its own.
+    """Return the images `lab` with generated a and b instead of their own.
 
     `lab` and the result are (B, 3, H, W) in CIELAB units. The generator gets only the L
     of `lab`. For the other arguments see `predict_lab`.
@@ -121,7 +121,7 @@ def score_split(
     world: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Return the scores of a generator on a split, the same on every rank.
+    """Score a generator on a split; return the scores, which are equal on all ranks.
 
     The result is a dict. "samples" is the number of scored samples, "protocol" says how
     they were scored, and "metrics" maps metric -> version -> value. The versions of the
@@ -196,9 +196,10 @@ def _to_numpy(rows: dict[str, Tensor]) -> Rows:
 
 
 def chunk_seed(seed: int, start: int) -> int:
-    """Return the seed of the dropout masks for the chunk that starts at sample `start`.
+    """Return the seed of the dropout masks for one chunk of samples.
 
-    It does not depend on the rank that scores the chunk.
+    A chunk is scored in one forward pass; its first sample is number `start` of the
+    split. The seed does not depend on the rank that scores the chunk.
     """
     return (seed * 0x9E3779B1 + start) % 2**63
 
@@ -215,7 +216,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def gather_objects(local: T, world: int) -> list[T]:
-    """Return the objects of all ranks, in the order of ranks.
+    """Return a list with one object from each rank, in the order of ranks.
 
     Every rank must call it with its own object and the number of ranks, `world`.
     """
@@ -228,18 +229,20 @@ def gather_objects(local: T, world: int) -> list[T]:
 def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
     """Join the values of all chunks into one array per metric, in the order of samples.
 
-    Each chunk is (number of its first sample, metric -> values).
+    Each chunk is a pair: the number of its first sample, and a dict that maps each
+    metric to its values.
     """
     ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
     return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
 
 
 def summarise(rows: Rows) -> Metrics:
-    """Return a split's metrics, metric -> version -> value, from those of its images.
+    """Return the metrics of a whole split, metric -> version -> value.
 
-    rows: (N,) float64 for each metric and version, under keys such as "l1.grey". Most
-    metrics are means over images. `psnr` is such a mean too, whereas `psnr_pooled` is
-    computed from the mean squared error over all pixels of all images.
+    They are computed from the values of single images. rows: (N,) float64 for each
+    metric and version, under keys such as "l1.grey". Most metrics are means over
+    images. `psnr` is such a mean too, whereas `psnr_pooled` is computed from the mean
+    squared error over all pixels of all images.
     """
     means = combine_means({name: values.mean() for name, values in rows.items()})
     return {
@@ -249,10 +252,11 @@ def summarise(rows: Rows) -> Metrics:
 
 
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
-    """Return the 95 % bootstrap interval [low, high] of every metric of `summarise`.
+    """Return the 95 % bootstrap intervals [low, high] of the metrics of `summarise`.
 
     The result maps metric -> version -> interval. The additional version "generated -
-    grey" is the difference between these two, on the same resamples.
+    grey" is the difference between the metrics of these two versions, computed on the
+    same resamples.
     """
     means = combine_means(bootstrap.resampled_means(rows))
     result: dict[str, dict[str, list[float]]] = {}
@@ -268,11 +272,12 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 
 
 def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return metric -> version -> value from means over images.
+    """Return a dict, metric -> version -> value, from means over images.
 
     The keys of `means` are "metric.version"; the values are scalars or arrays of any
-    shape. Pooled PSNR replaces the mean squared error. The ratios of colourfulness to
-    that of the truth are added; they are NaN where the truth has no colour.
+    shape. The mean squared error is replaced by `psnr_pooled`, the PSNR computed from
+    it. The ratios of colourfulness to that of the truth are added; they are NaN where
+    the truth has no colour.
     """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():

@@ -57,12 +57,12 @@ class FeatureExtractors:
 def load_extractors(
     inception: str | None = None, vgg16: str | None = None, device: torch.device | str = "cpu"
 ) -> FeatureExtractors:
-    """Load the pretrained networks for metrics, on `device`.
+    """Load the pretrained networks that metrics require, on `device`.
 
     `inception` and `vgg16` say which weights to use: "imagenet" (downloaded once), the
     path of a file, or "random" (always the same weights). With None, the published file
-    is used if it is in torch's cache; otherwise the network's metrics are left out.
-    Raises UserError if weights cannot be loaded.
+    is used if it is in torch's cache; otherwise the metrics that need the network are
+    left out. Raises UserError if weights cannot be loaded.
     """
     inception, vgg16 = inception or _if_cached(INCEPTION), vgg16 or _if_cached(VGG16)
     extractors, pairs = [LAB_FIELDS], None
@@ -118,8 +118,8 @@ def inception_extractor(
     `network` maps RGB images (B, 3, H, W), whole numbers in 0..255, to features (B, D)
     and logits (B, classes). Generated images are rounded to 8 bits first, as if they
     had been read from files. For KID and the inception score, the features and logits
-    of every image are kept: 12 KB per image and version. The inception score is
-    computed over `splits` parts of the images.
+    of every image are kept: 12 KB per image and version. For the inception score, the
+    images are divided into `splits` parts.
     """
 
     @torch.no_grad()
@@ -148,9 +148,9 @@ def inception_extractor(
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
     """Return a function that compares every version of the images with the truth.
 
-    For a batch it returns the VGG distance (drouilhet equation 6, section 12.1) and
-    LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per
-    block of VGG-16.
+    For a batch it returns the VGG distance (the paper drouilhet, equation 6, section
+    12.1) and LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear layers, (1, C,
+    1, 1) per block of VGG-16.
     """
 
     @torch.no_grad()
@@ -169,9 +169,9 @@ def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics
 def lpips_distance(generated: list[Tensor], truth: list[Tensor], weights: list[Tensor]) -> Tensor:
     """Return LPIPS (B,) from the feature maps of two batches of images.
 
-    (Zhang et al. 2018, equation 1.) generated and truth: one (B, C, H, W) per layer;
-    each pixel's features are first scaled to length 1. weights: one (1, C, 1, 1) per
-    layer.
+    (Zhang et al. 2018, equation 1.) generated and truth: one (B, C, H, W) per layer.
+    The features of each pixel are first scaled to length 1. weights: one (1, C, 1, 1)
+    per layer.
     """
     layers = [
         conv2d((_unit(one) - _unit(other)).square(), weight).mean(dim=(1, 2, 3))
@@ -187,7 +187,7 @@ def _unit(maps: Tensor) -> Tensor:
 def _lpips_weights() -> list[Tensor]:
     """Return the weights of LPIPS 0.1's linear layers for VGG-16.
 
-    They are read from a file that the package torchmetrics contains.
+    They are read from a file of the package torchmetrics.
     """
     spec = find_spec("torchmetrics")
     assert spec
@@ -199,8 +199,8 @@ def _lpips_weights() -> list[Tensor]:
 
 @torch.no_grad()
 def vgg_distance(network: VGG16Features, rgb: Tensor, truth: Tensor) -> Tensor:
-    """Return the VGG distance (B,) of two batches of images (drouilhet equation 6).
+    """Return the VGG distance (B,) of two batches of images.
 
-    rgb and truth: (B, 3, H, W) in [0, 1].
+    (The paper drouilhet, equation 6.) rgb and truth: (B, 3, H, W) in [0, 1].
     """
     return feature_distance(network(rgb)[:3], network(truth)[:3])

@@ -27,8 +27,8 @@ class Moments:
 
     Sums and products are fixed-point numbers in int64, in steps of 2^-12 and 2^-24.
     Sums of integers are exact, so any order and any distribution over processes give
-    the same bits. Rounding to these steps changes each variance by less than 1e-8.
-    Features must be below 512 in magnitude.
+    the same bits. Rounding to these steps changes each variance by less than 1e-8. The
+    values of features must be below 512 in magnitude.
     """
 
     num: int
@@ -89,16 +89,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """The feature vectors of a set, in chunks.
+    """The feature vectors of a set of images, in chunks.
 
-    A chunk is (index of its first image, array (n, D)). Adding the objects of all
-    processes gives the whole set.
+    A chunk is a pair: the index of its first image, and an array (n, D). The sum of the
+    objects of all processes is the object of the whole set.
     """
 
     chunks: tuple[tuple[int, np.ndarray], ...] = ()
 
     def __add__(self, other: FeatureRows) -> FeatureRows:
-        """Return the union of two sets."""
+        """Return the union of this set of vectors and another one."""
         return FeatureRows(self.chunks + other.chunks)
 
     def array(self) -> np.ndarray:
@@ -107,7 +107,7 @@ class FeatureRows:
 
 
 def fid(real: Moments, fake: Moments) -> float:
-    """Return the Fréchet distance of two Gaussians with these moments.
+    """Return the Fréchet distance of two Gaussians, given the moments of two sets.
 
     (Heusel et al. 2017, equation 6.) Raises ValueError if a set has fewer than two
     vectors.
@@ -132,19 +132,19 @@ def fid_diagonal(real: Moments, fake: Moments) -> float:
     """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2, which the paper arun calls FID.
 
     mu and mu' are the means and sigma and sigma' the element-wise standard deviations
-    of the two sets' features (arun section II-F). It is not FID. Raises ValueError if a
-    set has fewer than two vectors.
+    of the two sets' features (the paper arun, section II-F). It is not FID. Raises
+    ValueError if a set has fewer than two vectors.
     """
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
-    """Return the mean and standard deviation of the inception score over splits.
+    """Return the inception score's mean and standard deviation over splits.
 
     The score is exp of the mean KL divergence of p(y | x) from p(y), where x is an
-    image and y its class (Salimans et al. 2016, section 4). logits: (N, classes). As in
-    the authors' code, each of the `splits` splits consists of N / splits consecutive
-    images. Raises ValueError if there are fewer images than splits.
+    image and y its class (Salimans et al. 2016, section 4). logits: (N, classes). The
+    images are divided into `splits` splits of N / splits consecutive images each, as in
+    the authors' code. Raises ValueError if there are fewer images than splits.
     """
     if len(logits) < splits:
         raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")
@@ -167,12 +167,13 @@ def kid(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the kernel inception distance and its standard deviation over subsets.
+    """Return the kernel inception distance (KID) and its standard deviation.
 
-    The distance is the mean of `mmd` over random subsets of both sets (Bińkowski et al.
-    2018, section 4). real: (N, D), fake: (M, D). A subset has `subset_size` vectors, or
-    as many as the smaller set has if these are fewer. The subsets depend on `seed`
-    alone. Raises ValueError if a set has fewer than two vectors.
+    KID is the mean of `mmd` over random subsets of both sets, and the standard
+    deviation is over these subsets (Bińkowski et al. 2018, section 4). real: (N, D),
+    fake: (M, D). A subset has `subset_size` vectors, or as many as the smaller set if
+    that has fewer. The subsets depend on `seed` alone. Raises ValueError if a set has
+    fewer than two vectors.
     """
     size = min(subset_size, len(real), len(fake))
     rng = np.random.default_rng(seed)

@@ -1,10 +1,10 @@
 """Metrics of single images; every function returns one number per image, (B,).
 
 `lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is
-added to one of four dicts. `PAIRED` has metrics that compare an image with the truth;
-those in `WITH_OWN_L` do so with the L that the network predicted instead of the true
-one; those in `PAIRED_SLOW` are not computed during training. `SINGLE` has metrics that
-do not need the truth.
+added to one of four dicts. The metrics in `PAIRED`, `WITH_OWN_L` and `PAIRED_SLOW`
+compare an image with the true one. Those in `WITH_OWN_L` do so with the L that the
+network predicted instead of the true L; those in `PAIRED_SLOW` are not computed during
+training. The metrics in `SINGLE` do not need the true image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARGIN = _WINDOW // 2
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images (B, 3, H, W) in CIELAB units, which can be converted to RGB."""
+    """A batch of images, (B, 3, H, W) in CIELAB units, with a conversion to RGB."""
 
     lab: Tensor
 
@@ -41,7 +41,8 @@ class ImageBatch:
     def with_ab(self, ab: Tensor | float) -> ImageBatch:
         """Return images with the same L, and with `ab` as their a and b.
 
-        `ab` is (B, 2, H, W) in CIELAB units, or one number for all (0 gives grayscale).
+        `ab` is (B, 2, H, W) in CIELAB units, or one number for all pixels (0 gives
+        grayscale).
         """
         chosen = torch.as_tensor(ab, dtype=self.lab.dtype, device=self.lab.device)
         return ImageBatch(torch.cat([self.lab[:, :1], chosen.expand_as(self.lab[:, 1:])], dim=1))
@@ -50,13 +51,14 @@ class ImageBatch:
 def l1(lab: Tensor, truth: Tensor) -> Tensor:
     """Return the mean absolute difference of a and b, divided by 110: (B,).
 
-    This unit is used for every codec (nampouri section 6).
+    The divisor is the same for every codec, so that values are comparable (the paper
+    nampouri, section 6).
     """
     return (lab[:, 1:] - truth[:, 1:]).abs().mean(dim=(1, 2, 3)) / 110
 
 
 def mse(rgb: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean squared difference of RGB images in [0, 1]: (B,)."""
+    """Return the mean squared difference of RGB images in [0, 1], per image: (B,)."""
     return (rgb - truth).square().mean(dim=(1, 2, 3))
 
 
@@ -72,11 +74,12 @@ def psnr(mean_squared: Tensor) -> Tensor:
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the structural similarity (B,) (Wang et al. 2004).
 
-    rgb and truth: (B, 3, H, W) in [0, 1]. The window is a Gaussian of sigma 1.5,
-    truncated to 11 pixels; the result is the mean over the three channels. As in the
-    paper and in scikit-image, only pixels whose whole window is inside the image count.
-    Images smaller than 11 px are reflected at the border and all their pixels count.
-    Raises ValueError for images smaller than 6 px.
+    rgb and truth: (B, 3, H, W) in [0, 1]. The similarity is computed in a window around
+    each pixel, a Gaussian of sigma 1.5 truncated to 11 pixels; the result is the mean
+    over the three channels. As in the paper and in scikit-image, only pixels whose
+    whole window is inside the image count. Images smaller than 11 px are reflected at
+    the border and all their pixels count. Raises ValueError for images smaller than 6
+    px.
     """
     height, width = rgb.shape[-2:]
     if min(height, width) <= _MARGIN:
@@ -92,9 +95,9 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
 def colourfulness(rgb: Tensor) -> Tensor:
     """Return Hasler and Süsstrunk's colourfulness M3, (B,).
 
-    (2003, equation 15, section 7.) It is 0 for grayscale images, about 15 for slightly
-    colourful and 109 for extremely colourful ones. `rgb` is in [0, 1], and is scaled to
-    0..255, for which M3 is defined.
+    (Hasler and Süsstrunk 2003, equation 15, section 7.) It is 0 for grayscale images,
+    about 15 for slightly colourful and 109 for extremely colourful ones. `rgb` is in
+    [0, 1], and is scaled to 0..255, for which M3 is defined.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]))
@@ -103,8 +106,8 @@ def colourfulness(rgb: Tensor) -> Tensor:
 def colourfulness_absolute(rgb: Tensor) -> Tensor:
     """Return the variant of M3 that colorization benchmarks call colourfulness: (B,).
 
-    It uses the standard deviations and means of |R - G| and |Y - B|, where Y is (R + G)
-    / 2. `rgb` is in [0, 1].
+    It takes the standard deviations and means of |R - G| and |(R + G) / 2 - B|;
+    `colourfulness` takes those of the differences with their signs. `rgb` is in [0, 1].
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
@@ -146,10 +149,11 @@ Depth = Literal["core", "all"]  # without or with the slow metrics
 def image_versions(
     generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
 ) -> dict[str, ImageBatch]:
-    """Return the versions of the images to score, by name, all with the true L.
+    """Return a dict of the versions of the images to score, all with the true L.
 
-    They are "generated", "grey" (a = b = 0), "median" (the constant colour (a, b), if
-    `constant` is given) and "truth". generated and truth: (B, 3, H, W) in CIELAB units.
+    The keys are "generated", "grey" (a = b = 0), "median" (the constant colour (a, b),
+    if `constant` is given) and "truth". generated and truth: (B, 3, H, W) in CIELAB
+    units.
     """
     true = ImageBatch(truth.float())
     result = {"generated": ImageBatch(generated.float()), "grey": true.with_ab(0)}
@@ -166,8 +170,8 @@ def per_image(
     Keys are, for instance, "l1.generated", "l1.grey" and "colourfulness.truth".
     `images` is the result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB
     units, are the generated images with the L that the network predicted. The metrics
-    in `WITH_OWN_L` use them; if `predicted` is None, they use the generated images with
-    the true L.
+    in `WITH_OWN_L` are computed from them; if `predicted` is None, they are computed
+    from the generated images with the true L.
     """
     true = images["truth"]
     others = {version: batch for version, batch in images.items() if version != "truth"}

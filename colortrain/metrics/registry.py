@@ -2,8 +2,8 @@
 
 To add a metric, add a `Metric` here and the function that computes it to
 `image_metrics` (one value per image) or `set_metrics` (one value per set of images).
-Reports, tables, `keep_best` and the sweep read everything else about the metric from
-here.
+Reports, tables, the recipe's `keep_best` and `colortrain sweep` read everything else
+about the metric from here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, which values are better, how it is printed, what it requires."""
+    """A metric: its name, which values are better, how it is printed, what it needs."""
 
     name: str  # the key in scores, journals and evaluation.json
     label: str
@@ -47,9 +47,9 @@ class Metric:
     def distance(self, value: float, truth: float | None = None) -> float:
         """Return how far a value is from the best possible one; lower is better.
 
-        Distances are comparable only between values of the same metric. `truth` is the
-        metric's value for the true photographs. If it is None, the distance of a metric
-        whose best value is that of the truth is NaN.
+        Results are comparable only between values of the same metric. `truth` is the
+        metric's value for the true photographs. If it is None, and the best value of
+        the metric is that of the true photographs, the result is NaN.
         """
         if self.direction in ("lower", None):
             return value
@@ -88,14 +88,15 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}  # in the 
 
 
 def metric_named(name: str) -> Metric:
-    """Return the metric of that name.
+    """Return the metric called `name`.
 
-    For an unknown name, which a score file of another version of colortrain may
-    contain, the result is a metric with that label and without a direction.
+    The name may be unknown if it is from a score file that another version of
+    colortrain wrote. The result is then a metric whose label is `name`, without a
+    direction.
     """
     return METRICS.get(name) or Metric(name, name)
 
 
 def ordered(names: Collection[str]) -> list[Metric]:
-    """Return the metrics whose names are in `names`, in the order of tables."""
+    """Return the metrics whose names are in `names`, in the order used in tables."""
     return [metric for metric in METRICS.values() if metric.name in names]

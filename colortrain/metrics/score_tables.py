@@ -19,7 +19,10 @@ LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # column titles
 
 
 def table_rows(scores: Scores) -> list[list[str]]:
-    """Return one row of texts per metric, with a cell for each column in `HEAD`."""
+    """Return the rows of the table of scores: one row per metric, a text per column.
+
+    The columns are those of `HEAD`.
+    """
     return [_row(metric_named(name), scores) for name in scores["metrics"]]
 
 
@@ -36,8 +39,9 @@ def compared_with_grayscale(scores: Scores, name: str) -> str:
     """Return whether generated images score better than the grayscale baseline.
 
     The result, for the metric `name`, is "better", "worse" or "level". "level" means
-    that the 95 % interval of the difference contains 0. The result is "" if there is no
-    interval, or if neither higher nor lower values of the metric are better.
+    that the 95 % interval of the difference between the two contains 0. The result is
+    "" if there is no interval, or if neither higher nor lower values of the metric are
+    better.
     """
     direction = metric_named(name).direction
     ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")
@@ -64,7 +68,10 @@ def caption(scores: Scores) -> str:
 
 
 def notes(scores: Scores) -> list[str]:
-    """Return lines of text about intervals, feature extractors and missing metrics."""
+    """Return the notes under a table of scores, one line of text each.
+
+    They are about intervals, feature extractors and missing metrics.
+    """
     protocol = scores["protocol"]
     lines = []
     if "intervals" in scores:

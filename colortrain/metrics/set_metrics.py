@@ -1,8 +1,8 @@
 """Metrics of whole sets of images, from features that are added up batch by batch.
 
-A version of the images is "generated", "grey" (the grayscale baseline), "median" (the
-constant-colour baseline) or "truth". Sums are exact: the same images give the same
-numbers in any order and on any number of processes.
+Each set is scored in several versions: "generated", "grey" (the grayscale baseline),
+"median" (the constant-colour baseline) and "truth". Sums are exact: the same images
+give the same numbers in any order and on any number of processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIN_IMAGES = 2  # for a covariance
 class FeatureStats:
     """Statistics of the features of one version of the images.
 
-    `moments` are the moments of the features. `rows` holds feature vectors, by name,
+    `moments` are the moments of the features. `rows` maps a name to feature vectors,
     for metrics that need the vectors themselves.
     """
 
@@ -46,9 +46,9 @@ class Extractor:
     """A feature extractor, with functions that compute metrics from its features.
 
     `extract` returns the statistics of a batch, given the images and the index of the
-    first one. `compare` returns metrics from the statistics of the truth and those of
-    another version. `score` returns the metrics of a version that do not need the
-    truth.
+    first one. `compare` returns metrics that compare a version of the images with the
+    truth, given the statistics of the truth and of that version. `score` returns the
+    metrics of a version that do not need the truth.
     """
 
     name: str
@@ -61,7 +61,7 @@ Key = tuple[str, str]  # extractor's name, version
 
 
 class SetMetrics:
-    """Accumulates feature statistics of each version and computes metrics from them.
+    """Accumulates feature statistics of each version, and computes metrics from them.
 
     `stats` maps (extractor's name, version) to statistics. The value is None if the
     features of that version are not finite or too large.
@@ -72,11 +72,11 @@ class SetMetrics:
         self.stats: dict[Key, FeatureStats | None] = {}
 
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
-        """Add one batch in all versions; `start` is the index of its first image.
+        """Add the images of one batch; `start` is the index of its first image.
 
-        Raises OutOfRangeError if features of the truth or of a baseline are not finite
-        or not below 512 in magnitude. For generated images the statistics become None
-        instead.
+        `versions` maps each version to its images. Raises OutOfRangeError if features
+        of the truth or of a baseline are not finite or not below 512 in magnitude. For
+        generated images the statistics become None instead.
         """
         for extractor in self.extractors:
             for version, images in versions.items():
@@ -109,8 +109,8 @@ class SetMetrics:
     def left_out(self) -> dict[str, str]:
         """The metrics that are missing because there are too few images.
 
-        The result maps a description of the metrics to what they require; {} if none is
-        missing.
+        The result maps a description of the metrics to what they require; it is {} if
+        none is missing.
         """
         few = any(
             stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
@@ -120,8 +120,8 @@ class SetMetrics:
     def compute(self) -> dict[str, dict[str, float]]:
         """Return the metrics: metric -> version -> value.
 
-        Distances are left out for sets of one image. Values are NaN for a version whose
-        features are not finite or too large.
+        Distances between sets are left out if the sets have only one image. Values are
+        NaN for a version whose features are not finite or too large.
         """
         return {
             metric: values
@@ -152,7 +152,7 @@ class SetMetrics:
 def round_to_nine_digits(value: float) -> float:
     """Return a value rounded to nine significant digits.
 
-    More digits depend on the number of threads that LAPACK uses.
+    The digits after these depend on the number of threads that LAPACK uses.
     """
     return float(f"{value:.9g}")
 

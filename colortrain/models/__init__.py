@@ -1,4 +1,4 @@
-"""Network architectures: a flat folder with one module each, and shared layers.
+"""Network architectures, one per module of this folder, and layers that they share.
 
 Each architecture has a frozen config dataclass; `config.build()` makes the network.
 """

@@ -1,7 +1,7 @@
 """Layers whose results do not depend on how a global batch is divided.
 
-The same global batch gives the same result on any number of processes and microbatches:
-dropout masks depend on an image's position in the global batch, and BatchNorm can
+The same global batch gives the same result on any number of processes and microbatches.
+Dropout masks depend on an image's position in the global batch, and BatchNorm can
 compute its statistics over all processes.
 """
 
@@ -48,11 +48,11 @@ def image_keys(seed: int, step: int, first: int, count: int, device: torch.devic
 
 
 class KeyedDropout(nn.Dropout):
-    """Dropout whose mask depends on the image's key instead of on a random state.
+    """Dropout whose mask depends on a key of the image instead of on a random state.
 
     The mask is a function of the key, the layer and the position in the tensor. `keys`
-    holds one int32 key per image, (B,). While `keys` is None, outside a training step,
-    the layer draws from torch's generator, like the layer that it replaces. With
+    holds one int32 key per image, (B,). Outside a training step `keys` is None; the
+    layer then uses torch's random generator, like the layer that it replaces. With
     `whole_channels` it drops whole channels, like `nn.Dropout2d`.
     """
 
@@ -63,7 +63,7 @@ class KeyedDropout(nn.Dropout):
         self.layer, self.whole_channels = layer, whole_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (B, C, ...) with some values set to 0, the others / (1 - p).
+        """Return `x` (B, C, ...) with some values set to 0 and the others / (1 - p).
 
         In eval mode, return `x` unchanged.
         """
@@ -122,9 +122,9 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics unchanged inside the `with` block.
 
     The BatchNorm layers of `module` still normalise by the statistics of the batch.
-    Their momentum is set to 0 instead of turning tracking off, because autograd must
-    save the same tensors as in a normal forward pass for activation checkpointing to
-    work.
+    Their momentum is set to 0; `track_running_stats` stays on, because activation
+    checkpointing requires that autograd saves the same tensors as in a normal forward
+    pass.
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -144,9 +144,9 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
 def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
     """Undo changes of BatchNorm's running statistics to infinity or NaN.
 
-    Every element of the statistics that is infinite or NaN at the end of the `with`
-    block gets the value that it had at the start. Otherwise such values would stay in
-    the running averages forever, even if the training step that caused them is skipped.
+    If an element of these statistics is infinite or NaN at the end of the `with` block,
+    it gets the value that it had at the start. Otherwise such values would stay in the
+    running averages forever, even if the training step that caused them is skipped.
     """
     norms = [
         child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)
@@ -168,7 +168,8 @@ def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
 class _MeanOverRanksFunction(torch.autograd.Function):
     """Autograd function: the mean of a tensor over ranks.
 
-    Its gradient is also averaged over ranks, not summed, since DDP averages over ranks.
+    Its gradient is also averaged over ranks, not summed, because DDP averages the
+    gradients of parameters.
     """
 
     @staticmethod
@@ -241,9 +242,9 @@ def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Modul
 
 
 def mixes_images(module: nn.Module) -> bool:
-    """Return whether a network's output for an image may depend on the other images.
+    """Return whether a network's output for an image may depend on other images.
 
-    That is the case if it has BatchNorm or `MinibatchStddev` layers. The other images
-    are those of the same batch.
+    This is so if the network has BatchNorm or `MinibatchStddev` layers. The other
+    images are those of the same batch.
     """
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

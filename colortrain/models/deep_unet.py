@@ -1,4 +1,4 @@
-"""The deep U-Net of 3x3 convolutions (drouilhet section 3.1, figure 6)."""
+"""The deep U-Net of 3x3 convolutions (the paper drouilhet, section 3.1, figure 6)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class DeepUNetConfig(UNetConfigBase):
     norm: Norm = "batch"
 
     def channels(self) -> list[int]:
-        """Return the number of channels at each resolution, the full one first.
+        """Return the numbers of channels at each resolution, the full one first.
 
-        The numbers double from level to level, up to 16 x `base_channels`.
+        They double from level to level, up to 16 x `base_channels`.
         """
         return self.doubling_channels(self.levels + 1, largest=16)
 
@@ -46,7 +46,10 @@ class DeepUNetConfig(UNetConfigBase):
 
 
 class Block(nn.Module):
-    """3x3 convolution - normalisation - ReLU ("ConvBlock" in drouilhet section 3.1)."""
+    """3x3 convolution, normalisation, ReLU.
+
+    (The paper drouilhet, section 3.1, calls it ConvBlock.)
+    """
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The three-channel U-Nets of the paper nazeri (section 3.1), and their critic (3.2).
+"""The three-channel U-Nets of the paper nazeri (section 3.1), and its critic (3.2).
 
 The padding is TensorFlow's "same". The paper describes the layers only in part, so
 their order and widths are those of the authors' public code
-(github.com/ImagingLab/Colorizing-with-GANs, src/models.py). Where the two differ, the
-config classes state which one is followed.
+(github.com/ImagingLab/Colorizing-with-GANs, src/models.py). Where paper and code
+contradict each other, the config classes state which one is followed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ _SLOPE = 0.2  # of LeakyReLU, section 3.1
 def same_conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Return a 4x4 convolution with bias and TensorFlow's padding "same".
 
-    Its output has height and width ceil(size / stride). At stride 1 a kernel of four
-    pixels has no centre: three pixels are padded per dimension, one before and two
-    after the image.
+    The height and width of its output are those of its input divided by the stride,
+    rounded up. At stride 1 a kernel of four pixels has no centre: three pixels are
+    padded per dimension, one before and two after the image.
     """
     padding = nn.ZeroPad2d((1, 2, 1, 2)) if stride == 1 else nn.ZeroPad2d(1)
     return nn.Sequential(padding, nn.Conv2d(inputs, outputs, 4, stride=stride))
 
 
 def he_init(module: nn.Module) -> None:
-    """Initialise convolutions with weights from N(0, 2 / n) and zero biases.
+    """Initialise convolutions as He et al. 2015: weights from N(0, 2 / n), zero biases.
 
-    (He et al. 2015, equations 10 and 12.) 2 / n is the variance, and n is the number of
-    connections that end in one output. For a transposed convolution it is inputs *
-    kernel^2 / stride^2, since only so many weights contribute to an output.
+    (Equations 10 and 12.) 2 / n is the variance, and n is the number of inputs that
+    contribute to one output. A convolution has n = input channels * kernel^2. A
+    transposed convolution has n = input channels * kernel^2 / stride^2, since the
+    stride spreads the inputs apart.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
@@ -84,7 +85,7 @@ class FullyConvolutionalConfig(UNetConfigBase):
         return 3
 
     def channels(self) -> list[int]:
-        """Return the number of channels at full resolution and after each halving."""
+        """Return the numbers of channels: at full size, then after each halving."""
         widths = [min(self.first_width * 2**level, 8) for level in range(self.levels)]
         return [self.base_channels * width for width in (1, *widths)]
 
@@ -96,7 +97,7 @@ class FullyConvolutionalConfig(UNetConfigBase):
 
 
 class Contract(nn.Module):
-    """An encoder layer: 4x4 convolution - [BatchNorm] - LeakyReLU.
+    """An encoder layer: 4x4 convolution, optional BatchNorm, LeakyReLU.
 
     Its result is also used as the skip connection.
     """
@@ -113,7 +114,7 @@ class Contract(nn.Module):
 
 
 class Expand(nn.Module):
-    """A decoder block: 4x4 transposed convolution - BatchNorm - ReLU - [dropout].
+    """A decoder block: 4x4 transposed convolution, BatchNorm, ReLU, optional dropout.
 
     The convolution has stride 2. The result is concatenated to the skip connection.
     """
@@ -174,7 +175,7 @@ class SameCriticConfig:
     4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
     but the first and the last have BatchNorm (section 3.3 of the paper nazeri). The
     paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
-    stride 2"; the last two layers have stride 1, as in its authors' code.
+    stride 2"; the last two layers have stride 1, as in the authors' code.
     """
 
     base_channels: int = 64

@@ -1,4 +1,4 @@
-"""A critic that gives each image a single score (arun section II-D, figure 2)."""
+"""A critic that gives an image one score (the paper arun, section II-D, figure 2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The Inception-v3 that FID is computed with: TensorFlow's network of 2015-12-05.
+"""The Inception-v3 network that FID is computed with, TensorFlow's of 2015-12-05.
 
-Heusel et al. 2017 used these weights, and so do all published FID values since. The
-blocks are those of Szegedy et al. 2016; the names of the layers are torch-fidelity's.
+Heusel et al. 2017 used the weights of that date, and so do all published FID values
+since. The blocks are those of Szegedy et al. 2016; the names of the layers are
+torch-fidelity's.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ _BLOCK_D = [
 
 
 class Conv(nn.Module):
-    """Convolution without bias - BatchNorm with epsilon 0.001 (TensorFlow's) - ReLU."""
+    """Convolution without bias, BatchNorm with TensorFlow's epsilon of 0.001, ReLU."""
 
     def __init__(self, inputs: int, layer: Layer) -> None:
         super().__init__()
@@ -88,9 +89,10 @@ class Conv(nn.Module):
 class Block(nn.Module):
     """A block of parallel branches, whose results are concatenated along the channels.
 
-    With `pool` "mean", the input of the branch called branch_pool is averaged over 3x3
-    pixels first, excluding the padding. With "halve", the block halves height and
-    width; instead of that branch, a 3x3 max pooling of the input is concatenated.
+    `pool` is "mean" or "halve". With "mean", the input of the branch called branch_pool
+    is first averaged over 3x3 pixels, excluding the padding. With "halve", the block
+    halves height and width; a 3x3 max pooling of its input takes the place of
+    branch_pool.
     """
 
     def __init__(self, inputs: int, branches: list[list[Layer]], pool: str) -> None:
@@ -128,10 +130,10 @@ def _average_pool(x: Tensor) -> Tensor:
 
 
 class BlockE(nn.Module):
-    """One of the network's last two blocks.
+    """One of the last two blocks of the network.
 
-    Two of its branches end in a 1x3 and a 3x1 convolution, whose results are
-    concatenated.
+    In two of its branches, the last layer is a 1x3 and a 3x1 convolution side by side,
+    whose results are concatenated.
     """
 
     def __init__(self, inputs: int, pool: str) -> None:
@@ -240,7 +242,8 @@ def load_inception(weights: str, alternative: str) -> Inception:
 
     `weights` is "imagenet" (torch-fidelity's file, downloaded once), the path of a
     file, or "random" (always the same weights). Raises UserError if the weights cannot
-    be loaded; the message ends with `alternative`, the advice how to do without them.
+    be loaded. The message ends with `alternative`, which advises what to do without
+    them.
     """
     tensors = None if weights == "random" else load_weights(weights, INCEPTION, alternative)
     with torch.random.fork_rng([]):

@@ -17,8 +17,8 @@ Norm = Literal["batch", "instance", "pixel", "none"]
 def make_norm(kind: Norm, channels: int) -> nn.Module:
     """Return a normalisation layer for tensors (B, channels, H, W).
 
-    `kind` "batch" gives an affine BatchNorm, "instance" an InstanceNorm without
-    parameters, "pixel" a `PixelNorm`, and "none" the identity.
+    `kind` says which one: "batch" is an affine BatchNorm, "instance" an InstanceNorm
+    without parameters, "pixel" a `PixelNorm`, and "none" the identity.
     """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
@@ -36,10 +36,11 @@ def needs_bias(kind: Norm) -> bool:
 
 
 class PixelNorm(nn.Module):
-    """Divides each pixel's channels by their root mean square (drouilhet equation 5).
+    """Divides the channels of each pixel by their root mean square.
 
-    The layer has no parameters. It computes in float32 or higher: bfloat16 would keep
-    only 8 bits of the squares, and in float16 the epsilon of 1e-8 would be 0.
+    (The paper drouilhet, equation 5.) The layer has no parameters. It computes in
+    float32 or higher: bfloat16 would keep only 8 bits of the squares, and in float16
+    the epsilon of 1e-8 would be 0.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:
@@ -55,16 +56,16 @@ class PixelNorm(nn.Module):
 class MinibatchStddev(nn.Module):
     """Appends one channel: the standard deviation over the images of the batch.
 
-    The standard deviation is averaged over channels and pixels (drouilhet section 9.2,
-    steps 1-4), so the channel is constant. It covers only this process's part of the
-    global batch (as in ProGAN's code, which groups by device), so its value depends on
-    batch_size / processes. Equal images give exactly 0. With this layer the score of an
-    image depends on the other images, so the gradient that a gradient penalty limits is
-    no longer that of a single image.
+    The standard deviation is averaged over channels and pixels (the paper drouilhet,
+    section 9.2, steps 1-4), so the channel is constant. It covers only this process's
+    part of the global batch (as in ProGAN's code, which groups by device), so its value
+    depends on batch_size / processes. If all images are equal, it is exactly 0. With
+    this layer the score of an image depends on the other images, so the gradient that a
+    gradient penalty limits is no longer that of a single image.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Append the channel: (B, C, H, W) to (B, C + 1, H, W)."""
+        """Append one channel, the deviation: (B, C, H, W) to (B, C + 1, H, W)."""
         variance = _to_float32(x).var(dim=0, correction=0)
         # sqrt has an infinite gradient at 0, so zeros are kept out of the graph
         std = torch.where(variance > 0, variance, 1).sqrt()

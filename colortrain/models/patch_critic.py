@@ -1,6 +1,6 @@
-"""The 70-pixel patch critic of pix2pix.
+"""The critic of pix2pix, which scores patches of 70x70 pixels.
 
-(nampouri appendix A.2; Isola et al. 2017, section 6.1.2.)
+(The paper nampouri, appendix A.2; Isola et al. 2017, section 6.1.2.)
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PatchCritic(nn.Module):
     """The critic that `PatchCriticConfig` describes.
 
     With 3 strided layers the strides are 2, 2, 2, 1, 1. Figure 15 of the paper nampouri
-    shows a step from 512@16x16 to 1@30x30, which is impossible.
+    has a different last step, from 512@16x16 to 1@30x30, which is impossible.
     """
 
     def __init__(self, config: PatchCriticConfig) -> None:

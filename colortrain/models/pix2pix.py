@@ -1,6 +1,6 @@
 """The pix2pix U-Net generator.
 
-(nampouri appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1.)
+(The paper nampouri, appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1.)
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class UNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the number of channels after each halving.
+        """Return the numbers of channels after each halving of the image.
 
-        The numbers double from level to level, up to 8 x `base_channels`.
+        They double from level to level, up to 8 x `base_channels`.
         """
         return self.doubling_channels(self.levels, largest=8)
 
@@ -48,9 +48,10 @@ class UNetConfig(UNetConfigBase):
 
 
 class Down(nn.Module):
-    """An encoder layer: [LeakyReLU] - 4x4 convolution of stride 2 - [BatchNorm].
+    """An encoder layer: optional LeakyReLU, 4x4 convolution, optional BatchNorm.
 
-    The result is also used as the skip connection, before the next layer's activation.
+    The convolution has stride 2. The result is also used as the skip connection, before
+    the next layer's activation.
     """
 
     def __init__(self, inputs: int, outputs: int, first: bool = False, last: bool = False) -> None:
@@ -65,7 +66,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """A decoder layer: ReLU - 4x4 transposed convolution - BatchNorm - [dropout].
+    """A decoder layer: ReLU, 4x4 transposed convolution, BatchNorm, optional dropout.
 
     The convolution has stride 2.
     """

@@ -1,7 +1,8 @@
 """Pretrained weights: published files, downloaded by name, or a user's file.
 
-Files are loaded without executing pickled code. Only a new run loads them:
-`config.build()` never does, so checkpoints, dry runs and exports do not require them.
+Files are loaded without executing pickled code. Only a new run loads pretrained
+weights: `config.build()` never does, so checkpoints, dry runs and exports do not
+require the files.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from shards.files import sha256_of
 
 @runtime_checkable
 class Pretrainable(Protocol):
-    """Protocol of a network config that names pretrained weights.
+    """Protocol of a network's config that names pretrained weights to start from.
 
     The trainer loads these weights when a new run starts.
     """
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load the pretrained weights into `network`, made by this config's `build`.
+        """Load the pretrained weights into `network`, which was made by `build`.
 
         Raises UserError if the weights cannot be loaded.
         """
@@ -53,7 +54,7 @@ class PublishedWeights:
 
     @property
     def hash_prefix(self) -> str:
-        """The first digits of the file's SHA-256, taken from its name."""
+        """The first digits of the file's SHA-256, which are the end of its name."""
         return self.file.stem.rpartition("-")[2]
 
 
@@ -72,7 +73,7 @@ def load_weights(name: str, published: PublishedWeights, alternative: str) -> di
 
     `name` is "imagenet", for the file `published` (downloaded once), or the path of a
     .safetensors or .pth file. Raises UserError if the weights cannot be downloaded or
-    read; the message ends with `alternative`, the advice how to do without them.
+    read. The message ends with `alternative`, which advises what to do without them.
     """
     return (
         _download(published, alternative) if name == "imagenet" else _read(Path(name), alternative)
@@ -142,11 +143,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load the tensors that `module` expects from a state dict that may have more.
+    """Load a state dict into `module`; ignore tensors that the module does not have.
 
-    Raises UserError if a tensor is missing or has another shape. The message names the
-    tensor, and `where`, the source of the state dict. BatchNorm's `num_batches_tracked`
-    may be missing, because published files are older than these counters.
+    Raises UserError if a tensor of `module` is missing or has another shape. The
+    message names the tensor and `where`, the source of the state dict. BatchNorm's
+    `num_batches_tracked` may be missing, because published files are older than these
+    counters.
     """
     own = module.state_dict()
     needed = [name for name in own if not name.endswith("num_batches_tracked")]

@@ -1,4 +1,7 @@
-"""All networks that recipes may use; a new config class is added to a union here."""
+"""All networks that recipes may use.
+
+To add one, add its config class to one of the two unions in this module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generator that is a U-Net of residual blocks (arun section II-C, figure 1)."""
+"""A generator: a U-Net of residual blocks (the paper arun, section II-C, figure 1)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ResUNetConfig(UNetConfigBase):
 
     It has `levels` residual encoder blocks, each followed by pooling, one more block
     (the bridge), and a decoder. With 64 base channels and 3 levels it has 8,216,194
-    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (arun
-    figure 1). The paper does not specify the weight initialisation, so PyTorch's
+    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (the paper
+    arun, figure 1). The paper does not specify the weight initialisation, so PyTorch's
     default is used.
     """
 
@@ -32,7 +32,7 @@ class ResUNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the number of channels of each encoder block and of the bridge."""
+        """Return the numbers of channels of the encoder blocks and of the bridge."""
         return self.doubling_channels(self.levels + 1)
 
     def build(self) -> ResUNet:
@@ -43,8 +43,9 @@ class ResUNetConfig(UNetConfigBase):
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    (arun section II-C, items 1 and 4.) The paper's text says "identity shortcut", but
-    every block changes the number of channels, so the input needs the projection.
+    (The paper arun, section II-C, items 1 and 4.) The text of the paper says "identity
+    shortcut", but every block changes the number of channels, so the shortcut must be a
+    projection.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -66,8 +67,8 @@ class ResBlock(nn.Module):
 class ResUNet(nn.Module):
     """The generator that `ResUNetConfig` describes.
 
-    A skip connection carries the output of an encoder block after dropout; the decoder
-    has no dropout. Upsampling is bilinear.
+    Dropout follows each encoder block and the bridge. A skip connection carries the
+    output of a block after dropout. The decoder has no dropout. Upsampling is bilinear.
     """
 
     def __init__(self, config: ResUNetConfig) -> None:

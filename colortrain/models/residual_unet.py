@@ -1,6 +1,6 @@
-"""A U-Net of residual blocks that predicts, at each pixel, how likely each colour is.
+"""A U-Net of residual blocks that predicts how likely each colour is at each pixel.
 
-The architecture is this project's own.
+This project designed the architecture; it is in no paper.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _GROUP = 8  # channels per normalisation group
 
 @lru_cache(maxsize=1)
 def colours_in_gamut() -> np.ndarray:
-    """Return the points of an ab grid that are in the sRGB gamut: float32 (Q, 2).
+    """Return the points of a grid in the ab plane that are in the sRGB gamut.
 
-    They are (a, b) in CIELAB units, `SPACING` apart. A point is in the gamut if, for
-    some L in 0..100, clipping the colour to sRGB changes a and b by less than half the
-    spacing.
+    The result is float32 (Q, 2): (a, b) in CIELAB units, `SPACING` apart. A point is in
+    the gamut if, for some L in 0..100, clipping the colour to sRGB changes a and b by
+    less than half the spacing.
     """
     axis = np.arange(-_LARGEST, _LARGEST + 1, SPACING, dtype=np.float32)
     L, a, b = np.meshgrid(np.arange(0, 101, 5, dtype=np.float32), axis, axis, indexing="ij")
@@ -42,14 +42,15 @@ def colours_in_gamut() -> np.ndarray:
 class ResidualUNetConfig(UNetConfigBase):
     """A U-Net over a grid of colours: L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W).
 
-    The network halves the image `levels` times and adds the skip connections instead of
-    concatenating them. At every pixel it predicts logits over the Q colours of the
-    grid. The output ab, in units of 110, is the mean of these colours, weighted by the
-    softmax of the logits at `temperature` (Zhang et al. 2016, equation 5: at 1 it is
-    the expected colour, towards 0 the most likely one). In training mode the network
-    keeps the logits of the last forward pass in its attribute `logits`, for the loss
-    `ColourBins`. The final 3x3 convolution takes half of the time; the quality
-    justifies it.
+    The network halves the image `levels` times and adds the skip connections to the
+    decoder's features instead of concatenating them. At every pixel it predicts logits
+    over the Q colours of the grid. The output, ab / 110, is the mean of these colours,
+    weighted by the softmax of the logits at `temperature` (Zhang et al. 2016, equation
+    5). At temperature 1 this is the expected colour; towards 0 it becomes the most
+    likely one. In training mode the network keeps the logits of the last forward pass
+    in its attribute `logits`, for the loss `ColourBins`. The final 3x3 convolution
+    takes half of the computing time, but it improves the quality enough to justify
+    that.
     """
 
     levels: int = 3
@@ -64,7 +65,7 @@ class ResidualUNetConfig(UNetConfigBase):
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def channels(self) -> list[int]:
-        """Return the number of channels at full resolution and after each halving."""
+        """Return the numbers of channels: at full size, then after each halving."""
         return self.doubling_channels(self.levels + 1, largest=self.widest)
 
     def build(self) -> ResidualUNet:
@@ -103,7 +104,7 @@ class ResidualBlock(nn.Module):
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm with about eight channels per group.
 
-    GroupNorm does not depend on the other images of the batch, so batches may be small.
+    GroupNorm does not mix the images of a batch, so the batch may be small.
     """
     groups = next(
         count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0

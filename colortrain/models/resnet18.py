@@ -1,6 +1,6 @@
 """A U-Net generator whose encoder is a ResNet-18 trained on ImageNet.
 
-(nampouri section 4.2, appendix A.2, figures 12-13.)
+(The paper nampouri, section 4.2, appendix A.2, figures 12-13.)
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ class ResNet18UNetConfig:
         return network
 
     def pretrain(self, network: nn.Module) -> None:
-        """Load the weights that `pretrained` names into the encoder of `network`.
+        """Load pretrained weights into the encoder of `network`.
 
-        Raises UserError if the weights cannot be loaded or do not fit.
+        `pretrained` names them. Raises UserError if they cannot be loaded or do not
+        fit.
         """
         assert isinstance(network, ResNet18UNet)
         if self.pretrained not in (None, "none"):
@@ -76,7 +77,8 @@ class ResNet18UNetConfig:
 def _he_init(module: nn.Module) -> None:
     """Initialise convolutions and BatchNorm as torchvision does for ResNets.
 
-    Convolutions are initialised by He et al. 2015 with fan-out, BatchNorm weights as 1.
+    Convolutions get the initialisation of He et al. 2015 in its fan-out form; the
+    weights of BatchNorm are set to 1.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
@@ -88,8 +90,8 @@ def _he_init(module: nn.Module) -> None:
 class BasicBlock(nn.Module):
     """3x3 conv - BatchNorm - ReLU - 3x3 conv - BatchNorm, plus a shortcut, then ReLU.
 
-    The shortcut is the input, or a 1x1 convolution and BatchNorm of it at stride 2 (He
-    et al. 2016, figure 5 left).
+    The shortcut is the input or, at stride 2, a 1x1 convolution of the input with
+    BatchNorm (He et al. 2016, figure 5 left).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -111,7 +113,10 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A ResNet-18 without pooling and classifier, with torchvision's tensor names."""
+    """A ResNet-18 without its final layers; tensors have the names of torchvision's.
+
+    It lacks the global pooling and the classifier.
+    """
 
     def __init__(self, base_channels: int = 64) -> None:
         super().__init__()
@@ -141,9 +146,9 @@ def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Up(nn.Module):
-    """A decoder layer: ReLU - 4x4 transposed convolution of stride 2 - BatchNorm.
+    """A decoder layer: ReLU, 4x4 transposed convolution of stride 2, BatchNorm.
 
-    (nampouri figure 13.)
+    (The paper nampouri, figure 13.)
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -159,8 +164,8 @@ class Up(nn.Module):
 class ResNet18UNet(nn.Module):
     """The generator that `ResNet18UNetConfig` describes.
 
-    The encoder gets L, unchanged, as each of R, G and B (nampouri equation 12), without
-    ImageNet's normalisation.
+    The encoder gets L, unchanged, as each of R, G and B (the paper nampouri, equation
+    12), without ImageNet's normalisation.
     """
 
     def __init__(self, config: ResNet18UNetConfig) -> None:

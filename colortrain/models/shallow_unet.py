@@ -1,6 +1,6 @@
 """Shallow U-Net generators, with or without extra layers around the bottleneck.
 
-(valentini sections III and VI.)
+(The paper valentini, sections III and VI.)
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ShallowUNetConfig(UNetConfigBase):
     """A shallow U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder halves the image `depth` times. A bottleneck at that size and a decoder
-    that mirrors the encoder follow. `thick_layers` is the number of additional layers
-    before, and as many after, the bottleneck. With 64 base channels and depth 4 the
-    network has 12,985,986 parameters with `thick_layers` 0 and 27,147,906 with 3.
+    The encoder halves the image `depth` times. A bottleneck follows, which keeps that
+    size, then a decoder that mirrors the encoder. `thick_layers` is the number of
+    additional layers before the bottleneck; as many are added after it. With 64 base
+    channels and depth 4 the network has 12,985,986 parameters with `thick_layers` 0 and
+    27,147,906 with 3.
 
-    The paper valentini uses depths 2, 3 and 4, and as `thick_layers` 0 (the model of
+    The paper valentini uses depths 2, 3 and 4. Its `thick_layers` are 0 (the model of
     Isola et al., section VI-A) and 3 ("a triple layer before and after the bottleneck",
     ibid.). Its figures 2 and 6 are the only source of sizes. Kernels, widths,
     BatchNorm, activations, tanh and initial weights are those of Isola et al. 2017
@@ -48,9 +49,9 @@ class ShallowUNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the number of channels after each encoder layer.
+        """Return the numbers of channels after each encoder layer.
 
-        The numbers double from layer to layer, up to 8 x `base_channels`.
+        They double from layer to layer, up to 8 x `base_channels`.
         """
         return self.doubling_channels(self.depth, largest=8)
 
@@ -62,7 +63,7 @@ class ShallowUNetConfig(UNetConfigBase):
 
 
 class ConvBlock(nn.Module):
-    """ReLU - 3x3 convolution of stride 1 - BatchNorm, for the bottleneck."""
+    """ReLU, 3x3 convolution of stride 1, BatchNorm: a block of the bottleneck."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """A critic with one score for each square of a grid over the image.
 
-(drouilhet section 3.1.) There are 16x16 squares for images of 256 px.
+(The paper drouilhet, section 3.1.) There are 16x16 squares for images of 256 px.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class SquareCriticConfig:
 class SquareCritic(nn.Module):
     """The critic that `SquareCriticConfig` describes.
 
-    The last convolution is 4x4. Extra padding on two sides makes it keep the size of
-    the map.
+    The last convolution is 4x4. Because of extra padding on two sides, its output has
+    the height and width of its input.
     """
 
     def __init__(self, config: SquareCriticConfig) -> None:

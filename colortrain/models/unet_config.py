@@ -11,12 +11,11 @@ _MOST_LEVELS = 11  # largest depth that an error message suggests: 2048 px
 class UNetConfigBase:
     """Base class of U-Net configurations; a subclass adds a field for the depth.
 
-    Three class attributes describe the depth: `depth_field` is the name of the field
-    with the number of halvings (stride-2 levels), `min_halvings` is the smallest value
-    of that field, and `min_bottleneck` is the smallest side of the bottleneck's feature
-    map, in pixels. They have no annotations, so they are not dataclass fields: they are
-    neither saved with a recipe nor settable. Raises ValueError for values that are too
-    small.
+    Three class attributes describe that field. `depth_field` is its name: the field
+    holds the number of halvings (stride-2 levels). `min_halvings` is its smallest
+    value, and `min_bottleneck` is the smallest side of the bottleneck's feature map, in
+    pixels. They have no annotations, so they are not dataclass fields: they are neither
+    saved with a recipe nor settable. Raises ValueError for values that are too small.
     """
 
     base_channels: int = 64
@@ -40,7 +39,7 @@ class UNetConfigBase:
         return 2
 
     def check_at_least(self, least: int, *fields: str) -> None:
-        """Raise ValueError if one of the named `fields` has a value below `least`."""
+        """Raise ValueError if one of the named fields has a value below `least`."""
         for field in fields:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
@@ -71,7 +70,7 @@ class UNetConfigBase:
         return f"set generator.{self.depth_field}={fitting[-1]}"
 
     def doubling_channels(self, count: int, largest: int | None = None) -> list[int]:
-        """Return `count` numbers of channels, each twice the one before it.
+        """Return the numbers of channels of `count` levels, which double at each level.
 
         The first is `base_channels`; none exceeds `largest` x `base_channels`.
         """

@@ -67,7 +67,7 @@ def load_vgg16(weights: str, alternative: str, depth: int = DEPTH) -> VGG16Featu
 
     `weights` is "imagenet" (downloaded once), the path of a file, or "random" (He's
     initialisation, always the same weights). Raises UserError if the weights cannot be
-    loaded; the message ends with `alternative`, the advice how to do without them.
+    loaded. The message ends with `alternative`, which advises what to do without them.
     """
     tensors = None
     if weights != "random":
@@ -92,8 +92,8 @@ def _he_init(network: VGG16Features) -> None:
 def feature_distance(generated: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return the distance between the feature maps of two batches of images, (B,).
 
-    It is the mean squared difference, summed over layers (drouilhet equation 6). Each
-    argument is a list of feature maps (B, C, H, W), one per layer.
+    It is the mean squared difference, summed over layers (the paper drouilhet, equation
+    6). Each argument is a list of feature maps (B, C, H, W), one per layer.
     """
     layers = [
         (one - other).square().flatten(1).mean(1)

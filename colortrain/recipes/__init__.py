@@ -1,7 +1,8 @@
 """All recipes by name; `RECIPES[name]()` returns a complete recipe.
 
-The papers are called by their first authors: arun, drouilhet, nampouri, nazeri and
-valentini. The module of that name gives a paper's title and authors.
+Throughout colortrain, five papers are called by their first authors: arun, drouilhet,
+nampouri, nazeri and valentini. The module of that name gives a paper's title and
+authors.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def get_recipe(name: str) -> Recipe:
 
 
 def headline_of(recipe: Recipe) -> Headline:
-    """Return the scores that the recipe's paper reports.
+    """Return the scores that the paper of `recipe` reports.
 
-    A recipe read from a file may have been saved without them; then they are those of
-    the built-in recipe of the same name.
+    A recipe read from a file may have been saved without these scores. Then the scores
+    of the built-in recipe of the same name are returned.
     """
     if recipe.headline != Headline() or recipe.name not in RECIPES:
         return recipe.headline

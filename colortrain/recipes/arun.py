@@ -1,7 +1,8 @@
-"""A ResU-Net and a Wasserstein critic with two penalties, of the paper arun.
+"""The paper arun: a residual U-Net and a Wasserstein critic with two penalties.
 
-The paper is "Image Colorization using Conditional Wasserstein GANs" by Arun. It trains
-on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its sections.
+Its full title is "Image Colorization using Conditional Wasserstein GANs" by Arun. Its
+networks are trained on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its
+sections.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _NO_ADVERSARIAL, _ADVERSARIAL = constant(0.0), constant(1.0)
 
 
 def arun_wgan_gp() -> Recipe:
-    r"""The recipe of the paper arun, as in its equation 6: a generator trained with L1.
+    r"""The recipe of the paper arun, following its equation 6: L1 trains the generator.
 
     The critic is trained too, but has no influence on the generator.
 
@@ -47,9 +48,9 @@ def arun_wgan_gp() -> Recipe:
     is used.
 
     Batch size 1 with BatchNorm: in training each photograph is normalised by its own
-    statistics, in inference by running averages, so the network that is scored is not
-    quite the one that was trained; `--set batch_size=16` reduces the difference. On N
-    processes batch_size must be a multiple of N.
+    statistics, in inference by running averages, so the network behaves differently
+    when it is scored; `--set batch_size=16` reduces the difference. On N processes
+    batch_size must be a multiple of N.
     """
     return Recipe(
         name="arun_wgan_gp",
@@ -94,13 +95,13 @@ def arun_wgan_gp() -> Recipe:
 
 
 def arun_wgan_gp_adversarial() -> Recipe:
-    r"""The recipe of the paper arun, as in its abstract: L1 and an adversarial loss.
+    r"""The recipe of the paper arun, following its abstract: L1 and adversarial loss.
 
     The generator minimises 100 * L1 minus the mean score that the critic gives its
-    images. Everything else is documented in `arun_wgan_gp`, whose reported scores apply
-    here too, because the paper has one table for both versions. The paper gives the
-    adversarial term no weight. Here it is 1, as in the objective of Isola et al. 2017
-    (equation 4), from whom the paper also takes the weight 100 of L1.
+    images. Everything else is documented in `arun_wgan_gp`. The scores reported there
+    apply here too, because the paper has one table for both versions. The paper gives
+    the adversarial term no weight. Here it is 1, as in the objective of Isola et al.
+    2017 (equation 4), from whom the paper also takes the weight 100 of L1.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial

@@ -1,4 +1,4 @@
-"""A deep U-Net trained on COCO in three ways, of the paper drouilhet.
+"""The paper drouilhet: a deep U-Net, trained on COCO in three ways.
 
 The paper is "Deep-learning: Colorization of Images" by Drouilhet and L'Herminé (2025).
 The three ways are a GAN with soft labels, WGAN-GP with a decreasing L1 weight, and a
@@ -29,8 +29,8 @@ from colortrain.schedule import Schedule, constant
 def drouilhet_gan() -> Recipe:
     r"""The standard GAN of the paper drouilhet: soft labels and a rebalanced L1.
 
-    (Sections 1.3, 3 and 4.) The labels are soft for real and for generated images. Rare
-    colours have a higher weight in L1.
+    (Sections 1.3, 3 and 4 of the paper.) The labels are soft for real and for generated
+    images. Rare colours have a higher weight in L1.
 
     Protocol of the reported scores: COCO, 256 px, PSNR of RGB in [0, 1] (section 5);
     the paper does not say how it is averaged, or over how many photographs. The
@@ -60,7 +60,7 @@ def drouilhet_gan() -> Recipe:
         headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # section 3.1
-        batch_size=16,  # not given; that of nampouri
+        batch_size=16,  # not given; that of the paper nampouri
         epochs=27,  # section 4
         generator=DeepUNetConfig(  # section 3.1: 15,674,818 parameters
             base_channels=64, levels=4, norm="batch"
@@ -87,8 +87,8 @@ def drouilhet_gan() -> Recipe:
 def drouilhet_wgan_gp() -> Recipe:
     r"""The Wasserstein GAN of the paper drouilhet: gradient penalty, five critic steps.
 
-    (Sections 6 and 7.) The critic has InstanceNorm, and the weight of L1 is first 70,
-    then 10, then 30.
+    (Sections 6 and 7 of the paper.) The critic has InstanceNorm, and the weight of L1
+    is first 70, then 10, then 30.
 
     The protocol is that of `drouilhet_gan`, and the grayscale baseline reaches about
     23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10 hours on Colab
@@ -98,12 +98,12 @@ def drouilhet_wgan_gp() -> Recipe:
             --shards SHARDS --run runs/drouilhet_wgan_gp
 
     Contradictions in the paper, and how they are resolved. The weight of L1 falls at
-    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): here at 19, since the plan says
-    "Epochs 0-18". The number of epochs is 27 (table 3, section 7.6) or 30 (section
-    7.5.3): here 27. The weight of the penalty is not given: it is 10, as in Gulrajani
-    et al. 2017. New learning rates are not given either: section 7 lists what changed,
-    so those of the GAN are kept. The penalty's gradient is with respect to the "image
-    pair" (section 7.3), which includes L.
+    epoch 19 (section 7.5) or 18 (sections 7.6 and 7.7): here at 19, because the paper's
+    plan of the weights says "Epochs 0-18". The number of epochs is 27 (table 3, section
+    7.6) or 30 (section 7.5.3): here 27. The weight of the penalty is not given: it is
+    10, as in Gulrajani et al. 2017. New learning rates are not given either: section 7
+    lists what changed, so those of the GAN are kept. The penalty's gradient is with
+    respect to the "image pair" (section 7.3), which includes L.
     """
     return dataclasses.replace(
         drouilhet_gan(),
@@ -129,8 +129,8 @@ def drouilhet_wgan_gp() -> Recipe:
 def drouilhet_progan() -> Recipe:
     r"""The ProGAN hybrid of the paper drouilhet: two layers of ProGAN and a VGG loss.
 
-    (Section 9.) PixelNorm is in the generator, the minibatch standard deviation in the
-    critic, and the VGG loss replaces L1.
+    (Section 9 of the paper.) PixelNorm is in the generator, the minibatch standard
+    deviation is in the critic, and the VGG loss replaces L1.
 
     The protocol is that of `drouilhet_gan`, and the grayscale baseline reaches about
     23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
@@ -142,11 +142,11 @@ def drouilhet_progan() -> Recipe:
     access, put it into the folder that the error message names, or test the setup with
     `--set objective.reconstruction.0.weights=random`.
 
-    Contradictions in the paper, and how they are resolved. Despite the name nothing
-    grows: there is one size, 256 px. The highest PSNR is 21.12 dB (section 11) or 20.92
-    dB (table 3): the recipe records the table's. The paper does not say that labels,
-    learning rates or the critic's BatchNorm change, so they stay those of
-    `drouilhet_gan`. The soft labels agree with the paper's critic loss of 0.542
+    Contradictions in the paper, and how they are resolved. Despite the name the
+    networks do not grow: all images are 256 px. The highest PSNR is 21.12 dB (section
+    11) or 20.92 dB (table 3): the recipe records that of the table. The paper does not
+    say that labels, learning rates or the critic's BatchNorm change, so they stay those
+    of `drouilhet_gan`. The soft labels agree with the paper's critic loss of 0.542
     (section 11), which is above the minimum of 0.50 that these labels allow.
     "Minibatch" is the part of the batch that one process holds: scores depend on
     batch_size / processes. PixelNorm does not remove a convolution's mean, so the

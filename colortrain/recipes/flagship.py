@@ -1,6 +1,6 @@
 """flagship and flagship_calm: this project's own recipes.
 
-They combine parts of the papers' recipes and of the literature, chosen step by step by
+They combine parts of the papers' recipes and of the literature. Each part was chosen by
 measurements (docs/LOG.md).
 """
 
@@ -23,7 +23,7 @@ def cosine(epochs: int) -> Schedule:
     """Return a schedule that rises from 0.01 to 1, then falls to 0 like half a cosine.
 
     It rises in the first epoch and reaches 0 at epoch `epochs` (Loshchilov and Hutter
-    2017). Between whole epochs it is linear.
+    2017). Values between whole epochs are interpolated linearly.
     """
     falling = [
         (1 + math.cos(math.pi * (epoch - 1) / (epochs - 1))) / 2 for epoch in range(1, epochs + 1)
@@ -37,13 +37,13 @@ def cosine(epochs: int) -> Schedule:
 def last_fifth(weight: float) -> Schedule:
     """Return a schedule that is `weight` in the last fifth of the run and 0 before.
 
-    It is for recipes whose schedules cover 10 epochs (the field `span`).
+    It is for recipes with `span=10`, whose schedules count the whole run as 10 epochs.
     """
     return Schedule(((0, 0.0), (8, weight)))
 
 
 def flagship() -> Recipe:
-    r"""Four fifths of training on a colour distribution, then adversarial training.
+    r"""A generator that learns colour distributions, then trains adversarially.
 
     This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
     five times that of `drouilhet_gan`.
@@ -51,15 +51,16 @@ def flagship() -> Recipe:
         accelerate launch -m launch.train --recipe flagship \
             --shards SHARDS --run runs/flagship --images 100000
 
-    A residual U-Net is trained to predict which colours of a grid are likely at each
-    pixel; Muon updates its hidden weights. In the last fifth the learning rate restarts
-    at a fifth of its peak, and losses on the resulting image are added. The critic,
-    with InstanceNorm, and its penalty are like those of `valentini_wgan`. The
+    For the first four fifths of the run, a residual U-Net is trained to predict which
+    colours of a grid are likely at each pixel; Muon updates its hidden weights. In the
+    last fifth, the learning rate restarts at a fifth of its peak, and losses on the
+    generated image are added: an adversarial one and four others. The critic has
+    InstanceNorm and a gradient penalty, like that of `valentini_wgan`. The
     colourfulness loss pushes towards more colour. L1, a soft accuracy and the logarithm
-    of the squared error keep the colour where it costs least. They counteract the
-    colourfulness loss, so the images reach four fifths of the true colourfulness. The
-    trained network is a moving average over the last steps. All schedules stretch to
-    the length of the run.
+    of the squared error confine the colour to the places where it costs least. These
+    three counteract the colourfulness loss, so the images reach four fifths of the true
+    colourfulness. The network that results is a moving average over the weights of the
+    last steps. All schedules stretch to the length of the run.
     """
     return _recipe(
         "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
@@ -69,7 +70,8 @@ def flagship() -> Recipe:
 def flagship_calm() -> Recipe:
     r"""`flagship` with a target of three fifths of the true colourfulness.
 
-    Its images are closer to the truth, both pixel by pixel and as a whole set.
+    Its images are closer to the true photographs than those of `flagship`, both pixel
+    by pixel and as a whole set.
 
     This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
     as for `flagship`.
@@ -83,11 +85,11 @@ def flagship_calm() -> Recipe:
 
 
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
-    """Return the recipe that flagship and flagship_calm share, apart from arguments.
+    """Return `flagship` or `flagship_calm`, which differ only in these arguments.
 
-    `name` is the recipe's name and `gap` its colourfulness loss. During adversarial
-    training, `near` multiplies the weights of the losses that keep each image close to
-    its truth.
+    `name` is the recipe's name, and `gap` is its colourfulness loss. `near` multiplies
+    the weights of `SoftAccuracy` and `LogError`, the losses that keep each image close
+    to its true photograph in the last fifth of training.
     """
     return Recipe(
         name=name,

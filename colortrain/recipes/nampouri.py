@@ -1,4 +1,4 @@
-"""Two pix2pix cGANs of the paper nampouri, on 8,000 photographs of COCO.
+"""The paper nampouri: two pix2pix cGANs, trained on 8,000 photographs of COCO.
 
 The paper is "Image Colorization with Conditional Generative Adversarial Networks" by
 Nampouri, Hadjichristodoulou and Andreadis, University of Groningen. Comments on fields
@@ -23,8 +23,8 @@ from colortrain.schedule import constant
 def nampouri_unet() -> Recipe:
     r"""The paper nampouri's U-Net with the 70-pixel patch critic.
 
-    (Section 4.2 and appendix A.1.) The reported score is the L1 on 2,000 COCO test
-    photographs of 256 px. The grayscale baseline reaches about 0.096 on such
+    (Section 4.2 and appendix A.1 of the paper.) The reported score is the L1 on 2,000
+    COCO test photographs of 256 px. The grayscale baseline reaches about 0.096 on such
     photographs, so compare the result with it. Cost: one A100, about 4 hours (section
     5.2).
 
@@ -32,9 +32,9 @@ def nampouri_unet() -> Recipe:
             --shards SHARDS --run runs/nampouri_unet
 
     Contradictions in the paper, and how they are resolved. Equation 18 takes the L1 of
-    critic scores: here it is that of ab. Figure 15's step from 512@16x16 to 1@30x30 is
-    impossible: here the critic's strides are 2, 2, 2, 1, 1. The critic ends in a
-    sigmoid: here it returns logits, and the loss is the same.
+    critic scores: here the L1 of ab is taken. Figure 15's step from 512@16x16 to
+    1@30x30 is impossible: here the critic's strides are 2, 2, 2, 1, 1. The critic ends
+    in a sigmoid: here it returns logits, and the loss is the same.
     """
     return Recipe(
         name="nampouri_unet",
@@ -65,7 +65,8 @@ def nampouri_unet() -> Recipe:
 def nampouri_resnet18() -> Recipe:
     r"""The paper nampouri's generator around a ResNet-18 trained on ImageNet.
 
-    (Section 4.2 and appendix A.2.) Everything else is as in `nampouri_unet`.
+    (Section 4.2 and appendix A.2 of the paper.) Everything else is as in
+    `nampouri_unet`.
 
     The reported score is the L1 on 2,000 COCO test photographs of 256 px. It is worse
     than that of `nampouri_unet`, and within sampling error of the grayscale baseline's
@@ -80,7 +81,8 @@ def nampouri_resnet18() -> Recipe:
 
     Contradictions in the paper, and how they are resolved. Those of `nampouri_unet`
     apply here too. Appendix A.2 lists the decoder by input channels (C256-C512-...),
-    figure 13 by output channels: the figure's 3,544,066 parameters decide.
+    figure 13 by output channels: the figure is followed, because the decoder then has
+    the figure's 3,544,066 parameters.
     """
     return dataclasses.replace(
         nampouri_unet(),

@@ -1,4 +1,4 @@
-"""U-Nets that generate all of Lab, on CIFAR-10 and Places365, of the paper nazeri.
+"""The paper nazeri: U-Nets that generate all of Lab, on CIFAR-10 and Places365.
 
 The paper is "Image Colorization using Generative Adversarial Networks" by Nazeri, Ng
 and Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400. Comments
@@ -6,9 +6,9 @@ on fields cite its sections.
 
 [code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs. It is
 used only where the paper does not specify something: the order and widths of the
-layers, which decoder blocks have dropout, and horizontal flips. Where the two differ,
-the paper is followed (the code has learning rate 3e-4, beta1 0, two generator steps per
-critic step, exponential decay, and no grayscale images).
+layers, which decoder blocks have dropout, and horizontal flips. Where paper and code
+differ, the paper is followed. (The code has a learning rate of 3e-4, beta1 0, two
+generator steps per critic step, exponential decay, and leaves out grayscale images.)
 
 Interpretations, where the paper does not specify something or contradicts itself:
 
@@ -25,7 +25,7 @@ Interpretations, where the paper does not specify something or contradicts itsel
 - BatchNorm in the generator's first layer, and where skip connections are joined: see
   `FullyConvolutionalConfig`.
 
-Protocol of table 1. MAE is 100 x the mean absolute difference of three channels in
+Protocol of table 1: MAE is 100 x the mean absolute difference of three channels in
 [-1, 1] (an interpretation: the paper gives no unit). Accuracy is that of equation 10 on
 all three channels. `colortrain evaluate` prints both. These are the MAE and the
 accuracies at 2 % and at 5 % on CIFAR-10's 10,000 test images, measured with the paper's
@@ -90,14 +90,14 @@ def nazeri_gan() -> Recipe:
 def nazeri_unet_l2() -> Recipe:
     r"""The paper nazeri's baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
 
-    (Section 3.1.) L2 is the mean squared error over all three channels. There is no
-    critic. There is no dropout either: section 3.1 has none, and in `nazeri_gan` it is
-    the noise of the GAN.
+    (Section 3.1 of the paper.) L2 is the mean squared error over all three channels.
+    There is no critic. There is no dropout either: section 3.1 mentions none, and in
+    `nazeri_gan` dropout serves as the noise of the GAN.
 
     The reported scores are of CIFAR-10's test split; colortrain/recipes/nazeri.py
-    describes how they are computed. All three are worse than those of the grayscale
-    baseline, which has the true L, while the network predicts L. Cost: less than
-    `nazeri_gan`.
+    describes how they are computed. All three scores are worse than those of the
+    grayscale baseline. (The baseline has the true L, whereas the network predicts L.)
+    Cost: less than `nazeri_gan`.
 
         accelerate launch -m launch.train --recipe nazeri_unet_l2 \
             --shards SHARDS --run runs/nazeri_unet_l2
@@ -129,8 +129,8 @@ def nazeri_gan_places() -> Recipe:
             --shards SHARDS --run runs/nazeri_gan_places
 
     Dropout is in the first three decoder blocks, as in Isola et al. 2017, whom section
-    3.2 follows. The authors' public code had it there in one version and nowhere in a
-    later one.
+    3.2 follows. One version of the authors' public code had dropout in these blocks; a
+    later one has none.
     """
     return dataclasses.replace(
         nazeri_gan(),

@@ -1,4 +1,4 @@
-"""pix2pix and Wasserstein cGANs of the paper valentini, on 10,000 ImageNet photographs.
+"""The paper valentini: pix2pix and Wasserstein cGANs on 10,000 ImageNet photographs.
 
 The paper is "Image Recoloring with Wasserstein Conditional Adversarial Networks" by
 Valentini and Nagaro Quiroz, University of Padova. It re-implements pix2pix (Isola et
@@ -7,8 +7,8 @@ sections.
 
 The paper does not specify the optimizer, the learning rate, the batch size, the length
 of training, the number of channels or the weight of L1. These are taken from Isola et
-al. 2017, except the batch size, which they vary with the data; the comment on each such
-field says so.
+al. 2017, except the batch size, because theirs varies with the data. The comment on
+each such field says so.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ _CRITIC = PatchCriticConfig(
 def valentini_cgan() -> Recipe:
     r"""The paper valentini's re-implementation of pix2pix, with a plain U-Net.
 
-    (Sections III and VI-A.) Its images have bright spots at the centre (figure 7),
-    which the losses do not show (section VII). Protocol: about 10,000 photographs for
-    training and 3,000 for validation, of 1,000 classes, 256 px (section V).
+    (Sections III and VI-A of the paper.) Its generated images have bright spots at the
+    centre (figure 7), which the losses do not show (section VII). Protocol: about
+    10,000 photographs for training and 3,000 for validation, of 1,000 classes, 256 px
+    (section V).
 
         accelerate launch -m launch.train --recipe valentini_cgan \
             --shards SHARDS --run runs/valentini_cgan
@@ -66,7 +67,7 @@ def valentini_cgan() -> Recipe:
         ),
         paper="valentini",
         size=256,  # section V
-        batch_size=16,  # not given; that of nampouri (section 5.2) at this size
+        batch_size=16,  # not given; that of the paper nampouri (section 5.2)
         epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
         generator=_PLAIN,
         critic=_CRITIC,
@@ -87,7 +88,7 @@ def valentini_cgan() -> Recipe:
 def valentini_wgan() -> Recipe:
     r"""The paper valentini's Wasserstein GAN with gradient penalty and a thick U-Net.
 
-    (Sections IV and VI-B.) The protocol is that of `valentini_cgan`.
+    (Sections IV and VI-B of the paper.) The protocol is that of `valentini_cgan`.
 
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
@@ -98,9 +99,9 @@ def valentini_wgan() -> Recipe:
     its loss is "without a strict lower bound", and its scores are small for one kind of
     images and large for the other (sections I, IV). That is the linear critic of this
     recipe. Equation 8 keeps the logarithms: that is `valentini_wgan_literal`. Equation
-    5 takes the norm of the gradient at interpolated y, which is ab (equation 6); L is
-    the same for both images. With a penalty of weight 0 nothing constrains a linear
-    critic: expect it to diverge.
+    5 takes the norm of the gradient at an interpolated y; y stands for ab (equation 6),
+    since L is the same for both images. With a penalty of weight 0 nothing constrains a
+    linear critic: expect it to diverge.
 
     Section III puts BatchNorm in the critic. It would make each image's gradient depend
     on every image of the batch (Gulrajani et al. 2017, section 4, advise against it),
@@ -133,7 +134,7 @@ def valentini_wgan() -> Recipe:
 
 
 def valentini_wgan_literal() -> Recipe:
-    r"""Equation 8 of the paper valentini, as published, with the thick U-Net.
+    r"""The thick U-Net with equation 8 of the paper valentini, exactly as published.
 
     The adversarial losses are cross-entropies, and the gradient penalty is applied to
     the critic's logits. Everything else is as in `valentini_wgan`. The interpretations
