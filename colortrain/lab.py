@@ -86,7 +86,7 @@ class Batch:
 class SymmetricCodec:
     """Scales L to L / 50 - 1 and ab to ab / 110, both about [-1, 1].
 
-    (The paper nampouri, section 4.1, equations 4-6.)
+    (Nampouri et al., section 4.1, equations 4-6.)
     """
 
     channels: ClassVar[int] = 2  # number of channels of `colour`
@@ -110,7 +110,7 @@ class SymmetricCodec:
 class LabCodec:
     """Scales like `SymmetricCodec`, but the generator predicts L too: three channels.
 
-    (The paper nazeri, section 3.1.)
+    (Nazeri et al., section 3.1.)
     """
 
     channels: ClassVar[int] = 3
@@ -136,7 +136,7 @@ class LabCodec:
 class UnitCodec:
     """Scales L to L / 100 and ab to (ab + 128) / 255, all in [0, 1].
 
-    (The paper arun, section II-B.) This is 8-bit Lab divided by 255. The paper decodes
+    (Arun, section II-B.) This is 8-bit Lab divided by 255. The paper decodes
     ab as (x - 0.5) x 256 (equation 1), which differs from the inverse of its own
     encoding by up to 0.5; this codec uses the exact inverse.
     """

@@ -61,8 +61,8 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
 def check_plugins(accelerator: Accelerator) -> None:
     """Raise UserError if accelerate's configuration requests an unsupported feature.
 
-    Unsupported are other kinds of distributed training (FSDP, for instance), and
-    compilation by `dynamo_backend`.
+    Supported are one process, DDP and DeepSpeed. FSDP and other kinds of distributed
+    training are not, nor is compilation by accelerate's `dynamo_backend`.
     """
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED_TYPES:

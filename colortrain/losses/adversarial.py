@@ -17,11 +17,11 @@ from torch.nn import functional as F
 class BCE:
     """Binary cross-entropy on the critic's scores, with optional soft labels.
 
-    (The paper nampouri, equations 14-17; the paper nazeri, equations 5-8.) Labels can
-    be soft for real images only (`real_label=0.9`: the paper nazeri, section 3.3) or
-    for real and fake ones (0.8 and 0.2: the paper drouilhet, section 3.2). The
+    (Nampouri et al., equations 14-17; Nazeri et al., equations 5-8.) Labels can
+    be soft for real images only (`real_label=0.9`: Nazeri et al., section 3.3) or
+    for real and fake ones (0.8 and 0.2: Drouilhet and L'Herminé, section 3.2). The
     generator's target is always 1 (the non-saturating loss). `critic_factor` multiplies
-    the critic's loss; in the paper nampouri it is one half (equation 16).
+    the critic's loss; in Nampouri et al. it is one half (equation 16).
     """
 
     real_label: float = 1.0
@@ -62,7 +62,7 @@ class Wasserstein:
     """Wasserstein loss: the difference between mean scores of real and fake images.
 
     It requires a gradient penalty, which keeps the critic Lipschitz continuous
-    (Arjovsky et al. 2017; the paper arun, equation 2).
+    (Arjovsky et al. 2017; Arun, equation 2).
     """
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:

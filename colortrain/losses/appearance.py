@@ -26,15 +26,16 @@ _FLOOR = 1e-4  # mean squared error at 40 dB; smaller errors matter little
 class ColourfulnessGap:
     """Squared difference between the colourfulness of generated and of true images.
 
-    The loss is ((mean M3 of generated images - share * mean M3 of true images) /
-    100)^2, with means over the images of one process. M3 is the colourfulness of Hasler
-    and Süsstrunk (see `metrics.image_metrics`), computed after averaging cells of
-    `cell` x `cell` pixels.
+    Colourfulness is the measure M3 of Hasler and Süsstrunk (`metrics.image_metrics`),
+    computed after averaging cells of `cell` x `cell` pixels. The loss is ((mean M3 of
+    generated images - share * mean M3 of true images) / 100)^2, with means over the
+    images of one process. `share` is the target, as a fraction of the true
+    colourfulness.
 
-    With a `cell` of 1 pixel, and no other losses that prevent it, the network minimises
-    the loss by drawing a neon line along an edge of every image (docs/LOG.md). DDColor
-    (Kang et al. 2023) rewards M3 without a limit, whereas this loss is lowest at
-    `share` times the true colourfulness. Raises ValueError for values out of range.
+    With a `cell` of 1 pixel, the network minimises the loss by drawing a neon line
+    along an edge of every image, unless other losses prevent that (docs/LOG.md).
+    DDColor (Kang et al. 2023) rewards M3 without a limit, whereas this loss is lowest
+    at `share`. Raises ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
@@ -96,8 +97,8 @@ class LogError:
 class SoftAccuracy:
     """1 minus the fraction of nearly correct pixels, made differentiable: in [0, 1].
 
-    The fraction is averaged over `percents`, by default 2 % and 5 % as in the paper
-    nazeri. For each of them, a and b may differ from the truth by `allowed`: that many
+    The fraction is averaged over `percents`, by default 2 % and 5 % as in Nazeri et
+    al. For each of them, a and b may differ from the truth by `allowed`: that many
     percent of their range of 220 (see `metrics.accuracy`). Instead of 0 or 1, a pixel
     then counts as sigmoid((allowed - |difference|) / (allowed / 4)), multiplied over a
     and b. The loss makes the network concentrate colour where it is certain. Raises

@@ -71,7 +71,7 @@ def penalty_terms(
     """Return the penalties as scalars, keyed by their names.
 
     Each is the penalty's value times its weight at `epoch`. Penalties with equal
-    `points` and `wrt` share one gradient computation (the paper arun, section II-E).
+    `points` and `wrt` share one gradient computation (Arun, section II-E).
     `score` is the critic, and `fake` are the generated colours, as in `gradient_norms`.
     """
     norms: dict[tuple[str, str], Tensor] = {}

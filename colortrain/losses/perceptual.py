@@ -21,8 +21,8 @@ _ALTERNATIVE = (
 class Perceptual:
     """Mean squared difference of VGG-16 features of generated and true RGB images.
 
-    (The paper drouilhet, equation 6.) It is summed over the layers relu1_2, relu2_2 and
-    relu3_3, the last ReLU of each of the first three blocks; the paper says "ReLU
+    (Drouilhet and L'Herminé, equation 6.) It is summed over the layers relu1_2, relu2_2
+    and relu3_3, the last ReLU of each of the first three blocks; the paper says "ReLU
     layers of the first few blocks". `weights` is "imagenet", the path of a file in
     torchvision's layout, or "random" (for tests and for machines without the file; the
     name in logs is then "vgg_random"). Colours outside sRGB are clipped; their gradient

@@ -1,7 +1,7 @@
 """An L1 loss that gives rare colours a higher weight.
 
-(The paper drouilhet, sections 1.3.3 and 2.1.) The method is that of Zhang, Isola and
-Efros 2016, section 2.2.
+(Drouilhet and L'Herminé, sections 1.3.3 and 2.1.) The method is that of Zhang, Isola
+and Efros 2016, section 2.2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RebalancedL1:
 
     w depends on the true colour's bin in the ab plane; p is the fraction of the
     training pixels in that bin. |difference| is averaged over a and b. (The formula of
-    the paper drouilhet adds the two differences, but the values that it reports are
+    Drouilhet and L'Herminé add the two differences, but the values that it reports are
     those of the mean: 0.044 at the end of figure 1c, where the grayscale baseline has
     about 0.5 * 0.096.) `mode` says how w is computed:
 

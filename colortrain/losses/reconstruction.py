@@ -42,7 +42,7 @@ class LossContext:
 class L1:
     """Mean absolute difference of generated and true colours, as the codec scales them.
 
-    (The paper nampouri, equation 18, interpreted as the L1 of ab, not of critic
+    (Nampouri et al., equation 18, interpreted as the L1 of ab, not of critic
     scores.)
     """
 
@@ -58,7 +58,7 @@ class L1:
 class L2:
     """Mean squared difference of generated and true colours, as the codec scales them.
 
-    (The paper nazeri, section 3.1.)
+    (Nazeri et al., section 3.1.)
     """
 
     weight: Schedule = constant(1.0)

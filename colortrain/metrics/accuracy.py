@@ -1,4 +1,4 @@
-"""The two metrics of the paper nazeri (section 4): accuracy and mean absolute error.
+"""The two metrics of Nazeri et al. (section 4): accuracy and mean absolute error.
 
 `lab` (the images to score) and `truth` are (B, 3, H, W) in CIELAB units; every function
 returns one number per image, (B,). Both metrics include L. A network that returns the
@@ -18,7 +18,7 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
     """Return the percentage of pixels whose `channels` are all accurate: (B,).
 
     A channel of a pixel is accurate if, after rounding to whole units, it differs from
-    the truth by at most `percent` % of the channel's range (the paper nazeri, equation
+    the truth by at most `percent` % of the channel's range (Nazeri et al., equation
     10). The range is 100 units for L and 220 for a and b, as in the authors' code
     (function pixelwise_accuracy). `channels` is, for instance, `slice(1, 3)` for a and
     b alone.
@@ -32,7 +32,7 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 def mae(lab: Tensor, truth: Tensor) -> Tensor:
     """Return 100 x the mean absolute difference of L, a and b, scaled: (B,).
 
-    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (the paper nazeri,
+    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (Nazeri et al.,
     table 1). The paper gives no unit; this one is consistent with its table, since the
     grayscale baseline has 5.6 on CIFAR-10.
     """

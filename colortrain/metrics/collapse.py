@@ -1,8 +1,9 @@
 """Metrics that detect two colour failures: bright spots and the sepia collapse.
 
-These metrics are this project's own. The paper valentini (section VII) wishes for "a
-measure that reflects that kind of wrong behavior, in order to measure it objectively".
-`lab` and `truth` are (B, 3, H, W) in CIELAB units; chroma is the length of (a, b).
+These metrics are this project's own. Valentini and Nagaro Quiroz (section VII) wish
+for "a measure that reflects that kind of wrong behavior, in order to measure it
+objectively". `lab` and `truth` are (B, 3, H, W) in CIELAB units; chroma is the length
+of (a, b).
 """
 
 from __future__ import annotations

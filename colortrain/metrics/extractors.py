@@ -148,9 +148,9 @@ def inception_extractor(
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
     """Return a function that compares every version of the images with the truth.
 
-    For a batch it returns the VGG distance (the paper drouilhet, equation 6, section
-    12.1) and LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear layers, (1, C,
-    1, 1) per block of VGG-16.
+    For a batch it returns the VGG distance (Drouilhet and L'Herminé, equation 6,
+    section 12.1) and LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear
+    layers, (1, C, 1, 1) per block of VGG-16.
     """
 
     @torch.no_grad()
@@ -201,6 +201,6 @@ def _lpips_weights() -> list[Tensor]:
 def vgg_distance(network: VGG16Features, rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the VGG distance (B,) of two batches of images.
 
-    (The paper drouilhet, equation 6.) rgb and truth: (B, 3, H, W) in [0, 1].
+    (Drouilhet and L'Herminé, equation 6.) rgb and truth: (B, 3, H, W) in [0, 1].
     """
     return feature_distance(network(rgb)[:3], network(truth)[:3])

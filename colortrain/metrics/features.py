@@ -129,10 +129,10 @@ def _sqrt_psd(matrix: np.ndarray) -> np.ndarray:
 
 
 def fid_diagonal(real: Moments, fake: Moments) -> float:
-    """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2, which the paper arun calls FID.
+    """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2, which Arun calls FID.
 
     mu and mu' are the means and sigma and sigma' the element-wise standard deviations
-    of the two sets' features (the paper arun, section II-F). It is not FID. Raises
+    of the two sets' features (Arun, section II-F). It is not FID. Raises
     ValueError if a set has fewer than two vectors.
     """
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())

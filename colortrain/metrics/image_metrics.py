@@ -51,8 +51,8 @@ class ImageBatch:
 def l1(lab: Tensor, truth: Tensor) -> Tensor:
     """Return the mean absolute difference of a and b, divided by 110: (B,).
 
-    The divisor is the same for every codec, so that values are comparable (the paper
-    nampouri, section 6).
+    The divisor is the same for every codec, so that values are comparable (Nampouri et
+    al., section 6).
     """
     return (lab[:, 1:] - truth[:, 1:]).abs().mean(dim=(1, 2, 3)) / 110
 

@@ -1,4 +1,4 @@
-"""The deep U-Net of 3x3 convolutions (the paper drouilhet, section 3.1, figure 6)."""
+"""The deep U-Net of Drouilhet and L'Herminé (section 3.1, figure 6), of 3x3 filters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class DeepUNetConfig(UNetConfigBase):
 
     It has one block at full resolution, `levels` halvings, and a decoder that mirrors
     the encoder. With 64 base channels, 4 levels and BatchNorm it has 15,674,818
-    parameters, and 1024 channels at 16x16 for an image of 256 px. The text of the paper
-    drouilhet upsamples by nearest neighbour, its table 2 by transposed convolutions:
-    this network follows the text.
+    parameters, and 1024 channels at 16x16 for an image of 256 px. Drouilhet and
+    L'Herminé upsample by nearest neighbour in their text, and by transposed
+    convolutions in their table 2; this network follows the text.
     """
 
     levels: int = 4
@@ -37,8 +37,8 @@ class DeepUNetConfig(UNetConfigBase):
     def build(self) -> DeepUNet:
         """Return a new network; torch's global random generator draws its weights.
 
-        The paper drouilhet does not specify the initialisation, so that of Isola et al.
-        2017 is used.
+        Drouilhet and L'Herminé do not specify the initialisation, so that of Isola et
+        al. 2017 is used.
         """
         network = DeepUNet(self)
         normal_init(network)
@@ -48,7 +48,7 @@ class DeepUNetConfig(UNetConfigBase):
 class Block(nn.Module):
     """3x3 convolution, normalisation, ReLU.
 
-    (The paper drouilhet, section 3.1, calls it ConvBlock.)
+    (Drouilhet and L'Herminé, section 3.1, calls it ConvBlock.)
     """
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""The three-channel U-Nets of the paper nazeri (section 3.1), and its critic (3.2).
+"""The three-channel U-Nets of Nazeri et al. (section 3.1), and its critic (3.2).
 
 The padding is TensorFlow's "same". The paper describes the layers only in part, so
 their order and widths are those of the authors' public code
@@ -58,7 +58,7 @@ class FullyConvolutionalConfig(UNetConfigBase):
     `first_width` 2) has 16,654,851 parameters, the Places365 network (7 levels,
     `first_width` 1) 42,023,811. Both end in 2x2 pixels, at 32 and at 256 px.
 
-    The paper nazeri contradicts itself or its authors' code twice. Its section 3.3 has
+    Nazeri et al. contradict themselves or their code twice. Their section 3.3 has
     no BatchNorm in the first layer. The code has one, which is included in the numbers
     above: `first_norm=False` is the paper's version, with 128 parameters fewer. Section
     3.1 concatenates the skip connection before BatchNorm and ReLU; the code
@@ -173,7 +173,7 @@ class SameCriticConfig:
     `inputs` is C + 1. With 64 base channels, the layers have 64, 128, 256 and 512
     channels and strides 2, 2, 2 and 1; a last layer has one channel and stride 1. With
     4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
-    but the first and the last have BatchNorm (section 3.3 of the paper nazeri). The
+    but the first and the last have BatchNorm (section 3.3 of Nazeri et al.). The
     paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
     stride 2"; the last two layers have stride 1, as in the authors' code.
     """

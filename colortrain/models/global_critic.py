@@ -1,4 +1,4 @@
-"""A critic that gives an image one score (the paper arun, section II-D, figure 2)."""
+"""A critic that gives an image one score (Arun, section II-D, figure 2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class GlobalCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to unbounded scores (B, 1).
 
     `inputs` is C + 1. With 64 base channels and 4 blocks it has 2,757,057 parameters,
-    and 512 channels at 14x14 before the pooling for an image of 224 px. The paper arun
+    and 512 channels at 14x14 before the pooling for an image of 224 px. Arun
     does not specify the weight initialisation, so PyTorch's default is used.
     """
 

@@ -38,7 +38,7 @@ def needs_bias(kind: Norm) -> bool:
 class PixelNorm(nn.Module):
     """Divides the channels of each pixel by their root mean square.
 
-    (The paper drouilhet, equation 5.) The layer has no parameters. It computes in
+    (Drouilhet and L'Herminé, equation 5.) The layer has no parameters. It computes in
     float32 or higher: bfloat16 would keep only 8 bits of the squares, and in float16
     the epsilon of 1e-8 would be 0.
     """
@@ -56,12 +56,12 @@ class PixelNorm(nn.Module):
 class MinibatchStddev(nn.Module):
     """Appends one channel: the standard deviation over the images of the batch.
 
-    The standard deviation is averaged over channels and pixels (the paper drouilhet,
-    section 9.2, steps 1-4), so the channel is constant. It covers only this process's
-    part of the global batch (as in ProGAN's code, which groups by device), so its value
-    depends on batch_size / processes. If all images are equal, it is exactly 0. With
-    this layer the score of an image depends on the other images, so the gradient that a
-    gradient penalty limits is no longer that of a single image.
+    The standard deviation is averaged over channels and pixels (Drouilhet and
+    L'Herminé, section 9.2, steps 1-4), so the channel is constant. It covers only this
+    process's part of the global batch (as in ProGAN's code, which groups by device), so
+    its value depends on batch_size / processes. If all images are equal, it is exactly
+    0. With this layer the score of an image depends on the other images, so the
+    gradient that a gradient penalty limits is no longer that of a single image.
     """
 
     def forward(self, x: Tensor) -> Tensor:

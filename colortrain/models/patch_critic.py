@@ -1,6 +1,6 @@
 """The critic of pix2pix, which scores patches of 70x70 pixels.
 
-(The paper nampouri, appendix A.2; Isola et al. 2017, section 6.1.2.)
+(Nampouri et al., appendix A.2; Isola et al. 2017, section 6.1.2.)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PatchCriticConfig:
 class PatchCritic(nn.Module):
     """The critic that `PatchCriticConfig` describes.
 
-    With 3 strided layers the strides are 2, 2, 2, 1, 1. Figure 15 of the paper nampouri
+    With 3 strided layers the strides are 2, 2, 2, 1, 1. Figure 15 of Nampouri et al.
     has a different last step, from 512@16x16 to 1@30x30, which is impossible.
     """
 

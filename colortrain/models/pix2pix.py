@@ -1,6 +1,6 @@
 """The pix2pix U-Net generator.
 
-(The paper nampouri, appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1.)
+(Nampouri et al., appendix A.1 and figures 10-11; Isola et al. 2017, section 6.1.1.)
 """
 
 from __future__ import annotations

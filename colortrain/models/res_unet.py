@@ -1,4 +1,4 @@
-"""A generator: a U-Net of residual blocks (the paper arun, section II-C, figure 1)."""
+"""A generator: a U-Net of residual blocks (Arun, section II-C, figure 1)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ResUNetConfig(UNetConfigBase):
 
     It has `levels` residual encoder blocks, each followed by pooling, one more block
     (the bridge), and a decoder. With 64 base channels and 3 levels it has 8,216,194
-    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (the paper
-    arun, figure 1). The paper does not specify the weight initialisation, so PyTorch's
+    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (Arun,
+    figure 1). The paper does not specify the weight initialisation, so PyTorch's
     default is used.
     """
 
@@ -43,7 +43,7 @@ class ResUNetConfig(UNetConfigBase):
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    (The paper arun, section II-C, items 1 and 4.) The text of the paper says "identity
+    (Arun, section II-C, items 1 and 4.) The text of the paper says "identity
     shortcut", but every block changes the number of channels, so the shortcut must be a
     projection.
     """

@@ -1,6 +1,6 @@
 """A U-Net generator whose encoder is a ResNet-18 trained on ImageNet.
 
-(The paper nampouri, section 4.2, appendix A.2, figures 12-13.)
+(Nampouri et al., section 4.2, appendix A.2, figures 12-13.)
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class Up(nn.Module):
     """A decoder layer: ReLU, 4x4 transposed convolution of stride 2, BatchNorm.
 
-    (The paper nampouri, figure 13.)
+    (Nampouri et al., figure 13.)
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -164,7 +164,7 @@ class Up(nn.Module):
 class ResNet18UNet(nn.Module):
     """The generator that `ResNet18UNetConfig` describes.
 
-    The encoder gets L, unchanged, as each of R, G and B (the paper nampouri, equation
+    The encoder gets L, unchanged, as each of R, G and B (Nampouri et al., equation
     12), without ImageNet's normalisation.
     """
 

@@ -1,6 +1,6 @@
 """A critic with one score for each square of a grid over the image.
 
-(The paper drouilhet, section 3.1.) There are 16x16 squares for images of 256 px.
+(Drouilhet and L'Herminé, section 3.1.) There are 16x16 squares for images of 256 px.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class SquareCriticConfig:
 
     `inputs` is C + 1; h is H / 2^depth, and w is W / 2^depth. With 64 base channels,
     depth 4 and BatchNorm the network has 2,765,633 parameters and a map of 16x16 logits
-    at 256 px. Section 3.1 of the paper drouilhet tried depths 3 (too weak), 4 and 5
-    (too strong). `minibatch_stddev` adds a channel before the last layer (section 9.2).
+    at 256 px. Drouilhet and L'Herminé tried depths 3 (too weak), 4 and 5 (too strong;
+    section 3.1). `minibatch_stddev` adds a channel before the last layer (section 9.2).
     """
 
     base_channels: int = 64
@@ -50,8 +50,8 @@ class SquareCriticConfig:
     def build(self) -> SquareCritic:
         """Return a new network; torch's global random generator draws its weights.
 
-        The paper drouilhet does not specify the initialisation, so that of Isola et al.
-        2017 is used.
+        Drouilhet and L'Herminé do not specify the initialisation, so that of Isola et
+        al. 2017 is used.
         """
         network = SquareCritic(self)
         normal_init(network)

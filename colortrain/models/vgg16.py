@@ -92,8 +92,8 @@ def _he_init(network: VGG16Features) -> None:
 def feature_distance(generated: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return the distance between the feature maps of two batches of images, (B,).
 
-    It is the mean squared difference, summed over layers (the paper drouilhet, equation
-    6). Each argument is a list of feature maps (B, C, H, W), one per layer.
+    It is the mean squared difference, summed over layers (Drouilhet and L'Herminé,
+    equation 6). Each argument is a list of feature maps (B, C, H, W), one per layer.
     """
     layers = [
         (one - other).square().flatten(1).mean(1)

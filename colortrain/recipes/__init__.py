@@ -1,8 +1,7 @@
 """All recipes by name; `RECIPES[name]()` returns a complete recipe.
 
-Throughout colortrain, five papers are called by their first authors: arun, drouilhet,
-nampouri, nazeri and valentini. The module of that name gives a paper's title and
-authors.
+Names of recipes begin with the first author of their paper. The module of that name
+gives the paper's title and authors.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The paper arun: a residual U-Net and a Wasserstein critic with two penalties.
+"""Arun: a residual U-Net and a Wasserstein critic with two penalties.
 
-Its full title is "Image Colorization using Conditional Wasserstein GANs" by Arun. Its
+The paper is "Image Colorization using Conditional Wasserstein GANs" by Arun. Its
 networks are trained on 5,000 photographs of MIRFLICKR-25k. Comments on fields cite its
 sections.
 """
@@ -23,7 +23,7 @@ _NO_ADVERSARIAL, _ADVERSARIAL = constant(0.0), constant(1.0)
 
 
 def arun_wgan_gp() -> Recipe:
-    r"""The recipe of the paper arun, following its equation 6: L1 trains the generator.
+    r"""The recipe of Arun, following its equation 6: L1 trains the generator.
 
     The critic is trained too, but has no influence on the generator.
 
@@ -95,7 +95,7 @@ def arun_wgan_gp() -> Recipe:
 
 
 def arun_wgan_gp_adversarial() -> Recipe:
-    r"""The recipe of the paper arun, following its abstract: L1 and adversarial loss.
+    r"""The recipe of Arun, following its abstract: L1 and adversarial loss.
 
     The generator minimises 100 * L1 minus the mean score that the critic gives its
     images. Everything else is documented in `arun_wgan_gp`. The scores reported there

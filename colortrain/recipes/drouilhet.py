@@ -1,4 +1,4 @@
-"""The paper drouilhet: a deep U-Net, trained on COCO in three ways.
+"""Drouilhet and L'Herminé: a deep U-Net, trained on COCO in three ways.
 
 The paper is "Deep-learning: Colorization of Images" by Drouilhet and L'Herminé (2025).
 The three ways are a GAN with soft labels, WGAN-GP with a decreasing L1 weight, and a
@@ -6,7 +6,7 @@ ProGAN hybrid with a VGG loss. Comments on fields cite the paper's sections.
 
 The paper does not specify the batch size, Adam's momenta, the weight initialisation,
 the augmentation or the number of photographs. The momenta and the initialisation are
-those of Isola et al. 2017, the batch size of 16 is that of the paper nampouri (the same
+those of Isola et al. 2017, the batch size of 16 is that of Nampouri et al. (the same
 data at the same size), and there is no augmentation.
 """
 
@@ -27,7 +27,7 @@ from colortrain.schedule import Schedule, constant
 
 
 def drouilhet_gan() -> Recipe:
-    r"""The standard GAN of the paper drouilhet: soft labels and a rebalanced L1.
+    r"""The standard GAN of Drouilhet and L'Herminé: soft labels and a rebalanced L1.
 
     (Sections 1.3, 3 and 4 of the paper.) The labels are soft for real and for generated
     images. Rare colours have a higher weight in L1.
@@ -60,7 +60,7 @@ def drouilhet_gan() -> Recipe:
         headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # section 3.1
-        batch_size=16,  # not given; that of the paper nampouri
+        batch_size=16,  # not given; that of Nampouri et al.
         epochs=27,  # section 4
         generator=DeepUNetConfig(  # section 3.1: 15,674,818 parameters
             base_channels=64, levels=4, norm="batch"
@@ -85,7 +85,8 @@ def drouilhet_gan() -> Recipe:
 
 
 def drouilhet_wgan_gp() -> Recipe:
-    r"""The Wasserstein GAN of the paper drouilhet: gradient penalty, five critic steps.
+    r"""The Wasserstein GAN of Drouilhet and L'Herminé: gradient penalty, five critic
+    steps.
 
     (Sections 6 and 7 of the paper.) The critic has InstanceNorm, and the weight of L1
     is first 70, then 10, then 30.
@@ -127,7 +128,8 @@ def drouilhet_wgan_gp() -> Recipe:
 
 
 def drouilhet_progan() -> Recipe:
-    r"""The ProGAN hybrid of the paper drouilhet: two layers of ProGAN and a VGG loss.
+    r"""The ProGAN hybrid of Drouilhet and L'Herminé: two layers of ProGAN and a VGG
+    loss.
 
     (Section 9 of the paper.) PixelNorm is in the generator, the minibatch standard
     deviation is in the critic, and the VGG loss replaces L1.

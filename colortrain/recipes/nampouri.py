@@ -1,4 +1,4 @@
-"""The paper nampouri: two pix2pix cGANs, trained on 8,000 photographs of COCO.
+"""Nampouri et al.: two pix2pix cGANs, trained on 8,000 photographs of COCO.
 
 The paper is "Image Colorization with Conditional Generative Adversarial Networks" by
 Nampouri, Hadjichristodoulou and Andreadis, University of Groningen. Comments on fields
@@ -21,7 +21,7 @@ from colortrain.schedule import constant
 
 
 def nampouri_unet() -> Recipe:
-    r"""The paper nampouri's U-Net with the 70-pixel patch critic.
+    r"""Nampouri et al.'s U-Net with the 70-pixel patch critic.
 
     (Section 4.2 and appendix A.1 of the paper.) The reported score is the L1 on 2,000
     COCO test photographs of 256 px. The grayscale baseline reaches about 0.096 on such
@@ -63,7 +63,7 @@ def nampouri_unet() -> Recipe:
 
 
 def nampouri_resnet18() -> Recipe:
-    r"""The paper nampouri's generator around a ResNet-18 trained on ImageNet.
+    r"""Nampouri et al.'s generator around a ResNet-18 trained on ImageNet.
 
     (Section 4.2 and appendix A.2 of the paper.) Everything else is as in
     `nampouri_unet`.

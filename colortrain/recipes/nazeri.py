@@ -1,4 +1,4 @@
-"""The paper nazeri: U-Nets that generate all of Lab, on CIFAR-10 and Places365.
+"""Nazeri et al.: U-Nets that generate all of Lab, on CIFAR-10 and Places365.
 
 The paper is "Image Colorization using Generative Adversarial Networks" by Nazeri, Ng
 and Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400. Comments
@@ -48,7 +48,7 @@ from colortrain.schedule import constant
 
 
 def nazeri_gan() -> Recipe:
-    r"""The conditional DCGAN of the paper nazeri (section 3.2) on CIFAR-10.
+    r"""The conditional DCGAN of Nazeri et al. (section 3.2) on CIFAR-10.
 
     The reported scores are of the test split; colortrain/recipes/nazeri.py describes
     how they are computed. Cost: not given; 200 epochs are 10,000,000 images of 32 px.
@@ -88,7 +88,7 @@ def nazeri_gan() -> Recipe:
 
 
 def nazeri_unet_l2() -> Recipe:
-    r"""The paper nazeri's baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
+    r"""Nazeri et al.'s baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
 
     (Section 3.1 of the paper.) L2 is the mean squared error over all three channels.
     There is no critic. There is no dropout either: section 3.1 mentions none, and in
@@ -119,7 +119,7 @@ def nazeri_unet_l2() -> Recipe:
 
 
 def nazeri_gan_places() -> Recipe:
-    r"""The conditional DCGAN of the paper nazeri (section 3.2) on Places365, 256 px.
+    r"""The conditional DCGAN of Nazeri et al. (section 3.2) on Places365, 256 px.
 
     colortrain/recipes/nazeri.py describes how the reported scores are computed. Cost:
     not given; 20 epochs of 1.8 million images (section 5) are 2,250,000 steps. The

@@ -1,4 +1,4 @@
-"""The paper valentini: pix2pix and Wasserstein cGANs on 10,000 ImageNet photographs.
+"""Valentini and Nagaro Quiroz: pix2pix and Wasserstein cGANs on ImageNet.
 
 The paper is "Image Recoloring with Wasserstein Conditional Adversarial Networks" by
 Valentini and Nagaro Quiroz, University of Padova. It re-implements pix2pix (Isola et
@@ -38,7 +38,7 @@ _CRITIC = PatchCriticConfig(
 
 
 def valentini_cgan() -> Recipe:
-    r"""The paper valentini's re-implementation of pix2pix, with a plain U-Net.
+    r"""Valentini and Nagaro Quiroz's version of pix2pix, with a plain U-Net.
 
     (Sections III and VI-A of the paper.) Its generated images have bright spots at the
     centre (figure 7), which the losses do not show (section VII). Protocol: about
@@ -67,7 +67,7 @@ def valentini_cgan() -> Recipe:
         ),
         paper="valentini",
         size=256,  # section V
-        batch_size=16,  # not given; that of the paper nampouri (section 5.2)
+        batch_size=16,  # not given; that of Nampouri et al. (section 5.2)
         epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
         generator=_PLAIN,
         critic=_CRITIC,
@@ -86,7 +86,7 @@ def valentini_cgan() -> Recipe:
 
 
 def valentini_wgan() -> Recipe:
-    r"""The paper valentini's Wasserstein GAN with gradient penalty and a thick U-Net.
+    r"""The Wasserstein GAN of Valentini and Nagaro Quiroz, with a thick U-Net.
 
     (Sections IV and VI-B of the paper.) The protocol is that of `valentini_cgan`.
 
@@ -134,7 +134,7 @@ def valentini_wgan() -> Recipe:
 
 
 def valentini_wgan_literal() -> Recipe:
-    r"""The thick U-Net with equation 8 of the paper valentini, exactly as published.
+    r"""The thick U-Net of Valentini and Nagaro Quiroz, with equation 8 as published.
 
     The adversarial losses are cross-entropies, and the gradient penalty is applied to
     the critic's logits. Everything else is as in `valentini_wgan`. The interpretations

@@ -89,9 +89,12 @@ def modes_of(ranks: int) -> list[str]:
 
 
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
-    """Launch each number of processes once per round, and return their rates.
+    """Measure the training speed with 1, 2 and more processes; return the rates.
 
-    The rates are (number of processes, mode) -> total images per second in each round.
+    In each round, the training is launched once with each number of processes, and
+    measured in one or more modes, such as with and without gradient accumulation.
+    Returns (number of processes, mode) -> images per second of all processes together,
+    one value per round.
     """
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:

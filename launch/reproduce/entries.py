@@ -121,9 +121,10 @@ def launcher(recipe: Recipe) -> list[str]:
 
 
 def is_finished(entry: TableEntry) -> bool:
-    """Return whether the run folder contains this recipe, trained on all its images.
+    """Return whether this entry's network is trained to the end, by its run folder.
 
-    Raises UserError if the run was trained on more images than the recipe says.
+    The end is the number of images in its recipe. Raises UserError if the network was
+    trained on more images than that.
     """
     latest = latest_checkpoint(entry.run)
     if latest is None:
