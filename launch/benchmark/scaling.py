@@ -92,7 +92,7 @@ def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
     """Measure the training speed with 1, 2 and more processes; return the rates.
 
     In each round, the training is launched once with each number of processes, and
-    measured in one or more modes, such as with and without gradient accumulation.
+    measured in the modes of `modes_of`: weak and strong scaling, for instance.
     Returns (number of processes, mode) -> images per second of all processes together,
     one value per round.
     """
