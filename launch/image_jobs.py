@@ -18,7 +18,10 @@ from shards.sources.decode import UndecodableError, decode_image
 from shards.sources.listing import ImageSource, first_names, list_folder, read_bytes
 from shards.sources.metadata import Metadata, is_image, read_metadata
 
-VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
+VIDEO_SUFFIXES = (
+    *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "mkv", "webm", "avi", "divx", "mpg", "mpeg", "m2v"),
+    *("vob", "ts", "mts", "m2ts", "m2t", "wmv", "asf", "flv", "f4v", "ogv", "ogm", "dv", "mxf"),
+)
 BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images are smaller
 
 
