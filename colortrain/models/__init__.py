@@ -1,4 +1,4 @@
-"""Network architectures, one per module of this folder, and layers that they share.
+"""Network architectures, one per module of this flat folder, and layers they share.
 
 Each architecture has a frozen config dataclass; `config.build()` makes the network.
 """
