@@ -349,7 +349,7 @@ def load_recipe(path: Path) -> Recipe:
     field.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"no recipe file {path}: give the path of a recipe.json") from None
     except ValueError as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from shards.color import gamut_mapped_rgb, rgb_to_lab
 from shards.files import open_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GAP = 4  # pixels between images
 _TITLE = 18  # height of a title line in pixels
@@ -130,6 +130,9 @@ def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
 
     `lines` are the lines of a run's journal (`colortrain.runs.history.read_journal`).
     """
+    # Imported here, because it needs a folder for its cache.
+    from matplotlib.figure import Figure
+
     training = [line for line in lines if line.get("kind") == "train"]
     validation = [line for line in lines if line.get("kind") == "validation"]
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
@@ -206,6 +209,8 @@ def _draw_metric(axes: Axes, lines: list[dict[str, Any]], metric: str, title: st
 
 
 def _finish(axes: Axes, title: str, ylabel: str, has_data: bool) -> None:
+    from matplotlib.ticker import EngFormatter
+
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("images seen")
     axes.set_ylabel(ylabel)

@@ -93,7 +93,7 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
     limited = ["--limit", str(limit)] if limit else []
     run_process(recipe.name, [sys.executable, *evaluate, *limited])
     seconds = sum(line["seconds"] for line in read_journal(run, "train"))
-    return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_text())}
+    return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_bytes())}
 
 
 def check_images(recipe: Recipe, run: Path) -> None:

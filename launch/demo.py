@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.cbook import get_sample_data
 from PIL import Image
 from skimage import data
 
@@ -57,6 +56,8 @@ def photograph(name: str) -> Image.Image:
     `name` is the name of a function in skimage.data, or "motorcycle" or "grace_hopper".
     """
     if name == "grace_hopper":
+        from matplotlib.cbook import get_sample_data  # it needs a folder for its cache
+
         return Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
     if name == "motorcycle":
         return Image.fromarray(data.stereo_motorcycle()[0])

@@ -159,9 +159,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "step": step,
         }
         document = {**facts, "ema": args.ema and bool(recipe.ema), **scores[0]}
-        # Print first, so that a full disk does not lose the scores.
-        print("\n".join(text_table(each) for each in scores))
-        write_json(document if len(scores) == 1 else {**document, "other_dropout": scores[1]}, out)
+        if len(scores) > 1:
+            document["other_dropout"] = scores[1]
+        try:
+            write_json(document, out)
+        finally:  # so that a full disk does not lose the scores
+            print("\n".join(text_table(each) for each in scores))
         print(f"written to {out}")
     # Not after an exception: NCCL would wait here for ranks that do not arrive.
     if torch.distributed.is_initialized():

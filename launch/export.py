@@ -112,7 +112,7 @@ def _is_unfinished(out: Path) -> bool:
     return (
         all(written_by_export)
         and any(RECIPE in name for name in names)
-        and (not card.exists() or is_model_card(card.read_text()))
+        and (not card.exists() or is_model_card(card.read_text(encoding="utf-8", errors="replace")))
     )
 
 
@@ -138,7 +138,9 @@ def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name:
     is the title of the model card.
     """
     save_recipe(without_paths(recipe), out / RECIPE)
-    write_atomic(out / CARD, model_card(name, network, recipe, run).encode())
+    write_atomic(
+        out / CARD, model_card(name, network, recipe, run).encode(errors="backslashreplace")
+    )
     network.save(out)
 
 
@@ -189,17 +191,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(folder / RECIPE)
     network = load(args.run, checkpoint=step_of(folder), ema=args.ema)
     about = network.description
-    print(f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}")
+    lines = [
+        f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}"
+    ]
     if args.out is not None:
         name = args.push or args.out.resolve().name
         write_folder(network, recipe, args.run, args.out, name)
-        print(f"{args.out}: load with colortrain.load({str(args.out)!r})")
+        lines.append(f"{args.out}: load with colortrain.load({str(args.out)!r})")
     if args.onnx is not None:
         error = export_onnx(network, args.onnx)
-        print(
+        lines.append(
             f"{args.onnx}: opset {OPSET}, largest difference from PyTorch {error:.1e} of ab / 110 "
             f"(allowed: {TOLERANCE:g})"
         )
+    print("\n".join(lines))
     if args.push is not None:
         print(push(args.out, args.push, args.onnx, args.private))
     return 0

@@ -38,7 +38,7 @@ def exit_process(status: int) -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         os._exit(status)
     sys.exit(status)
 
@@ -79,7 +79,7 @@ def mixed_precision(processes: int) -> str:
 
     It is one of accelerate's values, such as "no" or "bf16".
     """
-    return str(yaml.safe_load(config_file(processes).read_text())["mixed_precision"])
+    return str(yaml.safe_load(config_file(processes).read_bytes())["mixed_precision"])
 
 
 def memory_mb(name: str) -> float:
@@ -87,6 +87,6 @@ def memory_mb(name: str) -> float:
 
     For example, the field "VmHWM" is the peak resident memory.
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kib = next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    lines, start = Path("/proc/self/status").read_bytes().splitlines(), f"{name}:".encode()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith(start))
     return kib * 1024 / 1e6

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import sys
 import time
@@ -37,9 +38,13 @@ def describe(error: BaseException) -> str | None:
     """Return a one-line message for a UserError or a known OSError, None for others."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError) and "usable temporary directory" in str(error):
+        return f"{error.strerror}: set TMPDIR to a writable folder"
     if isinstance(error, OSError) and error.errno in _OS_ERRORS:
         where = f" at {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}: {_OS_ERRORS[error.errno]}"
+    if isinstance(error, OSError) and "MPLCONFIGDIR" in str(error):
+        return str(error)  # of matplotlib, which found no folder for its cache
     return None
 
 
@@ -109,13 +114,25 @@ def command_name(program: str) -> str:
     return name if name == PROGRAM else f"{PROGRAM} {name}"
 
 
+def escape_unprintable() -> None:
+    """Let prints escape characters that the locale's encoding cannot represent.
+
+    They are, in any locale, bytes of file names that are not UTF-8. Otherwise a print
+    could end a command whose work is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
     The status is 2 after a user error, which is printed as one line on standard error;
     70 after a bug, whose traceback is printed; and 130 after Ctrl-C. Messages start
-    with `command_name(program)`.
+    with `command_name(program)`. Characters that the locale cannot print are escaped.
     """
+    escape_unprintable()
     name = command_name(program)
     try:
         return main(argv) or 0

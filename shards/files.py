@@ -114,6 +114,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def check_utf8(path: Path) -> None:
+    """Raise UserError unless a path is UTF-8, which torch requires."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"the path {path} is not UTF-8: rename the folder") from None
+
+
 def lock(path: Path, message: str) -> IO[bytes]:
     """Lock the file `path` exclusively and return it open.
 

@@ -161,6 +161,11 @@ def submit(
             executor.update_parameters(array_parallelism=cluster.parallel)
             with executor.batch():
                 jobs = [executor.submit(call) for call in calls]
+        except UnicodeEncodeError:  # submitit writes the script in the locale's encoding
+            raise UserError(
+                "the job's script has characters that this locale cannot write: "
+                "set LC_ALL=C.UTF-8, and give paths that are UTF-8"
+            ) from None
         except RuntimeError as error:  # raised by submitit where there is no srun
             raise UserError(_on_one_line(error)) from None
         except subprocess.CalledProcessError as error:
@@ -171,7 +176,7 @@ def submit(
 
 
 def _on_one_line(error: object) -> str:
-    text = error.decode() if isinstance(error, bytes) else str(error)
+    text = error.decode(errors="replace") if isinstance(error, bytes) else str(error)
     return " ".join(line.strip() for line in text.splitlines() if line.strip())[:500]
 
 

@@ -84,7 +84,7 @@ def load_cluster(path: Path) -> Cluster:
     has an invalid value.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"there is no site file {path}: copy and edit one of the examples in {EXAMPLES}"
@@ -138,7 +138,14 @@ def run_slurm(*command: str) -> str:
     60 s.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except FileNotFoundError:
         raise UserError(
             f"SLURM is not available here ({command[0]} not found): run this on a login node"

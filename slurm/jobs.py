@@ -209,7 +209,9 @@ def _is_running() -> bool:
     # Not SLURM_JOB_ID: squeue takes that of an array's last task for the whole array.
     job_id = submitit.JobEnvironment().job_id
     command = ["squeue", "-h", "-j", job_id, "-o", "%T"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=True
+    )
     return done.stdout.strip() == "RUNNING"
 
 

@@ -59,7 +59,14 @@ def _output(*command: str) -> str | None:
     lists. Raises UserError where SLURM is not installed.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except FileNotFoundError:
         raise UserError(
             f"SLURM is not available here ({command[0]} not found): run this on a login node"

@@ -23,7 +23,7 @@ from shards.files import parse_json, path_below
 
 def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
     """Append a submitted job to jobs.jsonl in the run folder: id, time and `facts`."""
-    with open(jobs_file(run), "a") as stream:
+    with open(jobs_file(run), "a", encoding="utf-8") as stream:
         stream.write(
             json.dumps({"job": job_id, "submitted": round(time.time(), 3), **facts}) + "\n"
         )
@@ -55,7 +55,7 @@ def record_start(run: Path, job_id: str) -> None:
     The new line contains the step of the newest checkpoint, from which the job resumes.
     """
     facts = {"job": job_id, "step": newest_step(run), "time": round(time.time(), 3)}
-    with open(starts_file(run), "a") as stream:
+    with open(starts_file(run), "a", encoding="utf-8") as stream:
         stream.write(json.dumps(facts) + "\n")
 
 
@@ -112,7 +112,7 @@ def _total_images(run: Path, trained: list[dict[str, Any]]) -> int | None:
     Returns None if the recipe is missing or the size of an epoch is not known yet.
     """
     try:
-        recipe = json.loads(recipe_file(run).read_text())
+        recipe = json.loads(recipe_file(run).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if recipe.get("images"):

@@ -181,13 +181,13 @@ def submit_points(
     recipes: dict[str, Recipe],
     train_argvs: dict[str, list[str]],
     argv: Sequence[str],
-) -> None:
+) -> str:
     """Submit points of a grid as one job array, and record the job of each point.
 
     A point is a combination of field values. `recipes` contains the recipes of the
     points to submit, keyed by the name of the point. `train_argvs` has the same keys,
     and may have more; its values are the arguments of `launch.train`. `argv` are the
-    arguments of `sweep`.
+    arguments of `sweep`. Returns one line that names the job.
     """
     (out / "slurm").mkdir(parents=True, exist_ok=True)
     context = JobContext(Path.cwd(), take_snapshot(out / "slurm"), cluster.scratch)
@@ -203,7 +203,7 @@ def submit_points(
     for name, job_id in zip(recipes, job_ids, strict=True):
         facts = {"words": train_argvs[name], "code": context.code.digest}
         runs.record_job(out / name, job_id, facts)
-    print(f"job {job_ids[0].split('_')[0]}: {len(job_ids)} points in {out}")
+    return f"job {job_ids[0].split('_')[0]}: {len(job_ids)} points in {out}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -225,9 +225,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parameters = job_parameters(cluster, planned_snapshot(folder), out, points, argv)
         print(batch.script_text(cluster, folder, parameters, len(points)))
         return 0
-    if missing := unfinished_points(out, points):
-        submit_points(out, cluster, {name: recipes[name] for name in missing}, train_argvs, argv)
+    missing = unfinished_points(out, points)
+    submitted = {name: recipes[name] for name in missing}
+    line = submit_points(out, cluster, submitted, train_argvs, argv) if missing else None
     write_atomic(sweep_file(out), json.dumps(points, indent=1).encode())
+    if line:
+        print(line)
     return report(out, points, wait=args.wait)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +24,10 @@ from shards.errors import UserError, unknown
 
 PRECISIONS = ("no", "bf16", "fp16")
 DISTRIBUTED_TYPES = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
+# The variables from which accelerate and torch read the number of processes and the
+# rank of this one: those of torchrun, PMI (MPICH, Intel MPI), Open MPI and MVAPICH2.
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _ADVICE = (
     "use one of the configurations in launch/accelerate/, for instance "
     "accelerate launch --config_file launch/accelerate/cpu.yaml"
@@ -37,10 +41,12 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     `Accelerator`. DDP does not broadcast BatchNorm's buffers before each forward pass,
     because that would break the second forward pass of a network within a step.
 
-    Raises UserError if the launched processes did not form one process group, or if
+    Raises UserError if the launched processes did not form one process group, if the
+    environment has variables of a launcher that did not start this process, or if
     accelerate's configuration contains something that the training step does not
     support.
     """
+    check_launch_variables(os.environ)
     handlers = [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
@@ -48,14 +54,44 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     # accelerate uses this option's old name, which works in all supported torch
     # versions
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-    init_process_group_after_restart(timeout)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
-    )
+    try:
+        init_process_group_after_restart(timeout)
+        accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
+        )
+    except torch.distributed.DistError as error:
+        raise UserError(
+            f"the processes of this run did not find each other ({str(error).splitlines()[0]}): "
+            "start all of them, or unset WORLD_SIZE and RANK if no launcher started this process"
+        ) from None
     check_world_size(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
     check_plugins(accelerator)
     return accelerator
+
+
+def check_launch_variables(variables: Mapping[str, str]) -> None:
+    """Raise UserError if variables of a launcher are incomplete or not numbers.
+
+    This happens if they are left over from another program or an interactive job:
+    accelerate would then wait for processes that were never started.
+    """
+    for name in (*_SIZES, *_RANKS, "LOCAL_RANK"):
+        value = variables.get(name, "0")
+        if not value.removeprefix("-").isdigit():
+            raise UserError(f"{name}={value!r} in the environment is not a number: unset {name}")
+    launched = [name for name in _SIZES if int(variables.get(name, "1")) > 1]
+    launched += ["LOCAL_RANK"] if int(variables.get("LOCAL_RANK", "-1")) >= 0 else []
+    if not launched:
+        return
+    missing = [] if "MASTER_ADDR" in variables else ["MASTER_ADDR"]
+    missing += [] if any(name in variables for name in _RANKS) else ["RANK"]
+    if missing:
+        name = launched[0]
+        raise UserError(
+            f"the environment has {name}={variables[name]} but no {' and no '.join(missing)}, so "
+            f"no launcher started this process: unset {name}, or {_ADVICE}"
+        )
 
 
 def check_plugins(accelerator: Accelerator) -> None:

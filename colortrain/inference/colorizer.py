@@ -252,7 +252,7 @@ def _load_run(run: Path, checkpoint: Step, ema: bool) -> Colorizer:
 def _load_exported(folder: Path) -> Colorizer:
     config = folder / CONFIG
     try:
-        document = json.loads(config.read_text())
+        document = json.loads(config.read_bytes())
         library, version, digest = (document.pop(name) for name in ("library", "format", "sha256"))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(

@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from colortrain.lab import lab_to_rgb
 from colortrain.metrics.accuracy import accuracy, mae, mae_lab
@@ -81,6 +80,9 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     the border and all their pixels count. Raises ValueError for images smaller than 6
     px.
     """
+    # Imported here, because it imports matplotlib, which needs a folder for its cache.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     height, width = rgb.shape[-2:]
     if min(height, width) <= _MARGIN:
         raise ValueError(f"SSIM requires images of at least {_MARGIN + 1} px, got {height}x{width}")

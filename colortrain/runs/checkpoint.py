@@ -37,6 +37,7 @@ from colortrain.runs.layout import (
 )
 from shards.errors import UserError
 from shards.files import (
+    check_utf8,
     fsync_folder,
     open_atomic,
     open_regular,
@@ -182,6 +183,7 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     They are on the CPU, by tensor name. Raises UserError if the file cannot be read.
     """
     path = folder / f"{name}.safetensors"
+    check_utf8(path)
     try:
         open_regular(path).close()
         return load_file(path)
@@ -198,7 +200,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises UserError if the checkpoint was written in another format version than the
     one that this code reads.
     """
-    state = json.loads((folder / TRAINER_STATE).read_text())
+    state = json.loads((folder / TRAINER_STATE).read_bytes())
     assert isinstance(state, dict)
     version = state.get("format", FORMAT)  # the first versions did not write it
     if version != FORMAT:
@@ -266,7 +268,7 @@ def best_step(run: Path) -> int:
     Raises UserError if there is no such file.
     """
     try:
-        return int(json.loads(best_file(run).read_text())["step"])
+        return int(json.loads(best_file(run).read_bytes())["step"])
     except FileNotFoundError:
         raise UserError(
             f"{run} has no best checkpoint: give --checkpoint STEP, "

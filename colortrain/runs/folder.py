@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from colortrain.data.tar_stream import open_stream
 from colortrain.recipe import Recipe, differences, load_recipe
 from colortrain.runs.layout import lock_file, recipe_file
 from shards.errors import UserError
+from shards.files import check_utf8
 from shards.files import lock as lock_path
 from shards.read.cache import Cache
 from shards.read.dataset import Split
@@ -91,8 +93,15 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
     """Raise UserError unless `run` is new, empty, or contains a run of the same recipe.
 
     The comparison ignores fields that may change when a run resumes, for instance its
-    length.
+    length. The path of `run` must be UTF-8, and ASCII in a locale with another
+    encoding.
     """
+    check_utf8(run)
+    if os.fsencode(run) != str(run).encode(errors="replace"):  # the locale is not UTF-8
+        raise UserError(
+            f"the path {run} is not ASCII, as TensorBoard requires in this locale: "
+            "choose another --run, or set LC_ALL=C.UTF-8"
+        )
     if run.is_file():
         raise UserError(f"{run} is a file: give a folder as --run")
     if recipe_file(run).is_file():

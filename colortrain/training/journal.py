@@ -57,7 +57,7 @@ class Journal:
         if self.path.exists():
             lines = [
                 line
-                for line in self.path.read_text().splitlines(keepends=True)
+                for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 if _step(line) <= step
             ]
             write_atomic(self.path, "".join(lines).encode())
@@ -76,7 +76,7 @@ class Journal:
         line = json.dumps(
             finite({"kind": kind, "step": step, "time": round(time.time(), 3), **values})
         )
-        with open(self.path, "a") as stream:
+        with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
         for about, text in self.alarms.update(kind, values).items() if self.alarms else ():
             print(f"warning: step {step:,}: {text}", file=sys.stderr, flush=True)

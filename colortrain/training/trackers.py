@@ -20,7 +20,7 @@ def saved_run_ids(run: Path) -> dict[str, str]:
     The result is {} before the run has been started for the first time.
     """
     try:
-        ids = json.loads(trackers_file(run).read_text())
+        ids = json.loads(trackers_file(run).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return ids if isinstance(ids, dict) else {}

@@ -73,7 +73,7 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.txt"
-    path.write_text("\n".join(images) + "\n")
+    path.write_bytes(b"".join(os.fsencode(image) + b"\n" for image in images))
     return path
 
 

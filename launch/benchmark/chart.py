@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from launch.benchmark.results import Row
 from shards.files import open_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _BAR, _GAP = 0.3, 1.0  # inches
 
@@ -23,6 +24,9 @@ def draw_chart(rows: Sequence[Row], path: Path) -> None:
 
     Each row is one bar. Rows of the same section and unit are drawn in the same axes.
     """
+    # Imported here, because it needs a folder for its cache.
+    from matplotlib.figure import Figure
+
     groups = list(dict.fromkeys((row.section, row.unit) for row in rows))
     grouped = [[row for row in rows if (row.section, row.unit) == group] for group in groups]
     heights = [_GAP + _BAR * len(members) for members in grouped]

@@ -108,12 +108,15 @@ class Report:
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def publish(self, path: Path | None, plot: Path | None = None) -> None:
-        """Print the report; write JSON to `path` and a chart to `plot`, if given."""
-        print(self.to_text())
-        if plot:
-            draw_chart(self.rows, plot)
+        """Write JSON to `path`, a chart to `plot`, if given, and print the report."""
+        try:
+            if path:
+                write_atomic(path, self.to_json())
+            if plot:
+                draw_chart(self.rows, plot)
+        finally:  # so that a full disk does not lose the results
+            print(self.to_text())
         if path:
-            write_atomic(path, self.to_json())
             print(f"\nwritten to {path}")
 
 

@@ -61,10 +61,10 @@ def launch_processes(
     }
     write_atomic(request, json.dumps(values).encode())
     command = [*launch_command(ranks), "-m", MODULE, str(request)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise UserError(f"--ranks {ranks}: {error_message(done.stderr)}")
-    rates: dict[str, list[float]] = json.loads(out.read_text())
+    rates: dict[str, list[float]] = json.loads(out.read_bytes())
     out.unlink()
     return rates
 

@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {args.out} is a file: give a folder")
     path = args.out / "report.html"
     histories = read_histories(args.runs)
-    page = render_page(histories, _photo_sections(args) if args.shards else None).encode()
+    text = render_page(histories, _photo_sections(args) if args.shards else None)
+    page = text.encode(errors="backslashreplace")  # names of runs may not be UTF-8
     write_atomic(path, page)
     print(f"{path} ({len(page) / 1e6:.1f} MB): open it in a browser")
     return 0

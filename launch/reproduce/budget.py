@@ -72,7 +72,7 @@ def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())
         if document["asked"] != request:
             raise UserError(
                 f"{options.out} was started with other options ({document['asked']}): "

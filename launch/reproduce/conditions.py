@@ -58,7 +58,7 @@ def left_out(shards: Path) -> dict[str, int]:
     path = shards / "left_out.tsv"
     if not path.is_file():
         return {}
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8") as stream:
         return dict(Counter(reason for _, reason, *_ in csv.reader(stream, delimiter="\t")))
 
 
@@ -70,7 +70,9 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     line = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match", ""]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(
+            line, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

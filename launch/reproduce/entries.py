@@ -90,7 +90,7 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
-        return dict(json.loads(cost_file.read_text()))
+        return dict(json.loads(cost_file.read_bytes()))
     saved_recipe = entry.run.parent / "recipes" / f"{entry.run.name}.json"
     save_recipe(entry.recipe, saved_recipe)
     args = ["--recipe", saved_recipe, "--shards", shards, "--run", entry.run, "--tracker", "none"]
@@ -159,7 +159,7 @@ def score(
     request = {"checkpoint": latest.name, "limit": limit, "judge": judge}
     scores_file = entry.run / _SCORES
     if scores_file.is_file():
-        earlier = json.loads(scores_file.read_text())
+        earlier = json.loads(scores_file.read_bytes())
         if earlier["asked"] == request:
             return dict(earlier["result"])
     *before, last = checkpoint_steps(entry.run)
@@ -186,11 +186,11 @@ def finished_rows(
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
     for path in sorted(out.glob(f"*/{_SCORES}")):
-        document, cost_file = json.loads(path.read_text()), path.parent / _COST
+        document, cost_file = json.loads(path.read_bytes()), path.parent / _COST
         if document["asked"]["judge"] != (classifier.digest if classifier else None):
             others.append(path.parent.name)
         elif cost_file.is_file():
-            rows.append({**document["result"], **json.loads(cost_file.read_text())})
+            rows.append({**document["result"], **json.loads(cost_file.read_bytes())})
     rows.sort(key=lambda row: (order.get(row["recipe"], len(order)), row["seed"]))
     return rows, others
 
@@ -209,7 +209,7 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
         [sys.executable, "-m", "launch.evaluate", *args, "--json", scores_file, *limited],
     )
     images = load_state(checkpoint_folder(entry.run, step))["images"]
-    return {"images": images, **json.loads(scores_file.read_text())}
+    return {"images": images, **json.loads(scores_file.read_bytes())}
 
 
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
@@ -233,7 +233,7 @@ def measured_cost(run: Path) -> dict[str, Any]:
     return {
         "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),
         "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
-        **json.loads((run / PEAK).read_text()),
+        **json.loads((run / PEAK).read_bytes()),
     }
 
 

@@ -121,7 +121,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 
     Raises UserError if the SHA-256 of the weights differs from the one saved with them.
     """
-    facts, digest = json.loads(path.with_suffix(".json").read_text()), sha256_of(path)
+    facts, digest = json.loads(path.with_suffix(".json").read_bytes()), sha256_of(path)
     if digest != facts["sha256"]:
         raise UserError(
             f"{path} differs from its record {path.with_suffix('.json')}: "

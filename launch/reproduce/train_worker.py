@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = train.main(args)
     if os.environ.get("RANK", "0") == "0":
         path = train.make_parser().parse_args(args).run / PEAK
-        earlier = json.loads(path.read_text()) if path.is_file() else {"peak_mb": 0.0}
+        earlier = json.loads(path.read_bytes()) if path.is_file() else {"peak_mb": 0.0}
         largest = max(peak_memory(), earlier, key=lambda each: each["peak_mb"])
         write_atomic(path, json.dumps(largest).encode())
     return status

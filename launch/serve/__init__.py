@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import socket
 from collections.abc import Sequence
 
@@ -18,6 +19,10 @@ from shards.errors import UserError
 _EXAMPLE = """\
 Photographs are colorized in memory: they are not written to disk and do not leave this machine.
 Ctrl-C stops the server.
+
+Behind a proxy that removes its prefix from the path (jupyter-server-proxy, /rnode/ of Open
+OnDemand), name the host of the address in the browser; that address ends with a slash:
+  colortrain serve --run runs/first --allow-host hub.example.org
 
 example: compare two runs; open the printed address in a browser
   colortrain serve --run runs/first --run runs/second
@@ -43,6 +48,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="port to listen on; 0 for any free one (default: 8765)",
     )
     parser.add_argument(
+        "--allow-host",
+        type=host_and_port,
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="host of the page's address in the browser, where a proxy serves it; repeatable "
+        "(default: the page is accepted only at the address that is printed)",
+    )
+    parser.add_argument(
         "--max-mb",
         type=at_least_one,
         default=30,
@@ -57,6 +71,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="reject images of more than N megapixels (default: 50)",
     )
     return parser
+
+
+def host_and_port(text: str) -> str:
+    """Convert an argument to HOST or HOST:PORT in lower case, as browsers send it.
+
+    Raises ArgumentTypeError for URLs and wildcards.
+    """
+    if not re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?", text.lower()):
+        raise argparse.ArgumentTypeError(
+            f"must be a host name, with a port if its address has one, got {text!r}"
+        )
+    return text.lower()
+
+
+def host_name(host: str) -> str:
+    """Return the HOST of HOST or HOST:PORT."""
+    return re.sub(r":\d+$", "", host)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -105,7 +136,8 @@ def _serve(
     host, port = listening.getsockname()[:2]
     is_local = args.host in LOOPBACK
     limits = Limits(bytes=args.max_mb << 20, pixels=args.max_megapixels * 1_000_000)
-    app = make_app(networks, limits, hosts=LOOPBACK if is_local else ("*",))
+    hosts = (*LOOPBACK, *map(host_name, args.allow_host)) if is_local else ("*",)
+    app = make_app(networks, limits, hosts, origins=args.allow_host)
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops it)", flush=True)
     if not is_local:
         print(

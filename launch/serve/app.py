@@ -8,10 +8,15 @@ and rejected.
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import io
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,16 +34,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from colortrain.inference.colorizer import Colorizer
 from shards.sources.decode import BOMB, UndecodableError, decode_image
 
+T = TypeVar("T")
 PAGE = Path(__file__).parent / "page"
 _UPLOAD_TIMEOUT = 120.0  # seconds
 _FORM_OVERHEAD = 1 << 14  # largest number of bytes in a request besides the file
 # If a body is too large, up to this many times the limit is read and discarded before
 # the rejection, because clients that are still sending do not read the response.
 _MAX_DISCARDED = 8
+_CLIENT_GONE = 499  # nginx's status for this; it reaches no client
+# The page's addresses are relative: below a prefix, its own must end with a slash. Not
+# every proxy redirects to that, and this server does not know the address.
+_ADD_SLASH = (
+    'if (!location.pathname.endsWith("/")) '
+    "location.replace(`${location.pathname}/${location.search}`);"
+)
+_ADD_SLASH_HASH = base64.b64encode(hashlib.sha256(_ADD_SLASH.encode()).digest()).decode()
 _HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self' 'sha256-{_ADD_SLASH_HASH}'; style-src 'self'; "
+        "img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # with no-referrer, plain forms would send no Origin
@@ -102,14 +117,15 @@ def too_large(limit: int) -> HTTPException:
     )
 
 
-def check_request(request: Request, limit: int) -> None:
+def check_request(request: Request, limit: int, origins: Sequence[str] = ()) -> None:
     """Raise HTTPException if a request must be rejected because of its headers alone.
 
-    Rejected are requests from pages of other sites, requests of far more than `limit`
-    bytes, and requests that contain no form with an upload.
+    Rejected are requests from pages of other sites, unless their host (HOST or
+    HOST:PORT) is one of `origins`, requests of far more than `limit` bytes, and
+    requests that contain no form with an upload.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host")
-    if origin is not None and origin.partition("://")[2] != host:
+    if origin is not None and origin.partition("://")[2] not in (host, *origins):
         raise HTTPException(403, "Photographs are accepted only from this server's own page.")
     if int(request.headers.get("content-length") or 0) > _MAX_DISCARDED * limit:
         raise too_large(limit)
@@ -154,10 +170,13 @@ async def read_upload(request: Request) -> bytes:
     return data
 
 
-def colorize_image(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
+def colorize_image(
+    network: Colorizer, data: bytes, max_pixels: int, gone: threading.Event
+) -> bytes:
     """Decode and colorize an image file, and return the bytes of a PNG file.
 
-    Raises HTTPException if the image cannot be decoded or has more than `max_pixels`.
+    Raises HTTPException if the image cannot be decoded or has more than `max_pixels`,
+    and ClientDisconnect between these steps if `gone` is set.
     """
     try:
         image = decode_image(data, max_pixels)
@@ -169,31 +188,79 @@ def colorize_image(network: Colorizer, data: bytes, max_pixels: int) -> bytes:
                 "megapixels.",
             ) from None
         raise HTTPException(422, "This file is damaged or not a supported image.") from None
+    raise_if_gone(gone)
+    coloured = network.colorize(image)
+    raise_if_gone(gone)
     stream = io.BytesIO()
-    network.colorize(image).save(stream, "PNG", compress_level=1)
+    coloured.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
+
+
+def raise_if_gone(gone: threading.Event) -> None:
+    """Raise ClientDisconnect if `gone` is set."""
+    if gone.is_set():
+        raise ClientDisconnect
+
+
+async def until_gone(request: Request, work: Coroutine[Any, Any, T], gone: threading.Event) -> T:
+    """Return the result of `work`, once the request has been read.
+
+    If the client closes the connection first, `gone` is set. Work in a thread is then
+    waited for, because the next image must not be colorized at the same time; what only
+    waits for its turn is cancelled, which raises ClientDisconnect.
+    """
+    scope = anyio.CancelScope()
+    working = asyncio.create_task(_in_scope(scope, work))
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            gone.set()
+            scope.cancel()  # unlike a task's own `cancel`, it spares a running thread
+        return await working
+    finally:
+        leaving.cancel()
+
+
+async def _in_scope(scope: anyio.CancelScope, work: Coroutine[Any, Any, T]) -> T:
+    with scope:
+        return await work
+    raise ClientDisconnect
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def colorize_endpoint(networks: Sequence[Colorizer], limits: Limits) -> Endpoint:
+def colorize_endpoint(
+    networks: Sequence[Colorizer], limits: Limits, origins: Sequence[str]
+) -> Endpoint:
     """Return the endpoint POST /colorize/N, which colorizes an upload with network N.
 
     N is the position in `networks`. Only one image is colorized at a time, because
-    colorizing uses all cores or the GPU.
+    colorizing uses all cores or the GPU. An upload whose client is gone is not
+    colorized. `origins`: see `check_request`.
     """
     limiter = anyio.CapacityLimiter(1)
 
     async def colorize(request: Request) -> Response:
-        check_request(request, limits.bytes + _FORM_OVERHEAD)
+        check_request(request, limits.bytes + _FORM_OVERHEAD, origins)
         number = request.path_params["number"]
         if number >= len(networks):
             raise HTTPException(404, "There is no such network.")
         data = await read_upload(request)
-        png = await anyio.to_thread.run_sync(
-            colorize_image, networks[number], data, limits.pixels, limiter=limiter
+        gone = threading.Event()
+        work = anyio.to_thread.run_sync(
+            colorize_image, networks[number], data, limits.pixels, gone, limiter=limiter
         )
+        try:
+            png = await until_gone(request, work, gone)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_GONE)
         return Response(
             png,
             media_type="image/png",
@@ -223,19 +290,26 @@ def render_page(networks: Mapping[str, Colorizer], limits: Limits) -> str:
         "mb": limits.bytes >> 20,
         "megapixels": f"{limits.pixels / 1e6:g}",
     }
-    return environment.get_template("page.html").render(networks=descriptions, maximum=maximum)
+    template = environment.get_template("page.html")
+    return template.render(networks=descriptions, maximum=maximum, add_slash=_ADD_SLASH)
 
 
-def make_app(networks: Mapping[str, Colorizer], limits: Limits, hosts: Sequence[str]) -> Starlette:
+def make_app(
+    networks: Mapping[str, Colorizer],
+    limits: Limits,
+    hosts: Sequence[str],
+    origins: Sequence[str] = (),
+) -> Starlette:
     """Return the web application.
 
     `networks` are by name. Only requests whose Host header is one of `hosts` are
-    accepted; "*" accepts any.
+    accepted; "*" accepts any. An Origin header must name the same host, or one of
+    `origins` (HOST or HOST:PORT).
     """
     page = static_endpoint(render_page(networks, limits), "text/html")
-    style = static_endpoint((PAGE / "page.css").read_text(), "text/css")
-    script = static_endpoint((PAGE / "page.js").read_text(), "text/javascript")
-    colorize = colorize_endpoint(list(networks.values()), limits)
+    style = static_endpoint((PAGE / "page.css").read_text(encoding="utf-8"), "text/css")
+    script = static_endpoint((PAGE / "page.js").read_text(encoding="utf-8"), "text/javascript")
+    colorize = colorize_endpoint(list(networks.values()), limits, origins)
     routes = [
         Route("/", page),
         Route("/page.css", style),

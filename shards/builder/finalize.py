@@ -8,7 +8,6 @@ the blocks.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -277,7 +276,7 @@ def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
         for entry in left_out:
             fields = (entry.source, entry.reason, entry.detail)
             line = "\t".join(json.dumps(field, ensure_ascii=False)[1:-1] for field in fields)
-            stream.write(os.fsencode(line + "\n"))
+            stream.write((line + "\n").encode("utf-8", "surrogateescape"))
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:

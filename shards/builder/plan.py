@@ -204,7 +204,7 @@ def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
         _check_own_splits(sources)
     digest = hashlib.sha256()
     for source in sources:
-        digest.update(os.fsencode(source.name) + b"\0")
+        digest.update(source.name.encode("utf-8", "surrogateescape") + b"\0")
     block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
     return Plan(
         decoding=DECODING,

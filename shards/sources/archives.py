@@ -34,7 +34,7 @@ def members(path: Path) -> list[Member]:
     """
     entries: list[tarfile.TarInfo] = []
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", encoding="utf-8") as archive:
             try:
                 entries.extend(archive)
             except tarfile.TarError:  # `open` has read a member: a tar, but damaged

@@ -10,6 +10,7 @@ import codecs
 import glob
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,17 @@ class Listing:
         self.hidden.sort()
         return self
 
+    def in_utf8(self) -> Listing:
+        """Decode all names as a UTF-8 locale does, in place; return self.
+
+        Without this, the names in a shard set would depend on the locale.
+        """
+        if sys.getfilesystemencoding() != "utf-8":
+            self.sources = [each._replace(name=_in_utf8(each.name)) for each in self.sources]
+            self.ignored = [_in_utf8(name) for name in self.ignored]
+            self.hidden = [_in_utf8(name) for name in self.hidden]
+        return self
+
 
 def open_sources(source: str, out: Path) -> Listing:
     """List the images of SOURCE, except those inside the output folder `out`.
@@ -128,7 +140,7 @@ def _list_any(source: str, out: Path) -> Listing:
     path = Path(source)
     if path.is_dir():
         batches = cifar10.find_batches(path)
-        return _list_cifar(batches) if batches else list_folder(path, out)
+        return _list_cifar(batches) if batches else list_folder(path, out).in_utf8()
     if path.is_file():
         return _list_file(path)
     if names := _expand(source, out):
@@ -166,6 +178,14 @@ def _expand(pattern: str, out: Path) -> list[str]:
     names = {name for each in patterns for name in glob.glob(each, recursive=True)}  # noqa: PTH207
     files = (name for name in names if Path(name).is_file())
     return sorted(name for name in files if not os.path.realpath(name).startswith(inside))
+
+
+def _in_utf8(name: str) -> str:
+    """Return a file name as a UTF-8 locale decodes it.
+
+    Bytes that are not UTF-8 become surrogate escapes.
+    """
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _is_image(name: str) -> bool:
@@ -266,7 +286,7 @@ def _list_text(path: Path) -> Listing:
         )
     lines = [os.fsdecode(line) for line in data.split(b"\n") if line.strip()]
     names = [_without_blanks(line, path.parent) for line in lines]
-    return Listing([ImageSource(name, str(path.parent / name)) for name in names])
+    return Listing([ImageSource(name, str(path.parent / name)) for name in names]).in_utf8()
 
 
 def _without_byte_order_mark(data: bytes) -> bytes:
@@ -293,7 +313,7 @@ def _list_tars(paths: list[Path]) -> Listing:
     root = os.path.commonpath([path.parent.absolute() for path in paths])
     listing = Listing()
     for path in paths:
-        tar_name = os.path.relpath(path.absolute(), root)
+        tar_name = _in_utf8(os.path.relpath(path.absolute(), root))
         for member in archives.members(path):
             name = f"{tar_name}!{member.name}"
             if any(_is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):

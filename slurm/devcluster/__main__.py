@@ -181,7 +181,14 @@ def show_status(folder: Path) -> int:
     for name, *options in queries:
         try:
             command = [f"{cluster.folder}/bin/{name}", *options]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=20,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             done = subprocess.CompletedProcess(options, 1, "", f"{name} timed out after 20 s")
         if done.returncode:

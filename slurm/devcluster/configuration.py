@@ -244,7 +244,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode)
     path.chmod(mode)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def write_files(plan: Plan) -> None:

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from shards.errors import UserError
-from slurm.devcluster.hosts import command_on_host, environment, run, wait_until
+from slurm.devcluster.hosts import command_on_host, environment, read_log, run, wait_until
 from slurm.devcluster.plan import HIGH, Plan
 from slurm.devcluster.programs import program
 
@@ -32,9 +32,7 @@ def link_programs(plan: Plan) -> None:
 def _start(plan: Plan, host: str, name: str, command: list[str]) -> None:
     log = plan.folder / "log" / f"{name}.out"
     if run(plan, command_on_host(plan, host, command), log.name):
-        raise UserError(
-            f"{name} did not start, see {log}: {log.read_text(errors='replace').strip()[-300:]}"
-        )
+        raise UserError(f"{name} did not start, see {log}: {read_log(log).strip()[-300:]}")
 
 
 def start_munged(plan: Plan) -> None:
@@ -96,9 +94,7 @@ def _start_mariadbd(plan: Plan) -> None:
     # Wait for the log, not the port: the port answers before the init file, which
     # creates slurmdbd's user, has been read.
     ready = "ready for connections"
-    wait_until(
-        "mariadbd", lambda: log.exists() and ready in log.read_text(errors="replace"), 120, log
-    )
+    wait_until("mariadbd", lambda: ready in read_log(log), 120, log)
 
 
 def _with_own_tmpdir(plan: Plan) -> list[str]:
@@ -181,7 +177,13 @@ def idle_nodes(plan: Plan) -> list[str]:
     )
     try:
         done = subprocess.run(
-            command, env=environment(plan), capture_output=True, text=True, timeout=10, check=False
+            command,
+            env=environment(plan),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return []

@@ -49,6 +49,11 @@ ip link set "$1" master switch up
 """
 
 
+def read_log(log: Path) -> str:
+    """Return the text of a log file so far, "" if there is none yet."""
+    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+
 def wait_until(
     what: str, condition: Callable[[], bool], seconds: float, log: Path | None = None
 ) -> None:
@@ -59,11 +64,7 @@ def wait_until(
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            last_lines = (
-                "; ".join(log.read_text(errors="replace").splitlines()[-3:])
-                if log and log.exists()
-                else ""
-            )
+            last_lines = "; ".join(read_log(log).splitlines()[-3:]) if log else ""
             see_log = f", see {log}: {last_lines}" if log else ""
             raise UserError(f"timed out after {seconds:.0f} s waiting for {what}{see_log}")
         time.sleep(0.02)
@@ -125,7 +126,7 @@ def init_pid(plan: Plan, host: str) -> int:
     Raises UserError if the host is off.
     """
     try:
-        pid = int((plan.folder / "run" / f"{host}.init").read_text())
+        pid = int((plan.folder / "run" / f"{host}.init").read_bytes())
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         argv = []
@@ -178,11 +179,9 @@ def power_on(plan: Plan, host: str) -> None:
         )
     wait_until(f"host {host}", lambda: up.exists() or outer.poll() is not None, 20, log)
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-    if outer.poll() is not None or not children.read_text().split():
-        raise UserError(
-            f"host {host} did not start, see {log}: {log.read_text(errors='replace').strip()}"
-        )
-    (plan.folder / "run" / f"{host}.init").write_text(children.read_text().split()[0])
+    if outer.poll() is not None or not children.read_bytes().split():
+        raise UserError(f"host {host} did not start, see {log}: {read_log(log).strip()}")
+    (plan.folder / "run" / f"{host}.init").write_bytes(children.read_bytes().split()[0])
 
 
 def make_switch(plan: Plan) -> None:
@@ -237,7 +236,7 @@ def power_off(plan: Plan, host: str) -> None:
 
 def _is_zombie(pid: int) -> bool:
     try:
-        return ") Z" in Path(f"/proc/{pid}/stat").read_text()
+        return b") Z" in Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return True
 
@@ -270,7 +269,7 @@ def join_user_namespace(pid: int) -> None:
     "ambient" capabilities). Raises UserError if the namespace cannot be entered.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    with open(f"/proc/{pid}/ns/user") as namespace:
+    with open(f"/proc/{pid}/ns/user", "rb") as namespace:
         if libc.setns(namespace.fileno(), 0x10000000):  # CLONE_NEWUSER
             raise UserError(
                 f"cannot enter the cluster's user namespace: {os.strerror(ctypes.get_errno())}"

@@ -120,7 +120,7 @@ def _own_and_ancestor_pids() -> set[int]:
     pid, pids = os.getpid(), set()
     while pid:
         pids.add(pid)
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+        pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()[1])
     return pids
 
 

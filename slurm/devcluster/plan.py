@@ -116,7 +116,7 @@ def save(plan: Plan) -> None:
 def load(folder: Path) -> Plan:
     """Read the plan of the cluster in `folder`. Raises UserError if there is none."""
     try:
-        values = json.loads((folder / FILE).read_text())
+        values = json.loads((folder / FILE).read_bytes())
     except FileNotFoundError:
         raise UserError(
             f"there is no cluster in {folder}: start one with "

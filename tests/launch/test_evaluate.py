@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,12 @@ def test_nan_is_written_as_null(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "s.json").read_text()) == {
         "metrics": {"l1": {"generated": None, "grey": 0.1}}
     }
+
+
+def test_scores_are_written_even_if_they_cannot_be_printed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), "latin-1"))
+    with pytest.raises(UnicodeEncodeError):
+        evaluated(folder, tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_bytes())["samples"] == 19

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import colortrain
 from colortrain.recipe import load_recipe, save_recipe
 from colortrain.recipes import get_recipe
-from launch.export import main
+from launch.export import FILES, main
 from shards.errors import UserError
 from tests.support.fake_hub import fake_hub
 from tests.support.processes import ROOT
@@ -255,3 +256,13 @@ def test_a_failed_upload_is_a_one_line_error(run: Path, tmp_path: Path, url: str
     assert "uploading me/old-photos to the Hub failed (" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "model.safetensors" in names(tmp_path / "exported")
+
+
+def test_an_export_is_complete_even_if_nothing_can_be_printed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "größe→"
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), "ascii"))
+    with pytest.raises(UnicodeEncodeError):
+        export(run, "--out", out, "--onnx", out / "model.onnx")
+    assert names(out) == sorted([*FILES, "model.onnx"])

@@ -108,3 +108,36 @@ def test_help_of_every_command_ends_with_an_example(
     example = out.split("\nexample", 1)[-1]
     package = COMMANDS[name][0].partition(".")[0]
     assert f"colortrain {name}" in example or f"-m {package}.{name}" in example
+
+
+def test_no_command_imports_matplotlib_before_it_draws() -> None:
+    modules = ", ".join(module for module, _ in COMMANDS.values())
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_matplotlib_without_a_writable_folder_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Import matplotlib where neither the home nor a temporary folder is writable."""
+    (tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+    code = (
+        "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nothing'];"
+        "from shards.errors import run_command;"
+        "from colortrain.visualize import loss_curves;"
+        "from pathlib import Path;"
+        "sys.exit(run_command('demo', lambda _: loss_curves([], Path('curves.png'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    errors = [
+        line for line in done.stderr.splitlines() if line.startswith("colortrain demo: error")
+    ]
+    assert len(errors) == 1
+    assert "set the MPLCONFIGDIR environment variable to a writable directory" in errors[0]
+    assert "Traceback" not in done.stderr

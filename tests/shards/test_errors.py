@@ -1,7 +1,10 @@
 """Tests of errors: exit status and message of each kind of error."""
 
 import errno
+import io
 import os
+import sys
+from typing import TextIO
 
 import pytest
 
@@ -21,6 +24,10 @@ def test_unknown_lists_valid_names_nearest_first() -> None:
         (OSError(errno.ENOENT, "No such file", "/a"), "No such file at /a: check the path"),
         (OSError(errno.ENOENT, "No such file"), "No such file: check the path"),
         (OSError(errno.EPIPE, "Broken pipe"), None),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']: set TMPDIR to a writable folder",
+        ),
         (ValueError("a bug"), None),
     ],
 )
@@ -64,3 +71,28 @@ def test_other_ranks_wait_and_print_their_number(
 @pytest.mark.parametrize(("result", "status"), [(None, 0), (0, 0), (1, 1)])
 def test_result_of_main_is_the_status(result: int | None, status: int) -> None:
     assert run_command("program", lambda _: result) == status
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_unprintable_characters_are_escaped_and_do_not_end_a_command(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "L1 \u2193 caf\udce9.png \U0001f431"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding, errors="strict"))
+
+    def main(_: object) -> int:
+        print(text)
+        print(text, file=sys.stderr)
+        raise UserError(text)
+
+    assert run_command("program", main) == 2
+    expected = text.encode(encoding, "backslashreplace")
+    assert printed(sys.stdout) == expected + b"\n"
+    assert printed(sys.stderr) == expected + b"\ncolortrain program: error: " + expected + b"\n"
+
+
+def printed(stream: TextIO) -> bytes:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue()

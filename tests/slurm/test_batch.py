@@ -15,6 +15,7 @@ from shards.errors import UserError
 from slurm import batch
 from slurm.cluster import EXAMPLES, Cluster, Container, load_cluster
 from slurm.code import CodeSnapshot
+from tests.support.slurm_commands import install_commands
 
 CODE = CodeSnapshot(Path("/shared/run/slurm/code-1"), "1")
 
@@ -176,3 +177,14 @@ def test_a_refusal_of_sbatch_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert "SLURM_JOB_ID" not in RefusingExecutor.environment
     assert RefusingExecutor.environment["SLURM_CONF"] == "/etc/slurm.conf"
     assert os.environ["SLURM_JOB_ID"] == "7"
+
+
+def test_a_path_that_the_script_cannot_hold_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_commands(tmp_path, monkeypatch, {"srun": "", "sbatch": "echo Submitted 1"})
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    cluster = Cluster()
+    with pytest.raises(UserError, match=r"cannot write: set LC_ALL=C.UTF-8, and give paths that"):
+        batch.submit(cluster, folder, parameters(cluster), [print])

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     The only argument is the path of a JSON file that says what to measure.
     """
     (path,) = sys.argv[1:] if argv is None else argv
-    request: dict[str, Any] = json.loads(Path(path).read_text())
+    request: dict[str, Any] = json.loads(Path(path).read_bytes())
     torch.set_num_threads(request["threads"])
     accelerator = make_accelerator()
     recipe = load_recipe(Path(request["recipe"]))

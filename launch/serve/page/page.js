@@ -6,6 +6,7 @@ const networks = [...document.querySelectorAll("#networks li")].map((item) => it
 const maxBytes = Number(document.body.dataset.maxBytes);
 const form = $("#form");
 const input = $("#photo");
+// All addresses are relative, so that the page also works below a prefix, behind a proxy.
 let queue = Promise.resolve(); // photographs are sent one after the other
 
 function setStatus(text) {
@@ -57,7 +58,7 @@ async function requestColours(file, number) {
   body.append("photo", file);
   let response;
   try {
-    response = await fetch(`/colorize/${number}`, { method: "POST", body });
+    response = await fetch(`colorize/${number}`, { method: "POST", body });
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,12 @@ def test_a_checkpoint_must_be_of_the_same_recipe_dataset_and_order(
     else:
         with pytest.raises(UserError, match=message):
             check_checkpoint(folder, state, recipe, dataset_id)
+
+
+def test_a_path_that_torch_or_tensorboard_cannot_use_is_refused(tmp_path: Path) -> None:
+    check_run_folder(tmp_path / "größe→🐱", RECIPE)
+    with pytest.raises(UserError, match=r"the path .*caf\udce9 is not UTF-8: rename the folder"):
+        check_run_folder(tmp_path / os.fsdecode(b"caf\xe9"), RECIPE)
+    in_an_ascii_locale = "größe".encode().decode("ascii", "surrogateescape")
+    with pytest.raises(UserError, match=r"is not ASCII, .*LC_ALL=C.UTF-8"):
+        check_run_folder(tmp_path / in_an_ascii_locale, RECIPE)

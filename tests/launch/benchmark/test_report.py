@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,18 @@ def test_numbers_have_three_significant_digits() -> None:
 def test_settings_are_ready_for_json() -> None:
     settings = settings_of(argparse.Namespace(shards=Path("set"), seconds=2.0, json=None))
     assert settings == {"shards": "set", "seconds": 2.0, "json": None}
+
+
+def test_a_report_is_written_and_printed_even_if_one_of_them_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report("test", {})
+    report.add_goal("größer →", Measurements((11.0,)), 10)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        report.publish(tmp_path / "file" / "report.json")
+    assert "größer →" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), "ascii"))
+    with pytest.raises(UnicodeEncodeError):
+        report.publish(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_bytes())["goals"][0]["met"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import io
 import struct
+import threading
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from colortrain.inference.colorizer import Colorizer
+from launch.serve import LOOPBACK, host_name, listen
 
 LIMIT_BYTES = 2 << 20
 LIMIT_PIXELS = 1_000_000
@@ -28,6 +32,25 @@ class Site:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
+
+
+@contextmanager
+def serving(networks: dict[str, Colorizer], allowed: Sequence[str] = ()) -> Iterator[Site]:
+    """Serve networks in a thread; `allowed` are values of --allow-host."""
+    from uvicorn import Config, Server
+
+    from launch.serve.app import Limits, make_app
+
+    limits = Limits(bytes=LIMIT_BYTES, pixels=LIMIT_PIXELS)
+    hosts = (*LOOPBACK, *map(host_name, allowed))
+    app = make_app(networks, limits, hosts, origins=allowed)
+    with listen("127.0.0.1", 0) as listening:
+        server = Server(Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield Site(listening.getsockname()[1], networks)
+        server.should_exit = True
+        thread.join(20)
 
 
 def upload(

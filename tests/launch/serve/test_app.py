@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import http.client
+import re
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from starlette.requests import ClientDisconnect
 
-from tests.launch.serve.client import LIMIT_BYTES, Site, bomb, pixels, post, request, upload
+from colortrain.inference.colorizer import Colorizer
+from launch.serve.app import colorize_image
+from tests.launch.serve.client import (
+    LIMIT_BYTES,
+    Site,
+    bomb,
+    pixels,
+    post,
+    request,
+    serving,
+    upload,
+)
 from tests.support.photographs import encode
 from tests.support.small_shard_set import photograph
 
@@ -40,7 +58,9 @@ def test_every_response_has_security_headers(site: Site) -> None:
     ):
         headers = request(site, path, method)[2]
         policy = headers["content-security-policy"].split("; ")
-        assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+        assert {"default-src 'none'", "style-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+        (scripts,) = (rule for rule in policy if rule.startswith("script-src "))
+        assert re.fullmatch(r"script-src 'self' 'sha256-[\w+/]{43}='", scripts)
         assert not any(
             source in headers["content-security-policy"] for source in ("unsafe", "http", "*")
         )
@@ -134,6 +154,94 @@ def test_file_names_of_uploads_are_ignored(
     assert list(tmp_path.iterdir()) == []
     for path in ("/../app.py", "/page/../app.py", "/..%2fapp.py", "/page.html"):
         assert request(site, path)[0] == 404
+
+
+def test_an_upload_whose_client_is_gone_is_not_colorized(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, colorized = threading.Event(), list[int]()
+
+    def record(network: Colorizer, data: bytes, *options: Any) -> bytes:
+        colorized.append(len(data))
+        assert release.wait(20)
+        return colorize_image(network, data, *options)
+
+    monkeypatch.setattr("launch.serve.app.colorize_image", record)
+    images = [encode(photograph("chelsea")[: 40 + row]) for row in range(5)]
+    for image in images[:4]:
+        leave(site, image)
+    with ThreadPoolExecutor() as pool:
+        last = pool.submit(post, site, images[4])
+        time.sleep(0.3)  # until it waits for its turn
+        assert colorized == [len(images[0])], "one image at a time, although its client is gone"
+        release.set()
+        assert last.result()[0] == 200
+    assert colorized == [len(images[0]), len(images[4])]
+
+
+def leave(site: Site, image: bytes) -> None:
+    """Send an upload, wait until it is in the queue, and close the connection."""
+    body, headers = upload(image)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    connection.request("POST", "/colorize/0", body, headers=headers)
+    time.sleep(0.3)
+    connection.close()
+
+
+def test_colorizing_ends_at_the_next_step_if_the_client_is_gone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, gone = site.networks["first"], threading.Event()
+    image = encode(photograph("chelsea"))
+    assert pixels(colorize_image(network, image, 10**6, gone)).shape == (300, 451, 3)
+    monkeypatch.setattr("PIL.Image.Image.save", lambda *_: pytest.fail("encoded"))
+
+    def leave_while_colorizing(image: Image.Image) -> Image.Image:
+        gone.set()
+        return image
+
+    monkeypatch.setattr(network, "colorize", leave_while_colorizing)
+    with pytest.raises(ClientDisconnect):
+        colorize_image(network, image, 10**6, gone)
+    monkeypatch.setattr(network, "colorize", lambda _: pytest.fail("colorized"))
+    with pytest.raises(ClientDisconnect):
+        colorize_image(network, image, 10**6, gone)
+
+
+def test_only_allowed_hosts_may_serve_the_page_and_send_photographs(site: Site) -> None:
+    cat = encode(photograph("chelsea"))
+    with serving(site.networks, ["hub.example.org", "hub.example.org:8443"]) as allowing:
+
+        def status(host: str | None, origin: str | None) -> int:
+            headers = {"Host": host, "Origin": origin}
+            given = {name: value for name, value in headers.items() if value is not None}
+            body, own = upload(cat)
+            return request(allowing, "/colorize/0", "POST", body, headers={**own, **given})[0]
+
+        assert status("hub.example.org", "https://hub.example.org") == 200
+        assert status("hub.example.org:8443", "https://hub.example.org:8443") == 200
+        assert status(None, "https://hub.example.org") == 200, "the proxy sent its own Host"
+        assert status(None, "https://hub.example.org:8443") == 200
+        assert status(None, allowing.url.rstrip("/")) == 200
+        assert status(None, None) == 200
+        for origin in (
+            "https://elsewhere.example",
+            "https://hub.example.org:9999",
+            "https://hub.example.org.elsewhere.example",
+            "https://elsewhere.example/hub.example.org",
+            "https://not-hub.example.org",
+            "hub.example.org",
+            "null",
+            "",
+        ):
+            assert status(None, origin) == 403, origin
+            assert status("hub.example.org", origin) == 403, origin
+        for host in ("elsewhere.example", "hub.example.org.elsewhere.example", "x.hub.example.org"):
+            assert status(host, None) == 400, "DNS rebinding"
+            assert status(host, f"https://{host}") == 400
+            assert request(allowing, "/", headers={"Host": host})[0] == 400
+    assert post(site, cat, Origin="https://hub.example.org")[0] == 403
+    assert post(site, cat, Host="hub.example.org")[0] == 400
 
 
 def test_other_requests_are_rejected(site: Site) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from tests.launch.serve.client import Site, pixels
+from tests.launch.serve.client import Site, pixels, serving
+from tests.launch.serve.proxy import PREFIX, proxy
 from tests.support.browser import PHONE
 from tests.support.photographs import encode
 from tests.support.small_shard_set import photograph
@@ -74,6 +75,52 @@ def test_a_photograph_is_colorized_compared_and_downloaded(
     assert {
         url.partition("?")[0] for url in requested if not url.startswith(("blob:", "data:"))
     } == {site.url + path for path in ("", "page.css", "page.js", "colorize/0", "colorize/1")}
+
+
+@pytest.mark.parametrize("keeps_host", [True, False], ids=["jupyter", "apache"])
+def test_the_page_works_below_a_prefix(page: Page, site: Site, keeps_host: bool) -> None:
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    cat = photograph("chelsea")
+    with (
+        proxy(keeps_host=keeps_host) as server,
+        serving(site.networks, allowed=[server.host]) as behind,
+    ):
+        server.target = behind.port
+        below = f"http://{server.host}{PREFIX}/"
+        page.goto(below)
+        send(page, "cat.png", encode(cat))
+        wait_for_results(page, 2)
+        expect(page.locator(".after").first).to_have_js_property("naturalWidth", cat.shape[1])
+        background = page.eval_on_selector("#drop", "one => getComputedStyle(one).borderTopStyle")
+        assert background == "dashed", "the stylesheet is loaded"
+    assert {url for url in requested if not url.startswith(("blob:", "data:"))} == {
+        below + path for path in ("", "page.css", "page.js", "colorize/0", "colorize/1")
+    }
+
+
+def test_a_missing_slash_after_the_prefix_is_added(
+    page: Page, site: Site, script_errors: list[str]
+) -> None:
+    with proxy(keeps_host=False) as server, serving(site.networks) as behind:
+        server.target = behind.port
+        page.goto(f"http://{server.host}{PREFIX}?token=t")
+        page.wait_for_url(f"http://{server.host}{PREFIX}/?token=t")
+        expect(page.locator("#drop")).to_have_css("border-top-style", "dashed")
+    script_errors.clear()  # of the style and the script, requested before the slash was added
+
+
+def test_a_proxy_that_is_not_allowed_cannot_send_photographs(
+    page: Page, site: Site, script_errors: list[str]
+) -> None:
+    with proxy(keeps_host=False) as server, serving(site.networks) as behind:
+        server.target = behind.port
+        page.goto(f"http://{server.host}{PREFIX}/")
+        send(page, "cat.png", encode(photograph("chelsea")))
+        page.wait_for_selector("[role=alert]")
+        assert "only from this server's own page" in page.inner_text("[role=alert]")
+    assert len(script_errors) == 1
+    script_errors.clear()  # browsers report every rejected request
 
 
 def test_several_photographs_can_be_dropped_at_once(page: Page, site: Site) -> None:
