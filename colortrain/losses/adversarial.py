@@ -31,8 +31,8 @@ class BCE:
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the cross-entropy of the real scores plus that of the fake scores.
 
-        Each is computed with `real_label` or `fake_label`. The sum is multiplied by
-        `critic_factor`.
+        The target of real scores is `real_label`, that of fake scores `fake_label`. The
+        sum is multiplied by `critic_factor`.
         """
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 

@@ -91,10 +91,11 @@ def modes_of(ranks: int) -> list[str]:
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
     """Measure the training speed with 1, 2 and more processes; return the rates.
 
-    In each round, the training is launched once with each number of processes, and
-    measured in the modes of `modes_of`: weak and strong scaling, for instance.
-    Returns (number of processes, mode) -> images per second of all processes together,
-    one value per round.
+    In each round, the training is launched once with each number of processes. Each
+    launch measures several modes one after the other: the same batch per process, the
+    same without synchronising gradients, and the same batch in total. Returns (number
+    of processes, mode) -> images per second of all processes together, one value per
+    round.
     """
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
