@@ -71,8 +71,8 @@ def nearest_colour_in_gamut() -> Tensor:
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     """Return the mean cross-entropy of logits with the soft target of the true ab.
 
-    logits: (B, Q, H, W), where Q is the number of grid points in the sRGB gamut; ab: (B, 2,
-    H, W) in CIELAB units; lookup: (23 * 23,) int64, the result of
+    logits: (B, Q, H, W), where Q is the number of grid points in the sRGB gamut; ab:
+    (B, 2, H, W) in CIELAB units; lookup: (23 * 23,) int64, the result of
     `nearest_colour_in_gamut`. The result is a scalar, computed in float32. `ColourBins`
     describes the soft target.
     """
