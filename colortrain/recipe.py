@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from colortrain.headline import Headline
@@ -22,11 +23,13 @@ from colortrain.losses.appearance import ColourfulnessGap
 from colortrain.losses.penalty import GradientPenalty
 from colortrain.losses.reconstruction import L1
 from colortrain.losses.registry import AdversarialLoss, ReconstructionLoss
+from colortrain.models.memory import check_fields, check_networks
 from colortrain.models.registry import CriticConfig, GeneratorConfig
 from colortrain.schedule import Schedule, constant
 from colortrain.serialize import from_plain, to_plain, with_override
 from shards.errors import UserError
 from shards.files import write_atomic
+from shards.json_files import parse_json
 
 _INTERVALS = ("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
 _LENGTH = ("images", "epochs")
@@ -36,6 +39,8 @@ _MINIMUM = {
     "span": 0,
 }
 _MAX_LENGTH = 10**12  # images or epochs
+_MAX_SIZE = 8192  # pixels: the largest --size of `colortrain shards build`
+_TRAINING_COPIES = 4  # of the weights in memory: themselves, gradients, two moments of Adam
 # The length of a run and how often it logs, validates and saves: these fields may
 # change when a run is resumed (with exceptions, see `Recipe.resumable_fields`).
 RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best", "headline")
@@ -200,6 +205,8 @@ class Recipe:
         for name, minimum in _MINIMUM.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        if self.size > _MAX_SIZE:
+            raise ValueError(f"size must be at most {_MAX_SIZE}, got {self.size}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not 0 <= self.flip <= 1:
@@ -267,6 +274,7 @@ class Recipe:
                 )
         for name, network in self.network_configs.items():
             try:
+                check_fields(network)
                 network.check_size(self.size)
             except ValueError as error:
                 raise UserError(f"recipe {self.name}: {name}: {error}") from None
@@ -281,8 +289,11 @@ class Recipe:
         """Build the generator and the critic (None if the recipe has none).
 
         They are on torch's default device. The generator is built first, so its initial
-        weights do not depend on whether there is a critic.
+        weights do not depend on whether there is a critic. Raises UserError if training
+        them needs more memory than the machine has.
         """
+        copies = 1 if torch.cuda.is_available() else _TRAINING_COPIES
+        check_networks([*self.network_configs.values()], f"training recipe {self.name}", copies)
         generator = self.generator.build()
         return generator, None if self.critic is None else self.critic.build()
 
@@ -349,7 +360,7 @@ def load_recipe(path: Path) -> Recipe:
     field.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"no recipe file {path}: give the path of a recipe.json") from None
     except ValueError as error:

@@ -7,7 +7,6 @@ field `c` of item 0 of the tuple `b` in `a`. Every error message names the field
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import types
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from colortrain.schedule import Schedule
 from shards.errors import UserError, unknown
+from shards.json_files import is_text, parse_json
 
 T = TypeVar("T")
 _MAX_NUMBER = 1e300  # larger numbers, infinities and NaN are refused
@@ -46,6 +46,8 @@ def finite(value: Any) -> Any:
     """
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -91,7 +93,7 @@ def with_override(recipe: T, assignment: str) -> T:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # JSON requires 0.5
+        return parse_json(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))  # JSON requires 0.5
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
@@ -198,9 +200,16 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
     )
     if kind is float and number:
         return float(value)
-    if kind is int and number and float(value).is_integer():
+    if kind is int and number and abs(value) < 2**63 and float(value).is_integer():
         return int(value)
-    if kind in (bool, str) and isinstance(value, kind):
+    if kind is bool and isinstance(value, bool):
         return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    if kind is str and isinstance(value, str) and is_text(value):
+        return value
+    names = {
+        int: "a whole number" + (" below 2^63" if number else ""),
+        float: "a number",
+        bool: "true or false",
+        str: "a string",
+    }
     raise UserError(f"{where}: must be {names.get(kind, kind)}, got {value!r}")

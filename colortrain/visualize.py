@@ -137,7 +137,7 @@ def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
     validation = [line for line in lines if line.get("kind") == "validation"]
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2)
-    names = sorted({name for line in training for name in line["losses"]})
+    names = sorted({name for line in training for name in line.get("losses", {})})
     adversarial = [name for name in names if name in _ADVERSARIAL]
     others = [name for name in names if name not in _ADVERSARIAL and not name.startswith("score_")]
     _draw_losses(axes[0, 0], training, others, "training: reconstruction (unweighted)")
@@ -159,7 +159,9 @@ _SMOOTHED_FROM = 200  # points: longer curves are drawn as a running mean over p
 
 def _points(lines: list[dict[str, Any]], group: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     points = [
-        (line["images"], line[group][name]) for line in lines if line[group].get(name) is not None
+        (line["images"], line[group][name])
+        for line in lines
+        if line.get(group, {}).get(name) is not None
     ]
     images, values = np.array(points, dtype=float).reshape(-1, 2).T
     return images, values

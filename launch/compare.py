@@ -29,7 +29,7 @@ from colortrain.metrics.score_tables import COLUMNS, LABELS
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
-from colortrain.runs.history import read_journal
+from colortrain.runs.history import Evaluation, read_journal
 from colortrain.runs.layout import evaluation_file
 from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.visualize import save_png, titled_grid, to_grayscale
@@ -38,6 +38,7 @@ from launch.processes import launch_command, num_processes_for
 from shards.color import gamut_mapped_rgb
 from shards.errors import UserError, run_command, unknown
 from shards.files import write_atomic
+from shards.json_files import read_json
 from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
@@ -92,8 +93,8 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
     evaluate = ["-m", "launch.evaluate", "--run", run, "--shards", shards, "--json", scores]
     limited = ["--limit", str(limit)] if limit else []
     run_process(recipe.name, [sys.executable, *evaluate, *limited])
-    seconds = sum(line["seconds"] for line in read_journal(run, "train"))
-    return {"recipe": recipe.name, "seconds": seconds, **json.loads(scores.read_bytes())}
+    seconds = sum(line.get("seconds", 0.0) for line in read_journal(run, "train"))
+    return {"recipe": recipe.name, "seconds": seconds, **read_json(scores, Evaluation, "try again")}
 
 
 def check_images(recipe: Recipe, run: Path) -> None:

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
     accelerator = make_accelerator()
-    check_same_step(step, accelerator)
+    step = use_weights_of_rank_0(generator, step, accelerator)
     modes = dropout_modes(args.dropout, recipe)
     extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
     scores = [
@@ -189,7 +189,7 @@ def score(
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
         return score_split(
-            generator.to(accelerator.device),
+            generator,
             recipe.codec,
             split,
             accelerator.device,
@@ -205,20 +205,18 @@ def score(
         )
 
 
-def check_same_step(step: int, accelerator: Accelerator) -> None:
-    """Raise UserError if the processes loaded checkpoints of different steps.
+def use_weights_of_rank_0(generator: nn.Module, step: int, accelerator: Accelerator) -> int:
+    """Move a generator to this rank's device, with the weights that rank 0 loaded.
 
-    This happens if the run is still training and writes a checkpoint while the
-    processes start. `step` is the one that this process loaded.
+    Return the step of that checkpoint. Ranks may have loaded different ones, because a
+    run that is training saves checkpoints meanwhile. All ranks must call it.
     """
-    steps = [step] * accelerator.num_processes
+    tensors = generator.to(accelerator.device).state_dict()
+    saved_step = torch.tensor(step, device=accelerator.device)
     if accelerator.num_processes > 1:
-        torch.distributed.all_gather_object(steps, step)
-    if len(set(steps)) > 1:
-        raise UserError(
-            f"the run wrote a checkpoint while this command started (steps {sorted(set(steps))}): "
-            "choose one with --checkpoint"
-        )
+        for tensor in (*tensors.values(), saved_step):
+            torch.distributed.broadcast(tensor, 0)
+    return int(saved_step)
 
 
 def write_json(document: dict[str, Any], path: Path) -> None:

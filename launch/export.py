@@ -15,14 +15,13 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load
+from colortrain.inference.colorizer import CONFIG, MODEL, Colorizer, load_run
 from colortrain.inference.model_card import is_model_card, model_card
 from colortrain.inference.onnx import OPSET, TOLERANCE, export_onnx
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.recipe import Recipe, load_recipe, save_recipe
-from colortrain.runs.checkpoint import find_checkpoint
+from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.history import read_document
-from colortrain.runs.layout import RECIPE, step_of
+from colortrain.runs.layout import RECIPE
 from launch.cli import CommandParser
 from launch.network_options import add_weight_arguments
 from shards.errors import UserError, run_command
@@ -186,10 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export the network as the options say, and return the exit status."""
     args = make_parser().parse_args(argv)
     check(args)
-    # Choose the checkpoint only once: a run in training may write new ones meanwhile.
-    folder = find_checkpoint(args.run, args.checkpoint)
-    recipe = load_recipe(folder / RECIPE)
-    network = load(args.run, checkpoint=step_of(folder), ema=args.ema)
+    network, recipe = load_run(args.run, args.checkpoint, args.ema)
     about = network.description
     lines = [
         f"{about.recipe}, step {about.step:,}, {about.images:,} images, weights: {about.weights}"

@@ -26,6 +26,7 @@ from colortrain.data.loader import check_divides
 from colortrain.distributed.rank_failures import LostRanksError, detect_lost_ranks
 from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
+from colortrain.models.memory import is_out_of_memory
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import TrainingData, check_run_folder, open_data, open_streamed
@@ -344,6 +345,13 @@ def run_training(
         if lost.line:
             print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"not enough memory for this recipe ({str(error).splitlines()[0]}): set a smaller "
+            "batch_size or fewer base_channels, or give --accumulate N or --recompute"
+        ) from None
     # not after an exception: NCCL would wait here for ranks that do not arrive
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -14,11 +14,10 @@ import errno
 import fcntl
 import glob
 import hashlib
-import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -206,17 +205,6 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
                 f"{path} has {size:,} bytes, more than the {max_bytes:,} allowed: restore it"
             )
         return stream.read()
-
-
-def parse_json(data: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Return the value in a JSON text, with `object_hook` as in `json.loads`.
-
-    Raises ValueError for any invalid text.
-    """
-    try:
-        return json.loads(data, object_hook=object_hook)
-    except RecursionError:
-        raise ValueError("too deeply nested") from None
 
 
 def check_types(instance: Any) -> None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from colortrain.runs.history import read_journal, read_lines
+from colortrain.runs.history import read_document, read_journal, read_lines
 from colortrain.runs.layout import (
     MANIFEST,
     jobs_file,
@@ -18,7 +18,22 @@ from colortrain.runs.layout import (
     sweep_file,
     written_checkpoints,
 )
-from shards.files import parse_json, path_below
+from shards.files import path_below
+from shards.json_files import read_json
+
+
+class _Job(TypedDict):
+    job: str
+
+
+class _Start(TypedDict):
+    job: str
+    step: int
+
+
+class _Length(TypedDict, total=False):
+    images: int | None
+    epochs: float
 
 
 def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
@@ -31,14 +46,15 @@ def record_job(run: Path, job_id: str, facts: Mapping[str, Any]) -> None:
 
 def latest_job(run: Path) -> str | None:
     """Return the id of the latest job submitted for a run, or None if there is none."""
-    lines = read_lines(jobs_file(run))
-    return str(lines[-1]["job"]) if lines else None
+    lines = read_lines(jobs_file(run), _Job)
+    return lines[-1]["job"] if lines else None
 
 
 def sweep_runs(sweep: Path) -> list[Path]:
     """Return the run folders of a sweep, or [] if the folder is not that of a sweep."""
     try:
-        names = parse_json(sweep_file(sweep).read_bytes())
+        advice = "restore it, or submit the sweep again"
+        names = read_json(sweep_file(sweep), dict[str, Any], advice)
     except FileNotFoundError:
         return []
     return [path_below(sweep, name) for name in names]
@@ -61,7 +77,8 @@ def record_start(run: Path, job_id: str) -> None:
 
 def starts_without_progress(run: Path, job_id: str) -> int:
     """Return how many of a job's latest starts in a row saved no checkpoint."""
-    steps = [int(line["step"]) for line in read_lines(starts_file(run)) if line["job"] == job_id]
+    lines = read_lines(starts_file(run), _Start)
+    steps = [line["step"] for line in lines if line["job"] == job_id]
     newest = newest_step(run)
     return next((back for back, step in enumerate(reversed(steps)) if step != newest), len(steps))
 
@@ -99,7 +116,7 @@ def read_progress(run: Path) -> Progress:
         step=int(last.get("step", 0)),
         images=int(last.get("images", 0)),
         total_images=_total_images(run, trained),
-        images_per_second=float(trained[-1]["images_per_second"]) if trained else None,
+        images_per_second=trained[-1].get("images_per_second") if trained else None,
         checkpoint_age=_checkpoint_age(run),
         starts=sum(line.get("kind") == "start" for line in lines),
         finished=bool(lines) and lines[-1].get("kind") == "end",
@@ -111,17 +128,23 @@ def _total_images(run: Path, trained: list[dict[str, Any]]) -> int | None:
 
     Returns None if the recipe is missing or the size of an epoch is not known yet.
     """
-    try:
-        recipe = json.loads(recipe_file(run).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
+    recipe = read_document(recipe_file(run), _Length)
     if recipe.get("images"):
         return int(recipe["images"])
-    if trained and recipe.get("epochs") and trained[-1]["epoch"]:
-        return round(recipe["epochs"] * trained[-1]["images"] / trained[-1]["epoch"])
+    if trained and recipe.get("epochs") and trained[-1].get("epoch"):
+        return round(recipe["epochs"] * (trained[-1]["images"] / trained[-1]["epoch"]))
     return None
 
 
 def _checkpoint_age(run: Path) -> float | None:
-    times = [(folder / MANIFEST).stat().st_mtime for folder in written_checkpoints(run).values()]
-    return time.time() - max(times) if times else None
+    times = map(_written_at, written_checkpoints(run).values())
+    newest = max((written for written in times if written is not None), default=None)
+    return None if newest is None else time.time() - newest
+
+
+def _written_at(checkpoint: Path) -> float | None:
+    """Return when a checkpoint was written; None if the run has just deleted it."""
+    try:
+        return (checkpoint / MANIFEST).stat().st_mtime
+    except FileNotFoundError:
+        return None

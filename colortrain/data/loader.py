@@ -94,7 +94,7 @@ def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
 def check_divides(batch_size: int, world: int) -> None:
     """Raise UserError unless a global batch divides evenly among `world` processes."""
     if batch_size % world:
-        divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        divisors = [n for n in range(1, min(batch_size, 1024) + 1) if batch_size % n == 0]
         raise UserError(
             f"batch_size={batch_size} does not divide among {world} processes; "
             f"use one of {divisors} processes, or change batch_size"

@@ -35,6 +35,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import Batch, Codec
+from colortrain.models.memory import check_batch
 from shards.color import pack, unpack
 from shards.errors import UserError
 from shards.read.mixture import Samples
@@ -377,8 +378,10 @@ def make_loader(
     """Return the loader for `samples`: a `StreamLoader` for tars, otherwise a `Loader`.
 
     `Loader` is for indexed shards. `on_warning` is called with the text of each
-    warning.
+    warning. Raises UserError if a process's batch does not fit into memory.
     """
+    image_bytes = samples.size**2 * (3 + 4 * (1 + codec.channels))  # as stored, and as floats
+    check_batch(config.batch_size // config.world, image_bytes)
     if isinstance(samples, StreamedTars):
         return StreamLoader(samples, codec, config, on_warning)
     return Loader(samples, codec, config, on_warning)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -24,28 +24,22 @@ from torch import nn
 
 from colortrain.lab import Codec
 from colortrain.metrics.evaluate import generate
+from colortrain.models.memory import build_network
 from colortrain.models.registry import GeneratorConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
-from colortrain.recipe import Recipe, load_recipe
-from colortrain.runs.checkpoint import (
-    Step,
-    find_checkpoint,
-    load_state,
-    load_weights,
-    weights_part,
-    write_tensors,
-)
-from colortrain.runs.layout import checkpoints_folder, recipe_file
+from colortrain.recipe import Recipe
+from colortrain.runs.checkpoint import Part, Step, load_weights, read_generator, write_tensors
+from colortrain.runs.layout import checkpoints_folder
 from colortrain.serialize import from_plain, to_plain
 from colortrain.visualize import recolor
 from shards.color import rgb_to_lab
 from shards.errors import UserError
 from shards.files import open_atomic, sha256_of, write_atomic
+from shards.json_files import parse_json
 from shards.sources.decode import fit_image, to_rgb
 
 FORMAT = 1  # version of an exported folder: its files and their fields
 CONFIG, MODEL = "config.json", "model"
-Weights = Literal["ema", "generator"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +51,13 @@ class Description:
     generator: GeneratorConfig
     codec: Codec
     test_dropout: bool  # keep dropout on when generating (Isola et al. 2017, section 3.2)
-    weights: Weights  # "ema": averaged over training; "generator": of the last step
+    weights: Part  # "ema": averaged over training; "generator": of the last step
     step: int
     images: int  # number of images seen in training
     dataset_id: str
 
 
-def describe(recipe: Recipe, state: dict[str, Any], weights: Weights) -> Description:
+def describe(recipe: Recipe, state: dict[str, Any], weights: Part) -> Description:
     """Return the description of a checkpoint's network.
 
     `recipe` is the checkpoint's recipe, `state` the content of its trainer.json, and
@@ -233,7 +227,7 @@ def load(
                 "choose checkpoint and ema when exporting"
             )
     elif checkpoints_folder(folder).is_dir():
-        network = _load_run(folder, checkpoint, ema)
+        network, _ = load_run(folder, checkpoint, ema)
     else:
         raise UserError(
             f"{folder} contains no network: give a run of `colortrain train` or a folder "
@@ -242,17 +236,20 @@ def load(
     return network.to(device)
 
 
-def _load_run(run: Path, checkpoint: Step, ema: bool) -> Colorizer:
-    folder = find_checkpoint(run, checkpoint)
-    weights: Weights = "ema" if weights_part(folder, ema) == "ema" else "generator"
-    description = describe(load_recipe(recipe_file(folder)), load_state(folder), weights)
-    return _with_weights(description, folder, weights)
+def load_run(run: Path, checkpoint: Step, ema: bool) -> tuple[Colorizer, Recipe]:
+    """Return a run's network, as `load` chooses it, and the recipe of its checkpoint.
+
+    Raises UserError if there is no such checkpoint, or if it cannot be read.
+    """
+    saved = read_generator(run, checkpoint, ema)
+    description = describe(saved.recipe, saved.state, saved.part)
+    return Colorizer(saved.build(description.generator), description), saved.recipe
 
 
 def _load_exported(folder: Path) -> Colorizer:
     config = folder / CONFIG
     try:
-        document = json.loads(config.read_bytes())
+        document = parse_json(config.read_bytes())
         library, version, digest = (document.pop(name) for name in ("library", "format", "sha256"))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(
@@ -271,10 +268,6 @@ def _load_exported(folder: Path) -> Colorizer:
             f"{weights} is missing or damaged (its SHA-256 differs from the one in config.json): "
             "export the run again"
         )
-    return _with_weights(description, folder, MODEL)
-
-
-def _with_weights(description: Description, folder: Path, part: str) -> Colorizer:
-    generator = description.generator.build()
-    load_weights(generator, folder, part)
+    generator = build_network(description.generator)
+    load_weights(generator, folder, MODEL)
     return Colorizer(generator, description)

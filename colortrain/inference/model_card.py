@@ -10,8 +10,7 @@ from colortrain.inference.colorizer import Colorizer, Description
 from colortrain.metrics.registry import Metric, ordered
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe
-from colortrain.runs.history import read_document, read_journal
-from colortrain.runs.layout import evaluation_file
+from colortrain.runs.history import read_evaluation, read_journal
 
 _METRICS = ("l1", "psnr", "ssim", "mae", "accuracy_5", "colourfulness_ratio")
 # versions of the images, as keys of scores, and their column titles
@@ -68,7 +67,7 @@ def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
         f"`{recipe.name}` of colortrain.\n",
         _usage(name),
         _training(network, recipe, run),
-        _scores(read_document(evaluation_file(run)), network.description),
+        _scores(read_evaluation(run), network.description),
         _LIMITATIONS.format(size=network.description.size),
     ]
     return "\n".join(part for part in parts if part)
@@ -121,7 +120,7 @@ def _scores(evaluation: dict[str, Any], description: Description) -> str:
     another step or of other weights.
     """
     key = (description.step, description.weights == "ema")
-    if (evaluation.get("step"), evaluation.get("ema")) != key:
+    if (evaluation.get("step"), evaluation.get("ema")) != key or "metrics" not in evaluation:
         return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"
     metrics, protocol = evaluation["metrics"], evaluation.get("protocol", {})
     rows = [_row(metric, metrics[metric.name]) for metric in ordered(set(metrics) & set(_METRICS))]

@@ -256,7 +256,8 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 
     The result maps metric -> version -> interval. The additional version "generated -
     grey" is the difference between the metrics of these two versions, computed on the
-    same resamples.
+    same resamples. The intervals of ratios to photographs without any colour are left
+    out.
     """
     means = combine_means(bootstrap.resampled_means(rows))
     result: dict[str, dict[str, list[float]]] = {}
@@ -264,9 +265,12 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
         difference = (
             {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
         )
-        result[metric] = {
+        ends = {
             version: bootstrap.interval(resampled)
             for version, resampled in {**values, **difference}.items()
+        }
+        result[metric] = {
+            version: each for version, each in ends.items() if np.isfinite(each).all()
         }
     return result
 

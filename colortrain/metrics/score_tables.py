@@ -51,6 +51,12 @@ def compared_with_grayscale(scores: Scores, name: str) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "level"
 
 
+def has_caption(scores: Scores) -> bool:
+    """Return whether `scores` contains what `caption` and `notes` need."""
+    needed = {"dataset_id", "split", "size", "fit", "dropout", "lightness", "median"}
+    return "samples" in scores and needed <= scores.get("protocol", {}).keys()
+
+
 def caption(scores: Scores) -> str:
     """Return a line that says on which samples the scores were measured, and how."""
     protocol = scores["protocol"]

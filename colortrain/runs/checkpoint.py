@@ -3,6 +3,7 @@
 RUN/checkpoints/step-000001000/
     generator.safetensors  critic.safetensors  ema.safetensors
     generator_adam.safetensors  critic_adam.safetensors
+    train_metrics.safetensors  losses since the last journal line, if there are any
     recipe.json  trainer.json
     MANIFEST.json              size and SHA-256 of each file; written last
 RUN/checkpoints/best.json      the step with the best validation score, by the metric
@@ -15,15 +16,18 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from colortrain.models.memory import build_network
+from colortrain.models.registry import GeneratorConfig
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.runs.layout import (
     MANIFEST,
@@ -34,6 +38,7 @@ from colortrain.runs.layout import (
     checkpoint_steps,
     checkpoints_folder,
     recipe_file,
+    step_of,
 )
 from shards.errors import UserError
 from shards.files import (
@@ -41,12 +46,12 @@ from shards.files import (
     fsync_folder,
     open_atomic,
     open_regular,
-    parse_json,
     path_below,
     read_regular,
     sha256_of,
     write_atomic,
 )
+from shards.json_files import check_type, parse_json, read_json
 
 FORMAT = 1  # version of the folder: the files, their names and the keys in them
 _MAX_MANIFEST_BYTES = 1 << 20
@@ -63,7 +68,36 @@ _DTYPES = {
     torch.bool: "BOOL",
 }
 
+T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
+
+
+class BestStep(TypedDict):
+    """The types of the values in best.json."""
+
+    metric: str
+    step: int
+    value: float
+    distance: float
+
+
+class _TrainerState(TypedDict):
+    step: int
+    images: int
+
+
+class TrainerState(_TrainerState, total=False):
+    """The types of the values in trainer.json."""
+
+    dataset_id: str
+    order: str
+    init_from: dict[str, Any] | None
+    best: BestStep | None
+    plateau: tuple[float | None, int, float]
+    scalers: dict[str, dict[str, float]]
+
+
+Part = Literal["ema", "generator"]  # the file of a generator's weights
 Step = int | Literal["best"] | None  # selects a checkpoint: a step, the best, or (None) the newest
 
 
@@ -166,9 +200,10 @@ def latest_checkpoint(run: Path) -> Path | None:
         folder = checkpoint_folder(run, step)
         if is_intact(folder):
             return folder
-        warnings.warn(
-            f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
-        )
+        if folder.is_dir():  # else the run is training and has just deleted it
+            warnings.warn(
+                f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
+            )
     if steps:
         raise UserError(
             f"{checkpoints_folder(run)}: all checkpoints are damaged; restore one, or delete that "
@@ -187,7 +222,7 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         open_regular(path).close()
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own are RuntimeErrors
         raise UserError(
             f"cannot read {path} ({error}): restore it, or delete {folder} to use the checkpoint "
             "before it"
@@ -200,14 +235,21 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises UserError if the checkpoint was written in another format version than the
     one that this code reads.
     """
-    state = json.loads((folder / TRAINER_STATE).read_bytes())
-    assert isinstance(state, dict)
+    path = folder / TRAINER_STATE
+    advice = f"restore it, or delete {folder} to use the checkpoint before it"
+    state: dict[str, Any] = read_json(path, dict[str, Any], advice)
     version = state.get("format", FORMAT)  # the first versions did not write it
     if version != FORMAT:
         raise UserError(
             f"{folder} has checkpoint format {version}, but this version reads format {FORMAT}: "
             "use the version that wrote it"
         )
+    try:
+        check_type(TrainerState, state)
+        if step_of(folder) not in (None, state["step"]):
+            raise ValueError(f"step cannot be {state['step']}")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {advice}") from None
     return state
 
 
@@ -243,16 +285,35 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
                 ).copy_(value)
 
 
-def find_checkpoint(run: Path, step: Step = None) -> Path:
-    """Return the folder of one intact checkpoint of a run.
+def read_checkpoint(run: Path, step: Step, read: Callable[[Path], T]) -> T:
+    """Return `read(folder)` for the intact checkpoint that `step` chooses.
+
+    A run that is training deletes its older checkpoints, perhaps the chosen one before
+    it is read completely. So if `read` fails and other checkpoints exist than before,
+    the choice and `read` are repeated. Raises UserError if there is no such checkpoint.
+    """
+    while True:
+        before = checkpoint_steps(run)
+        try:
+            return read(_find_checkpoint(run, step))
+        except (OSError, UserError):
+            if checkpoint_steps(run) == before:
+                raise
+
+
+def _find_checkpoint(run: Path, step: Step) -> Path:
+    """Return the folder of the intact checkpoint that `step` chooses.
 
     `step` is a step number, "best" (the step in best.json) or None (the newest intact
     checkpoint). Raises UserError if there is no such checkpoint or it is damaged.
     """
-    if step == "best":
-        step = best_step(run)
-    folder = latest_checkpoint(run) if step is None else checkpoint_folder(run, step)
-    if folder is None or not is_intact(folder):
+    if step is None:
+        folder = latest_checkpoint(run)
+    else:
+        step = best_step(run) if step == "best" else step
+        chosen = checkpoint_folder(run, step)
+        folder = chosen if is_intact(chosen) else None
+    if folder is None:
         steps = ", ".join(map(str, checkpoint_steps(run))) or "none"
         missing = "no checkpoint" if step is None else f"no intact checkpoint of step {step}"
         raise UserError(
@@ -268,7 +329,8 @@ def best_step(run: Path) -> int:
     Raises UserError if there is no such file.
     """
     try:
-        return int(json.loads(best_file(run).read_bytes())["step"])
+        advice = "give --checkpoint STEP instead of best"
+        return int(read_json(best_file(run), BestStep, advice)["step"])
     except FileNotFoundError:
         raise UserError(
             f"{run} has no best checkpoint: give --checkpoint STEP, "
@@ -276,7 +338,7 @@ def best_step(run: Path) -> int:
         ) from None
 
 
-def weights_part(folder: Path, ema: bool = True) -> str:
+def weights_part(folder: Path, ema: bool = True) -> Part:
     """Return the stem of the generator's file in a checkpoint: "ema" or "generator".
 
     It is "ema", the averaged weights, if the checkpoint has them and `ema` is true.
@@ -284,22 +346,53 @@ def weights_part(folder: Path, ema: bool = True) -> str:
     return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
 
 
+@dataclass(frozen=True)
+class SavedGenerator:
+    """What a checkpoint holds of its generator; valid even after it is deleted."""
+
+    folder: Path
+    recipe: Recipe
+    state: dict[str, Any]  # the contents of trainer.json
+    part: Part  # the file that the weights come from
+    weights: Tensors
+
+    def build(self, config: GeneratorConfig) -> nn.Module:
+        """Return the generator, built from `config`, on the CPU and in eval mode.
+
+        Raises UserError if the weights are those of another architecture.
+        """
+        generator = build_network(config)
+        set_weights(generator, self.weights, self.folder)
+        return generator.eval()
+
+
+def read_generator(run: Path, step: Step, ema: bool) -> SavedGenerator:
+    """Return the generator of the checkpoint that `step` chooses.
+
+    The averaged weights are used if the checkpoint has them and `ema` is true. Raises
+    UserError if there is no such checkpoint, or if it cannot be read.
+    """
+
+    def read(folder: Path) -> SavedGenerator:
+        part = weights_part(folder, ema)
+        recipe, state = load_recipe(recipe_file(folder)), load_state(folder)
+        return SavedGenerator(folder, recipe, state, part, load_tensors(folder, part))
+
+    return read_checkpoint(run, step, read)
+
+
 def load_generator(
     run: Path, *, step: Step = None, ema: bool = True
 ) -> tuple[nn.Module, Recipe, int]:
     """Return a run's trained generator, its recipe, and the step of its checkpoint.
 
-    The generator is on the CPU and in eval mode. `step` is a step number, "best" or
-    None, as in `find_checkpoint`. The averaged weights are used if the checkpoint has
-    them and `ema` is true. Raises UserError if there is no such checkpoint, or if its
-    weights cannot be loaded.
+    The generator is on the CPU and in eval mode. `step` is a step number, "best" (the
+    step in best.json) or None (the newest intact checkpoint). The averaged weights are
+    used if the checkpoint has them and `ema` is true. Raises UserError if there is no
+    such checkpoint, or if its weights cannot be loaded.
     """
-    folder = find_checkpoint(Path(run), step)
-    saved_step = load_state(folder)["step"]
-    recipe = load_recipe(recipe_file(folder))
-    generator = recipe.generator.build()
-    load_weights(generator, folder, weights_part(folder, ema))
-    return generator.eval(), recipe, saved_step
+    saved = read_generator(Path(run), step, ema)
+    return saved.build(saved.recipe.generator), saved.recipe, saved.state["step"]
 
 
 def load_weights(network: nn.Module, folder: Path, part: str) -> None:
@@ -308,8 +401,16 @@ def load_weights(network: nn.Module, folder: Path, part: str) -> None:
     Raises UserError if the file cannot be read, or if its weights belong to another
     architecture.
     """
+    set_weights(network, load_tensors(folder, part), folder)
+
+
+def set_weights(network: nn.Module, weights: Tensors, folder: Path) -> None:
+    """Copy the weights that were read from a checkpoint into a network.
+
+    Raises UserError if they are those of another architecture.
+    """
     try:
-        network.load_state_dict(load_tensors(folder, part))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise UserError(

@@ -129,14 +129,14 @@ def check_checkpoint(
         raise UserError(
             f"{folder} belongs to another recipe ({'; '.join(changes)}): choose another --run"
         )
-    if state["dataset_id"] != dataset_id:
+    if state.get("dataset_id") != dataset_id:
         raise UserError(
-            f"{run} was trained on dataset {state['dataset_id']}, but the given shards are "
+            f"{run} was trained on dataset {state.get('dataset_id')}, but the given shards are "
             f"{dataset_id}: give the same shards, or another --run"
         )
-    if state["order"] != ORDER_VERSION:
+    if state.get("order") != ORDER_VERSION:
         raise UserError(
-            f"{folder} uses sample order {state['order']}, this version uses {ORDER_VERSION}: "
+            f"{folder} uses sample order {state.get('order')}, this version uses {ORDER_VERSION}: "
             "resume it with the version that wrote it, or start another --run with --init-from"
         )
 

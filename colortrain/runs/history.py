@@ -8,47 +8,142 @@ This module does not import torch. Each line of the journal is a JSON object wit
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from colortrain.runs.layout import journal_file
+from colortrain.runs.layout import evaluation_file, journal_file
+from colortrain.serialize import finite
+from shards.json_files import fits, fitting_fields, parse_json
 
 Line = dict[str, Any]
+_Numbers = dict[str, float | None]
+_Metrics = dict[str, _Numbers]
+_END_OF_TIME = 1e11  # seconds since 1970: the year 5138
 
 
-def read_lines(path: Path) -> list[Line]:
-    """Return the JSON objects of a JSON Lines file; an empty list if there is no file.
+class JournalLine(TypedDict, total=False):
+    """The types of the values in a line of metrics.jsonl."""
 
-    Lines that are not valid JSON are left out. Such a line is, for instance, the
-    incomplete last line of a run that was killed or is still writing.
+    kind: str
+    step: int
+    time: float
+    images: int
+    epoch: float
+    lr: float
+    seconds: float
+    images_per_second: float
+    data_wait: float
+    losses: _Numbers
+    gradient_norms: _Numbers
+    metrics: _Metrics
+    samples: int
+    protocol: Protocol
+    world: int
+    device: str
+    mixed_precision: str
+    about: str
+    text: str
+
+
+_REQUIRED = {
+    "train": ("images",),
+    "validation": ("images", "metrics"),
+    "warning": ("about", "text"),
+}
+
+
+class _Median(TypedDict):
+    split: str
+    oracle: bool
+    ab: tuple[float, float]
+
+
+class _Extractor(TypedDict):
+    extractor: str
+    weights: str
+    resize: str
+
+
+class Protocol(TypedDict, total=False):
+    """How scores were measured, and on which photographs."""
+
+    dataset_id: str
+    split: str
+    size: int
+    fit: str
+    dropout: bool
+    lightness: str
+    median: _Median
+    extractors: dict[str, _Extractor]
+    left_out: dict[str, str]
+
+
+class Evaluation(TypedDict, total=False):
+    """The types of the values in evaluation.json."""
+
+    recipe: str
+    step: int
+    ema: bool
+    samples: int
+    metrics: _Metrics
+    protocol: Protocol
+    intervals: dict[str, dict[str, tuple[float, float]]]
+
+
+def read_lines(path: Path, kind: Any = Line) -> list[Line]:
+    """Return the objects in a JSON Lines file; an empty list if there is no file.
+
+    Lines that are not a valid JSON object of type `kind` (see `shards.json_files.fits`)
+    are left out. Such a line is, for instance, the incomplete last line of a run that
+    was killed or is still writing.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
-    parsed = (_parse(line) for line in text.splitlines())
+    parsed = (_parse(line, kind) for line in data.splitlines())
     return [line for line in parsed if line is not None]
 
 
-def _parse(text: str) -> Line | None:
+def _parse(data: bytes, kind: Any) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        value = finite(parse_json(data))
     except ValueError:
         return None
-    return line if isinstance(line, dict) else None
+    return value if fits(kind, value) else None
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def parse_journal_line(data: bytes) -> Line | None:
+    """Return one line of metrics.jsonl, or None if it is incomplete or damaged.
+
+    Values of another type than in `JournalLine` are left out.
+    """
+    line = fitting_fields(JournalLine, _parse(data, Line) or {})
+    if not 0 <= line.get("time", 0) < _END_OF_TIME:
+        del line["time"]
+    required = ("kind", "step", *_REQUIRED.get(line.get("kind", ""), ()))
+    return line if all(name in line for name in required) else None
+
+
+def read_document(path: Path, kind: Any = Line) -> dict[str, Any]:
     """Return the JSON object in a file.
 
-    The result is {} if the file does not exist or does not contain a valid JSON object.
+    The result is {} if the file does not exist or does not contain a valid JSON object
+    of type `kind` (see `shards.json_files.fits`).
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        data = path.read_bytes()
+    except FileNotFoundError:
         return {}
-    return document if isinstance(document, dict) else {}
+    return _parse(data, kind) or {}
+
+
+def read_evaluation(run: Path) -> dict[str, Any]:
+    """Return the scores in RUN/evaluation.json; {} if it is missing or damaged.
+
+    Values of another type than in `Evaluation` are left out.
+    """
+    return fitting_fields(Evaluation, read_document(evaluation_file(run)))
 
 
 def read_journal(run: Path, kind: str | None = None) -> list[Line]:
@@ -57,8 +152,12 @@ def read_journal(run: Path, kind: str | None = None) -> list[Line]:
     If `kind` is given, only lines of that kind ("train", "validation", ...) are
     returned.
     """
-    lines = read_lines(journal_file(run))
-    return [line for line in lines if kind is None or line.get("kind") == kind]
+    try:
+        data = journal_file(run).read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = (parse_journal_line(line) for line in data.splitlines())
+    return [line for line in lines if line and (kind is None or line["kind"] == kind)]
 
 
 def last_scores(run: Path) -> dict[str, float]:

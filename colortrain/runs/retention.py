@@ -98,7 +98,7 @@ def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Bes
     """
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
-    return Best(**state)
+    return Best(**{field.name: state[field.name] for field in dataclasses.fields(Best)})
 
 
 def steps_to_keep(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from colortrain.recipe import Recipe
-from colortrain.runs.checkpoint import find_checkpoint, load_state, load_tensors, weights_part
+from colortrain.runs.checkpoint import load_state, load_tensors, read_checkpoint, weights_part
 from shards.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -19,75 +19,35 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights in another run's checkpoint folder, with which a new run starts.
+    """The weights of another run's checkpoint, with which a new run starts.
 
     For the generator they are the averaged weights if the checkpoint has them. Only
-    weights are used: optimizers, the step count and schedules start from zero. With
-    `only_generator` the critic starts with random weights.
+    weights are used: optimizers, the step count and schedules start from zero. A
+    network without weights here starts with random ones. The tensors stay valid when
+    the other run deletes its checkpoint.
     """
 
-    folder: Path
-    only_generator: bool = False
+    weights: Mapping[str, Mapping[str, Tensor]]  # network -> name -> tensor, on the CPU
+    metadata: dict[str, Any]  # what the new run records as its origin
 
-    @property
-    def sources(self) -> dict[str, str]:
-        """The stem of the weights file of each network, by network name.
-
-        For instance {"generator": "ema", "critic": "critic"}.
-        """
-        sources = {"generator": weights_part(self.folder)}
-        return sources if self.only_generator else {**sources, "critic": "critic"}
-
-    def metadata(self) -> dict[str, Any]:
-        """Return where the weights come from, as JSON values for the new run.
-
-        These are the other run's folder, its step, and the stem of each weights file.
-        """
-        run, step = self.folder.parent.parent, load_state(self.folder)["step"]
-        return {"run": str(run), "step": step, "weights": self.sources}
-
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Recipe, folder: Path) -> None:
         """Raise UserError unless the weights fit the networks of `recipe`.
 
-        The message names the first tensor that does not fit. Only the headers of the
-        weights files are read.
+        The message names the first tensor that does not fit. `folder` is the checkpoint
+        that the weights were read from.
         """
-        if not self.only_generator and not (self.folder / "critic.safetensors").is_file():
-            raise UserError(
-                f"--init-from: {self.folder} has no critic, recipe {recipe.name} has one: "
-                "add --only generator to start the critic with random weights"
-            )
         with torch.device("meta"):
-            networks = {name: config.build() for name, config in recipe.network_configs.items()}
-        for name, source in self.sources.items():
-            state = networks[name].state_dict()
-            expected = {key: tuple(tensor.shape) for key, tensor in state.items()}
-            path = self.folder / f"{source}.safetensors"
-            self._compare(f"{name} of recipe {recipe.name}", expected, path)
-
-    def _compare(self, network: str, expected: Shapes, path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            actual = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        for key in [*expected, *actual]:
-            if expected.get(key) != actual.get(key):
-                raise UserError(
-                    f"--init-from: the {network} has {_describe(key, expected)}, "
-                    f"{path} has {_describe(key, actual)}: "
-                    "use a recipe with the same networks (see recipe.json there)"
-                )
+            networks = {name: recipe.network_configs[name].build() for name in self.weights}
+        for name, network in networks.items():
+            path = folder / f"{self.metadata['weights'][name]}.safetensors"
+            expected = network.state_dict()
+            _compare(f"{name} of recipe {recipe.name}", expected, self.weights[name], path)
 
     def load(self, generator: nn.Module, critic: nn.Module | None) -> None:
-        """Load the weights into the networks of a recipe that passed `check`.
-
-        Raises UserError if a file cannot be read.
-        """
+        """Load the weights into the networks of a recipe that passed `check`."""
         for name, network in (("generator", generator), ("critic", critic)):
-            if network is not None and name in self.sources:
-                network.load_state_dict(load_tensors(self.folder, self.sources[name]))
-
-
-def _describe(key: str, shapes: Shapes) -> str:
-    return f"{key} {list(shapes[key])}" if key in shapes else f"no {key}"
+            if network is not None and name in self.weights:
+                network.load_state_dict(self.weights[name])
 
 
 def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> InitialWeights:
@@ -97,7 +57,41 @@ def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> Initi
     weights alone. Raises UserError if `run` has no intact checkpoint, or if its weights
     do not fit the networks of `recipe`.
     """
-    only_generator = only == "generator" or recipe.critic is None
-    weights = InitialWeights(find_checkpoint(run), only_generator)
-    weights.check(recipe)
+    names = ["generator"] if only == "generator" else list(recipe.network_configs)
+
+    def read(folder: Path) -> tuple[InitialWeights, Path]:
+        if "critic" in names and not (folder / "critic.safetensors").is_file():
+            raise UserError(
+                f"--init-from: {folder} has no critic, recipe {recipe.name} has one: "
+                "add --only generator to start the critic with random weights"
+            )
+        files = {name: weights_part(folder) if name == "generator" else name for name in names}
+        weights = {name: load_tensors(folder, file) for name, file in files.items()}
+        metadata = {"run": str(run), "step": load_state(folder)["step"], "weights": files}
+        return InitialWeights(weights, metadata), folder
+
+    weights, folder = read_checkpoint(run, None, read)
+    weights.check(recipe, folder)
     return weights
+
+
+def _compare(
+    network: str, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor], path: Path
+) -> None:
+    """Raise UserError unless the tensors have the same names and shapes."""
+    needed, found = _shapes(expected), _shapes(actual)
+    for key in [*needed, *found]:
+        if needed.get(key) != found.get(key):
+            raise UserError(
+                f"--init-from: the {network} has {_describe(key, needed)}, "
+                f"{path} has {_describe(key, found)}: "
+                "use a recipe with the same networks (see recipe.json there)"
+            )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _describe(key: str, shapes: Shapes) -> str:
+    return f"{key} {list(shapes[key])}" if key in shapes else f"no {key}"

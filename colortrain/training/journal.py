@@ -15,6 +15,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from colortrain.recipe import RESUMABLE_FIELDS, Recipe
+from colortrain.runs.history import parse_journal_line
 from colortrain.runs.layout import journal_file, sample_file
 from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
@@ -55,14 +56,13 @@ class Journal:
             return
         save_run_ids(self.run, self.accelerator.trackers)
         if self.path.exists():
-            lines = [
-                line
-                for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-                if _step(line) <= step
-            ]
-            write_atomic(self.path, "".join(lines).encode())
-            for line in map(json.loads, lines):
-                self.alarms.update(line.get("kind", ""), line)
+            kept = []
+            for data in self.path.read_bytes().splitlines(keepends=True):
+                line = parse_journal_line(data)  # None: a killed run left it incomplete
+                if line is not None and line["step"] <= step:
+                    kept.append(data)
+                    self.alarms.update(line["kind"], line)
+            write_atomic(self.path, b"".join(kept))
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and check it for signs of a failing run.
@@ -100,17 +100,6 @@ class Journal:
     def close(self) -> None:
         """Close the trackers."""
         self.accelerator.end_training()
-
-
-def _step(line: str) -> float:
-    """Return the step in one line of metrics.jsonl.
-
-    The result is infinity for the incomplete line of a run that was killed.
-    """
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -79,7 +79,8 @@ class TrainState:
         for name, scaler in self._scalers().items():
             if name in json_state.get("scalers", {}):
                 scaler.load_state_dict(json_state["scalers"][name])
-        self.plateau.load(json_state["plateau"])
+        if "plateau" in json_state:
+            self.plateau.load(json_state["plateau"])
 
     def _scalers(self) -> dict[str, torch.amp.GradScaler]:
         """Return the fp16 loss scalers by network name; {} in other precisions."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from colortrain.runs.history import read_document
 from colortrain.runs.layout import trackers_file
 from shards.files import write_atomic
 
@@ -19,11 +20,7 @@ def saved_run_ids(run: Path) -> dict[str, str]:
 
     The result is {} before the run has been started for the first time.
     """
-    try:
-        ids = json.loads(trackers_file(run).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return ids if isinstance(ids, dict) else {}
+    return read_document(trackers_file(run), dict[str, str])
 
 
 def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from colortrain.data.tar_stream import StreamLoader
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.training.step import Losses
 from shards.errors import UserError
+
+WINDOW = "train_metrics"  # the file of a checkpoint that holds `TrainMetrics.window`
 
 
 class TrainMetrics:
@@ -77,6 +79,46 @@ class TrainMetrics:
             },
             "skipped": sum(self._num_skipped(name, prefix) for name in self.networks),
         }
+
+    def window(self) -> dict[str, Tensor]:
+        """Return what was collected since the last `compute`, for a checkpoint.
+
+        A run that resumes from it logs the values of an uninterrupted one. The tensors
+        are losses (ranks, steps), and each network's gradient norms (updates) and
+        counts of skipped updates; {} if there is nothing. All ranks must call it.
+        """
+        tensors = {
+            f"losses.{name}": self.accelerator.gather(torch.stack(self.losses[name])[None])
+            for name in sorted(self.losses)
+        }
+        for name, network in self.networks.items():
+            if network.grad_norms:
+                tensors[f"grad_norms.{name}"] = torch.stack(network.grad_norms)
+            if network.skipped_updates.counts.any():
+                tensors[f"skipped.{name}"] = network.skipped_updates.counts
+        return tensors
+
+    def load_window(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load what `window` returned.
+
+        If the number of ranks has changed, each of them gets the mean losses.
+        """
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        for name, values in self._with_prefix(tensors, "losses."):
+            own = values[rank] if len(values) == world else values.mean(0)
+            self.losses[name] = list(own.unbind())
+        for name, values in self._with_prefix(tensors, "grad_norms."):
+            self.networks[name].grad_norms = list(values.unbind())
+        for name, values in self._with_prefix(tensors, "skipped."):
+            self.networks[name].skipped_updates.counts = values
+
+    def _with_prefix(
+        self, tensors: Mapping[str, Tensor], prefix: str
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors whose names start with a prefix, on this rank's device."""
+        for name, tensor in tensors.items():
+            if name.startswith(prefix):
+                yield name.removeprefix(prefix), tensor.to(self.accelerator.device)
 
     def _mean_losses(self) -> dict[str, float]:
         names = sorted(self.losses)

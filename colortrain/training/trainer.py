@@ -22,7 +22,7 @@ from colortrain.lab import Batch
 from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.recipe import Recipe, save_recipe
-from colortrain.runs.checkpoint import latest_checkpoint, load_state
+from colortrain.runs.checkpoint import latest_checkpoint, load_state, load_tensors
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import check_keep_best, resumed_best, save_best
@@ -36,7 +36,7 @@ from colortrain.training.preemption import SharedStopFlag
 from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
 from colortrain.training.state import TrainState, check_same_start, update_ema
 from colortrain.training.step import train_step
-from colortrain.training.train_metrics import TrainMetrics
+from colortrain.training.train_metrics import WINDOW, TrainMetrics
 from colortrain.training.validation import Validation
 from shards.progress import ProgressLine
 from shards.read.order import ORDER_VERSION
@@ -78,7 +78,7 @@ class Trainer:
         check_keep_best(recipe, data.validation is not None)
         self.loader = self._make_loader()
         self.resume_from = latest_checkpoint(run)
-        self.init_metadata = init.metadata() if init and self.resume_from is None else None
+        self.init_metadata = init.metadata if init and self.resume_from is None else None
         self.generator, self.critic = self._build_networks(init)
         self.networks = {"generator": self.generator}
         if self.critic is not None:
@@ -190,15 +190,16 @@ class Trainer:
     def _start(self) -> None:
         """Prepare the run for its first step.
 
-        Load the checkpoint, if there is one; lock the run folder; open the journal and
+        Lock the run folder; load the checkpoint, if there is one; open the journal and
         record the start in it.
         """
+        if self.accelerator.is_main_process:
+            self.run_lock.enter_context(lock(self.run))
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
         check_same_start(self.step, self.run)
         if self.accelerator.is_main_process:
-            self.run_lock.enter_context(lock(self.run))
             save_recipe(self.recipe, recipe_file(self.run))
             save_best(self.run, self.checkpoint_writer.best)
         self.journal.start(self.recipe, self.step)
@@ -301,6 +302,8 @@ class Trainer:
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
         files = {**self.state.tensor_files(), **(more or {})}
+        if window := self.metrics.window():
+            files[WINDOW] = window
         if self.accelerator.is_main_process:
             self.checkpoint_writer.save(self.step, files, self._metadata(), started)
 
@@ -337,6 +340,8 @@ class Trainer:
         state = load_state(folder)
         check_checkpoint(folder, state, self.recipe, self.dataset_id)
         self.state.load(folder, state)
+        if (folder / f"{WINDOW}.safetensors").is_file():
+            self.metrics.load_window(load_tensors(folder, WINDOW))
         self.step, self.images = state["step"], state["images"]
         self.init_metadata = state.get("init_from")
         self.checkpoint_writer.best = resumed_best(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from colortrain.recipe import Recipe, load_recipe
-from colortrain.runs.history import read_document, read_journal
-from colortrain.runs.layout import evaluation_file, recipe_file, sample_files
+from colortrain.runs.history import read_evaluation, read_journal
+from colortrain.runs.layout import recipe_file, sample_files
 from shards.errors import UserError
 
 Line = dict[str, Any]
@@ -95,7 +95,7 @@ def read_history(run: Path, name: str) -> RunHistory:
         raise UserError(
             f"{run} contains no run (no recipe.json): give a run folder of `colortrain train`"
         )
-    lines = [line for line in read_journal(run) if "kind" in line and "step" in line]
+    lines = read_journal(run)
     by_kind = {
         kind: tuple(line for line in lines if line["kind"] == kind)
         for kind in ("train", "validation")
@@ -127,7 +127,7 @@ def _short_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _latest_scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
-    evaluation = read_document(evaluation_file(run))
+    evaluation = read_evaluation(run)
     last = validation[-1] if validation else {}
     return evaluation if evaluation.get("step", -1) >= last.get("step", -1) else last
 

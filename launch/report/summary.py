@@ -61,7 +61,9 @@ def facts(history: RunHistory) -> list[tuple[str, str]]:
 
 
 def _rate(history: RunHistory) -> float:
-    images = sum(line["images_per_second"] * line["seconds"] for line in history.train)
+    images = sum(
+        line.get("images_per_second", 0.0) * line.get("seconds", 0.0) for line in history.train
+    )
     return images / history.seconds
 
 

@@ -16,6 +16,7 @@ from colortrain.metrics.score_tables import (
     LABELS,
     caption,
     compared_with_grayscale,
+    has_caption,
     notes,
 )
 from colortrain.recipes import RECIPES, headline_of
@@ -71,7 +72,7 @@ def metric_notes(history: RunHistory) -> list[str]:
 
     They stand below the table of metrics.
     """
-    return notes(history.scores) if "protocol" in history.scores else []
+    return notes(history.scores) if has_caption(history.scores) else []
 
 
 def protocol(history: RunHistory) -> str:
@@ -79,9 +80,9 @@ def protocol(history: RunHistory) -> str:
 
     It says which step was scored, and on which images.
     """
-    if not {"protocol", "samples"} <= history.scores.keys():
+    if "step" not in history.scores or not has_caption(history.scores):
         return ""
-    return f"Step {history.scores.get('step', '?'):,}: {caption(history.scores)}."
+    return f"Step {history.scores['step']:,}: {caption(history.scores)}."
 
 
 def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import time
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 from shards.inspect.statistics import CENTRES
+from shards.json_files import read_json
 
 # Images per network for `--budget full`: about 200, 10 and 100 epochs.
 FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}
@@ -37,6 +38,15 @@ _TRAINING_FRACTION = 0.85  # of the minutes; the rest is for the shards and the 
 _START_SECONDS = 25.0  # time to start and end one training and one scoring, on two slow cores
 _PROBE_SECONDS = 1.0  # time for which the speed of a recipe is measured
 _PLANNED_FRACTION = 0.8  # of the remaining time; the rest is for reading, saving, other load
+
+
+class _PlanFields(TypedDict):
+    images: int
+    limit: int | None
+    judge_images: int
+
+
+_PlanFile = TypedDict("_PlanFile", {"asked": dict[str, Any], "plan": _PlanFields})  # noqa: UP013 - the key of plan.json
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,14 @@ def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
-        document = json.loads(path.read_bytes())
+        document = read_json(path, _PlanFile, f"choose another --out, or delete {options.out}")
         if document["asked"] != request:
             raise UserError(
                 f"{options.out} was started with other options ({document['asked']}): "
                 "choose another --out"
             )
-        return Plan(**document["plan"])
+        plan = document["plan"]
+        return Plan(plan["images"], plan["limit"], plan["judge_images"])
     plan = _decide(options, budget, sets)
     document = {"asked": request, "plan": asdict(plan)}
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")

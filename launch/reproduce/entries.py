@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -24,12 +24,45 @@ from launch.reproduce.feature_classifier import FeatureClassifier
 from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
+from shards.json_files import read_json
 
 # Files in a run folder in addition to those of `colortrain train` and `evaluate`.
 _SCORES = "scores.json"
 _COST = "cost.json"
 PEAK = "peak.json"  # written by `launch.reproduce.train_worker`
 _NEVER = 10**9  # steps between validations: more than any run has
+
+
+class Peak(TypedDict):
+    """The values in peak.json."""
+
+    peak_mb: float
+    peak_of: str
+
+
+class _Cost(TypedDict):
+    seconds: float
+
+
+class _Scores(TypedDict):
+    metrics: dict[str, dict[str, float | None]]
+
+
+class _Result(TypedDict):
+    recipe: str
+    seed: int
+
+
+_Scored = TypedDict("_Scored", {"asked": dict[str, Any], "result": _Result})  # noqa: UP013
+
+
+def _read_result(path: Path, kind: Any) -> dict[str, Any]:
+    """Return the values in a JSON file of a run folder of the table.
+
+    Raises UserError if they do not have the types in the TypedDict `kind`.
+    """
+    values: dict[str, Any] = read_json(path, kind, f"delete {path.parent} to train it again")
+    return values
 
 
 @dataclass(frozen=True)
@@ -90,7 +123,7 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
-        return dict(json.loads(cost_file.read_bytes()))
+        return _read_result(cost_file, _Cost)
     saved_recipe = entry.run.parent / "recipes" / f"{entry.run.name}.json"
     save_recipe(entry.recipe, saved_recipe)
     args = ["--recipe", saved_recipe, "--shards", shards, "--run", entry.run, "--tracker", "none"]
@@ -159,7 +192,7 @@ def score(
     request = {"checkpoint": latest.name, "limit": limit, "judge": judge}
     scores_file = entry.run / _SCORES
     if scores_file.is_file():
-        earlier = json.loads(scores_file.read_bytes())
+        earlier = _read_result(scores_file, _Scored)
         if earlier["asked"] == request:
             return dict(earlier["result"])
     *before, last = checkpoint_steps(entry.run)
@@ -186,11 +219,11 @@ def finished_rows(
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
     for path in sorted(out.glob(f"*/{_SCORES}")):
-        document, cost_file = json.loads(path.read_bytes()), path.parent / _COST
-        if document["asked"]["judge"] != (classifier.digest if classifier else None):
+        document, cost_file = _read_result(path, _Scored), path.parent / _COST
+        if document["asked"].get("judge") != (classifier.digest if classifier else None):
             others.append(path.parent.name)
         elif cost_file.is_file():
-            rows.append({**document["result"], **json.loads(cost_file.read_bytes())})
+            rows.append({**document["result"], **_read_result(cost_file, _Cost)})
     rows.sort(key=lambda row: (order.get(row["recipe"], len(order)), row["seed"]))
     return rows, others
 
@@ -209,7 +242,7 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
         [sys.executable, "-m", "launch.evaluate", *args, "--json", scores_file, *limited],
     )
     images = load_state(checkpoint_folder(entry.run, step))["images"]
-    return {"images": images, **json.loads(scores_file.read_bytes())}
+    return {"images": images, **_read_result(scores_file, _Scores)}
 
 
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
@@ -230,10 +263,11 @@ def measured_cost(run: Path) -> dict[str, Any]:
     """
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
+    trained = [line for line in lines if line["kind"] == "train"]
     return {
-        "seconds": float(sum(line["seconds"] for line in lines if line["kind"] == "train")),
+        "seconds": float(sum(line.get("seconds", 0.0) for line in trained)),
         "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
-        **json.loads((run / PEAK).read_bytes()),
+        **_read_result(run / PEAK, Peak),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from colortrain.models.classifier import Classifier
 from colortrain.runs.checkpoint import load_generator
 from shards.errors import UserError
 from shards.files import sha256_of, write_atomic
+from shards.json_files import read_json
 from shards.progress import ProgressLine
 from shards.read.dataset import open_held_out
 from shards.sources.cifar10 import SIDE, find_batches, load_labelled
@@ -34,6 +36,11 @@ _BATCH = 128
 _MAX_LR = 0.3  # of SGD: rises linearly for a quarter of the steps, then falls linearly to 0
 _FEATURE_BATCH = 100  # images at once when features are extracted
 _MAX_SHIFT = 3  # pixels, of the augmentation
+
+
+class _Facts(TypedDict):
+    accuracy: float
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,9 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 
     Raises UserError if the SHA-256 of the weights differs from the one saved with them.
     """
-    facts, digest = json.loads(path.with_suffix(".json").read_bytes()), sha256_of(path)
+    record = path.with_suffix(".json")
+    advice = f"remove it and {path} to train the classifier again"
+    facts, digest = read_json(record, _Facts, advice), sha256_of(path)
     if digest != facts["sha256"]:
         raise UserError(
             f"{path} differs from its record {path.with_suffix('.json')}: "

@@ -17,9 +17,10 @@ import torch
 
 from launch import train
 from launch.processes import exit_process, memory_mb
-from launch.reproduce.entries import PEAK
+from launch.reproduce.entries import PEAK, Peak
 from shards.errors import run_command
 from shards.files import write_atomic
+from shards.json_files import read_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = train.main(args)
     if os.environ.get("RANK", "0") == "0":
         path = train.make_parser().parse_args(args).run / PEAK
-        earlier = json.loads(path.read_bytes()) if path.is_file() else {"peak_mb": 0.0}
+        advice = "delete it, then run the same command again"
+        earlier = read_json(path, Peak, advice) if path.is_file() else {"peak_mb": 0.0}
         largest = max(peak_memory(), earlier, key=lambda each: each["peak_mb"])
         write_atomic(path, json.dumps(largest).encode())
     return status

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import check_types, fsync_folder, parse_json, read_regular
+from shards.files import check_types, fsync_folder, read_regular
 from shards.format.manifest import DTYPES, FORMAT, MANIFEST, MAX_SIZE, ONE_SPLIT, is_split_name
+from shards.json_files import parse_json
 from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
 
@@ -205,14 +206,18 @@ def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.name.encode("utf-8", "surrogateescape") + b"\0")
-    block_size = parameters.shard_size or min(1000, -(-len(sources) // 16))
     return Plan(
         decoding=DECODING,
         parameters=parameters,
         num_sources=len(sources),
         sources_sha256=digest.hexdigest(),
-        block_size=block_size,
+        block_size=_block_size(parameters, len(sources)),
     )
+
+
+def _block_size(parameters: Parameters, num_sources: int) -> int:
+    """Return the number of images per block, which are packed together."""
+    return parameters.shard_size or min(1000, -(-num_sources // 16))
 
 
 def _check_own_splits(sources: Sequence[ImageSource]) -> None:
@@ -333,8 +338,8 @@ def _parse_plan(data: bytes) -> Plan:
     plan = Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     check_types(plan)
     check_types(plan.parameters)
-    if plan.num_sources < 1 or plan.block_size < 1:
-        raise ValueError("num_sources and block_size must be at least 1")
+    if plan.num_sources < 1 or plan.block_size != _block_size(plan.parameters, plan.num_sources):
+        raise ValueError(f"blocks of {plan.block_size} of {plan.num_sources} images")
     return plan
 
 

@@ -19,7 +19,6 @@ from shards.builder.plan import BY_SOURCE, RESERVED_SPLITS, SOURCES, Plan, parse
 from shards.errors import UserError
 from shards.files import (
     check_types,
-    parse_json,
     path_below,
     read_regular,
     sha256_of,
@@ -28,6 +27,7 @@ from shards.files import (
 from shards.format.manifest import ONE_SPLIT, Shard, is_split_name, shard_path
 from shards.format.shard_table import ShardTable
 from shards.format.tar_layout import tar_bytes
+from shards.json_files import parse_json
 
 _MAX_ENTRY_BYTES = 1 << 16  # two names of 4096 bytes, escaped, and a detail
 TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"

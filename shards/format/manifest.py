@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import parse_json, read_regular, write_atomic
+from shards.files import read_regular, write_atomic
 from shards.format.shard_table import Shard, ShardTable, sample_counts
+from shards.json_files import parse_json
 
 _FORMATS = "colortrain-shards-"
 FORMAT = f"{_FORMATS}2"

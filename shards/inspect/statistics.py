@@ -30,7 +30,6 @@ from shards.builder.parts import Part
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
 from shards.files import (
-    parse_json,
     path_below,
     read_regular,
     remove_stale_temporaries,
@@ -38,6 +37,7 @@ from shards.files import (
 )
 from shards.format.manifest import Manifest, Shard, load_manifest
 from shards.format.tar_layout import pixels_view
+from shards.json_files import parse_json
 from shards.progress import ProgressLine
 
 BIN = 10

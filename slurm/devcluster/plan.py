@@ -12,9 +12,11 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from shards.errors import UserError
 from shards.files import write_atomic
+from shards.json_files import read_json
 
 FILE = "devcluster.json"
 HIGH, LOW = "high", "low"  # partitions; jobs in HIGH evict jobs in LOW
@@ -107,6 +109,18 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+class _Values(TypedDict):
+    folder: str
+    nodes: int
+    cpus: int
+    gpus: int
+    accounting: bool
+    user_signal: bool
+    grace: int
+    user_namespace: bool
+    base_port: int
+
+
 def save(plan: Plan) -> None:
     """Write the plan to devcluster.json in the cluster's folder."""
     values = {**dataclasses.asdict(plan), "folder": str(plan.folder)}
@@ -115,14 +129,18 @@ def save(plan: Plan) -> None:
 
 def load(folder: Path) -> Plan:
     """Read the plan of the cluster in `folder`. Raises UserError if there is none."""
+    advice = f"stop its processes and delete {folder}"
     try:
-        values = json.loads((folder / FILE).read_bytes())
+        values = read_json(folder / FILE, _Values, advice)
     except FileNotFoundError:
         raise UserError(
             f"there is no cluster in {folder}: start one with "
             f"`colortrain devcluster up --dir {folder}`"
         ) from None
-    return Plan(**{**values, "folder": Path(values["folder"])})
+    try:
+        return Plan(**{**values, "folder": Path(values["folder"])})
+    except TypeError as error:
+        raise UserError(f"{folder / FILE} is damaged ({error}): {advice}") from None
 
 
 def check_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from colortrain.metrics.evaluate import ScoringConfig, score_split
@@ -16,10 +17,11 @@ from colortrain.metrics.extractors import load_extractors
 from colortrain.runs.checkpoint import load_generator
 from launch.evaluate import main, write_json
 from shards.errors import UserError
+from shards.format.manifest import Manifest, save_manifest
 from shards.read.dataset import Split
 from tests.support.processes import run_command
 from tests.support.small_run import small_run
-from tests.support.small_shard_set import small_set
+from tests.support.small_shard_set import small_set, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,23 @@ def test_nan_is_written_as_null(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "s.json").read_text()) == {
         "metrics": {"l1": {"generated": None, "grey": 0.1}}
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*index.npy was missing")
+def test_black_photographs_are_scored(folder: Path, tmp_path: Path) -> None:
+    """The ratio to their colourfulness, which is 0, has no value and no interval."""
+    black = np.full((3, 32, 32), 128, np.uint8)
+    black[0] = 0
+    shards = tmp_path / "shards"
+    shard = write_tar(shards, "000000.tar", [0, 1], [black, black])
+    manifest = Manifest(size=32, fit="crop", dtype="uint8", splits={"all": (shard,)}, left_out={})
+    save_manifest(manifest, shards)
+    argv = ["--run", str(folder / "run"), "--shards", str(shards)]
+    assert main([*argv, "--json", str(tmp_path / "scores.json")]) == 0
+    document = json.loads((tmp_path / "scores.json").read_text())
+    assert document["metrics"]["colourfulness_ratio"]["generated"] is None
+    assert document["intervals"]["colourfulness_ratio"] == {}
+    assert len(document["intervals"]["l1"]["generated"]) == 2
 
 
 def test_scores_are_written_even_if_they_cannot_be_printed(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from colortrain.distributed.rank_failures import LostRanksError
 from colortrain.recipe import save_recipe
@@ -126,3 +127,12 @@ def test_exit_statuses(
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == (1 if message else 0)
+
+
+def test_memory_that_runs_out_is_one_line() -> None:
+    def make() -> Any:
+        torch.empty(2**58, dtype=torch.uint8)
+
+    with pytest.raises(UserError, match=r"not enough memory for this recipe \(.*smaller") as raised:
+        run_training(make, cast(Any, FakeAccelerator()), timeout=1800)
+    assert "\n" not in str(raised.value)

@@ -68,14 +68,15 @@ def _write_split(
     shards = []
     for number, start in enumerate(range(0, len(keys), 5)):
         path = (split_folder(Path(), split) / f"{number:06d}.tar").as_posix()
-        shards.append(_write_tar(folder, path, keys[start : start + 5].tolist(), stored))
+        shards.append(write_tar(folder, path, keys[start : start + 5].tolist(), stored))
     size, dtype = stored[0].shape[1], str(stored[0].dtype)
     table = rebuild_index([folder / shard.path for shard in shards], shards, size, dtype)
     write_index(split_folder(folder, split) / INDEX, table)
     return tuple(shards)
 
 
-def _write_tar(folder: Path, path: str, keys: Sequence[int], stored: Sequence[np.ndarray]) -> Shard:
+def write_tar(folder: Path, path: str, keys: Sequence[int], stored: Sequence[np.ndarray]) -> Shard:
+    """Write a tar of the samples `keys`; `stored` has the pixels of every key."""
     with TarOfSamples(folder, path, stored[0].shape[1], str(stored[0].dtype)) as tar:
         for key in keys:
             tar.add(key, stored[key].tobytes())

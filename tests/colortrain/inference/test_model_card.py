@@ -55,8 +55,8 @@ def test_training_is_described_by_the_checkpoint(run: Path) -> None:
 
 
 def test_the_time_is_the_sum_over_the_journal(run: Path) -> None:
-    start = {"kind": "start", "world": 2, "device": "cuda:0", "mixed_precision": "bf16"}
-    train = {"kind": "train", "seconds": 90.0}
+    start = {"kind": "start", "step": 0, "world": 2, "device": "cuda:0", "mixed_precision": "bf16"}
+    train = {"kind": "train", "step": 1, "images": 4, "seconds": 90.0}
     journal_file(run).write_text("\n".join(map(json.dumps, [start, train, train])))
     assert "| time | 3 minutes on 2 x cuda, precision bf16 |" in card(run).splitlines()
 

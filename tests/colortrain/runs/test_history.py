@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from colortrain.runs.history import last_scores, read_document, read_journal, read_lines
-from colortrain.runs.layout import journal_file
+from colortrain.runs.history import (
+    last_scores,
+    parse_journal_line,
+    read_document,
+    read_evaluation,
+    read_journal,
+    read_lines,
+)
+from colortrain.runs.layout import evaluation_file, journal_file
 
 
 def write(run: Path, *lines: dict[str, Any], end: str = "") -> None:
@@ -17,7 +24,10 @@ def write(run: Path, *lines: dict[str, Any], end: str = "") -> None:
 
 
 def test_the_incomplete_line_of_a_killed_run_is_left_out(tmp_path: Path) -> None:
-    lines = [{"kind": "train", "step": 1}, {"kind": "validation", "step": 1}]
+    lines: list[dict[str, Any]] = [
+        {"kind": "train", "step": 1, "images": 4},
+        {"kind": "validation", "step": 1, "images": 4, "metrics": {}},
+    ]
     write(tmp_path, *lines, end='{"kind": "tra')
     assert read_journal(tmp_path) == lines
     assert read_journal(tmp_path, "validation") == lines[1:]
@@ -41,8 +51,33 @@ def test_last_scores_are_those_of_the_last_validation_without_null(tmp_path: Pat
     last = {"l1": {"generated": None, "grey": 0.25}, "psnr": {"generated": 19.5, "grey": 20.0}}
     write(
         tmp_path,
-        {"kind": "validation", "step": 1, "metrics": first},
-        {"kind": "validation", "step": 2, "metrics": last},
-        {"kind": "train", "step": 3},
+        {"kind": "validation", "step": 1, "images": 4, "metrics": first},
+        {"kind": "validation", "step": 2, "images": 8, "metrics": last},
+        {"kind": "train", "step": 3, "images": 12},
     )
     assert last_scores(tmp_path) == {"psnr": 19.5, "grey l1": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"kind": "train", "step": "7", "images": 4}', None),
+        ('{"kind": "train", "step": 7}', None),
+        ('{"kind": "validation", "step": 7, "images": 4, "metrics": []}', None),
+        ('{"kind": "train", "step": 7, "step": 8, "images": 4}', None),
+        ('{"kind": "warning", "step": 7}', None),
+        ('{"kind": "stop", "step": 7, "time": 1e300}', {"kind": "stop", "step": 7}),
+        (
+            '{"kind": "train", "step": 7, "images": 4, "lr": "x", "losses": {"l1": NaN}}',
+            {"kind": "train", "step": 7, "images": 4, "losses": {"l1": None}},
+        ),
+    ],
+)
+def test_values_of_another_type_are_left_out(text: str, expected: dict[str, Any] | None) -> None:
+    assert parse_journal_line(text.encode()) == expected
+
+
+def test_scores_of_another_type_are_left_out(tmp_path: Path) -> None:
+    scores = {"step": 3, "ema": "yes", "metrics": {"l1": {"grey": None}}, "intervals": {"l1": 3}}
+    evaluation_file(tmp_path).write_text(json.dumps(scores))
+    assert read_evaluation(tmp_path) == {"step": 3, "metrics": {"l1": {"grey": None}}}

@@ -50,7 +50,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_resumed_run_drops_later_and_incomplete_lines(tmp_path: Path) -> None:
     journal = start_journal(tmp_path, FakeAccelerator())
     for step in range(1, 6):
-        journal.write("train", step, {"losses": {"l1": 0.5}})
+        journal.write("train", step, {"images": 4 * step, "losses": {"l1": 0.5}})
     with open(tmp_path / "metrics.jsonl", "a") as stream:
         stream.write('{"kind": "train", "st')
     start_journal(tmp_path, FakeAccelerator(), step=3)

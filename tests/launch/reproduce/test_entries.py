@@ -36,9 +36,10 @@ def test_one_process_trains_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_costs_are_summed_over_all_starts(tmp_path: Path) -> None:
-    start = {"kind": "start", "mixed_precision": "no"}
+    start = {"kind": "start", "step": 0, "mixed_precision": "no"}
     again = {**start, "mixed_precision": "bf16"}
-    lines = [start, {"kind": "train", "seconds": 2}, again, {"kind": "train", "seconds": 3}]
+    trained = [{"kind": "train", "step": 1, "images": 4, "seconds": each} for each in (2, 3)]
+    lines = [start, trained[0], again, trained[1]]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "peak.json").write_text('{"peak_mb": 7, "peak_of": "GPU memory"}')
     assert measured_cost(tmp_path) == {
