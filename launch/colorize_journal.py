@@ -41,10 +41,11 @@ class Journal:
         self._entries = _read(self.path)
 
     def use_dropout(self, number: int, job: Job) -> bool:
-        """Return whether network `number` uses dropout when it colorizes a job.
+        """Return whether network `number` uses dropout for the image or video of a job.
 
-        The option --dropout decides. Without it, dropout is used for images if the
-        network's recipe uses it, and never for videos.
+        A job is one image or video, with its output files. The option --dropout
+        decides. Without it, dropout is used for images if the network's recipe uses it,
+        and never for videos.
         """
         if self.dropout is None:
             return not job.is_video and self._networks[number][1].description.test_dropout
@@ -57,10 +58,12 @@ class Journal:
         }
 
     def why_not_own(self, job: Job, number: int) -> str:
-        """Return why an existing output file is not a result of this command.
+        """Return why an existing output file does not count as written by this command.
 
-        Returns an empty text if it is. number: index of the file in the job's targets,
-        which is also the number of the network.
+        The result is an empty text if this command wrote it with the same network and
+        options, and from the same content of the source. `job` is one image or video,
+        with its output files. `number` is the index of the output file in
+        `job.targets`, which is also the number of the network.
         """
         entry = self._entries.get(self._name(job.targets[number]))
         if entry is None:
@@ -86,9 +89,10 @@ class Journal:
         """Write a line about the file `path`, which the `with` block writes.
 
         The line about a new file is written before the block, the line about an
-        overwritten file after it. For a colorized file, `number` is that of the network
-        and `source` the version of the job's source. A contact sheet has no job and no
-        source.
+        overwritten file after it. For a colorized file, `job` is the image or video
+        with its output files, `number` is the number of the network, and `source`
+        describes the content of the image or video when it was read. For a contact
+        sheet, `job` and `source` are None.
         """
         entry: dict[str, Any] = {"file": self._name(path)}
         if job is not None and source is not None:
@@ -125,10 +129,11 @@ def select_jobs(
 ) -> list[Job]:
     """Return the jobs to run, after checking that no file is overwritten by mistake.
 
-    An existing output file is kept if this command wrote it from the same source. With
-    `skip_existing` every existing file is kept, with `force` none. A job is left out if
-    all its output files are kept. Raises UserError for an existing file that is not
-    kept, unless `force` is given. `sheet` is the path of the contact sheet.
+    A job is one image or video to colorize, with its output files. An existing output
+    file is kept if this command wrote it from the same source. With `skip_existing`
+    every existing file is kept, with `force` none. A job is left out if all its output
+    files are kept. Raises UserError for an existing file that is not kept, unless
+    `force` is given. `sheet` is the path of the contact sheet.
     """
     taken: list[tuple[Path, str]] = []
     selected = []
@@ -161,7 +166,7 @@ def earlier_results(out: Path) -> frozenset[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return a file's inode and time of change, by which a replaced file is recognized.
+    """Return a file's inode and modification time, which change if it is replaced.
 
     Returns None if there is no such file.
     """

@@ -27,10 +27,10 @@ BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images
 
 @dataclass(frozen=True)
 class FileVersion:
-    """The content of a file: its size in bytes, time of change in ns, and SHA-256.
+    """The content of a file: its size in bytes, modification time in ns, and SHA-256.
 
-    If a file has this size and this time, it is assumed to have this content and is not
-    read.
+    If a file still has this size and this modification time, it is assumed to have the
+    same content, and is not read. The field `changed` is the modification time.
     """
 
     size: int
@@ -39,13 +39,16 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path, data: bytes | None = None) -> FileVersion:
-        """Return the version of a file; `data` is its content, if already read."""
+        """Return the size, modification time and SHA-256 of a file, as a `FileVersion`.
+
+        `data` is the file's content, if it has already been read.
+        """
         status = path.stat()
         digest = sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
         return cls(status.st_size, status.st_mtime_ns, digest)
 
     def is_of(self, path: Path) -> bool:
-        """Return whether the file `path` still has the content of this version."""
+        """Return whether the file `path` still has the content described here."""
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -57,7 +60,7 @@ class FileVersion:
 
 @dataclass(frozen=True)
 class Job:
-    """An image or video to colorize, and the output files, one for each network.
+    """One image or video to colorize, and its output files, one for each network.
 
     `kept` are the output files that exist already and are not written again.
     """
@@ -74,7 +77,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """The results of all jobs so far.
+    """The results so far of all jobs, the images and videos to colorize.
 
     num_written: number of images and videos that were colorized by every network;
     failures: one line per image or video that could not be read or written; notes: one
@@ -116,10 +119,10 @@ def find_inputs(
     """Return the images and videos of all inputs, sorted within each folder.
 
     An input is a file or a folder. A folder is searched recursively for images, but not
-    for videos. Files inside `out` are not taken from a folder, nor those in `results`,
-    the real paths of earlier outputs. With `by_content`, the content of a file decides
-    whether it is an image, whatever its extension. Raises UserError if an input does
-    not exist or is a folder without images.
+    for videos. The search skips files inside `out`, and the files whose real paths are
+    in `results`, which are earlier outputs. With `by_content`, the content of a file
+    decides whether it is an image, whatever its extension. Raises UserError if an input
+    does not exist or is a folder without images.
     """
     found = Inputs()
     for path in inputs:
@@ -146,9 +149,11 @@ def _rank(name: str) -> tuple[bool, str]:
 def _search(
     folder: Path, out: Path, by_content: bool, results: Collection[Path], found: Inputs
 ) -> None:
-    """Add the images of a folder to `found`, and a line for each kind of other files.
+    """Add the images of a folder to `found.files`.
 
-    Raises UserError if the folder contains no images.
+    For each kind of other files in the folder, a line of text is added to
+    `found.passed_over`. `results` are the real paths of earlier outputs, which are not
+    added. Raises UserError if the folder contains no images.
     """
     listing = list_folder(folder, out)
     others = listing.ignored
@@ -179,9 +184,10 @@ def _search(
 def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
     """Return one job for each file in `Inputs.files`, in their order.
 
-    The output files are in `out`, or in `out`/NETWORK if there are several networks.
-    Raises UserError if two inputs would be written to the same file, or if an output
-    file would overwrite an input.
+    A job is one image or video to colorize, with its output files. The output files are
+    in `out`, or in `out`/NETWORK if there are several networks. Raises UserError if two
+    inputs would be written to the same file, or if an output file would overwrite an
+    input.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     unique = {(_real(source), relative): source for source, relative in files}
@@ -229,7 +235,10 @@ def _extension(source: Path) -> str:
 
 
 def _check_sources(jobs: Collection[Job]) -> None:
-    """Raise UserError if an output file of a job would overwrite an input."""
+    """Raise UserError if an output file of any job would overwrite an input.
+
+    A job is one image or video to colorize, with its output files.
+    """
     sources = {_real(job.source): job.source for job in jobs}
     for job in jobs:
         for target in job.targets:
@@ -241,7 +250,11 @@ def _check_sources(jobs: Collection[Job]) -> None:
 
 
 def check_sheet(sheet: Path, jobs: Sequence[Job]) -> None:
-    """Raise UserError if the name of a contact sheet is invalid or that of an image."""
+    """Raise UserError unless a contact sheet can be written to the file `sheet`.
+
+    Its name must end in .png or .jpg, and it must not be an input or output file of one
+    of the jobs.
+    """
     if sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
     if _real(sheet) in {_real(path) for job in jobs for path in (job.source, *job.targets)}:
@@ -259,7 +272,12 @@ def _real(path: Path) -> Path:
 
 @dataclass
 class Photograph:
-    """A decoded image, its job, the version of its file, and the file's metadata."""
+    """A decoded image, its job, and what is known about the image's file.
+
+    `job` is the image and its output files. `version` is the size, modification time
+    and SHA-256 of the file that was decoded. `metadata` is what the colorized copy
+    keeps.
+    """
 
     job: Job
     image: Image.Image
@@ -272,8 +290,9 @@ def read_batches(
 ) -> Iterator[list[Photograph]]:
     """Yield batches of decoded images.
 
-    A batch has at most `batch_size` images, and fewer if they are large. Images with
-    more than `max_pixels` and unreadable ones are added to `outcome.failures` instead.
+    A job is one image to colorize, with its output files. A batch has at most
+    `batch_size` images, and fewer if they are large. Images with more than `max_pixels`
+    and unreadable ones are added to `outcome.failures` instead.
     """
     batch: list[Photograph] = []
     pixels = 0

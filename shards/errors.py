@@ -117,8 +117,9 @@ def command_name(program: str) -> str:
 def escape_unprintable() -> None:
     """Let prints escape characters that the locale's encoding cannot represent.
 
-    They are, in any locale, bytes of file names that are not UTF-8. Otherwise a print
-    could end a command whose work is done.
+    In every locale, these include the bytes of file names that are not UTF-8. Without
+    this, printing such a name would end a command with an error, perhaps after all its
+    work is done.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

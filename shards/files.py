@@ -148,7 +148,7 @@ def lock(path: Path, message: str) -> IO[bytes]:
 
 
 class IrregularFileError(UserError, OSError):
-    """A pipe, a device or a folder has the name of a regular file."""
+    """A pipe, a device or a folder was found where a regular file is required."""
 
 
 def is_path_below(relative: str) -> bool:

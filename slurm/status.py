@@ -86,10 +86,10 @@ def make_table(folders: Sequence[Path]) -> Table:
 
 
 def known_runs() -> list[Path]:
-    """Return the run folders of those of this user's jobs that SLURM still lists.
+    """Return the run folders of all jobs of this user that SLURM still lists.
 
-    They are read from the comments of the jobs. A comment names one run folder, or the
-    folder of a sweep.
+    The folders are read from the comments of the jobs. A comment names one run folder,
+    or the folder of a sweep. Folders that do not exist are left out.
     """
     named = [
         Path(job.comment.removeprefix(COMMENT))

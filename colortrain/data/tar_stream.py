@@ -94,9 +94,9 @@ class StreamedTars:
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the next samples of a separate, unshuffled stream, for statistics.
 
-        The result has one sample for each item of `samples`: (B, 3, size, size) Lab as
-        stored in shards (uint8 or float16). Damaged samples are skipped with a warning.
-        Raises UserError for a damaged tar.
+        `samples` only says how many samples to return; the numbers in it are ignored.
+        The result is (B, 3, size, size) Lab as stored in shards (uint8 or float16).
+        Damaged samples are skipped with a warning. Raises UserError for a damaged tar.
         """
         return stack_samples([next(self._unshuffled) for _ in samples])
 
@@ -246,8 +246,8 @@ class _PrefetchedSamples:
     def start(self, images: int) -> None:
         """Start the worker threads of a run that has consumed `images` images so far.
 
-        If `images` is not 0, their samples are not those that an uninterrupted run
-        would see.
+        If `images` is not 0, the run was interrupted. The threads then read other
+        samples than those that would have followed without the interruption.
         """
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -269,9 +269,10 @@ class _PrefetchedSamples:
             thread.join()
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return the next samples, as many as `samples` has items: (B, 3, size, size).
+        """Return as many next samples as `samples` has items: (B, 3, size, size).
 
-        Raises the error of a worker thread, if there is one.
+        The numbers in `samples` are ignored. Raises the error of a worker thread, if
+        there is one.
         """
         return stack_samples([self._next() for _ in samples])
 

@@ -90,10 +90,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
     U S V^T is the singular value decomposition of the matrix. Newton-Schulz iterations
     drive all singular values towards 1: each iteration multiplies the matrix x by a
-    polynomial in the small square matrix x x^T. Here the polynomials of all iterations
-    are multiplied with each other first, and x by their product at the end, so there
-    are only two products with x. This halves the time for a convolution's matrix of 128
-    x 1152.
+    polynomial in the small square matrix x x^T. Here only the small matrices are
+    updated in each iteration: x x^T, and the product of all polynomials so far. So x
+    itself is used in two products only: the first computes x x^T, the last applies the
+    product of the polynomials to x. This halves the time for a convolution's matrix of
+    128 x 1152.
     """
     a, b, c = _QUINTIC
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

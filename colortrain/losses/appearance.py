@@ -73,9 +73,10 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    If it rises by 1, PSNR falls by 4.34 dB. Like PSNR, the loss gives errors the most
-    weight in images that are nearly right. So the network adds colour where it costs
-    little: to images that are wrong anyway.
+    If it rises by 1, PSNR falls by 4.34 dB. As with PSNR, the same error costs much in
+    an image that is otherwise nearly right, and little in an image that is far from the
+    truth. So the network adds colour mainly to images that are far from the truth
+    anyway.
     """
 
     weight: Schedule = constant(0.01)

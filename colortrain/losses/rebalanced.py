@@ -26,15 +26,16 @@ class RebalancedL1:
     """Mean over pixels of w * |difference|, where w is higher for rare colours.
 
     w depends on the true colour's bin in the ab plane; p is the fraction of the
-    training pixels in that bin. |difference| is averaged over a and b. (The formula of
-    Drouilhet and L'Herminé add the two differences, but the values that it reports are
-    those of the mean: 0.044 at the end of figure 1c, where the grayscale baseline has
-    about 0.5 * 0.096.) `mode` says how w is computed:
+    training pixels in that bin. |difference| is averaged over a and b. (In the paper's
+    formula, the differences of a and of b are added. But the values that the paper
+    reports are those of the mean: 0.044 at the end of figure 1c, where the grayscale
+    baseline has about 0.5 * 0.096.) By default `largest`, the highest weight, is 5, and
+    `least`, the lowest, is 0.5. `mode` says how w is computed:
 
     - "literal": w is 1 / (p + eps), divided by its maximum over all bins and multiplied
       by `largest`, but at least `least` (section 1.3.3). If one bin is empty, the
-      maximum is 1 / eps, so every colour with p above 9 eps has the weight `least`. The
-      loss is then half of plain L1.
+      maximum is 1 / eps. With the defaults, every colour with p above 9 eps then has
+      the weight 0.5, and the loss is half of plain L1.
     - "populated": the same, with the maximum over bins that occur in the training data.
       A colour 10 times as common as the rarest one already has the weight `least`, and
       photographs contain very rare colours: in 300 photographs of 64 px, only 0.007 %

@@ -31,10 +31,10 @@ class MedianColour:
     samples: int
 
     def protocol(self, scored: Split) -> dict[str, object]:
-        """Return how the colour was computed, as JSON values for evaluation.json.
+        """Return how the baseline's colour was computed, as values for evaluation.json.
 
-        The keys are "ab", "split", "samples" and "oracle", which is true if the colour
-        was computed from the split that is scored.
+        The keys are "ab" (the colour), "split" and "samples" (from which it was
+        computed), and "oracle", which is true if that split is the one that is scored.
         """
         facts = {"ab": list(self.ab), "split": self.split, "samples": self.samples}
         return {**facts, "oracle": self.split == scored.name}

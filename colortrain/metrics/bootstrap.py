@@ -15,8 +15,8 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     rows: one array (N,) per metric, with a value per image; the results are
     (RESAMPLES,). Every resample draws N images with replacement. All metrics use the
-    same resamples, so that differences between versions of the images can be computed
-    (Efron 1979).
+    same resamples, so that the generated images can be compared with a baseline in each
+    resample (Efron 1979).
     """
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)
@@ -43,7 +43,8 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 def interval(values: np.ndarray) -> list[float]:
     """Return the interval [low, high] that contains 95 % of resampled means.
 
-    It is the percentile interval of level `LEVEL`; the argument is (RESAMPLES,).
+    It is the percentile interval of level `LEVEL`. values: (RESAMPLES,), the mean of a
+    metric in each resample.
     """
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

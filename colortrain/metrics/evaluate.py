@@ -35,12 +35,12 @@ def predict_lab(
 ) -> Tensor:
     """Return the images that a generator predicts from the L of `lab`, as Lab.
 
-    `lab` and the result are (B, 3, H, W) in CIELAB units. If the codec's colour
-    includes L, the result has the L that the network predicts, otherwise that of `lab`.
-    BatchNorm uses its running statistics. If `dropout` is true, dropout layers stay
-    active, with masks that depend on `seed` alone. The generator's training flags and
-    the random state of the process are restored afterwards. `generator` is the module
-    without its DDP wrapper.
+    `lab` and the result are (B, 3, H, W) in CIELAB units. If the codec encodes L too,
+    and not only ab, the result has the L that the network predicts, otherwise that of
+    `lab`. BatchNorm uses its running statistics. If `dropout` is true, dropout layers
+    stay active, with masks that depend on `seed` alone. The generator's training flags
+    and the random state of the process are restored afterwards. `generator` is the
+    module without its DDP wrapper.
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
@@ -237,9 +237,10 @@ def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
 
 
 def summarise(rows: Rows) -> Metrics:
-    """Return the metrics of a whole split, metric -> version -> value.
+    """Return the metrics of a whole split as metric -> version of the images -> value.
 
-    They are computed from the values of single images. rows: (N,) float64 for each
+    The versions are "generated", "grey" and "median" (the baselines), and "truth". The
+    metrics are computed from the values of single images. rows: (N,) float64 for each
     metric and version, under keys such as "l1.grey". Most metrics are means over
     images. `psnr` is such a mean too, whereas `psnr_pooled` is computed from the mean
     squared error over all pixels of all images.
@@ -254,10 +255,11 @@ def summarise(rows: Rows) -> Metrics:
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
     """Return the 95 % bootstrap intervals [low, high] of the metrics of `summarise`.
 
-    The result maps metric -> version -> interval. The additional version "generated -
-    grey" is the difference between the metrics of these two versions, computed on the
-    same resamples. The intervals of ratios to photographs without any colour are left
-    out.
+    The result maps metric -> version of the images -> interval. The versions are those
+    of `summarise`, such as "generated" and "grey" (the grayscale baseline), and one
+    more, "generated - grey": the difference between the metrics of these two, computed
+    on the same resamples. The intervals of ratios to photographs without any colour are
+    left out.
     """
     means = combine_means(bootstrap.resampled_means(rows))
     result: dict[str, dict[str, list[float]]] = {}
@@ -276,9 +278,10 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 
 
 def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return a dict, metric -> version -> value, from means over images.
+    """Compute metrics from means over images: metric -> version of the images -> value.
 
-    The keys of `means` are "metric.version"; the values are scalars or arrays of any
+    The keys of `means` are "metric.version", where the version is "generated", "grey"
+    and "median" (the baselines) or "truth". The values are scalars or arrays of any
     shape. The mean squared error is replaced by `psnr_pooled`, the PSNR computed from
     it. The ratios of colourfulness to that of the truth are added; they are NaN where
     the truth has no colour.

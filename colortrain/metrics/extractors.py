@@ -146,11 +146,11 @@ def inception_extractor(
 
 
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
-    """Return a function that compares every version of the images with the truth.
+    """Return a function that compares images with the true ones by VGG-16's features.
 
-    For a batch it returns the VGG distance (Drouilhet and L'Herminé, equation 6,
-    section 12.1) and LPIPS, (B,) each. `lpips` are the weights of LPIPS's linear
-    layers, (1, C, 1, 1) per block of VGG-16.
+    It compares the generated images and each baseline. For a batch it returns the VGG
+    distance (Drouilhet and L'Herminé, equation 6, section 12.1) and LPIPS, (B,) each.
+    `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per block of VGG-16.
     """
 
     @torch.no_grad()

@@ -91,8 +91,9 @@ class Moments:
 class FeatureRows:
     """The feature vectors of a set of images, in chunks.
 
-    A chunk is a pair: the index of its first image, and an array (n, D). The sum of the
-    objects of all processes is the object of the whole set.
+    A chunk is a pair: the index of its first image, and an array (n, D). `a + b` has
+    the chunks of both objects. So the objects of several processes can be joined into
+    one for the whole set.
     """
 
     chunks: tuple[tuple[int, np.ndarray], ...] = ()

@@ -106,10 +106,11 @@ def colourfulness(rgb: Tensor) -> Tensor:
 
 
 def colourfulness_absolute(rgb: Tensor) -> Tensor:
-    """Return the variant of M3 that colorization benchmarks call colourfulness: (B,).
+    """Return the colourfulness that colorization benchmarks use: (B,).
 
-    It takes the standard deviations and means of |R - G| and |(R + G) / 2 - B|;
-    `colourfulness` takes those of the differences with their signs. `rgb` is in [0, 1].
+    It is a variant of M3 of Hasler and Süsstrunk 2003. It takes the standard deviations
+    and means of |R - G| and |(R + G) / 2 - B|, whereas `colourfulness`, the original
+    M3, takes those of the differences with their signs. `rgb` is in [0, 1].
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
@@ -151,11 +152,11 @@ Depth = Literal["core", "all"]  # without or with the slow metrics
 def image_versions(
     generated: Tensor, truth: Tensor, constant: Sequence[float] | None = None
 ) -> dict[str, ImageBatch]:
-    """Return a dict of the versions of the images to score, all with the true L.
+    """Return the images to score: the generated and true ones and the baselines.
 
-    The keys are "generated", "grey" (a = b = 0), "median" (the constant colour (a, b),
-    if `constant` is given) and "truth". generated and truth: (B, 3, H, W) in CIELAB
-    units.
+    All have the true L. The keys are "generated", "grey" (a = b = 0), "median" (the
+    constant colour (a, b), if `constant` is given) and "truth". generated and truth:
+    (B, 3, H, W) in CIELAB units.
     """
     true = ImageBatch(truth.float())
     result = {"generated": ImageBatch(generated.float()), "grey": true.with_ab(0)}
@@ -167,13 +168,14 @@ def image_versions(
 def per_image(
     images: Mapping[str, ImageBatch], *, predicted: Tensor | None = None, metrics: Depth = "all"
 ) -> dict[str, Tensor]:
-    """Return the value of every metric for each image: "metric.version" -> (B,).
+    """Return all metrics for each image, in each version: "metric.version" -> (B,).
 
-    Keys are, for instance, "l1.generated", "l1.grey" and "colourfulness.truth".
-    `images` is the result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB
-    units, are the generated images with the L that the network predicted. The metrics
-    in `WITH_OWN_L` are computed from them; if `predicted` is None, they are computed
-    from the generated images with the true L.
+    The versions are the generated and true images and the baselines. Keys are, for
+    instance, "l1.generated", "l1.grey" and "colourfulness.truth". `images` is the
+    result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB units, are the
+    generated images with the L that the network predicted. The metrics in `WITH_OWN_L`
+    are computed from them; if `predicted` is None, they are computed from the generated
+    images with the true L.
     """
     true = images["truth"]
     others = {version: batch for version, batch in images.items() if version != "truth"}

@@ -24,10 +24,11 @@ _MIN_IMAGES = 2  # for a covariance
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Statistics of the features of one version of the images.
+    """Statistics of the features of one set of images.
 
-    `moments` are the moments of the features. `rows` maps a name to feature vectors,
-    for metrics that need the vectors themselves.
+    For each split there are several such sets: generated images, baselines and true
+    images. `moments` are the moments of the features. `rows` maps a name to feature
+    vectors, for metrics that need the vectors themselves.
     """
 
     moments: Moments
@@ -46,9 +47,9 @@ class Extractor:
     """A feature extractor, with functions that compute metrics from its features.
 
     `extract` returns the statistics of a batch, given the images and the index of the
-    first one. `compare` returns metrics that compare a version of the images with the
-    truth, given the statistics of the truth and of that version. `score` returns the
-    metrics of a version that do not need the truth.
+    first one. `compare` returns metrics that compare images with the truth, given the
+    statistics of the true images and of the others (generated images or those of a
+    baseline). `score` returns metrics of one set of images that do not need the truth.
     """
 
     name: str
@@ -61,10 +62,12 @@ Key = tuple[str, str]  # extractor's name, version
 
 
 class SetMetrics:
-    """Accumulates feature statistics of each version, and computes metrics from them.
+    """Accumulates feature statistics batch by batch, and computes metrics from them.
 
-    `stats` maps (extractor's name, version) to statistics. The value is None if the
-    features of that version are not finite or too large.
+    Each image is scored in several versions: "generated", "grey" and "median" (the
+    baselines), and "truth". `stats` maps (extractor's name, version) to the statistics
+    of that version of all images. They are None if features of that version are not
+    finite or too large.
     """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
@@ -74,9 +77,10 @@ class SetMetrics:
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
         """Add the images of one batch; `start` is the index of its first image.
 
-        `versions` maps each version to its images. Raises OutOfRangeError if features
-        of the truth or of a baseline are not finite or not below 512 in magnitude. For
-        generated images the statistics become None instead.
+        `versions` maps "generated", "truth" and the baselines' names, "grey" and
+        "median", to the images of the batch in that version. Raises OutOfRangeError if
+        features of the truth or of a baseline are not finite or not below 512 in
+        magnitude. For generated images the statistics become None instead.
         """
         for extractor in self.extractors:
             for version, images in versions.items():
@@ -118,8 +122,9 @@ class SetMetrics:
         return {"distances between sets": "a split of two images or more"} if few else {}
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Return the metrics: metric -> version -> value.
+        """Return the metrics as metric -> version of the images -> value.
 
+        The versions are "generated", "grey" and "median" (the baselines), and "truth".
         Distances between sets are left out if the sets have only one image. Values are
         NaN for a version whose features are not finite or too large.
         """

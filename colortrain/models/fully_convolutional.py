@@ -1,4 +1,4 @@
-"""The three-channel U-Nets of Nazeri et al. (section 3.1), and its critic (3.2).
+"""U-Nets that predict L, a and b, and a critic, by Nazeri et al. (sections 3.1, 3.2).
 
 The padding is TensorFlow's "same". The paper describes the layers only in part, so
 their order and widths are those of the authors' public code
@@ -56,14 +56,16 @@ class FullyConvolutionalConfig(UNetConfigBase):
     decoder mirrors the encoder. Every encoder output except the last is a skip
     connection, including the one at full resolution. The CIFAR-10 network (4 levels,
     `first_width` 2) has 16,654,851 parameters, the Places365 network (7 levels,
-    `first_width` 1) 42,023,811. Both end in 2x2 pixels, at 32 and at 256 px.
+    `first_width` 1) 42,023,811. The encoder of each reduces its images, of 32 and of
+    256 px, to 2x2 pixels.
 
-    Nazeri et al. contradict themselves or their code twice. Their section 3.3 has
-    no BatchNorm in the first layer. The code has one, which is included in the numbers
-    above: `first_norm=False` is the paper's version, with 128 parameters fewer. Section
-    3.1 concatenates the skip connection before BatchNorm and ReLU; the code
-    concatenates it after them, and so does this network. Section 3.2 places dropout "on
-    several layers": here it follows the first `dropout_blocks` decoder blocks.
+    The paper by Nazeri et al. and the authors' code contradict each other in two
+    places. In section 3.3 of the paper there is no BatchNorm in the first layer. The
+    code has one, which is included in the numbers above: `first_norm=False` is the
+    paper's version, with 128 parameters fewer. In section 3.1 of the paper the skip
+    connection is concatenated before BatchNorm and ReLU; in the code it is concatenated
+    after them, and so it is in this network. Section 3.2 places dropout "on several
+    layers": here it follows the first `dropout_blocks` decoder blocks.
     """
 
     levels: int = 4

@@ -25,14 +25,15 @@ class ShallowUNetConfig(UNetConfigBase):
     channels and depth 4 the network has 12,985,986 parameters with `thick_layers` 0 and
     27,147,906 with 3.
 
-    Valentini and Nagaro Quiroz use depths 2, 3 and 4. Its `thick_layers` are 0 (the
-    model of Isola et al., section VI-A) and 3 ("a triple layer before and after the
-    bottleneck", ibid.). Its figures 2 and 6 are the only source of sizes. Kernels,
-    widths, BatchNorm, activations, tanh and initial weights are those of Isola et al.
-    2017 (section 6.1.1). The rest of the text is interpreted as follows. The
-    bottleneck's "sequential convolutions" (section III) are two 3x3 convolutions, the
-    shortest possible sequence. The thick layers are 3x3 convolutions too. Every decoder
-    layer receives the encoder layer "at its same depth" (ibid.), including the deepest.
+    The paper by Valentini and Nagaro Quiroz uses depths 2, 3 and 4. In its terms,
+    `thick_layers` is 0 (the model of Isola et al., section VI-A) or 3 ("a triple layer
+    before and after the bottleneck", ibid.). The paper gives sizes only in figures 2
+    and 6. Kernels, widths, BatchNorm, activations, tanh and initial weights are those
+    of Isola et al. 2017 (section 6.1.1). The rest of the text is interpreted as
+    follows. The bottleneck's "sequential convolutions" (section III) are two 3x3
+    convolutions, the shortest possible sequence. The thick layers are 3x3 convolutions
+    too. Every decoder layer receives the encoder layer "at its same depth" (ibid.),
+    including the deepest.
     """
 
     depth: int = 4

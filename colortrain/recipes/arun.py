@@ -41,11 +41,11 @@ def arun_wgan_gp() -> Recipe:
     reaches the generator, which therefore cannot "implicitly benefit" from the critic.
     This recipe follows equation 6, and `arun_wgan_gp_adversarial` the abstract.
     Equations 3-5 pull the norm of the critic's gradient to 1 and to 0 at the same
-    points. The sum of the two penalties is lowest (5) at a norm of 1/2, so the critic's
-    scores are half a Wasserstein distance. Equation 1 encodes ab with 255 and decodes
-    it with 256: the codec uses the exact inverse of the encoding. The residual blocks
-    have an "identity shortcut" between different numbers of channels: a 1x1 projection
-    is used.
+    points. The sum of these two penalties has its minimum at a norm of 1/2, where it is
+    5. So the critic's scores are half a Wasserstein distance. Equation 1 encodes ab
+    with 255 and decodes it with 256: the codec uses the exact inverse of the encoding.
+    The residual blocks have an "identity shortcut" between different numbers of
+    channels: a 1x1 projection is used.
 
     Batch size 1 with BatchNorm: in training each photograph is normalised by its own
     statistics, in inference by running averages, so the network behaves differently

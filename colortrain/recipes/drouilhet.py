@@ -48,12 +48,13 @@ def drouilhet_gan() -> Recipe:
     images: with these labels the mean is at least 0.50, but the sum at least 1.00.
     Hence the factor of one half.
 
-    The colour weights are divided by their maximum and are at least 0.5 (section
-    1.3.3). If one ab bin is empty, every colour then has the weight 0.5, so here the
-    maximum is taken over colours that occur. Nearly every pixel still has the weight
-    0.5 (`RebalancedL1` gives numbers). `--set objective.reconstruction.0.mode=smoothed`
-    is the method of Zhang et al., which does rebalance; `=literal` is the paper's
-    formula, which the authors probably used, judging by their published losses.
+    The colour weights are divided by their maximum, multiplied by 5, and are at least
+    0.5 (section 1.3.3). If one ab bin is empty, its weight is so large that, after the
+    division, nearly every colour that occurs has the weight 0.5. So here the maximum is
+    taken over colours that occur. Nearly every pixel still has the weight 0.5
+    (`RebalancedL1` gives numbers). `--set objective.reconstruction.0.mode=smoothed` is
+    the method of Zhang et al., which does rebalance; `=literal` is the paper's formula,
+    which the authors probably used, judging by their published losses.
     """
     return Recipe(
         name="drouilhet_gan",
@@ -150,9 +151,10 @@ def drouilhet_progan() -> Recipe:
     say that labels, learning rates or the critic's BatchNorm change, so they stay those
     of `drouilhet_gan`. The soft labels agree with the paper's critic loss of 0.542
     (section 11), which is above the minimum of 0.50 that these labels allow.
-    "Minibatch" is the part of the batch that one process holds: scores depend on
-    batch_size / processes. PixelNorm does not remove a convolution's mean, so the
-    convolutions before it have biases.
+
+    The minibatch standard deviation is computed over the part of a batch that one
+    process holds, so the critic's output depends on the number of processes. PixelNorm
+    does not remove a convolution's mean, so the convolutions before it have biases.
     """
     return dataclasses.replace(
         drouilhet_gan(),

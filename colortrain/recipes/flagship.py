@@ -56,11 +56,11 @@ def flagship() -> Recipe:
     last fifth, the learning rate restarts at a fifth of its peak, and losses on the
     generated image are added: an adversarial one and four others. The critic has
     InstanceNorm and a gradient penalty, like that of `valentini_wgan`. The
-    colourfulness loss pushes towards more colour. L1, a soft accuracy and the logarithm
-    of the squared error confine the colour to the places where it costs least. These
-    three counteract the colourfulness loss, so the images reach four fifths of the true
-    colourfulness. The network that results is a moving average over the weights of the
-    last steps. All schedules stretch to the length of the run.
+    colourfulness loss rewards more colour. The other three, L1, a soft accuracy and the
+    logarithm of the squared error, penalise wrong colours. So the network adds colour
+    where that increases these three losses least, and the images reach only four fifths
+    of the true colourfulness. The network that results is a moving average over the
+    weights of the last steps. All schedules stretch to the length of the run.
     """
     return _recipe(
         "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)

@@ -25,13 +25,15 @@ Interpretations, where the paper does not specify something or contradicts itsel
 - BatchNorm in the generator's first layer, and where skip connections are joined: see
   `FullyConvolutionalConfig`.
 
-Protocol of table 1: MAE is 100 x the mean absolute difference of three channels in
-[-1, 1] (an interpretation: the paper gives no unit). Accuracy is that of equation 10 on
-all three channels. `colortrain evaluate` prints both. These are the MAE and the
-accuracies at 2 % and at 5 % on CIFAR-10's 10,000 test images, measured with the paper's
-definitions: the grayscale baseline with the true L has 5.63, 26.4 and 55.8, and the
-median ab of the training split, (0, 4), has 5.49, 23.9 and 57.3. The reported scores
-are close to both, so compare results with them.
+Protocol of table 1: MAE is 100 x the mean absolute difference of three channels, each
+in [-1, 1] (an interpretation: the paper gives no unit). Accuracy is that of equation 10
+on all three channels. `colortrain evaluate` prints both.
+
+Compare results with two baselines, which were measured on CIFAR-10's 10,000 test images
+with the paper's definitions. The grayscale baseline with the true L has an MAE of 5.63,
+an accuracy at 2 % of 26.4 and an accuracy at 5 % of 55.8. The median ab of the training
+split, (0, 4), has 5.49, 23.9 and 57.3. The scores that the paper reports are close to
+both.
 """
 
 from __future__ import annotations

@@ -50,14 +50,15 @@ def valentini_cgan() -> Recipe:
         (for figure 5, run it again with --set generator.depth=2 and 3)
 
     Contradictions in the paper, and how they are resolved. In equation 3 both networks
-    minimise what the critic should maximise, and section IV labels real images 0 and
-    generated ones 1: here real images have the label 1, which is an equivalent
-    objective. The paper's generator minimises log(1 - D): here it maximises log D, as
-    in Isola et al. (section 3.3). Equation 3 gives L1 no weight: here it is 100, as in
-    Isola et al. (`--set objective.reconstruction.0.weight=1` is the literal version).
-    Section III averages patch responses before the loss: here, as in the code of Isola
-    et al., the loss is computed per patch and then averaged (for a linear critic the
-    two are equal).
+    minimise, although the critic should maximise. Section IV labels real images 0 and
+    generated ones 1, which is the reverse of the usual labels. For the critic the two
+    cancel: here, as usual, real images have the label 1 and the critic maximises, which
+    is equivalent. The paper's generator minimises log(1 - D): here it maximises log D,
+    as in Isola et al. (section 3.3). Equation 3 gives L1 no weight: here it is 100, as
+    in Isola et al. (`--set objective.reconstruction.0.weight=1` is the literal
+    version). Section III averages patch responses before the loss: here, as in the code
+    of Isola et al., the loss is computed per patch and then averaged (for a linear
+    critic the two are equal).
     """
     return Recipe(
         name="valentini_cgan",
@@ -106,8 +107,9 @@ def valentini_wgan() -> Recipe:
     Section III puts BatchNorm in the critic. It would make each image's gradient depend
     on every image of the batch (Gulrajani et al. 2017, section 4, advise against it),
     and its synchronised form has no second derivative. Therefore InstanceNorm is used,
-    with all three weights of the penalty. There is one critic step per generator step,
-    as the paper gives no other number.
+    also with the other two weights of the penalty that the paper tries, 0 and 0.1.
+    (This recipe has 0.3.) There is one critic step per generator step, as the paper
+    gives no other number.
     """
     recipe = valentini_cgan()
     return dataclasses.replace(

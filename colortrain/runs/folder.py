@@ -93,8 +93,8 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
     """Raise UserError unless `run` is new, empty, or contains a run of the same recipe.
 
     The comparison ignores fields that may change when a run resumes, for instance its
-    length. The path of `run` must be UTF-8, and ASCII in a locale with another
-    encoding.
+    length. The path of `run` must be valid UTF-8. If the locale's encoding is not
+    UTF-8, the path must even be ASCII, because TensorBoard requires that.
     """
     check_utf8(run)
     if os.fsencode(run) != str(run).encode(errors="replace"):  # the locale is not UTF-8

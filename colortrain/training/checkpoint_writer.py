@@ -64,7 +64,7 @@ class HostCopies:
         return buffer.copy_(tensor, non_blocking=True)
 
     def wait(self) -> None:
-        """Wait until all copies are complete."""
+        """Wait until all tensors have been copied from the GPU to CPU memory."""
         if self.copied is not None:
             self.copied.synchronize()
 

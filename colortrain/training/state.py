@@ -61,7 +61,11 @@ class TrainState:
         return files
 
     def json_state(self) -> dict[str, Any]:
-        """Return the state for trainer.json: loss scalers (fp16) and the plateau."""
+        """Return the part of the training state that is stored in trainer.json.
+
+        It contains the loss scalers (in fp16) and the state of the plateau schedule,
+        which lowers the learning rates when the validation score stops improving.
+        """
         scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
         return {"scalers": scalers, "plateau": self.plateau.state()}
 
@@ -93,8 +97,9 @@ class TrainState:
     def _load_bn_stats(self, path: Path, module: nn.Module) -> None:
         """Load this rank's own BatchNorm running statistics, if the file `path` exists.
 
-        Only checkpoints at unscheduled steps have this file. It is ignored if it was
-        written by a run with another number of processes.
+        A checkpoint has this file only if it was saved because a run stopped between
+        two scheduled checkpoints. The file is ignored if it was written by a run with
+        another number of processes.
         """
         per_rank = load_tensors(path.parent, path.stem) if path.is_file() else {}
         if any(len(buffer) == self.accelerator.num_processes for buffer in per_rank.values()):
@@ -158,9 +163,9 @@ def check_same_start(step: int, run: Path) -> None:
 def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
     """Update the moving average of a network's weights, in place.
 
-    Each parameter of `ema` becomes `decay` times itself plus 1 - `decay` times that of
-    `module`; buffers are copied. This runs without autograd, because otherwise the
-    graph would grow with every step.
+    Each parameter of `ema` becomes decay * ema + (1 - decay) * module, computed from
+    the same parameter of both; buffers are copied. This runs without autograd, because
+    otherwise the graph would grow with every step.
     """
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), module.buffers(), strict=True):

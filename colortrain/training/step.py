@@ -130,9 +130,10 @@ def train_step(
 
     `step` counts from 0. The generator is updated in the last of every `n_critic`
     steps. The critic is updated in the first of every `n_generator` steps, but not
-    before epoch `objective.critic_from`. All microbatches go through the critic before
-    the first one goes through the generator; if there is only one, a single forward
-    pass of the generator serves both updates.
+    before epoch `objective.critic_from`. If both are updated in a step, the critic's
+    update comes first and uses all microbatches; then the generator's update uses all
+    of them. With only one microbatch, both updates use the images of a single forward
+    pass of the generator.
 
     `batch` is this rank's part of the global batch; `epoch` is the epoch at which the
     recipe's schedules are evaluated. The result is the losses, scalars by name.

@@ -117,9 +117,9 @@ def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountSt
 def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], CountStream]]:
     """Return the compared methods by name.
 
-    Each method is a function that processes a list of image files and then yields their
-    number. `size` is the side of the results in pixels; `folder` is for the files that
-    the methods write.
+    Each method is a generator function. It takes a list of image files, processes all
+    of them, and then yields their number once. `size` is the side of the results in
+    pixels; `folder` is for the files that the methods write.
     """
     return {
         ONE_WORKER: lambda images: build_shards(images, size, 1, folder),

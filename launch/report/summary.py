@@ -126,7 +126,7 @@ def cards(history: RunHistory) -> list[dict[str, Any]]:
 
 
 def sentences(history: RunHistory) -> list[str]:
-    """Return sentences about a run's scores: L1 compared with baselines, and colour."""
+    """Return sentences about a run's L1, compared with baselines, and colourfulness."""
     values = history.metrics.get("l1", {})
     generated, grey, median = (values.get(name) for name in ("generated", "grey", "median"))
     if generated is None or grey is None:

@@ -99,8 +99,9 @@ def make_parser() -> CommandParser:
 def parse_options(
     argv: Sequence[str] | None,
 ) -> tuple[ReproduceOptions, Budget, Path | None]:
-    """Return the options, the budget, and the folder of --photos (None without it).
+    """Return the options, the value of --budget, and the folder of --photos.
 
+    --budget sets how long each network is trained. The folder is None without --photos.
     Raises UserError, before any work starts, for an unknown recipe, a missing folder or
     an invalid value.
     """

@@ -1,4 +1,7 @@
-"""Compute from the budget how many images to train on and how many to score."""
+"""Compute how many images to train on and how many to score, from --budget.
+
+This option of `colortrain reproduce` sets how long each network is trained.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +54,11 @@ _PlanFile = TypedDict("_PlanFile", {"asked": dict[str, Any], "plan": _PlanFields
 
 @dataclass(frozen=True)
 class Budget:
-    """The value of --budget: minutes on this device, images per network, or "full".
+    """The value of --budget, which sets how long each network is trained.
 
-    `amount` is the number of minutes or of images.
+    With `kind` "images", each network is trained on `amount` images. With "minutes",
+    the number of images is so chosen that the whole command takes about `amount`
+    minutes on this device. With "full", it is the full number for the results table.
     """
 
     kind: Literal["minutes", "images", "full"]
@@ -61,9 +66,9 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Convert the text of --budget to a `Budget`.
+    """Convert the text of --budget, minutes:N, images:N or full, to a `Budget`.
 
-    Raises argparse.ArgumentTypeError for any other text.
+    Raises argparse.ArgumentTypeError if the text has none of these forms.
     """
     kind, _, amount = text.partition(":")
     if text == "full":
@@ -74,11 +79,13 @@ def parse_budget(text: str) -> Budget:
 
 
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
-    """Return how many images a table uses for training and for scores, as a `Plan`.
+    """Return on how many images the networks are trained, and how many are scored.
 
-    The plan is made at the first start of the command and written to OUT/plan.json. At
-    later starts it is read from that file. Raises UserError if the options or the
-    budget then differ from those of the first start.
+    The networks are those of one results table of `colortrain reproduce`, and `budget`
+    sets how long each of them is trained. The plan is made at the first start of the
+    command and written to OUT/plan.json. At later starts it is read from that file.
+    Raises UserError if the options or the budget then differ from those of the first
+    start.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Build the shard sets for the tables of `colortrain reproduce`."""
+"""Build the shard sets for the results tables of `colortrain reproduce`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOME_LEFT_OUT = 1
 
 @dataclass(frozen=True)
 class Sets:
-    """The shard sets for one table: `train` for training, `held_out` for scores.
+    """The shard sets of one results table: `train` for training, `held_out` to score.
 
     Both may be the same folder. `size` is the side of the samples in pixels.
     """
@@ -30,12 +30,12 @@ class Sets:
 
 
 def build(table: str, source: Path, folder: Path) -> Sets:
-    """Build the shard sets of a table in `folder`, or resume building them.
+    """Build the shard sets of a results table in `folder`, or resume building them.
 
-    For CIFAR-10 there are two sets. One has only the training images, without the
-    grayscale ones. The other has all images; its test split is used for scores and is
-    as complete as in the papers. The first set has no held-out split, so that no time
-    is lost at the end of training on scoring 10,000 images. Raises UserError if a build
+    For CIFAR-10 there are two sets. The one for training has only the training images,
+    without the grayscale ones. It has no test split, so that no time is lost on scoring
+    10,000 images at the end of training. The set for scores has all images. Its test
+    split has all 10,000 test images, as in the papers. Raises UserError if a build
     fails.
     """
     if table == "photos":

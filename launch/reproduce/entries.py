@@ -1,4 +1,4 @@
-"""Train and score the networks of a `colortrain reproduce` table."""
+"""Train and score the networks of a results table of `colortrain reproduce`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _read_result(path: Path, kind: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One network of a table: its recipe, including the seed, and its run folder."""
+    """One network of a results table: its recipe with the seed, and its run folder."""
 
     recipe: Recipe
     run: Path
@@ -79,7 +79,7 @@ class TableEntry:
 
 
 def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[TableEntry]:
-    """Return the networks of a table: one for each recipe and seed.
+    """Return the networks of a results table: one for each recipe and seed.
 
     All recipes with the first seed come first, then all with the second, and so on.
     """
@@ -94,11 +94,12 @@ def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Table
 
 
 def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
-    """Return the recipe `name` for a table, to be trained on `images` images.
+    """Return a recipe, adapted to the options of `colortrain reproduce`.
 
-    Its training writes about four checkpoints. Its networks are scaled down to
-    `options.base_channels`; if that is None, they have their published size. Raises
-    UserError if the recipe cannot be trained on images of `size` pixels.
+    `name` is the recipe's name. It is trained on `images` images and writes about four
+    checkpoints. Its networks are scaled down to `options.base_channels`; if that is
+    None, they have their published size. Raises UserError if the recipe cannot be
+    trained on images of `size` pixels.
     """
     if options.base_channels is not None:
         return prepare_recipe(name, size, options.base_channels, images)
@@ -154,9 +155,10 @@ def launcher(recipe: Recipe) -> list[str]:
 
 
 def is_finished(entry: TableEntry) -> bool:
-    """Return whether this entry's network is trained to the end, by its run folder.
+    """Return whether this entry's run folder shows that its network is fully trained.
 
-    The end is the number of images in its recipe. Raises UserError if the network was
+    It is fully trained if its newest checkpoint has seen the number of images in the
+    entry's recipe and was trained with that recipe. Raises UserError if the network was
     trained on more images than that.
     """
     latest = latest_checkpoint(entry.run)
@@ -210,11 +212,12 @@ def score(
 def finished_rows(
     out: Path, classifier: FeatureClassifier | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of the table, and the names of run folders that are left out.
+    """Return the rows of the results table, and the run folders that are left out.
 
     A row has the scores and the cost of one network whose run is in the folder `out`.
     Rows are sorted by recipe, then by seed. A network is left out if it was scored with
-    a classifier that differs from `classifier`.
+    a classifier that differs from `classifier`; its run folder is then named in the
+    second list.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
@@ -248,8 +251,8 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
     """Return a point of a training curve: images seen, MAE, accuracy at 2 % and at 5 %.
 
-    These three metrics are those of the table nazeri. `document` is the result of
-    `evaluate`.
+    These three metrics are those in the table that `colortrain reproduce nazeri` makes.
+    `document` is the result of `evaluate`.
     """
     metrics = ("mae", "accuracy_2", "accuracy_5")
     values = {name: document["metrics"][name]["generated"] for name in metrics}

@@ -1,4 +1,4 @@
-"""The options of `colortrain reproduce`, and how many images they lead to."""
+"""The options of `colortrain reproduce`, and the numbers of images it uses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
-    """The options of `colortrain reproduce`, without the budget.
+    """The options of `colortrain reproduce`, except --budget and --photos.
 
-    `base_channels` is None if recipes keep their published width; `limit` is None if
-    all held-out images are scored.
+    `table` is the name of the results table to make, such as "nazeri". `base_channels`
+    is None if recipes keep their published width; `limit` is None if all held-out
+    images are scored.
     """
 
     table: str
@@ -24,7 +25,7 @@ class ReproduceOptions:
     limit: int | None
 
     def shared(self) -> dict[str, Any]:
-        """Return the options that are the same for all rows of a table, for JSON.
+        """Return the options that all rows of the results table share, for JSON.
 
         Recipes and seeds are not included, because they only select rows.
         """

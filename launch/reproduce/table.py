@@ -127,8 +127,9 @@ def published_row(name: str, shown: Sequence[str]) -> list[str]:
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a second table: each network's scores at all its checkpoints.
 
-    The metrics are MAE and the accuracies at 2 % and at 5 %, those of the table nazeri.
-    The list is empty if the checkpoints of no network were scored.
+    The metrics are MAE and the accuracies at 2 % and at 5 %, as in the table that
+    `colortrain reproduce nazeri` makes. The list is empty for other tables, for which
+    only the last checkpoints are scored.
     """
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:

@@ -120,9 +120,10 @@ def too_large(limit: int) -> HTTPException:
 def check_request(request: Request, limit: int, origins: Sequence[str] = ()) -> None:
     """Raise HTTPException if a request must be rejected because of its headers alone.
 
-    Rejected are requests from pages of other sites, unless their host (HOST or
-    HOST:PORT) is one of `origins`, requests of far more than `limit` bytes, and
-    requests that contain no form with an upload.
+    A request is rejected if it comes from a page of another site, unless the host of
+    that page (HOST or HOST:PORT) is one of `origins`. It is also rejected if it
+    declares more than 8 times `limit` bytes, or is not a form that can contain an
+    upload. Smaller requests of more than `limit` bytes are rejected by `RequestLimit`.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host")
     if origin is not None and origin.partition("://")[2] not in (host, *origins):

@@ -14,7 +14,10 @@ from shards.files import open_atomic
 
 
 def check_video(jobs: Sequence[Job]) -> None:
-    """Raise UserError if there is a video among the jobs but PyAV is not installed."""
+    """Raise UserError if any of the jobs is a video but PyAV is not installed.
+
+    A job is one image or video to colorize, with its output files.
+    """
     videos = [job.source for job in jobs if job.is_video]
     if videos and importlib.util.find_spec("av") is None:
         raise UserError(f"{videos[0]}: videos require PyAV: pip install 'colortrain[video]'")
@@ -49,7 +52,7 @@ def colorize_video(
 
 
 def _reason(error: Exception) -> str:
-    """Return one line for an error of FFmpeg or the user."""
+    """Return the message of an error of FFmpeg, or of a UserError, as one line."""
     if isinstance(error, UserError):
         return str(error)
     return f"FFmpeg cannot convert it: {getattr(error, 'strerror', None) or error}"

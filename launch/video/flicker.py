@@ -30,5 +30,8 @@ class Flicker:
 
     @property
     def mean(self) -> float:
-        """The mean distance in CIELAB units; NaN if no pixel was still."""
+        """The flicker: by how much a still pixel's ab changes from frame to frame.
+
+        It is the mean distance in CIELAB units; NaN if no pixel was still.
+        """
         return self.total / self.count if self.count else float("nan")

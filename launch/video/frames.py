@@ -41,11 +41,12 @@ def to_rgb(frame: Any, matrix: int) -> np.ndarray:
 
 
 def orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """Return what makes a frame upright: transpose it, then mirror, then flip it.
+    """Return whether to transpose, mirror and flip a frame to make it upright.
 
-    Mirroring exchanges left and right, flipping top and bottom. The frame's display
-    matrix is rounded to the nearest of the eight (ISO/IEC 14496-12, 8.3.2: rows
-    (a, b, u), (c, d, v); a point (x, y) is shown at (a x + c y, b x + d y)).
+    The three steps are done in this order. Mirroring exchanges left and right, flipping
+    top and bottom. They are derived from the frame's display matrix, which is rounded
+    to the nearest of their eight combinations. (ISO/IEC 14496-12, 8.3.2: the matrix has
+    rows (a, b, u), (c, d, v); a point (x, y) is shown at (a x + c y, b x + d y).)
     """
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")

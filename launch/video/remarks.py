@@ -18,7 +18,7 @@ _KINDS = {
 
 
 class FrameNotes:
-    """Counts the frames of a video that are damaged or interlaced, and its sizes."""
+    """Counts a video's damaged and interlaced frames, and records frame sizes."""
 
     def __init__(self) -> None:
         self.num_corrupt = self.num_interlaced = 0
@@ -31,7 +31,7 @@ class FrameNotes:
         self.sizes.setdefault((frame.width, frame.height), time)
 
     def remarks(self) -> list[str]:
-        """Return what there is to say about the frames."""
+        """Return lines of text about damaged frames, size changes and interlacing."""
         remarks = [f"{plural(self.num_corrupt, 'damaged frame')} shown"] if self.num_corrupt else []
         if len(self.sizes) > 1:
             (width, height), time = list(self.sizes.items())[1]
@@ -44,9 +44,11 @@ class FrameNotes:
 
 
 def time_remarks(joins: Sequence[Fraction], gaps: Sequence[tuple[Fraction, Fraction]]) -> list[str]:
-    """Return what there is to say about times that jump and frames that are missing.
+    """Return lines of text about jumps of a video's clock and about missing frames.
 
-    joins: times in seconds where a joined file's next part starts; gaps: from and to.
+    joins: the times in seconds at which the clock jumps, because the file was joined
+    from several. gaps: for each gap without frames, the times in seconds at which it
+    starts and ends.
     """
     remarks = []
     if joins:
@@ -62,10 +64,10 @@ def time_remarks(joins: Sequence[Fraction], gaps: Sequence[tuple[Fraction, Fract
 def stream_remarks(
     source: Any, video: Any, converted: Sequence[str], kept: Collection[int]
 ) -> list[str]:
-    """Return what there is to say about the streams of a source.
+    """Return lines of text about sound conversion, HDR, and tracks that are not kept.
 
-    converted: codecs of the sound tracks that were not copied; kept: indices of streams
-    that are in the result.
+    converted: codecs of the sound tracks that were not copied. kept: indices of the
+    source's streams that are in the output file. video: the stream that was colorized.
     """
     remarks = []
     if converted:
@@ -86,9 +88,10 @@ def _name(stream: Any) -> str:
 
 
 def missing_end(length: float, end: float) -> list[str]:
-    """Return a remark if more than 1 s of a video's declared length is not readable.
+    """Return a line of text if more than 1 s at the end of a video is not readable.
 
-    length, end: seconds that the container declares, and where its readable part ends.
+    The list is empty otherwise. length: the length of the video in seconds that the
+    container declares. end: the time in seconds at which its readable part ends.
     """
     if length - end < 1:
         return []

@@ -20,19 +20,23 @@ _AAC_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 
 
 class Track(Protocol):
-    """A track of the result that is made from packets of one stream of the source."""
+    """A track of the output file, made from the packets of one stream of the source."""
 
     def convert(self, packet: Any) -> list[Any]:
-        """Return the result's packets for the next packet of the source."""
+        """Take the source's next packet; return packets to write to the output file."""
         ...
 
     def finish(self) -> list[Any]:
-        """Return the result's last packets."""
+        """Return the packets that are still to be written when the source has ended."""
         ...
 
 
 def make_track(stream: Any, result: Any, reader: Reader) -> Track | None:
-    """Return the track for an audio or subtitle stream; None if it cannot be kept."""
+    """Return the track of the output file for a stream; None if it cannot be kept.
+
+    `stream` is a stream of the source. Only sound and MP4's own kind of subtitles are
+    kept. `result` is the output file, an open PyAV container.
+    """
     codec = codec_name(stream)
     if stream.type == "subtitle":
         return CopiedTrack(stream, result, reader) if codec == "mov_text" else None
@@ -49,9 +53,10 @@ def codec_name(stream: Any) -> str:
 
 
 class CopiedTrack:
-    """Copies the packets of a stream into the result, unchanged but for their times.
+    """Copies the packets of a stream into the output file, with corrected times.
 
-    Packets that MP4 does not accept, because their headers are damaged, are left out.
+    Nothing but the times is changed. Packets that MP4 does not accept, because their
+    headers are damaged, are left out.
     """
 
     def __init__(self, stream: Any, result: Any, reader: Reader) -> None:
@@ -61,7 +66,10 @@ class CopiedTrack:
         self.times, self._rehearsal = RisingTimes(rate), _Rehearsal(stream)
 
     def convert(self, packet: Any) -> list[Any]:
-        """Return the packet, assigned to the result's stream."""
+        """Return the packet, ready to be written to its stream in the output file.
+
+        Its times are corrected. The list is empty if MP4 does not accept the packet.
+        """
         if not self._rehearsal.accepts(self.times.apply(packet)):
             self.reader.num_damaged += 1
             return []
@@ -69,16 +77,17 @@ class CopiedTrack:
         return [packet]
 
     def finish(self) -> list[Any]:
-        """Return no packets: nothing is held back."""
+        """Return no packets, because `convert` keeps none back."""
         self._rehearsal.close()
         return []
 
 
 class _Rehearsal:
-    """Writes the packets of one stream to an MP4 file that is not kept.
+    """Writes a stream's packets to a trial MP4 file, to find those that MP4 refuses.
 
-    In the result an error would not belong to a packet: FFmpeg holds packets back there
-    to interleave them with those of other streams.
+    The trial file is not kept. In the output file itself, FFmpeg keeps packets back to
+    interleave them with those of other streams. So an error there would not show which
+    packet caused it.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -88,7 +97,7 @@ class _Rehearsal:
         self._stream = self._result.add_stream_from_template(stream)
 
     def accepts(self, packet: Any) -> bool:
-        """Return whether the next packet can be written."""
+        """Write the next packet to the trial file; return whether that succeeded."""
         import av
 
         packet.stream = self._stream
@@ -99,7 +108,11 @@ class _Rehearsal:
         return True
 
     def close(self) -> None:
-        """End the file; what is wrong with it is known already."""
+        """Close the trial file.
+
+        Errors are ignored here, because `accepts` has already reported the packets that
+        cause them.
+        """
         import av
 
         with contextlib.suppress(av.FFmpegError):
@@ -143,11 +156,11 @@ class AacTrack:
         self._form: tuple[str, str, int] | None = None  # of the frames it takes
 
     def convert(self, packet: Any) -> list[Any]:
-        """Return the AAC packets that are complete with the next packet."""
+        """Encode the sound of the source's next packet; return finished AAC packets."""
         return self._encode(self.reader.decode(packet))
 
     def finish(self) -> list[Any]:
-        """Return the AAC packets of the samples that are still held."""
+        """Return the remaining AAC packets, when the source has ended."""
         packets = self._encode(self.reader.flush(self.source))
         return packets + self._send([*self._resampled_rest(), None])
 
@@ -178,9 +191,12 @@ class AacTrack:
         return packets
 
     def _timed(self, part: Any) -> Any:
-        """Return samples with the time at which those before end, if they follow them.
+        """Return decoded samples with their time corrected, to avoid small gaps.
 
-        Many containers round the times of sound to milliseconds.
+        If they start within 0.05 s of the end of the samples before them, their time is
+        set to exactly that end. Many containers round the times of sound to
+        milliseconds. Larger gaps are kept. `part` is a frame of samples, or None at the
+        end of the stream.
         """
         if part is not None:
             time = self._end if part.pts is None else round(part.time * self.rate)
@@ -192,7 +208,11 @@ class AacTrack:
 
 
 def _aac_rate(rate: int) -> int:
-    """Return the lowest sampling rate of AAC from 16 kHz that is not below `rate`."""
+    """Return the AAC sampling rate, in Hz, for sound that is sampled at `rate` Hz.
+
+    It is the lowest of AAC's rates from 16 to 96 kHz that is not below `rate`, or 96
+    kHz if `rate` is higher.
+    """
     return min((each for each in _AAC_RATES if each >= rate), default=_AAC_RATES[0])
 
 

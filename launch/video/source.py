@@ -1,4 +1,4 @@
-"""Read a video file: its packets and frames, past what is damaged."""
+"""Read the packets and frames of a video file, and skip damaged ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def open_source(path: Path) -> Iterator[Any]:
 
 
 class _SafeFile(io.FileIO):
-    """A file in which a damaged header may ask for any position."""
+    """A file whose `seek` returns an error code instead of raising an exception.
+
+    A damaged header may make FFmpeg seek to an impossible position.
+    """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:

@@ -1,4 +1,7 @@
-"""Repair time stamps: joined files, frames and packets whose times do not rise."""
+"""Correct the times of a video's packets and frames, which must always increase.
+
+Times are wrong in videos that were joined from several files, and in damaged ones.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,17 @@ _COARSEST = Fraction(1, 10_000)  # seconds: half a frame is always several ticks
 
 
 class Timeline:
-    """Continues the times of a file whose parts have their own, such as joined VOBs.
+    """Puts the times of all packets of a video on one timeline without jumps.
 
-    A step back in the decoding times of a stream starts another part. So does a step of
-    more than 10 s forward in a format whose clock may jump (`may_jump`: MPEG, Ogg), or
-    to a time after the end of the file (`length`, if it is known). The parts follow
-    each other without a gap. A file that starts later than at 0 (`start`, as in MPEG)
-    starts at 0 in the result. Both are in seconds.
+    A video file may consist of several parts, each with its own clock: for instance,
+    VOB files that were simply joined. A new part starts where the decoding times of a
+    stream step back. It also starts where they step forward by more than 10 s, if the
+    format's clock may jump (`may_jump`: MPEG, Ogg) or if the new time is after the end
+    of the file (`length`, if it is known).
+
+    On the timeline, the parts follow each other without a gap. `start` is the time at
+    which the file starts: if it is above 0, as in MPEG, all times are shifted so that
+    the timeline starts at 0. `start` and `length` are in seconds.
     """
 
     def __init__(self, start: Fraction, may_jump: bool, length: Fraction | None = None) -> None:
@@ -34,7 +41,7 @@ class Timeline:
         self.ends: dict[int, Fraction] = {}  # stream index -> end by presentation times, s
 
     def place(self, packet: Any) -> None:
-        """Move the times of the next packet of the file to where they belong."""
+        """Replace the times of the file's next packet by its times on the timeline."""
         stream = packet.stream.index
         # A packet without a position begins where the one before it in its stream does.
         position = self._positions.get(stream, -1) if packet.pos is None else packet.pos
@@ -51,7 +58,12 @@ class Timeline:
         packet.pts = None if packet.pts is None else packet.pts + ticks
 
     def _step(self, packet: Any, offset: Fraction, position: int) -> Fraction:
-        """Return by how much times change from this packet on: 0 within a part."""
+        """Return the seconds to add to the times of this packet and of later ones.
+
+        They are added to `offset`, the seconds added so far. They are 0 unless a new
+        part of the file, with another clock, starts at this packet. `position` is the
+        packet's position in the file.
+        """
         if packet.dts is None:
             return Fraction(0)
         start = packet.dts * packet.time_base + offset
@@ -84,11 +96,12 @@ def _apart(packet: Any) -> Fraction:
 
 
 class FrameClock:
-    """Gives every frame of a video a time later than that of the one before.
+    """Gives every frame of a video a later time than the frame before it.
 
-    `time_base` is that of the result: the source's, divided where half a frame is less
-    than a few ticks. A frame without a time follows the one before; a frame that is not
-    later follows at half a frame's distance, until the times rise again.
+    `time_base`, the unit of these times, is that of the source, divided so that it is
+    at most 0.1 ms. A frame without a time starts when the frame before it ends. A frame
+    whose time is not later than that of the frame before it is placed half a frame's
+    duration after that frame.
 
     stores_pts: whether the container stores presentation times; AVI does not.
     """
@@ -110,7 +123,11 @@ class FrameClock:
         return self._end * self.time_base
 
     def note_end(self, end: Fraction) -> None:
-        """Note the time in seconds at which the packets end: frames may be missing."""
+        """Record a gap if the video's packets end more than 1 s after its last frame.
+
+        The frames in between could not be decoded. `end` is the time in seconds at
+        which the packets end.
+        """
         if self._last is not None and end - self.end > _GAP:
             self.gaps.append((self.end, end))
 
@@ -128,10 +145,12 @@ class FrameClock:
         return time
 
     def _choose(self, frame: Any) -> int | None:
-        """Return a frame's presentation time or its packet's decoding time.
+        """Return a frame's time: its presentation time or its packet's decoding time.
 
-        It is the one that rose more often so far, as guess_correct_pts in FFmpeg's
-        libavcodec/decode.c, or None if it is not known.
+        Of the two, it is the one that has stood still or gone backwards less often so
+        far, as in FFmpeg (guess_correct_pts in libavcodec/decode.c). If the container
+        stores no presentation times, it is the decoding time. The result is in ticks of
+        the source's time base, or None if the time is not known.
         """
         times = {"pts": frame.pts, "dts": frame.dts}
         for name, time in times.items():
@@ -146,9 +165,9 @@ class FrameClock:
 
 
 class RisingTimes:
-    """Gives the packets of one track decoding times that rise, as MP4 requires.
+    """Makes the decoding times of one track's packets increase, as MP4 requires.
 
-    rate: how many times per second the track's clock ticks in the result.
+    rate: how many times per second the track's clock ticks in the output file.
     """
 
     def __init__(self, rate: int) -> None:
@@ -159,8 +178,8 @@ class RisingTimes:
     def apply(self, packet: Any) -> Any:
         """Correct the times of the next packet in place, and return it.
 
-        A packet without a duration has that of the one before: MP4 leaves out a last
-        packet of no duration.
+        A packet without a duration gets one: the time since the packet before it.
+        Otherwise the last packet would be missing in the MP4 file.
         """
         tick = max(1, math.ceil(1 / (self.rate * packet.time_base)))
         known = packet.pts if packet.dts is None else packet.dts

@@ -41,11 +41,11 @@ _MAX_RATE = 1000  # frames per second: the rates of some files are ticks of thei
 
 
 class Transcoder:
-    """Decodes one video, colorizes it with one network, and encodes the result.
+    """Decodes one video, colorizes it with one network, and encodes the output file.
 
-    Frames are processed in batches. `source` and `result` are open PyAV containers. All
-    sound tracks that can be decoded are kept. Raises UserError if the source has no
-    video stream that can be decoded.
+    Frames are processed in batches. `source` is the video and `result` the output file;
+    both are open PyAV containers. All sound tracks that can be decoded are kept. Raises
+    UserError if the source has no video stream that can be decoded.
     """
 
     def __init__(self, source: Any, result: Any, network: Colorizer, dropout: bool) -> None:
@@ -108,7 +108,11 @@ class Transcoder:
         return max(1, self.video.frames or round(seconds * _frame_rate(self.video)))
 
     def _mux(self, packets: Sequence[Any]) -> None:
-        """Write packets of tracks, or hold them back until the result is started."""
+        """Write packets of sound or subtitles to the output file, now or later.
+
+        They are kept back until the first frame has been colorized, because the file's
+        header, which is written before all packets, contains the size of the frames.
+        """
         if self.num_frames == 0:
             self._held += packets
         else:
@@ -173,7 +177,10 @@ class Transcoder:
             self.generated_flicker.add(lab[0], ab)
 
     def describe(self) -> str:
-        """Return one line: number of frames, flicker, differences and damage."""
+        """Return one line of text for the user: number of frames, flicker, and remarks.
+
+        The remarks are about differences from the source video and about damage.
+        """
         flicker = (
             f"flicker {self.generated_flicker.mean:.2f} "
             f"(the video's own colours: {self.source_flicker.mean:.2f})"

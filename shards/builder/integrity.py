@@ -1,4 +1,7 @@
-"""Check a packed shard against the record file of its block."""
+"""Check the tars of a block of images against the block's record file.
+
+A block is a group of images that are packed together. It has one tar per split.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ from shards.format.tar_layout import content_offsets, member_stride, tar_header
 
 
 def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
-    """Return what is wrong with a shard that one block of images has in a split.
+    """Return what is wrong with the tar of a block's images in one split.
 
-    Returns "" if its tar is undamaged.
+    A block is a group of images that are packed together; `record` is the content of
+    its record file. Returns "" if the tar is undamaged.
     """
     shard = record.shards[split]
     path = path_below(root, shard.path)
@@ -43,9 +47,10 @@ def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
 
 
 def recorded_index(plan: Plan, record: Record, split: str) -> str:
-    """Return the correct content of the .idx file of a block's shard in a split.
+    """Return the correct content of the .idx file next to a block's tar for one split.
 
-    It is computed from the block's record.
+    A block is a group of images that are packed together. The content is computed from
+    `record`, the block's record file.
     """
     keys, size, dtype = np.array(record.keys(split)), plan.parameters.size, plan.parameters.dtype
     return index_text(keys, content_offsets(len(keys), size, dtype), size, dtype)

@@ -65,7 +65,7 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that `options.out` lacks from the other folders into it.
+    """Copy the blocks that the folder `options.out` lacks into it, from `folders`.
 
     A block is a group of images that are packed together. All blocks are checked before
     the first one is copied. Returns the numbers of the blocks that are in none of the
@@ -101,10 +101,12 @@ def _run(
 def _find_block(
     root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report
 ) -> Path | None:
-    """Return the folder that contains a block, or None if no folder does.
+    """Return the first of the merged folders that contains a block, or None.
 
-    OUT is searched first, then the others in order. Raises UserError if the block is
-    damaged in the folder where it was found.
+    A block is a group of images that are packed together. The output folder, `root`, is
+    searched first, then `folders` in order. A block in `root` counts only if it is
+    complete and undamaged. Raises UserError if the block is damaged in the other folder
+    where it was found.
     """
     if load_done(root, plan, block) is not None:
         found: Path | None = root
@@ -117,7 +119,10 @@ def _find_block(
 
 
 def _check_block(folder: Path, plan: Plan, block: int) -> None:
-    """Raise UserError unless every byte of a block's tars matches its record file."""
+    """Raise UserError unless every byte of a block's tars matches its record file.
+
+    A block is a group of images that are packed together.
+    """
     record = load_record(folder, plan, block)
     for split in record.shards:
         if damage := tar_damage(folder, plan, record, split):
@@ -125,10 +130,10 @@ def _check_block(folder: Path, plan: Plan, block: int) -> None:
 
 
 def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
-    """Copy a block that was checked from `folder` to `root`.
+    """Copy a block, which has been checked, from the folder `folder` to `root`.
 
-    Its shards are copied first, then its record file. `report` is called with the
-    number of its images.
+    A block is a group of images that are packed together. Its shards are copied first,
+    then its record file. `report` is called with the number of its images.
     """
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():

@@ -88,9 +88,10 @@ def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
     """Parse the value of --splits into pairs (split name, upper end of its interval).
 
     The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1). An
-    image belongs to the split whose interval contains its hash, scaled to [0, 1). ""
-    and `source` give no pairs. Raises UserError if a name or a fraction is invalid or
-    the fractions do not add up to 1.
+    image belongs to the split whose interval contains its hash, scaled to [0, 1). There
+    are no pairs if the value is empty (one split) or `source` (the source's own
+    splits). Raises UserError if a name or a fraction is invalid or the fractions do not
+    add up to 1.
     """
     if text in ("", BY_SOURCE):
         return ()

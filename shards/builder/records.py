@@ -1,7 +1,7 @@
 """Record files, OUT/sources/NNNNNN.jsonl: what became of each image of a block.
 
 A block is a group of images that are packed together. Its record file is written after
-its shards, and marks it as done. The first line is {"build": identity of the plan,
+its shards, and marks it as done. The first line is {"build": hash of the build's plan,
 "block": number, "shards": {split: Shard}}. Then there is one line per image, in key
 order. Packed images have "split", "packed" (SHA-256 of the stored pixels) and "crc32"
 (of the stored pixels); images that were left out have "reason" and "detail".
@@ -38,8 +38,8 @@ class SourceEntry:
     """What became of one source image; one line of a record file.
 
     The image is packed if `reason` is empty, otherwise it was left out for this reason.
-    The entry of a duplicate still contains the hashes of its pixels, `packed` and
-    `crc32`.
+    The entry of a duplicate, which is left out, still has the two hashes of its pixels:
+    the fields `packed` and `crc32`.
     """
 
     key: int
@@ -63,7 +63,8 @@ class Record:
     """The content of a block's record file: its shards and an entry for each image.
 
     A block is a group of images that are packed together. The entries are in the order
-    of their keys. `build` is the identity of the plan.
+    of their keys. `build` is the hash of the plan that the block was packed by, 16
+    hexadecimal digits (`Plan.identity`).
     """
 
     build: str
@@ -72,7 +73,10 @@ class Record:
     entries: tuple[SourceEntry, ...]
 
     def keys(self, split: str) -> list[int]:
-        """Return the keys of the samples in this block's shard of `split`, in order."""
+        """Return the keys of the block's images that were packed into `split`, sorted.
+
+        A block is a group of images that are packed together.
+        """
         return [entry.key for entry in self.entries if entry.is_in(split)]
 
     @property
@@ -82,14 +86,18 @@ class Record:
 
 
 def record_path(root: Path, block: int) -> Path:
-    """Return the path of a block's record file: `root`/sources/NNNNNN.jsonl."""
+    """Return the path of a block's record file: `root`/sources/NNNNNN.jsonl.
+
+    A block is a group of images that are packed together.
+    """
     return root / SOURCES / f"{block:06d}.jsonl"
 
 
 def save_record(record: Record, root: Path) -> None:
     """Write a block's record file, which lists its images and marks it as done.
 
-    Call this only after the block's shards are on disk.
+    A block is a group of images that are packed together. Call this only after the
+    block's shards are on disk.
     """
     shards = {split: asdict(shard) for split, shard in sorted(record.shards.items())}
     lines = [json.dumps({"build": record.build, "block": record.block, "shards": shards})]
@@ -105,9 +113,10 @@ def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
 def load_record(root: Path, plan: Plan, block: int) -> Record:
     """Read and check a block's record file, which lists its shards and its images.
 
-    It may come from an untrusted source: its shards must have the paths, splits and
-    sizes that a build gives them. Raises UserError if the file is missing, is damaged
-    or belongs to another build.
+    A block is a group of images that are packed together. The file may come from an
+    untrusted source: its shards must have the paths, splits and sizes that a build
+    gives them. Raises UserError if the file is missing, is damaged or belongs to
+    another build.
     """
     path = record_path(root, block)
     keys = list(plan.keys_of(block))

@@ -202,7 +202,11 @@ def save_statistics(document: dict[str, Any], path: Path) -> None:
 def _count(
     root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 ) -> dict[str, Sums]:
-    """Return {split: sums over its pixels} for part I of N of the shards."""
+    """Return, for each split, the sums over the pixels of one part of the shards.
+
+    The shards of all splits are divided into `part.count` parts, and `part` selects one
+    of them. The result maps split names to the sums of `color_sums`.
+    """
     shards = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
     selected = part.blocks(len(shards))
     shards = shards[selected.start : selected.stop]
@@ -264,10 +268,11 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 
 
 def color_sums(stored: np.ndarray) -> Sums:
-    """Return the sums over all pixels of `stored`, samples in the stored format.
+    """Return sums over all pixels of the samples `stored`, as a `Sums`.
 
-    stored: (..., 3, H, W), uint8 or float16. A value of a or b on the edge between two
-    bins counts in the upper bin.
+    They are the sums of L, a and b, the sums of their squares, and the ab histogram. A
+    value of a or b on the edge between two histogram bins counts in the upper bin.
+    stored: (..., 3, H, W), uint8 or float16, in the stored format.
     """
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
     codes = (

@@ -167,10 +167,10 @@ class MixedOrder:
     def position_of_part(self, part: int, position: int) -> int:
         """Return how far a part's own order has advanced at `position` of the mixture.
 
-        A part is one of the mixed shard sets. The result is the position in the part's
-        own order where the block that contains `position` starts. (A block is a fixed
-        number of consecutive positions; each part has the same number of them in every
-        block.)
+        A part is one of the mixed shard sets. The mixture is divided into blocks, and
+        each part has the same number of positions in every block. Only whole blocks
+        count: the result is the part's position at the start of the block that contains
+        `position`.
         """
         return position // len(self.slots) * self.counts[part]
 

@@ -84,8 +84,8 @@ class SplitFiles:
         """Download a shard's tar, or the index of the split, again if it is damaged.
 
         `rows` are the shard's rows in the index. A file is downloaded again only if its
-        copy in the cache is damaged. Returns the file that is at fault if the shard and
-        the index still do not match afterwards.
+        copy in the cache is damaged. The returned `Fault` names the file that is to
+        blame if the shard still cannot be read afterwards.
         """
         self.store.discard(shard.path, partial(_is_intact, shard))
         path = self.tar(shard)

@@ -51,11 +51,13 @@ class Store(Protocol):
         ...
 
     def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
-        """Delete the downloaded copy of a file if `is_intact(path)` is False.
+        """Delete the downloaded copy of a file, unless `is_intact` finds no damage.
 
-        Each file is checked once only. Returns True at that first call: `path` may then
-        return a new, intact copy. Returns False at later calls. A file of a local shard
-        set is never deleted, and the result for it is always False.
+        `is_intact` is called with the path of the copy. This is done only once per
+        file. Returns True at the first call for a file, whether or not its copy was
+        deleted. The caller then calls the method `path` again, which downloads a
+        deleted file again. Returns False at later calls. Files of a local shard set are
+        never deleted, and the result for them is always False.
         """
         ...
 
@@ -188,7 +190,7 @@ class Remote:
 
 
 def _leading(shards: Iterable[Shard], max_bytes: int) -> deque[Shard]:
-    """Return the longest run of first shards that have at most `max_bytes` together."""
+    """Return as many shards as fit into `max_bytes` together, from the first one on."""
     chosen: deque[Shard] = deque()
     for shard in shards:
         max_bytes -= shard.bytes

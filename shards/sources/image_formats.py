@@ -1,4 +1,4 @@
-"""Which image formats can be decoded, and names for files that cannot."""
+"""The image formats that can be decoded, and descriptions of files that cannot."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ _SAMPLE_FORMATS = {2: "signed integer", 3: "floating-point", 5: "complex", 6: "c
 
 
 def name_unsupported(data: bytes) -> str:
-    """Return why Pillow found no image of a known format in a file's bytes.
+    """Return what a file contains, if Pillow found no image of a known format in it.
 
-    It is one phrase, such as "a HEIC image: install it with: ...".
+    `data` is the content of the file. The result is one phrase for a message, such as
+    "a camera raw file".
     """
     head = data[:512]
     for pattern, name in _SIGNATURES:

@@ -255,8 +255,9 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _followed(entry: os.DirEntry[str], inside: str) -> str | None:
     """Return the real path of a folder, or None if the search must not enter it.
 
-    The search must not enter a link to a folder within `inside`, because it finds that
-    folder anyway.
+    `entry` is the folder or a symbolic link to it; `inside` is the folder that is being
+    searched. A link to a folder within `inside` is not entered, because the search
+    finds that folder anyway.
     """
     real = os.path.realpath(entry.path)
     return None if entry.is_symlink() and _is_within(real, inside) else real
@@ -301,9 +302,10 @@ def _without_byte_order_mark(data: bytes) -> bytes:
 
 
 def _without_blanks(line: str, folder: Path) -> str:
-    """Return a line without blanks at its ends, unless a file has the name with them.
+    """Return a path without blanks at its ends, unless they are part of a file's name.
 
-    The line is a path, relative to `folder`.
+    `line` is the path, relative to `folder`. It is returned with its blanks if there is
+    a file of exactly that name.
     """
     stripped = line.strip()
     return line if stripped != line and os.path.lexists(folder / line) else stripped

@@ -67,8 +67,8 @@ class Metadata:
 def read_metadata(data: bytes) -> Metadata:
     """Return the metadata of an encoded image; a damaged image gives empty metadata.
 
-    The image is opened anew for this, so that an error in its metadata cannot go
-    unnoticed when a decoder opens it.
+    This function opens the image itself and ignores all errors. It does not use an
+    image that is opened for decoding, so that the decoder still reports errors.
     """
     try:
         with warnings.catch_warnings():

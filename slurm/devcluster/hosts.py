@@ -150,8 +150,10 @@ def command_on_host(
 ) -> list[str]:
     """Return the command line that runs `command` on a host of the cluster.
 
-    With `network_only`, the command runs only in the host's network, with this
-    machine's mounts and processes. Raises UserError if the host is off.
+    A host is a set of Linux namespaces on this machine. With `network_only`, the
+    command enters only the host's network namespace, so that it sees this machine's
+    mounts and processes. If the cluster does not use namespaces, `command` is returned
+    unchanged. Raises UserError if the host is off.
     """
     if not plan.uses_namespaces:
         return list(command)

@@ -51,10 +51,10 @@ class Plan:
 
     @property
     def node_names(self) -> list[str]:
-        """Names of the nodes: node1, node2, ...
+        """Names of the nodes: node1, node2, ..., or 127.0.0.11, 127.0.0.12, ...
 
-        If the cluster does not use namespaces, these names stand for loopback
-        addresses, and no entries in /etc/hosts are needed.
+        The second form is used if the cluster does not use namespaces. Names that are
+        loopback addresses need no entries in /etc/hosts.
         """
         return [self._name(number) for number in range(1, self.nodes + 1)]
 

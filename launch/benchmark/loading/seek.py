@@ -32,9 +32,10 @@ _Result = TypeVar("_Result")
 class SeekTimes:
     """The milliseconds of each seek, and by how many MB the process's peak memory grew.
 
-    `new_epoch`: every seek goes to a different epoch; `same_epoch`: every seek goes to
-    a different position of one epoch; `same_position`: every seek goes to the same
-    position.
+    To seek is to compute which samples a batch at some position of the training order
+    has. `new_epoch`: every seek goes to a position in a different epoch. `same_epoch`:
+    every seek goes to a different position of one epoch. `same_position`: every seek
+    goes to the same position. `growth_mb` is the growth of the peak memory.
     """
 
     new_epoch: tuple[float, ...]  # a different epoch each time, so that nothing is cached

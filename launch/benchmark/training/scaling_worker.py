@@ -133,9 +133,10 @@ def measure_rates(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the rates, which the main process writes to a JSON file, and return 0.
+    """Measure the rates and return 0.
 
-    The only argument is the path of a JSON file that says what to measure.
+    The only argument is the path of a JSON file. It says what to measure, and to which
+    other JSON file the main process (rank 0) writes the rates.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     request: dict[str, Any] = json.loads(Path(path).read_bytes())

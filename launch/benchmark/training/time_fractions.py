@@ -1,6 +1,7 @@
 """Measure the fraction of the training time that each part of a step takes.
 
-Where one part runs inside another, the time counts only for the inner one.
+A part is, for instance, the critic's update. Where one part runs inside another, the
+time counts only for the inner one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ class Stopwatch:
         self.since = time.perf_counter()
 
     def change(self) -> None:
-        """Add the time since the last call to the innermost part that is running."""
+        """Add the seconds since the last call to those of the part that is running now.
+
+        It is called whenever a part of a training step starts or ends. If the running
+        part is inside another one, only the inner part gets the time.
+        """
         synchronize(self.device)
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.since
