@@ -53,23 +53,36 @@ def job_parameters(
         "time": cluster.minutes,
         "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks_per_node,
-        "cpus_per_task": cluster.cpus,
         "signal_delay_s": cluster.warning,
         "setup": _setup_lines(cluster, code, runs),
         "teardown": _requeue_lines(cluster, resume_command),
         "srun_args": _srun_options(cluster, code),
         "additional_parameters": _sbatch_options(cluster),
     }
-    if cluster.gpus:
+    if cluster.cpus:
+        parameters["cpus_per_task"] = cluster.cpus
+    # sbatch uses the last of two options, which would be this one, without the type
+    if cluster.gpus and "gpus-per-node" not in parameters["additional_parameters"]:
         parameters["gpus_per_node"] = cluster.gpus
     if cluster.memory:
         parameters["mem"] = f"{round(cluster.memory * 1024)}M"
     return parameters
 
 
+def resume_command(command: str, argv: Sequence[str]) -> str:
+    """Return the shell command that runs `colortrain COMMAND ARGV` again.
+
+    It runs in the present working folder, because relative paths in `argv` refer to it,
+    and without --dry-run.
+    """
+    kept = [argument for argument in argv if argument != "--dry-run"]
+    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(['colortrain', command, *kept])}"
+
+
 def _setup_lines(cluster: Cluster, code: CodeSnapshot, runs: Sequence[Path]) -> list[str]:
     starts = f"{code.folder.parent}/starts-"
     return [
+        *code.check_lines(),
         *cluster.setup,
         # srun of SLURM 22.05 and 23.02 ignores the --cpus-per-task of sbatch
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from launch.cli import CommandParser, at_least_one
 from shards.__main__ import make_parser as make_shards_parser
 from shards.errors import UserError, run_command
 from slurm import batch, queue
-from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.cluster import Cluster, load_cluster, resolve_on_site
 from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
 from slurm.jobs import JobContext, ShardsJob
 
@@ -111,11 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
-    resume_command = shlex.join(["colortrain", "build_shards", *argv])
+    resume_command = batch.resume_command("build_shards", argv)
     cluster = dataclasses.replace(load_cluster(args.cluster), nodes=1, gpus=0, processes=1)
     shards_argv, out = build_argv(args)
-    if slurm_available() or not args.dry_run:
-        check_against_site(cluster)
+    cluster = resolve_on_site(cluster, required=not args.dry_run)
     if args.dry_run:
         print_scripts(cluster, log_folder(out), args.parts, resume_command)
         return 0

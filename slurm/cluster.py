@@ -8,13 +8,13 @@ from __future__ import annotations
 import getpass
 import re
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colortrain.serialize import from_plain
 from shards.errors import UserError, unknown
+from slurm.partitions import Partition, query_partitions, run_slurm, slurm_available
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +54,7 @@ class Cluster:
     nodes: int = 1
     gpus: int = 0  # per node, with one process per GPU
     processes: int = 1  # per node, if `gpus` is 0
-    cpus: int = 1  # per process
+    cpus: int = 0  # per process; 0 means a GPU's part of a node's CPUs, without GPUs 1
     memory: float = 0.0  # GB per node; 0 means the default of the site
     minutes: int = 60  # time limit of a job
     warning: int = 120  # seconds between the signal to save and the time limit
@@ -97,10 +97,10 @@ def load_cluster(path: Path) -> Cluster:
 
 
 def _check_values(cluster: Cluster, where: str) -> None:
-    for name in ("nodes", "processes", "cpus", "minutes", "parallel", "max_restarts"):
+    for name in ("nodes", "processes", "minutes", "parallel", "max_restarts"):
         if getattr(cluster, name) < 1:
             raise UserError(f"{where}: {name} = {getattr(cluster, name)}: must be at least 1")
-    for name in ("gpus", "memory", "warning"):
+    for name in ("gpus", "cpus", "memory", "warning"):
         if getattr(cluster, name) < 0:
             raise UserError(f"{where}: {name} = {getattr(cluster, name)}: must be at least 0")
     if cluster.warning >= 60 * cluster.minutes:
@@ -113,122 +113,28 @@ def _check_values(cluster: Cluster, where: str) -> None:
             raise UserError(f"{where}: options: {option!r} must start with --, as in --name=value")
 
 
-@dataclass(frozen=True)
-class Partition:
-    """A partition as sinfo describes it.
+def resolve_on_site(cluster: Cluster, *, required: bool = True) -> Cluster:
+    """Return the content of a site file with its number of CPUs per process.
 
-    `cpus`, `megabytes` and `gpus` are per node, each the largest among the partition's
-    nodes. `minutes` is the time limit, or None if the partition has none.
+    If the site file does not set `cpus`, a process with a GPU gets the node's CPUs
+    divided by the node's GPUs, and a process without one gets 1.
+
+    Raises UserError, which lists what is available, if SLURM does not have the
+    partition or the resources that the site file requests, or where SLURM is not
+    available. Unless `required`, the content is then not checked, and `cpus` stays 0 if
+    it depends on the node.
     """
-
-    name: str
-    default: bool
-    nodes: int
-    cpus: int
-    megabytes: int
-    gpus: int
-    features: frozenset[str]
-    minutes: int | None
+    if not cluster.gpus:
+        cluster = replace(cluster, cpus=cluster.cpus or 1)
+    if not required and not slurm_available():
+        print("SLURM is not available here: the site file is not checked", file=sys.stderr)
+        return cluster
+    partition = _check_against_site(cluster)
+    return replace(cluster, cpus=cluster.cpus or partition.cpus_per_gpu(cluster.gpus))
 
 
-def run_slurm(*command: str) -> str:
-    """Run a SLURM command and return its standard output.
-
-    Raises UserError if the command is not installed, fails, or does not respond within
-    60 s.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise UserError(
-            f"SLURM is not available here ({command[0]} not found): run this on a login node"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"SLURM does not respond ({command[0]} timed out after 60 s): try again later"
-        ) from None
-    if done.returncode:
-        message = done.stderr.strip().rpartition("\n")[2]
-        raise UserError(message or f"{command[0]} failed with status {done.returncode}")
-    return done.stdout
-
-
-def slurm_available() -> bool:
-    """Return whether SLURM's commands are on the PATH."""
-    return shutil.which("sinfo") is not None
-
-
-def query_partitions() -> dict[str, Partition]:
-    """Return all partitions of the cluster, as {name: partition}.
-
-    Raises UserError where SLURM is not available.
-    """
-    partitions: dict[str, Partition] = {}
-    for line in run_slurm("sinfo", "-h", "-o", "%R|%P|%D|%c|%m|%G|%f|%l").splitlines():
-        partition = _parse_partition(line)
-        known = partitions.get(partition.name)
-        partitions[partition.name] = _merge(partition, known) if known else partition
-    return partitions
-
-
-def _parse_partition(line: str) -> Partition:
-    name, starred, nodes, cpus, megabytes, gres, features, limit = line.split("|")
-    counts = [int(count) for count in re.findall(r"\bgpu(?::[\w.-]+)??:(\d+)", gres)]
-    return Partition(
-        name=name,
-        default=starred.endswith("*"),
-        nodes=int(nodes),
-        cpus=_parse_count(cpus),
-        megabytes=_parse_count(megabytes),
-        gpus=sum(counts),
-        features=frozenset(features.split(",")) - {"(null)"},
-        minutes=_parse_minutes(limit),
-    )
-
-
-def _merge(first: Partition, second: Partition) -> Partition:
-    """Combine two descriptions of one partition into one.
-
-    sinfo prints one line for each group of equal nodes in a partition.
-    """
-    return Partition(
-        name=first.name,
-        default=first.default,
-        nodes=first.nodes + second.nodes,
-        cpus=max(first.cpus, second.cpus),
-        megabytes=max(first.megabytes, second.megabytes),
-        gpus=max(first.gpus, second.gpus),
-        features=first.features | second.features,
-        minutes=first.minutes,
-    )
-
-
-def _parse_count(text: str) -> int:
-    return int(text.rstrip("+"))  # sinfo prints "64+" where nodes differ
-
-
-def _parse_minutes(text: str) -> int | None:
-    """Convert sinfo's time limit, [days-]hours:minutes:seconds, to minutes.
-
-    Returns None for "infinite" and "n/a".
-    """
-    days, _, rest = text.rpartition("-")
-    parts = rest.split(":")
-    if not all(part.isdigit() for part in parts):
-        return None
-    hours, minutes, _ = [0, 0, 0, *map(int, parts)][-3:]
-    return (int(days or 0) * 24 + hours) * 60 + minutes
-
-
-def check_against_site(cluster: Cluster) -> None:
-    """Check that SLURM has the partition and the resources that a site file requests.
+def _check_against_site(cluster: Cluster) -> Partition:
+    """Check the requests of a site file against SLURM, and return its partition.
 
     `cluster` is the content of the site file. Raises UserError, which lists what is
     available, if SLURM does not have them.
@@ -243,6 +149,7 @@ def check_against_site(cluster: Cluster) -> None:
         if feature not in partitions[name].features:
             raise unknown(f"constraint of partition {name}", feature, partitions[name].features)
     _check_accounting(cluster)
+    return partitions[name]
 
 
 def _check_size(cluster: Cluster, partition: Partition) -> None:

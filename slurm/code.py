@@ -1,12 +1,14 @@
 """Snapshots of the source code: a job runs the copy made when it was submitted.
 
-A job fails at its start if the copy has been modified since then.
+A job fails at its start if the copy has been modified since then: its batch script
+hashes the copy once, before any process starts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from shards.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("shards", "colortrain", "launch", "slurm")
 _SUFFIXES = (".py", ".yaml", ".toml", ".sbatch", ".sh")
+_DIGITS = 16  # hexadecimal, of a digest
 
 
 @dataclass(frozen=True)
@@ -26,44 +29,57 @@ class CodeSnapshot:
     digest: str
 
     def check(self) -> None:
-        """Raise UserError unless this process runs the code in the snapshot's folder.
-
-        Also raise it if the files there were modified after the snapshot was taken.
-        """
+        """Raise UserError unless this process runs the code in `folder`."""
         if self.folder != ROOT:
             raise UserError(
                 f"this process runs the code in {ROOT}, but the job was submitted "
                 f"with {self.folder}: check PYTHONPATH, then submit again"
             )
-        if digest_of(self.folder) != self.digest:
-            raise UserError(
-                f"the code snapshot {self.folder} was modified after submission: "
-                "submit again, which makes a new snapshot"
-            )
+
+    def check_lines(self) -> list[str]:
+        """Return shell lines that exit with status 2 if the snapshot was modified.
+
+        They compute `digest_of` with find and sha256sum, because a batch script may run
+        where there is no Python, outside of the job's container.
+        """
+        names = " -o ".join(f"-name '*{suffix}'" for suffix in _SUFFIXES)
+        find = f"find {' '.join(_PACKAGES)} -type f \\( {names} \\)"
+        hashes = f"{find} | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+        message = (
+            f"slurm: error: the code snapshot {self.folder} was modified after submission: "
+            "submit again, which makes a new snapshot"
+        )
+        return [
+            f"digest=$(cd {shlex.quote(str(self.folder))} && {hashes} | cut -c -{_DIGITS})",
+            f'[ "$digest" = {self.digest} ] || {{ echo {shlex.quote(message)} >&2; exit 2; }}',
+        ]
 
 
 def _source_files(root: Path) -> list[Path]:
-    """Return the paths, relative to `root`, of all source files of the project."""
+    """Return the paths, relative to `root`, of all source files of the project.
+
+    They are sorted as strings, as by `LC_ALL=C sort`.
+    """
     paths = [
         path
         for package in _PACKAGES
         for path in (root / package).rglob("*")
         if path.suffix in _SUFFIXES
     ]
-    return sorted(path.relative_to(root) for path in paths)
+    return sorted((path.relative_to(root) for path in paths), key=str)
 
 
 def digest_of(root: Path) -> str:
     """Return a hash of the names and contents of the source files below `root`.
 
-    16 hexadecimal digits.
+    16 hexadecimal digits: the beginning of the SHA-256 of what sha256sum prints for
+    them.
     """
-    digest = hashlib.sha256()
-    for path in _source_files(root):
-        content = (root / path).read_bytes()
-        digest.update(f"{path}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()[:16]
+    lines = [
+        f"{hashlib.sha256((root / path).read_bytes()).hexdigest()}  {path}\n"
+        for path in _source_files(root)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:_DIGITS]
 
 
 def planned_snapshot(parent: Path) -> CodeSnapshot:

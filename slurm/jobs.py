@@ -84,7 +84,10 @@ class TrainingJob:
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer replaces it
         self.context.prepare()
         rendezvous.export_variables()
-        _log_cpus()
+        from slurm import devices  # imports torch, which nodes that build shards may lack
+
+        devices.export_variables()
+        _log_resources(devices.describe_devices())
         if os.environ["RANK"] == "0":
             runs.record_start(self.run, os.environ["SLURM_JOB_ID"])
             wait_for_earlier_start(self.run)
@@ -116,11 +119,14 @@ class TrainingJob:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def _log_cpus() -> None:
+def _log_resources(devices: str) -> None:
     # One CPU for all processes of a node is the symptom of an srun without
     # --cpus-per-task (SLURM 22.05 to 23.02).
     node, cpus = os.uname().nodename, len(os.sched_getaffinity(0))
-    print(f"slurm: rank {os.environ['RANK']} on {node}, may use {cpus} CPUs", file=sys.stderr)
+    print(
+        f"slurm: rank {os.environ['RANK']} on {node}, may use {cpus} CPUs, sees {devices}",
+        file=sys.stderr,
+    )
 
 
 def wait_for_earlier_start(run: Path) -> None:

@@ -9,27 +9,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.live import Live
 
 from colortrain.data.loader import check_divides
+from colortrain.models.batch_invariant import mixes_images
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.layout import recipe_file
 from launch import train
 from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from slurm import batch, queue, runs, status
-from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.cluster import Cluster, load_cluster, resolve_on_site
 from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
 from slurm.jobs import JobContext, TrainingJob
 
 _INTERVAL = 2.0  # seconds between two queries of the queue
+_FEW_IMAGES = 8  # BatchNorm is less accurate with fewer: Wu and He 2018, figure 1
 _EXAMPLE = """\
 The arguments after -- are those of `colortrain train`, without --run. Before a time limit or
 an eviction SLURM sends a signal: all processes save between two steps, and the job is
@@ -37,10 +39,12 @@ requeued. After a lost node or process the job is requeued too and resumes from 
 checkpoint, until max_restarts consecutive starts have saved no checkpoint. Logs are in RUN/slurm.
 
 The site file (TOML) has these fields: partition, account, qos, constraint, nodes, gpus (per
-node), cpus (per process), processes (per node, without GPUs), memory (GB per node), minutes,
-warning (seconds), max_restarts, parallel (array tasks at the same time), setup (shell lines),
-scratch, python, options (of sbatch), [container] image, mounts, options. There are examples
-in slurm/examples.
+node), cpus (per process; default: a node's CPUs divided by its GPUs, or 1 without GPUs),
+processes (per node, without GPUs), memory (GB per node), minutes, warning (seconds),
+max_restarts, parallel (array tasks at the same time), setup (shell lines), scratch, python,
+options (of sbatch), [container] image, mounts, options. There are examples in slurm/examples.
+Processes on GPUs that have bf16 compute in bf16 mixed precision; the log says so, and a line
+of `setup`, export ACCELERATE_MIXED_PRECISION=no (or fp16), changes it.
 
 example:
   colortrain submit --cluster slurm/examples/plain.toml --run runs/first -- \\
@@ -127,6 +131,32 @@ def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
     return recipe
 
 
+def warn_about_small_batches(recipes: Iterable[Recipe], cluster: Cluster) -> None:
+    """Print a warning for each batch size of which a process sees few images.
+
+    That changes a recipe if its networks have BatchNorm or `MinibatchStddev` layers,
+    because these use the images of one process.
+    """
+    processes = cluster.world_size
+    if processes == 1:
+        return
+    sizes = {recipe.batch_size for recipe in recipes if _mixes_images(recipe)}
+    for batch_size in sorted(size for size in sizes if size < _FEW_IMAGES * processes):
+        print(
+            f"warning: batch_size={batch_size} on {processes} processes: BatchNorm and "
+            f"minibatch standard deviation see {batch_size // processes} images at a time "
+            f"instead of {batch_size}, so scores differ from those of one process; use fewer "
+            "processes, or a larger batch_size with suitable learning rates",
+            file=sys.stderr,
+        )
+
+
+def _mixes_images(recipe: Recipe) -> bool:
+    with torch.device("meta"):
+        networks = recipe.build_networks()
+    return any(network is not None and mixes_images(network) for network in networks)
+
+
 def check_idle(run: Path) -> None:
     """Raise UserError if an earlier job of this run has not ended."""
     job_id = runs.latest_job(run)
@@ -141,19 +171,17 @@ def check_idle(run: Path) -> None:
 def job_parameters(
     args: argparse.Namespace, cluster: Cluster, code: CodeSnapshot, argv: Sequence[str]
 ) -> dict[str, object]:
-    """Return submitit's parameters for the training job."""
+    """Return submitit's parameters for the training job.
+
+    `argv` are the arguments of `submit`, from which `args` were parsed.
+    """
     run = args.run.resolve()
-    # without the last two arguments of `argv`, which are --run RUN
-    resume = [
-        *("colortrain", "submit", "--cluster", str(args.cluster)),
-        *("--run", str(args.run), "--", *argv[:-2]),
-    ]
     return batch.job_parameters(
         cluster,
         code,
         name=args.name or run.name,
         comment=f"{status.COMMENT}{run}",
-        resume_command=f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(resume)}",
+        resume_command=batch.resume_command("submit", argv),
         runs=[run],
     )
 
@@ -161,21 +189,22 @@ def job_parameters(
 def submit(args: argparse.Namespace, cluster: Cluster, argv: Sequence[str], recipe: Recipe) -> str:
     """Submit the training job and return the job id.
 
-    Before that, the recipe and a copy of the code are written to the run folder. After
-    that, the job is recorded in the folder's jobs.jsonl.
+    `argv` are the arguments of `submit`, from which `args` were parsed. The recipe and
+    a copy of the code are written to the run folder before, and the job is recorded in
+    the folder's jobs.jsonl afterwards.
     """
     run = args.run.resolve()
     check_idle(run)
     (run / "slurm").mkdir(parents=True, exist_ok=True)
     save_recipe(recipe, recipe_file(run))  # marks the folder as a run before the job starts
     code = take_snapshot(run / "slurm")
-    job = TrainingJob(
-        tuple(argv), run, JobContext(Path.cwd(), code, cluster.scratch), cluster.max_restarts
-    )
+    train_argv = training_argv(args)
+    context = JobContext(Path.cwd(), code, cluster.scratch)
+    job = TrainingJob(tuple(train_argv), run, context, cluster.max_restarts)
     parameters = job_parameters(args, cluster, code, argv)
     (job_id,) = batch.submit(cluster, run / "slurm", parameters, [job])
     runs.record_job(
-        run, job_id, {"cluster": str(args.cluster), "words": list(argv), "code": code.digest}
+        run, job_id, {"cluster": str(args.cluster), "words": train_argv, "code": code.digest}
     )
     return job_id
 
@@ -219,20 +248,22 @@ def _follow_as_log(run: Path, job_id: str) -> queue.Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Submit a training run to SLURM and return the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
     cluster = load_cluster(args.cluster)
     train_argv = training_argv(args)
-    if slurm_available() or not args.dry_run:
-        check_against_site(cluster)
+    cluster = resolve_on_site(cluster, required=not args.dry_run)
     recipe = check_training(train_argv, cluster)
+    warn_about_small_batches([recipe], cluster)
     if args.dry_run:
         folder = args.run.resolve() / "slurm"
-        parameters = job_parameters(args, cluster, planned_snapshot(folder), train_argv)
+        parameters = job_parameters(args, cluster, planned_snapshot(folder), argv)
         print(batch.script_text(cluster, folder, parameters))
         return 0
-    job_id = submit(args, cluster, train_argv, recipe)
+    job_id = submit(args, cluster, argv, recipe)
     print(
-        f"job {job_id}: {cluster.nodes} nodes x {cluster.tasks_per_node} processes; "
+        f"job {job_id}: {cluster.nodes} nodes x {cluster.tasks_per_node} processes, "
+        f"{cluster.cpus} CPU{'s' if cluster.cpus > 1 else ''} each; "
         f"to see its state: colortrain status {args.run}"
     )
     if args.wait or args.follow:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,10 +27,10 @@ from launch.cli import CommandParser
 from shards.errors import UserError, run_command
 from shards.files import write_atomic
 from slurm import batch, queue, runs, status
-from slurm.cluster import Cluster, check_against_site, load_cluster, slurm_available
+from slurm.cluster import Cluster, load_cluster, resolve_on_site
 from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
 from slurm.jobs import JobContext, TrainingJob
-from slurm.submit import check_training, reject_options
+from slurm.submit import check_training, reject_options, warn_about_small_batches
 
 _SCORES = ("l1", "psnr", "colourfulness", "grey l1")  # columns, from the last validation
 _EXAMPLE = """\
@@ -164,13 +163,12 @@ def job_parameters(
     `names` are the names of the sweep's points (combinations of field values), one per
     task of the array. `argv` are the arguments of `sweep`.
     """
-    resume = shlex.join(["colortrain", "sweep", *argv])
     return batch.job_parameters(
         cluster,
         code,
         name=out.name,
         comment=f"{status.COMMENT}{out}",
-        resume_command=f"cd {shlex.quote(str(Path.cwd()))} && {resume}",
+        resume_command=batch.resume_command("sweep", argv),
         runs=[out / name for name in names],
     )
 
@@ -217,9 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cluster, out = load_cluster(args.cluster), args.out.resolve()
     points = {",".join(point).replace("/", "_"): point for point in grid_points(args.grid)}
     train_argvs = {name: training_argv(point, out / name, common) for name, point in points.items()}
-    if slurm_available() or not args.dry_run:
-        check_against_site(cluster)
+    cluster = resolve_on_site(cluster, required=not args.dry_run)
     recipes = {name: check_training(train_argvs[name], cluster) for name in points}
+    warn_about_small_batches(recipes.values(), cluster)
     if args.dry_run:
         folder = out / "slurm"
         parameters = job_parameters(cluster, planned_snapshot(folder), out, points, argv)

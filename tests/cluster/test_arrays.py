@@ -176,9 +176,12 @@ def test_the_plain_script_trains_and_is_requeued(
     After a killed process and an eviction the run ends with the same bytes.
     """
     run, log = tmp_path / "run", tmp_path / "log"
-    options = ["-p", "low", "-N2", "--cpus-per-task=2", "-t", "30", "-o", str(log)]
+    options = ["-p", "low", "-N2", "-t", "30", "-o", str(log)]
     options.append("--export=ALL,PROCESSES_PER_NODE=2")
-    script = ["slurm/train.sbatch", *training_argv(shards), "--run", str(run)]
+    text = (ROOT / "slurm/train.sbatch").read_text()
+    edited = tmp_path / "train.sbatch"
+    edited.write_text(text.replace("--cpus-per-gpu=8", "--cpus-per-task=2"))  # as it says
+    script = [str(edited), *training_argv(shards), "--run", str(run)]
     job_id = cluster.output("sbatch", "--parsable", *options, *script)
     wait_until("a checkpoint", lambda: checkpoint_folder(run, 20).is_dir(), 180)
     launched_process(run, rank=1).kill()

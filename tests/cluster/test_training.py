@@ -52,7 +52,9 @@ def test_two_nodes_train_what_accelerate_launch_trains(
     assert weights(run) == weights(undisturbed)
     assert [line["world"] for line in journal(run, "start")] == [4]
     (log,) = (run / "slurm").glob("*_3_log.err")
-    assert f"slurm: rank 3 on node2, may use {len(os.sched_getaffinity(0))} CPUs" in log.read_text()
+    cpus = len(os.sched_getaffinity(0))
+    line = f"rank 3 on node2, may use {cpus} CPUs, sees no GPU, mixed precision: no"
+    assert line in log.read_text()
     images = f"{4 * STEPS} of {4 * STEPS}"
     assert "running" in done.stdout
     assert images in done.stdout

@@ -72,6 +72,11 @@ def test_each_gpu_gets_a_process() -> None:
     } <= set(options)
 
 
+def test_an_option_may_choose_the_type_of_the_gpus() -> None:
+    lines = script(Cluster(gpus=4, options=("--gpus-per-node=a100:4",)))
+    assert [line for line in lines if "gpus-per-node" in line] == ["#SBATCH --gpus-per-node=a100:4"]
+
+
 def test_an_option_may_forbid_requeues() -> None:
     lines = script(Cluster(options=("--no-requeue",)))
     assert "#SBATCH --no-requeue" in lines

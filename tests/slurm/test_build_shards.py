@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from shards.__main__ import make_parser as make_shards_parser
 from shards.errors import UserError
 from slurm import batch, build_shards, jobs
+from tests.support.slurm_commands import SINFO, install_commands
 
 BUILD = ["photos", "set", "--size", "32"]
 
@@ -46,7 +48,7 @@ def test_a_part_has_one_worker_per_cpu_or_as_many_as_requested(
         submitted.extend(calls)
         return ["1"]
 
-    monkeypatch.setattr(build_shards, "check_against_site", lambda cluster: None)
+    install_commands(tmp_path, monkeypatch, {"sinfo": SINFO})
     monkeypatch.setattr(batch, "submit", submit)
     monkeypatch.chdir(tmp_path)
     Path("site.toml").write_text("cpus = 3")
@@ -61,17 +63,27 @@ def test_a_part_has_one_worker_per_cpu_or_as_many_as_requested(
 def test_a_dry_run_prints_both_scripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second job depends on the array, and ends if a part has failed."""
-    monkeypatch.setattr(build_shards, "slurm_available", lambda: False)
+    """The second job depends on the array, and ends if a part has failed.
+
+    Both print the command that resumes the build: the same, without --dry-run, in the
+    folder from which it was submitted.
+    """
+    install_commands(tmp_path, monkeypatch, {"sinfo": SINFO})
     monkeypatch.chdir(tmp_path)
     Path("site.toml").write_text("nodes = 9\ngpus = 8")
     argv = ["--cluster", "site.toml", "--parts", "4", "--dry-run", "--", *BUILD]
     assert build_shards.main(argv) == 0
     array, merge = capsys.readouterr().out.split("#!/bin/bash")[1:]
+    argv.remove("--dry-run")
     assert "#SBATCH --array=0-3%4" in array
     assert "#SBATCH --dependency=afterok:ARRAY" in merge
     for script in (array, merge):
         assert "#SBATCH --nodes=1" in script
-        assert "gpus" not in script
+        assert "#SBATCH --cpus-per-task=1" in script
+        (requeue,) = (line for line in script.splitlines() if line.startswith("requeue "))
+        folder, _, command = shlex.split(requeue)[-1].partition(" && ")
+        assert shlex.split(folder) == ["cd", str(tmp_path)]
+        assert shlex.split(command) == ["colortrain", "build_shards", *argv]
+        assert "#SBATCH --gpus" not in script
         assert "#SBATCH --kill-on-invalid-dep=yes" in script
-    assert [path.name for path in tmp_path.iterdir()] == ["site.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "site.toml"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from shards.errors import UserError
-from slurm import cluster as cluster_module
-from slurm.cluster import EXAMPLES, Cluster, check_against_site, load_cluster, query_partitions
-from tests.support.slurm_commands import install_commands
+from slurm.cluster import EXAMPLES, Cluster, load_cluster, resolve_on_site
+from tests.support.slurm_commands import SINFO, install_commands
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
@@ -31,6 +31,7 @@ def test_one_process_per_gpu_or_as_many_as_the_site_file_says() -> None:
         ("nodes = 'two'", "nodes: must be a whole number, got 'two'"),
         ("nodes = 0", "nodes = 0: must be at least 1"),
         ("gpus = -1", "gpus = -1: must be at least 0"),
+        ("cpus = -1", "cpus = -1: must be at least 0"),
         ("minutes = 2\nwarning = 120", "warning = 120 (seconds) must be shorter than minutes = 2"),
         ("options = ['reservation=x']", "'reservation=x' must start with --"),
         ("[container]\nmounts = []", "container: missing image"),
@@ -49,28 +50,6 @@ def test_errors_name_the_file_and_the_field(tmp_path: Path, text: str, message: 
 def test_the_error_about_a_missing_file_names_the_examples(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="copy and edit one of the examples in"):
         load_cluster(tmp_path / "none.toml")
-
-
-# Columns: partition|default|nodes|CPUs|MB|GRES|features|time limit.
-SINFO = """\
-cat <<'END'
-gpu|gpu*|2|64+|256000|gpu:a100:4(S:0-1),gpu:v100:2|a100,nvme|2-12:30:00
-gpu|gpu*|3|128|512000|gpu:8|(null)|2-12:30:00
-cpu|cpu|9|32|64000|(null)|(null)|infinite
-END"""
-
-
-def test_partitions_have_the_largest_values_of_their_nodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install_commands(tmp_path, monkeypatch, {"sinfo": SINFO})
-    partitions = query_partitions()
-    assert set(partitions) == {"gpu", "cpu"}
-    gpu = partitions["gpu"]
-    assert (gpu.default, gpu.nodes, gpu.cpus, gpu.megabytes) == (True, 5, 128, 512000)
-    assert (gpu.gpus, gpu.features) == (8, {"a100", "nvme"})
-    assert gpu.minutes == (2 * 24 + 12) * 60 + 30
-    assert (partitions["cpu"].default, partitions["cpu"].minutes) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -92,27 +71,47 @@ def test_requests_that_exceed_the_site_are_rejected(
 ) -> None:
     sacctmgr = 'case "$*" in *assoc*) echo vision ;; *) echo normal ;; esac'
     install_commands(tmp_path, monkeypatch, {"sinfo": SINFO, "sacctmgr": sacctmgr})
-    check_against_site(
+    resolve_on_site(
         Cluster(nodes=5, gpus=8, cpus=16, minutes=3630, constraint="a100|nvme", account="vision")
     )
     with pytest.raises(UserError) as error:
-        check_against_site(cluster)
+        resolve_on_site(cluster)
     assert message in str(error.value)
 
 
-def test_a_failing_command_gives_its_last_line(
+@pytest.mark.parametrize(
+    ("cluster", "cpus"),
+    [
+        (Cluster(gpus=8), 16),  # all GPUs of a node: all of its CPUs
+        (Cluster(gpus=2), 10),  # also on a node with 6 GPUs and 64 CPUs
+        (Cluster(gpus=1, nodes=5), 10),  # leaves the other GPUs of the node their CPUs
+        (Cluster(gpus=8, cpus=3), 3),
+        (Cluster(processes=4), 1),
+        (Cluster(partition="cpu", cpus=8), 8),
+    ],
+)
+def test_a_gpu_gets_its_part_of_the_cpus_of_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster, cpus: int
+) -> None:
+    install_commands(tmp_path, monkeypatch, {"sinfo": SINFO})
+    resolved = resolve_on_site(cluster)
+    assert resolved == dataclasses.replace(cluster, cpus=cpus)
+
+
+def test_more_gpus_than_cpus_leave_one_cpu_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failure = "echo first >&2; echo 'sinfo: error: no controller' >&2; exit 1"
-    install_commands(tmp_path, monkeypatch, {"sinfo": failure})
-    with pytest.raises(UserError, match=r"^sinfo: error: no controller$"):
-        query_partitions()
+    line = "echo 'mig|mig*|1|4|64000|gpu:1g.10gb:7|(null)|infinite'"
+    install_commands(tmp_path, monkeypatch, {"sinfo": line})
+    assert resolve_on_site(Cluster(gpus=1)).cpus == 1
 
 
-def test_without_slurm_the_error_points_to_a_login_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_dry_run_without_slurm_checks_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not cluster_module.slurm_available()
-    with pytest.raises(UserError, match=r"sinfo not found\): run this on a login node"):
-        query_partitions()
+    assert resolve_on_site(Cluster(gpus=4), required=False) == Cluster(gpus=4)
+    assert resolve_on_site(Cluster(), required=False) == Cluster(cpus=1)
+    assert "the site file is not checked" in capsys.readouterr().err
+    with pytest.raises(UserError, match="run this on a login node"):
+        resolve_on_site(Cluster(gpus=4))

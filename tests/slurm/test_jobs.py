@@ -12,7 +12,7 @@ import pytest
 from colortrain.runs.layout import EXIT_STOPPED, lock_file
 from shards.files import lock
 from slurm import jobs, runs
-from slurm.code import ROOT, CodeSnapshot, digest_of
+from slurm.code import ROOT, CodeSnapshot
 from tests.support.requeue_cases import CASES
 from tests.support.slurm_commands import install_commands
 
@@ -91,7 +91,7 @@ def test_a_job_starts_in_its_folder_with_its_scratch_as_tmpdir(
     monkeypatch.setenv("USER_FOLDER", str(tmp_path / "scratch"))
     monkeypatch.setenv("TMPDIR", "elsewhere")
     monkeypatch.chdir(ROOT)
-    code = CodeSnapshot(ROOT, digest_of(ROOT))
+    code = CodeSnapshot(ROOT, "1")
     jobs.JobContext(tmp_path, code, "$USER_FOLDER/job").prepare()
     assert Path.cwd() == tmp_path
     assert os.environ["TMPDIR"] == str(tmp_path / "scratch" / "job")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from slurm import batch
 from slurm.cluster import Cluster
-from slurm.code import CodeSnapshot
+from slurm.code import CodeSnapshot, digest_of
 from tests.support.processes import ROOT
 from tests.support.requeue_cases import CASES
 from tests.support.slurm_commands import write_commands
@@ -21,7 +23,9 @@ STUBS = {
     "squeue": "echo RUNNING",
     "scancel": "",
     "scontrol": 'case $1 in show) echo node1 ;; requeue) [ -z "$REFUSED" ] && : >requeued ;; esac',
-    "srun": 'mkdir -p "$CREATE"; [ -z "$SIGNAL" ] || kill -USR2 $PPID; exit $STATUS',
+    "srun": """\
+{ env; shift; printf '%s\\n' "$@"; } >srun.log
+mkdir -p "$CREATE"; [ -z "$SIGNAL" ] || kill -USR2 $PPID; exit $STATUS""",
 }
 
 
@@ -47,7 +51,7 @@ def submitted_script(folder: Path, max_restarts: int) -> list[str]:
     (folder / "code").symlink_to(ROOT)
     parameters = batch.job_parameters(
         Cluster(max_restarts=max_restarts),
-        CodeSnapshot(folder / "code", "1"),
+        CodeSnapshot(folder / "code", digest_of(ROOT)),
         name="any",
         comment="",
         resume_command="the command",
@@ -58,9 +62,12 @@ def submitted_script(folder: Path, max_restarts: int) -> list[str]:
 
 
 def start(
-    folder: Path, command: list[str], letter: str, *, refused: str = ""
+    folder: Path, command: list[str], letter: str, *, refused: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run one start of a job in `folder`; the letters are those of `CASES`."""
+    """Run one start of a job in `folder`; the letters are those of `CASES`.
+
+    `more` are further environment variables.
+    """
     write_commands(folder / "bin", STUBS)
     (folder / "requeued").unlink(missing_ok=True)
     checkpoints = len(list(folder.glob("run/checkpoints/*")))
@@ -74,8 +81,10 @@ def start(
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "SLURM_JOB_ID": "7",
         "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_CPUS_ON_NODE": "16",
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_JOB_NODELIST": "node1",
+        **more,
     }
     return subprocess.run(
         command,
@@ -111,7 +120,19 @@ def test_a_refused_requeue_succeeds_only_if_a_checkpoint_was_saved(
     """accelerate's launchers end with status 1 in both cases."""
     done = start(tmp_path, plain_script(tmp_path, 5), letter, refused="yes")
     assert done.returncode == status
-    assert "resume with: sbatch slurm/train.sbatch --recipe any --run run" in done.stdout
+    resume = f"cd {tmp_path} && sbatch --nodes 1 slurm/train.sbatch --recipe any --run run"
+    assert f"resume with: {resume}\n" in done.stdout
+
+
+def test_a_job_whose_code_was_modified_ends_before_its_processes_start(tmp_path: Path) -> None:
+    command = submitted_script(tmp_path, 5)
+    script = tmp_path / "script"
+    script.write_text(script.read_text().replace(digest_of(ROOT), "0" * 16))
+    done = start(tmp_path, command, "S")
+    assert done.returncode == 2
+    assert "was modified after submission" in done.stderr
+    assert not (tmp_path / "requeued").exists()
+    assert not (tmp_path / "srun.log").exists()
 
 
 def test_a_run_that_fails_before_it_has_started_is_not_requeued(tmp_path: Path) -> None:
@@ -130,3 +151,50 @@ def test_the_plain_script_finds_the_run_folder_among_its_arguments(
         assert (tmp_path / "requeued").exists()
     starts = (tmp_path / "slurm-7.starts").read_text().splitlines()
     assert starts == ["the beginning", "step-000000001"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "processes", "threads", "config"),
+    [
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_GPU": "4"}, 8, 4, "multi_node"),
+        ({"PROCESSES_PER_NODE": "32"}, 64, 1, "cpu"),
+        ({"OMP_NUM_THREADS": "3"}, 2, 3, "cpu"),
+    ],
+)
+def test_the_plain_script_shares_the_cpus_of_a_node(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    processes: int,
+    threads: int,
+    config: str,
+) -> None:
+    """One task per node gets all CPUs of the node, which has 16 here."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    start(tmp_path, plain_script(tmp_path, 5), "S", SLURM_JOB_NUM_NODES="2", **variables)
+    log = (tmp_path / "srun.log").read_text().splitlines()
+    assert {"SRUN_CPUS_PER_TASK=16", f"OMP_NUM_THREADS={threads}"} <= set(log)
+    assert not any(line.startswith("SLURM_CPUS_PER_GPU=") for line in log)
+    arguments = log[log.index(f"launch/accelerate/{config}.yaml") :]
+    assert arguments[1:3] == ["2", str(processes)]
+    assert arguments[5:] == ["", "--recipe", "any", "--run", "run"]
+
+
+def test_the_plain_script_passes_on_the_precision(tmp_path: Path) -> None:
+    start(tmp_path, plain_script(tmp_path, 5), "S", ACCELERATE_MIXED_PRECISION="no")
+    assert "--mixed_precision=no" in (tmp_path / "srun.log").read_text().splitlines()
+
+
+def test_the_plain_script_prints_a_command_that_a_shell_understands(tmp_path: Path) -> None:
+    """Arguments with blanks stay arguments, and the job gets as many GPUs again."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    command = [*plain_script(folder, 5)[:4], "--run", "a run", "--set", "a='b'"]
+    gpus = {"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NUM_NODES": "3"}
+    done = start(folder, command, "s", refused="yes", **gpus)
+    (resume,) = re.findall("resume with: cd (.*)", done.stdout)
+    assert shlex.split(resume) == [
+        *(str(folder), "&&", "sbatch", "--nodes", "3", "--gpus-per-node", "4"),
+        *("slurm/train.sbatch", "--run", "a run", "--set", "a='b'"),
+    ]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from colortrain.recipes import get_recipe
 from shards.errors import UserError
 from slurm import queue, runs, submit
 from slurm.cluster import Cluster, Container
 from slurm.code import CodeSnapshot
 from slurm.queue import Job
+from tests.support.slurm_commands import resume_command_of
 
 SITE = ["--cluster", "site.toml", "--run", "run"]
 
@@ -32,18 +35,41 @@ def test_the_help_names_every_field_of_the_site_file() -> None:
     assert [name for name in fields if not re.search(rf"\b{name}\b", listed)] == []
 
 
+@pytest.mark.parametrize("options", [[], ["--name", "second try", "--follow"]])
 def test_the_command_that_resumes_is_the_one_that_submits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
+    """All options are in it, except --dry-run."""
     monkeypatch.chdir(tmp_path)
-    args = submit.make_parser().parse_args([*SITE, "--", "--recipe", "any", "--set", "a=b c"])
-    argv = submit.training_argv(args)
-    assert argv == ["--recipe", "any", "--set", "a=b c", "--run", "run"]
-    parameters = submit.job_parameters(args, Cluster(), CodeSnapshot(tmp_path, "1"), argv)
-    assert parameters["job_name"] == "run"
+    argv = [*SITE, *options, "--", "--recipe", "any", "--set", "a=b c"]
+    args = submit.make_parser().parse_args([*argv[:4], "--dry-run", *argv[4:]])
+    assert submit.training_argv(args) == ["--recipe", "any", "--set", "a=b c", "--run", "run"]
+    parameters = submit.job_parameters(
+        args, Cluster(), CodeSnapshot(tmp_path, "1"), [*argv[:4], "--dry-run", *argv[4:]]
+    )
+    assert parameters["job_name"] == (options[1] if options else "run")
     assert parameters["comment"] == f"colortrain:{tmp_path / 'run'}"
-    command = f"cd {tmp_path} && colortrain submit {' '.join(SITE)} -- --recipe any --set 'a=b c'"
-    assert command.replace("'", "'\"'\"'") in parameters["teardown"][-1]  # type: ignore[index]
+    folder, _, command = resume_command_of(parameters).partition(" && ")
+    assert shlex.split(folder) == ["cd", str(tmp_path)]
+    assert shlex.split(command) == ["colortrain", "submit", *argv]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "processes", "sizes"),
+    [
+        ("nampouri_unet", 1, []),
+        ("nampouri_unet", 2, []),
+        ("nampouri_unet", 16, [(16, 1)]),
+        ("flagship", 32, []),
+    ],
+)
+def test_a_batch_that_is_spread_thinly_gives_a_warning(
+    capsys: pytest.CaptureFixture[str], recipe: str, processes: int, sizes: list[tuple[int, int]]
+) -> None:
+    """Only networks whose layers use statistics of the batch are changed by it."""
+    submit.warn_about_small_batches([get_recipe(recipe)] * 2, Cluster(nodes=processes))
+    found = re.findall(r"batch_size=(\d+) on .* see (\d+) images", capsys.readouterr().err)
+    assert [tuple(map(int, numbers)) for numbers in found] == sizes
 
 
 def test_a_run_has_one_job_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from colortrain.runs.history import last_scores
 from shards.errors import UserError
 from slurm import queue, runs, sweep
+from slurm.cluster import Cluster
+from slurm.code import CodeSnapshot
 from slurm.queue import Job
 from tests.support.run_journal import write_journal
+from tests.support.slurm_commands import resume_command_of
 
 
 def test_the_last_grid_varies_fastest() -> None:
@@ -46,6 +50,18 @@ def test_options_that_the_sweep_sets_are_rejected(option: list[str]) -> None:
 def test_each_point_sets_its_fields_and_its_run_folder() -> None:
     argv = sweep.training_argv(("a=1", "b=2"), Path("out/run"), ["--recipe", "any"])
     assert argv == ["--recipe", "any", "--set", "a=1", "--set", "b=2", "--run", "out/run"]
+
+
+def test_the_command_that_resumes_a_sweep_is_not_a_dry_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["--grid", "a=1,2", "--dry-run", "--recipe", "any", "--set", "b=c d"]
+    parameters = sweep.job_parameters(Cluster(), CodeSnapshot(tmp_path, "1"), tmp_path, [], argv)
+    folder, _, command = resume_command_of(parameters).partition(" && ")
+    assert shlex.split(folder) == ["cd", str(tmp_path)]
+    argv.remove("--dry-run")
+    assert shlex.split(command) == ["colortrain", "sweep", *argv]
 
 
 def test_scores_that_are_not_numbers_are_left_out(tmp_path: Path) -> None:

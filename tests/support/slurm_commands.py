@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+# A stub of sinfo. Columns: partition|default|nodes|CPUs|MB|GRES|features|time limit.
+SINFO = """\
+cat <<'END'
+gpu|gpu*|2|64|256000|gpu:a100:4(S:0-1),gpu:v100:2|a100,nvme|2-12:30:00
+gpu|gpu*|3|128|512000|gpu:8|(null)|2-12:30:00
+cpu|cpu|9|32|64000|(null)|(null)|infinite
+END"""
 
 
 def write_commands(folder: Path, scripts: Mapping[str, str]) -> None:
@@ -23,3 +33,11 @@ def install_commands(
     """Put stubs of SLURM's commands first on this process's PATH."""
     write_commands(tmp_path / "bin", scripts)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
+def resume_command_of(parameters: Mapping[str, Any]) -> str:
+    """Return the command that a job prints for the user, from submitit's parameters.
+
+    It is the last argument of the shell function `requeue`.
+    """
+    return shlex.split(parameters["teardown"][-1])[-1]
