@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_run(folder, step=5, seed=1, settings=("ema.half_life=100",))
     start = {"kind": "start", "step": 0, "world": 2, "device": "cuda:0", "mixed_precision": "bf16"}
     steps: list[dict[str, object]] = [
-        {"kind": "train", "step": step, "seconds": 300.0, "losses": {}} for step in (1, 2)
+        {"kind": "train", "step": step, "images": 4, "seconds": 300.0} for step in (1, 2)
     ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [start, *steps])))
     protocol = {"split": "val", "size": 32, "dataset_id": "feed"}
