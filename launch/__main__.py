@@ -1,10 +1,7 @@
 """The `colortrain` program: `colortrain NAME ...` runs the command NAME.
 
-Only the module of that command is imported, for example `launch.train` for `colortrain
-train`. `python -m launch` does the same.
-
-    colortrain --help
-    colortrain evaluate --run runs/first --shards photos-256
+colortrain --help
+colortrain evaluate --run runs/first --shards photos-256
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ example: score a trained network
 
 
 def usage() -> str:
-    """Return the text of `colortrain --help`: a list of all commands in groups."""
+    """Return the text of `colortrain --help`, which lists all commands."""
     width = max(map(len, COMMANDS))
     lines = [_HEAD]
     for group, commands in COMMAND_GROUPS.items():
@@ -67,6 +64,7 @@ def _dispatch(argv: Sequence[str] | None) -> int | None:
         return 0
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
+    # Only the module of this command is imported.
     status: int | None = importlib.import_module(COMMANDS[name][0]).main(rest)
     return status
 

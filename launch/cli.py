@@ -72,8 +72,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that raises UserError and whose help ends with an example.
 
-    `program` is either the name of the command, such as "train", or its module, such as
-    "launch.train". In both cases the help shows `colortrain train`.
+    program: the name of the command, such as "train", or its module, such as
+    "launch.train".
     """
 
     def __init__(self, program: str, description: str, example: str) -> None:
@@ -92,8 +92,7 @@ class CommandParser(argparse.ArgumentParser):
 def at_least_one(text: str) -> int:
     """Convert an option's text to a whole number of at least 1.
 
-    Raises argparse.ArgumentTypeError for any other text, which argparse reports as an
-    invalid value of the option. The other conversions in this module do the same.
+    Raises argparse.ArgumentTypeError for any other text.
     """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")

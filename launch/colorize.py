@@ -128,8 +128,8 @@ def colorize_all(
 ) -> Outcome:
     """Colorize all images and videos with every network, and write the results.
 
-    `networks` maps names to networks. Returns how many inputs were colorized, and a
-    line about each that could not be read or written.
+    Returns how many inputs were colorized, and a line about each that could not be read
+    or written.
     """
     outcome = Outcome()
     images = [job for job in jobs if not job.is_video]
@@ -149,15 +149,12 @@ def colorize_all(
 
 
 def _predict(network: Colorizer, batch: Sequence[Photograph], dropout: bool) -> list[np.ndarray]:
-    """Return ab (2, h, w) of each image of a batch.
-
-    With dropout, the network takes the images one by one. Then the random masks for an
-    image do not depend on the rest of the batch, and its colours are the same after a
-    resume.
-    """
+    """Return ab (2, h, w) of each image of a batch, in CIELAB units."""
     images = [photograph.image for photograph in batch]
     if not dropout:
         return list(network.predict_ab(images, dropout=False))
+    # One by one: the random masks for an image then do not depend on its batch, and
+    # its colours are the same after a resume.
     return [network.predict_ab([image], dropout=True)[0] for image in images]
 
 
@@ -166,8 +163,7 @@ def _colorize_image(
 ) -> None:
     """Write one image once per network, in that network's colours; update `outcome`.
 
-    colours: for each network (2, h, w), ab in CIELAB units. The decoded image is
-    removed from `photograph`, which saves memory.
+    colours: for each network (2, h, w), ab in CIELAB units.
     """
     job, metadata = photograph.job, photograph.metadata
     rgb = np.array(photograph.image)
@@ -191,8 +187,7 @@ def _colorize_image(
 def _add_failure(job: Job, error: OSError, outcome: Outcome) -> None:
     """Add a line to `outcome` about a file that could not be written.
 
-    Raises `error` again if it would also occur with every other file, as when the disk
-    is full.
+    Raises `error` again if it would also occur with every other file.
     """
     if error.errno in _FATAL:
         raise error
@@ -230,8 +225,8 @@ def _colorize_video(
 def write_sheet(jobs: Sequence[Job], networks: Sequence[str], path: Path) -> None:
     """Write the contact sheet: a grayscale column, then one column per network.
 
-    `networks` are the names of the networks. The rows are the first 64 images whose
-    output files all exist. Nothing is written if there is no such image.
+    The rows are the first 64 images whose output files all exist; without any, nothing
+    is written. networks: names of the networks.
     """
     rows = list(itertools.islice(_sheet_rows(jobs), _SHEET_ROWS))
     if not rows:

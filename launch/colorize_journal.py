@@ -3,9 +3,8 @@
     OUT/colorized.jsonl    the first line names the format; then one line for each file
                            written: its path, its source, the network and its options
 
-From the journal, the command knows what is left to do when it resumes after an
-interruption. It also knows which existing files it has not written itself, and does not
-overwrite them.
+When the command resumes, the journal says what is left to do, and which existing files
+it must not overwrite.
 """
 
 from __future__ import annotations
@@ -28,12 +27,7 @@ _HEADER = {"format": "colortrain colorize 1"}
 
 
 class Journal:
-    """The journal of one output folder, for one command's networks and options.
-
-    The line about a new file is written before the file. So even after an interruption,
-    there is a line about each file. The line about a file that is overwritten is
-    written after the file. So no line describes a file that still has its old content.
-    """
+    """The journal of one output folder, for one command's networks and options."""
 
     def __init__(self, out: Path, networks: Sequence[Colorizer], dropout: bool | None) -> None:
         self.path, self.dropout = out / JOURNAL, dropout
@@ -41,12 +35,7 @@ class Journal:
         self._entries = _read(self.path)
 
     def use_dropout(self, number: int, job: Job) -> bool:
-        """Return whether network `number` uses dropout for the image or video of a job.
-
-        A job is one image or video, with its output files. The option --dropout
-        decides. Without it, dropout is used for images if the network's recipe uses it,
-        and never for videos.
-        """
+        """Return whether network `number` uses dropout for the image or video `job`."""
         if self.dropout is None:
             return not job.is_video and self._networks[number][1].description.test_dropout
         return self.dropout
@@ -58,12 +47,11 @@ class Journal:
         }
 
     def why_not_own(self, job: Job, number: int) -> str:
-        """Return why an existing output file does not count as written by this command.
+        """Return a message that says why an output file is not kept, or "" if it is.
 
-        The result is an empty text if this command wrote it with the same network and
-        options, and from the same content of the source. `job` is one image or video,
-        with its output files. `number` is the index of the output file in
-        `job.targets`, which is also the number of the network.
+        It is kept if this command wrote it with the same network and options, and from
+        the same content of the source. number: index of the output file and of its
+        network.
         """
         entry = self._entries.get(self._name(job.targets[number]))
         if entry is None:
@@ -88,20 +76,20 @@ class Journal:
     ) -> Iterator[None]:
         """Write a line about the file `path`, which the `with` block writes.
 
-        The line about a new file is written before the block, the line about an
-        overwritten file after it. For a colorized file, `job` is the image or video
-        with its output files, `number` is the number of the network, and `source`
-        describes the content of the image or video when it was read. For a contact
-        sheet, `job` and `source` are None.
+        For a colorized file, job: its image or video; number: index of its network;
+        source: the content of the image or video when it was read. For a contact sheet,
+        job and source are None.
         """
         entry: dict[str, Any] = {"file": self._name(path)}
         if job is not None and source is not None:
             entry |= {**self._settings(number, job), "source": dataclasses.asdict(source)}
         before = _identity(path)
+        # First, so that after an interruption there is a line about each file.
         if before is None:
             self._append(entry)
             remove_stale_temporaries(path)
         yield
+        # Last, so that no line describes a file that still has its old content.
         if before is not None and _identity(path) != before:
             self._append(entry)
 
@@ -127,13 +115,12 @@ class Journal:
 def select_jobs(
     jobs: Sequence[Job], journal: Journal, sheet: Path | None, force: bool, skip_existing: bool
 ) -> list[Job]:
-    """Return the jobs to run, after checking that no file is overwritten by mistake.
+    """Return the jobs to run, without those whose output files exist and are all kept.
 
-    A job is one image or video to colorize, with its output files. An existing output
-    file is kept if this command wrote it from the same source. With `skip_existing`
-    every existing file is kept, with `force` none. A job is left out if all its output
-    files are kept. Raises UserError for an existing file that is not kept, unless
-    `force` is given. `sheet` is the path of the contact sheet.
+    An output file is kept if this command wrote it from the same source; with
+    `skip_existing` every existing file is kept, with `force` none. Raises UserError for
+    an existing file that is not kept, unless `force` is given. sheet: path of the
+    contact sheet.
     """
     taken: list[tuple[Path, str]] = []
     selected = []
@@ -166,10 +153,7 @@ def earlier_results(out: Path) -> frozenset[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return a file's inode and modification time, which change if it is replaced.
-
-    Returns None if there is no such file.
-    """
+    """Return a file's inode and modification time, or None if there is no such file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -184,8 +168,7 @@ def _ends_with_newline(descriptor: int) -> bool:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """Return the newest entry of a journal about each file, by the file's name.
 
-    Incomplete lines are skipped. Returns {} if there is no journal. Raises UserError if
-    the file `path` is not a journal.
+    Raises UserError if the file `path` is not a journal.
     """
     try:
         first, *lines = path.read_bytes().split(b"\n")

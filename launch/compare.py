@@ -2,10 +2,8 @@
 
     colortrain compare --shards cifar-32 --out runs/compare --images 20000
 
-The results are a table with the scores of all recipes and baselines, and an image of
-colorized photographs. Networks are scaled down in width (--base-channels) and in depth,
-so that they fit the size of the shards' images; everything else is as published. After
-an interruption the same command resumes.
+Networks are scaled down in width (--base-channels) and in depth to fit the images;
+everything else is as published. After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -54,9 +52,8 @@ _LOG_LINES = 50  # per training
 def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Recipe:
     """Return the recipe `name`, scaled down to images of `size` pixels.
 
-    Its networks have the width `base_channels`. It trains on `images` images, downloads
-    no pretrained weights, and is validated only at its end. Raises UserError if its
-    networks cannot be built for this size.
+    base_channels: width of its networks; images: number of images to train on. Raises
+    UserError if its networks cannot be built for this size.
     """
     try:
         recipe = scaled_down(without_downloads(get_recipe(name)), size, base_channels)
@@ -71,7 +68,7 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
         recipe,
         images=images,
         log_every=max(1, steps // _LOG_LINES),
-        evaluate_every=steps,
+        evaluate_every=steps,  # only at the end
         checkpoint_every=max(1, steps // _CHECKPOINTS),
     )
 
@@ -79,9 +76,9 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
 def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) -> dict[str, Any]:
     """Train one recipe in the folder `run`, then score it, in separate processes.
 
-    Only the first `limit` held-out samples are scored (None: all). Returns the contents
-    of evaluation.json together with the recipe's name and the seconds of training.
-    Raises UserError if a process fails.
+    limit: number of held-out samples to score (None: all). Returns the contents of
+    evaluation.json, with the recipe's name and the seconds of training added. Raises
+    UserError if a process fails.
     """
     recipe_file = run.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, recipe_file)
@@ -98,12 +95,10 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
 
 
 def check_images(recipe: Recipe, run: Path) -> None:
-    """Raise UserError if a run was trained on more images than its recipe says.
-
-    This happens if an earlier comparison in the same folder had a larger --images.
-    """
+    """Raise UserError if a run was trained on more images than its recipe says."""
     latest = latest_checkpoint(run)
     seen = load_state(latest)["images"] if latest else 0
+    # An earlier comparison in the same folder had a larger --images.
     if seen >= recipe.total_images(1) + recipe.batch_size:
         raise UserError(
             f"{run} was trained on {seen:,} images, more than --images: choose another --out"
@@ -123,11 +118,10 @@ def run_process(name: str, command: Sequence[object]) -> None:
 
 
 def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
-    """Return a Markdown table of scores.
+    """Return a Markdown table of scores, with a row for each baseline and recipe.
 
-    The rows are baselines and recipes, the columns are metrics. `results` has the
-    result of `train_and_score` for each recipe; `images` is the number of images that
-    each recipe was trained on.
+    results: scores and seconds of training of each recipe; images: number of images
+    that each recipe was trained on.
     """
     metrics = [metric for metric in METRICS.values() if metric.name in results[0]["metrics"]]
     head = ["recipe", *(metric.label for metric in metrics), "seconds"]
@@ -160,8 +154,7 @@ def _cells(result: dict[str, Any], metrics: Sequence[Metric], version: str) -> l
 def open_photos(shards: Path, size: int) -> Split:
     """Return the held-out split of `shards`, whose photographs are to be drawn.
 
-    Raises UserError unless its samples have `size` pixels, like those that the networks
-    are trained on.
+    Raises UserError unless its samples have `size` pixels.
     """
     split = open_held_out(shards)
     if split.manifest.size != size:
@@ -175,9 +168,8 @@ def open_photos(shards: Path, size: int) -> Split:
 def draw_comparison(runs: dict[str, Path], shards: Path, size: int, out: Path) -> None:
     """Draw photographs as each run colorizes them, and write the image to `out`.
 
-    Each row is one held-out photograph of `shards`, with a column for grayscale, one
-    for each run, and one for the truth. `runs` maps the names of recipes to run
-    folders. Raises UserError unless the samples of `shards` have `size` pixels.
+    runs: run folders by recipe name; shards: shard set whose held-out photographs are
+    drawn, one per row. Raises UserError unless its samples have `size` pixels.
     """
     split = open_photos(shards, size)
     chosen = np.unique(np.linspace(0, len(split) - 1, _PHOTOS).round().astype(int))

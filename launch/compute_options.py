@@ -1,6 +1,6 @@
 """Command-line options for how training steps are computed, such as --accumulate.
 
-They affect speed and memory. They may be changed when a run is resumed.
+They affect speed and memory, and may be changed when a run is resumed.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
 def compute_config(args: argparse.Namespace, default_accumulate: int = 1) -> ComputeConfig:
     """Return the parsed compute options as a `ComputeConfig`.
 
-    `default_accumulate` is the number of microbatches if --accumulate is not given.
-    Raises UserError if a value is out of range.
+    default_accumulate: number of microbatches without --accumulate. Raises UserError if
+    a value is out of range.
     """
     return ComputeConfig(
         accumulate=default_accumulate if args.accumulate is None else args.accumulate,

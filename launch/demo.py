@@ -3,8 +3,6 @@
     colortrain demo --out runs/demo
 
 The photographs are installed with scikit-image and matplotlib; nothing is downloaded.
-Training uses crops of four photographs, scores use crops of two others. At the end, two
-grayscale photographs are colorized.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ SETTINGS = (
 def photograph(name: str) -> Image.Image:
     """Return a colour photograph that scikit-image or matplotlib contains, as RGB.
 
-    `name` is the name of a function in skimage.data, or "motorcycle" or "grace_hopper".
+    name: a function in skimage.data, "motorcycle" or "grace_hopper".
     """
     if name == "grace_hopper":
         from matplotlib.cbook import get_sample_data  # it needs a folder for its cache
@@ -65,11 +63,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[Image.Image]:
-    """Yield `count` random square crops, resized to 1.5 times the size of the samples.
-
-    The side of a crop is random too, between a third of the image's shorter side and
-    all of it.
-    """
+    """Yield `count` random square crops at 1.5 times the size of the samples."""
     for _ in range(count):
         side = int(min(image.size) * rng.uniform(0.33, 1))
         left, top = (int(rng.integers(0, length - side + 1)) for length in image.size)
@@ -81,8 +75,8 @@ def crops(image: Image.Image, count: int, rng: np.random.Generator) -> Iterator[
 def write_photographs(folder: Path) -> None:
     """Write the images of the demo as PNG files.
 
-    Crops in colour are written to FOLDER/train and FOLDER/val. Two grayscale
-    photographs are written to the folder `grey` next to FOLDER.
+    Crops in colour are written to FOLDER/train and FOLDER/val, two grayscale
+    photographs to the folder `grey` next to FOLDER.
     """
     rng = np.random.default_rng(0)
     for split, names in (("train", TRAINING_PHOTOS), ("val", HELD_OUT_PHOTOS)):
@@ -114,7 +108,7 @@ def run_step(title: str, command: Sequence[object]) -> None:
 def draw_grid(run: Path, shards: Path, out: Path) -> None:
     """Write an image of eight held-out crops: in grayscale, generated, and the truth.
 
-    `run` is the folder of the trained run, `shards` the shard set of the crops.
+    run: folder of the trained run; shards: shard set of the crops.
     """
     generator, recipe, _ = load_generator(run)
     split = Split(shards, "val")
@@ -126,7 +120,7 @@ def draw_grid(run: Path, shards: Path, out: Path) -> None:
 def closing_message(run: Path, seconds: float) -> str:
     """Return the demo's last message: images to open, and three commands to try next.
 
-    `run` is the demo's run folder, and `seconds` the time that the demo took.
+    run: the demo's run folder; seconds: time that the demo took.
     """
     images = [run / "grid.png", run / "curves.png", *sorted((run / "colorized").rglob("*.png"))]
     return "\n".join(

@@ -2,8 +2,7 @@
 
     colortrain evaluate --run runs/first --shards photos-256
 
-Several processes (one per GPU, or one per core) are faster and return exactly the same
-scores:
+Several processes, one per GPU or core, are faster and return exactly the same scores:
 
     accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.evaluate \\
         --run runs/first --shards photos-256
@@ -130,8 +129,7 @@ def check_output_file(path: Path) -> None:
 def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
     """Return whether dropout is on, for each time that the run is scored.
 
-    `option` is the value of --dropout. Without it, the run is scored once, with the
-    recipe's own setting; with "both", it is scored twice, with the own setting first.
+    option: the value of --dropout, or None for the recipe's own setting.
     """
     own = recipe.test_dropout
     return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[option]
@@ -181,10 +179,7 @@ def score(
     extractors: FeatureExtractors,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return a generator's scores on a split, computed by all processes together.
-
-    `dropout` says whether dropout is on. Rank 0 shows the progress.
-    """
+    """Return a generator's scores on a split, computed by all processes together."""
     total = min(len(split), args.limit or len(split))
     label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
@@ -208,9 +203,10 @@ def score(
 def use_weights_of_rank_0(generator: nn.Module, step: int, accelerator: Accelerator) -> int:
     """Move a generator to this rank's device, with the weights that rank 0 loaded.
 
-    Return the step of that checkpoint. Ranks may have loaded different ones, because a
-    run that is training saves checkpoints meanwhile. All ranks must call it.
+    Returns the step of that checkpoint. All ranks must call it.
     """
+    # Ranks may have loaded different checkpoints, because a run that is training saves
+    # new ones meanwhile.
     tensors = generator.to(accelerator.device).state_dict()
     saved_step = torch.tensor(step, device=accelerator.device)
     if accelerator.num_processes > 1:

@@ -70,10 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError if an option is invalid or existing files would be overwritten.
-
-    With --force, the files of an earlier export may be overwritten.
-    """
+    """Raise UserError if an option is invalid or a file would be overwritten."""
     out, onnx = args.out, args.onnx
     if out is None and onnx is None:
         raise UserError("nothing to write: give --out DIR or --onnx FILE.onnx")
@@ -96,11 +93,8 @@ def _check_folder(out: Path, force: bool) -> None:
 
 
 def _is_unfinished(out: Path) -> bool:
-    """Return whether a folder contains only the files of an interrupted export.
-
-    An export writes recipe.json first and config.json last, so an interrupted one has
-    recipe.json, or its temporary file, but no config.json.
-    """
+    """Return whether a folder contains only the files of an interrupted export."""
+    # An export writes recipe.json first and config.json last; temporary files count.
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     temporary = tuple(f".{name}." for name in FILES)
     written_by_export = (
@@ -133,21 +127,19 @@ def _check_push(args: argparse.Namespace) -> None:
 def write_folder(network: Colorizer, recipe: Recipe, run: Path, out: Path, name: str) -> None:
     """Write weights, config, recipe and model card of a network to the folder `out`.
 
-    config.json is written last, so that a folder that contains it is complete. `name`
-    is the title of the model card.
+    name: title of the model card.
     """
     save_recipe(without_paths(recipe), out / RECIPE)
     write_atomic(
         out / CARD, model_card(name, network, recipe, run).encode(errors="backslashreplace")
     )
+    # config.json comes last: a folder that contains it is complete.
     network.save(out)
 
 
 def without_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the pretrained weights' file name instead of their path.
-
-    An exported recipe should not contain folders of the machine that trained it.
-    """
+    """Return the recipe with only the file name in the path of pretrained weights."""
+    # An exported recipe should not contain folders of the machine that trained it.
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig) and generator.pretrained:
         generator = dataclasses.replace(generator, pretrained=Path(generator.pretrained).name)
@@ -157,9 +149,9 @@ def without_paths(recipe: Recipe) -> Recipe:
 def push(out: Path, name: str, onnx: Path | None, private: bool) -> str:
     """Upload an export to the Hugging Face Hub and return the URL of the repository.
 
-    `out` is the folder of the export and `name` the repository. The file `onnx` is
-    uploaded too if it is in that folder, but no other files. Raises UserError if the
-    Hub cannot be reached or refuses the upload.
+    out: folder of the export; name: name of the repository; onnx: also uploaded if it
+    is in that folder. Raises UserError if the Hub cannot be reached or refuses the
+    upload.
     """
     files = [*FILES]
     if onnx is not None and onnx.resolve().parent == out.resolve():

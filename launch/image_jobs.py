@@ -27,21 +27,17 @@ BATCH_PIXELS = 1 << 25  # most decoded pixels per batch: batches of large images
 
 @dataclass(frozen=True)
 class FileVersion:
-    """The content of a file: its size in bytes, modification time in ns, and SHA-256.
-
-    If a file still has this size and this modification time, it is assumed to have the
-    same content, and is not read. The field `changed` is the modification time.
-    """
+    """The content of a file: its size in bytes, modification time and SHA-256."""
 
     size: int
-    changed: int
+    changed: int  # modification time in ns
     sha256: str
 
     @classmethod
     def of(cls, path: Path, data: bytes | None = None) -> FileVersion:
         """Return the size, modification time and SHA-256 of a file, as a `FileVersion`.
 
-        `data` is the file's content, if it has already been read.
+        data: the file's content, if it has already been read.
         """
         status = path.stat()
         digest = sha256_of(path) if data is None else hashlib.sha256(data).hexdigest()
@@ -53,6 +49,7 @@ class FileVersion:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
                 return False
+            # With the same size and time, the content is assumed to be the same.
             return status.st_mtime_ns == self.changed or sha256_of(path) == self.sha256
         except OSError:
             return False
@@ -62,7 +59,7 @@ class FileVersion:
 class Job:
     """One image or video to colorize, and its output files, one for each network.
 
-    `kept` are the output files that exist already and are not written again.
+    kept: the output files that exist already and are not written again.
     """
 
     source: Path
@@ -81,8 +78,8 @@ class Outcome:
 
     num_written: number of images and videos that were colorized by every network;
     failures: one line per image or video that could not be read or written; notes: one
-    line per image of which only a part was colorized, such as the first page;
-    video_lines: one line of text per colorized video and network.
+    line per image of which only the first page was colorized; video_lines: one line per
+    colorized video and network.
     """
 
     num_written: int = 0
@@ -95,12 +92,12 @@ class Outcome:
 class Inputs:
     """The images and videos of all inputs, and what was passed over.
 
-    files: (source, its path relative to the input folder). passed_over: for each
-    folder, one line for each kind of file that was passed over, with the number of
-    these files and the names of some.
+    files: each with its path relative to the input folder; passed_over: lines of text
+    about the files that were passed over.
     """
 
     files: list[tuple[Path, Path]] = field(default_factory=list)
+    # For each folder, one line for each kind of file.
     passed_over: list[str] = field(default_factory=list)
 
 
@@ -118,11 +115,11 @@ def find_inputs(
 ) -> Inputs:
     """Return the images and videos of all inputs, sorted within each folder.
 
-    An input is a file or a folder. A folder is searched recursively for images, but not
-    for videos. The search skips files inside `out`, and the files whose real paths are
-    in `results`, which are earlier outputs. With `by_content`, the content of a file
-    decides whether it is an image, whatever its extension. Raises UserError if an input
-    does not exist or is a folder without images.
+    inputs: files and folders; folders are searched for images but not for videos. out:
+    folder that is not searched. results: real paths of earlier outputs, which are
+    skipped. by_content: whether a file's content decides whether it is an image,
+    instead of its extension. Raises UserError if an input does not exist or is a folder
+    without images.
     """
     found = Inputs()
     for path in inputs:
@@ -149,11 +146,9 @@ def _rank(name: str) -> tuple[bool, str]:
 def _search(
     folder: Path, out: Path, by_content: bool, results: Collection[Path], found: Inputs
 ) -> None:
-    """Add the images of a folder to `found.files`.
+    """Add the images of a folder to `found`, and lines about its other files.
 
-    For each kind of other files in the folder, a line of text is added to
-    `found.passed_over`. `results` are the real paths of earlier outputs, which are not
-    added. Raises UserError if the folder contains no images.
+    Raises UserError if the folder contains no images.
     """
     listing = list_folder(folder, out)
     others = listing.ignored
@@ -182,12 +177,12 @@ def _search(
 
 
 def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[str]) -> list[Job]:
-    """Return one job for each file in `Inputs.files`, in their order.
+    """Return one job for each image and video, with its output files.
 
-    A job is one image or video to colorize, with its output files. The output files are
-    in `out`, or in `out`/NETWORK if there are several networks. Raises UserError if two
-    inputs would be written to the same file, or if an output file would overwrite an
-    input.
+    files: each image and video with its path relative to the input folder. The output
+    files are in `out`, or in `out`/NETWORK if there are several networks. Raises
+    UserError if two inputs would be written to the same file, or if an output file
+    would overwrite an input.
     """
     folders = [out] if len(networks) == 1 else [out / name for name in networks]
     unique = {(_real(source), relative): source for source, relative in files}
@@ -205,13 +200,9 @@ def plan_jobs(files: Sequence[tuple[Path, Path]], out: Path, networks: Sequence[
 
 
 def _name_targets(sources: Sequence[Path]) -> list[Path]:
-    """Return the relative path of the output file for each relative path of a source.
-
-    The extension is replaced by .png or .mp4. If the result is the path of another
-    source, or would be the output path of another source too, .png or .mp4 is appended
-    instead: a.jpg next to a.png becomes a.jpg.png. Equal sources get equal output
-    paths.
-    """
+    """Return a relative output path for each relative path of a source."""
+    # The extension is replaced if that is unique, otherwise extended: a.jpg next to
+    # a.png becomes a.jpg.png. Equal sources get equal names.
     usual = [source.with_name(f"{source.stem}{_extension(source)}") for source in sources]
     counts = Counter(usual)
     names = {
@@ -235,10 +226,7 @@ def _extension(source: Path) -> str:
 
 
 def _check_sources(jobs: Collection[Job]) -> None:
-    """Raise UserError if an output file of any job would overwrite an input.
-
-    A job is one image or video to colorize, with its output files.
-    """
+    """Raise UserError if an output file of any job would overwrite an input."""
     sources = {_real(job.source): job.source for job in jobs}
     for job in jobs:
         for target in job.targets:
@@ -252,8 +240,8 @@ def _check_sources(jobs: Collection[Job]) -> None:
 def check_sheet(sheet: Path, jobs: Sequence[Job]) -> None:
     """Raise UserError unless a contact sheet can be written to the file `sheet`.
 
-    Its name must end in .png or .jpg, and it must not be an input or output file of one
-    of the jobs.
+    Its name must end in .png or .jpg and must not be the name of an input or output
+    file.
     """
     if sheet.suffix.lower() not in (".png", ".jpg"):
         raise UserError(f"--sheet {sheet}: give a name that ends in .png or .jpg")
@@ -262,11 +250,9 @@ def check_sheet(sheet: Path, jobs: Sequence[Job]) -> None:
 
 
 def _real(path: Path) -> Path:
-    """Return a path with symbolic links resolved.
-
-    Unlike `Path.resolve` it does not raise for a link to itself: such a link is later
-    reported as unreadable.
-    """
+    """Return a path with symbolic links resolved."""
+    # Unlike `Path.resolve`, this does not raise for a link to itself, which is later
+    # reported as unreadable.
     return Path(os.path.realpath(path))
 
 
@@ -274,9 +260,8 @@ def _real(path: Path) -> Path:
 class Photograph:
     """A decoded image, its job, and what is known about the image's file.
 
-    `job` is the image and its output files. `version` is the size, modification time
-    and SHA-256 of the file that was decoded. `metadata` is what the colorized copy
-    keeps.
+    job: the image and its output files; version: size, modification time and SHA-256 of
+    the image's file; metadata: what the colorized copy keeps.
     """
 
     job: Job
@@ -288,11 +273,10 @@ class Photograph:
 def read_batches(
     jobs: Sequence[Job], batch_size: int, max_pixels: int, outcome: Outcome
 ) -> Iterator[list[Photograph]]:
-    """Yield batches of decoded images.
+    """Yield batches of at most `batch_size` decoded images.
 
-    A job is one image to colorize, with its output files. A batch has at most
-    `batch_size` images, and fewer if they are large. Images with more than `max_pixels`
-    and unreadable ones are added to `outcome.failures` instead.
+    Images with more than `max_pixels` and unreadable ones are added to
+    `outcome.failures` instead.
     """
     batch: list[Photograph] = []
     pixels = 0

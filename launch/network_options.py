@@ -48,8 +48,8 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
 def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
     """Load the network of each --run to the device of --device; return them by name.
 
-    Raises UserError if a folder contains no network, if a folder is given twice, or if
-    there is no such device.
+    Raises UserError if a folder contains no network or is given twice, or if there is
+    no such device.
     """
     device = choose_device(args.device)
     return {
@@ -61,9 +61,8 @@ def load_networks(args: argparse.Namespace) -> dict[str, Colorizer]:
 def name_runs(runs: Sequence[Path]) -> dict[str, Path]:
     """Return the run folders by name, with a different name for each.
 
-    The name is that of the folder. If several folders have the same name, their names
-    become PARENT-NAME, with the name of the parent folder. Raises UserError if a run is
-    given twice, or if two names are equal even then.
+    A name is FOLDER, or PARENT-FOLDER if several folders have the same name. Raises
+    UserError if a run is given twice, or if two names are equal even then.
     """
     folders = [run.resolve() for run in runs]
     if len(set(folders)) < len(folders):

@@ -19,10 +19,10 @@ CONFIGS = Path(__file__).parent / "accelerate"
 def check_processes(count: int, option: str = "--processes") -> None:
     """Raise UserError unless this machine can run `count` training processes.
 
-    On a machine with GPUs, each process needs a GPU of its own. `option` is the
-    command-line option that the message names.
+    option: the command-line option that the message names.
     """
     gpus = torch.cuda.device_count()
+    # Each process needs a GPU of its own.
     if count < 1 or (gpus and count > gpus):
         raise UserError(
             f"{option} {count}: give a number from 1 to {gpus or 'the number of cores'}"
@@ -30,33 +30,28 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exit this process; if it is one of several, skip Python's normal shutdown.
-
-    Background threads of torch.distributed (gloo and the rendezvous store) occasionally
-    abort a normal shutdown with SIGABRT, although the results are correct. `accelerate
-    launch` would then report the whole run as failed.
-    """
+    """Exit this process; if it is one of several, skip Python's normal shutdown."""
     sys.stdout.flush()
     sys.stderr.flush()
+    # Background threads of torch.distributed (gloo and the rendezvous store) sometimes
+    # abort a normal shutdown with SIGABRT, although the results are correct.
+    # `accelerate launch` would then report the whole run as failed.
     if os.environ.get("WORLD_SIZE", "1") != "1":
         os._exit(status)
     sys.exit(status)
 
 
 def num_processes_for(batch_size: int) -> int:
-    """Return how many processes to train with, as a divisor of the batch size.
-
-    It is gcd(batch size, number of GPUs). Without a GPU it is gcd(batch size, 2),
-    because then at most two processes are used.
-    """
+    """Return how many processes to train with, as a divisor of the batch size."""
+    # Without a GPU, at most two processes are used.
     return math.gcd(batch_size, torch.cuda.device_count() or 2)
 
 
 def launch_command(processes: int | None = None) -> list[str]:
     """Return the start of a command line of `accelerate launch` for this machine.
 
-    The caller appends `-m MODULE ARGS`. If `processes` is None, there is one process
-    per GPU. On a machine without GPUs, there are then two processes.
+    The caller appends `-m MODULE ARGS`. processes: None for one per GPU, or two without
+    GPUs.
     """
     processes = processes or torch.cuda.device_count() or 2
     command = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -65,27 +60,21 @@ def launch_command(processes: int | None = None) -> list[str]:
 
 
 def config_file(processes: int) -> Path:
-    """Return the accelerate configuration for `processes` processes on this machine.
-
-    It is a file in launch/accelerate: cpu.yaml, one_gpu.yaml or ddp.yaml.
-    """
+    """Return the path of the accelerate configuration for `processes` processes."""
     if not torch.cuda.device_count():
         return CONFIGS / "cpu.yaml"
     return CONFIGS / ("one_gpu.yaml" if processes == 1 else "ddp.yaml")
 
 
 def mixed_precision(processes: int) -> str:
-    """Return the mixed precision that `config_file(processes)` sets.
-
-    It is one of accelerate's values, such as "no" or "bf16".
-    """
+    """Return the mixed precision for `processes` processes, such as "no" or "bf16"."""
     return str(yaml.safe_load(config_file(processes).read_bytes())["mixed_precision"])
 
 
 def memory_mb(name: str) -> float:
     """Return a field of /proc/self/status about the memory of this process, in MB.
 
-    For example, the field "VmHWM" is the peak resident memory.
+    name: the field, such as "VmHWM" for the peak resident memory.
     """
     lines, start = Path("/proc/self/status").read_bytes().splitlines(), f"{name}:".encode()
     kib = next(int(line.split()[1]) for line in lines if line.startswith(start))

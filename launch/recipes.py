@@ -39,16 +39,13 @@ _COLUMNS = (
 
 
 def schedule_text(schedule: Schedule) -> str:
-    """Return a weight's schedule as short text: "100", or "70, 10 from epoch 19"."""
+    """Return a weight's schedule as short text, such as "70, 10 from epoch 19"."""
     (_, first), *later = schedule.points
     return ", ".join([f"{first:g}", *(f"{value:g} from epoch {epoch:g}" for epoch, value in later)])
 
 
 def networks_text(recipe: Recipe) -> str:
-    """Return the class and the parameter count of each network as text.
-
-    The generator is in the first line, the critic in the second.
-    """
+    """Return the class and the parameter count of each network, one per line."""
     with torch.device("meta"):
         generator, critic = recipe.build_networks()
     return "\n".join(
@@ -58,11 +55,7 @@ def networks_text(recipe: Recipe) -> str:
 
 
 def losses_text(objective: Objective, has_critic: bool = True) -> str:
-    """Return the generator's weighted losses and the critic's penalties as text.
-
-    The losses are in the first line, which starts with "G:", the penalties in the
-    second, which starts with "D:" and is left out if there are none.
-    """
+    """Return the generator's weighted losses and the critic's penalties as text."""
     adversarial = (
         f"{schedule_text(objective.adversarial_weight)} x {type(objective.adversarial).__name__}"
     )
@@ -79,11 +72,7 @@ def losses_text(objective: Objective, has_critic: bool = True) -> str:
 
 
 def optimisers_text(recipe: Recipe) -> str:
-    """Return the learning rate and betas of both networks' Adam optimizers as text.
-
-    The learning rate of Muon is added if Muon updates the hidden weights, and the ratio
-    of critic steps to generator steps if it is not 1:1.
-    """
+    """Return the learning rates, betas and step ratio of both optimizers as text."""
 
     def short(adam: Adam) -> str:
         muon = f", Muon {adam.muon:g}" if adam.muon else ""
@@ -125,7 +114,7 @@ def table() -> Table:
 
 
 def full_text(name: str) -> str:
-    """Return the recipe `name` as text: docstring, networks, all fields as JSON."""
+    """Return the recipe `name` in full as text, with its description and all fields."""
     recipe = get_recipe(name)
     description = inspect.cleandoc(RECIPES[name].__doc__ or "")
     fields = json.dumps(to_plain(recipe), indent=1)

@@ -271,7 +271,7 @@ def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData
 def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
     """Replace this process by `accelerate launch`, which trains in `count` processes.
 
-    `argv` are the arguments of `colortrain train`.
+    argv: the arguments of `colortrain train`.
     """
     command = [*launch_command(count), "-m", "launch.train", *argv, "--processes", "0"]
     sys.stdout.flush()
@@ -281,9 +281,8 @@ def exec_processes(count: int, argv: Sequence[str]) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and return the exit status.
 
-    It is 0 after training, 75 (`EXIT_STOPPED`) if SIGUSR2 or SIGTERM ended training
-    early and everything is saved, and 69 (`EXIT_LOST_RANK`) if another process of the
-    run died or hangs.
+    It is 0 after training, 75 (`EXIT_STOPPED`) if a signal ended training early, and 69
+    (`EXIT_LOST_RANK`) if another process of the run died or hangs.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(argv)
@@ -319,12 +318,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:
     """Return the weights of the run in --init-from, or None if they are not needed.
 
-    They are not needed if the run has a checkpoint, from which it resumes. The other
-    run is then not read, because it may have been deleted. Raises UserError if the
-    weights do not fit the recipe.
+    Raises UserError if the weights do not fit the recipe.
     """
     if args.only and not args.init_from:
         raise UserError("--only requires --init-from RUN, the run whose generator is copied")
+    # A run with a checkpoint resumes from it; the other run may have been deleted.
     if args.init_from is None or checkpoint_steps(args.run):
         return None
     return initial_weights(args.init_from, recipe, args.only)
@@ -333,9 +331,9 @@ def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWei
 def run_training(
     make_trainer: Callable[[], Trainer], accelerator: Accelerator, timeout: float
 ) -> int:
-    """Create the trainer, train, and return the exit status that `main` describes.
+    """Create the trainer, train, and return the exit status of `colortrain train`.
 
-    `timeout` is the time in seconds after which a silent process counts as hanging.
+    timeout: seconds after which a silent process counts as hanging.
     """
     try:
         with detect_lost_ranks(accelerator, timeout), handling_signals():

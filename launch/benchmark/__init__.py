@@ -1,11 +1,7 @@
 """Measure how fast this machine reads, builds and trains, compared with other code.
 
-    colortrain benchmark loader --shards photos-256 --json loader.json
-    colortrain benchmark build --source photos --size 256
-
-The compared methods are measured one after the other, in several rounds, so that other
-load on the machine affects all of them equally. Only ratios can be compared between
-machines, so every report describes the machine on which it was measured.
+colortrain benchmark loader --shards photos-256 --json loader.json
+colortrain benchmark build --source photos --size 256
 """
 
 from __future__ import annotations
@@ -45,7 +41,7 @@ example:
 
 
 def usage() -> str:
-    """Return the text of `colortrain benchmark --help`: a list of all benchmarks."""
+    """Return the text of `colortrain benchmark --help`, which lists all benchmarks."""
     width = max(map(len, BENCHMARKS))
     lines = [f"  {name:<{width}}  {description}" for name, (_, description) in BENCHMARKS.items()]
     return "\n".join(["usage: colortrain benchmark NAME [OPTIONS...]", "", *lines, "", _EXAMPLE])

@@ -1,10 +1,7 @@
 """Measure how many images per second are built into shards, compared with other code.
 
-Four methods are measured: the build with one worker process and with two, decoding and
-resizing alone, and a plain loop over the functions of scikit-image. For each image, the
-loop calls io.imread, crops the centred square, and calls transform.resize with
-anti_aliasing, color.rgb2lab and np.save. The loop is slow, so it processes only every
-fourth image. Every process uses one thread.
+Four methods are measured: the build with one worker process, the build with two,
+decoding and resizing alone, and a plain loop over the functions of scikit-image.
 """
 
 from __future__ import annotations
@@ -43,15 +40,15 @@ example:
 ONE_WORKER, TWO_WORKERS = "colortrain build, 1 worker", "colortrain build, 2 workers"
 DECODE, LOOP = "decode and resize alone", "plain scikit-image loop"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LOOP_STRIDE = 4  # the loop is measured on every fourth image
+_LOOP_STRIDE = 4  # the loop is slow and measured on every fourth image
 _MIN_IMAGES = 8
 
 
 def build_shards(images: Sequence[str], size: int, workers: int, folder: Path) -> CountStream:
     """Build a shard set from image files, then yield the number of images.
 
-    The set is written to `folder`, which must not contain an earlier build. `size` is
-    the side of the samples in pixels, `workers` the number of processes.
+    size: side of the samples in pixels; workers: number of processes; folder: where the
+    set is written, which must not contain an earlier build.
     """
     build(
         str(write_list(images, folder)),
@@ -67,10 +64,7 @@ def build_parameters(size: int) -> Parameters:
 
 
 def write_list(images: Sequence[str], folder: Path) -> Path:
-    """Write the paths of images to a text file in `folder` and return the file's path.
-
-    The file has one path per line, as `colortrain shards build` reads it.
-    """
+    """Write a file in `folder` with one path of an image per line; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "images.txt"
     path.write_bytes(b"".join(os.fsencode(image) + b"\n" for image in images))
@@ -78,19 +72,16 @@ def write_list(images: Sequence[str], folder: Path) -> Path:
 
 
 def decode_images(images: Sequence[str], size: int) -> CountStream:
-    """Decode and resize image files as a build does, then yield the number of images.
-
-    The images are neither converted to Lab nor written.
-    """
+    """Decode and resize image files as a build does; then yield the number of files."""
     for image in images:
         centred_square(Path(image).read_bytes(), size)
     yield len(images)
 
 
 def centred_square(data: bytes, size: int) -> np.ndarray:
-    """Decode an image file and return its centred square as (size, size, 3) uint8 sRGB.
+    """Decode the bytes of an image file; return its centred square, resized to `size`.
 
-    `data` is the content of the file.
+    Returns (size, size, 3) uint8 sRGB.
     """
     return np.asarray(fit_image(decode_reduced(open_image(data), size), size))
 
@@ -117,9 +108,9 @@ def scikit_image_loop(images: Sequence[str], size: int, folder: Path) -> CountSt
 def compared_methods(size: int, folder: Path) -> dict[str, Callable[[Sequence[str]], CountStream]]:
     """Return the compared methods by name.
 
-    Each method is a generator function. It takes a list of image files, processes all
-    of them, and then yields their number once. `size` is the side of the results in
-    pixels; `folder` is for the files that the methods write.
+    Each method takes a list of image files, processes all of them, and yields their
+    number once. size: side of the results in pixels; folder: where the methods write
+    files.
     """
     return {
         ONE_WORKER: lambda images: build_shards(images, size, 1, folder),
@@ -134,8 +125,8 @@ def measure_rates(
 ) -> dict[str, Measurements]:
     """Return the images per second of each method by name, with one value per round.
 
-    With `cpu_time`, the CPU time of this process is measured instead of the wall time;
-    the build with two workers is then left out, because it runs in other processes.
+    With `cpu_time`, the CPU time of this process is measured instead of the wall time,
+    and the build with two workers is left out.
     """
 
     def clean() -> None:
@@ -145,7 +136,7 @@ def measure_rates(
     clock = time.process_time if cpu_time else time.perf_counter
     for name, method in compared_methods(size, folder).items():
         if cpu_time and name == TWO_WORKERS:
-            continue
+            continue  # it runs in other processes
         clean()
         # not measured: imports, and the start of the process that forks the workers
         next(method(images[:_MIN_IMAGES]))
@@ -170,9 +161,9 @@ def one_thread() -> Iterator[None]:
 def select_images(source: str, max_images: int, out: Path) -> list[str]:
     """Return the paths of at most `max_images` images that all methods can read.
 
-    `source` is a folder or a text list of image files. Evenly spaced files are taken
-    from it, but none from the folder `out`. Raises UserError if fewer than 8 of them
-    can be read, or if `source` contains tars or the files of CIFAR-10.
+    source: a folder or a text list of image files, from which evenly spaced files are
+    taken; out: a folder whose files are left out. Raises UserError if fewer than 8
+    files can be read, or if `source` contains tars or the files of CIFAR-10.
     """
     listed = open_sources(source, out).sources
     if any(each.kind != FILE for each in listed):
@@ -203,11 +194,7 @@ def is_readable(path: Path) -> bool:
 
 
 def add_goals(report: Report, rates: dict[str, Measurements]) -> None:
-    """Add to the report the goals of this benchmark.
-
-    Each goal is a limit on the ratio of two methods' rates. `rates` is the result of
-    `measure_rates`.
-    """
+    """Add the goals of this benchmark to the report, from the rates of the methods."""
     report.add_goal(f"build over {LOOP}, per core", rates[ONE_WORKER].over(rates[LOOP]), 4.0)
     report.add_goal(
         "time of build over decode and resize alone",

@@ -1,8 +1,4 @@
-"""Draw the bar chart of a benchmark's report.
-
-There is one bar per measured method. Its length is the median over the rounds, and a
-line on the bar extends from the minimum to the maximum.
-"""
+"""Draw the bar chart of a benchmark's report."""
 
 from __future__ import annotations
 
@@ -22,7 +18,8 @@ _BAR, _GAP = 0.3, 1.0  # inches
 def draw_chart(rows: Sequence[Row], path: Path) -> None:
     """Write a bar chart of a report's rows to `path` as a PNG file.
 
-    Each row is one bar. Rows of the same section and unit are drawn in the same axes.
+    A bar is as long as the row's median; a line on it extends from the row's minimum to
+    its maximum. Rows of the same section and unit are drawn in the same axes.
     """
     # Imported here, because it needs a folder for its cache.
     from matplotlib.figure import Figure

@@ -1,8 +1,7 @@
 """Measure how much time checkpoints cost a training run, and how long a resume takes.
 
-In each round, steps are timed while no checkpoint is written, and then while one is
-written. The cost of a checkpoint is the time for which it blocks the training loop,
-plus the time by which its writing in a background thread slows down the steps.
+The cost of a checkpoint is the time for which it blocks the training loop, plus the
+time by which its writing in a background thread slows down the steps.
 """
 
 from __future__ import annotations
@@ -37,28 +36,24 @@ example: nampouri's U-Net at 64 px
 
 @dataclass
 class SaveCosts:
-    """The measured costs of checkpoints; each field has one value per round.
+    """The measured costs of checkpoints; each field has one value per round."""
 
-    All but `megabytes` are in seconds. `step`: one training step while no checkpoint is
-    written; `blocked`: the time for which a save blocks the training loop; `writing`:
-    the time for which the background thread writes; `slowdown`: the additional time, in
-    total, of the steps that are taken during the writing; `resume`: the result of
-    `measure_resume`. `megabytes` is the size of the checkpoint.
-    """
-
+    # Seconds of one training step while no checkpoint is written.
     step: list[float] = field(default_factory=list)
+    # Seconds for which a save blocks the training loop.
     blocked: list[float] = field(default_factory=list)
+    # Seconds for which the background thread writes.
     writing: list[float] = field(default_factory=list)
+    # Additional seconds, in total, of the steps taken during the writing.
     slowdown: list[float] = field(default_factory=list)
+    # Seconds to resume a run and take `n_critic` steps.
     resume: list[float] = field(default_factory=list)
+    # Size of the checkpoint on disk.
     megabytes: list[float] = field(default_factory=list)
 
 
 class TimedTrainer:
-    """A trainer whose steps can be timed without the time for loading data.
-
-    It repeats a few batches that are already in memory.
-    """
+    """A trainer that repeats a few batches in memory, to time only its steps."""
 
     def __init__(self, setup: TrainingSetup, name: str) -> None:
         self.trainer = setup.make_trainer(name)
@@ -66,11 +61,7 @@ class TimedTrainer:
         self.cycle = setup.recipe.n_critic
 
     def time_cycle(self) -> float:
-        """Take one cycle of training steps and return its seconds.
-
-        A cycle is `n_critic` steps, which update the critic `n_critic` times and the
-        generator once.
-        """
+        """Take `n_critic` training steps and return the seconds that they took."""
         start = time.perf_counter()
         for _ in range(self.cycle):
             self.trainer.take_step(next(self.batches))
@@ -78,10 +69,10 @@ class TimedTrainer:
         return time.perf_counter() - start
 
     def time_cycles(self, seconds: float) -> list[float]:
-        """Take cycles of training steps until `seconds` have passed.
+        """Take training steps until `seconds` have passed.
 
-        A cycle is `n_critic` steps; at least one cycle is taken. Returns the seconds of
-        each.
+        Returns the seconds of each cycle of `n_critic` steps; at least one cycle is
+        taken.
         """
         end = time.perf_counter() + seconds
         cycles = [self.time_cycle()]
@@ -93,8 +84,7 @@ class TimedTrainer:
 def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> None:
     """Save one checkpoint while training continues, and append the costs to `costs`.
 
-    `undisturbed` is the time in seconds that a cycle of steps (see
-    `TimedTrainer.time_cycle`) takes while no checkpoint is written.
+    undisturbed: seconds that `n_critic` steps take while no checkpoint is written.
     """
     writer = timed.trainer.checkpoint_writer
     start = time.perf_counter()
@@ -112,10 +102,9 @@ def measure_save(timed: TimedTrainer, undisturbed: float, costs: SaveCosts) -> N
 
 
 def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
-    """Return the seconds to resume a run and take the next cycle of training steps.
+    """Return the seconds to resume a run and take `n_critic` training steps.
 
-    A cycle is `n_critic` steps. Before the time is measured, the run folder `run` is
-    copied to a folder `name` in the scratch folder. The copy is resumed.
+    run: the run folder, which is first copied to a folder `name` in the scratch folder.
     """
     shutil.copytree(run, setup.scratch / name)
     start = time.perf_counter()
@@ -128,9 +117,9 @@ def measure_resume(setup: TrainingSetup, run: Path, name: str) -> float:
 
 
 def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
-    """In each round, time steps without a save, then a save, and then a resume.
+    """Measure the costs of checkpoints once per round.
 
-    Steps without a save are timed for `seconds` per round.
+    seconds: how long, in each round, steps are timed while no checkpoint is written.
     """
     timed, costs = TimedTrainer(setup, "run"), SaveCosts()
     save_recipe(setup.recipe, recipe_file(timed.trainer.run))
@@ -147,10 +136,10 @@ def measure(setup: TrainingSetup, seconds: float, rounds: int) -> SaveCosts:
 
 
 def fill_report(report: Report, costs: SaveCosts, every: int) -> None:
-    """Add the measured costs, and one goal, to the report.
+    """Add the measured costs and a goal to the report.
 
-    The goal is an upper limit on the fraction of the time for which saves block
-    training, in a run that saves a checkpoint every `every` steps.
+    every: number of steps from one checkpoint to the next, for which the goal is
+    computed.
     """
     rows = {
         "time per step": costs.step,

@@ -1,12 +1,10 @@
 """Measure how fast samples are read, by colortrain and by other libraries.
 
 sections:
-  reading  from the page cache into one reused uint8 batch, compared with memcpy and
-           with reading the bytes of the tars
-  cold     the same after the files were dropped from the page cache
-  floats   batches of float tensors from loaders for training
-  seek     the time and memory of seeking to any position, and the memory of a reading
-           process, with large synthetic shard sets
+  reading  read from the page cache into one reused uint8 batch
+  cold     the same, after the files were dropped from the page cache
+  floats   load batches of float tensors for training
+  seek     seek to any position of large synthetic shard sets: time and memory
 """
 
 from __future__ import annotations
@@ -62,8 +60,8 @@ _NUM_SAMPLES = (1_000_000, 10_000_000, 100_000_000)
 class BenchmarkContext:
     """The shard set and the settings with which all sections measure, and their report.
 
-    `copies` are the shard set's copies in the formats of other libraries: name ->
-    (library, folder).
+    copies: the same samples in the formats of other libraries, as name -> (library,
+    folder).
     """
 
     report: Report
@@ -83,8 +81,7 @@ class BenchmarkContext:
     def measure(self, section: str, methods: Sequence[Method]) -> dict[str, Measurements]:
         """Measure several methods in interleaved rounds; add their rows to the report.
 
-        Returns the samples per second of each method, by name, with one value per
-        round.
+        Returns each method's samples per second by name, with one value per round.
         """
         rates = measure_in_turns(section, methods, self.seconds, self.rounds)
         for name, measurements in rates.items():
@@ -93,12 +90,7 @@ class BenchmarkContext:
 
 
 def readers(context: BenchmarkContext, split: Split) -> list[Method]:
-    """Return the methods that read stored samples into uint8 batches, in one process.
-
-    The methods are the reader of colortrain; reading the bytes of the tars without
-    locating samples; webdataset, with and without copying into batches; and libraries
-    that read a copy of the samples in their own format.
-    """
+    """Return the methods that read stored samples into uint8 batches in one process."""
     batch, tars = context.batch_size, tar_paths(split)
     methods = [
         Method(TRAINING_ORDER, partial(reading.colortrain_order, split, batch)),
@@ -114,11 +106,7 @@ def readers(context: BenchmarkContext, split: Split) -> list[Method]:
 
 
 def warm_up(context: BenchmarkContext) -> None:
-    """Read the whole shard set once before the measurement.
-
-    This verifies the checksum of every sample and, if the set fits into memory, fills
-    the page cache with it.
-    """
+    """Read the whole shard set once, to verify checksums and to fill the page cache."""
     batches = -(-len(context.split) // context.batch_size)
     for _ in zip(
         range(batches), reading.colortrain_order(context.split, context.batch_size), strict=False
@@ -127,15 +115,12 @@ def warm_up(context: BenchmarkContext) -> None:
 
 
 def section_reading(context: BenchmarkContext) -> None:
-    """Measure how fast samples are read from the page cache into a reused uint8 batch.
-
-    colortrain is measured twice: on a first pass over the shard set, in which it
-    verifies the checksum of each sample, and on later passes, in which it does not.
-    """
+    """Measure how fast samples are read from the page cache into one uint8 batch."""
     warm_up(context)
     split, size = context.split, context.split.manifest.size
     source = reading.large_array(split, context.batch_size)
     copy = Method(MEMCPY, partial(reading.memcpy, source, context.batch_size))
+    # It verifies the checksum of each sample; later passes do not.
     first_pass = Method(
         FIRST_PASS,
         partial(reading.colortrain_first_pass, split, context.batch_size),
@@ -160,11 +145,7 @@ def section_reading(context: BenchmarkContext) -> None:
 
 
 def section_cold(context: BenchmarkContext) -> None:
-    """Measure how fast samples are read from files that are not in the page cache.
-
-    Each method opens its files again and reads them at most once per measurement,
-    because a second pass would read from the page cache.
-    """
+    """Measure how fast samples are read from files that are not in the page cache."""
     copies = [
         path
         for _, folder in context.copies.values()
@@ -184,6 +165,7 @@ def section_cold(context: BenchmarkContext) -> None:
         *(each for each in readers(context, context.split) if each.name != TRAINING_ORDER),
     ]
     drop, num_samples = partial(drop_from_page_cache, files), len(context.split)
+    # At most one pass: a second would read from the page cache.
     cold = [
         Method(each.name, each.start, settle=False, before=drop, max_samples=num_samples)
         for each in methods
@@ -217,8 +199,7 @@ def fastest(rates: dict[str, Measurements], prefix: str) -> str:
 def section_seek(report: Report, scratch: Path) -> None:
     """Measure seeks in the training order, and the memory of a reading process.
 
-    Seeks are measured among 100 million samples. The memory is measured on synthetic
-    shard sets of 1, 10 and 100 million samples, which are written to `scratch`.
+    scratch: folder to which the synthetic shard sets are written.
     """
     times = seek.run_in_new_process(seek.measure_seeks, _NUM_SAMPLES[-1])
     shards = _NUM_SAMPLES[-1] // seek.SHARD_SAMPLES
@@ -240,11 +221,7 @@ def section_seek(report: Report, scratch: Path) -> None:
 
 
 def _add_memory(report: Report, folder: Path, num_samples: int) -> float:
-    """Measure the memory of a process that reads from a set of `num_samples` samples.
-
-    Writes the shard set to `folder`, adds rows to the report, and returns the private
-    memory of the process in MB.
-    """
+    """Report the memory of a process that reads a synthetic set; return private MB."""
     samples = seek.positions(num_samples, 100)
     write_synthetic_set(folder, num_samples, samples)
     memory = seek.run_in_new_process(seek.measure_reading_memory, folder, samples)
@@ -284,8 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
     """Open the shards to measure on, and copy their samples for the other libraries.
 
-    Only the first shards of --shards are used, at most --gigabytes of them. The copies
-    are written to `scratch`.
+    scratch: folder to which the copies are written.
     """
     whole_split = Split(args.shards)
     split = first_shards(whole_split, scratch / "first", args.gigabytes * 1e9)

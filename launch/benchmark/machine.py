@@ -33,11 +33,7 @@ def version(package: str) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return a description of this machine as a dict for JSON.
-
-    It contains the time of the call, the hardware, the load averages and the versions
-    of Python and of `PACKAGES`.
-    """
+    """Return the hardware, load averages and versions of this machine, for JSON."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu(),

@@ -20,13 +20,14 @@ from shards.files import write_atomic
 class Report:
     """The results of one benchmark, which are added while it runs.
 
-    `benchmark` is its name and `settings` its options. A row has the measurements of
-    one method; a goal compares a measurement with the value that it should reach.
+    benchmark: its name; settings: its options; rows: measurements, one row per method;
+    goals: values that measurements should reach.
     """
 
     benchmark: str
     settings: dict[str, Any]
     # created before the work, so that the load average is that of other programs
+    # Only ratios can be compared between machines.
     machine: dict[str, Any] = field(default_factory=describe_machine)
     rows: list[Row] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
@@ -50,8 +51,8 @@ class Report:
     ) -> None:
         """Add the measurements of one method as a row to the table of a section.
 
-        With `sample_bytes`, the bytes of a sample, the row also shows bytes per second;
-        the measurements must then be samples per second.
+        sample_bytes: bytes of a sample, if the measurements are samples per second; the
+        row then also shows bytes per second.
         """
         row = Row(
             section=section,
@@ -75,7 +76,8 @@ class Report:
     ) -> None:
         """Add a goal: the median of `measurements` should be at least `goal`.
 
-        With `at_most` it should be at most `goal`. `what` names the measured quantity.
+        what: name of the measured quantity; at_most: whether `goal` is an upper limit
+        instead.
         """
         self.goals.append(
             Goal(

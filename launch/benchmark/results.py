@@ -9,8 +9,7 @@ from dataclasses import dataclass
 class Row:
     """The measurements of one method: one row in the table of a section.
 
-    `value` is the median over the rounds, `low` the minimum and `high` the maximum, all
-    in `unit`.
+    value, low, high: median, minimum and maximum over the rounds, in `unit`.
     """
 
     section: str
@@ -26,9 +25,8 @@ class Row:
 class Goal:
     """A measured quantity, and the goal that it should reach.
 
-    `value` is the median over the rounds, `low` the minimum and `high` the maximum, all
-    in `unit`. The goal is met if `value` is at least `goal`, or, with `at_most`, if it
-    is at most `goal`.
+    value, low, high: median, minimum and maximum over the rounds, in `unit`; at_most:
+    whether `goal` is an upper limit of `value` instead of a lower one.
     """
 
     what: str

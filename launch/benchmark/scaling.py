@@ -1,10 +1,8 @@
 """Measure how much faster several processes train than one (weak and strong scaling).
 
 In weak scaling each process takes steps on a whole batch; in strong scaling one batch
-is divided among the processes. For every number of processes, new processes are
-launched in every round, so that other load on the machine affects all numbers equally.
-Weak scaling is measured a second time without averaging gradients: if speed is lost
-even then, the cause is the machine, not colortrain.
+is divided among the processes. Weak scaling is also measured without averaging
+gradients.
 """
 
 from __future__ import annotations
@@ -42,8 +40,8 @@ def launch_processes(
 ) -> dict[str, list[float]]:
     """Start `ranks` training processes and return their total images per second.
 
-    Returns a dict: scaling mode -> one value per round. Raises UserError with the error
-    message of the processes if they fail.
+    Returns scaling mode -> one value per round. Raises UserError with the error message
+    of the processes if they fail.
     """
     recipe, request, out = (
         setup.scratch / name for name in ("recipe.json", "request.json", "rates.json")
@@ -70,37 +68,30 @@ def launch_processes(
 
 
 def error_message(stderr: str) -> str:
-    """Return the first user error in `stderr`, the error output of failed processes.
-
-    If it contains no user error, its last 2,000 characters are returned.
-    """
+    """Return the first user error in `stderr`, or its end if it contains none."""
     prefix = f"{command_name(MODULE)}: error: "
     errors = [line.removeprefix(prefix) for line in stderr.splitlines() if line.startswith(prefix)]
     return errors[0] if errors else stderr[-2000:]
 
 
 def modes_of(ranks: int) -> list[str]:
-    """Return the scaling modes in which `ranks` processes are measured.
-
-    A single process is measured in one mode only, because all modes are the same for
-    it.
-    """
+    """Return the scaling modes in which `ranks` processes are measured."""
+    # All modes are the same for one process. If speed is lost even with UNSYNCED, the
+    # cause is the machine, not colortrain.
     return [WEAK] if ranks == 1 else [WEAK, UNSYNCED, STRONG]
 
 
 def measure(setup: TrainingSetup, args: argparse.Namespace) -> Rates:
-    """Measure the training speed with 1, 2 and more processes; return the rates.
+    """Measure the training speed with each number of processes, once per round.
 
-    In each round, the training is launched once with each number of processes. Each
-    launch measures several modes one after the other: the same batch per process, the
-    same without synchronising gradients, and the same batch in total. Returns (number
-    of processes, mode) -> images per second of all processes together, one value per
-    round.
+    Returns (number of processes, scaling mode) -> images per second of all processes
+    together, one value per round.
     """
     all_rates: Rates = {}
     with ProgressLine("scaling", args.rounds * len(args.ranks), "launches") as progress:
         for turn in range(args.rounds):
             for position, ranks in enumerate(args.ranks, 1):
+                # In every round, so that other load affects all numbers equally.
                 rates = launch_processes(setup, ranks, modes_of(ranks), args)
                 for mode, values in rates.items():
                     all_rates.setdefault((ranks, mode), []).extend(values)
@@ -112,8 +103,7 @@ def fill_report(report: Report, rates: Rates, threads: int) -> None:
     """Add to the report the measured rates, the efficiencies, and the goals.
 
     The efficiency of N processes is their total rate divided by N times the rate of one
-    process. For each N above 1 there is one goal: for its efficiency in weak scaling.
-    `threads` is the number of torch threads per process.
+    process. threads: number of torch threads per process.
     """
     measured = {key: Measurements(tuple(values)) for key, values in rates.items()}
     for (ranks, mode), measurements in measured.items():
@@ -134,10 +124,9 @@ def fill_report(report: Report, rates: Rates, threads: int) -> None:
 
 
 def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
-    """Add a row: the percentage of the time in which gradients are averaged.
+    """Add a row: the percentage of the time in which only gradients are averaged.
 
-    Only the averaging that does not overlap with computation counts. `speedup` is the
-    rate of steps without averaging, divided by the rate of steps with averaging.
+    speedup: the rate without averaging, divided by the rate with averaging.
     """
     averaging = Measurements(tuple(100 * (1 - 1 / value) for value in speedup.rounds))
     name = f"{ranks} processes, gradient averaging (not overlapped)"
@@ -145,11 +134,8 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 
 
 def default_ranks(batch_size: int) -> list[int]:
-    """Return the numbers of processes to measure if --ranks is not given.
-
-    They are all divisors of the batch size that are at most the number of GPUs. On a
-    machine without GPUs they are at most 2.
-    """
+    """Return the numbers of processes to measure if --ranks is not given."""
+    # On a machine without GPUs, at most two processes are used.
     limit = torch.cuda.device_count() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 

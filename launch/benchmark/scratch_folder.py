@@ -12,8 +12,7 @@ from pathlib import Path
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
     """Create a temporary folder, and delete it at the end of the `with` block.
 
-    It is created in the folder `parent`, which is also created if it does not exist. If
-    `parent` is None, it is created where the system keeps temporary files.
+    parent: where it is created, or None for the system's folder for temporary files.
     """
     if parent:
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,7 @@
 """Measure how fast training steps are, compared with a loop in plain PyTorch.
 
-The benchmark measures the steps of colortrain with the default options, the steps with
-each option that changes how they are computed, such as --channels-last, and a loop in
-plain PyTorch with the same mathematics. All of them use the same few batches and are
-measured in interleaved rounds. Then the benchmark trains from the shards and measures
-the time of each part of a step. Finally it measures the floating-point operations and
-the memory of steps.
+This includes options that change how steps are computed, the time of each part of a
+step, floating-point operations and memory.
 """
 
 from __future__ import annotations
@@ -57,7 +53,7 @@ _ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous dev
 class Variant:
     """One way in which colortrain can compute steps: a precision and compute options.
 
-    `name` is the name of its row in the report.
+    name: the name of its row in the report.
     """
 
     name: str
@@ -68,9 +64,8 @@ class Variant:
 def variants(compile_too: bool) -> list[Variant]:
     """Return the variants of a training step that are to be measured.
 
-    The first has the default options, and each of the others changes one option. On a
-    GPU, one more variant combines the recommended options. A variant with only
-    torch.compile is included if `compile_too` is true.
+    The first has the default options. compile_too: whether to include a variant with
+    only torch.compile.
     """
     every_flag = [
         Variant(COLORTRAIN),
@@ -112,9 +107,7 @@ def stream_steps(
 ) -> CountStream:
     """Take training steps without end; yield the number of images since the last yield.
 
-    On a CPU it yields after every `cycle` steps. On a GPU it yields after ten times as
-    many steps, because it must wait for the device each time. `cycle` is the number of
-    steps that together update both networks (`n_critic`).
+    cycle: number of steps that together update both networks (`n_critic`).
     """
     batch_iterator = cycle_batches(batches)
     steps = cycle * (_ASYNC_STEPS if device.type == "cuda" else 1)
@@ -137,9 +130,7 @@ def step_and_log(trainer: Trainer, batch: Batch) -> None:
 def tf32_like_convolutions(device: torch.device) -> Iterator[None]:
     """Inside the `with` block, use TF32 for matrix products if convolutions use it.
 
-    PyTorch has separate settings for the two on GPUs. They must be equal here, because
-    the rate of steps, which are mainly convolutions, is compared with that of matrix
-    products.
+    Rates of steps, which are mainly convolutions, are compared with rates of products.
     """
     before = torch.backends.cuda.matmul.allow_tf32
     if device.type == "cuda":
@@ -171,11 +162,9 @@ def section_steps(
 ) -> dict[str, Measurements]:
     """Measure the rate of training steps, in colortrain and in a loop in plain PyTorch.
 
-    colortrain is measured in all variants, or with --no-flags only in the first. The
-    plain loop is measured if it supports the recipe. Each of them becomes a row of the
-    report. Returns their rates by name, in images per second, with one value per round.
-    The result also has the rate of matrix products (`MATMUL`), in floating-point
-    operations per second.
+    Adds a row for each of them to the report. Returns the rates by name, in images per
+    second, with one value per round; the rate of matrix products, `MATMUL`, is in
+    floating-point operations per second.
     """
     recipe, batches = setup.recipe, setup.load_batches()
     device = batches[0].L.device
@@ -207,9 +196,8 @@ def section_steps(
 def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> None:
     """Add to the report how colortrain's steps compare with the loop in plain PyTorch.
 
-    Added are goals for the ratio of their speeds, and one row per compute option with
-    its effect on the speed of colortrain. `rates` is the result of `section_steps`.
-    Nothing is added if the plain loop does not support the recipe.
+    rates: images per second by name. Without a rate of the plain loop, nothing is
+    added.
     """
     if PLAIN not in rates:
         return
@@ -224,11 +212,7 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 
 
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
-    """Train from the shards for `seconds`, and measure the time of each part of a step.
-
-    Adds to the report one row per part, such as the update of the critic, and a goal:
-    an upper limit on the fraction of the time that is spent waiting for data.
-    """
+    """Train from the shards for `seconds`; report the time of each part of a step."""
     variant = Variant("fractions")
     if torch.cuda.is_available():
         variant = Variant("fractions", "bf16", ComputeConfig(channels_last=True))
@@ -249,7 +233,7 @@ def section_arithmetic(
 ) -> None:
     """Compare the floating-point operations per second of steps and of matrix products.
 
-    `rates` is the result of `section_steps`.
+    rates: by name, images per second of steps and operations per second of products.
     """
     trainer = make_trainer(setup, Variant("operations"))
     operations = costs.operations_per_image(trainer, setup.load_batches())
@@ -266,11 +250,7 @@ def section_arithmetic(
 
 
 def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespace) -> None:
-    """Measure the peak memory of training; each measurement has its own process.
-
-    Measured are the default options, the options that change memory most, and the loop
-    in plain PyTorch.
-    """
+    """Measure the peak memory of training; each measurement has its own process."""
     kind = "on the GPU" if torch.cuda.is_available() else "resident"
     rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_supported(setup.recipe) else []
     rows += [
@@ -288,8 +268,7 @@ def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespac
 def memory_of(setup: TrainingSetup, variant: Variant | None, threads: int | None) -> float:
     """Return the MB of memory that training a few steps adds to this process.
 
-    `variant` is how colortrain computes the steps, or None for the loop in plain
-    PyTorch.
+    variant: how colortrain computes the steps, or None for the loop in plain PyTorch.
     """
     if threads:
         torch.set_num_threads(threads)

@@ -1,9 +1,4 @@
-"""Measure the rates of several methods in interleaved rounds: A B C A B C.
-
-Other load on the machine then affects all methods equally. A ratio of two methods is
-computed within each round; the report has its median over the rounds, its minimum and
-its maximum.
-"""
+"""Measure the rates of several methods in interleaved rounds: A B C A B C."""
 
 from __future__ import annotations
 
@@ -23,19 +18,17 @@ _WARM_UP = 0.2  # warm-up time as a fraction of the measured time
 class Method:
     """One of the compared methods: a name, and how to run and time it.
 
-    `start` returns a generator that does the work and yields the number of samples
-    since the last yield. With `settle`, a warm-up precedes the measurement, so that the
-    queues of a loader are already full when it starts. `before` is called before each
-    measurement and is not timed. `max_samples` ends a measurement early, for example
-    after one pass over the data if a second pass would be faster.
+    start: returns a generator that does the work and yields the number of samples since
+    the last yield; settle: whether to warm up before the measurement; before: called
+    before each measurement, not timed; max_samples: ends a measurement early.
     """
 
     name: str
     start: Callable[[], CountStream]
-    settle: bool = True
+    settle: bool = True  # so that the queues of a loader are full at the start
     before: Callable[[], None] = field(default=lambda: None)
     clock: Callable[[], float] = time.perf_counter
-    max_samples: float = float("inf")
+    max_samples: float = float("inf")  # one pass, if a second pass would be faster
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,6 @@ def measure(method: Method, seconds: float) -> float:
     """Run a method once and return its samples per second.
 
     The measurement ends after `seconds`, or after the method's `max_samples` samples.
-    With the method's `settle`, there is a warm-up before it: the method runs until it
-    yields its first samples, and then for another fifth of `seconds`.
     """
     method.before()
     clock = method.clock
@@ -101,14 +92,14 @@ def _settle(stream: CountStream, seconds: float, clock: Callable[[], float]) -> 
 def measure_in_turns(
     label: str, methods: Sequence[Method], seconds: float, rounds: int
 ) -> dict[str, Measurements]:
-    """Measure every method once per round; return each method's samples per second.
+    """Measure every method once per round; return the samples per second by name.
 
-    The result maps the methods' names to measurements. Each measurement takes
-    `seconds`. `label` is the text of the progress line.
+    label: text of the progress line; seconds: duration of each measurement.
     """
     rates: dict[str, list[float]] = {method.name: [] for method in methods}
     with ProgressLine(label, rounds * len(methods), "measurements") as progress:
         for turn in range(rounds):
+            # In turns, so that other load on the machine affects all methods equally.
             for position, method in enumerate(methods, 1):
                 rates[method.name].append(measure(method, seconds))
                 progress.advance_to(turn * len(methods) + position)

@@ -67,10 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _photo_sections(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return, for each run, the data of its section of photographs.
-
-    The more runs the report has, the fewer photographs each section shows.
-    """
+    """Return, for each run, the data of its section of photographs."""
+    # The more runs the report has, the fewer photographs of each.
     count = max(2, 8 // len(args.runs))
     cache, sections = make_cache(args), []
     with ProgressLine("scoring photographs", len(args.runs), "runs") as progress:

@@ -1,7 +1,7 @@
 """The data of the report's charts, with the number of images seen as x axis.
 
-The script in the page draws the charts. For one run, related losses share a chart. For
-several runs, there is one chart per loss, with a line for each run.
+For one run, related losses share a chart. For several runs, there is one chart per
+loss, with a line for each run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ _MARKS = {"killed": "killed", "stopped": "stopped", "finished": "resumed", "open
 
 
 def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
-    """Return the data of all charts of the report, in the order in which it shows them.
-
-    Charts that would have no points are left out.
-    """
+    """Return the data of all charts of the report, in the order of the page."""
     single = len(histories) == 1
     losses = _losses_of_one(histories[0]) if single else _losses_of_many(histories)
     charts = [*losses, *_metrics(histories), *_machine(histories)]
@@ -44,11 +41,7 @@ def make_charts(histories: Sequence[RunHistory]) -> list[Chart]:
 
 
 def _marks(history: RunHistory) -> list[dict[str, Any]]:
-    """Return a mark on the x axis for each time that training was resumed.
-
-    The name of a mark says how the session before it ended, for example "killed". A
-    session lasts from one start of the run to its end.
-    """
+    """Return a mark on the x axis for each time that training was resumed."""
     return [
         {"x": after.first, "name": _MARKS[before.end]}
         for before, after in pairwise(history.sessions)
@@ -59,10 +52,9 @@ def _marks(history: RunHistory) -> list[dict[str, Any]]:
 def make_chart(title: str, series: Iterable[Series], group: str, **options: Any) -> Chart:
     """Return the data of a chart as a dict for the script in the page.
 
-    `group` is the section of the page that shows the chart. The y axis is logarithmic
-    if all values are positive and max / min > 20. `options` replace fields of the dict:
-    `rules` (horizontal lines with names), `note` (a short text), `log` (whether the y
-    axis is logarithmic).
+    group: the section of the page that shows the chart; options: replace fields of the
+    dict, such as `rules` (horizontal lines with names), `note` (a short text) and `log`
+    (whether the y axis is logarithmic).
     """
     kept = [one for one in series if len(one["x"])]
     values = [value for one in kept for value in one["y"]]
@@ -74,19 +66,15 @@ def make_chart(title: str, series: Iterable[Series], group: str, **options: Any)
 def make_series(name: str, colour: int, points: Iterable[tuple[float, float | None]]) -> Series:
     """Return the data of a line in a chart as a dict for the script in the page.
 
-    `colour` is the number of the line's colour in the page's list of colours. Points
-    without a value and points with NaN or an infinite value are left out.
+    colour: the number of the line's colour in the page's list of colours. Points
+    without a finite value are left out.
     """
     finite = [(x, y) for x, y in points if y is not None and np.isfinite(y)]
     return {"name": name, "colour": colour, **_thinned(np.array(finite, float).reshape(-1, 2))}
 
 
 def _thinned(points: np.ndarray) -> dict[str, list[float]]:
-    """Return points, (N, 2), as {"x": [...], "y": [...]} with at most 300 points.
-
-    More points are averaged in groups; the result then also has "low" and "high", the
-    smallest and largest y of each group.
-    """
+    """Return points, (N, 2), as a dict of lists of at most 300 values."""
     if len(points) <= _MAX_POINTS:
         return {"x": points[:, 0].tolist(), "y": _rounded(points[:, 1])}
     parts = np.array_split(points, _MAX_POINTS)
@@ -157,10 +145,7 @@ def _metrics(histories: Sequence[RunHistory]) -> list[Chart]:
 
 
 def _metric(histories: Sequence[RunHistory], name: str) -> Chart:
-    """Return the chart of one metric, with the baselines as horizontal lines.
-
-    The metric is measured on held-out images.
-    """
+    """Return the chart of one metric, with the baselines as horizontal lines."""
     metric = METRICS[name]
     single = len(histories) == 1
     series = [
@@ -192,11 +177,8 @@ def _metric_points(history: RunHistory, name: str, version: str) -> Points:
 
 
 def _baseline(histories: Sequence[RunHistory], name: str, version: str) -> float | None:
-    """Return the value of a baseline if it is the same for all runs, otherwise None.
-
-    `name` is the metric and `version` the baseline, such as "grey". The value differs
-    if the runs were scored on different photographs.
-    """
+    """Return the value of a baseline if it is the same for all runs, otherwise None."""
+    # They differ if the runs were scored on different photographs.
     values = {history.metrics.get(name, {}).get(version) for history in histories} - {None}
     return values.pop() if len(values) == 1 else None
 

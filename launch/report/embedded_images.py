@@ -1,7 +1,4 @@
-"""Embed images in the report's page as WebP data URIs.
-
-Their number and their size are limited, so that phones can open the page.
-"""
+"""Embed images in the report's page as WebP data URIs."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from PIL import Image
 
 from launch.report.run_history import RunHistory
 
+# Number and size of the images are limited, so that phones can open the page.
 _QUALITY = 82
 _MAX_GRIDS = 24  # sample grids in a page, divided among its runs
 
@@ -22,7 +20,7 @@ _MAX_GRIDS = 24  # sample grids in a page, divided among its runs
 def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
     """Return an image as a data URI in WebP format.
 
-    An array must be (H, W, 3) or (H, W, 4) uint8.
+    image: a Pillow image, or an array, (H, W, 3) or (H, W, 4) uint8.
     """
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     with io.BytesIO() as buffer:
@@ -33,9 +31,9 @@ def webp(image: np.ndarray | Image.Image, lossless: bool = False) -> str:
 def sample_grids(history: RunHistory, num_runs: int) -> list[dict[str, object]]:
     """Return some of the sample grids that a run wrote during training, for the page.
 
-    They are evenly spaced and include the first and the last grid. If the report has
-    several runs, there are fewer grids of each. Each grid is {"step", "images", "src",
-    "width", "height"}, where "src" is the image as a data URI.
+    num_runs: number of runs in the report; the more, the fewer grids. Each grid is
+    {"step", "images", "src", "width", "height"}, where "src" is the image as a data
+    URI.
     """
     chosen = evenly_spaced(history.samples, max(4, _MAX_GRIDS // num_runs))
     return [

@@ -1,7 +1,6 @@
 """The report's photographs: held-out images that a run colorizes, and their ranking.
 
-This part of the report requires the shards and a checkpoint of the run; the other parts
-do not.
+Unlike the rest of the report, they require the shards and a checkpoint of the run.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ class ScoredSamples:
     """Photographs of a split, the images that a run generated from them, and metrics.
 
     numbers: (N,), the photographs' numbers in the split; truth, generated: (N, 3, H, W)
-    float32 in CIELAB units; metrics: arrays of one value per photograph, (N,), by
-    "metric.version", for example "l1.generated" or "l1.grey".
+    float32 in CIELAB units; metrics: (N,) arrays by name, such as "l1.generated".
     """
 
     numbers: np.ndarray
@@ -46,10 +44,9 @@ class ScoredSamples:
 
     @property
     def l1_improvement(self) -> np.ndarray:
-        """L1 of the grayscale image minus L1 of the generated one.
+        """L1 of the grayscale image minus L1 of the generated image, (N,).
 
-        Shape: (N,), one value per photograph; positive where the generated image is
-        better.
+        Positive where the generated image is better.
         """
         return self.metrics["l1.grey"] - self.metrics["l1.generated"]
 
@@ -57,7 +54,7 @@ class ScoredSamples:
 def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None) -> ScoredSamples:
     """Colorize and score evenly spaced photographs of the held-out split of `shards`.
 
-    At most `most` photographs are taken; the newest checkpoint of `run` colorizes them.
+    run: the run whose newest checkpoint is used; most: maximum number of photographs.
     Raises UserError if the samples do not have the image size of the run.
     """
     generator, recipe, _ = load_generator(run)
@@ -76,9 +73,7 @@ def score_samples(run: Path, shards: str, most: int, cache: Cache | None = None)
 def photo_section(samples: ScoredSamples, count: int) -> dict[str, Any]:
     """Return the data of a run's section of photographs, as a dict for the page.
 
-    The section shows `count` evenly spaced photographs, the `count` best and the
-    `count` worst by `l1_improvement`, histograms of the colours, and the number of
-    photographs whose generated image has a lower L1 than the grayscale image.
+    count: how many evenly spaced, best and worst photographs are shown, each.
     """
     ranked, total = np.argsort(-samples.l1_improvement, kind="stable"), len(samples.numbers)
     evenly = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
@@ -114,17 +109,16 @@ def _data_uri(lab: np.ndarray) -> str:
 
 
 def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
-    """Return two 2-D histograms of ab: of the photographs and of the generated images.
+    """Return 2-D histograms of ab: of the photographs and of the generated images.
 
-    Each is {"name", "src", "used"}. "src" is an image as a data URI, with a to the
-    right and b upwards. Each bin is drawn in the colour of its ab at L = 62; its
-    opacity grows with the logarithm of its count, on the same scale in both histograms.
-    "used" is the fraction of bins that are not empty.
+    Each is {"name", "src", "used"}: "src" is an image as a data URI, with a to the
+    right and b upwards; "used" is the fraction of bins that are not empty.
     """
     counts = {
         "the photographs": _count_ab(samples.truth),
         "generated": _count_ab(samples.generated),
     }
+    # The opacity grows with the logarithm of the count, on one scale for both.
     most = np.log1p(max(int(count.max()) for count in counts.values()))
     return [
         {"name": name, "src": _draw(np.log1p(count) / most), "used": float((count > 0).mean())}
@@ -133,12 +127,12 @@ def histograms(samples: ScoredSamples) -> list[dict[str, Any]]:
 
 
 def _count_ab(lab: np.ndarray) -> np.ndarray:
-    """Return the histogram of ab: pixels per bin, as (bins of b, bins of a).
+    """Return the histogram of ab as pixels per bin, (bins of b, bins of a).
 
-    lab: (N, 3, H, W) in CIELAB units. Values outside the histogram count in its
-    outermost bins.
+    lab: (N, 3, H, W) in CIELAB units.
     """
     bins = 2 * _MAX_AB // _BIN_WIDTH + 1
+    # Values outside the histogram count in its outermost bins.
     a, b = (
         np.clip(np.floor(lab[:, i] / _BIN_WIDTH + 0.5).astype(int) + bins // 2, 0, bins - 1).ravel()
         for i in (1, 2)
@@ -149,11 +143,12 @@ def _count_ab(lab: np.ndarray) -> np.ndarray:
 def _draw(density: np.ndarray) -> str:
     """Draw a histogram of ab and return the image as a data URI.
 
-    density: (bins of b, bins of a) in [0, 1], which becomes the opacity of the bins.
+    density: (bins of b, bins of a) in [0, 1].
     """
     bins = len(density)
     axis = (np.arange(bins, dtype=np.float32) - bins // 2) * _BIN_WIDTH
     a, b = np.meshgrid(axis, axis)
+    # Each bin has the colour of its ab at L = 62.
     rgb = lab_to_rgb(np.stack([np.full_like(a, 62), a, b]))
     alpha = np.where(density > 0, 80 + 175 * density, 0).astype(np.uint8)
     return webp(np.dstack([rgb, alpha])[::-1].copy(), lossless=True)

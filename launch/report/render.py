@@ -1,8 +1,4 @@
-"""Assemble the report's page: one HTML file with style, script, data and images.
-
-The page's content security policy allows only its own style sheet and script, by their
-hashes, so that the page can load nothing from elsewhere.
-"""
+"""Assemble the report's page: one HTML file with style, script, data and images."""
 
 from __future__ import annotations
 
@@ -37,14 +33,14 @@ _SCRIPTS = ("charts.js", "controls.js")
 def render_page(histories: Sequence[RunHistory], photos: Sequence[Any] | None = None) -> str:
     """Return the report on the runs as one HTML page.
 
-    `photos` has the result of `photo_section` for each run, or is None to show no
-    photographs.
+    photos: the data of each run's section of photographs, or None for no photographs.
     """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     runs = [
         _run(history, len(histories), photos[i] if photos else None)
         for i, history in enumerate(histories)
     ]
+    # By hashes of style and script, so that the page loads nothing from elsewhere.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'"
@@ -93,8 +89,7 @@ def _session(session: Session) -> dict[str, str]:
 def timeline(histories: Sequence[RunHistory]) -> list[dict[str, Any]]:
     """Return the name and the sessions of each run, to be drawn on a time line.
 
-    A session lasts from one start of the run to its end. The script in the page draws
-    the line.
+    A session lasts from one start of the run to its end.
     """
     return [
         {
@@ -132,9 +127,7 @@ def _hash(text: str) -> str:
 
 
 def _script_safe(value: Any) -> Markup:
-    """Return a value as JSON that can be placed inside a script element of HTML.
-
-    "<" is escaped, so that no text in the value can end the element.
-    """
+    """Return a value as JSON that can be placed inside a script element of HTML."""
     text = json.dumps(finite(value), separators=(",", ":"), allow_nan=False)
+    # No text in the value can then end the element.
     return Markup(text.replace("<", "\\u003c"))

@@ -1,8 +1,4 @@
-"""Read from the folder of a run everything that the report shows.
-
-This is the recipe, the journal (metrics.jsonl), the sessions, the scores and the sample
-grids.
-"""
+"""Read from the folder of a run everything that the report shows."""
 
 from __future__ import annotations
 
@@ -27,16 +23,14 @@ class Session:
 
     started, ended: times of its first and last journal line, in seconds since 1970;
     first, last: number of images that the run had seen at its start and at its end;
-    world: number of processes. end: "finished" if training was completed, "stopped" if
-    a signal ended it, "open" for a last session without an end, which may still be
-    running, and "killed" for an earlier one without an end.
+    world: number of processes.
     """
 
     started: float
     ended: float
     first: int
     last: int
-    end: End
+    end: End  # "finished": training was completed; "stopped": by a signal
     world: int
     device: str
 
@@ -45,10 +39,9 @@ class Session:
 class RunHistory:
     """Everything that the report reads from a run folder.
 
-    train, validation, other_lines: the lines of the journal (metrics.jsonl), divided by
-    kind; samples: (step, file) of each sample grid; scores: those of evaluation.json or
-    of the last validation. If the run has both, the scores of the later step are taken;
-    if it has none, `scores` is {}.
+    train, validation, other_lines: the lines of the journal (metrics.jsonl) by kind;
+    samples: (step, file) of each sample grid; scores: the newest scores of the run, or
+    {}.
     """
 
     run: Path
@@ -81,7 +74,7 @@ class RunHistory:
 def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
     """Return the histories of several runs, each with a different name.
 
-    Raises UserError if a folder is not a run folder, or if one is given twice.
+    Raises UserError if a folder is not a run folder or is given twice.
     """
     return [read_history(run, name) for run, name in zip(runs, _short_names(runs), strict=True)]
 
@@ -115,9 +108,9 @@ def read_history(run: Path, name: str) -> RunHistory:
 def _short_names(runs: Sequence[Path]) -> list[str]:
     """Return a different name for each path: its last components, as few as possible.
 
-    All names have the same number of components: a/x and b/y get the names "x" and "y",
-    but a/x and b/x get "a/x" and "b/x". Raises UserError if two paths are equal.
+    Raises UserError if two paths are equal.
     """
+    # a/x and b/y become "x" and "y"; a/x and b/x become "a/x" and "b/x".
     parts = [path.absolute().parts for path in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -133,11 +126,7 @@ def _latest_scores(run: Path, validation: Sequence[Line]) -> dict[str, Any]:
 
 
 def split_sessions(lines: Sequence[Line]) -> list[Session]:
-    """Return the sessions of a run, in the order of its journal.
-
-    `lines` are all lines of the journal; each session begins with a line of kind
-    "start".
-    """
+    """Return the sessions of a run, from all lines of its journal."""
     starts = [place for place, line in enumerate(lines) if line["kind"] == "start"]
     parts = [lines[first:end] for first, end in pairwise([*starts, len(lines)])]
     return [_session(part, is_last=number == len(parts)) for number, part in enumerate(parts, 1)]
@@ -147,6 +136,7 @@ _ENDS: dict[str, End] = {"end": "finished", "stop": "stopped"}
 
 
 def _session(lines: Sequence[Line], is_last: bool) -> Session:
+    # A last session without an end may still be running; an earlier one was killed.
     start, last = lines[0], lines[-1]
     times = [float(line["time"]) for line in lines if "time" in line] or [0.0]
     return Session(

@@ -1,7 +1,4 @@
-"""The report's summary of a run: facts, main scores, sentences and warnings.
-
-The functions here return text for the page.
-"""
+"""The report's summary of a run as text: facts, main scores, sentences and warnings."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ _REPLACED = ("sepia",)
 
 
 def summarize(history: RunHistory) -> dict[str, Any]:
-    """Return the summary of one run: its facts, cards, sentences and warnings.
-
-    A card shows one of the main scores.
-    """
+    """Return the summary of one run: its facts, main scores, sentences and warnings."""
     return {
         "facts": facts(history),
         "cards": cards(history),
@@ -40,11 +34,7 @@ def summarize(history: RunHistory) -> dict[str, Any]:
 
 
 def facts(history: RunHistory) -> list[tuple[str, str]]:
-    """Return facts about a run as (name, value) pairs of texts.
-
-    They are the recipe, the images seen, the time and the speed, and, if the run was
-    started, its processes and its state.
-    """
+    """Return facts about a run as (name, value) pairs of texts."""
     recipe, last = history.recipe, history.sessions[-1] if history.sessions else None
     rows = [
         ("recipe", f"{recipe.name}, {recipe.size} px, batch {recipe.batch_size}"),
@@ -97,11 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def cards(history: RunHistory) -> list[dict[str, Any]]:
-    """Return the main scores of a run, each for one card on the page.
-
-    Each is a dict of texts: the metric, the run's value, and for comparison the values
-    of the baselines and those in the recipe's paper.
-    """
+    """Return the main scores of a run, each as a dict of texts for the page."""
     paper = headline_of(history.recipe).values()
     rows = []
     for name in _CARDS:
@@ -150,11 +136,7 @@ def _relation(value: float, reference: float) -> str:
 
 
 def warnings(history: RunHistory) -> list[str]:
-    """Return the warnings about a run, as sentences.
-
-    The warnings about its scores come first. The others are from the journal
-    (metrics.jsonl): the newest of each kind.
-    """
+    """Return the warnings about a run, as sentences."""
     lines = []
     ratio = history.metrics.get("colourfulness_ratio", {}).get("generated")
     if ratio is not None and ratio < SEPIA:

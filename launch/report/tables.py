@@ -1,8 +1,4 @@
-"""The report's tables: metrics of a run, a comparison of runs, and recipes.
-
-The column headings of metrics are in `colortrain.metrics.score_tables`, the other
-headings in page/page.html.
-"""
+"""The report's tables: metrics of a run, a comparison of runs, and recipes."""
 
 from __future__ import annotations
 
@@ -23,15 +19,13 @@ from colortrain.recipes import RECIPES, headline_of
 from colortrain.serialize import to_plain
 from launch.report.run_history import RunHistory
 
+# The other column headings are in page/page.html.
 METRIC_COLUMNS = (*HEAD[2:], "paper")
 Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column is sorted, or None}
 
 
 def cell(value: float | None, decimals: int) -> Cell:
-    """Return a table cell with a number, rounded to `decimals` places.
-
-    The cell is empty if `value` is None.
-    """
+    """Return a table cell with a number of `decimals` places, or empty for None."""
     return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
 
 
@@ -58,39 +52,27 @@ def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
 
 
 def _interval(history: RunHistory, name: str, decimals: int) -> Cell:
-    """Return the cell with the 95 % confidence interval of a metric.
-
-    The page sorts the column by the width of the interval.
-    """
+    """Return the cell with the 95 % confidence interval of a metric."""
     ends = history.scores.get("intervals", {}).get(name, {}).get("generated")
+    # The page sorts the column by the width of the interval.
     text = " to ".join(f"{end:,.{decimals}f}" for end in ends) if ends else ""
     return {"text": text, "value": ends[1] - ends[0] if ends else None}
 
 
 def metric_notes(history: RunHistory) -> list[str]:
-    """Return notes on the intervals, on the feature extractors, and on missing metrics.
-
-    They stand below the table of metrics.
-    """
+    """Return the notes below the table of metrics."""
     return notes(history.scores) if has_caption(history.scores) else []
 
 
 def protocol(history: RunHistory) -> str:
-    """Return the caption of the table of metrics, "" if the run has no scores.
-
-    It says which step was scored, and on which images.
-    """
+    """Return the caption of the table of metrics, "" if the run has no scores."""
     if "step" not in history.scores or not has_caption(history.scores):
         return ""
     return f"Step {history.scores['step']:,}: {caption(history.scores)}."
 
 
 def comparison(histories: Sequence[RunHistory]) -> dict[str, Any]:
-    """Return a table that compares several runs, with metrics as columns.
-
-    Below the runs there is a row for each baseline. If the runs were scored on
-    different sets of photographs, there are such rows for each set.
-    """
+    """Return a table with a row for each run and baseline, and metrics as columns."""
     metrics = [name for name in METRICS if any(name in history.metrics for history in histories)]
     columns = [{"label": METRICS[name].label, "better": METRICS[name].symbol} for name in metrics]
     rows = [
@@ -115,6 +97,7 @@ def _scores(history: RunHistory, metrics: Sequence[str], version: str) -> list[C
 
 
 def _baselines(histories: Sequence[RunHistory], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    # One group of rows for each set of photographs on which runs were scored.
     first_with: dict[str, RunHistory] = {}
     for history in histories:
         first_with.setdefault(_photographs(history), history)
@@ -144,9 +127,8 @@ def _photographs(history: RunHistory) -> str:
 def recipe_rows(history: RunHistory) -> list[dict[str, Any]]:
     """Return one row, {"field", "value", "published"}, for each field of the recipe.
 
-    Fields that differ from the published recipe come first. For these, "published" is
-    the published value, or "absent" if the published recipe lacks the field. For the
-    others, and if there is no published recipe, "published" is None.
+    Fields that differ from the published recipe come first, with the published value or
+    "absent". In the other rows, "published" is None.
     """
     fields = flatten(to_plain(history.recipe))
     make = RECIPES.get(history.recipe.name)
@@ -167,8 +149,7 @@ def _published(name: str, value: str, published: dict[str, str]) -> str | None:
 def flatten(plain: Any, prefix: str = "") -> dict[str, str]:
     """Return the values in nested dicts and lists as one dict: field name -> text.
 
-    Names are joined by dots, as for --set: {"critic": {"depth": 3}} becomes
-    {"critic.depth": "3"}.
+    Names are joined by dots: {"critic": {"depth": 3}} becomes {"critic.depth": "3"}.
     """
     if isinstance(plain, dict):
         parts = [flatten(value, f"{prefix}{name}.") for name, value in plain.items()]

@@ -5,14 +5,13 @@
 
 tables:
   nazeri   the CIFAR-10 table of the paper by Nazeri et al.: its GAN and its U-Net at
-           their published size, trained on the colour images of the training split
-           (grayscale images are left out and counted), and scored on all 10,000 test
-           images
+           their published size, trained on the colour images of the training split,
+           and scored on all 10,000 test images
   cifar10  all recipes on CIFAR-10, each trained on the same number of images
   photos   all recipes on a folder of photographs
 
-After an interruption the same command resumes, without repeating finished work. To add
-rows to a table, run the command with other --recipes or --seeds:
+After an interruption the same command resumes. With other --recipes or --seeds, it adds
+rows to the table:
 
     colortrain reproduce cifar10 ... --recipes flagship --seeds 0 1 2
 """
@@ -99,11 +98,9 @@ def make_parser() -> CommandParser:
 def parse_options(
     argv: Sequence[str] | None,
 ) -> tuple[ReproduceOptions, Budget, Path | None]:
-    """Return the options, the value of --budget, and the folder of --photos.
+    """Return the options, the value of --budget, and the folder of --photos or None.
 
-    --budget sets how long each network is trained. The folder is None without --photos.
-    Raises UserError, before any work starts, for an unknown recipe, a missing folder or
-    an invalid value.
+    Raises UserError for an unknown recipe, a missing folder or an invalid value.
     """
     args = make_parser().parse_args(argv)
     names = args.recipes or (datasets.NAZERI if args.table == "nazeri" else list(RECIPES))
@@ -133,9 +130,9 @@ def make_table(
 ) -> str:
     """Train and score the networks that are not finished; return the table as Markdown.
 
-    OUT/table.json and OUT/table.md are written after each network. OUT/picture.png is
-    written at the end. It shows photographs of the shard set `photos`, or of the
-    held-out split if `photos` is None. Raises UserError if training or scoring fails.
+    OUT/table.json and OUT/table.md are written after each network, OUT/picture.png at
+    the end. photos: shard set whose photographs picture.png shows, or None for the
+    held-out images. Raises UserError if training or scoring fails.
     """
     out = options.out
     classifier = (

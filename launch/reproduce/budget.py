@@ -1,7 +1,4 @@
-"""Compute how many images to train on and how many to score, from --budget.
-
-This option of `colortrain reproduce` sets how long each network is trained.
-"""
+"""Compute how many images to train on and how many to score, from --budget."""
 
 from __future__ import annotations
 
@@ -56,9 +53,8 @@ _PlanFile = TypedDict("_PlanFile", {"asked": dict[str, Any], "plan": _PlanFields
 class Budget:
     """The value of --budget, which sets how long each network is trained.
 
-    With `kind` "images", each network is trained on `amount` images. With "minutes",
-    the number of images is so chosen that the whole command takes about `amount`
-    minutes on this device. With "full", it is the full number for the results table.
+    amount: the images per network if `kind` is "images"; the minutes of the whole
+    command if it is "minutes"; unused if it is "full".
     """
 
     kind: Literal["minutes", "images", "full"]
@@ -68,7 +64,7 @@ class Budget:
 def parse_budget(text: str) -> Budget:
     """Convert the text of --budget, minutes:N, images:N or full, to a `Budget`.
 
-    Raises argparse.ArgumentTypeError if the text has none of these forms.
+    Raises argparse.ArgumentTypeError for any other text.
     """
     kind, _, amount = text.partition(":")
     if text == "full":
@@ -81,11 +77,8 @@ def parse_budget(text: str) -> Budget:
 def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
     """Return on how many images the networks are trained, and how many are scored.
 
-    The networks are those of one results table of `colortrain reproduce`, and `budget`
-    sets how long each of them is trained. The plan is made at the first start of the
-    command and written to OUT/plan.json. At later starts it is read from that file.
-    Raises UserError if the options or the budget then differ from those of the first
-    start.
+    The plan is made at the first start of the command, and read from OUT/plan.json at
+    later starts. Raises UserError if the options or the budget have changed since.
     """
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
@@ -124,11 +117,8 @@ def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
 
 
 def seconds_per_image(recipe: Recipe) -> float:
-    """Return the seconds that training both networks of a recipe takes per image.
-
-    Steps on random images are timed in this process, with the mixed precision that
-    training will use.
-    """
+    """Measure the seconds that training both networks of a recipe takes per image."""
+    # The mixed precision of the training that is planned; measured in this process.
     processes = num_processes_for(recipe.batch_size)
     accelerator = make_accelerator(mixed_precision=mixed_precision(processes))
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
@@ -150,10 +140,7 @@ def seconds_per_image(recipe: Recipe) -> float:
 
 
 def random_batch(recipe: Recipe, accelerator: Accelerator) -> Batch:
-    """Return a batch of uniform random values in [0, 1) on the accelerator's device.
-
-    It has the shapes of the recipe's batches.
-    """
+    """Return a batch of a recipe's shapes with uniform random values in [0, 1)."""
     size = (recipe.size, recipe.size)
 
     def draw(*shape: int) -> Tensor:

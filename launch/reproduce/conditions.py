@@ -26,9 +26,7 @@ def conditions(
 ) -> dict[str, Any]:
     """Return everything that the scores in a table depend on, as a dict for JSON.
 
-    `results` are the rows that `finished_rows` returns. "commit" is the git commit of
-    the code that scores the networks now; "trained_at" lists the commits of the code
-    that trained them.
+    results: the table's rows, one dict with scores and cost per network.
     """
     held_out = open_held_out(sets.held_out)
     precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
@@ -36,7 +34,7 @@ def conditions(
         **options.shared(),
         **asdict(plan),
         "judge": classifier.describe() if classifier else None,
-        "commit": git_commit(),
+        "commit": git_commit(),  # of the code that scores the networks now
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "mixed_precision": sorted(precisions),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
@@ -50,10 +48,9 @@ def conditions(
 
 
 def left_out(shards: Path) -> dict[str, int]:
-    """Return the number of source images that are not in a shard set, by reason.
+    """Return how many source images are not in a shard set, by reason: {"grey": 12}.
 
-    For example, {"grey": 12} if 12 grayscale images were left out. `shards` is the
-    folder of the shard set.
+    shards: folder of the shard set.
     """
     path = shards / "left_out.tsv"
     if not path.is_file():

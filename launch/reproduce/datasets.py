@@ -20,7 +20,7 @@ _SOME_LEFT_OUT = 1
 class Sets:
     """The shard sets of one results table: `train` for training, `held_out` to score.
 
-    Both may be the same folder. `size` is the side of the samples in pixels.
+    Both may be the same folder. size: side of the samples in pixels.
     """
 
     train: Path
@@ -32,18 +32,16 @@ class Sets:
 def build(table: str, source: Path, folder: Path) -> Sets:
     """Build the shard sets of a results table in `folder`, or resume building them.
 
-    For CIFAR-10 there are two sets. The one for training has only the training images,
-    without the grayscale ones. It has no test split, so that no time is lost on scoring
-    10,000 images at the end of training. The set for scores has all images. Its test
-    split has all 10,000 test images, as in the papers. Raises UserError if a build
-    fails.
+    source: folder of photographs or of CIFAR-10. Raises UserError if a build fails.
     """
     if table == "photos":
         photos = folder / "photos"
         _build(source, photos, SIZES[table], "--splits", "train=0.95,val=0.05")
         return Sets(photos, photos, SIZES[table], labelled=False)
     train, complete = folder / "train", folder / "all"
+    # With all 10,000 test images in the test split, as in the papers.
     _build(source, complete, SIDE, "--splits", "source")
+    # Without a test split: no time is lost on scoring it at the end of training.
     _build(_training_batches(source), train, SIDE, "--splits", "source", "--drop-grey")
     return Sets(train, complete, SIDE, labelled=True)
 

@@ -79,10 +79,7 @@ class TableEntry:
 
 
 def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[TableEntry]:
-    """Return the networks of a results table: one for each recipe and seed.
-
-    All recipes with the first seed come first, then all with the second, and so on.
-    """
+    """Return the networks of a results table: one for each seed and recipe."""
     return [
         TableEntry(
             dataclasses.replace(resolve_recipe(name, options, size, plan.images), seed=seed),
@@ -94,12 +91,10 @@ def make_entries(options: ReproduceOptions, plan: Plan, size: int) -> list[Table
 
 
 def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
-    """Return a recipe, adapted to the options of `colortrain reproduce`.
+    """Return the recipe `name`, adapted to the options of `colortrain reproduce`.
 
-    `name` is the recipe's name. It is trained on `images` images and writes about four
-    checkpoints. Its networks are scaled down to `options.base_channels`; if that is
-    None, they have their published size. Raises UserError if the recipe cannot be
-    trained on images of `size` pixels.
+    size: side of the images in pixels; images: number of images to train on. Raises
+    UserError if the recipe cannot be trained on images of this size.
     """
     if options.base_channels is not None:
         return prepare_recipe(name, size, options.base_channels, images)
@@ -118,9 +113,8 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
 def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     """Train a network, or resume its training, unless it is finished; return the cost.
 
-    The cost is a dict with the seconds of training, the peak memory, and the number of
-    parameters of the generator. It is saved in the run folder. Raises UserError if
-    training fails.
+    The cost has the seconds of training, the peak memory and the generator's number of
+    parameters. Raises UserError if training fails.
     """
     cost_file = entry.run / _COST
     if is_finished(entry) and cost_file.is_file():
@@ -140,26 +134,19 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
 
 
 def launcher(recipe: Recipe) -> list[str]:
-    """Return the start of the command line that trains a recipe, before `-m MODULE`.
-
-    On GPUs it runs `accelerate launch`, with one process per GPU, or with fewer if the
-    number of GPUs does not divide the batch size. This holds for a single GPU too, so
-    that the precision does not depend on the number of GPUs. On CPUs it runs one
-    process, which uses all cores: with small images in small batches, two processes
-    would mostly wait for each other. The speed that `--budget minutes:N` assumes is
-    also measured in one process.
-    """
+    """Return the start of the command line that trains a recipe, before `-m MODULE`."""
+    # On CPUs, one process uses all cores: with small images in small batches, two would
+    # mostly wait for each other. `seconds_per_image` also measures one process.
     if not torch.cuda.device_count():
         return [sys.executable]
+    # Also on a single GPU, so that the precision does not depend on the number of GPUs.
     return launch_command(num_processes_for(recipe.batch_size))
 
 
 def is_finished(entry: TableEntry) -> bool:
-    """Return whether this entry's run folder shows that its network is fully trained.
+    """Return whether an entry's network is fully trained, with the entry's recipe.
 
-    It is fully trained if its newest checkpoint has seen the number of images in the
-    entry's recipe and was trained with that recipe. Raises UserError if the network was
-    trained on more images than that.
+    Raises UserError if it was trained on more images than the recipe says.
     """
     latest = latest_checkpoint(entry.run)
     if latest is None:
@@ -182,11 +169,10 @@ def score(
 ) -> dict[str, Any]:
     """Return a network's scores, with the Fréchet distance of `classifier` if given.
 
-    The first `limit` held-out images are scored (None: all). With `curve`, the earlier
-    checkpoints are scored too, and the result contains a training curve: {"curve":
-    [{"images": ..., metric: ...}, ...]}. The scores are saved in the run folder. They
-    are computed again only if the checkpoint, the limit or the classifier has changed.
-    Raises UserError if scoring fails.
+    limit: number of held-out images to score (None: all); curve: whether to score
+    earlier checkpoints too, for {"curve": [{"images": ..., metric: ...}, ...]} in the
+    result. Earlier results for the same request are reused. Raises UserError if scoring
+    fails.
     """
     latest = latest_checkpoint(entry.run)
     assert latest is not None
@@ -214,10 +200,8 @@ def finished_rows(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of the results table, and the run folders that are left out.
 
-    A row has the scores and the cost of one network whose run is in the folder `out`.
-    Rows are sorted by recipe, then by seed. A network is left out if it was scored with
-    a classifier that differs from `classifier`; its run folder is then named in the
-    second list.
+    A row has the scores and the cost of one network. Left out are the runs in `out`
+    that were scored with another classifier.
     """
     order = {name: number for number, name in enumerate(RECIPES)}
     rows, others = [], []
@@ -234,8 +218,8 @@ def finished_rows(
 def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> dict[str, Any]:
     """Run `colortrain evaluate` on a network's checkpoint of step `step`.
 
-    Returns the scores, and as "images" the number of images that the network had seen
-    until then. Raises UserError if the command fails.
+    Returns the scores, and as "images" the number of images seen until that step.
+    Raises UserError if the command fails.
     """
     scores_file = evaluation_file(entry.run, step)
     args = ["--run", entry.run, "--shards", shards, "--checkpoint", str(step)]
@@ -251,19 +235,16 @@ def evaluate(entry: TableEntry, shards: Path, limit: int | None, step: int) -> d
 def curve_point(document: dict[str, Any]) -> dict[str, float]:
     """Return a point of a training curve: images seen, MAE, accuracy at 2 % and at 5 %.
 
-    These three metrics are those in the table that `colortrain reproduce nazeri` makes.
-    `document` is the result of `evaluate`.
+    document: the images seen and the scores of one checkpoint.
     """
+    # The metrics of the table of `colortrain reproduce nazeri`.
     metrics = ("mae", "accuracy_2", "accuracy_5")
     values = {name: document["metrics"][name]["generated"] for name in metrics}
     return {"images": document["images"], **values}
 
 
 def measured_cost(run: Path) -> dict[str, Any]:
-    """Return a run's seconds of training, peak memory and mixed precisions.
-
-    All sessions of the run count. A session lasts from one start of the run to its end.
-    """
+    """Return a run's seconds of training, peak memory and mixed precisions."""
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
     trained = [line for line in lines if line["kind"] == "train"]

@@ -1,9 +1,7 @@
 """A Fréchet distance that does not require the weights of Inception.
 
-Its features are those of a small classifier that is trained here on CIFAR-10. Distances
-are comparable between networks that were scored with the same classifier, but not with
-the FID of the literature, whose features are those of Inception. The classifier's
-accuracy and the SHA-256 of its weights are printed with every table.
+Its features are from a small classifier that is trained here on CIFAR-10, so distances
+are not comparable with the FID of the literature.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ class _Facts(TypedDict):
 class FeatureClassifier:
     """A CIFAR-10 classifier whose features are used for Fréchet distances.
 
-    accuracy: the fraction of CIFAR-10's test images that it labels correctly; digest:
+    accuracy: fraction of CIFAR-10's test images that it labels correctly; digest:
     SHA-256 of the file of its weights.
     """
 
@@ -59,6 +57,7 @@ class FeatureClassifier:
     def describe(self) -> str:
         """Return a phrase about the classifier for the notes below a table."""
         return (
+            # Only distances by the same classifier can be compared.
             f"features of a CIFAR-10 classifier trained here ({self.accuracy:.1%} accuracy on the "
             f"test images, SHA-256 {self.digest[:12]}), not Inception's"
         )
@@ -66,10 +65,9 @@ class FeatureClassifier:
     def distances(self, run: Path, shards: Path, limit: int | None) -> dict[str, float]:
         """Return Fréchet distances to the true images of a shard set's held-out split.
 
-        There is one for the images that the network of `run` generates ("generated"),
-        one for grayscale images ("grey"), and one for images in the median colour
-        ("median"). The first `limit` held-out images are used (None: all). Raises
-        UserError if the network cannot be loaded.
+        Returns one for "generated" images of the run, one for "grey" images and one for
+        images in the "median" colour. limit: number of held-out images (None: all).
+        Raises UserError if the network cannot be loaded.
         """
         generator, recipe, _ = load_generator(run)
         split = open_held_out(shards)
@@ -97,7 +95,7 @@ class FeatureClassifier:
 
     @torch.no_grad()
     def features(self, lab: Tensor) -> np.ndarray:
-        """Return the features of images: (B, D) float32.
+        """Return the features of images, (B, D) float32.
 
         lab: (B, 3, H, W) in CIELAB units.
         """
@@ -107,8 +105,8 @@ class FeatureClassifier:
 def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
     """Return the classifier saved in the file `path`; if there is none, train it first.
 
-    It is trained on `images` images, drawn with repetition from the CIFAR-10 folder
-    `source`. Raises UserError if a saved classifier is damaged.
+    source: folder of CIFAR-10; images: number of images to train on, drawn with
+    repetition. Raises UserError if a saved classifier is damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = path.with_suffix(".json")
@@ -126,7 +124,7 @@ def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureClassifier:
     """Return the classifier that `load_or_train` saved in the file `path`.
 
-    Raises UserError if the SHA-256 of the weights differs from the one saved with them.
+    Raises UserError if the file of the weights was changed.
     """
     record = path.with_suffix(".json")
     advice = f"remove it and {path} to train the classifier again"
@@ -145,8 +143,8 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> FeatureCl
 def read_labelled(source: Path, prefix: str) -> tuple[Tensor, Tensor]:
     """Return the images, (N, 3, 32, 32) uint8, and labels, (N,) int64, of CIFAR-10.
 
-    They are read from the batch files in the folder `source` whose names start with
-    `prefix`, such as "data_batch", in the binary or the Python layout.
+    source: folder of the batch files; prefix: what the names of the files to read start
+    with, such as "data_batch".
     """
     files = [path for path in find_batches(source) if path.name.startswith(prefix)]
     pixels, labels = zip(*map(load_labelled, files), strict=True)
@@ -160,7 +158,7 @@ def train_classifier(
     """Return a classifier, trained on `num_images` random images with augmentation.
 
     images: (N, 3, H, W) uint8, from which they are drawn with repetition; labels: (N,)
-    int64. The random seed is fixed.
+    int64.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -189,7 +187,7 @@ def train_classifier(
 def augment(rgb: Tensor) -> Tensor:
     """Shift images randomly by up to 3 pixels, and flip them with probability 0.5.
 
-    rgb: (B, 3, H, W). The shift and the flip are the same for all images of the batch.
+    rgb: (B, 3, H, W), all shifted and flipped alike.
     """
     shifts = 2 * _MAX_SHIFT + 1
     left, top, flipped = (int(torch.randint(n, ())) for n in (shifts, shifts, 2))

@@ -11,9 +11,9 @@ from typing import Any
 class ReproduceOptions:
     """The options of `colortrain reproduce`, except --budget and --photos.
 
-    `table` is the name of the results table to make, such as "nazeri". `base_channels`
-    is None if recipes keep their published width; `limit` is None if all held-out
-    images are scored.
+    table: name of the results table, such as "nazeri"; base_channels: width of the
+    networks, or None for the published width; limit: number of held-out images to
+    score, or None for all.
     """
 
     table: str
@@ -25,10 +25,8 @@ class ReproduceOptions:
     limit: int | None
 
     def shared(self) -> dict[str, Any]:
-        """Return the options that all rows of the results table share, for JSON.
-
-        Recipes and seeds are not included, because they only select rows.
-        """
+        """Return the options that all rows of the results table share, for JSON."""
+        # Recipes and seeds only select rows.
         return {"table": self.table, "base_channels": self.base_channels, "limit": self.limit}
 
 

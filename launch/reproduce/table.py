@@ -1,8 +1,6 @@
 """Write the table of `colortrain reproduce` as Markdown.
 
-Its rows are the baselines, the scores that papers report, and the trained networks.
-`results`, an argument of most functions here, has one dict with the scores and the cost
-of each network.
+In all functions, `results` has one dict with the scores and the cost of each network.
 """
 
 from __future__ import annotations
@@ -39,8 +37,8 @@ _DECIMALS = {"fid": 3}  # distances by the small classifier are below 1
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """Return the caption, the table, the training curves and the notes as Markdown.
 
-    `table` is the name of the table, such as "nazeri". `facts` is the result of
-    `conditions`.
+    table: its name, such as "nazeri"; facts: the conditions of the scores, such as
+    device and data.
     """
     shown = [name for name in HEADS if first_scores(name, results)]
     head = ["network", "seed", *(HEADS[name] for name in shown), "seconds", "peak MB", "parameters"]
@@ -57,10 +55,7 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
 
 
 def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
-    """Return the best value of a metric among all networks, or None if none has it.
-
-    Whether high or low values are better depends on the metric.
-    """
+    """Return the best value of a metric among all networks, or None if none has it."""
     values = [value for row in results if (value := generated_score(metric, row)) is not None]
     truth = first_scores(metric, results).get("truth", 1.0)
     return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
@@ -71,8 +66,8 @@ def network_row(
 ) -> list[str]:
     """Return the row of a trained network, with its scores and its cost, for the table.
 
-    `shown` are the metrics that have a column. A score that equals the value of `best`
-    for its metric is set in bold.
+    shown: metrics that have a column; best: the best value of each, which is set in
+    bold.
     """
     cells = []
     for name in shown:
@@ -83,10 +78,8 @@ def network_row(
 
 
 def generated_score(metric: str, result: dict[str, Any]) -> float | None:
-    """Return a metric of the images that a network generated, or None if it is missing.
-
-    It is missing if colortrain did not have the metric when the network was scored.
-    """
+    """Return a metric of the images that a network generated, or None."""
+    # Missing if colortrain did not have the metric when the network was scored.
     value: float | None = result["metrics"].get(metric, {}).get("generated")
     return value
 
@@ -94,10 +87,9 @@ def generated_score(metric: str, result: dict[str, Any]) -> float | None:
 def first_scores(metric: str, results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the values of a metric by image version: "generated", "grey", "truth", ...
 
-    They are the values of the first network that has the metric. The function is used
-    for the baselines, whose values are the same for all networks. Returns {} if no
-    network has the metric.
+    They are from the first network that has the metric; {} if none has it.
     """
+    # Used for the baselines, whose values are the same for all networks.
     return next((row["metrics"][metric] for row in results if metric in row["metrics"]), {})
 
 
@@ -106,8 +98,8 @@ def baseline_row(
 ) -> list[str]:
     """Return the row of a baseline, with its scores, for the table of `reproduce`.
 
-    `version` is the baseline: "grey", "median" (one median colour) or "truth". `shown`
-    are the metrics that have a column.
+    version: the baseline, "grey", "median" or "truth"; shown: metrics that have a
+    column.
     """
     values = (first_scores(name, results).get(version) for name in shown)
     cells = [_number(value, name) for value, name in zip(values, shown, strict=True)]
@@ -117,7 +109,7 @@ def baseline_row(
 def published_row(name: str, shown: Sequence[str]) -> list[str]:
     """Return the row with the scores that the paper of the recipe `name` reports.
 
-    `shown` are the metrics that have a column in the table.
+    shown: metrics that have a column in the table.
     """
     values = get_recipe(name).headline.values()
     cells = [_number(values.get(metric), metric) for metric in shown]
@@ -125,12 +117,8 @@ def published_row(name: str, shown: Sequence[str]) -> list[str]:
 
 
 def curves(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the lines of a second table: each network's scores at all its checkpoints.
-
-    The metrics are MAE and the accuracies at 2 % and at 5 %, as in the table that
-    `colortrain reproduce nazeri` makes. The list is empty for other tables, for which
-    only the last checkpoints are scored.
-    """
+    """Return the lines of a table of the scores at all checkpoints, or no lines."""
+    # For Nazeri's table; for other tables, only the last checkpoint is scored.
     points = [(result["recipe"], point) for result in results for point in result.get("curve", [])]
     if not points:
         return []
@@ -147,7 +135,7 @@ def curves(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def caption(facts: dict[str, Any]) -> list[str]:
-    """Return the caption of the table: the images used for training and for scores."""
+    """Return the caption: how many images were used for training and for scores."""
     base_channels = facts["base_channels"]
     width = "published size" if base_channels is None else f"{base_channels} base channels"
     reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())

@@ -1,9 +1,4 @@
-"""Train like `colortrain train`, and write the peak memory to RUN/peak.json.
-
-The training process measures its own peak, because its parent process cannot. The
-operating system does not report GPU memory to the parent. For the resident memory of a
-child process it reports at least what the parent itself used when it started the child.
-"""
+"""Train like `colortrain train`, and write the peak memory to RUN/peak.json."""
 
 from __future__ import annotations
 
@@ -24,16 +19,17 @@ from shards.json_files import read_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, and return the exit status of `colortrain train`.
-
-    Only rank 0 writes its peak memory, because all processes need the same amount. If
-    an earlier start of the run has written a larger peak, that one is kept.
-    """
+    """Train and write the peak memory; return the exit status of `colortrain train`."""
     args = list(sys.argv[1:] if argv is None else argv)
+    # The parent process cannot measure the peak: the operating system does not report
+    # GPU memory to it, and for the resident memory of a child process at least what the
+    # parent itself used when it started the child.
     status = train.main(args)
+    # All processes need the same amount.
     if os.environ.get("RANK", "0") == "0":
         path = train.make_parser().parse_args(args).run / PEAK
         advice = "delete it, then run the same command again"
+        # A larger peak of an earlier start of the run is kept.
         earlier = read_json(path, Peak, advice) if path.is_file() else {"peak_mb": 0.0}
         largest = max(peak_memory(), earlier, key=lambda each: each["peak_mb"])
         write_atomic(path, json.dumps(largest).encode())
@@ -41,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def peak_memory() -> dict[str, Any]:
-    """Return the peak memory of this process in MB, and what kind of memory it is.
+    """Return the peak memory of this process, as {"peak_mb", "peak_of"}.
 
-    The result is {"peak_mb", "peak_of"}. The kind is GPU memory if there is a GPU,
-    otherwise resident memory.
+    "peak_of" is "GPU memory" if there is a GPU, else "resident memory".
     """
     if torch.cuda.is_available():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}

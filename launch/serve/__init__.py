@@ -76,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
 def host_and_port(text: str) -> str:
     """Convert an argument to HOST or HOST:PORT in lower case, as browsers send it.
 
-    Raises ArgumentTypeError for URLs and wildcards.
+    Raises argparse.ArgumentTypeError for any other text.
     """
     if not re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d+)?", text.lower()):
         raise argparse.ArgumentTypeError(

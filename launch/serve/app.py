@@ -1,9 +1,7 @@
 """The web application of `colortrain serve`: a page, and an endpoint for uploads.
 
-Uploads are not trusted. The number of bytes is limited while an upload arrives, and the
-number of pixels before it is decoded. File names are ignored, and nothing is written to
-disk. Requests from pages of other sites are recognized by their Origin and Host headers
-and rejected.
+Uploads are not trusted: their size is limited, their file names are ignored, nothing is
+written to disk, and requests from pages of other sites are rejected.
 """
 
 from __future__ import annotations
@@ -72,9 +70,9 @@ class Limits:
 
 
 class RequestLimit:
-    """Middleware that limits the size of requests and sets headers of responses.
+    """Middleware that rejects requests of more than `limit` bytes with status 413.
 
-    Requests of more than `limit` bytes get status 413.
+    It also sets headers of all responses.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -106,28 +104,25 @@ class RequestLimit:
 
 
 def too_large(limit: int) -> HTTPException:
-    """Return the exception, with status 413, for a file of more than `limit` bytes.
-
-    The response closes the connection, because the rest of the request is not read.
-    """
+    """Return the exception, with status 413, for a file of more than `limit` bytes."""
     return HTTPException(
         413,
         f"This file is too large. The maximum is {limit >> 20} MB.",
-        {"connection": "close"},
+        {"connection": "close"},  # the rest of the request is not read
     )
 
 
 def check_request(request: Request, limit: int, origins: Sequence[str] = ()) -> None:
     """Raise HTTPException if a request must be rejected because of its headers alone.
 
-    A request is rejected if it comes from a page of another site, unless the host of
-    that page (HOST or HOST:PORT) is one of `origins`. It is also rejected if it
-    declares more than 8 times `limit` bytes, or is not a form that can contain an
-    upload. Smaller requests of more than `limit` bytes are rejected by `RequestLimit`.
+    limit: a request that declares more than 8 times as many bytes is rejected; origins:
+    hosts (HOST or HOST:PORT) of other sites whose pages may send requests.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host")
+    # A page of another site sends a different Origin.
     if origin is not None and origin.partition("://")[2] not in (host, *origins):
         raise HTTPException(403, "Photographs are accepted only from this server's own page.")
+    # Smaller requests that are too large are rejected by `RequestLimit`.
     if int(request.headers.get("content-length") or 0) > _MAX_DISCARDED * limit:
         raise too_large(limit)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -137,20 +132,17 @@ def check_request(request: Request, limit: int, origins: Sequence[str] = ()) -> 
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser of uploaded forms, but without temporary files.
+    """Starlette's parser of uploaded forms, but without temporary files."""
 
-    Starlette writes uploads above 1 MB to disk. Here they stay in memory, and their
-    size is limited by `RequestLimit`.
-    """
-
+    # Starlette would write uploads above 1 MB to disk. `RequestLimit` limits the size.
     spool_max_size = 0  # 0: never written to disk
 
 
 async def read_upload(request: Request) -> bytes:
     """Return the content of the uploaded file in the field `photo` of the form.
 
-    Raises HTTPException if there is no such file, and if the upload is incomplete or
-    too slow.
+    Raises HTTPException if there is no such file, or if the upload is incomplete or
+    slow.
     """
     try:
         with anyio.fail_after(_UPLOAD_TIMEOUT):
@@ -177,7 +169,7 @@ def colorize_image(
     """Decode and colorize an image file, and return the bytes of a PNG file.
 
     Raises HTTPException if the image cannot be decoded or has more than `max_pixels`,
-    and ClientDisconnect between these steps if `gone` is set.
+    and ClientDisconnect if `gone` is set.
     """
     try:
         image = decode_image(data, max_pixels)
@@ -204,11 +196,9 @@ def raise_if_gone(gone: threading.Event) -> None:
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T], gone: threading.Event) -> T:
-    """Return the result of `work`, once the request has been read.
+    """Return the result of `work`, but set `gone` if the client disconnects first.
 
-    If the client closes the connection first, `gone` is set. Work in a thread is then
-    waited for, because the next image must not be colorized at the same time; what only
-    waits for its turn is cancelled, which raises ClientDisconnect.
+    The request must have been read. Raises ClientDisconnect if `work` was cancelled.
     """
     scope = anyio.CancelScope()
     working = asyncio.create_task(_in_scope(scope, work))
@@ -217,6 +207,8 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T], gone: threa
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if leaving.done():
             gone.set()
+            # A running thread is waited for, because the next image must not be
+            # colorized at the same time; work that waits for its turn is cancelled.
             scope.cancel()  # unlike a task's own `cancel`, it spares a running thread
         return await working
     finally:
@@ -242,10 +234,10 @@ def colorize_endpoint(
 ) -> Endpoint:
     """Return the endpoint POST /colorize/N, which colorizes an upload with network N.
 
-    N is the position in `networks`. Only one image is colorized at a time, because
-    colorizing uses all cores or the GPU. An upload whose client is gone is not
-    colorized. `origins`: see `check_request`.
+    networks: N is the position in this list; origins: hosts (HOST or HOST:PORT) of
+    other sites whose pages may send uploads.
     """
+    # One image at a time, because colorizing uses all cores or the GPU.
     limiter = anyio.CapacityLimiter(1)
 
     async def colorize(request: Request) -> Response:
@@ -303,9 +295,8 @@ def make_app(
 ) -> Starlette:
     """Return the web application.
 
-    `networks` are by name. Only requests whose Host header is one of `hosts` are
-    accepted; "*" accepts any. An Origin header must name the same host, or one of
-    `origins` (HOST or HOST:PORT).
+    networks: by name; hosts: accepted values of the Host header, "*" for any; origins:
+    hosts (HOST or HOST:PORT) of other sites whose pages may send uploads.
     """
     page = static_endpoint(render_page(networks, limits), "text/html")
     style = static_endpoint((PAGE / "page.css").read_text(encoding="utf-8"), "text/css")

@@ -14,10 +14,7 @@ from shards.files import open_atomic
 
 
 def check_video(jobs: Sequence[Job]) -> None:
-    """Raise UserError if any of the jobs is a video but PyAV is not installed.
-
-    A job is one image or video to colorize, with its output files.
-    """
+    """Raise UserError if a video is to be colorized but PyAV is not installed."""
     videos = [job.source for job in jobs if job.is_video]
     if videos and importlib.util.find_spec("av") is None:
         raise UserError(f"{videos[0]}: videos require PyAV: pip install 'colortrain[video]'")
@@ -28,9 +25,8 @@ def colorize_video(
 ) -> None:
     """Colorize one video with every network, and write MP4 files (H.264) with sound.
 
-    The sound is that of the video. Adds to `outcome` either one line of text per
-    network (`video_lines`) or, if the video cannot be read, one line with the reason
-    (`failures`).
+    Adds to `outcome` a line about each MP4 file, or the reason if the video cannot be
+    read.
     """
     import av
 

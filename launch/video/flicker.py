@@ -8,12 +8,7 @@ STILL = 1.0  # pixels whose L changes by less between two frames count as still
 
 
 class Flicker:
-    """The flicker of a video: how much the colours of still pixels change.
-
-    It is the mean distance of ab between consecutive frames, in CIELAB units, over the
-    pixels whose L changes by less than `STILL`. The frames have the input size of the
-    network.
-    """
+    """The flicker of a video: how much the colours of still pixels change."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
@@ -30,8 +25,8 @@ class Flicker:
 
     @property
     def mean(self) -> float:
-        """The flicker: by how much a still pixel's ab changes from frame to frame.
+        """The mean change of a still pixel's ab between frames, in CIELAB units.
 
-        It is the mean distance in CIELAB units; NaN if no pixel was still.
+        NaN if no pixel was still.
         """
         return self.total / self.count if self.count else float("nan")

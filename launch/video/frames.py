@@ -16,18 +16,17 @@ UNSPECIFIED = 2  # the code of H.273 for values that the video does not specify
 def colour_matrix(video: Any) -> int:
     """Return the matrix of a video's YCbCr colours: 1 for BT.709, 6 for BT.601.
 
-    These are codes of ITU-T H.273. If the video does not specify its matrix, the one
-    that players assume for its height is returned.
+    Source of these numbers: ITU-T H.273.
     """
     tagged = {1: 1, 5: 6, 6: 6}  # 5 is BT.601 with the primaries of PAL
+    # Otherwise what players assume for the height of the video.
     return tagged.get(video.colorspace, 1 if video.height >= 720 else 6)
 
 
 def to_rgb(frame: Any, matrix: int) -> np.ndarray:
-    """Return a frame as (H, W, 3) uint8 sRGB, turned as its display matrix says.
+    """Return a frame as upright sRGB, (H, W, 3) uint8, with even H and W.
 
-    H and W are cropped to even numbers, which 4:2:0 chroma subsampling requires; a side
-    of one pixel is doubled. `matrix` is the result of `colour_matrix`.
+    matrix: the matrix of the video's YCbCr colours, 1 for BT.709 or 6 for BT.601.
     """
     if frame.colorspace == UNSPECIFIED:
         frame.colorspace = matrix
@@ -35,6 +34,7 @@ def to_rgb(frame: Any, matrix: int) -> np.ndarray:
     rgb = frame.to_ndarray(format="rgb24")
     rgb = rgb.transpose(1, 0, 2) if transposed else rgb
     rgb = rgb[:: -1 if flipped else 1, :: -1 if mirrored else 1]
+    # 4:2:0 chroma subsampling requires even sides; a side of one pixel is doubled.
     doubled = [(0, 1 if side == 1 else 0) for side in rgb.shape[:2]]
     rgb = np.pad(rgb, [*doubled, (0, 0)], mode="edge")
     return np.ascontiguousarray(rgb[: len(rgb) // 2 * 2, : rgb.shape[1] // 2 * 2])
@@ -43,10 +43,8 @@ def to_rgb(frame: Any, matrix: int) -> np.ndarray:
 def orientation(frame: Any) -> tuple[bool, bool, bool]:
     """Return whether to transpose, mirror and flip a frame to make it upright.
 
-    The three steps are done in this order. Mirroring exchanges left and right, flipping
-    top and bottom. They are derived from the frame's display matrix, which is rounded
-    to the nearest of their eight combinations. (ISO/IEC 14496-12, 8.3.2: the matrix has
-    rows (a, b, u), (c, d, v); a point (x, y) is shown at (a x + c y, b x + d y).)
+    The steps are done in this order; mirroring exchanges left and right, flipping top
+    and bottom. Source: ISO/IEC 14496-12, 8.3.2.
     """
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
@@ -54,6 +52,8 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
         return _TURNS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return _TURNS[0]
+    # Rows (a, b, u), (c, d, v): a point (x, y) is shown at (a x + c y, b x + d y). The
+    # matrix is rounded to the nearest of the eight combinations of the steps.
     a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, np.int32)[:5])
     if max(abs(b), abs(c)) > max(abs(a), abs(d)):
         return True, c < 0, b < 0
@@ -67,7 +67,7 @@ _TURNS = [(False, False, False), (True, False, True), (False, True, True), (True
 def fit_frame(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     """Return a frame scaled to another size, with black bars if its shape differs.
 
-    rgb: (H, W, 3) uint8; returned unchanged if it has the size already.
+    rgb: (H, W, 3) uint8.
     """
     if rgb.shape[:2] == (height, width):
         return rgb

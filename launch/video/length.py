@@ -12,12 +12,9 @@ _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def declared_length(source: Any, video: Any) -> float:
-    """Return the length in seconds that a container declares, 0 if it declares none.
-
-    MPEG, DV and Ogg declare none: FFmpeg estimates it from their size or their end.
-    """
+    """Return the length in seconds that a container declares, 0 if it declares none."""
     name = source.format.name
-    if name.startswith(("mpeg", "dv", "ogg")):
+    if name.startswith(("mpeg", "dv", "ogg")):  # FFmpeg estimates it from size or end
         return 0.0
     if name == "avi":  # FFmpeg shortens the duration of a truncated file
         return float(video.frames * video.time_base)
@@ -29,8 +26,7 @@ def declared_length(source: Any, video: Any) -> float:
 def asf_length(path: Path) -> float:
     """Return the length in seconds in the header of an ASF file, 0 if it has none.
 
-    Source: Advanced Systems Format specification, 3.2: play duration in 100 ns, less
-    the preroll in ms.
+    Source: Advanced Systems Format specification, 3.2.
     """
     with path.open("rb") as file:
         header = file.read(_HEADER)
@@ -38,4 +34,5 @@ def asf_length(path: Path) -> float:
     if not 0 <= start <= len(header) - 88:
         return 0.0
     play, _, preroll = struct.unpack_from("<QQQ", header, start + 64)
+    # Play duration in 100 ns, preroll in ms.
     return max(0.0, play / 1e7 - preroll / 1e3)

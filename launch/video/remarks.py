@@ -46,9 +46,8 @@ class FrameNotes:
 def time_remarks(joins: Sequence[Fraction], gaps: Sequence[tuple[Fraction, Fraction]]) -> list[str]:
     """Return lines of text about jumps of a video's clock and about missing frames.
 
-    joins: the times in seconds at which the clock jumps, because the file was joined
-    from several. gaps: for each gap without frames, the times in seconds at which it
-    starts and ends.
+    joins: times of the jumps in seconds; gaps: start and end, in seconds, of each gap
+    without frames.
     """
     remarks = []
     if joins:
@@ -66,8 +65,8 @@ def stream_remarks(
 ) -> list[str]:
     """Return lines of text about sound conversion, HDR, and tracks that are not kept.
 
-    converted: codecs of the sound tracks that were not copied. kept: indices of the
-    source's streams that are in the output file. video: the stream that was colorized.
+    video: the stream that was colorized; converted: codecs of the sound tracks that
+    were not copied; kept: indices of the source's streams that are in the output file.
     """
     remarks = []
     if converted:
@@ -90,8 +89,8 @@ def _name(stream: Any) -> str:
 def missing_end(length: float, end: float) -> list[str]:
     """Return a line of text if more than 1 s at the end of a video is not readable.
 
-    The list is empty otherwise. length: the length of the video in seconds that the
-    container declares. end: the time in seconds at which its readable part ends.
+    length: the video's length in seconds; end: where its readable part ends, in
+    seconds.
     """
     if length - end < 1:
         return []
@@ -99,5 +98,5 @@ def missing_end(length: float, end: float) -> list[str]:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 frame, 2 frames."""
+    """Return a number with its noun, such as "1 frame" or "2 frames"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

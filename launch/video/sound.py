@@ -1,4 +1,4 @@
-"""Sound and subtitles of a video: copied where MP4 can contain them, else converted."""
+"""Sound and subtitles of a video: copied if MP4 can contain them, else converted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from launch.video.times import RisingTimes
 # What common players read from MP4; FFmpeg would also write Vorbis and DTS.
 COPIED = ("aac", "mp2", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 _LOWEST_MP3 = 16_000  # Hz: MP4 has no identifier for the MP3 of lower sampling rates
-_JITTER = 0.05  # seconds: larger gaps in sound are kept
+_JITTER = 0.05  # seconds: containers round times to ms; larger gaps in sound are kept
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000)
 _AAC_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 
@@ -34,8 +34,7 @@ class Track(Protocol):
 def make_track(stream: Any, result: Any, reader: Reader) -> Track | None:
     """Return the track of the output file for a stream; None if it cannot be kept.
 
-    `stream` is a stream of the source. Only sound and MP4's own kind of subtitles are
-    kept. `result` is the output file, an open PyAV container.
+    stream: a stream of the source; result: the output file, an open PyAV container.
     """
     codec = codec_name(stream)
     if stream.type == "subtitle":
@@ -48,15 +47,15 @@ def make_track(stream: Any, result: Any, reader: Reader) -> Track | None:
 
 
 def codec_name(stream: Any) -> str:
-    """Return the name of a stream's codec, not of the decoder: mp3, not mp3float."""
+    """Return the name of a stream's codec, such as "mp3"."""
+    # The name of the decoder may differ: mp3float.
     return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown codec"
 
 
 class CopiedTrack:
     """Copies the packets of a stream into the output file, with corrected times.
 
-    Nothing but the times is changed. Packets that MP4 does not accept, because their
-    headers are damaged, are left out.
+    Packets that MP4 does not accept are left out.
     """
 
     def __init__(self, stream: Any, result: Any, reader: Reader) -> None:
@@ -66,12 +65,9 @@ class CopiedTrack:
         self.times, self._rehearsal = RisingTimes(rate), _Rehearsal(stream)
 
     def convert(self, packet: Any) -> list[Any]:
-        """Return the packet, ready to be written to its stream in the output file.
-
-        Its times are corrected. The list is empty if MP4 does not accept the packet.
-        """
+        """Return the packet, ready to be written; nothing if MP4 does not accept it."""
         if not self._rehearsal.accepts(self.times.apply(packet)):
-            self.reader.num_damaged += 1
+            self.reader.num_damaged += 1  # its header is damaged
             return []
         packet.stream = self.stream
         return [packet]
@@ -83,16 +79,13 @@ class CopiedTrack:
 
 
 class _Rehearsal:
-    """Writes a stream's packets to a trial MP4 file, to find those that MP4 refuses.
-
-    The trial file is not kept. In the output file itself, FFmpeg keeps packets back to
-    interleave them with those of other streams. So an error there would not show which
-    packet caused it.
-    """
+    """Writes a stream's packets to a trial MP4 file, to find those that MP4 refuses."""
 
     def __init__(self, stream: Any) -> None:
         import av
 
+        # In the output file itself, FFmpeg keeps packets back to interleave streams, so
+        # an error would not show which packet caused it.
         self._result = av.open(_Nowhere(), "w", "mp4")
         self._stream = self._result.add_stream_from_template(stream)
 
@@ -108,13 +101,10 @@ class _Rehearsal:
         return True
 
     def close(self) -> None:
-        """Close the trial file.
-
-        Errors are ignored here, because `accepts` has already reported the packets that
-        cause them.
-        """
+        """Close the trial file and ignore its errors."""
         import av
 
+        # `accepts` has already reported the packets that cause errors.
         with contextlib.suppress(av.FFmpegError):
             self._result.close()
 
@@ -191,13 +181,7 @@ class AacTrack:
         return packets
 
     def _timed(self, part: Any) -> Any:
-        """Return decoded samples with their time corrected, to avoid small gaps.
-
-        If they start within 0.05 s of the end of the samples before them, their time is
-        set to exactly that end. Many containers round the times of sound to
-        milliseconds. Larger gaps are kept. `part` is a frame of samples, or None at the
-        end of the stream.
-        """
+        """Return a frame of samples with its time corrected, to avoid small gaps."""
         if part is not None:
             time = self._end if part.pts is None else round(part.time * self.rate)
             if self._end is None or time is None or abs(time - self._end) > _JITTER * self.rate:
@@ -208,16 +192,12 @@ class AacTrack:
 
 
 def _aac_rate(rate: int) -> int:
-    """Return the AAC sampling rate, in Hz, for sound that is sampled at `rate` Hz.
-
-    It is the lowest of AAC's rates from 16 to 96 kHz that is not below `rate`, or 96
-    kHz if `rate` is higher.
-    """
+    """Return the AAC sampling rate, in Hz, for sound that is sampled at `rate` Hz."""
     return min((each for each in _AAC_RATES if each >= rate), default=_AAC_RATES[0])
 
 
 def _describe(track: Any, stream: Any) -> None:
-    """Copy what a stream says about itself: its language, title and use."""
+    """Copy the language, title and use of a stream to a track."""
     track.disposition = stream.disposition.value  # a number in PyAV 17
     for key in ("language", "title"):
         if key in stream.metadata:

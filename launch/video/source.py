@@ -13,6 +13,7 @@ from typing import Any
 from launch.video.times import Timeline
 from shards.errors import UserError
 
+# Nothing but the file itself is opened, not the files in an HLS playlist.
 _ONE_FILE = {"protocol_whitelist": "none"}
 _MAX_ERRORS = 16  # consecutive ones, after which the rest of a file is given up
 
@@ -21,8 +22,7 @@ _MAX_ERRORS = 16  # consecutive ones, after which the rest of a file is given up
 def open_source(path: Path) -> Iterator[Any]:
     """Open a video for reading as a PyAV container.
 
-    Raises UserError if it cannot be read, or is a list of other files, such as an HLS
-    playlist: nothing but the file itself is opened.
+    Raises UserError if it cannot be read or is a list of other files.
     """
     try:
         file = _SafeFile(path)  # FFmpeg takes the name "12:30.mp4" for an address
@@ -33,12 +33,10 @@ def open_source(path: Path) -> Iterator[Any]:
 
 
 class _SafeFile(io.FileIO):
-    """A file whose `seek` returns an error code instead of raising an exception.
-
-    A damaged header may make FFmpeg seek to an impossible position.
-    """
+    """A file whose `seek` returns an error code instead of raising an exception."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        # A damaged header may make FFmpeg seek to an impossible position.
         try:
             return super().seek(offset, whence)
         except (OSError, ValueError):
@@ -77,10 +75,7 @@ def is_cover(stream: Any) -> bool:
 
 
 class Reader:
-    """Reads the packets of an open PyAV container and decodes them.
-
-    Damaged packets are counted and skipped where they cannot be decoded.
-    """
+    """Reads the packets of an open PyAV container, decodes them, skips damaged ones."""
 
     def __init__(self, container: Any) -> None:
         self.container = container

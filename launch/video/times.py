@@ -1,7 +1,4 @@
-"""Correct the times of a video's packets and frames, which must always increase.
-
-Times are wrong in videos that were joined from several files, and in damaged ones.
-"""
+"""Correct the times of a video's packets and frames, which must always increase."""
 
 from __future__ import annotations
 
@@ -19,21 +16,16 @@ _COARSEST = Fraction(1, 10_000)  # seconds: half a frame is always several ticks
 class Timeline:
     """Puts the times of all packets of a video on one timeline without jumps.
 
-    A video file may consist of several parts, each with its own clock: for instance,
-    VOB files that were simply joined. A new part starts where the decoding times of a
-    stream step back. It also starts where they step forward by more than 10 s, if the
-    format's clock may jump (`may_jump`: MPEG, Ogg) or if the new time is after the end
-    of the file (`length`, if it is known).
-
-    On the timeline, the parts follow each other without a gap. `start` is the time at
-    which the file starts: if it is above 0, as in MPEG, all times are shifted so that
-    the timeline starts at 0. `start` and `length` are in seconds.
+    start: time in seconds at which the file starts, which becomes 0; may_jump: whether
+    the format's clock may jump, as in MPEG; length: length of the file in seconds, if
+    known.
     """
 
     def __init__(self, start: Fraction, may_jump: bool, length: Fraction | None = None) -> None:
         self.may_jump = may_jump
         self._latest = None if length is None else length + _FORWARD
         self.joins: list[Fraction] = []  # times in seconds at which another part starts
+        # A start above 0, as in MPEG, is subtracted.
         # (position in the file, what is added to the times from there on)
         self._offsets: list[tuple[int, Fraction]] = [(-1, -max(start, Fraction(0)))]
         self._positions: dict[int, int] = {}  # stream index -> position of its last packet
@@ -58,17 +50,13 @@ class Timeline:
         packet.pts = None if packet.pts is None else packet.pts + ticks
 
     def _step(self, packet: Any, offset: Fraction, position: int) -> Fraction:
-        """Return the seconds to add to the times of this packet and of later ones.
-
-        They are added to `offset`, the seconds added so far. They are 0 unless a new
-        part of the file, with another clock, starts at this packet. `position` is the
-        packet's position in the file.
-        """
+        """Return the seconds by which this packet and later ones must be shifted."""
         if packet.dts is None:
             return Fraction(0)
         start = packet.dts * packet.time_base + offset
         end = self._decoded.get(packet.stream.index, start)
         step = Fraction(0)
+        # Another part of the file, with its own clock, as in VOB files that are joined.
         if start < end - _BACK or (start > end + _FORWARD and self._may_jump_to(start)):
             step = end - start
             self._offsets.append((position, offset + step))
@@ -98,19 +86,15 @@ def _apart(packet: Any) -> Fraction:
 class FrameClock:
     """Gives every frame of a video a later time than the frame before it.
 
-    `time_base`, the unit of these times, is that of the source, divided so that it is
-    at most 0.1 ms. A frame without a time starts when the frame before it ends. A frame
-    whose time is not later than that of the frame before it is placed half a frame's
-    duration after that frame.
-
-    stores_pts: whether the container stores presentation times; AVI does not.
+    time_base: unit of the source's times, in seconds; rate: frames per second;
+    stores_pts: whether the container stores presentation times.
     """
 
     def __init__(self, time_base: Fraction, rate: Fraction, stores_pts: bool = True) -> None:
         self._ticks = math.ceil(time_base / _COARSEST)  # per tick of the source
-        self.time_base = time_base / self._ticks
+        self.time_base = time_base / self._ticks  # at most 0.1 ms
         self.gaps: list[tuple[Fraction, Fraction]] = []  # seconds: from, to
-        self.stores_pts = stores_pts
+        self.stores_pts = stores_pts  # AVI does not
         self._frame = max(2, round(1 / rate / self.time_base))  # ticks
         self._last: int | None = None
         self._end = 0  # ticks: when the last frame ends
@@ -125,9 +109,9 @@ class FrameClock:
     def note_end(self, end: Fraction) -> None:
         """Record a gap if the video's packets end more than 1 s after its last frame.
 
-        The frames in between could not be decoded. `end` is the time in seconds at
-        which the packets end.
+        end: time in seconds at which the packets end.
         """
+        # The frames in between could not be decoded.
         if self._last is not None and end - self.end > _GAP:
             self.gaps.append((self.end, end))
 
@@ -145,13 +129,9 @@ class FrameClock:
         return time
 
     def _choose(self, frame: Any) -> int | None:
-        """Return a frame's time: its presentation time or its packet's decoding time.
-
-        Of the two, it is the one that has stood still or gone backwards less often so
-        far, as in FFmpeg (guess_correct_pts in libavcodec/decode.c). If the container
-        stores no presentation times, it is the decoding time. The result is in ticks of
-        the source's time base, or None if the time is not known.
-        """
+        """Return a frame's time in ticks of the source, or None if it is not known."""
+        # The presentation or the decoding time: the one that has stood still or gone
+        # backwards less often, as in FFmpeg (guess_correct_pts in libavcodec/decode.c).
         times = {"pts": frame.pts, "dts": frame.dts}
         for name, time in times.items():
             if time is not None:
@@ -176,11 +156,7 @@ class RisingTimes:
         self._length = 0
 
     def apply(self, packet: Any) -> Any:
-        """Correct the times of the next packet in place, and return it.
-
-        A packet without a duration gets one: the time since the packet before it.
-        Otherwise the last packet would be missing in the MP4 file.
-        """
+        """Correct the times of the next packet in place, and return it."""
         tick = max(1, math.ceil(1 / (self.rate * packet.time_base)))
         known = packet.pts if packet.dts is None else packet.dts
         dts = known
@@ -191,6 +167,7 @@ class RisingTimes:
         if packet.pts is None or dts != known:
             packet.pts = dts
         packet.dts = self._last = dts
+        # Without a duration, the last packet would be missing in the MP4 file.
         self._length = packet.duration or self._length
         packet.duration = self._length
         return packet

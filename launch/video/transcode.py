@@ -43,8 +43,7 @@ _MAX_RATE = 1000  # frames per second: the rates of some files are ticks of thei
 class Transcoder:
     """Decodes one video, colorizes it with one network, and encodes the output file.
 
-    Frames are processed in batches. `source` is the video and `result` the output file;
-    both are open PyAV containers. All sound tracks that can be decoded are kept. Raises
+    source, result: the video and the output file, as open PyAV containers. Raises
     UserError if the source has no video stream that can be decoded.
     """
 
@@ -68,11 +67,8 @@ class Transcoder:
         self.size: tuple[int, int] | None = None  # width and height of the result
 
     def _set_colour_tags(self) -> None:
-        """Tag the output with its colour matrix, range, primaries and transfer.
-
-        Players guess the colours of a video without these tags. The colour primaries
-        and the transfer characteristics are those of the source.
-        """
+        """Tag the output with its colour matrix, range, primaries and transfer."""
+        # Players guess the colours of a video without these tags.
         tags = (self.video.color_primaries, self.video.color_trc)
         self.out.colorspace, self.out.color_range = self.matrix, 1  # limited range: 16 to 235
         self.out.color_primaries, self.out.color_trc = (
@@ -108,12 +104,9 @@ class Transcoder:
         return max(1, self.video.frames or round(seconds * _frame_rate(self.video)))
 
     def _mux(self, packets: Sequence[Any]) -> None:
-        """Write packets of sound or subtitles to the output file, now or later.
-
-        They are kept back until the first frame has been colorized, because the file's
-        header, which is written before all packets, contains the size of the frames.
-        """
+        """Write packets of sound or subtitles to the output file, now or later."""
         if self.num_frames == 0:
+            # The file's header comes first and contains the size of the frames.
             self._held += packets
         else:
             self.result.mux(packets)
@@ -159,13 +152,11 @@ class Transcoder:
         return fit_frame(rgb, *self.size)
 
     def _start(self, transposed: bool) -> None:
-        """Set the output's size in pixels, and the aspect ratio of its pixels.
-
-        The source's pixels are not square in formats such as DV and DVD.
-        """
+        """Set the output's size in pixels, and the aspect ratio of its pixels."""
         assert self.size is not None
         self.out.width, self.out.height = self.size
         self.out.pix_fmt = "yuv420p"
+        # Pixels are not square in formats such as DV and DVD.
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.out.sample_aspect_ratio = 1 / aspect if transposed else aspect
         self.result.start_encoding()
@@ -177,10 +168,7 @@ class Transcoder:
             self.generated_flicker.add(lab[0], ab)
 
     def describe(self) -> str:
-        """Return one line of text for the user: number of frames, flicker, and remarks.
-
-        The remarks are about differences from the source video and about damage.
-        """
+        """Return one line of text for the user: number of frames, flicker, remarks."""
         flicker = (
             f"flicker {self.generated_flicker.mean:.2f} "
             f"(the video's own colours: {self.source_flicker.mean:.2f})"

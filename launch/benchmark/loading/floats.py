@@ -1,6 +1,6 @@
-"""The loaders of float tensors that the section `floats` compares.
+"""The loaders of float tensors that the benchmark `loader` compares.
 
-Each is a generator that yields the size of every batch it has loaded, without end.
+Each of them yields the size of every batch that it has loaded, without end.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ COLORTRAIN, WEBDATASET = "colortrain", "webdataset + DataLoader"
 def to_floats(stored: Tensor) -> tuple[Tensor, Tensor]:
     """Convert a batch of stored samples to float tensors, as the networks take them.
 
-    stored: (B, 3, H, W) uint8: L x 2.55, a + 128, b + 128. Returns L (B, 1, H, W) and
-    ab (B, 2, H, W), float32, both in about [-1, 1].
+    stored: (B, 3, H, W) uint8, which are L x 2.55, a + 128, b + 128. Returns L (B, 1,
+    H, W) and ab (B, 2, H, W), float32, both in about [-1, 1].
     """
     L, ab = stored[:, :1].float(), stored[:, 1:].float()
     return L.div_(127.5).sub_(1), ab.sub_(128).div_(110)
 
 
 def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
-    """Stack samples of webdataset into a batch.
+    """Stack samples of webdataset, tuples of one (3, H, W) uint8 array, into a batch.
 
-    Each sample is a tuple of one array, (3, H, W) uint8. Returns (B, 3, H, W) uint8.
+    Returns (B, 3, H, W) uint8.
     """
     return torch.from_numpy(np.stack([sample for (sample,) in samples]))
 
@@ -48,16 +48,14 @@ def stack(samples: Sequence[tuple[np.ndarray]]) -> Tensor:
 def stack_to_floats(samples: Sequence[tuple[np.ndarray]]) -> tuple[Tensor, Tensor]:
     """Stack samples of webdataset into a batch; return its L and ab as float tensors.
 
-    The samples are like those of `stack`, and the result is like that of `to_floats`.
+    samples: tuples of one array, (3, H, W) uint8. Returns L (B, 1, H, W) and ab (B, 2,
+    H, W), float32, both in about [-1, 1].
     """
     return to_floats(stack(samples))
 
 
 def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStream:
-    """Load batches with colortrain's training loader, without flips and crops.
-
-    Yields the size of each batch.
-    """
+    """Load batches with colortrain's training loader; yield the size of each."""
     config = LoaderConfig(batch_size=batch_size, seed=0, flip=0.0, workers=workers)
     loader = Loader(split, SymmetricCodec(), config)
     with closing(loader.batches()) as batches:
@@ -68,10 +66,10 @@ def colortrain_batches(split: Split, batch_size: int, workers: int) -> CountStre
 def webdataset_batches(
     tars: Sequence[Path], batch_size: int, workers: int, floats_in_workers: bool
 ) -> CountStream:
-    """Load batches with webdataset, which decodes and stacks in a DataLoader's workers.
+    """Load batches with webdataset in a DataLoader's workers; yield the size of each.
 
-    With `floats_in_workers` the workers also convert the batches to floats; otherwise
-    this process does. Yields the size of each batch.
+    floats_in_workers: whether the workers convert the batches to floats, or this
+    process.
     """
     _ignore_warnings()
     collate: Callable[..., Any] = stack_to_floats if floats_in_workers else stack
@@ -88,9 +86,9 @@ def webdataset_batches(
 
 
 def library_batches(library: Library, folder: Path, batch_size: int, workers: int) -> CountStream:
-    """Load batches with another library's loader, from its copy of the samples.
+    """Load batches with another library's loader; yield the size of each.
 
-    The copy is in `folder`. Yields the size of each batch.
+    folder: the copy of the samples in the library's format.
     """
     _ignore_warnings()
     loader = library.loader(
@@ -103,12 +101,10 @@ def library_batches(library: Library, folder: Path, batch_size: int, workers: in
 
 
 def _ignore_warnings() -> None:
-    """Ignore two warnings of torch that are expected here.
-
-    One is about more workers than cores, which some measurements use. The other is
-    about arrays that are not writable, to which nothing writes.
-    """
+    """Ignore two warnings of torch that are expected here."""
+    # Some measurements use more workers than there are cores.
     warnings.filterwarnings("ignore", "This DataLoader will create")
+    # Nothing writes to the arrays.
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
 
@@ -119,10 +115,10 @@ def make_methods(
     batch_size: int,
     worker_counts: Sequence[int],
 ) -> list[Method]:
-    """Return the methods that the section `floats` compares.
+    """Return a method for each loader of float tensors and each number of workers.
 
-    There is one for each loader and each number of workers. `copies` are copies of the
-    same samples for other libraries: name -> (library, folder).
+    copies: the same samples in the formats of other libraries, as name -> (library,
+    folder).
     """
     methods = []
     for count in worker_counts:

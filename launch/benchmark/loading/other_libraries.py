@@ -25,10 +25,10 @@ COLUMN = "lab"
 class Library:
     """A library that streams samples, and how this benchmark uses it.
 
-    `name` is its name on PyPI, `module` the name to import. `write(split, folder)`
-    writes a copy of a split, in the library's format, to a folder. `open(folder,
-    batch_size)` returns the copy as a data set whose samples are {COLUMN: array}.
-    `loader(dataset, ...)` returns the library's data loader for this data set.
+    name: its name on PyPI; module: the name to import; write(split, folder): writes a
+    copy of the split in the library's format; open(folder, batch_size): returns the
+    copy as a data set whose samples are {COLUMN: array}; loader(dataset, ...): returns
+    the library's data loader.
     """
 
     name: str
@@ -114,7 +114,7 @@ LIBRARIES = (
 def write_copies(split: Split, scratch: Path) -> tuple[dict[str, tuple[Library, Path]], list[str]]:
     """Write a copy of a split for each of the other libraries, to folders in `scratch`.
 
-    Returns name -> (library, folder of its copy), and a note about each library that
+    Returns the copies as name -> (library, folder), and a note about each library that
     cannot be used.
     """
     copies, notes = {}, []

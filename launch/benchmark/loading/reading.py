@@ -1,9 +1,7 @@
 """The readers of stored samples that the benchmark `loader` compares.
 
-Compared are colortrain, two upper limits of the machine (`memcpy` and `page_cache`),
-and other libraries. All but `webdataset_samples` read into one reused batch array. Each
-is a generator that continues without end and yields the number of samples since the
-last yield.
+Each of them continues without end and yields the number of samples since the last
+yield.
 """
 
 from __future__ import annotations
@@ -37,18 +35,18 @@ def colortrain_order(split: Split, batch_size: int) -> CountStream:
 
 
 def colortrain_first_pass(split: Split, batch_size: int) -> CountStream:
-    """Read batches like `colortrain_order`, but open the split again.
+    """Open the split again and read it in training order.
 
-    A newly opened split verifies the checksum of each sample when it is first read.
+    Yields the size of each batch.
     """
+    # A newly opened split verifies the checksum of each sample when it is first read.
     return colortrain_order(Split(split.root, split.name), batch_size)
 
 
 def large_array(split: Split, batch_size: int) -> np.ndarray:
-    """Return an array of samples in memory, from which `memcpy` copies batches.
+    """Return an array larger than the processor's caches, as a source for `memcpy`.
 
-    It is (N, 3, H, W) in the dtype of the split. It is larger than the caches of the
-    processor and has room for at least two batches.
+    Returns (N, 3, H, W) in the dtype of the split, with N at least 2 x `batch_size`.
     """
     samples = max(2 * batch_size, _BEYOND_CACHE // split.empty(1).nbytes)
     return np.ones((samples, *split.manifest.sample_shape), split.dtype)
@@ -57,17 +55,18 @@ def large_array(split: Split, batch_size: int) -> np.ndarray:
 def memcpy(source: np.ndarray, batch_size: int) -> CountStream:
     """Copy batches from an array in memory; yield the size of each batch.
 
-    No reader that copies samples can be faster. source: (N, 3, H, W).
+    source: (N, 3, H, W).
     """
     out = np.empty((batch_size, *source.shape[1:]), source.dtype)
     while True:
         for start in range(0, len(source) - batch_size + 1, batch_size):
+            # No reader that copies samples can be faster.
             np.copyto(out, source[start : start + batch_size])
             yield batch_size
 
 
 def page_cache(split: Split, batch_size: int) -> CountStream:
-    """Read all bytes of the tars, headers included, in file order with `readinto`.
+    """Read all bytes of the tars in file order, without locating samples.
 
     Yields the number of samples to which the bytes correspond, which can be a fraction.
     """
@@ -84,10 +83,7 @@ def page_cache(split: Split, batch_size: int) -> CountStream:
 
 
 def webdataset_samples(tars: Sequence[Path]) -> CountStream:
-    """Iterate over `WebDataset(tars, shardshuffle=False).decode()`, without end.
-
-    Yields 1 for each sample.
-    """
+    """Iterate over the decoded samples of webdataset without end; yield 1 for each."""
     dataset = webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode()
     while True:
         for _ in dataset:
@@ -95,7 +91,7 @@ def webdataset_samples(tars: Sequence[Path]) -> CountStream:
 
 
 def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
-    """Read like `webdataset_samples`, but copy the samples to the rows of `out`.
+    """Copy the decoded samples of webdataset to the rows of `out`, without end.
 
     out: (B, 3, H, W). Yields B whenever all rows are filled.
     """
@@ -106,8 +102,7 @@ def webdataset_batches(tars: Sequence[Path], out: np.ndarray) -> CountStream:
 def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
     """Copy the array `name` of each sample to the next row of `out`, without end.
 
-    `dataset` yields samples as dicts; out: (B, 3, H, W). Yields B whenever all rows are
-    filled.
+    dataset: samples as dicts; out: (B, 3, H, W). Yields B whenever all rows are filled.
     """
     row = 0
     while True:
@@ -122,8 +117,8 @@ def copy_into_rows(dataset: Any, name: str, out: np.ndarray) -> CountStream:
 def useful_worker_counts(requested: Sequence[int]) -> list[int]:
     """Return the requested numbers of workers that this machine can make use of.
 
-    They are those up to twice the number of cores; more workers would only compete for
-    the cores. If no requested number is that small, [0] is returned.
+    If there are none, [0] is returned.
     """
+    # More workers would only compete for the cores.
     limit = 2 * (os.cpu_count() or 1)
     return [count for count in requested if count <= limit] or [0]

@@ -1,8 +1,6 @@
 """Measure the time and memory of seeking, and the memory of a reading process.
 
-To seek is to compute which samples are at a position of the training order. Each
-measurement runs in a new process. In a process that has run before, memory that is free
-again could be reused, and the measurement would not count it.
+To seek is to compute which samples are at a position of the training order.
 """
 
 from __future__ import annotations
@@ -32,16 +30,14 @@ _Result = TypeVar("_Result")
 class SeekTimes:
     """The milliseconds of each seek, and by how many MB the process's peak memory grew.
 
-    To seek is to compute which samples a batch at some position of the training order
-    has. `new_epoch`: every seek goes to a position in a different epoch. `same_epoch`:
-    every seek goes to a different position of one epoch. `same_position`: every seek
-    goes to the same position. `growth_mb` is the growth of the peak memory.
+    To seek is to compute which samples are in the batch at a position of the training
+    order.
     """
 
     new_epoch: tuple[float, ...]  # a different epoch each time, so that nothing is cached
-    same_epoch: tuple[float, ...]
+    same_epoch: tuple[float, ...]  # another position of the same epoch each time
     same_position: tuple[float, ...]
-    growth_mb: float
+    growth_mb: float  # of the peak memory
 
 
 @dataclass(frozen=True)
@@ -59,15 +55,13 @@ def run_in_new_process(
     **kwargs: _Parameters.kwargs,
 ) -> _Result:
     """Call `function` in a new Python process and return its result."""
+    # A process that has run before could reuse free memory, which would not be counted.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
 
 def measure_seeks(num_samples: int) -> SeekTimes:
-    """Measure seeks in the training order of a data set with `num_samples` samples.
-
-    Each seek computes the sample numbers of one batch of 32.
-    """
+    """Measure seeks in the training order of a data set with `num_samples` samples."""
     before = memory_mb("VmHWM")
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     offsets = np.random.default_rng(0).integers(0, num_samples, _SEEKS).tolist()
@@ -92,8 +86,7 @@ def _milliseconds(order: Order, position: int) -> float:
 def positions(num_samples: int, batches: int) -> np.ndarray:
     """Return the numbers of the samples in batches spread evenly over an epoch.
 
-    Each of the `batches` batches has 32 samples, in training order. Returns (batches *
-    32,) int64.
+    Returns (32 * batches,) int64; each batch has 32 samples in training order.
     """
     order = Order(np.full(num_samples // SHARD_SAMPLES, SHARD_SAMPLES), seed=0)
     starts = np.linspace(0, num_samples - _BATCH, batches).astype(int)
@@ -103,7 +96,7 @@ def positions(num_samples: int, batches: int) -> np.ndarray:
 def measure_reading_memory(folder: Path, samples: np.ndarray) -> ReadingMemory:
     """Measure the memory that opening and reading a shard set adds to this process.
 
-    samples: (n,) int64, numbers of the samples to read, in batches of 32; n is a
+    samples: (n,) int64, numbers of the samples to read in batches of 32; n must be a
     multiple of 32.
     """
     own, mapped, peak = memory_mb("RssAnon"), memory_mb("RssFile"), memory_mb("VmHWM")

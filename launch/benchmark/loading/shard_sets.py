@@ -29,9 +29,8 @@ def tar_paths(split: Split) -> list[Path]:
 def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
     """Return a split with the first shards of `split`, of at most `max_bytes` in total.
 
-    The first shard is included even if it is larger. If all shards are included,
-    `split` itself is returned; otherwise a shard set of symbolic links is written to
-    `folder`.
+    The first shard is included even if it is larger. If shards are left out, the split
+    is written to `folder`, as a shard set of symbolic links.
     """
     totals = np.cumsum([shard.bytes for shard in split.shards])
     count = max(1, int(np.searchsorted(totals, max_bytes, side="right")))
@@ -50,9 +49,7 @@ def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
 def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> None:
     """Write a shard set of `num_samples` samples that takes little space on disk.
 
-    All its shards are the same tar of 1,000 samples. Its index is a sparse file that is
-    complete only for the sample numbers in `read`, (n,) int64: other samples cannot be
-    read.
+    read: (n,) int64, numbers of the samples that can be read afterwards.
     """
     with TarOfSamples(folder, "000000.tar", _SIZE, "uint8") as tar:
         for key in range(SHARD_SAMPLES):
@@ -62,9 +59,11 @@ def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> Non
     shard = Shard(path=path.name, samples=SHARD_SAMPLES, bytes=size, sha256=sha256_of(path))
     rows = rebuild_index([path], [shard], _SIZE, "uint8")
     shape = (num_samples, *rows.shape[1:])
+    # A sparse file, complete only for the samples in `read`.
     index = np.lib.format.open_memmap(folder / INDEX, "w+", rows.dtype, shape)
     index[read] = rows[read % SHARD_SAMPLES]
     index.flush()
+    # All shards are the same tar.
     shards = (shard,) * (num_samples // SHARD_SAMPLES)
     save_manifest(
         Manifest(size=_SIZE, fit="crop", dtype="uint8", splits={ONE_SPLIT: shards}, left_out={}),
@@ -73,10 +72,7 @@ def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> Non
 
 
 def drop_from_page_cache(paths: Sequence[Path]) -> None:
-    """Ask the kernel to drop files from the page cache.
-
-    Pages that a process has mapped into its memory and accessed stay cached.
-    """
+    """Ask the kernel to drop files from the page cache, except mapped pages."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -87,10 +83,7 @@ def drop_from_page_cache(paths: Sequence[Path]) -> None:
 
 
 def cached_fraction(paths: Sequence[Path]) -> float:
-    """Return the fraction of pages that are in the page cache, in [0, 1].
-
-    The pages are those of all files in `paths`.
-    """
+    """Return the fraction of the files' pages that are in the page cache, in [0, 1]."""
     flags = [_cached_pages(path) for path in paths if path.stat().st_size]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 

@@ -16,9 +16,8 @@ from launch.processes import memory_mb
 def operations_per_image(trainer: Trainer, batches: list[Batch]) -> float:
     """Return the floating-point operations of a training step, per image.
 
-    Those of matrix products and convolutions are counted, in the forward and backward
-    passes of both networks. The steps are averaged over a cycle of `n_critic` steps, in
-    which the generator is updated once.
+    Only matrix products and convolutions are counted, in the forward and backward
+    passes of both networks, as a mean over `n_critic` steps.
     """
     cycle = trainer.recipe.n_critic
     with FlopCounterMode(display=False) as counter:
@@ -34,9 +33,9 @@ def memory_of_steps(
 ) -> float:
     """Return the MB of memory that `steps` training steps add to this process.
 
-    `make_step` creates the networks, whose memory is included, and returns a function
-    that takes one step on a batch. On a GPU, the result is the maximum of the allocated
-    GPU memory. On a CPU, it is the increase of the process's peak resident memory.
+    On a GPU this is the maximum of the allocated memory, on a CPU the increase of the
+    peak resident memory. make_step: creates the networks, whose memory is included, and
+    returns a function that takes one step on a batch.
     """
     before = memory_mb("VmHWM")
     step = make_step()

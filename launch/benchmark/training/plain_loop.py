@@ -43,7 +43,7 @@ def bce(scores: Tensor, label: float) -> Tensor:
 class PlainLoop:
     """A training loop: BCE or Wasserstein loss, L1, and at most one gradient penalty.
 
-    The weights of the losses keep their initial values; their schedules are ignored.
+    The weights of the losses keep their initial values.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class PlainLoop:
     def update_critic(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the critic.
 
-        fake: (B, 2, H, W), the ab that the generator returned, detached, scaled to
-        about [-1, 1].
+        fake: (B, 2, H, W), the generated ab in about [-1, 1], detached.
         """
         real_scores, fake_scores = self.critic(batch.L, batch.colour), self.critic(batch.L, fake)
         adversarial = self.objective.adversarial
@@ -88,9 +87,9 @@ class PlainLoop:
     def penalty(self, batch: Batch, fake: Tensor) -> Tensor:
         """Return the gradient penalty (|gradient| - 1)^2, averaged over the batch.
 
-        For each image, the gradient is that of the critic's mean score with respect to
-        ab, at a random point between the real ab and the generated ab. fake: (B, 2, H,
-        W), the generated ab, scaled to about [-1, 1].
+        For each image, the gradient of the critic's mean score is taken at a random
+        point between the real ab and the generated ab. fake: (B, 2, H, W), the
+        generated ab in about [-1, 1].
         """
         colour = (batch.colour + batch.mix * (fake - batch.colour)).requires_grad_()
         scores = self.critic(batch.L, colour).flatten(1).mean(1)
@@ -100,8 +99,7 @@ class PlainLoop:
     def update_generator(self, batch: Batch, fake: Tensor) -> None:
         """Take one optimizer step of the generator.
 
-        fake: (B, 2, H, W), the ab that the generator returned, not detached, scaled to
-        about [-1, 1].
+        fake: (B, 2, H, W), the generated ab in about [-1, 1], not detached.
         """
         self.critic.requires_grad_(False)
         scores = self.critic(batch.L, fake)

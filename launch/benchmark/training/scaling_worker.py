@@ -73,7 +73,7 @@ class Rank:
     def take_steps(self, mode: str, steps: int) -> None:
         """Take `steps` training steps and wait until the device has finished them.
 
-        `mode` is WEAK (every process uses whole batches), UNSYNCED (the same without
+        mode: WEAK (every process uses whole batches), UNSYNCED (the same without
         averaging gradients) or STRONG (each batch is divided among the processes).
         """
         with ExitStack() as unsynced:
@@ -89,10 +89,9 @@ class Rank:
         synchronize(self.accelerator.device)
 
     def time_steps(self, mode: str, steps: int) -> float:
-        """Return the seconds until every process has taken `steps` steps.
+        """Warm up, then return the seconds until every process has taken `steps` steps.
 
-        Before that, `n_critic` steps are taken as a warm-up and not timed. `mode` is
-        one of the modes of `take_steps`.
+        mode: WEAK, UNSYNCED or STRONG.
         """
         self.take_steps(mode, self.recipe.n_critic)
         self.accelerator.wait_for_everyone()
@@ -104,8 +103,8 @@ class Rank:
     def num_steps_in(self, mode: str, seconds: float) -> int:
         """Return the number of steps that take about `seconds`.
 
-        It is a multiple of `n_critic`, and the same on every process. `mode` is one of
-        the modes of `take_steps`.
+        It is a multiple of `n_critic`, and the same on every process. mode: WEAK,
+        UNSYNCED or STRONG.
         """
         cycle = self.recipe.n_critic
         steps = torch.tensor(
@@ -119,8 +118,7 @@ def measure_rates(
 ) -> dict[str, list[float]]:
     """Measure every scaling mode once per round.
 
-    Returns mode -> the images per second of all processes together, one value per
-    round.
+    Returns mode -> images per second of all processes together, one value per round.
     """
     world_size, batch = rank.accelerator.num_processes, rank.recipe.batch_size
     images = {WEAK: batch * world_size, UNSYNCED: batch * world_size, STRONG: batch}
@@ -133,10 +131,9 @@ def measure_rates(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the rates and return 0.
+    """Measure the rates that a JSON file requests, and return 0.
 
-    The only argument is the path of a JSON file. It says what to measure, and to which
-    other JSON file the main process (rank 0) writes the rates.
+    argv: the path of this file, which also says where the rates are written.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     request: dict[str, Any] = json.loads(Path(path).read_bytes())

@@ -31,11 +31,7 @@ _NUM_BATCHES = 4  # steps are measured on these few batches, repeatedly
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A recipe, the shards on which its training is measured, and a scratch folder.
-
-    Run folders are created in `scratch`. Training starts from random weights and has no
-    validation.
-    """
+    """A recipe, the shards on which its training is measured, and a scratch folder."""
 
     recipe: Recipe
     shards: tuple[str, ...]
@@ -51,8 +47,7 @@ class TrainingSetup:
     ) -> Trainer:
         """Return a new trainer whose run folder is `scratch`/`name`.
 
-        `precision` is accelerate's mixed precision, such as "no" or "bf16". One process
-        may create several trainers with different precisions and compute options.
+        precision: accelerate's mixed precision, such as "no" or "bf16".
         """
         # accelerate otherwise allows one precision per process
         AcceleratorState._reset_state(reset_partial_state=False)
@@ -68,10 +63,7 @@ class TrainingSetup:
         )
 
     def load_batches(self) -> list[Batch]:
-        """Return the first four training batches, on the GPU if there is one.
-
-        Steps on them spend no time on loading data.
-        """
+        """Return the first four training batches, on the GPU if there is one."""
         recipe, device = self.recipe, "cuda" if torch.cuda.is_available() else "cpu"
         loader = make_loader(
             open_data(self.shards, recipe).train,
@@ -104,7 +96,7 @@ def synchronize(device: torch.device) -> None:
 def make_training_parser(name: str, description: str, example: str) -> CommandParser:
     """Return a parser with the options that all benchmarks of training share.
 
-    `name` is that of the benchmark; `description` and `example` are for its help.
+    name: the benchmark's name; description, example: texts for its help.
     """
     parser = CommandParser(f"launch.benchmark {name}", description, example)
     add = parser.add_argument
@@ -155,9 +147,8 @@ def make_training_parser(name: str, description: str, example: str) -> CommandPa
 def make_setup(args: argparse.Namespace, scratch: Path) -> TrainingSetup:
     """Return the recipe and the shards that the options select; set torch's threads.
 
-    Pretrained weights of the recipe are replaced by random ones, so that nothing is
-    downloaded. Raises UserError if an option is invalid, or if the recipe does not fit
-    the shards.
+    Nothing is downloaded: pretrained weights of the recipe are replaced by random ones.
+    Raises UserError if an option is invalid, or if the recipe does not fit the shards.
     """
     if args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds}: must be above 0")

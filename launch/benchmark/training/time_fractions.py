@@ -1,7 +1,6 @@
 """Measure the fraction of the training time that each part of a step takes.
 
-A part is, for instance, the critic's update. Where one part runs inside another, the
-time counts only for the inner one.
+A part is, for instance, the critic's update.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ class Stopwatch:
         self.since = time.perf_counter()
 
     def change(self) -> None:
-        """Add the seconds since the last call to those of the part that is running now.
+        """Add the seconds since the last call to the innermost part that is running.
 
-        It is called whenever a part of a training step starts or ends. If the running
-        part is inside another one, only the inner part gets the time.
+        It is called whenever a part of a training step starts or ends.
         """
         synchronize(self.device)
         now = time.perf_counter()
