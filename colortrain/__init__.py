@@ -16,10 +16,8 @@ __all__ = ["Colorizer", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when `load` or `Colorizer` is first used, not with the package.
-
-    Raises AttributeError for any other name.
-    """
+    """Return `load` or `Colorizer`; raise AttributeError for any other name."""
     if name in __all__:
+        # This import also imports torch, which `import colortrain` alone does not.
         return getattr(importlib.import_module("colortrain.inference.colorizer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,4 @@
-"""The scores that a paper reports, stored in the recipe that reproduces the paper.
-
-The authors measured them on their own photographs and at their own image size. Compare
-them with the scores of the grayscale baseline on those photographs; they are no target
-for other data.
-"""
+"""The scores that a paper reports, stored in the recipe that reproduces the paper."""
 
 from __future__ import annotations
 
@@ -14,12 +9,9 @@ from colortrain.metrics.registry import metric_named
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One score that a paper reports.
+    """One score that a paper reports."""
 
-    `metric` is the metric's name in `colortrain.metrics.registry`.
-    """
-
-    metric: str
+    metric: str  # its name in `colortrain.metrics.registry`
     value: float
 
 
@@ -27,6 +19,9 @@ class Figure:
 class Headline:
     """The scores that a paper reports, where in the paper they are, and a note."""
 
+    # The authors measured the scores on their own photographs and at their own image
+    # size. Compare them with the scores of the grayscale baseline on those photographs;
+    # they are no target for other data.
     source: str = ""  # place in the paper, for instance "table 1"
     figures: tuple[Figure, ...] = ()
     note: str = ""  # what the scores do not show
@@ -45,7 +40,7 @@ class Headline:
 def reported(source: str, note: str = "", **values: float) -> Headline:
     """Return a `Headline` from scores that are given as keyword arguments.
 
-    The keywords are names of metrics, for instance `reported("table 1", mae=5.1)`.
+    The keywords are names of metrics, as in `reported("table 1", mae=5.1)`.
     """
     figures = tuple(Figure(metric=name, value=value) for name, value in values.items())
     return Headline(source=source, figures=figures, note=note)

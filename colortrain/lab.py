@@ -1,8 +1,7 @@
 """Codecs that scale Lab for networks, and a differentiable conversion of Lab to RGB.
 
 Names: `stored` is a batch as stored in shards, `lab` is in CIELAB units, and `L` and
-`colour` are scaled for networks. `colour` is what the generator predicts: ab or, with
-`LabCodec`, all of Lab.
+`colour` are scaled for networks. `colour` is what the generator predicts.
 """
 
 from __future__ import annotations
@@ -41,22 +40,19 @@ def stored_to_lab(stored: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _rgb_of_white_xyz(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the (3, 3) matrix that converts XYZ to linear RGB.
-
-    Each of X, Y and Z is divided by that of the white point. The matrix is cached per
-    device and dtype, because copying it to the GPU in every call would make the CPU
-    wait for the GPU.
-    """
+    """Return the (3, 3) matrix that converts XYZ relative to white to linear RGB."""
+    # cached, because copying it to the GPU in every call would make the CPU wait for
+    # the GPU
     return (_FROM_XYZ * _WHITE).to(device, dtype)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """Convert CIELAB images (B, 3, H, W) to sRGB (B, 3, H, W) in [0, 1].
 
-    Both are floating point. Colours outside sRGB are clipped. The function is
-    differentiable, with finite gradients at black and at clipped colours, and equals
-    `skimage.color.lab2rgb`.
+    Colours outside sRGB are clipped. The function is differentiable.
     """
+    # Gradients are finite even at black and at clipped colours. The result equals
+    # `skimage.color.lab2rgb`.
     L, a, b = lab.unbind(-3)
     y = (L + 16) / 116
     f = torch.stack([y + a / 500, y, (y - b / 200).clamp(min=0)], dim=-3)
@@ -69,24 +65,18 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch on the device, scaled for the networks.
+    """A training batch on the device, scaled for the networks."""
 
-    L: (B, 1, H, W). colour: (B, 2 or 3, H, W), the target that the generator should
-    predict from L. mix: (B, 1, 1, 1), uniform random numbers in [0, 1); gradient
-    penalties use them to interpolate between true and generated colours. They depend
-    only on the seed and on each image's position in the sample order.
-    """
-
-    L: Tensor
-    colour: Tensor
-    mix: Tensor
+    L: Tensor  # (B, 1, H, W)
+    colour: Tensor  # (B, 2 or 3, H, W), which the generator should predict
+    mix: Tensor  # (B, 1, 1, 1), random numbers in [0, 1) for gradient penalties
 
 
 @dataclass(frozen=True)
 class SymmetricCodec:
     """Scales L to L / 50 - 1 and ab to ab / 110, both about [-1, 1].
 
-    (Nampouri et al., section 4.1, equations 4-6.)
+    Source: Nampouri et al., section 4.1, equations 4-6.
     """
 
     channels: ClassVar[int] = 2  # number of channels of `colour`
@@ -101,16 +91,16 @@ class SymmetricCodec:
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
         """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
-        L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
+        L: (B, 1, H, W) and colour: (B, 2, H, W), from `encode`.
         """
         return torch.cat([((L + 1) * 50).clamp(0, 100), colour * 110], dim=1)
 
 
 @dataclass(frozen=True)
 class LabCodec:
-    """Scales like `SymmetricCodec`, but the generator predicts L too: three channels.
+    """Scales like `SymmetricCodec`; the generator predicts L as well as a and b.
 
-    (Nazeri et al., section 3.1.)
+    Source: Nazeri et al., section 3.1.
     """
 
     channels: ClassVar[int] = 3
@@ -126,8 +116,8 @@ class LabCodec:
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
         """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
-        colour: (B, 3, H, W), the second value of `encode`. The argument `L` is not
-        used, because `colour` contains L.
+        colour: (B, 3, H, W), from `encode`. It contains L, so the argument `L` is not
+        used.
         """
         return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
 
@@ -136,9 +126,7 @@ class LabCodec:
 class UnitCodec:
     """Scales L to L / 100 and ab to (ab + 128) / 255, all in [0, 1].
 
-    (Arun, section II-B.) This is 8-bit Lab divided by 255. The paper decodes
-    ab as (x - 0.5) x 256 (equation 1), which differs from the inverse of its own
-    encoding by up to 0.5; this codec uses the exact inverse.
+    Source: Arun, section II-B.
     """
 
     channels: ClassVar[int] = 2
@@ -153,8 +141,10 @@ class UnitCodec:
     def decode(self, L: Tensor, colour: Tensor) -> Tensor:
         """Return Lab in CIELAB units (B, 3, H, W), with L clipped to [0, 100].
 
-        L: (B, 1, H, W), colour: (B, 2, H, W), as `encode` returns them.
+        L: (B, 1, H, W) and colour: (B, 2, H, W), from `encode`.
         """
+        # The paper decodes ab as (x - 0.5) x 256 (equation 1), which differs from the
+        # inverse of its own encoding by up to 0.5; this is the exact inverse.
         return torch.cat([(L * 100).clamp(0, 100), colour * 255 - 128], dim=1)
 
 
@@ -168,15 +158,14 @@ def encode_stored(
 ) -> tuple[Tensor, Tensor]:
     """Return L and colour for a network from samples as stored in shards.
 
-    The result equals `codec.encode(stored_to_lab(stored))` up to float32 rounding, but
-    is computed faster on CPUs. stored: (B, 3, H, W) uint8 or float16. L is (B, 1, H, W)
-    and colour (B, C, H, W), both float32. `allocate(*shape)` must return a float32
-    tensor, to which the result is written.
-
-    A batch takes 8 ms instead of 40 ms, because a third of the memory traffic suffices:
-    a few images at a time pass through all operations while they are in the cache. The
-    function uses numpy because torch would start a thread pool in every reader thread.
+    stored: (B, 3, H, W) uint8 or float16. L is (B, 1, H, W) and colour (B, C, H, W),
+    both float32. `allocate(*shape)` must return a float32 tensor, to which the result
+    is written.
     """
+    # Equals the following line up to float32 rounding, but a batch takes 8 ms instead
+    # of 40 ms on a CPU: a few images at a time pass through all operations while they
+    # are in the cache, which is a third of the memory traffic. In numpy, because torch
+    # would start a thread pool in every reader thread.
     if stored.dtype != torch.uint8 or stored.device.type != "cpu":
         return codec.encode(stored_to_lab(stored))
     count, _, height, width = stored.shape
@@ -201,11 +190,8 @@ def encode_stored(
 
 @lru_cache(maxsize=8)
 def _gains_and_shifts(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
-    """Return (3,) arrays such that a network's input is gain * stored + shift.
-
-    The arrays have one value each for L, a and b; stored values are uint8. The codec is
-    linear, so encoding the Lab values 0 and 1 determines them.
-    """
+    """Return (3,) arrays such that a network's input is gain * stored + shift."""
+    # one value each for L, a and b; the codec is linear, so two points determine them
     zero, one = (torch.full((1, 3, 1, 1), value, dtype=torch.float64) for value in (0, 1))
     encoded = [
         torch.cat([L, colour[:, -2:]], dim=1).flatten()

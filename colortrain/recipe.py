@@ -1,8 +1,4 @@
-"""The recipe: everything that determines what a run computes, in one frozen dataclass.
-
-Recipes can be saved as JSON, loaded, compared and changed with `--set` (see
-`serialize`).
-"""
+"""The recipe: everything that determines what a run computes, in one dataclass."""
 
 from __future__ import annotations
 
@@ -50,9 +46,6 @@ RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best", "headline"
 class Adam:
     """The Adam optimizer (Kingma and Ba 2015), optionally with Muon for hidden weights.
 
-    If `muon` is above 0, hidden weights are trained with Muon (Jordan et al. 2024) at
-    that learning rate, and all other parameters with Adam.
-
     Raises ValueError for values out of range.
     """
 
@@ -60,7 +53,7 @@ class Adam:
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
     clip: float = 0.0  # maximum norm of all gradients together; 0: no clipping
-    muon: float = 0.0
+    muon: float = 0.0  # learning rate of Muon (Jordan et al. 2024); 0: no Muon
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -78,13 +71,12 @@ class Adam:
 class EMA:
     """Settings of the exponential moving average (EMA) of the generator's weights.
 
-    The half-life is given in images (`half_life`) or as a fraction of the run
-    (`share`); if both are 0, there is no average. Raises ValueError if both are given
-    or one is negative.
+    If both fields are 0, there is no average. Raises ValueError if both are given or
+    one is negative.
     """
 
-    half_life: float = 0.0
-    share: float = 0.0
+    half_life: float = 0.0  # half-life in images
+    share: float = 0.0  # half-life as a fraction of the run
 
     def __post_init__(self) -> None:
         if min(self.half_life, self.share) < 0:
@@ -102,7 +94,7 @@ class EMA:
     def decay(self, images: int, total: int) -> float:
         """Return the EMA's decay: the factor of the old average in the new one.
 
-        `images` is the number of images in the step, `total` that of the whole run.
+        `images` is the number of images in a step, `total` the number in the whole run.
         """
         return 0.5 ** (images / (self.half_life or self.share * total))
 
@@ -111,14 +103,11 @@ class EMA:
 class Plateau:
     """Settings for reducing the learning rates when the validation L1 stops improving.
 
-    The rates are multiplied by `factor` after `patience` consecutive validations
-    without a new minimum of L1; with `patience` 0 this never happens. Each checkpoint
-    stores the lowest L1, the number of validations since then, and the product of the
-    factors applied so far. Raises ValueError for values out of range.
+    Raises ValueError for values out of range.
     """
 
-    patience: int = 0
-    factor: float = 0.1
+    patience: int = 0  # validations without a new minimum; 0: never reduce
+    factor: float = 0.1  # by which a reduction multiplies the rates
 
     def __post_init__(self) -> None:
         if self.patience < 0 or not 0 < self.factor < 1:
@@ -132,12 +121,13 @@ class Plateau:
 class Objective:
     """The losses of the generator and of the critic.
 
-    The generator minimises `adversarial_weight` times its adversarial loss plus the
-    weighted sum of the `reconstruction` terms. The critic minimises its adversarial
-    loss plus the `penalties`. Raises ValueError if two terms have the same name, or if
-    the generator has nothing to minimise.
+    Raises ValueError if two terms have the same name, or if the generator has nothing
+    to minimise.
     """
 
+    # The generator minimises `adversarial_weight` times its adversarial loss plus the
+    # weighted sum of the `reconstruction` terms. The critic minimises its adversarial
+    # loss plus the `penalties`.
     adversarial: AdversarialLoss = BCE()
     adversarial_weight: Schedule = constant(1.0)
     critic_from: float = 0.0  # epoch at which training of the critic starts
@@ -165,15 +155,14 @@ class Objective:
 class Recipe:
     """Everything that defines a run, except its data and its devices.
 
-    The length of training is counted in images; an epoch is as many images as the
-    dataset has. Raises ValueError for values out of range; `check` also verifies that
-    the components fit together.
+    Raises ValueError for values out of range; `check` also verifies that the components
+    fit together.
     """
 
     name: str
     size: int  # pixels, height and width of training images
     batch_size: int  # global: over all processes
-    epochs: float
+    epochs: float  # an epoch is as many images as the dataset has
     images: int | None = None  # if given, overrides epochs
     span: float = 0.0  # epochs of the schedules that the whole run covers; 0: actual epochs
     generator: GeneratorConfig
@@ -223,11 +212,8 @@ class Recipe:
             )
 
     def check(self) -> None:
-        """Raise UserError if the components of the recipe do not fit together.
-
-        For instance, the networks must fit the image size. The constructor does not
-        check this, so that `--set` may change fields in any order.
-        """
+        """Raise UserError if the components of the recipe do not fit together."""
+        # not in the constructor, so that `--set` may change fields in any order
         self._check_critic()
         self._check_channels()
         self._check_size()
@@ -288,12 +274,11 @@ class Recipe:
     def build_networks(self) -> tuple[nn.Module, nn.Module | None]:
         """Build the generator and the critic (None if the recipe has none).
 
-        They are on torch's default device. The generator is built first, so its initial
-        weights do not depend on whether there is a critic. Raises UserError if training
-        them needs more memory than the machine has.
+        Raises UserError if training them needs more memory than the machine has.
         """
         copies = 1 if torch.cuda.is_available() else _TRAINING_COPIES
         check_networks([*self.network_configs.values()], f"training recipe {self.name}", copies)
+        # first, so that its initial weights do not depend on whether there is a critic
         generator = self.generator.build()
         return generator, None if self.critic is None else self.critic.build()
 
@@ -306,10 +291,8 @@ class Recipe:
 
     @property
     def resumable_fields(self) -> tuple[str, ...]:
-        """Names of the fields that may change when a run is resumed.
-
-        The run's length is one of them, unless the schedules or the EMA depend on it.
-        """
+        """Names of the fields that may change when a run is resumed."""
+        # the schedules or the EMA depend on the run's length
         if self.span or self.ema.share:
             return tuple(name for name in RESUMABLE_FIELDS if name not in _LENGTH)
         return RESUMABLE_FIELDS
@@ -328,7 +311,7 @@ class Recipe:
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Return a copy of the recipe, changed by the arguments of `--set`, in order.
 
-    Each argument has the form "field=value". Raises UserError for an unknown field or
+    Each assignment has the form "field=value". Raises UserError for an unknown field or
     an invalid value.
     """
     for assignment in assignments:
@@ -337,11 +320,9 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
-    """Return the fields in which two recipes differ, as texts "field: one -> other".
-
-    Fields that may change when a run is resumed are ignored.
-    """
+    """Return the fields in which two recipes differ, as texts "field: one -> other"."""
     first, second = to_plain(one), to_plain(other)
+    # fields that may change when a run is resumed are ignored
     names = [
         name for name in first if name not in one.resumable_fields and first[name] != second[name]
     ]
@@ -356,8 +337,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 def load_recipe(path: Path) -> Recipe:
     """Return the recipe in a JSON file that `save_recipe` wrote.
 
-    Raises UserError if the file is missing or invalid; the message names the invalid
-    field.
+    Raises UserError if the file is missing or invalid.
     """
     try:
         document = parse_json(path.read_bytes())
@@ -371,9 +351,8 @@ def load_recipe(path: Path) -> Recipe:
 def parse_recipe(document: object, where: str) -> Recipe:
     """Convert a parsed JSON value to a recipe.
 
-    `where` says where the value is from, for instance the path of a file; error
-    messages begin with it. Raises UserError, which names the field, if the value is not
-    a valid recipe.
+    `where`, for instance a file's path, begins each error message. Raises UserError if
+    the value is not a valid recipe.
     """
     recipe = from_plain(Recipe, document, where)
     assert isinstance(recipe, Recipe)

@@ -1,7 +1,4 @@
-"""Scale a recipe down to smaller images and fewer channels.
-
-The networks are made as deep as the image size allows; everything else is unchanged.
-"""
+"""Scale a recipe down to smaller images and fewer channels."""
 
 from __future__ import annotations
 
@@ -26,8 +23,7 @@ ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     """Return a copy of `recipe` for images of `size` px, with smaller networks.
 
-    Both networks get `base_channels` base channels. Raises ValueError if one of them
-    cannot be made to fit the image size.
+    Raises ValueError if a network cannot be made to fit the image size.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
     critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
@@ -35,11 +31,7 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
 
 
 def without_downloads(recipe: Recipe) -> Recipe:
-    """Return a copy of `recipe` that uses random weights instead of pretrained ones.
-
-    It changes the initial weights of the generator, and the VGG-16 of the perceptual
-    loss.
-    """
+    """Return a copy of `recipe` that uses random weights instead of pretrained ones."""
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig):
         generator = dataclasses.replace(generator, pretrained=None)
@@ -54,9 +46,7 @@ def without_downloads(recipe: Recipe) -> Recipe:
 def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
     """Return a network's config, changed to fit images of `size` x `size` pixels.
 
-    The result has the given `base_channels`. It has the depth of `config`, or the
-    greatest depth that fits the size if that is less. Raises ValueError if no depth
-    fits.
+    Its depth is reduced only as far as necessary. Raises ValueError if no depth fits.
     """
     names = {field.name for field in dataclasses.fields(config)}
     if "base_channels" in names:

@@ -1,7 +1,6 @@
 """Values that change during training, as functions of the epoch.
 
-The epoch is the number of images seen, divided by the size of the dataset. Loss weights
-and the factor of the learning rates are such schedules.
+The epoch is the number of images seen, divided by the size of the dataset.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from dataclasses import dataclass
 class Schedule:
     """A value that changes with the epoch.
 
-    `points` are (epoch, value) pairs with increasing epochs. The value of a point holds
-    until the next point; with `linear=True` it is interpolated linearly instead. Before
-    the first point the first value holds, after the last point the last one. Raises
-    ValueError if there are no points or the epochs do not increase.
+    `points` are (epoch, value) pairs with increasing epochs. Each value holds until the
+    next point, or with `linear=True` is interpolated linearly. Raises ValueError if
+    there are no points or the epochs do not increase.
 
     >>> Schedule(((0, 70.0), (19, 10.0), (26, 30.0))).at(20.5)
     10.0

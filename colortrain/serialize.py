@@ -1,8 +1,4 @@
-"""Convert frozen dataclasses to plain JSON values and back, and change single fields.
-
-A field is changed by an assignment such as `a.b.0.c=value`, an argument of `--set`:
-field `c` of item 0 of the tuple `b` in `a`. Every error message names the field.
-"""
+"""Convert dataclasses to plain JSON values and back, and change single fields."""
 
 from __future__ import annotations
 
@@ -24,8 +20,7 @@ _MAX_NUMBER = 1e300  # larger numbers, infinities and NaN are refused
 def to_plain(value: Any) -> Any:
     """Convert a value to one that JSON can express: dicts, lists, numbers and strings.
 
-    A dataclass becomes a dict with its class name as "type"; a constant schedule
-    becomes a number.
+    A dataclass becomes a dict with its class name as "type".
     """
     if isinstance(value, Schedule) and len(value.points) == 1:
         return value.points[0][1]
@@ -40,10 +35,7 @@ def to_plain(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return a plain value in which infinities and NaN are replaced by None.
-
-    JSON has no such numbers.
-    """
+    """Return a plain value in which infinities and NaN are replaced by None."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -54,8 +46,8 @@ def finite(value: Any) -> Any:
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """Convert a plain JSON value to a value of type `kind`; the inverse of `to_plain`.
 
-    `kind` is a class, union, tuple or Literal. Raises UserError if the value does not
-    fit the type; `where` is the name of the field in the message.
+    `kind` is a class, union, tuple or Literal; `where` is the field's name in error
+    messages. Raises UserError if the value does not fit the type.
     """
     origin = typing.get_origin(kind)
     if kind is Schedule:
@@ -80,9 +72,10 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
 def with_override(recipe: T, assignment: str) -> T:
     """Return a copy of a dataclass in which one field is changed.
 
-    `assignment` is, for instance, "critic_adam.lr=5e-5". Raises UserError for an
-    unknown field or an invalid value.
+    assignment: for instance "critic_adam.lr=5e-5". Raises UserError for an unknown
+    field or an invalid value.
     """
+    # "a.b.0.c=value" changes field c of item 0 of the tuple b in a
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise UserError(

@@ -25,9 +25,8 @@ _CHUNK_PIXELS = 1 << 20  # pixels that `recolor` converts at once
 def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
     """Return one image that shows photographs as grayscale, generated and true.
 
-    truth and generated: (B, 3, H, W), CIELAB units. The three versions of a photograph
-    are side by side. A row shows one photograph, or two if there are five or more. The
-    result is (H', W', 3) uint8 sRGB.
+    truth and generated: (B, 3, H, W), CIELAB units. The result is (H', W', 3) uint8
+    sRGB.
     """
     truths, outputs = (lab.float().cpu().numpy() for lab in (truth, generated))
     rows = [
@@ -41,7 +40,7 @@ def sample_grid(truth: Tensor, generated: Tensor) -> np.ndarray:
 def to_grayscale(lab: np.ndarray) -> np.ndarray:
     """Return an image without its colours: the same L, and a = b = 0.
 
-    Image and result: (3, H, W), CIELAB units.
+    lab and the result: (3, H, W), CIELAB units.
     """
     return np.concatenate([lab[:1], np.zeros_like(lab[1:])])
 
@@ -51,12 +50,13 @@ def titled_grid(
 ) -> np.ndarray:
     """Return one image that shows images in a grid on white, with titled columns.
 
-    rows: one sequence per photograph, with one image for each title. The images are (H,
-    W, 3) uint8, all of one size. `photos_per_row` photographs are placed next to each
-    other. The result is (H', W', 3) uint8. Small images are enlarged without smoothing.
+    rows: for each photograph, one image (H, W, 3) uint8 per title, all of one size.
+    `photos_per_row` photographs are placed next to each other. The result is (H', W',
+    3) uint8.
     """
     assert rows, "a grid needs at least one row"
     height, width = rows[0][0].shape[:2]
+    # small images are enlarged without smoothing
     zoom = max(1, -(-_MIN_WIDTH // width))
     cell_height, cell_width = height * zoom + _GAP, width * zoom + _GAP
     block = len(titles) * cell_width + 3 * _GAP  # one photo, and a wider gap before the next
@@ -89,14 +89,13 @@ def _write_titles(
 def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
     """Replace the colours of an image in place; its L is kept at full resolution.
 
-    rgb: (H, W, 3) uint8 sRGB, the image. ab: (2, h, w) in CIELAB units, the new colours
-    of the whole image at any size and aspect ratio; they are resized to (H, W) with
-    bicubic interpolation. Where a colour is outside sRGB, its chroma is reduced: see
-    `gamut_mapped_rgb`. The image is converted in chunks of rows, so that an image of
-    100 megapixels needs little more memory than its own 300 MB.
+    rgb: (H, W, 3) uint8 sRGB. ab: (2, h, w) in CIELAB units, the new colours at any
+    size and aspect ratio. Where a colour is outside sRGB, its chroma is reduced.
     """
     height, width = rgb.shape[:2]
     channels = [Image.fromarray(np.ascontiguousarray(channel, np.float32)) for channel in ab]
+    # in chunks of rows, so that an image of 100 megapixels needs little more memory
+    # than its own 300 MB
     rows = max(1, _CHUNK_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -111,7 +110,7 @@ def recolor(rgb: np.ndarray, ab: np.ndarray) -> None:
 def save_png(image: np.ndarray, path: Path, **options: Any) -> None:
     """Write an image, (H, W, 3) uint8 sRGB, as a PNG file, atomically.
 
-    options: metadata of the file, as keyword arguments of Pillow's PNG writer.
+    options: keyword arguments of Pillow's PNG writer, for instance metadata.
     """
     with open_atomic(path) as stream:
         # The default, level 6, takes three times as long (32 s instead of 10 s for 50
@@ -128,7 +127,7 @@ def save_jpeg(image: np.ndarray, path: Path, quality: int = 88) -> None:
 def loss_curves(lines: Sequence[dict[str, Any]], out: Path) -> None:
     """Write a PNG file with the curves of losses, validation L1 and colourfulness.
 
-    `lines` are the lines of a run's journal (`colortrain.runs.history.read_journal`).
+    lines: the lines of a run's journal, from `read_journal`.
     """
     # Imported here, because it needs a folder for its cache.
     from matplotlib.figure import Figure
@@ -184,8 +183,8 @@ def _draw_losses(axes: Axes, lines: list[dict[str, Any]], names: Sequence[str], 
 def smooth(values: np.ndarray) -> np.ndarray:
     """Return the centred moving average (N,) of an array (N,).
 
-    Each average is over about N / 50 values, fewer at both ends. An array of fewer than
-    200 values is returned as it is.
+    Each average is over about N / 50 values. An array of fewer than 200 values is
+    returned as it is.
     """
     if len(values) < _SMOOTHED_FROM:
         return values

@@ -1,9 +1,4 @@
-"""Training batches: the global sample order, sliced by rank and read ahead by threads.
-
-The loader's only state is one integer, the number of images consumed. Images that were
-prefetched but not consumed are not counted. Readers are threads, not processes: copying
-from a memory-mapped file hardly holds the GIL, and nothing has to be pickled.
-"""
+"""Training batches: each rank's slice of the sample order, read ahead by threads."""
 
 from __future__ import annotations
 
@@ -37,13 +32,12 @@ _Item = tuple[Tensor, Tensor, Tensor]
 def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
     """Return one pseudo-random number in [0, 1) for each position of the sample order.
 
-    positions: (B,) integers, indices into the endless order in which a run sees
-    samples. The result is (B,) float64 and depends on the arguments alone. Different
-    values of `stream` give independent numbers. The generator is splitmix64 (Steele,
-    Lea and Flood 2014), keyed by the position.
+    positions: (B,) integers. The result is (B,) float64. Different values of `stream`
+    give independent numbers. The generator is splitmix64 (Steele, Lea and Flood 2014).
     """
     seed = (seed + stream * 0x632BE59BD9B4E019) % 2**64
     with np.errstate(over="ignore"):
+        # the generator's key is the position, so any rank can draw any image's numbers
         z = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = z + np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -53,10 +47,9 @@ def uniform_draws(seed: int, positions: np.ndarray, stream: int) -> np.ndarray:
 
 
 def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
-    """Return, for each position of the sample order, whether its image is flipped.
+    """Return for each position of the sample order whether its image is flipped.
 
-    Flips are horizontal. positions: (B,) integers; the result: (B,) bool, true with the
-    given probability.
+    Flips are horizontal. positions: (B,) integers. The result is (B,) bool.
     """
     return uniform_draws(seed, positions, _FLIP) < probability
 
@@ -64,16 +57,16 @@ def flips(seed: int, positions: np.ndarray, probability: float) -> np.ndarray:
 def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: float) -> np.ndarray:
     """Return the affine matrices of random crops and horizontal flips.
 
-    positions: (B,) integers, indices into the sample order. The result is (B, 2, 3)
-    float32 for `F.affine_grid`: matrices that map output to input coordinates in [-1,
-    1]. Each matrix enlarges a random square of the image to the size of the image; the
-    square's side is between `crop` and 1 times that of the image. `flip` is the
-    probability of a flip.
+    positions: (B,) integers, indices into the sample order. `flip` is the probability
+    of a flip; `crop` is the smallest side of a crop, as a fraction of the image's side.
+    The result is (B, 2, 3) float32, for `F.affine_grid`.
     """
     side = 1 - (1 - crop) * uniform_draws(seed, positions, _SIDE)
     left, top = (
         (1 - side) * (2 * uniform_draws(seed, positions, stream) - 1) for stream in (_LEFT, _TOP)
     )
+    # These map output to input coordinates in [-1, 1]: the crop, a random square, is
+    # enlarged to the size of the image.
     maps = np.zeros((len(positions), 2, 3), np.float32)
     maps[:, 0, 0] = np.where(flips(seed, positions, flip), -side, side)
     maps[:, 1, 1] = side
@@ -84,8 +77,8 @@ def augmentation_matrices(seed: int, positions: np.ndarray, flip: float, crop: f
 def crop_and_flip(lab: Tensor, maps: Tensor) -> Tensor:
     """Crop and flip images by affine matrices, with bilinear interpolation.
 
-    lab: (B, 3, H, W), CIELAB units; maps: (B, 2, 3), the result of
-    `augmentation_matrices`. The result has the shape of `lab`.
+    lab: (B, 3, H, W) in CIELAB units, like the result. maps: (B, 2, 3), from
+    `augmentation_matrices`.
     """
     grid = F.affine_grid(maps, list(lab.shape), align_corners=False)
     return F.grid_sample(lab, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -104,11 +97,10 @@ def check_divides(batch_size: int, world: int) -> None:
 def ab_histogram(split: Samples, max_samples: int = 20_000) -> np.ndarray:
     """Return the fraction of a split's pixels in each bin of the (a, b) plane.
 
-    The result is (23, 23) float64 with a along the rows and b along the columns. The
-    bins, 10 CIELAB units wide, are those of `colortrain shards statistics`. If the
-    split has more than `max_samples` samples, only that many are counted, evenly
-    spaced.
+    The result is (23, 23) float64, with a along the rows, in bins 10 CIELAB units wide.
+    At most `max_samples` samples, evenly spaced, are counted.
     """
+    # the same bins as in `colortrain shards statistics`
     counts = sum(color_sums(stored).counts for stored in evenly_spaced(split, max_samples))
     return counts / np.sum(counts)
 
@@ -123,12 +115,13 @@ _UNUSED = _reference_count([np.empty(0)], 0)
 
 
 class BufferPool:
-    """Allocates float32 tensors, and reuses the memory of those no longer referenced.
+    """Allocates float32 tensors, and reuses the memory of unreferenced ones.
 
-    Fresh memory costs one page fault per 4 KB. For a whole batch, that takes as long as
-    the arithmetic. Threads may share a pool.
+    Threads may share a pool.
     """
 
+    # Fresh memory costs one page fault per 4 KB. For a whole batch, that takes as long
+    # as the arithmetic.
     def __init__(self) -> None:
         self.arrays: list[np.ndarray] = []
         self._lock = threading.Lock()
@@ -167,14 +160,9 @@ class LoaderConfig:
 class Loader:
     """Yields the training batches of one rank, without end.
 
-    Global batch k holds positions kB to (k + 1)B - 1 of the sample order, where B is
-    the global batch size. Each rank gets a contiguous slice of it. The batches are the
-    same for any number of reader threads.
-
-    If `max_damaged` is 0, a damaged sample raises `DamagedSampleError`. Otherwise up to
-    `max_damaged` damaged samples are replaced (see `SubstitutingReader`), and
-    `on_warning` is called with a message for each. `waited` is the total time in
-    seconds that the training loop waited for batches.
+    Up to `config.max_damaged` damaged samples are replaced, each with a call of
+    `on_warning`; the next one raises UserError. `waited` is the total time in seconds
+    that the training loop waited for batches.
     """
 
     def __init__(
@@ -202,10 +190,7 @@ class Loader:
         return self.substituting_reader.substituted if self.substituting_reader else 0
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end, from position `images` of the sample order on.
-
-        A run that resumes passes the number of images that it has consumed.
-        """
+        """Yield batches without end for a run that has consumed `images` images."""
         read = self._read_ahead if self.config.workers else self._read_synchronously
         items = read(images)
         try:
@@ -223,6 +208,10 @@ class Loader:
             start += self.config.batch_size
 
     def _read_ahead(self, start: int) -> Generator[_Item | Batch, None, None]:
+        # Threads, not processes: copying from a memory-mapped file hardly holds the
+        # GIL, and nothing has to be pickled. Batches that were read ahead but not
+        # consumed are no part of a run's state; the batches are the same for any number
+        # of threads.
         pool = ThreadPoolExecutor(self.config.workers, "loader")
         pending: deque[Future[_Item | Batch]] = deque()
         try:
@@ -235,13 +224,9 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, start: int) -> _Item | Batch:
-        """Read this rank's slice of the global batch that starts at position `start`.
-
-        If the device is a CPU, the result is a finished batch. For a GPU it is the
-        arguments of `_to_device`, because the thread of the training loop copies them
-        to the GPU.
-        """
+        """Read this rank's slice of the global batch that begins at `start`."""
         config = self.config
+        # With global batch size B, global batch k holds positions kB to (k + 1)B - 1.
         first = start + config.rank * config.local_batch_size
         positions = np.arange(first, first + config.local_batch_size)
         stored = torch.from_numpy(self._pixels(first, first + config.local_batch_size))
@@ -253,6 +238,7 @@ class Loader:
         maps = augmentation_matrices(config.seed, positions, config.flip, config.crop)
         mix = uniform_draws(config.seed, positions, _MIX)
         item = (stored, torch.from_numpy(maps), torch.from_numpy(mix))
+        # For a GPU, the thread of the training loop calls `_to_device`.
         return self._to_device(*item) if self.device.type == "cpu" else item
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:

@@ -1,15 +1,7 @@
 """Training batches from plain WebDataset tars, local or remote, without an index.
 
-The tars are read in passes. In each pass, a permutation distributes the tars among the
-ranks and their worker threads. It depends on the seed, the number of images consumed
-when the run started, and the number of the pass. Each worker reads its tars through
-webdataset and shuffles the samples in a buffer. Then it starts the next pass without
-waiting for other workers. Within a pass no two ranks read the same tar. Tars of unequal
-length do not delay any rank. If there are fewer tars than ranks, the ranks take turns.
-
-Unlike shards from `colortrain shards build`, this does not guarantee that every sample
-is seen once per epoch, that a resumed run continues with the remaining samples, or that
-a run with a different number of processes sees the same samples.
+Unlike with shards from `colortrain shards build`, samples may be repeated or missed in
+an epoch, and a resumed run sees other samples than an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -56,24 +48,20 @@ _QUEUE_SIZE = 64  # samples that a worker prefetches
 class StreamedTars:
     """Plain tars to train on, with the interface of `shards.read.mixture.Samples`.
 
-    The samples come in the order in which they are read from the tars; the sample
-    numbers that a caller requests are ignored. `epoch_images` is the number of images
-    that count as one epoch, since the number of samples is not known in advance.
+    The sample numbers that a caller requests are ignored: samples come in the order in
+    which they are read from the tars.
     """
 
     tars: tuple[str, ...]
     size: int
-    epoch_images: int
+    epoch_images: int  # that count as one epoch; the true number is not known
     fit: str = "crop"  # how images that are not square are made square
     buffer: int = 1000  # size of a worker's shuffle buffer, in samples
 
     @property
     def dataset_id(self) -> str:
-        """Sixteen hexadecimal digits that identify the training data.
-
-        They are a hash of the tars' names (not of their contents), the image size, how
-        images are made square, and `epoch_images`.
-        """
+        """Sixteen hexadecimal digits that identify the training data."""
+        # names of the tars, not their contents
         tars = [tar.partition("?")[0] for tar in self.tars]  # signatures of URLs expire
         identity = json.dumps(["stream", tars, self.size, self.fit, self.epoch_images])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -82,27 +70,25 @@ class StreamedTars:
         return self.epoch_images
 
     def order(self, seed: int) -> Callable[[int, int], np.ndarray]:
-        """Return the sample order: a function (start, stop) -> sample numbers.
-
-        It is `np.arange` for every seed, because `read` ignores the sample numbers.
-        """
-        return np.arange
+        """Return the sample order: a function (start, stop) -> sample numbers."""
+        return np.arange  # for every seed: `read` ignores the numbers
 
     def prefetch(self, order: Any, position: int) -> None:
-        """Do nothing; the class has this method because `Samples` requires it."""
+        """Do nothing; `Samples` requires this method."""
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Return the next samples of a separate, unshuffled stream, for statistics.
+        """Return as many unshuffled samples as `samples` has items.
 
-        `samples` only says how many samples to return; the numbers in it are ignored.
-        The result is (B, 3, size, size) Lab as stored in shards (uint8 or float16).
-        Damaged samples are skipped with a warning. Raises UserError for a damaged tar.
+        The result is (B, 3, size, size) Lab as stored in shards, uint8 or float16.
+        Raises UserError for a damaged tar.
         """
+        # Statistics use this stream; training reads its own samples, in `WorkerStream`.
         return stack_samples([next(self._unshuffled) for _ in samples])
 
     @cached_property
     def _unshuffled(self) -> Iterator[np.ndarray]:
         tars = dataclasses.replace(self, buffer=1)
+        # damaged samples are skipped with a warning
         return WorkerStream(tars, seed=0, on_damaged=_warn_not_counted).samples()
 
 
@@ -113,8 +99,8 @@ def _warn_not_counted(message: str) -> None:
 def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -> StreamedTars:
     """Return the tars whose names match `pattern`, to train on.
 
-    `size` is the side in pixels to which images are resized, and `fit` says how they
-    are made square. Raises UserError if no tar matches.
+    `size` is the side in pixels to which images are resized; `fit` says how they are
+    made square. Raises UserError if no tar matches.
     """
     return StreamedTars(list_tars(pattern), size, epoch_images, fit)
 
@@ -123,8 +109,8 @@ def open_stream(pattern: str, size: int, epoch_images: int, fit: str = "crop") -
 class WorkerStream:
     """The samples that one worker thread of one rank reads from the tars.
 
-    `on_damaged` is called with a message for each damaged sample, which is skipped. If
-    it is None, such a sample raises UserError.
+    Damaged samples are skipped, each with a call of `on_damaged`; if that is None, the
+    first one raises UserError.
     """
 
     source: StreamedTars
@@ -139,18 +125,19 @@ class WorkerStream:
     def samples(self) -> Iterator[np.ndarray]:
         """Yield shuffled samples without end: (3, size, size) Lab, uint8 or float16.
 
-        Raises UserError if a tar is damaged, if a sample is damaged and `on_damaged` is
-        None, or if many tars in a row contain no sample.
+        Raises UserError if a tar is damaged, or if many tars in a row contain no
+        sample.
         """
         rng = random.Random(f"{self.seed}/{self.start}/{self.rank}/{self.worker}")
         shuffle = webdataset.shuffle(self.source.buffer, initial=_SHUFFLE_INITIAL, rng=rng)
         return iter(webdataset.DataPipeline(self._stored, shuffle))
 
     def tars(self) -> Iterator[str]:
-        """Yield the names of this worker's tars in reading order, without end.
-
-        In one pass over the tars, each is read by one worker; pass follows pass.
-        """
+        """Yield the names of this worker's tars in reading order, without end."""
+        # The tars are read in passes. In each pass, a permutation distributes them
+        # among the ranks and their workers, so that no two ranks read the same tar in a
+        # pass. No worker waits for another one before its next pass, so tars of unequal
+        # length do not delay any rank.
         tars, readers = len(self.source.tars), self.world * self.workers
         for number in count():
             order = permutation(self.seed, (self.start, number), tars)
@@ -192,8 +179,7 @@ class WorkerStream:
 def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
     """Yield the samples of one tar, each as a dict that maps file extension to content.
 
-    webdataset groups the tar's members into samples. If the tar is damaged or
-    truncated, UserError is raised at the end.
+    Raises UserError at the end if the tar is damaged or truncated.
     """
     stream = TarStream(tar)
     try:
@@ -214,7 +200,7 @@ def iter_samples(tar: str) -> Iterator[dict[str, Any]]:
 def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
     """Stack samples (3, size, size) into one array (B, 3, size, size).
 
-    If there are both uint8 and float16 samples, the result is float16.
+    The result is float16 if any sample is, otherwise uint8.
     """
     if len({sample.dtype for sample in samples}) > 1:
         samples = [pack(unpack(sample), "float16") for sample in samples]
@@ -222,13 +208,10 @@ def stack_samples(samples: list[np.ndarray]) -> np.ndarray:
 
 
 class _PrefetchedSamples:
-    """The samples that all worker threads of one rank prefetch, for use by `Loader`.
+    """The samples that all worker threads of one rank prefetch, for use by `Loader`."""
 
-    It has the interface of `shards.read.mixture.Samples`. Each worker has its own
-    queue, and samples are taken from the queues in turn. Up to `limit` unusable samples
-    are skipped; `on_warning` is called with a message for each.
-    """
-
+    # It has the interface of `shards.read.mixture.Samples`. Each worker has its own
+    # queue, and samples are taken from the queues in turn.
     def __init__(
         self, workers: list[WorkerStream], limit: int, on_warning: Callable[[str], None]
     ) -> None:
@@ -244,11 +227,7 @@ class _PrefetchedSamples:
         return self._length
 
     def start(self, images: int) -> None:
-        """Start the worker threads of a run that has consumed `images` images so far.
-
-        If `images` is not 0, the run was interrupted. The threads then read other
-        samples than those that would have followed without the interruption.
-        """
+        """Start the worker threads of a run that has consumed `images` images."""
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._queues: list[queue.Queue[np.ndarray | BaseException]] = [
@@ -271,8 +250,7 @@ class _PrefetchedSamples:
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return as many next samples as `samples` has items: (B, 3, size, size).
 
-        The numbers in `samples` are ignored. Raises the error of a worker thread, if
-        there is one.
+        Raises the error of a worker thread that has failed.
         """
         return stack_samples([self._next() for _ in samples])
 
@@ -295,11 +273,7 @@ class _PrefetchedSamples:
             self._put(samples, error)
 
     def _put(self, samples: queue.Queue, item: object) -> bool:
-        """Put an item into a queue, waiting while the queue is full.
-
-        Return True if the item is in the queue, or False if `close` was called before
-        there was room.
-        """
+        """Put an item into a queue when it has room, or return False after `close`."""
         while not self._stop.is_set():
             try:
                 samples.put(item, timeout=0.1)
@@ -322,13 +296,13 @@ class _PrefetchedSamples:
 class StreamLoader:
     """Yields one rank's batches from `StreamedTars`, with the interface of `Loader`.
 
-    Samples are read and decoded by `config.workers` threads, at least one. The batches
-    depend only on the seed, the number of images consumed at the start, the rank, and
-    the numbers of processes and workers. Whether an image is flipped, and how it is
-    cropped, depends on its position in the sample order, as in `Loader`.
-    `config.max_damaged` applies to each rank separately.
+    Samples are read by `config.workers` threads, at least one. `config.max_damaged`
+    applies to each rank separately.
     """
 
+    # The batches depend only on the seed, the number of images consumed at the start,
+    # the rank, and the numbers of processes and workers. Flips and crops depend on the
+    # position in the sample order, as in `Loader`.
     def __init__(
         self,
         samples: StreamedTars,
@@ -358,11 +332,7 @@ class StreamLoader:
         return self.prefetched.damaged
 
     def batches(self, images: int = 0) -> Generator[Batch, None, None]:
-        """Yield batches without end for a run that has consumed `images` images so far.
-
-        If `images` is not 0, they are not the batches that an uninterrupted run would
-        see.
-        """
+        """Yield batches without end for a run that has consumed `images` images."""
         if self.loader.config.rank == 0:
             self.prefetched.on_warning(NOT_EXACT)
         self.prefetched.start(images)
@@ -378,8 +348,8 @@ def make_loader(
 ) -> Loader | StreamLoader:
     """Return the loader for `samples`: a `StreamLoader` for tars, otherwise a `Loader`.
 
-    `Loader` is for indexed shards. `on_warning` is called with the text of each
-    warning. Raises UserError if a process's batch does not fit into memory.
+    `on_warning` is called with the text of each warning. Raises UserError if a
+    process's batch does not fit into memory.
     """
     image_bytes = samples.size**2 * (3 + 4 * (1 + codec.channels))  # as stored, and as floats
     check_batch(config.batch_size // config.world, image_bytes)

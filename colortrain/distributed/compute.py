@@ -21,14 +21,12 @@ from shards.errors import UserError
 class ComputeConfig:
     """Options for how training steps are computed; they may change when a run resumes.
 
-    `accumulate` is the number of microbatches (gradient accumulation) into which each
-    process splits its local batch, to use less memory. BatchNorm then computes its
-    statistics per microbatch; apart from that, all options affect only rounding.
-
-    Raises UserError for options that are out of range or exclude each other.
+    Only `accumulate` changes results by more than rounding: BatchNorm computes its
+    statistics per microbatch. Raises UserError for options that are out of range or
+    exclude each other.
     """
 
-    accumulate: int = 1
+    accumulate: int = 1  # microbatches per local batch, to use less memory
     channels_last: bool = False  # the memory format that is fastest for most convolutions
     fused_adam: bool = False  # on CPUs; on GPUs Adam is always fused
     compile: bool = False  # the generator, and the critic unless it has a penalty
@@ -63,8 +61,8 @@ class ComputeConfig:
     def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
         """Apply the options to a network, in place, and return the network.
 
-        Parameters keep their names. `compiles` and `recomputes` say whether the network
-        supports `torch.compile` and activation checkpointing.
+        `compiles` and `recomputes` say whether the network supports `torch.compile` and
+        activation checkpointing.
         """
         replace_dropout(module)
         if self.channels_last:
@@ -72,17 +70,14 @@ class ComputeConfig:
         if self.recompute and recomputes:
             recompute_blocks(module)
         if self.compile and compiles:
-            module.compile()
+            module.compile()  # unlike torch.compile, this keeps the parameters' names
         return module
 
 
 def recompute_blocks(module: nn.Module) -> None:
-    """Turn on activation checkpointing for each block of a network, in place.
-
-    Only a block's input is kept until the backward pass, which computes the block's
-    activations again. The blocks are the items of a U-Net's `nn.ModuleList`s, and the
-    basic blocks of a ResNet-18.
-    """
+    """Turn on activation checkpointing for each block of a network, in place."""
+    # The blocks of a U-Net are the items of its ModuleLists. Only a block's input is
+    # kept until the backward pass, which computes the activations again.
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
     blocks += [child for child in module.modules() if isinstance(child, BasicBlock)]
@@ -104,12 +99,9 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 
 
 def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
-    """Return a context manager for the second computation of a block's activations.
-
-    When this function is called, it saves the dropout keys of the block. Inside the
-    context the block uses these keys, so that the dropout masks are the same as the
-    first time, and BatchNorm does not update its running statistics again.
-    """
+    """Return a context manager for the second computation of a block's activations."""
+    # With the first computation's keys the dropout masks are the same. Frozen
+    # statistics are not updated a second time.
     saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 
     @contextmanager

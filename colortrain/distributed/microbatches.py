@@ -12,25 +12,22 @@ from colortrain.models.batch_invariant import image_keys
 
 @dataclass(frozen=True)
 class Microbatch:
-    """The images of a local batch that go through the networks in one forward pass.
-
-    `keys` holds the dropout key of each image, (B,) int32. `last` is true for the last
-    microbatch of a step, in which the ranks all-reduce their gradients.
-    """
+    """The images of a local batch that go through the networks in one forward pass."""
 
     batch: Batch
-    keys: Tensor
-    last: bool
+    keys: Tensor  # (B,) int32, the dropout key of each image
+    last: bool  # true in a step's last one, in which gradients are all-reduced
 
 
 def split_batch(batch: Batch, count: int, rank: int, seed: int, step: int) -> list[Microbatch]:
     """Split this rank's local batch into `count` equal microbatches, in order.
 
-    `count` must divide the number of images. An image's dropout key depends on its
-    position in the global batch, so it is the same for any number of processes and
-    microbatches.
+    `count` must divide the number of images. `seed` and `step` determine the images'
+    dropout keys.
     """
     size = len(batch.L)
+    # keyed by the position in the global batch, so that a key is the same for any
+    # number of processes and microbatches
     keys = image_keys(seed, step, rank * size, size, batch.L.device)
     columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
     rows = zip(*columns, strict=True)

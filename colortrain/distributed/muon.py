@@ -1,7 +1,4 @@
-"""The Muon optimizer: orthogonalized momentum for hidden weights, Adam for the rest.
-
-(Jordan et al. 2024.)
-"""
+"""The Muon optimizer (Jordan et al. 2024) for hidden weights; Adam for the others."""
 
 from __future__ import annotations
 
@@ -21,16 +18,11 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Optimizer that updates hidden weights by Muon and all other parameters by Adam.
 
-    A Muon step has the direction U V^T, where U S V^T is the singular value
-    decomposition of the momentum, reshaped to a matrix with one row per filter. The
-    learning rate of these steps is `adam.muon`. Adam updates biases, norms, and the
-    first and last weights. (`torch.optim.Muon` accepts only matrices, not convolution
-    kernels.)
-
-    In the optimizer's state, Muon's momentum has the name "exp_avg", like Adam's. If
-    `found_inf` is 1, `step` changes nothing.
+    `adam.muon` is the learning rate of Muon. If `found_inf` is 1, `step` changes
+    nothing.
     """
 
+    # `torch.optim.Muon` accepts only matrices, not convolution kernels
     found_inf: Tensor | None = None  # on the device; 1 where a gradient is not finite
 
     def __init__(self, module: nn.Module, adam: Adam, *, fused: bool = False) -> None:
@@ -63,8 +55,9 @@ class Muon(torch.optim.Optimizer):
     def _step(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[weight]
         if not state:
-            state["exp_avg"] = torch.zeros_like(weight)
+            state["exp_avg"] = torch.zeros_like(weight)  # momentum, named as in Adam
         momentum = state["exp_avg"].lerp(gradient, 1 - MOMENTUM)
+        # a matrix with one row per filter
         nesterov = gradient.lerp(momentum, MOMENTUM).flatten(1)
         scale = max(1.0, nesterov.shape[0] / nesterov.shape[1]) ** 0.5
         updated = weight - lr * scale * orthogonalize(nesterov).view_as(weight)
@@ -77,25 +70,20 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of a module that Muon updates.
-
-    They are all matrices and convolution kernels of the module, except the first and
-    the last of them.
-    """
+    """Return all matrices and convolution kernels except the first and the last."""
     return [parameter for parameter in module.parameters() if parameter.ndim > 1][1:-1]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return an approximation of U V^T for a matrix (N, M), in the matrix's dtype.
+    """Return an approximation of the semi-orthogonal matrix nearest to a matrix (N, M).
 
-    U S V^T is the singular value decomposition of the matrix. Newton-Schulz iterations
-    drive all singular values towards 1: each iteration multiplies the matrix x by a
-    polynomial in the small square matrix x x^T. Here only the small matrices are
-    updated in each iteration: x x^T, and the product of all polynomials so far. So x
-    itself is used in two products only: the first computes x x^T, the last applies the
-    product of the polynomials to x. This halves the time for a convolution's matrix of
-    128 x 1152.
+    It is U V^T, where U S V^T is the singular value decomposition of the matrix.
     """
+    # Newton-Schulz iterations drive all singular values towards 1: each multiplies x by
+    # a polynomial in the small square matrix x x^T. Here the iterations update only
+    # small matrices: x x^T, and the product of all polynomials so far. x itself is used
+    # in two products: the first and the last. This halves the time for a convolution's
+    # matrix of 128 x 1152.
     a, b, c = _QUINTIC
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (torch.linalg.vector_norm(x) + 1e-7)

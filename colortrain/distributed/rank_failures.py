@@ -1,10 +1,4 @@
-"""Find the rank that died or hangs, and end the other processes within the timeout.
-
-When a collective operation (an all-reduce, for instance) fails, its error says only
-that a connection broke or that time ran out. Therefore every rank that gets such an
-error reports itself in the launcher's TCP store. The ranks that have not reported
-themselves after a few seconds are those that died or hang.
-"""
+"""Find the rank that died or hangs, and end the other processes within the timeout."""
 
 from __future__ import annotations
 
@@ -25,6 +19,10 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from shards.errors import describe
 
+# When a collective operation (an all-reduce, for instance) fails, its error says only
+# that a connection broke or that time ran out. Therefore every rank that gets such an
+# error reports itself in the launcher's TCP store. The ranks that have not reported
+# themselves after a few seconds are those that died or hang.
 _REPORT_SECONDS = 5.0  # within which ranks must report themselves
 _GRACE = 2.0  # seconds after the timeout; by then, waiting ranks have failed
 _COLLECTIVE_ERROR = re.compile(
@@ -36,8 +34,8 @@ _COLLECTIVE_ERROR = re.compile(
 class LostRanksError(Exception):
     """Raised when other processes of the run have died, hang or failed.
 
-    `line` is an error message that names these processes. It is "" if they have failed
-    with an error that they have printed themselves.
+    `line` is an error message that names these processes, or "" if they have printed
+    their own errors.
     """
 
     def __init__(self, line: str) -> None:
@@ -46,12 +44,7 @@ class LostRanksError(Exception):
 
 
 class Watchdog:
-    """A thread that prints this process's stack if the process hangs.
-
-    A process counts as hanging if `heartbeat` is not called for `seconds`. The launcher
-    will soon kill it. Processes that only wait for a hanging one get an error earlier,
-    which stops their own watchdog.
-    """
+    """Prints this process's stack after `seconds` without a call of `heartbeat`."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self.seconds = name, seconds
@@ -66,6 +59,8 @@ class Watchdog:
                     f"{self.name} has taken no step for {self.seconds:.0f} s; its stack:",
                     file=sys.stderr,
                 )
+                # The launcher will soon kill this process. Processes that only wait for
+                # it get an error earlier, which stops their own watchdogs.
                 faulthandler.dump_traceback(sys.stderr)
                 return
 
@@ -94,9 +89,7 @@ def _watched(name: str, seconds: float) -> Iterator[None]:
 def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None]:
     """Raise LostRanksError if a collective operation fails inside the `with` block.
 
-    If there is any other error, this rank reports in the launcher's TCP store that it
-    has failed, so that the other ranks know, and raises the error again. `timeout` is
-    the timeout of collective operations, in seconds.
+    `timeout` is the timeout of collective operations, in seconds.
     """
     if accelerator.num_processes == 1:
         yield
@@ -112,21 +105,21 @@ def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None
             raise LostRanksError(describe_lost_ranks(names, rank)) from error
         if describe(error) is None:
             print(f"{names[rank]} failed:", file=sys.stderr)  # the traceback follows
-        _report(rank, "failed")
+        _report(rank, "failed")  # so that the other ranks know
         raise
 
 
 def init_process_group_after_restart(timeout: float) -> None:
     """Initialize the process group if the launcher has restarted the run's processes.
 
-    The launcher's TCP store still contains the addresses of the previous attempt's
-    processes, which no longer exist (torch 2.13, static rendezvous), so the group uses
-    new keys in the store. In the first attempt the function does nothing. `timeout` is
-    the timeout of collective operations, in seconds.
+    `timeout` is the timeout of collective operations, in seconds.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or torch.distributed.is_initialized():
         return
+    # The launcher's TCP store still contains the addresses of the previous attempt's
+    # processes, which no longer exist (torch 2.13, static rendezvous), so the group
+    # uses new keys in the store.
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     torch.distributed.init_process_group(
         "gloo" if on_cpu else "nccl",
@@ -138,7 +131,7 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether a collective raised `error` because another rank was lost."""
+    """Return whether a collective operation failed because another rank was lost."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
@@ -147,10 +140,8 @@ def is_collective_error(error: BaseException) -> bool:
 def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
     """Return an error message that names the ranks that died or hang.
 
-    This rank, number `rank`, first reports itself as alive in the launcher's TCP store.
-    The ranks that have not reported themselves after a few seconds are the lost ones.
-    `names` are the names of all ranks, in order. The message is "" if some rank has
-    reported a failure, because that rank has printed its own error.
+    `names` are the names of all ranks, in order; `rank` is the number of this one. The
+    message is "" if a failed rank has printed its own error.
     """
     store = _report(rank, "alive")
     if store is None:
@@ -160,6 +151,7 @@ def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
             "last checkpoint"
         )
     keys = [_key(other) for other in range(len(names))]
+    # ranks that do not report themselves in time are lost
     until = time.monotonic() + _REPORT_SECONDS
     while time.monotonic() < until and not store.check(keys):
         time.sleep(0.1)
@@ -175,23 +167,18 @@ def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
 
 
 def _report(rank: int, status: str) -> torch.distributed.TCPStore | None:
-    """Write the status of this rank to the launcher's TCP store, and return the store.
-
-    `status` is "alive" or "failed". The result is None if the store cannot be reached.
-    """
+    """Write this rank's status to the TCP store; return the store, if reachable."""
     try:
         store = _store(_REPORT_SECONDS)
-        store.set(_key(rank), status)
+        store.set(_key(rank), status)  # "alive" or "failed"
     except (RuntimeError, KeyError):
         return None
     return store
 
 
 def _store(timeout: float) -> torch.distributed.TCPStore:
-    """Return a connection to the TCP store at MASTER_ADDR and MASTER_PORT.
-
-    All ranks of a run share this key-value store; the launcher or rank 0 hosts it.
-    """
+    """Return a connection to the TCP store at MASTER_ADDR and MASTER_PORT."""
+    # all ranks share this store of keys and values; the launcher or rank 0 hosts it
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return torch.distributed.TCPStore(address, port, timeout=timedelta(seconds=timeout))
 

@@ -38,15 +38,12 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     """Return the `Accelerator` of a run, on the CPU (gloo) if there is no GPU.
 
     A collective operation fails after `timeout` seconds; `options` are passed to
-    `Accelerator`. DDP does not broadcast BatchNorm's buffers before each forward pass,
-    because that would break the second forward pass of a network within a step.
-
-    Raises UserError if the launched processes did not form one process group, if the
-    environment has variables of a launcher that did not start this process, or if
-    accelerate's configuration contains something that the training step does not
-    support.
+    `Accelerator`. Raises UserError if the processes do not form one group, or if a
+    launcher's variables or accelerate's configuration cannot be used.
     """
     check_launch_variables(os.environ)
+    # Broadcasting BatchNorm's buffers before each forward pass would break the second
+    # forward pass of a network within a step.
     handlers = [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
@@ -71,11 +68,9 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
 
 
 def check_launch_variables(variables: Mapping[str, str]) -> None:
-    """Raise UserError if variables of a launcher are incomplete or not numbers.
-
-    This happens if they are left over from another program or an interactive job:
-    accelerate would then wait for processes that were never started.
-    """
+    """Raise UserError if a launcher's variables are incomplete or not numbers."""
+    # Such variables may be left over from another program or an interactive job.
+    # accelerate would then wait for processes that were never started.
     for name in (*_SIZES, *_RANKS, "LOCAL_RANK"):
         value = variables.get(name, "0")
         if not value.removeprefix("-").isdigit():
@@ -95,11 +90,7 @@ def check_launch_variables(variables: Mapping[str, str]) -> None:
 
 
 def check_plugins(accelerator: Accelerator) -> None:
-    """Raise UserError if accelerate's configuration requests an unsupported feature.
-
-    Supported are one process, DDP and DeepSpeed. FSDP and other kinds of distributed
-    training are not, nor is compilation by accelerate's `dynamo_backend`.
-    """
+    """Raise UserError if accelerate's configuration requests an unsupported feature."""
     kind = str(accelerator.distributed_type.value)
     if kind not in DISTRIBUTED_TYPES:
         raise UserError(
@@ -123,7 +114,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 def check_trackers(names: Sequence[str]) -> None:
     """Raise UserError unless each named experiment tracker is supported and installed.
 
-    The supported ones are those of accelerate, for instance "tensorboard".
+    names: trackers of accelerate, for instance "tensorboard".
     """
     installed = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
@@ -138,11 +129,11 @@ def check_trackers(names: Sequence[str]) -> None:
 def check_world_size(num_processes: int, rank: int) -> None:
     """Raise UserError unless accelerate, torch.distributed and the launcher agree.
 
-    They must agree on the number of processes and on this process's rank. accelerate
-    silently falls back to independent single processes if it finds no GPU, or if it is
-    configured as MULTI_CPU without a host file. Each process would then train alone.
-    The launcher's environment variables reveal this.
+    `num_processes` and `rank` are the values that accelerate reports.
     """
+    # accelerate silently falls back to independent single processes if it finds no GPU,
+    # or if it is configured as MULTI_CPU without a host file. Each process would then
+    # train alone. The launcher's environment variables reveal this.
     launched = int(os.environ.get("WORLD_SIZE", "0"))
     joined = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if launched > 1 and not num_processes == joined == launched:

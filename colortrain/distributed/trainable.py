@@ -18,10 +18,7 @@ from colortrain.runs.checkpoint import Tensors, load_optimizer, optimizer_tensor
 
 
 class SkippedUpdates:
-    """Counts skipped optimizer updates, in a tensor on the device.
-
-    Only `read` waits for the device to finish its work.
-    """
+    """Counts skipped optimizer updates, in a tensor on the device."""
 
     def __init__(self, device: torch.device) -> None:
         # since the last reading; consecutive ones up to now; longest series of
@@ -35,12 +32,9 @@ class SkippedUpdates:
         self.counts = torch.stack([total + failed, row, torch.maximum(most, row)])
 
     def read(self) -> tuple[int, int]:
-        """Return how many updates were skipped, and how many at most in a row.
-
-        Both are counted since the last call of `read`. A series of skipped updates that
-        had begun before that call, and continued after it, is counted at its full
-        length.
-        """
+        """Return the number of skips since the last call, and the longest series."""
+        # Only this waits for the device. A series that had begun before the last call,
+        # and continued after it, is counted at its full length.
         total, row, most = map(int, self.counts.tolist())
         self.counts = torch.tensor([0.0, row, row], device=self.counts.device)
         return total, most
@@ -49,10 +43,9 @@ class SkippedUpdates:
 class TrainableNetwork:
     """A network with its optimizer, wrapped for data-parallel training.
 
-    Calling the object calls the DDP wrapper, which all-reduces gradients. `module` is
-    the network without the wrapper, and `forward_fp32` is the network's forward pass
-    without autocast. In each step, `backward` is called once per microbatch
-    (`compute.accumulate` times), then `update` once.
+    Calling the object calls the DDP wrapper. `module` is the network without the
+    wrapper; `forward_fp32` is its forward pass without autocast. In each step, call
+    `backward` once per microbatch, then `update` once.
     """
 
     rebuilds_buckets = True  # as DDP does; see `rebuild_ddp_buckets`
@@ -108,33 +101,28 @@ class TrainableNetwork:
     def sync_on_last(self, last: bool) -> AbstractContextManager[None]:
         """Return a context manager for the forward and backward pass of one microbatch.
 
-        If `last` is true, the backward pass all-reduces the gradients. Otherwise DDP's
-        `no_sync` is active, so that only the last microbatch of a step communicates.
+        The ranks all-reduce their gradients only if `last` is true.
         """
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of one microbatch's loss, and accumulate the gradients.
-
-        If the loss is not finite, all gradients of this rank become NaN. The all-reduce
-        then makes the gradients of all ranks NaN.
-        """
+        """Run the backward pass of a microbatch's loss and accumulate gradients."""
         if self.has_stale_grads:
             self.optimizer.zero_grad()
             self.has_stale_grads = False
         loss = loss / self.compute.accumulate
+        # if the loss is not finite, all gradients become NaN; the all-reduce spreads
+        # NaN to all ranks
         loss = loss * (1 + 0 * loss.detach())
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(self) -> None:
-        """Take one optimizer step; skip and count it if a gradient is not finite.
-
-        All ranks have the same gradients, so they skip the same updates.
-        """
+        """Take one optimizer step; skip and count it if a gradient is not finite."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = self._clipped_grad_norm()
         self.grad_norms.append(norm.detach())
+        # all ranks have the same gradients, so they skip the same updates
         failed = 1 - norm.isfinite().float()
         if self.fused:  # a fused optimizer decides on the device
             self.optimizer.found_inf = failed
@@ -163,8 +151,7 @@ class TrainableNetwork:
     def mean_grad_norm(self) -> float | None:
         """Return the mean norm of the gradients, before clipping, since the last call.
 
-        The mean is over the updates since this method was last called. It is None if
-        there were none.
+        The result is None if there was no update.
         """
         norms, self.grad_norms = self.grad_norms, []
         return float(torch.stack(norms).mean()) if norms else None
@@ -172,8 +159,9 @@ class TrainableNetwork:
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer's state by name, for instance "exp_avg.head.weight".
 
-        All ranks must call it, because with ZeRO the state is divided among the ranks.
+        All ranks must call it.
         """
+        # with ZeRO, the state is divided among the ranks
         return optimizer_tensors(self.optimizer, self.module)
 
     def load_optimizer(self, tensors: Tensors) -> None:
@@ -187,10 +175,8 @@ class TrainableNetwork:
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """Yield the unwrapped module, with `requires_grad` off inside the `with` block.
-
-        The backward pass of the other network then leaves no gradients in this one.
-        """
+        """Yield the unwrapped module, with `requires_grad` off in the `with` block."""
+        # the backward pass of the other network then leaves no gradients in this one
         self.module.requires_grad_(False)
         try:
             yield self.module
@@ -202,15 +188,12 @@ class TrainableNetwork:
 def rebuild_ddp_buckets(network: TrainableNetwork, *inputs: Tensor) -> None:
     """Make DDP rebuild its gradient buckets before the first step of a process.
 
-    DDP rebuilds the buckets after its first backward pass. With more than two ranks,
-    the order of a sum depends on an element's position in its bucket, so the first step
-    would round differently in a run that has just resumed. This function runs one
-    forward and backward pass that leaves parameters and buffers unchanged.
-
-    `inputs`: the network's input tensors for one local batch, each (B, ...). The
-    function does nothing for a wrapper that does not rebuild buckets, such as that of
-    DeepSpeed.
+    `inputs` are the network's input tensors for one local batch, each (B, ...).
+    Parameters and buffers stay as they are.
     """
+    # DDP rebuilds the buckets after its first backward pass. With more than two ranks,
+    # the order of a sum depends on an element's position in its bucket, so the first
+    # step would round differently in a run that has just resumed.
     if not network.rebuilds_buckets:
         return
     size = len(inputs[0]) // network.compute.accumulate

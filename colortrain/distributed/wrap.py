@@ -25,16 +25,15 @@ def make_networks(
 ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
     """Return the generator and the critic, wrapped for training, with their optimizers.
 
-    The critic is None if the recipe has none. A critic with a gradient penalty requires
-    second derivatives, which neither compiled networks nor synchronized BatchNorm
-    support. Such a critic is not compiled, and computes BatchNorm per process.
-
-    Raises UserError if the local batch does not divide into equal microbatches, or if a
-    BatchNorm would have a single value per channel.
+    The critic is None if the recipe has none. Raises UserError if the local batch does
+    not divide into equal microbatches, or if a BatchNorm would have a single value per
+    channel.
     """
     compute.check_microbatches(recipe.batch_size, accelerator.num_processes)
     if batch_norm_images(recipe, accelerator.num_processes, compute.accumulate) == 1:
         check_single_images(recipe)
+    # A gradient penalty requires second derivatives, which neither compiled networks
+    # nor synchronized BatchNorm support.
     penalised = bool(recipe.objective.penalties)
     if recipe.sync_batch_norm:
         generator = convert_sync_batch_norm(generator, accelerator.device)
@@ -52,20 +51,14 @@ def make_networks(
 
 
 def batch_norm_images(recipe: Recipe, world_size: int, accumulate: int) -> int:
-    """Return the number of images over which BatchNorm computes its statistics.
-
-    It is the number of images in a microbatch of one process or, if the recipe
-    synchronizes BatchNorm, in the microbatches of all processes together.
-    """
+    """Return the number of images over which BatchNorm computes its statistics."""
     return recipe.batch_size // (accumulate * (1 if recipe.sync_batch_norm else world_size))
 
 
 def check_single_images(recipe: Recipe) -> None:
-    """Raise UserError if the recipe's networks cannot train on one image at a time.
-
-    They cannot if a BatchNorm would get a single value per channel, for instance at a
-    bottleneck of 1x1.
-    """
+    """Raise UserError if the recipe's networks cannot train on one image at a time."""
+    # torch raises ValueError if a BatchNorm gets a single value per channel, for
+    # instance at a bottleneck of 1x1
     size, channels = recipe.size, recipe.codec.channels
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone
         L, colour = torch.empty(1, 1, size, size), torch.empty(1, channels, size, size)

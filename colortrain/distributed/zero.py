@@ -1,9 +1,6 @@
 """DeepSpeed ZeRO: partitioned optimizer state (stage 1) and gradients (stage 2).
 
-Each network has its own DeepSpeed engine. Weights stay in float32 and forward passes
-use autocast, as without ZeRO, so a step has the same result as with DDP, up to
-rounding. Checkpoints are the same as with DDP, so a run can resume with or without
-ZeRO.
+Training steps and checkpoints are the same as with DDP, up to rounding.
 """
 
 from __future__ import annotations
@@ -32,8 +29,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def zero_stage() -> int | None:
     """Return the ZeRO stage of accelerate's configuration, or None without DeepSpeed.
 
-    Raises UserError for a ZeRO stage that training does not support, and for
-    offloading.
+    Raises UserError for unsupported stages and for offloading.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
         return None
@@ -101,6 +97,7 @@ class ZeroTrainableNetwork(TrainableNetwork):
         super().__init__(module, adam, accelerator, compute)
 
     def _wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        # as without ZeRO, weights stay in float32 and forward passes use autocast
         if self.accelerator.mixed_precision == "bf16":
             autocast = torch.autocast(self.accelerator.device.type, torch.bfloat16)
             module.forward = convert_outputs_to_fp32(autocast(module.forward))
@@ -127,25 +124,20 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def sync_on_last(self, last: bool) -> Iterator[None]:
         """Return a context manager for the forward and backward pass of one microbatch.
 
-        Gradients are reduced over ranks only after a step's last microbatch (`last` is
-        true).
+        The ranks reduce their gradients only if `last` is true.
         """
         self.wrapped.set_gradient_accumulation_boundary(last)
         yield
 
     def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of one microbatch's loss, and accumulate the gradients.
-
-        The DeepSpeed engine divides the gradients by the number of microbatches.
-        """
+        """Run the backward pass of a microbatch's loss and accumulate gradients."""
+        # the engine divides the gradients by the number of microbatches
         self.wrapped.backward(loss * (1 + 0 * loss.detach()))
 
     def update(self) -> None:
-        """Let the engine take one step; skip and count it if a gradient is not finite.
-
-        At ZeRO stages above 0 the engine itself skips such steps.
-        """
+        """Take one optimizer step; skip and count it if a gradient is not finite."""
         before = self.wrapped.skipped_steps
+        # at stages above 0 the engine itself skips such steps
         failed = self.stage == 0 and not bool(self._grad_norm().isfinite())
         if failed:
             self.wrapped.zero_grad()
@@ -161,8 +153,7 @@ class ZeroTrainableNetwork(TrainableNetwork):
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return Adam's complete state by name, the same as without DeepSpeed.
 
-        Each rank holds a part of the state. The parts are gathered here, so all ranks
-        must call this method.
+        All ranks must call it.
         """
         if self.stage == 0:
             return super().optimizer_tensors()
@@ -175,14 +166,14 @@ class ZeroTrainableNetwork(TrainableNetwork):
         for name, parameter in self.module.named_parameters():
             tensors[f"step.{name}"] = torch.as_tensor(state["step"]).clone()
             for kind in _MOMENTS:
+                # gathers the ranks' parts of the state
                 tensors[f"{kind}.{name}"] = parameter.get_full_hp_param(kind)  # type: ignore[attr-defined]
         return tensors
 
     def load_optimizer(self, tensors: Tensors) -> None:
         """Load an optimizer state that `optimizer_tensors` returned.
 
-        The state may be from a run without DeepSpeed, or with a different number of
-        processes.
+        It may be from a run without DeepSpeed or with another number of processes.
         """
         if self.stage == 0:
             return super().load_optimizer(tensors)

@@ -3,8 +3,8 @@
     network = colortrain.load("runs/first")
     coloured = network.colorize(photograph)
 
-An exported folder contains model.safetensors and config.json. `Colorizer.save`, which
-`colortrain export` calls, writes it.
+An exported folder, from `colortrain export`, contains model.safetensors and
+config.json.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Description:
 def describe(recipe: Recipe, state: dict[str, Any], weights: Part) -> Description:
     """Return the description of a checkpoint's network.
 
-    `recipe` is the checkpoint's recipe, `state` the content of its trainer.json, and
-    `weights` says which of its weights are used.
+    `state` is the content of the checkpoint's trainer.json; `weights` says which of its
+    weights are used.
     """
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig):  # trained weights replace the initial ones
@@ -108,17 +108,16 @@ class Colorizer:
     ) -> np.ndarray | Image.Image:
         """Return a photograph with generated colours, at its own resolution.
 
-        photograph: (H, W, 3) uint8 sRGB, whose colours are ignored, (H, W) uint8
-        grayscale, or a PIL image of any mode. A PIL image is rotated upright by its
-        EXIF orientation, and its transparent parts become white. For an array the
-        result is (H, W, 3) uint8 sRGB, for a PIL image an RGB image. The lightness is
-        that of the photograph, at full resolution.
+        photograph: (H, W, 3) uint8 sRGB, (H, W) uint8 grayscale, or a PIL image of any
+        mode. The result is (H, W, 3) uint8 sRGB for an array, an RGB image for a PIL
+        image.
 
-        `dropout` says whether dropout layers are active; if it is None, the recipe's
-        setting is used. Dropout masks depend on `seed` alone. Raises ValueError for
-        arrays of another shape or type.
+        `dropout` says whether dropout layers are active; None means as in the recipe.
+        `seed` determines the dropout masks. Raises ValueError for arrays of another
+        shape or type.
         """
         if isinstance(photograph, Image.Image):
+            # rotates it upright by its EXIF orientation; transparent parts become white
             image = to_rgb(photograph)
             (ab,) = self.predict_ab([image], dropout=dropout, seed=seed)
             rgb = np.array(image)
@@ -135,9 +134,9 @@ class Colorizer:
     ) -> np.ndarray:
         """Return generated a and b for RGB images, at the network's image size.
 
-        The images are first resized to `size` x `size` pixels, the size of the training
-        images, without keeping their aspect ratio. The result is (B, 2, size, size)
-        float32 in CIELAB units. `dropout` and `seed` are those of `colorize`.
+        The images are resized to squares, whatever their aspect ratio. The result is
+        (B, 2, size, size) float32 in CIELAB units. `dropout` and `seed` are as in
+        `colorize`.
         """
         description = self.description
         squares = [fit_image(image, description.size, "squash") for image in images]
@@ -148,10 +147,8 @@ class Colorizer:
         return coloured[:, 1:].cpu().numpy()
 
     def fingerprint(self) -> str:
-        """Return 64 hexadecimal digits that identify the weights and the description.
-
-        They are the same for a checkpoint of a run and for its export.
-        """
+        """Return 64 hexadecimal digits that identify weights and description."""
+        # the same digits for a checkpoint of a run and for its export
         document = json.dumps(to_plain(self.description), sort_keys=True)
         digest = hashlib.sha256(document.encode())
         for name, value in sorted(self.generator.state_dict().items()):
@@ -161,11 +158,7 @@ class Colorizer:
         return digest.hexdigest()
 
     def save(self, folder: Path | str) -> None:
-        """Write the network to a folder that `load` reads.
-
-        First model.safetensors and then config.json is written. Other files in the
-        folder are kept.
-        """
+        """Write the network to a folder that `load` reads."""
         folder = Path(folder)
         tensors = {
             name: value.detach().cpu().contiguous()
@@ -213,10 +206,8 @@ def load(
     """Return the network of a run, or of a folder written by `colortrain export`.
 
     For a run, `checkpoint` is a step, "best" (by the recipe's `keep_best`) or None (the
-    newest intact checkpoint). The averaged weights are used if the checkpoint has them
-    and `ema` is true. An exported folder contains a single network. Raises UserError if
-    the folder is neither a run nor an exported folder, or does not contain the
-    requested network.
+    newest intact one). With `ema`, the averaged weights are used if the checkpoint has
+    them. Raises UserError if the folder does not contain the requested network.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file():
@@ -237,9 +228,10 @@ def load(
 
 
 def load_run(run: Path, checkpoint: Step, ema: bool) -> tuple[Colorizer, Recipe]:
-    """Return a run's network, as `load` chooses it, and the recipe of its checkpoint.
+    """Return the network of a run's checkpoint, and the recipe of the checkpoint.
 
-    Raises UserError if there is no such checkpoint, or if it cannot be read.
+    `checkpoint` and `ema` are as in `load`. Raises UserError if the checkpoint does not
+    exist or cannot be read.
     """
     saved = read_generator(run, checkpoint, ema)
     description = describe(saved.recipe, saved.state, saved.part)

@@ -59,7 +59,7 @@ def model_card(name: str, network: Colorizer, recipe: Recipe, run: Path) -> str:
     """Return the text of README.md, the model card, for a network exported from `run`.
 
     `name` is the name of the exported folder, or of a Hugging Face repository such as
-    "me/old-photos". The run's metrics.jsonl and evaluation.json are used if they exist.
+    "me/old-photos".
     """
     parts = [
         _HEAD,
@@ -114,11 +114,8 @@ def _time(run: Path) -> dict[str, str]:
 
 
 def _scores(evaluation: dict[str, Any], description: Description) -> str:
-    """Return the section with the scores of the exported network.
-
-    It says that there are none, if `evaluation` (the content of evaluation.json) is of
-    another step or of other weights.
-    """
+    """Return the section with the network's scores, or one that says there are none."""
+    # evaluation.json may be of another step or of other weights
     key = (description.step, description.weights == "ema")
     if (evaluation.get("step"), evaluation.get("ema")) != key or "metrics" not in evaluation:
         return "## Scores\n\nThis checkpoint has not been scored with `colortrain evaluate`.\n"

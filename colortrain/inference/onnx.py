@@ -1,9 +1,8 @@
 """Export a trained network to ONNX, checked against PyTorch before it is written.
 
-The ONNX files of all recipes have the same interface, whatever the codec. Input: `L`
-(batch, 1, height, width) float32 in [0, 100]. Output: `ab` (batch, 2, height, width)
-float32 in CIELAB units. The batch size is free; height and width may be any multiples
-of `size_multiple`. `colortrain.visualize.recolor` puts such ab on a photograph.
+Input: `L`, (batch, 1, height, width) float32 in [0, 100]. Output: `ab`, (batch, 2,
+height, width) float32 in CIELAB units. Height and width must be multiples of
+`size_multiple`.
 """
 
 from __future__ import annotations
@@ -32,15 +31,13 @@ _USAGE = (
 
 
 class LightnessToColours(nn.Module):
-    """A module that scales L for the generator, runs it, and scales its output to ab.
-
-    It is in eval mode. This turns dropout off, so that an ONNX file returns the same
-    result every time and can be compared with PyTorch.
-    """
+    """A module that scales L, runs the generator, and scales its output to ab."""
 
     def __init__(self, network: Colorizer) -> None:
         super().__init__()
         self.generator, self.codec = network.generator, network.description.codec
+        # without dropout, an ONNX file returns the same result every time and can be
+        # compared with PyTorch
         self.eval()
 
     def forward(self, L: Tensor) -> Tensor:
@@ -51,11 +48,8 @@ class LightnessToColours(nn.Module):
 
 
 def size_multiple(generator: GeneratorConfig) -> int:
-    """Return the number by which the height and width of images must be divisible.
-
-    It is found by trying: the smallest number whose double and triple the generator
-    accepts as a size in pixels.
-    """
+    """Return the number by which the height and width of images must be divisible."""
+    # found by trying: the smallest number whose double and triple the generator accepts
     return next(
         step
         for step in range(1, 1 << 14)
@@ -74,9 +68,9 @@ def _accepts(generator: GeneratorConfig, size: int) -> bool:
 def export_onnx(network: Colorizer, path: Path) -> float:
     """Write a network that is on the CPU as ONNX; return its deviation from PyTorch.
 
-    The deviation is the largest difference in ab / 110, as `largest_difference`
-    measures it. Raises UserError, and writes nothing, if it is above `TOLERANCE`, or if
-    the extra colortrain[export] is not installed.
+    The deviation is the largest difference in ab / 110. Raises UserError, and writes
+    nothing, if it is above `TOLERANCE`, or if the extra colortrain[export] is not
+    installed.
     """
     missing = [name for name in _REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
@@ -98,12 +92,10 @@ def export_onnx(network: Colorizer, path: Path) -> float:
 
 
 def _convert(module: nn.Module, step: int) -> bytes:
-    """Convert a module to ONNX through TorchScript and return the file's bytes.
-
-    `step` is the network's `size_multiple`. The exporter that is based on torch.export
-    is not used: it takes 4 to 8 s per network instead of 0.5 s, and its optimizer
-    removes the 1e-8 that keeps PixelNorm finite.
-    """
+    """Return a module as the bytes of an ONNX file; `step` is its `size_multiple`."""
+    # The exporter that is based on torch.export (dynamo=True) takes 4 to 8 s per
+    # network instead of 0.5 s, and its optimizer removes the 1e-8 that keeps PixelNorm
+    # finite.
     dynamic = {0: "batch", 2: "height", 3: "width"}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated since torch 2.9
@@ -134,8 +126,7 @@ def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
 def largest_difference(network: Colorizer, data: bytes) -> float:
     """Return the largest difference between the outputs of onnxruntime and PyTorch.
 
-    It is in units of ab / 110, and measured on random lightness of three shapes. `data`
-    is the ONNX file's content.
+    It is in units of ab / 110. `data` is the content of the ONNX file.
     """
     import onnxruntime
 

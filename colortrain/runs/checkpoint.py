@@ -6,8 +6,7 @@ RUN/checkpoints/step-000001000/
     train_metrics.safetensors  losses since the last journal line, if there are any
     recipe.json  trainer.json
     MANIFEST.json              size and SHA-256 of each file; written last
-RUN/checkpoints/best.json      the step with the best validation score, by the metric
-                               that the recipe's field `keep_best` names
+RUN/checkpoints/best.json      the step with the best validation score
 """
 
 from __future__ import annotations
@@ -106,17 +105,16 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint of one step of a run and return the checkpoint's folder.
 
-    `parts` maps the stem of each safetensors file to its tensors by name; `state` holds
-    JSON values for trainer.json. All files are written to a temporary folder and
-    fsynced, MANIFEST.json last; then the folder is renamed, so an interrupted save
-    leaves no incomplete checkpoint. An existing checkpoint of the same step is left as
-    it is if it is intact, and replaced if it is damaged.
+    parts: file stem -> tensor name -> tensor. state: JSON values for trainer.json. An
+    intact checkpoint of the same step is left as it is.
     """
     final = checkpoint_folder(run, step)
     if is_intact(final):
         return final
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
+    # All files are written here and fsynced, MANIFEST.json last. The folder is renamed
+    # at the end, so an interrupted save leaves no incomplete checkpoint.
     temporary.mkdir(parents=True)
     try:
         for name, tensors in parts.items():
@@ -140,11 +138,7 @@ def _save_tensors(tensors: Tensors, path: Path) -> None:
 
 
 def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
-    """Write contiguous CPU tensors in the safetensors format, without copying them.
-
-    `safetensors.torch.save` would copy each tensor twice while it holds the GIL. When a
-    background thread writes a checkpoint, this would block the training loop.
-    """
+    """Write contiguous CPU tensors in the safetensors format, without copying them."""
     # wide elements first, so that each tensor is aligned to the width of its elements
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {}
@@ -161,6 +155,9 @@ def write_tensors(stream: BinaryIO, tensors: Tensors) -> None:
     text += b" " * (-len(text) % 8)
     stream.write(len(text).to_bytes(8, "little") + text)
     for name in names:
+        # `safetensors.torch.save` would copy each tensor twice while it holds the GIL.
+        # When a background thread writes a checkpoint, this would block the training
+        # loop.
         stream.write(tensors[name].view(-1).view(torch.uint8).numpy().data)
 
 
@@ -173,10 +170,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Return whether a checkpoint's files match the sizes and hashes in its manifest.
-
-    The result is False if a file, or the manifest itself, is missing or invalid.
-    """
+    """Return whether a checkpoint's files have the sizes and hashes in its manifest."""
     try:
         files = parse_json(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES))
         paths = {name: path_below(folder, name) for name in (*files, RECIPE, TRAINER_STATE)}
@@ -191,9 +185,7 @@ def is_intact(folder: Path) -> bool:
 def latest_checkpoint(run: Path) -> Path | None:
     """Return the folder of a run's newest intact checkpoint; None if there is none.
 
-    Warns about each newer checkpoint that is damaged. Raises UserError if the run has
-    checkpoints and all of them are damaged: starting again from step 0 would overwrite
-    the run's history.
+    Warns about newer checkpoints that are damaged. Raises UserError if all are damaged.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
@@ -204,6 +196,7 @@ def latest_checkpoint(run: Path) -> Path | None:
             warnings.warn(
                 f"{folder} is damaged, falling back to the checkpoint before it", stacklevel=2
             )
+    # starting again from step 0 would overwrite the run's history
     if steps:
         raise UserError(
             f"{checkpoints_folder(run)}: all checkpoints are damaged; restore one, or delete that "
@@ -215,7 +208,7 @@ def latest_checkpoint(run: Path) -> Path | None:
 def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """Return the tensors of the file `name`.safetensors in a checkpoint's folder.
 
-    They are on the CPU, by tensor name. Raises UserError if the file cannot be read.
+    They are on the CPU, by name. Raises UserError if the file cannot be read.
     """
     path = folder / f"{name}.safetensors"
     check_utf8(path)
@@ -232,8 +225,7 @@ def load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 def load_state(folder: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint's trainer.json: step, images, dataset_id, ...
 
-    Raises UserError if the checkpoint was written in another format version than the
-    one that this code reads.
+    Raises UserError if they are damaged or have another format version.
     """
     path = folder / TRAINER_STATE
     advice = f"restore it, or delete {folder} to use the checkpoint before it"
@@ -254,10 +246,9 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return the state tensors of a network's optimizer by name.
+    """Return the state tensors of the optimizer of `module` by name.
 
-    A name is the kind of state and the parameter, for instance
-    "exp_avg.encoder.0.conv.weight". `module` is the network.
+    A name is, for instance, "exp_avg.encoder.0.conv.weight".
     """
     tensors = {}
     for name, parameter in module.named_parameters():
@@ -267,11 +258,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Tensors) -> None:
-    """Restore a network's optimizer from the tensors of `optimizer_tensors`.
-
-    Each tensor gets the device and memory layout of its parameter; step counts stay on
-    the CPU unless the optimizer is fused. `module` is the network.
-    """
+    """Load state tensors, from `optimizer_tensors`, into the optimizer of `module`."""
     # a fused Adam keeps its step counts on the parameters' device, others on the CPU
     fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in module.named_parameters():
@@ -280,6 +267,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
             if value is not None and kind == "step":
                 optimizer.state[parameter][kind] = value.to(parameter.device if fused else "cpu")
             elif value is not None:
+                # on the device and in the memory layout of the parameter
                 optimizer.state[parameter][kind] = torch.empty_like(
                     parameter, dtype=value.dtype
                 ).copy_(value)
@@ -288,11 +276,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
 def read_checkpoint(run: Path, step: Step, read: Callable[[Path], T]) -> T:
     """Return `read(folder)` for the intact checkpoint that `step` chooses.
 
-    A run that is training deletes its older checkpoints, perhaps the chosen one before
-    it is read completely. So if `read` fails and other checkpoints exist than before,
-    the choice and `read` are repeated. Raises UserError if there is no such checkpoint.
+    `step` is a step number, "best" or None (the newest). Raises UserError if there is
+    no such checkpoint.
     """
     while True:
+        # A run that is training deletes its older checkpoints, perhaps the chosen one
+        # before it is read completely. Then choose and read again.
         before = checkpoint_steps(run)
         try:
             return read(_find_checkpoint(run, step))
@@ -304,8 +293,7 @@ def read_checkpoint(run: Path, step: Step, read: Callable[[Path], T]) -> T:
 def _find_checkpoint(run: Path, step: Step) -> Path:
     """Return the folder of the intact checkpoint that `step` chooses.
 
-    `step` is a step number, "best" (the step in best.json) or None (the newest intact
-    checkpoint). Raises UserError if there is no such checkpoint or it is damaged.
+    Raises UserError if there is no such checkpoint or it is damaged.
     """
     if step is None:
         folder = latest_checkpoint(run)
@@ -341,14 +329,14 @@ def best_step(run: Path) -> int:
 def weights_part(folder: Path, ema: bool = True) -> Part:
     """Return the stem of the generator's file in a checkpoint: "ema" or "generator".
 
-    It is "ema", the averaged weights, if the checkpoint has them and `ema` is true.
+    It is "ema" if the checkpoint has averaged weights and `ema` is true.
     """
     return "ema" if ema and (folder / "ema.safetensors").is_file() else "generator"
 
 
 @dataclass(frozen=True)
 class SavedGenerator:
-    """What a checkpoint holds of its generator; valid even after it is deleted."""
+    """A checkpoint's generator in memory, valid even if the checkpoint is deleted."""
 
     folder: Path
     recipe: Recipe
@@ -359,7 +347,7 @@ class SavedGenerator:
     def build(self, config: GeneratorConfig) -> nn.Module:
         """Return the generator, built from `config`, on the CPU and in eval mode.
 
-        Raises UserError if the weights are those of another architecture.
+        Raises UserError if the weights belong to another architecture.
         """
         generator = build_network(config)
         set_weights(generator, self.weights, self.folder)
@@ -369,8 +357,8 @@ class SavedGenerator:
 def read_generator(run: Path, step: Step, ema: bool) -> SavedGenerator:
     """Return the generator of the checkpoint that `step` chooses.
 
-    The averaged weights are used if the checkpoint has them and `ema` is true. Raises
-    UserError if there is no such checkpoint, or if it cannot be read.
+    With `ema`, the averaged weights are used if the checkpoint has them. Raises
+    UserError if the checkpoint does not exist or cannot be read.
     """
 
     def read(folder: Path) -> SavedGenerator:
@@ -386,10 +374,9 @@ def load_generator(
 ) -> tuple[nn.Module, Recipe, int]:
     """Return a run's trained generator, its recipe, and the step of its checkpoint.
 
-    The generator is on the CPU and in eval mode. `step` is a step number, "best" (the
-    step in best.json) or None (the newest intact checkpoint). The averaged weights are
-    used if the checkpoint has them and `ema` is true. Raises UserError if there is no
-    such checkpoint, or if its weights cannot be loaded.
+    The generator is on the CPU and in eval mode. `step` is a step number, "best" or
+    None (the newest). With `ema`, the averaged weights are used if the checkpoint has
+    them. Raises UserError if the checkpoint does not exist or cannot be read.
     """
     saved = read_generator(Path(run), step, ema)
     return saved.build(saved.recipe.generator), saved.recipe, saved.state["step"]
@@ -398,8 +385,7 @@ def load_generator(
 def load_weights(network: nn.Module, folder: Path, part: str) -> None:
     """Load the file `part`.safetensors of a checkpoint's folder into a network.
 
-    Raises UserError if the file cannot be read, or if its weights belong to another
-    architecture.
+    Raises UserError if the file cannot be read or belongs to another architecture.
     """
     set_weights(network, load_tensors(folder, part), folder)
 
@@ -407,7 +393,7 @@ def load_weights(network: nn.Module, folder: Path, part: str) -> None:
 def set_weights(network: nn.Module, weights: Tensors, folder: Path) -> None:
     """Copy the weights that were read from a checkpoint into a network.
 
-    Raises UserError if they are those of another architecture.
+    Raises UserError, which names `folder`, if they belong to another architecture.
     """
     try:
         network.load_state_dict(weights)

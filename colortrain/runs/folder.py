@@ -41,10 +41,8 @@ def open_data(
 ) -> TrainingData:
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) that a recipe is trained on.
 
-    Validation uses the held-out split of the first set. `corrupt_limit` is the fraction
-    of the training samples that may be damaged before the run ends. Raises UserError if
-    the shards cannot be opened, or if their images do not have the size that the recipe
-    requires.
+    `corrupt_limit` is the fraction of the training samples that may be damaged. Raises
+    UserError if the shards cannot be opened or have another image size than the recipe.
     """
     train = open_training(shards, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
@@ -54,6 +52,7 @@ def open_data(
             f"{recipe.size} px: give --set size={train.size}, or build shards with --size "
             f"{recipe.size}"
         )
+    # validation uses the held-out split of the first set
     held_out = first.manifest.held_out()
     max_damaged = math.ceil(corrupt_limit * len(train))
     return TrainingData(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
@@ -70,10 +69,9 @@ def open_streamed(
 ) -> TrainingData:
     """Open plain WebDataset tars, which have no index, as training data for a recipe.
 
-    `epoch_images` is the number of images that count as one epoch, since the true
-    number is not known (see `colortrain.data.tar_stream`). `corrupt_limit` is the
-    fraction of `epoch_images` that may be damaged before the run ends. Raises UserError
-    if no file matches the pattern.
+    `epoch_images` is the number of images that count as one epoch; `corrupt_limit` is
+    the fraction of them that may be damaged. Raises UserError if no file matches the
+    pattern.
     """
     stream = open_stream(pattern, recipe.size, epoch_images)
     return TrainingData(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
@@ -82,20 +80,14 @@ def open_streamed(
 def lock(run: Path) -> IO[bytes]:
     """Lock RUN/.lock and return the open file, which holds the lock.
 
-    The lock ends when the file is closed or the process ends. Raises UserError if
-    another process holds it.
+    The lock ends when the file is closed. Raises UserError if another process holds it.
     """
     message = f"{run} is being trained by another process: wait for it, or choose another --run"
     return lock_path(lock_file(run), message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:
-    """Raise UserError unless `run` is new, empty, or contains a run of the same recipe.
-
-    The comparison ignores fields that may change when a run resumes, for instance its
-    length. The path of `run` must be valid UTF-8. If the locale's encoding is not
-    UTF-8, the path must even be ASCII, because TensorBoard requires that.
-    """
+    """Raise UserError unless `run` is new, empty, or contains a run of this recipe."""
     check_utf8(run)
     if os.fsencode(run) != str(run).encode(errors="replace"):  # the locale is not UTF-8
         raise UserError(
@@ -106,6 +98,7 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         raise UserError(f"{run} is a file: give a folder as --run")
     if recipe_file(run).is_file():
         earlier = load_recipe(recipe_file(run))
+        # ignores fields that may change when a run resumes, for instance its length
         if earlier.digest != recipe.digest:
             changes = "; ".join(differences(earlier, recipe))
             raise UserError(
@@ -120,8 +113,7 @@ def check_checkpoint(
 ) -> None:
     """Raise UserError unless a run can resume from the checkpoint in `folder`.
 
-    The checkpoint must have the same recipe, the same dataset and the same version of
-    the sample order. `state` is the content of its trainer.json.
+    `state` is the content of the checkpoint's trainer.json.
     """
     run = folder.parent.parent
     changes = differences(load_recipe(recipe_file(folder)), recipe)
@@ -142,9 +134,6 @@ def check_checkpoint(
 
 
 def _is_leftover(path: Path) -> bool:
-    """Return whether a file may be left over from a run that was killed while starting.
-
-    Such a run had not yet written recipe.json: it leaves only .lock and temporary
-    files.
-    """
+    """Return whether a file may be left from a run that was killed at its start."""
+    # such a run had not yet written recipe.json
     return path == lock_file(path.parent) or path.name.endswith(".tmp")

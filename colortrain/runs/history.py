@@ -1,11 +1,10 @@
 """Read the records of a run: the journal RUN/metrics.jsonl and other JSON files.
 
-This module does not import torch. Each line of the journal is a JSON object with
-"kind", "step", "time" and other values that depend on the kind. The kinds are "start",
-"train" (losses, learning rates), "validation" (metrics), "checkpoint", "warning",
-"stop" and "end".
+Each line of the journal is a JSON object with "kind", "step", "time" and other values.
+The kinds are "start", "train", "validation", "checkpoint", "warning", "stop" and "end".
 """
 
+# This module does not import torch.
 from __future__ import annotations
 
 from pathlib import Path
@@ -93,14 +92,13 @@ class Evaluation(TypedDict, total=False):
 def read_lines(path: Path, kind: Any = Line) -> list[Line]:
     """Return the objects in a JSON Lines file; an empty list if there is no file.
 
-    Lines that are not a valid JSON object of type `kind` (see `shards.json_files.fits`)
-    are left out. Such a line is, for instance, the incomplete last line of a run that
-    was killed or is still writing.
+    Lines that are not a valid JSON object of type `kind` are left out.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
+    # the last line of a run that was killed or is still writing may be incomplete
     parsed = (_parse(line, kind) for line in data.splitlines())
     return [line for line in parsed if line is not None]
 
@@ -126,11 +124,7 @@ def parse_journal_line(data: bytes) -> Line | None:
 
 
 def read_document(path: Path, kind: Any = Line) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    The result is {} if the file does not exist or does not contain a valid JSON object
-    of type `kind` (see `shards.json_files.fits`).
-    """
+    """Return the JSON object in a file, or {} if it has no valid one of type `kind`."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -139,19 +133,13 @@ def read_document(path: Path, kind: Any = Line) -> dict[str, Any]:
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:
-    """Return the scores in RUN/evaluation.json; {} if it is missing or damaged.
-
-    Values of another type than in `Evaluation` are left out.
-    """
+    """Return the scores in RUN/evaluation.json; {} if it is missing or damaged."""
+    # leaves out values of another type than in `Evaluation`
     return fitting_fields(Evaluation, read_document(evaluation_file(run)))
 
 
 def read_journal(run: Path, kind: str | None = None) -> list[Line]:
-    """Return the lines of RUN/metrics.jsonl in order, as JSON objects.
-
-    If `kind` is given, only lines of that kind ("train", "validation", ...) are
-    returned.
-    """
+    """Return the lines of RUN/metrics.jsonl of one kind, or of all kinds, in order."""
     try:
         data = journal_file(run).read_bytes()
     except FileNotFoundError:
@@ -163,8 +151,7 @@ def read_journal(run: Path, kind: str | None = None) -> list[Line]:
 def last_scores(run: Path) -> dict[str, float]:
     """Return the generator's scores in a run's last validation, by metric name.
 
-    The L1 of the grayscale baseline is added as "grey l1". Metrics without a value
-    (NaN, written as null) are left out. The result is {} if there has been no
+    "grey l1" is the L1 of the grayscale baseline. The result is {} before the first
     validation.
     """
     validations = [line["metrics"] for line in read_journal(run, "validation")]
@@ -173,4 +160,5 @@ def last_scores(run: Path) -> dict[str, float]:
     last = validations[-1]
     scores = {name: values.get("generated") for name, values in last.items()}
     scores["grey l1"] = last.get("l1", {}).get("grey")
+    # NaN was written as null
     return {name: value for name, value in scores.items() if value is not None}

@@ -1,18 +1,17 @@
 """The names of all files in a run folder, and the exit statuses of training.
 
-    RUN/recipe.json                      the resolved recipe
-    RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
-    RUN/evaluation.json                  the scores of the last `colortrain evaluate`
-    RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
-    RUN/checkpoints/best.json            the step with the best validation score
-    RUN/samples/step-000001000.png       sample grids of validations
-    RUN/tensorboard/  RUN/trackers.json  event files; the run's ids in W&B and MLflow
-    RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
-    RUN/.lock                            locked by the process that trains
-
-This module does not import torch: login nodes may not have it installed.
+RUN/recipe.json                      the resolved recipe
+RUN/metrics.jsonl                    the journal (`colortrain.runs.history`)
+RUN/evaluation.json                  the scores of the last `colortrain evaluate`
+RUN/checkpoints/step-000001000/      one checkpoint (`colortrain.runs.checkpoint`)
+RUN/checkpoints/best.json            the step with the best validation score
+RUN/samples/step-000001000.png       sample grids of validations
+RUN/tensorboard/  RUN/trackers.json  event files; the run's ids in W&B and MLflow
+RUN/slurm/                           jobs.jsonl, starts.jsonl, the submitted code
+RUN/.lock                            locked by the process that trains
 """
 
+# This module does not import torch: login nodes may not have it installed.
 from __future__ import annotations
 
 import os
@@ -96,18 +95,13 @@ def jobs_file(run: Path) -> Path:
 
 
 def starts_file(run: Path) -> Path:
-    """Return the path RUN/slurm/starts.jsonl: where each SLURM job started.
-
-    Each line records the training step at which one job of the run started or resumed.
-    """
+    """Return the path RUN/slurm/starts.jsonl: the first step of each SLURM job."""
     return run / "slurm" / "starts.jsonl"
 
 
 def sweep_file(folder: Path) -> Path:
-    """Return the path FOLDER/sweep.json, which lists the runs of a sweep.
-
-    The file maps each run's folder to the recipe fields that the sweep sets for it.
-    """
+    """Return the path FOLDER/sweep.json, which lists the runs of a sweep."""
+    # maps each run's folder to the recipe fields that the sweep sets for it
     return folder / "sweep.json"
 
 
@@ -124,10 +118,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def written_checkpoints(run: Path) -> dict[int, Path]:
-    """Return the checkpoint folders that contain MANIFEST.json, by step, ascending.
-
-    The manifest is written last, so these checkpoints have been written completely.
-    Their hashes are not verified here (see `colortrain.runs.checkpoint.is_intact`).
-    """
+    """Return the checkpoint folders that are written completely, by ascending step."""
     folders = {step: checkpoint_folder(run, step) for step in checkpoint_steps(run)}
+    # The manifest is written last. Hashes are not verified here: `is_intact` does that.
     return {step: path for step, path in folders.items() if (path / MANIFEST).exists()}

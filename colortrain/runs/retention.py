@@ -1,9 +1,4 @@
-"""Which checkpoints of a run are kept: the newest, some earlier ones, and the best.
-
-Three fields of the recipe decide: `keep_checkpoints` is the number of newest
-checkpoints, `keep_every` additionally keeps those at multiples of that many steps, and
-`keep_best` names the validation metric by which the best checkpoint is chosen.
-"""
+"""Which checkpoints of a run are kept: the newest, some earlier ones, and the best."""
 
 from __future__ import annotations
 
@@ -33,25 +28,16 @@ VALIDATION_METRICS = [metric.name for metric in METRICS.values() if not metric.n
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint of a run so far; its fields are those of best.json.
-
-    `value` is the generator's value of `metric`, and `distance` is how far that value
-    is from the best possible one: lower is better. Distances are comparable only
-    between values of the same metric.
-    """
+    """The best checkpoint of a run so far; its fields are the same as in best.json."""
 
     metric: str
     step: int
-    value: float
-    distance: float
+    value: float  # the generator's value of `metric`
+    distance: float  # of `value` from the best value; lower is better
 
 
 def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
-    """Raise UserError if validation cannot measure the metric `recipe.keep_best`.
-
-    That is the case if the metric is unknown or not computed during training, or if the
-    shards have no split for validation.
-    """
+    """Raise UserError if validation cannot measure the metric `recipe.keep_best`."""
     if recipe.keep_best and recipe.keep_best not in VALIDATION_METRICS:
         raise unknown("metric of keep_best", recipe.keep_best, VALIDATION_METRICS)
     if recipe.keep_best and not has_validation:
@@ -64,8 +50,7 @@ def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
 def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, float]]) -> Best:
     """Return the checkpoint of `step` as a candidate for the best checkpoint.
 
-    `scores` are the validation scores at that step: metric -> version -> value, where a
-    version is "generated", "truth" or the name of a baseline.
+    scores: metric -> "generated", "truth" or a baseline -> value.
     """
     values = scores[metric]
     distance = METRICS[metric].distance(values["generated"], values.get("truth"))
@@ -73,10 +58,7 @@ def candidate_best(metric: str, step: int, scores: Mapping[str, Mapping[str, flo
 
 
 def better(new: Best, old: Best | None) -> bool:
-    """Return whether `new` is better than `old`, the best checkpoint so far or None.
-
-    A candidate whose distance is NaN is never better.
-    """
+    """Return whether `new` is better than `old`, the best checkpoint so far, if any."""
     return not math.isnan(new.distance) and (old is None or new.distance < old.distance)
 
 
@@ -90,11 +72,10 @@ def save_best(run: Path, best: Best | None) -> None:
 
 
 def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Best | None:
-    """Return the best checkpoint so far of a run that resumes.
+    """Return the best checkpoint so far of a run that resumes; None if there is none.
 
-    `state` holds the fields of `Best` as saved in the checkpoint from which the run
-    resumes. The result is None if `state` is empty, if that best checkpoint has been
-    deleted, or if it was chosen by another metric than `metric`.
+    `state` holds the fields of `Best`, as saved in the checkpoint from which the run
+    resumes.
     """
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
@@ -106,11 +87,10 @@ def steps_to_keep(
 ) -> set[int]:
     """Return which of the existing checkpoints to keep after `step` was saved.
 
-    `steps` are the steps of all checkpoints. The last `newest` ones, those at multiples
-    of `every` steps (0: none) and the one of step `best` are kept. Checkpoints later
-    than `step` are not kept: they were damaged, so the run has resumed from an earlier
-    one.
+    `steps` are the steps of all checkpoints. The last `newest` of them, the multiples
+    of `every` (0: none) and `best` are kept.
     """
+    # later checkpoints were damaged, so the run has resumed from an earlier one
     earlier = sorted(other for other in steps if other <= step)
     marked = {
         other for other in earlier if other == best or (every and other and other % every == 0)
@@ -121,8 +101,7 @@ def steps_to_keep(
 def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = None) -> None:
     """Delete the checkpoints that `steps_to_keep` does not keep after `step` was saved.
 
-    Incomplete folders of killed runs are deleted as well. `newest`, `every` and `best`
-    are the arguments of `steps_to_keep`.
+    `newest`, `every` and `best` are arguments of `steps_to_keep`.
     """
     steps = checkpoint_steps(run)
     for other in set(steps) - steps_to_keep(steps, step, newest, every, best):
@@ -130,4 +109,4 @@ def prune(run: Path, step: int, newest: int, every: int = 0, best: int | None = 
         # rename it first: if deleting is interrupted, the rest must not look damaged
         folder.rename(folder.with_name(f"{folder.name}.tmp-old"))
     for leftover in checkpoints_folder(run).glob("step-*.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(leftover, ignore_errors=True)  # also folders of killed runs

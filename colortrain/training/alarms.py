@@ -22,11 +22,7 @@ _MARGIN = 0.05  # largest distance of a saturated critic's mean scores from its 
 
 
 class Alarms:
-    """Checks each line that a run writes to metrics.jsonl, and returns warnings.
-
-    A warning is given when its cause appears, and again only if the cause has
-    disappeared and appeared once more.
-    """
+    """Checks each line that a run writes to metrics.jsonl, and returns warnings."""
 
     def __init__(self, objective: Objective) -> None:
         self.adversarial = objective.adversarial
@@ -43,8 +39,7 @@ class Alarms:
     def update(self, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Process one line of metrics.jsonl; return new warnings as subject -> text.
 
-        `kind` is the line's kind, `values` are its values. The subjects are "sepia",
-        "bright_spots", "critic" and "data_wait".
+        The subjects are "sepia", "bright_spots", "critic" and "data_wait".
         """
         if kind == "validation":
             self._add_scores(values.get("metrics", {}))
@@ -67,6 +62,8 @@ class Alarms:
 
     def _new_warnings(self, subjects: tuple[str, ...]) -> dict[str, str]:
         texts = {name: getattr(self, f"_{name}")() for name in subjects}
+        # a warning is given again only if its cause has disappeared and appeared once
+        # more
         new = {name: text for name, text in texts.items() if text and name not in self.active}
         self.active = (self.active - set(subjects)) | {name for name, text in texts.items() if text}
         return new
@@ -93,17 +90,14 @@ class Alarms:
         )
 
     def _critic_saturated(self, losses: Mapping[str, float]) -> bool:
-        """Return whether the critic's mean scores are close to its training labels.
-
-        The critic then separates nearly all real images from generated ones. The result
-        is always False for Wasserstein and hinge losses, which have no labels.
-        """
+        """Return whether the critic's mean scores are close to its training labels."""
         real, fake = losses.get("score_real"), losses.get("score_fake")
         if real is None or fake is None or not (math.isfinite(real) and math.isfinite(fake)):
             return False
         if isinstance(self.adversarial, BCE):
             above = _sigmoid(real) > self.adversarial.real_label - _MARGIN
             return above and _sigmoid(fake) < self.adversarial.fake_label + _MARGIN
+        # Wasserstein and hinge losses have no labels
         return (
             isinstance(self.adversarial, LSGAN) and abs(real - 1) < _MARGIN and abs(fake) < _MARGIN
         )

@@ -1,9 +1,4 @@
-"""Save checkpoints in the background: the training loop copies, a thread writes.
-
-The loop copies all tensors to CPU memory and continues, while a thread writes the
-copies to disk. Only one write runs at a time; the next save waits for it. The copies
-take as much CPU memory as a checkpoint takes on disk.
-"""
+"""Save checkpoints in the background: the training loop copies, a thread writes."""
 
 from __future__ import annotations
 
@@ -28,10 +23,7 @@ TensorFiles = Mapping[str, Tensors]  # file stem -> name -> tensor
 
 
 class HostCopies:
-    """Copies tensors to buffers in CPU memory, which the next copies use again.
-
-    The buffers are pinned if the tensors are on a GPU.
-    """
+    """Copies tensors to buffers in CPU memory, which the next copies use again."""
 
     def __init__(self) -> None:
         self.buffers: dict[tuple[str, str], Tensor] = {}
@@ -40,8 +32,7 @@ class HostCopies:
     def copy(self, files: TensorFiles) -> dict[str, dict[str, Tensor]]:
         """Return copies of all tensors, by file stem and tensor name.
 
-        Copies from a GPU are complete only after `wait`. Later changes of the original
-        tensors do not affect the copies, but the next call of `copy` overwrites them.
+        Copies from a GPU are complete only after `wait`. The next call overwrites them.
         """
         copies = {
             file: {
@@ -71,29 +62,25 @@ class HostCopies:
 
 @dataclass(frozen=True)
 class WrittenCheckpoint:
-    """What the journal records about a checkpoint that has been written.
-
-    `stall` is the time for which saving blocked the training loop, and `seconds` the
-    time that the background thread spent on writing; both are in seconds.
-    """
+    """What the journal records about a checkpoint that has been written."""
 
     step: int
     images: int
-    stall: float
-    seconds: float
+    stall: float  # seconds for which saving blocked the training loop
+    seconds: float  # that the background thread spent on writing
     bytes: int
 
 
 class CheckpointWriter:
     """Saves the checkpoints of a run from a background thread, on rank 0.
 
-    Use it as a context manager: leaving the `with` block waits for a pending write.
+    Leaving its `with` block waits for a pending write.
     """
 
     def __init__(self, run: Path, recipe: Recipe, journal: Journal) -> None:
         self.run, self.recipe, self.journal = run, recipe, journal
         self.best: Best | None = None
-        self.copies = HostCopies()
+        self.copies = HostCopies()  # take as much CPU memory as a checkpoint on disk
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[WrittenCheckpoint] | None = None
 
@@ -109,11 +96,9 @@ class CheckpointWriter:
         self.thread.shutdown(wait=True)
 
     def update_best(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> bool:
-        """Return whether a step's validation scores are the best so far.
+        """Return whether a step's scores are the best so far; if so, remember the step.
 
-        If so, remember the step as the best one. `metrics` maps metric -> version ->
-        value; the metric that decides is the recipe's `keep_best`. The result is False
-        if the recipe sets none.
+        metrics: metric -> "generated", "truth" or a baseline -> value.
         """
         if not self.recipe.keep_best:
             return False
@@ -126,11 +111,11 @@ class CheckpointWriter:
     def save(self, step: int, files: TensorFiles, state: dict[str, Any], started: float) -> None:
         """Copy the tensors and the state of a checkpoint, and start writing the copies.
 
-        A previous write is waited for first. `files` maps file stem -> name -> tensor;
-        `state` is the content of trainer.json. `started` is the `time.monotonic()` at
-        which the training loop stopped for this checkpoint.
+        files: file stem -> tensor name -> tensor. state: the content of trainer.json.
+        started: the `time.monotonic()` at which the training loop stopped for this
+        checkpoint.
         """
-        self.wait()
+        self.wait()  # for the previous write
         state = {**state, "best": dataclasses.asdict(self.best) if self.best else None}
         copies, best = self.copies.copy(files), self.best
         stall = time.monotonic() - started
@@ -139,7 +124,7 @@ class CheckpointWriter:
     def poll(self) -> None:
         """Log the pending write if it has finished; called between training steps.
 
-        Raises the writing thread's error, if there was one.
+        Raises the error of the writing thread.
         """
         if self.pending is not None and self.pending.done():
             self.wait()
@@ -147,7 +132,7 @@ class CheckpointWriter:
     def wait(self) -> None:
         """Wait until the pending write has finished and log it.
 
-        Raises the writing thread's error, if there was one.
+        Raises the error of the writing thread.
         """
         pending, self.pending = self.pending, None
         if pending is not None:

@@ -19,22 +19,18 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights of another run's checkpoint, with which a new run starts.
+    """The weights of another run's checkpoint, with which a new run starts."""
 
-    For the generator they are the averaged weights if the checkpoint has them. Only
-    weights are used: optimizers, the step count and schedules start from zero. A
-    network without weights here starts with random ones. The tensors stay valid when
-    the other run deletes its checkpoint.
-    """
-
+    # In memory, because the other run may delete its checkpoint. A network without
+    # weights here starts with random ones. Optimizers, the step count and schedules
+    # start from zero.
     weights: Mapping[str, Mapping[str, Tensor]]  # network -> name -> tensor, on the CPU
     metadata: dict[str, Any]  # what the new run records as its origin
 
     def check(self, recipe: Recipe, folder: Path) -> None:
         """Raise UserError unless the weights fit the networks of `recipe`.
 
-        The message names the first tensor that does not fit. `folder` is the checkpoint
-        that the weights were read from.
+        `folder` is the checkpoint that the weights were read from.
         """
         with torch.device("meta"):
             networks = {name: recipe.network_configs[name].build() for name in self.weights}
@@ -53,9 +49,8 @@ class InitialWeights:
 def initial_weights(run: Path, recipe: Recipe, only: str | None = None) -> InitialWeights:
     """Return the weights in the newest intact checkpoint of `run`, for use by `recipe`.
 
-    With `only="generator"`, or if `recipe` has no critic, they are the generator's
-    weights alone. Raises UserError if `run` has no intact checkpoint, or if its weights
-    do not fit the networks of `recipe`.
+    With `only="generator"` the critic's weights are left out. Raises UserError if `run`
+    has no intact checkpoint, or if its weights do not fit the networks of `recipe`.
     """
     names = ["generator"] if only == "generator" else list(recipe.network_configs)
 

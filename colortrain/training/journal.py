@@ -1,7 +1,4 @@
-"""Record a run: lines in RUN/metrics.jsonl, accelerate's trackers, sample images.
-
-Only rank 0 writes.
-"""
+"""Record a run: lines in RUN/metrics.jsonl, accelerate's trackers, sample images."""
 
 from __future__ import annotations
 
@@ -27,8 +24,7 @@ from shards.files import write_atomic
 class Journal:
     """Writes what happens in a run to metrics.jsonl, to the trackers and as images.
 
-    The images are RUN/samples/step-NNNNNNNNN.png. The trackers are those of accelerate,
-    for instance TensorBoard and W&B.
+    Only rank 0 writes.
     """
 
     def __init__(self, run: Path, accelerator: Accelerator) -> None:
@@ -38,11 +34,7 @@ class Journal:
         self.alarms: Alarms | None = None
 
     def start(self, recipe: Recipe, step: int) -> None:
-        """Open the trackers and metrics.jsonl when a run starts or resumes at `step`.
-
-        Lines of metrics.jsonl that belong to later steps are deleted: the run repeats
-        these steps and writes the lines again.
-        """
+        """Open the trackers and metrics.jsonl as a run starts or resumes at `step`."""
         config = {
             name: value
             for name, value in _flatten(to_plain(recipe)).items()
@@ -56,6 +48,8 @@ class Journal:
             return
         save_run_ids(self.run, self.accelerator.trackers)
         if self.path.exists():
+            # not the lines of later steps: the run repeats these steps and writes the
+            # lines again
             kept = []
             for data in self.path.read_bytes().splitlines(keepends=True):
                 line = parse_journal_line(data)  # None: a killed run left it incomplete
@@ -67,9 +61,8 @@ class Journal:
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and check it for signs of a failing run.
 
-        `kind` is "train", "validation", "start", ...; the numbers of the first two
-        kinds are also logged to the trackers. Warnings that the line causes (see
-        `training.alarms`) are printed, and written as lines of kind "warning".
+        `kind` is "train", "validation", "start", ...; `values` are the line's other
+        values.
         """
         if not self.writes:
             return
@@ -114,10 +107,7 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a recipe as a flat dict of scalars, for the trackers.
-
-    `plain` is the result of `to_plain`; keys are such as "critic_adam.lr".
-    """
+    """Return a recipe as a flat dict of scalars, with keys such as "critic_adam.lr"."""
     if isinstance(plain, dict):
         return {
             path: value

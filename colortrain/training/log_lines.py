@@ -15,9 +15,8 @@ def start_values(
 ) -> dict[str, Any]:
     """Return the values that metrics.jsonl records when a run starts or resumes.
 
-    They are the images seen so far, the dataset, and the processes, device and
-    precision. `init_metadata` describes the run that the initial weights come from; it
-    is None if they do not come from another run.
+    `images` is the number of images seen so far; `init_metadata` describes the run that
+    the initial weights come from, if any.
     """
     values = {
         "images": images,
@@ -32,8 +31,7 @@ def start_values(
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts that the progress bar shows, by label.
 
-    `values` are those of a line of kind "train" in metrics.jsonl: some losses and the
-    fraction of the time spent waiting for data are shown.
+    values: from a line of kind "train" in metrics.jsonl.
     """
     losses = values["losses"]
     shown = {name: f"{losses[name]:.3f}" for name in _PROGRESS_LOSSES if name in losses}

@@ -13,13 +13,11 @@ from colortrain.training.finetune import InitialWeights
 def build_networks(
     recipe: Recipe, init: InitialWeights | None, *, resumes: bool
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Build a recipe's generator and critic with the weights with which a run starts.
+    """Build a recipe's generator and critic with the initial weights of a run.
 
-    The critic is None if the recipe has none. Both networks are on the CPU. The weights
-    are those of another run if `init` is given, otherwise the published ones if the
-    recipe names any, otherwise random from the recipe's seed. With `resumes` they are
-    always random, because the run will load its checkpoint afterwards. Raises UserError
-    if weights cannot be loaded.
+    The critic is None if the recipe has none. `init` holds the weights of another run
+    to start with; `resumes` says that a checkpoint will be loaded. Raises UserError if
+    weights cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
     generator, critic = recipe.build_networks()
@@ -36,8 +34,8 @@ def build_networks(
 def make_ema(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
     """Return a copy of the generator that will hold the average of its weights.
 
-    The copy is on the generator's device, in eval mode, with `requires_grad` off. The
-    result is None if the recipe has no moving average.
+    The copy is in eval mode, with `requires_grad` off. The result is None if the recipe
+    has no moving average.
     """
     if not recipe.ema:
         return None

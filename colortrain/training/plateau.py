@@ -8,18 +8,15 @@ from colortrain.recipe import Plateau
 
 
 class ReduceOnPlateau:
-    """Computes the factor by which a run multiplies its learning rates.
-
-    `factor` starts at 1. It is multiplied by `config.factor` after `config.patience`
-    consecutive validations without a new minimum of the score.
-    """
+    """Computes the factor by which a run multiplies its learning rates."""
 
     def __init__(self, config: Plateau) -> None:
         self.config = config
+        # lowest score; validations since then or since the last reduction; factor
         self.best, self.num_bad, self.factor = math.inf, 0, 1.0
 
     def step(self, score: float) -> None:
-        """Record the score of one validation; lower is better. Updates `factor`."""
+        """Record the score of one validation, lower is better, and update `factor`."""
         if score < self.best:
             self.best, self.num_bad = score, 0
             return
@@ -29,11 +26,7 @@ class ReduceOnPlateau:
             self.num_bad = 0
 
     def state(self) -> list[float | None]:
-        """Return the state as JSON values for a checkpoint: [best, num_bad, factor].
-
-        `best` is the lowest score so far (None before the first), and `num_bad` the
-        number of validations since then or since the last reduction.
-        """
+        """Return the state as JSON values for a checkpoint: [best, num_bad, factor]."""
         return [None if math.isinf(self.best) else self.best, self.num_bad, self.factor]
 
     def load(self, state: list[float | None]) -> None:

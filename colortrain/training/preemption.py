@@ -1,9 +1,4 @@
-"""Stop early on SIGUSR2 or SIGTERM: all ranks agree on it between two steps.
-
-Clusters announce the end of a job (time limit, preemption, drained node) by a signal
-and kill the job seconds later. The signal reaches some ranks or all, at any point of
-the program, so the handler only sets a flag.
-"""
+"""Stop early on SIGUSR2 or SIGTERM: all ranks agree on it between two steps."""
 
 from __future__ import annotations
 
@@ -18,6 +13,9 @@ import torch
 from torch import nn
 from torch.distributed import ReduceOp, all_gather, all_reduce
 
+# Clusters announce the end of a job (time limit, preemption, drained node) by a signal
+# and kill the job seconds later. The signal reaches some ranks or all, at any point of
+# the program, so the handler only sets a flag.
 _SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 _stop_requested = False
 
@@ -29,14 +27,10 @@ def stop_requested() -> bool:
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Let SIGUSR2 and SIGTERM request a stop inside the `with` block.
-
-    Without it they would end the process. Afterwards the previous handlers are
-    restored. Forked children ignore both signals. Outside the main thread nothing is
-    changed, because Python handles signals in the main thread only.
-    """
+    """Let SIGUSR2 and SIGTERM request a stop inside the `with` block."""
     global _stop_requested
     _stop_requested = False
+    # Python handles signals in the main thread only
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -56,12 +50,7 @@ def handling_signals() -> Iterator[None]:
 
 
 class SharedStopFlag:
-    """Whether a stop was requested on any rank; all ranks get the same answer.
-
-    The ranks' flags are all-reduced at each step boundary, and the result is read one
-    boundary later, so that on a GPU no rank waits for the step that it has just
-    launched.
-    """
+    """Whether a stop was requested on any rank; all ranks get the same answer."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -74,6 +63,8 @@ class SharedStopFlag:
         """
         if not torch.distributed.is_initialized():
             return stop_requested()
+        # read one boundary later, so that on a GPU no rank waits for the step that it
+        # has just launched
         previous, self.pending = self.pending, self._start_reduce()
         if previous is None:
             return False
@@ -97,11 +88,11 @@ class SharedStopFlag:
 def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the BatchNorm running statistics of every rank, by buffer name.
 
-    Each tensor is (world size, ...). All ranks must call it. Only scheduled checkpoints
-    average the ranks' statistics. A checkpoint that is saved at another step, because
-    the run stops, stores them for each rank instead: averaging them there would change
-    the result of the run.
+    Each tensor is (world size, ...). All ranks must call it.
     """
+    # Only scheduled checkpoints average the ranks' statistics. A checkpoint that is
+    # saved at another step, because the run stops, stores them for each rank instead:
+    # averaging them there would change the result of the run.
     gathered = {}
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point():
@@ -115,7 +106,7 @@ def gather_bn_stats(module: nn.Module) -> dict[str, torch.Tensor]:
 def restore_bn_stats(module: nn.Module, per_rank: dict[str, torch.Tensor], rank: int) -> None:
     """Load the running statistics of one rank into the BatchNorm layers of `module`.
 
-    `per_rank` is the result of `gather_bn_stats`.
+    `per_rank` holds the statistics of all ranks, from `gather_bn_stats`.
     """
     for name, buffer in module.named_buffers():
         if name in per_rank:

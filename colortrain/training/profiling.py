@@ -1,14 +1,11 @@
-"""A hook that measures named regions of a training step; by default it does nothing.
-
-`Trainer.profiler` is called with the regions "critic", "generator", "average" (of the
-generator's weights) and "logging". They are nested where one runs inside another.
-"""
+"""A hook that measures named regions of a training step; by default it does nothing."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+# The regions, nested where one runs inside another.
 CRITIC = "critic"  # forward, backward and update of the critic
 GENERATOR = "generator"  # the same for the generator, including its passes for the critic
 AVERAGE = "average"  # the moving average of the generator's weights

@@ -24,11 +24,7 @@ _ODD = 0x1E3779B97F4A7C15  # a multiplier that spreads every bit over the higher
 
 
 class TrainState:
-    """Everything that a checkpoint saves about the networks of a run.
-
-    That is the networks with their optimizers, the moving average of the generator's
-    weights (`ema`), and the factor of the learning rates (`plateau`).
-    """
+    """Everything that a checkpoint saves about the networks of a run."""
 
     def __init__(
         self,
@@ -37,14 +33,12 @@ class TrainState:
         plateau: ReduceOnPlateau,
         accelerator: Accelerator,
     ) -> None:
+        # `ema` is the moving average of the generator's weights
         self.networks, self.ema = networks, ema
         self.plateau, self.accelerator = plateau, accelerator
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return the unwrapped modules by name: "generator", "critic" and "ema".
-
-        The last two are left out if the run does not have them.
-        """
+        """Return the unwrapped modules that exist: "generator", "critic" and "ema"."""
         modules = {name: network.module for name, network in self.networks.items()}
         return modules if self.ema is None else {**modules, "ema": self.ema}
 
@@ -61,11 +55,7 @@ class TrainState:
         return files
 
     def json_state(self) -> dict[str, Any]:
-        """Return the part of the training state that is stored in trainer.json.
-
-        It contains the loss scalers (in fp16) and the state of the plateau schedule,
-        which lowers the learning rates when the validation score stops improving.
-        """
+        """Return the part of the training state that is stored in trainer.json."""
         scalers = {name: scaler.state_dict() for name, scaler in self._scalers().items()}
         return {"scalers": scalers, "plateau": self.plateau.state()}
 
@@ -95,21 +85,19 @@ class TrainState:
         }
 
     def _load_bn_stats(self, path: Path, module: nn.Module) -> None:
-        """Load this rank's own BatchNorm running statistics, if the file `path` exists.
-
-        A checkpoint has this file only if it was saved because a run stopped between
-        two scheduled checkpoints. The file is ignored if it was written by a run with
-        another number of processes.
-        """
+        """Load this rank's own BatchNorm running statistics if the file exists."""
+        # A checkpoint has this file only if it was saved because a run stopped between
+        # two scheduled checkpoints.
         per_rank = load_tensors(path.parent, path.stem) if path.is_file() else {}
+        # otherwise another number of processes wrote it
         if any(len(buffer) == self.accelerator.num_processes for buffer in per_rank.values()):
             restore_bn_stats(module, per_rank, self.accelerator.process_index)
 
     def bn_stats_files(self) -> dict[str, dict[str, Tensor]]:
         """Return the BatchNorm running statistics of all ranks as checkpoint files.
 
-        The result maps file stem -> buffer name -> tensor (world size, ...); it is {}
-        with one process. All ranks must call it.
+        The result maps file stem -> buffer name -> tensor (world size, ...). All ranks
+        must call it.
         """
         if self.accelerator.num_processes == 1:
             return {}
@@ -121,10 +109,11 @@ class TrainState:
     def average_bn_stats(self) -> None:
         """Replace BatchNorm's running statistics by their mean over all ranks.
 
-        All ranks then evaluate and save the same network. All ranks must call it.
+        All ranks must call it.
         """
         if self.accelerator.num_processes == 1:
             return
+        # all ranks then evaluate and save the same network
         buffers = [buffer for module in self.modules().values() for buffer in module.buffers()]
         for buffer in (buffer for buffer in buffers if buffer.is_floating_point()):
             buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
@@ -146,11 +135,11 @@ class TrainState:
 
 
 def check_same_start(step: int, run: Path) -> None:
-    """Raise UserError if the ranks would start at different steps.
+    """Raise UserError unless all ranks start at the same step.
 
-    That happens, for instance, if the run folder is not on a shared file system. `step`
-    is the step at which this rank starts.
+    `step` is the step at which this rank starts. All ranks must call it.
     """
+    # they differ, for instance, if the run folder is not on a shared file system
     steps = gather_object([step])
     if len(set(steps)) > 1:
         raise UserError(
@@ -163,10 +152,9 @@ def check_same_start(step: int, run: Path) -> None:
 def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
     """Update the moving average of a network's weights, in place.
 
-    Each parameter of `ema` becomes decay * ema + (1 - decay) * module, computed from
-    the same parameter of both; buffers are copied. This runs without autograd, because
-    otherwise the graph would grow with every step.
+    Each parameter of `ema` becomes decay * ema + (1 - decay) * module.
     """
+    # without autograd, because otherwise the graph would grow with every step
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), module.buffers(), strict=True):
         target.copy_(source)
@@ -179,21 +167,17 @@ def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> Tensor:
-    """Return a hash of all bits of a tensor: a scalar int64 on the tensor's device.
-
-    For a tensor on the CPU it is the CRC-32, the fastest hash there.
-    """
+    """Return a hash of all bits of a tensor: a scalar int64 on the tensor's device."""
     flat = tensor.detach().contiguous().view(-1)
     if tensor.device.type == "cpu":
+        # the fastest hash on CPUs
         return torch.tensor(zlib.crc32(flat.view(torch.uint8).numpy().data))
     return hashed_sum(flat.view(_INTEGERS[tensor.element_size()]))
 
 
 def hashed_sum(bits: Tensor) -> Tensor:
-    """Return the sum of the hashes of an integer tensor's elements, a scalar int64.
-
-    Two changes of elements that would cancel in a plain sum do not cancel in this one.
-    """
+    """Return the sum of the hashes of an integer tensor's elements, a scalar int64."""
+    # two changes of elements that would cancel in a plain sum do not cancel in this one
     bits = bits.long() * _ODD
     return (bits ^ (bits >> 31)).sum()
 
@@ -203,13 +187,11 @@ def describe_difference(
 ) -> str:
     """Return an error message that says on which ranks the tensors differ.
 
-    It names these ranks with their hosts, and the first tensor that is not the same on
-    all ranks. `prints` are the fingerprints, one list per rank with one value per
-    tensor; `names` are the names of the tensors. The most common list counts as
-    correct, and ranks with another list as those that differ.
+    prints: one list per rank, with the fingerprint of each tensor. names: the tensors'
+    names. hosts: the ranks' hosts.
     """
     rows = [tuple(row) for row in prints]
-    most_common = max(rows, key=rows.count)  # of equally common ones, that of the lowest rank
+    most_common = max(rows, key=rows.count)  # in a tie, the lowest rank's
     differing = [rank for rank, row in enumerate(rows) if row != most_common]
     first = next(name for index, name in enumerate(names) if len({row[index] for row in rows}) > 1)
     ranks = ", ".join(f"{rank} on {hosts[rank]}" for rank in differing)

@@ -1,7 +1,4 @@
-"""One training step: the order of forward passes, backward passes and updates.
-
-The losses are defined by the recipe's objective; the loop over steps is in `trainer`.
-"""
+"""One training step: the order of forward passes, backward passes and updates."""
 
 from __future__ import annotations
 
@@ -29,12 +26,12 @@ def generate(
 ) -> Tensor:
     """Return the generated colours of a microbatch, (B, codec channels, H, W).
 
-    With `grad` the forward pass goes through the DDP wrapper, so that a backward pass
-    can follow. Without it the bare network is called and no graph is built. `update_bn`
-    says whether BatchNorm updates its running statistics.
+    `grad` says whether a backward pass can follow, `update_bn` whether BatchNorm
+    updates its running statistics.
     """
     bn_stats = nullcontext() if update_bn else frozen_bn_stats(generator.module)
     with dropout_keys(generator.module, micro.keys), torch.set_grad_enabled(grad), bn_stats:
+        # a backward pass requires the DDP wrapper
         return (generator if grad else generator.module)(micro.batch.L)
 
 
@@ -43,12 +40,11 @@ def score_real_and_fake(
 ) -> tuple[Tensor, Tensor]:
     """Return the critic's scores of the real and of the generated colours.
 
-    `fake`, the generated colours, is (B, codec channels, H, W) like the real ones in
-    `batch.colour`. Both go through the critic in one forward pass, unless the critic
-    mixes the images of a batch (BatchNorm, minibatch standard deviation): then in two.
+    fake: (B, codec channels, H, W), the generated colours.
     """
     if critic.mixes_images:
         return critic(batch.L, batch.colour), critic(batch.L, fake)
+    # one forward pass, because the images do not affect each other
     L, colour = batch.L.repeat(2, 1, 1, 1), torch.cat([batch.colour, fake])
     real_scores, fake_scores = critic(L, colour).chunk(2)
     return real_scores, fake_scores
@@ -59,13 +55,13 @@ def critic_backward(
 ) -> Losses:
     """Run the critic's forward and backward pass on a microbatch; return its losses.
 
-    The losses are scalars by name, with the mean scores of real and generated colours.
-    `fake` are the generated colours, detached. Gradient penalties are computed in
-    float32 without the DDP wrapper, in the same backward pass.
+    `fake` are the generated colours, detached. The losses are scalars by name, with the
+    mean scores of real and generated colours.
     """
     with critic.sync_on_last(micro.last):
         real_scores, fake_scores = score_real_and_fake(critic, micro.batch, fake)
         terms = {"critic": objective.adversarial.critic(real_scores, fake_scores)}
+        # in float32 and without the DDP wrapper
         terms |= penalty_terms(objective.penalties, critic.forward_fp32, micro.batch, fake, epoch)
         critic.backward(torch.stack(list(terms.values())).sum())
     means = {"score_real": real_scores.detach().mean(), "score_fake": fake_scores.detach().mean()}
@@ -83,15 +79,14 @@ def generator_backward(
 ) -> Losses:
     """Run the generator's forward and backward pass on a microbatch; return its losses.
 
-    The losses are scalars by name. "generator" is the weighted sum of the
-    reconstruction terms and of the adversarial term; the others are unweighted. Terms
-    whose weight is 0 at `epoch` are not computed. The adversarial term calls the critic
-    with frozen parameters and without the DDP wrapper. `fake` are the generated colours
-    with their graph; if it is None, they are generated first.
+    `fake` are the generated colours with their graph; if it is None, they are generated
+    first. The losses are scalars by name: "generator" is the weighted sum, the others
+    are unweighted.
     """
     with generator.sync_on_last(micro.last):
         if fake is None:
             fake = generate(generator, micro, grad=True)
+        # terms whose weight is 0 at `epoch` are not computed
         terms = {
             term.name: (weight, function(fake, micro.batch))
             for term, function in zip(objective.reconstruction, loss_functions, strict=True)
@@ -128,21 +123,17 @@ def train_step(
 ) -> Losses:
     """Take one training step: update the critic, the generator, or both.
 
-    `step` counts from 0. The generator is updated in the last of every `n_critic`
-    steps. The critic is updated in the first of every `n_generator` steps, but not
-    before epoch `objective.critic_from`. If both are updated in a step, the critic's
-    update comes first and uses all microbatches; then the generator's update uses all
-    of them. With only one microbatch, both updates use the images of a single forward
-    pass of the generator.
-
-    `batch` is this rank's part of the global batch; `epoch` is the epoch at which the
-    recipe's schedules are evaluated. The result is the losses, scalars by name.
+    `step` counts from 0. `batch` is this rank's part of the global batch. The recipe's
+    schedules are evaluated at `epoch`. The result is the losses, scalars by name.
     """
+    # The generator is updated in the last of every `n_critic` steps, the critic in the
+    # first of every `n_generator` steps. Each update uses all microbatches.
     critic_due = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
     generator_due = (step + 1) % recipe.n_critic == 0
     rank, count = generator.accelerator.process_index, generator.compute.accumulate
     microbatches = split_batch(batch, count, rank, recipe.seed, step)
     fake: Tensor | None = None
+    # with one microbatch, both updates use the same forward pass
     if generator_due and count == 1:
         with profiler.region(GENERATOR):
             fake = generate(generator, microbatches[0], grad=True)
@@ -176,7 +167,7 @@ def train_step(
 def mean_losses(losses: Iterable[Losses]) -> Losses:
     """Return the mean of each loss over the microbatches of a step.
 
-    `losses` yields one dict of scalars by name per microbatch.
+    losses: one dict of scalars by name for each microbatch.
     """
     rows = list(losses)
     return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

@@ -16,18 +16,13 @@ from shards.files import write_atomic
 
 
 def saved_run_ids(run: Path) -> dict[str, str]:
-    """Return the run's id in each tracker, as saved in RUN/trackers.json.
-
-    The result is {} before the run has been started for the first time.
-    """
+    """Return the run's id in each tracker, as saved in RUN/trackers.json."""
     return read_document(trackers_file(run), dict[str, str])
 
 
 def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
-    """Return the `init_kwargs` for `Accelerator.init_trackers`, by tracker.
-
-    With them a run that resumes at `step` continues as the same run in each tracker.
-    """
+    """Return the `init_kwargs` for `Accelerator.init_trackers`, by tracker."""
+    # with these a run that resumes continues as the same run in each tracker
     ids = saved_run_ids(run)
     mlflow = {"run_id": ids["mlflow"]} if "mlflow" in ids else {"run_name": run.name}
     wandb = {
@@ -42,10 +37,7 @@ def tracker_kwargs(run: Path, step: int) -> dict[str, dict[str, Any]]:
 
 
 def save_run_ids(run: Path, trackers: Iterable[Any]) -> None:
-    """Save the ids that the trackers have assigned to this run in RUN/trackers.json.
-
-    Nothing is written if the file already contains these ids.
-    """
+    """Save the ids that the trackers have assigned to this run in RUN/trackers.json."""
     ids = {
         tracker.name: _run_id(tracker)
         for tracker in trackers
@@ -62,8 +54,7 @@ def _run_id(tracker: Any) -> str:
 def log_image(trackers: Iterable[Any], name: str, image: np.ndarray, path: Path, step: int) -> None:
     """Log an image, (H, W, 3) uint8 sRGB, to every tracker that supports images.
 
-    `path` is a PNG file of the same image, and `name` is the image's name in the
-    trackers.
+    `path` is a PNG file of the same image; `name` is the image's name in the trackers.
     """
     for tracker in trackers:
         if tracker.name == "tensorboard":

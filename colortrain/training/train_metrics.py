@@ -21,11 +21,7 @@ WINDOW = "train_metrics"  # the file of a checkpoint that holds `TrainMetrics.wi
 
 
 class TrainMetrics:
-    """Collects the metrics of training steps on the device.
-
-    Only `compute` copies them to the host, so that other steps do not wait for the
-    device.
-    """
+    """Collects the metrics of training steps on the device."""
 
     def __init__(
         self,
@@ -36,6 +32,7 @@ class TrainMetrics:
     ) -> None:
         self.networks, self.loader = networks, loader
         self.accelerator, self.max_skipped = accelerator, max_skipped
+        # only `compute` waits for the device
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
         self.started, self.waited, self.images = time.monotonic(), 0.0, 0
 
@@ -55,13 +52,9 @@ class TrainMetrics:
     def compute(self, images: int, prefix: str) -> dict[str, Any]:
         """Return the metrics of all steps since the last call.
 
-        They are losses (means over steps and ranks), mean gradient norms, throughput,
-        the fraction of time spent waiting for data, and the number of skipped updates.
-        The result is {} if no network was updated in these steps. `images` is the
-        number of images seen so far. All ranks must call it.
-
-        Raises UserError, with a message that starts with `prefix`, if too many
-        consecutive updates of a network were skipped.
+        `images` is the number of images seen so far. The result is {} if no network was
+        updated. All ranks must call it. Raises UserError, with a message that starts
+        with `prefix`, if too many consecutive updates of a network were skipped.
         """
         losses = self._mean_losses()
         if not losses:
@@ -83,10 +76,10 @@ class TrainMetrics:
     def window(self) -> dict[str, Tensor]:
         """Return what was collected since the last `compute`, for a checkpoint.
 
-        A run that resumes from it logs the values of an uninterrupted one. The tensors
-        are losses (ranks, steps), and each network's gradient norms (updates) and
-        counts of skipped updates; {} if there is nothing. All ranks must call it.
+        The tensors are losses (ranks, steps), gradient norms (updates) and counts of
+        skipped updates. All ranks must call it.
         """
+        # a run that resumes with these logs the values of an uninterrupted one
         tensors = {
             f"losses.{name}": self.accelerator.gather(torch.stack(self.losses[name])[None])
             for name in sorted(self.losses)
@@ -99,12 +92,10 @@ class TrainMetrics:
         return tensors
 
     def load_window(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load what `window` returned.
-
-        If the number of ranks has changed, each of them gets the mean losses.
-        """
+        """Load the tensors that `window` returned."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         for name, values in self._with_prefix(tensors, "losses."):
+            # if the number of ranks has changed, each of them gets the mean losses
             own = values[rank] if len(values) == world else values.mean(0)
             self.losses[name] = list(own.unbind())
         for name, values in self._with_prefix(tensors, "grad_norms."):
@@ -142,7 +133,7 @@ class TrainMetrics:
     def num_damaged(self) -> int:
         """Return how many damaged samples all ranks together have replaced or skipped.
 
-        The count starts at 0 in each process. All ranks must call it.
+        All ranks must call it.
         """
         local = torch.tensor(self.loader.num_damaged, device=self.accelerator.device)
         return int(self.accelerator.reduce(local, reduction="sum").item())

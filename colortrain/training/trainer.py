@@ -43,11 +43,8 @@ from shards.read.order import ORDER_VERSION
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed that torch's generator gets before one step on one rank.
-
-    It depends on (seed, step, rank) alone, so a resumed run draws the same random
-    numbers as an uninterrupted one.
-    """
+    """Return the seed that torch's generator gets before one step on one rank."""
+    # a resumed run draws the same random numbers as an uninterrupted one
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -55,7 +52,6 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 class Trainer:
     """Trains one recipe on one set of shards, in one run folder.
 
-    `train()` starts the run, or resumes it from the newest checkpoint in the folder.
     The constructor raises UserError if the folder belongs to another recipe or is not a
     run folder.
     """
@@ -145,20 +141,16 @@ class Trainer:
 
     @property
     def schedule_epoch(self) -> float:
-        """The epoch at which the recipe's schedules are evaluated.
-
-        If the recipe has a `span`, its schedules are stretched over the whole run: this
-        is `span` times the completed fraction of the run. Otherwise it is `epoch`.
-        """
+        """The epoch at which the recipe's schedules are evaluated."""
+        # with a `span`, the schedules are stretched over the whole run
         return self.recipe.span * self.images / self.total if self.recipe.span else self.epoch
 
     def train(self) -> bool:
         """Train until the recipe's length is reached; return whether it was reached.
 
-        Inside `preemption.handling_signals()`, SIGUSR2 or SIGTERM stops the run
-        earlier, and the result is False. In both cases there is a checkpoint of the
-        last step. Raises UserError if the ranks' networks differ, or if too many
-        consecutive updates were skipped.
+        The run resumes from the newest checkpoint in its folder. Inside
+        `preemption.handling_signals()`, a signal stops it earlier. Raises UserError if
+        the ranks' networks differ, or if too many consecutive updates were skipped.
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()
@@ -188,11 +180,7 @@ class Trainer:
         return True
 
     def _start(self) -> None:
-        """Prepare the run for its first step.
-
-        Lock the run folder; load the checkpoint, if there is one; open the journal and
-        record the start in it.
-        """
+        """Lock the run folder, load the checkpoint, if any, and open the journal."""
         if self.accelerator.is_main_process:
             self.run_lock.enter_context(lock(self.run))
         if self.resume_from is not None:
@@ -253,10 +241,7 @@ class Trainer:
             self.save()
 
     def _log(self) -> dict[str, str]:
-        """Write the training metrics to the journal; return the progress texts.
-
-        The result is the texts for the progress bar, by label.
-        """
+        """Write training metrics to the journal; return the progress bar's texts."""
         with self.profiler.region(LOGGING):
             readings = self.metrics.compute(self.images, f"{self.run}: step {self.step}")
         if not readings:
@@ -272,12 +257,7 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split and log sample images.
-
-        Return whether this step is the best so far by the metric of the recipe's
-        `keep_best`. The result is False if the recipe sets none, or if there is no
-        validation split.
-        """
+        """Score the validation split; return whether this step is the best so far."""
         if self.validation is None:
             return False
         started = time.monotonic()
@@ -295,9 +275,8 @@ class Trainer:
     def save(self, more: TensorFiles | None = None) -> None:
         """Save a checkpoint of the current step; all ranks must call it.
 
-        The ranks first check that their networks are bit-identical, and all raise
-        UserError if they are not. Then rank 0 copies the tensors, and a background
-        thread writes them. `more` holds additional files: file stem -> name -> tensor.
+        more: additional files, file stem -> tensor name -> tensor. Raises UserError if
+        the ranks' networks differ.
         """
         started = time.monotonic()
         self.state.check_ranks_agree(self.step)
@@ -308,13 +287,11 @@ class Trainer:
             self.checkpoint_writer.save(self.step, files, self._metadata(), started)
 
     def _save_early(self) -> None:
-        """Save a checkpoint because the run stops, at a step that has no scheduled one.
-
-        Resuming from it does not change the run's result. Scheduled checkpoints average
-        the BatchNorm statistics over ranks; this one also stores each rank's own, with
-        which the run resumes.
-        """
+        """Save a checkpoint as the run stops, unless this step has a scheduled one."""
         if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
+            # Scheduled checkpoints average the BatchNorm statistics over ranks. Here
+            # the run resumes with each rank's own, so that stopping does not change its
+            # result.
             rank_buffers = self.state.bn_stats_files()
             self.state.average_bn_stats()
             self.save(rank_buffers)
@@ -349,11 +326,9 @@ class Trainer:
         )
 
     def _finish(self, kind: str) -> None:
-        """Wait until the last checkpoint is on disk, and write the journal's last line.
-
-        `kind` is "end" for a finished run, "stop" for one that a signal has stopped.
-        """
+        """Wait until the last checkpoint is on disk; write the journal's last line."""
         self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
+        # "end" for a finished run, "stop" for one that a signal has stopped
         self.journal.write(kind, self.step, {"images": self.images})
         self.journal.close()

@@ -30,24 +30,21 @@ class Validation:
     def score(self, generator: nn.Module) -> Scores:
         """Return the generator's scores on the whole split, the same on every rank.
 
-        Only the "core" metrics are computed: those without pretrained networks that are
-        fast enough for use in training. All ranks must call it.
+        All ranks must call it.
         """
         return score_split(
             generator,
             self.recipe.codec,
             self.split,
             self.accelerator.device,
+            # the core metrics are fast enough for use in training
             ScoringConfig(dropout=self.recipe.test_dropout, metrics="core"),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
 
     def log_samples(self, generator: nn.Module, step: int) -> None:
-        """Draw a grid of sample images (grayscale, generated, original) and log it.
-
-        Does nothing on ranks other than 0.
-        """
+        """Draw a grid of sample images (grayscale, generated, original) and log it."""
         if not self.accelerator.is_main_process:
             return
         count = min(_NUM_SAMPLES, len(self.split))
