@@ -1,7 +1,7 @@
 """Adversarial losses of generator and critic, computed from the critic's scores.
 
-The scores are logits and may have any shape. `real` are the scores of true colours,
-`fake` those of generated ones. Every method returns a scalar, a mean over all scores.
+`real` are the scores of true colours and `fake` the scores of generated colours, both
+logits of any shape. Every method returns a scalar, a mean over all scores.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from torch.nn import functional as F
 class BCE:
     """Binary cross-entropy on the critic's scores, with optional soft labels.
 
-    (Nampouri et al., equations 14-17; Nazeri et al., equations 5-8.) Labels can
-    be soft for real images only (`real_label=0.9`: Nazeri et al., section 3.3) or
-    for real and fake ones (0.8 and 0.2: Drouilhet and L'Herminé, section 3.2). The
-    generator's target is always 1 (the non-saturating loss). `critic_factor` multiplies
-    the critic's loss; in Nampouri et al. it is one half (equation 16).
+    (Nampouri et al., equations 14-17; Nazeri et al., equations 5-8.) `critic_factor`
+    multiplies the critic's loss.
     """
 
+    # 0.9 in Nazeri et al. (section 3.3); 0.8, with a fake_label of 0.2, in Drouilhet
+    # and L'Herminé (section 3.2)
     real_label: float = 1.0
     fake_label: float = 0.0
+    # 0.5 in Nampouri et al. (equation 16)
     critic_factor: float = 1.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the cross-entropy of the real scores plus that of the fake scores.
+        """Return the summed cross-entropies of real and fake scores, scaled.
 
-        The target of real scores is `real_label`, that of fake scores `fake_label`. The
-        sum is multiplied by `critic_factor`.
+        The scale is `critic_factor`. The target of real scores is `real_label`, and the
+        target of fake scores is `fake_label`.
         """
         return self.critic_factor * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
 
     def generator(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of the fake scores with label 1."""
+        # the non-saturating loss; this label is never soft
         return _bce(fake, 1.0)
 
 
@@ -61,16 +62,16 @@ class LSGAN:
 class Wasserstein:
     """Wasserstein loss: the difference between mean scores of real and fake images.
 
-    It requires a gradient penalty, which keeps the critic Lipschitz continuous
-    (Arjovsky et al. 2017; Arun, equation 2).
+    It requires a gradient penalty (Arjovsky et al. 2017; Arun, equation 2).
     """
 
+    # the penalty keeps the critic Lipschitz continuous
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the mean score of fake images minus that of real images."""
+        """Return the mean of the fake scores minus the mean of the real scores."""
         return fake.mean() - real.mean()
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Return minus the mean score of the fake images."""
+        """Return minus the mean of the fake scores."""
         return -fake.mean()
 
 
@@ -86,7 +87,7 @@ class Hinge:
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Return minus the mean score of the fake images."""
+        """Return minus the mean of the fake scores."""
         return -fake.mean()
 
 

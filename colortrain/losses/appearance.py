@@ -1,7 +1,7 @@
 """Losses that correspond to metrics of whole images.
 
-They are the colourfulness of a batch (`ColourfulnessGap`), the error in decibels
-(`LogError`), and the fraction of accurate pixels (`SoftAccuracy`).
+`ColourfulnessGap` is about the colourfulness of a batch, `LogError` about the error in
+decibels, and `SoftAccuracy` about the fraction of accurate pixels.
 """
 
 from __future__ import annotations
@@ -26,20 +26,17 @@ _FLOOR = 1e-4  # mean squared error at 40 dB; smaller errors matter little
 class ColourfulnessGap:
     """Squared difference between the colourfulness of generated and of true images.
 
-    Colourfulness is the measure M3 of Hasler and Süsstrunk (`metrics.image_metrics`),
-    computed after averaging cells of `cell` x `cell` pixels. The loss is ((mean M3 of
-    generated images - share * mean M3 of true images) / 100)^2, with means over the
-    images of one process. `share` is the target, as a fraction of the true
-    colourfulness.
-
-    With a `cell` of 1 pixel, the network minimises the loss by drawing a neon line
-    along an edge of every image, unless other losses prevent that (docs/LOG.md).
-    DDColor (Kang et al. 2023) rewards M3 without a limit, whereas this loss is lowest
-    at `share`. Raises ValueError for values out of range.
+    The loss is ((g - share * t) / 100)^2. g and t are the mean colourfulness of
+    generated and of true images (M3 of Hasler and Süsstrunk), after averaging cells of
+    `cell` x `cell` pixels. Raises ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
+    # with 1 pixel, the network minimises the loss by drawing a neon line along an edge
+    # of every image, unless other losses prevent that (docs/LOG.md)
     cell: int = 4  # pixels
+    # DDColor (Kang et al. 2023) rewards M3 without a limit; this loss is lowest at
+    # `share`
     share: float = 1.0  # target, as a fraction of the true colourfulness
     name: ClassVar[str] = "colourfulness_gap"
 
@@ -73,10 +70,7 @@ class ColourfulnessGap:
 class LogError:
     """Mean over images of ln(mean squared RGB error + 1e-4).
 
-    If it rises by 1, PSNR falls by 4.34 dB. As with PSNR, the same error costs much in
-    an image that is otherwise nearly right, and little in an image that is far from the
-    truth. So the network adds colour mainly to images that are far from the truth
-    anyway.
+    If it rises by 1, PSNR falls by 4.34 dB.
     """
 
     weight: Schedule = constant(0.01)
@@ -89,6 +83,9 @@ class LogError:
             generated, truth = (
                 lab_to_rgb(_to_lab(context, batch, colour)) for colour in (fake, batch.colour)
             )
+            # As in PSNR, an error costs much in an image that is otherwise nearly
+            # right, and little in one that is far from the truth. So the network adds
+            # colour mainly to images that are far from the truth anyway.
             return ((generated - truth).square().mean(dim=(1, 2, 3)) + _FLOOR).log().mean()
 
         return loss
@@ -98,15 +95,13 @@ class LogError:
 class SoftAccuracy:
     """1 minus the fraction of nearly correct pixels, made differentiable: in [0, 1].
 
-    The fraction is averaged over `percents`, by default 2 % and 5 % as in Nazeri et
-    al. For each of them, a and b may differ from the truth by `allowed`: that many
-    percent of their range of 220 (see `metrics.accuracy`). Instead of 0 or 1, a pixel
-    then counts as sigmoid((allowed - |difference|) / (allowed / 4)), multiplied over a
-    and b. The loss makes the network concentrate colour where it is certain. Raises
-    ValueError for values out of range.
+    In a nearly correct pixel, a and b differ from the truth by at most a percentage of
+    their range of 220. The fraction is averaged over the percentages in `percents`.
+    Raises ValueError for values out of range.
     """
 
     weight: Schedule = constant(1.0)
+    # those of Nazeri et al.
     percents: tuple[float, ...] = (2.0, 5.0)
     name: ClassVar[str] = "soft_accuracy"
 
@@ -123,6 +118,9 @@ class SoftAccuracy:
             )
             difference = (generated - truth).abs()
             limits = [_AB_RANGE * percent / 100 for percent in self.percents]
+            # Instead of 0 or 1, a pixel counts as sigmoid((limit - |difference|) /
+            # (limit / 4)), multiplied over a and b. So the network concentrates colour
+            # where it is certain.
             correct = [
                 torch.sigmoid(4 - 4 * difference / limit).prod(dim=1).mean() for limit in limits
             ]
@@ -134,8 +132,7 @@ class SoftAccuracy:
 def differentiable_colourfulness(rgb: Tensor) -> Tensor:
     """Return the colourfulness M3 (B,) of RGB images (B, 3, H, W) in [0, 1].
 
-    It equals `metrics.image_metrics.colourfulness`, except for a small constant that
-    makes the gradient finite for grayscale images.
+    Its gradient is finite for grayscale images too.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     opponent = torch.stack([red - green, (red + green) / 2 - blue])
@@ -144,7 +141,7 @@ def differentiable_colourfulness(rgb: Tensor) -> Tensor:
 
 
 def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
-    """Return images with the colours `colour` and the batch's true L, (B, 3, H, W).
+    """Return Lab images (B, 3, H, W) with the batch's true L and the colours `colour`.
 
     colour: (B, C, H, W), scaled by the codec. The result is float32 in CIELAB units.
     """

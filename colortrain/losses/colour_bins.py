@@ -1,6 +1,6 @@
 """A cross-entropy loss over the colours of a grid in the ab plane.
 
-The method is that of Zhang et al. 2016.
+(Zhang et al. 2016.)
 """
 
 from __future__ import annotations
@@ -25,11 +25,8 @@ class ColourBins:
     """Cross-entropy, in nats, between the generator's logits and a soft target.
 
     The logits are over grid points of the ab plane, 10 units apart. The target of a
-    pixel spreads the true (a, b) over the four surrounding grid points with bilinear
-    weights, so that the weighted mean of these points is exactly the true colour (Zhang
-    et al. use the five nearest points). The weight of a point outside the sRGB gamut
-    goes to the nearest point inside. The loss is the mean over pixels. The generator
-    must be a `ResidualUNet`, which provides `logits`.
+    pixel spreads its true (a, b) over the four grid points around it. The generator
+    must be a `ResidualUNet`.
     """
 
     weight: Schedule = constant(1.0)
@@ -38,7 +35,7 @@ class ColourBins:
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        Raises UserError if the generator does not provide logits.
+        Raises UserError if the generator is not a `ResidualUNet`.
         """
         generator = context.generator
         if not isinstance(generator, ResidualUNet):
@@ -59,9 +56,8 @@ class ColourBins:
 def nearest_colour_in_gamut() -> Tensor:
     """Return, for each point of the ab grid, the index of the nearest colour in gamut.
 
-    The result is (23 * 23,) int64. The grid points are in row-major order, with a as
-    the row and b as the column. The indices are rows of `colours_in_gamut()`, the
-    colours of the grid that sRGB can show.
+    The result is int64 (23 * 23,): for each of 23 values of a, 23 values of b. The
+    indices are rows of `colours_in_gamut()`.
     """
     axis = torch.arange(-_LARGEST, _LARGEST + 1, SPACING)
     grid = torch.cartesian_prod(axis, axis)
@@ -71,16 +67,18 @@ def nearest_colour_in_gamut() -> Tensor:
 def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     """Return the mean cross-entropy of logits with the soft target of the true ab.
 
-    logits: (B, Q, H, W), where Q is the number of grid points in the sRGB gamut; ab:
-    (B, 2, H, W) in CIELAB units; lookup: (23 * 23,) int64, the result of
-    `nearest_colour_in_gamut`. The result is a scalar, computed in float32. `ColourBins`
-    describes the soft target.
+    logits: (B, Q, H, W), over the Q grid points in the sRGB gamut. ab: (B, 2, H, W) in
+    CIELAB units. lookup: the tensor that `nearest_colour_in_gamut` returns. The result
+    is a float32 scalar.
     """
     side = int(2 * _LARGEST / SPACING) + 1
     position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING
     low = position.floor().clamp(max=side - 2)
     fraction, low = position - low, low.long()
     colours, weights = [], []
+    # The weights are bilinear: the weighted mean of the four points is exactly the true
+    # colour. Zhang et al. use the five nearest points. The weight of a point outside
+    # the sRGB gamut goes to the nearest point inside.
     for da in (0, 1):
         for db in (0, 1):
             colours.append(lookup[(low[:, 0] + da) * side + low[:, 1] + db])

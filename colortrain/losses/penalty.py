@@ -19,20 +19,17 @@ ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 class GradientPenalty:
     """A term of the critic's loss: weight * mean of (|gradient| - target)^2.
 
-    With `target` 1 it is WGAN-GP (Gulrajani et al. 2017, equation 3), with 0 it is R1
-    (Mescheder et al. 2018, equation 9, without its factor of one half). The gradient is
-    that of an image's mean score, so a critic with a map of patch scores is treated
-    like one with a single score.
-
-    `points` says at which colours the gradient is taken: at random points between the
-    true and the generated ones ("interpolated"), or at the true ones ("real"). `wrt`
-    says with respect to which inputs: the colour channels alone ("colour"), or L as
-    well ("picture").
+    `target` is 1 for WGAN-GP (Gulrajani et al. 2017, equation 3) and 0 for R1
+    (Mescheder et al. 2018, equation 9). `points` says at which colours the gradient is
+    taken: true colours ("real"), or random points between true and generated colours
+    ("interpolated"). `wrt` says with respect to what: the colour channels ("colour"),
+    or L and the colour channels ("picture").
     """
 
     weight: Schedule = constant(10.0)
     points: Literal["interpolated", "real"] = "interpolated"
     wrt: Literal["colour", "picture"] = "colour"
+    # Mescheder et al. have a factor of one half
     target: float = 1.0
 
     @property
@@ -46,14 +43,14 @@ def gradient_norms(
 ) -> Tensor:
     """Return the norm of the gradient of the critic's mean score, per image: (B,).
 
-    The norms are differentiable with respect to the critic's parameters. `score` is the
-    critic, a function of L (B, 1, H, W) and colour (B, C, H, W) that returns scores (B,
-    ...). `fake` are the generated colours, (B, C, H, W). For `points` and `wrt` see
-    `GradientPenalty`.
+    `score` is the critic, a function of L (B, 1, H, W) and colour (B, C, H, W) that
+    returns scores (B, ...). `fake` are the generated colours, (B, C, H, W). `points`
+    and `wrt` are described in `GradientPenalty`.
     """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
     L = batch.L.detach().requires_grad_(wrt == "picture")
+    # so a critic with a map of patch scores is treated like one with a single score
     mean_scores = score(L, colour).reshape(len(L), -1).mean(1)
     inputs = [L, colour] if wrt == "picture" else [colour]
     gradients = torch.autograd.grad(mean_scores.sum(), inputs, create_graph=True)
@@ -70,14 +67,14 @@ def penalty_terms(
 ) -> dict[str, Tensor]:
     """Return the penalties as scalars, keyed by their names.
 
-    Each is the penalty's value times its weight at `epoch`. Penalties with equal
-    `points` and `wrt` share one gradient computation (Arun, section II-E).
-    `score` is the critic, and `fake` are the generated colours, as in `gradient_norms`.
+    Each is multiplied by its weight at `epoch`. `score` is the critic, and `fake` are
+    the generated colours, as in `gradient_norms`.
     """
     norms: dict[tuple[str, str], Tensor] = {}
     terms = {}
     for penalty in penalties:
         point = (penalty.points, penalty.wrt)
+        # one gradient for all penalties with equal points and wrt (Arun, section II-E)
         if point not in norms:
             norms[point] = gradient_norms(score, batch, fake, *point)
         terms[penalty.name] = (

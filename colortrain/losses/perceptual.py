@@ -22,14 +22,12 @@ class Perceptual:
     """Mean squared difference of VGG-16 features of generated and true RGB images.
 
     (Drouilhet and L'Herminé, equation 6.) It is summed over the layers relu1_2, relu2_2
-    and relu3_3, the last ReLU of each of the first three blocks; the paper says "ReLU
-    layers of the first few blocks". `weights` is "imagenet", the path of a file in
-    torchvision's layout, or "random" (for tests and for machines without the file; the
-    name in logs is then "vgg_random"). Colours outside sRGB are clipped; their gradient
-    is zero.
+    and relu3_3. `weights` is "imagenet", the path of a file in torchvision's layout, or
+    "random".
     """
 
     weight: Schedule = constant(100.0)
+    # "random" is for tests and for machines without the file
     weights: str = "imagenet"
 
     @property
@@ -42,10 +40,13 @@ class Perceptual:
 
         Raises UserError if the weights of VGG-16 cannot be loaded.
         """
+        # the last ReLU of each of the first three blocks; the paper says "ReLU layers
+        # of the first few blocks"
         network = load_vgg16(self.weights, _ALTERNATIVE).to(context.device)
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             def features(colour: Tensor) -> list[Tensor]:
+                # colours outside sRGB are clipped; their gradient is zero
                 return network(lab_to_rgb(context.codec.decode(batch.L, colour)))
 
             with torch.no_grad():

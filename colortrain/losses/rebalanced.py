@@ -1,7 +1,7 @@
 """An L1 loss that gives rare colours a higher weight.
 
-(Drouilhet and L'Herminé, sections 1.3.3 and 2.1.) The method is that of Zhang, Isola
-and Efros 2016, section 2.2.
+(Drouilhet and L'Herminé, sections 1.3.3 and 2.1; Zhang, Isola and Efros 2016, section
+2.2.)
 """
 
 from __future__ import annotations
@@ -25,26 +25,15 @@ _COLOURS = 313  # Q: number of ab bins that Zhang et al. count as in gamut
 class RebalancedL1:
     """Mean over pixels of w * |difference|, where w is higher for rare colours.
 
-    w depends on the true colour's bin in the ab plane; p is the fraction of the
-    training pixels in that bin. |difference| is averaged over a and b. (In the paper's
-    formula, the differences of a and of b are added. But the values that the paper
-    reports are those of the mean: 0.044 at the end of figure 1c, where the grayscale
-    baseline has about 0.5 * 0.096.) By default `largest`, the highest weight, is 5, and
-    `least`, the lowest, is 0.5. `mode` says how w is computed:
+    |difference| is averaged over a and b. w depends on p, the fraction of the training
+    pixels that are in the same bin of the ab plane. `mode` says how:
 
     - "literal": w is 1 / (p + eps), divided by its maximum over all bins and multiplied
-      by `largest`, but at least `least` (section 1.3.3). If one bin is empty, the
-      maximum is 1 / eps. With the defaults, every colour with p above 9 eps then has
-      the weight 0.5, and the loss is half of plain L1.
+      by `largest`, but at least `least` (section 1.3.3).
     - "populated": the same, with the maximum over bins that occur in the training data.
-      A colour 10 times as common as the rarest one already has the weight `least`, and
-      photographs contain very rare colours: in 300 photographs of 64 px, only 0.007 %
-      of the pixels had a higher weight (the mean was 0.50004).
-    - "smoothed": equation 4 of Zhang et al. p is smoothed by a Gaussian of `sigma` ab
-      units and mixed with the uniform distribution, which gets the weight `mix`. w is
-      the reciprocal, scaled so that its mean over the smoothed p is 1. `largest` and
-      `least` are not used. In the same photographs, 26 % of the pixels had a weight
-      above 1, at most 5.6: only this mode really rebalances.
+    - "smoothed": w is 1 / p, where p is smoothed by a Gaussian of `sigma` ab units and
+      mixed with a uniform distribution of weight `mix` (Zhang et al., equation 4). w is
+      scaled to a mean of 1.
     """
 
     weight: Schedule = constant(70.0)
@@ -71,9 +60,16 @@ class RebalancedL1:
         fractions: (23, 23) float64, the fraction of the training pixels in each bin.
         """
         if self.mode == "smoothed":
+            # in the photographs of the comment below, 26 % of the pixels have a weight
+            # above 1, at most 5.6: only this mode really rebalances
             smooth = smooth_histogram(fractions, self.sigma)
             weights = 1 / ((1 - self.mix) * smooth + self.mix / _COLOURS)
             return weights / (smooth * weights).sum()
+        # "literal": if one bin is empty, the maximum is 1 / eps. With the defaults,
+        # every colour with p above 9 eps then has the weight 0.5, and the loss is half
+        # of plain L1. "populated": a colour 10 times as common as the rarest one
+        # already has the weight `least`. In 300 photographs of 64 px, only 0.007 % of
+        # the pixels have a higher weight (the mean is 0.50004).
         weights = 1 / (fractions + self.eps)
         rarest = weights.max() if self.mode == "literal" else weights[fractions > 0].max()
         return np.clip(weights / rarest * self.largest, self.least, self.largest)
@@ -81,7 +77,7 @@ class RebalancedL1:
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor.
 
-        This method reads training samples to count how common their colours are.
+        It reads training samples to count how common their colours are.
         """
         weights = (
             torch.from_numpy(self.bin_weights(context.histogram()))
@@ -92,6 +88,9 @@ class RebalancedL1:
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             pixel_weights = weights[bin_indices(batch, context.codec)]
+            # The paper's formula adds the differences of a and of b, but the values
+            # that it reports are those of the mean: 0.044 at the end of figure 1c,
+            # where the grayscale baseline has about 0.5 * 0.096.
             return (pixel_weights * (fake - batch.colour).abs().mean(dim=1)).mean()
 
         return loss
@@ -100,8 +99,7 @@ class RebalancedL1:
 def bin_indices(batch: Batch, codec: Codec) -> Tensor:
     """Return, for each pixel's true colour, the index of its bin in the ab plane.
 
-    The result is (B, H, W) int64: row * 23 + column, with a as the row and b as the
-    column.
+    The result is int64 (B, H, W). An index is 23 * (bin of a) + (bin of b).
     """
     ab = codec.decode(batch.L, batch.colour)[:, 1:]
     # + 1e-3: a colour on an edge belongs to the upper bin, despite rounding errors
@@ -112,8 +110,8 @@ def bin_indices(batch: Batch, codec: Codec) -> Tensor:
 def smooth_histogram(fractions: np.ndarray, sigma: float) -> np.ndarray:
     """Return a smoothed copy of a histogram of colours over a and b, (23, 23).
 
-    It is smoothed by a Gaussian of `sigma` CIELAB units. fractions: (23, 23) float64,
-    the fraction of pixels in each bin. Smoothing does not change their sum.
+    fractions: (23, 23) float64, the fraction of pixels in each bin. It is smoothed by a
+    Gaussian of `sigma` CIELAB units. The sum stays the same.
     """
     distance = np.subtract.outer(np.array(CENTRES), np.array(CENTRES)) / sigma
     kernel = np.exp(-0.5 * distance**2)

@@ -1,9 +1,8 @@
 """Reconstruction losses: how far generated colours are from the true ones.
 
 Each loss is a frozen dataclass with a `weight` and a `name`. Its method
-`build(context)` is called when the run's device, codec and data are known. It returns a
-function of (fake, batch) that computes the loss, where `fake` are the generated
-colours, (B, C, H, W), scaled by the codec.
+`build(context)` returns a function of (fake, batch) that computes the loss, where
+`fake` are the generated colours, (B, C, H, W), scaled by the codec.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 class LossContext:
     """What a reconstruction loss may use of the run: device, codec, data, generator.
 
-    Calling `histogram()` counts the colours of the training split. It returns (23, 23)
-    float64: the fraction of pixels in bins of 10 units of a (rows) and b (columns),
-    with centres -110 ... 110. `generator` is the generator without its DDP wrapper, for
-    losses that use more than its output.
+    `histogram()` returns (23, 23) float64: the fraction of the training pixels in bins
+    of 10 units of a (rows) and b (columns), with centres -110 ... 110. `generator` is
+    the generator without its DDP wrapper.
     """
 
     device: torch.device
@@ -42,8 +40,7 @@ class LossContext:
 class L1:
     """Mean absolute difference of generated and true colours, as the codec scales them.
 
-    (Nampouri et al., equation 18, interpreted as the L1 of ab, not of critic
-    scores.)
+    (Nampouri et al., equation 18.)
     """
 
     weight: Schedule = constant(100.0)
@@ -51,6 +48,7 @@ class L1:
 
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor."""
+        # the equation takes the L1 of critic scores, interpreted as the L1 of ab
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
 

@@ -1,8 +1,7 @@
 """The two metrics of Nazeri et al. (section 4): accuracy and mean absolute error.
 
 `lab` (the images to score) and `truth` are (B, 3, H, W) in CIELAB units; every function
-returns one number per image, (B,). Both metrics include L. A network that returns the
-true L makes no error in L, so accuracy can also be computed for a and b alone.
+returns one number per image, (B,).
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 
     A channel of a pixel is accurate if, after rounding to whole units, it differs from
     the truth by at most `percent` % of the channel's range (Nazeri et al., equation
-    10). The range is 100 units for L and 220 for a and b, as in the authors' code
-    (function pixelwise_accuracy). `channels` is, for instance, `slice(1, 3)` for a and
-    b alone.
+    10). `slice(1, 3)` selects a and b.
     """
+    # A network that returns the true L makes no error in L, so accuracy is also
+    # computed for a and b alone. The ranges are those of the authors' function
+    # pixelwise_accuracy.
     allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
     difference = (lab[:, channels].round() - truth[:, channels].round()).abs()
     correct = difference <= allowed + 1e-4  # a difference of 11, 5 % of 220, is allowed
@@ -30,12 +30,12 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
 
 
 def mae(lab: Tensor, truth: Tensor) -> Tensor:
-    """Return 100 x the mean absolute difference of L, a and b, scaled: (B,).
+    """Return 100 x the mean absolute difference of L / 50, a / 110 and b / 110: (B,).
 
-    The scaling is L / 50 - 1, a / 110, b / 110, all about [-1, 1] (Nazeri et al.,
-    table 1). The paper gives no unit; this one is consistent with its table, since the
-    grayscale baseline has 5.6 on CIFAR-10.
+    (Nazeri et al., table 1.)
     """
+    # the paper gives no unit; this one is consistent with its table, since the
+    # grayscale baseline has 5.6 on CIFAR-10
     return 100 * ((lab - truth).abs() / (_RANGE / 2).to(lab).view(3, 1, 1)).mean(dim=(1, 2, 3))
 
 

@@ -1,8 +1,4 @@
-"""The constant-colour baseline: the same a and b for every pixel of every image.
-
-The scores of a network mean something only compared with those of this baseline and of
-the grayscale baseline.
-"""
+"""The constant-colour baseline: the same a and b for every pixel of every image."""
 
 from __future__ import annotations
 
@@ -33,8 +29,8 @@ class MedianColour:
     def protocol(self, scored: Split) -> dict[str, object]:
         """Return how the baseline's colour was computed, as values for evaluation.json.
 
-        The keys are "ab" (the colour), "split" and "samples" (from which it was
-        computed), and "oracle", which is true if that split is the one that is scored.
+        The keys are "ab", "split", "samples" and "oracle", which is true if the colour
+        is from the split `scored`.
         """
         facts = {"ab": list(self.ab), "split": self.split, "samples": self.samples}
         return {**facts, "oracle": self.split == scored.name}
@@ -44,12 +40,11 @@ class MedianColour:
 def median_colour(scored: Split) -> MedianColour:
     """Return the colour of the constant-colour baseline for the split `scored`.
 
-    It is the median colour of the split "train" of the same dataset. If there is no
-    such split, or if it is the one that is scored, the median colour of `scored` is
-    returned. That is an oracle, because it uses the true colours of the images that are
-    scored. The median is the constant colour with the least L1. The result is cached in
-    the process.
+    It is the median colour of the split "train" if the dataset has one, otherwise of
+    `scored`.
     """
+    # The median is the constant colour with the least L1. From the scored split it is
+    # an oracle, which uses the true colours of the scored images.
     use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
     return _count(scored.sibling(_TRAIN) if use_train else scored)
 

@@ -13,11 +13,10 @@ _BATCH = 50
 def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return, for each metric, its means over bootstrap resamples of the images.
 
-    rows: one array (N,) per metric, with a value per image; the results are
-    (RESAMPLES,). Every resample draws N images with replacement. All metrics use the
-    same resamples, so that the generated images can be compared with a baseline in each
-    resample (Efron 1979).
+    rows: one array (N,) per metric, with a value per image. Each result is an array
+    (RESAMPLES,). All metrics use the same resamples (Efron 1979).
     """
+    # with the same resamples, images can be compared with a baseline in each resample
     names = list(rows)
     table = np.stack([rows[name] for name in names], axis=1)
     means = np.concatenate([_means(counts, table) for counts in _draws(len(table))])
@@ -25,10 +24,7 @@ def resampled_means(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _draws(num: int) -> Iterator[np.ndarray]:
-    """Yield integer arrays (_BATCH, num): how often each resample draws each image.
-
-    A row is a resample; a column is one of the `num` images.
-    """
+    """Yield integer arrays (_BATCH, num): how often each resample draws each image."""
     rng = np.random.default_rng(SEED)
     for _ in range(RESAMPLES // _BATCH):
         indices = rng.integers(num, size=(_BATCH, num)) + num * np.arange(_BATCH)[:, None]
@@ -43,8 +39,7 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 def interval(values: np.ndarray) -> list[float]:
     """Return the interval [low, high] that contains 95 % of resampled means.
 
-    It is the percentile interval of level `LEVEL`. values: (RESAMPLES,), the mean of a
-    metric in each resample.
+    values: (RESAMPLES,), the mean of a metric in each resample.
     """
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

@@ -35,12 +35,9 @@ def predict_lab(
 ) -> Tensor:
     """Return the images that a generator predicts from the L of `lab`, as Lab.
 
-    `lab` and the result are (B, 3, H, W) in CIELAB units. If the codec encodes L too,
-    and not only ab, the result has the L that the network predicts, otherwise that of
-    `lab`. BatchNorm uses its running statistics. If `dropout` is true, dropout layers
-    stay active, with masks that depend on `seed` alone. The generator's training flags
-    and the random state of the process are restored afterwards. `generator` is the
-    module without its DDP wrapper.
+    `lab` and the result are (B, 3, H, W) in CIELAB units. The result has the L of
+    `lab`, unless the codec encodes L too. If `dropout` is true, dropout layers stay
+    active, with masks that depend on `seed` alone. `generator` has no DDP wrapper.
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
@@ -51,10 +48,7 @@ def predict_lab(
 
 
 def with_lightness(lab: Tensor, predicted: Tensor) -> Tensor:
-    """Return images with the L of `lab` and the a and b of `predicted`.
-
-    All are (B, 3, H, W).
-    """
+    """Return images (B, 3, H, W) with the L of `lab` and the a and b of `predicted`."""
     return torch.cat([lab[:, :1], predicted[:, 1:]], dim=1)
 
 
@@ -63,8 +57,8 @@ def generate(
 ) -> Tensor:
     """Return the images `lab` with generated a and b instead of their own.
 
-    `lab` and the result are (B, 3, H, W) in CIELAB units. The generator gets only the L
-    of `lab`. For the other arguments see `predict_lab`.
+    `lab` and the result are (B, 3, H, W) in CIELAB units. The other arguments are
+    described in `predict_lab`.
     """
     return with_lightness(lab, predict_lab(generator, codec, lab, dropout=dropout, seed=seed))
 
@@ -123,22 +117,17 @@ def score_split(
 ) -> Scores:
     """Score a generator on a split; return the scores, which are equal on all ranks.
 
-    The result is a dict. "samples" is the number of scored samples, "protocol" says how
-    they were scored, and "metrics" maps metric -> version -> value. The versions of the
-    images are "generated", "grey" (the grayscale baseline), "median" (the
-    constant-colour baseline) and "truth". Unless `config.metrics` is "core", the dict
-    also has "intervals", which maps metric -> version -> [low, high], a bootstrap
-    interval; an additional version there is the difference "generated - grey". Metrics
-    of whole sets have no intervals, because resampling with repetition biases them.
+    Every rank must call the function. `progress` is called with the estimated number of
+    samples that all ranks together have scored. Raises UserError for an empty split.
+    The result is a dict:
 
-    Every rank must call the function. `progress` is called with the number of samples
-    that all ranks together have scored, estimated from this rank's. Raises UserError
-    for an empty split.
-
-    Samples pass through the network in chunks of `config.batch_size`. Chunk i is scored
-    on rank i modulo `world`, and on one thread if the device is a CPU. The last bits of
-    sums depend on the chunks and the threads, so neither may depend on the number of
-    processes.
+    - "samples": the number of scored samples
+    - "protocol": how they were scored
+    - "metrics": metric -> version of the images -> value. The versions are "generated",
+      "grey" (the grayscale baseline), "median" (the constant-colour baseline) and
+      "truth".
+    - "intervals", unless `config.metrics` is "core": metric -> version -> [low, high],
+      a bootstrap interval. One more version is the difference "generated - grey".
     """
     config = config or ScoringConfig()
     device, count = torch.device(device), min(len(split), config.limit or len(split))
@@ -148,6 +137,9 @@ def score_split(
     constant = median_colour(split)
     chunks: list[tuple[int, Rows]] = []
     set_metrics = SetMetrics(extractors.set_extractors)
+    # Chunk i is scored on rank i modulo `world`, and on one thread if the device is a
+    # CPU. The last bits of sums depend on the chunks and the threads, so neither may
+    # depend on the number of processes.
     with _one_thread(device):
         for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
             samples = range(start, min(start + batch_size, count))
@@ -177,6 +169,7 @@ def score_split(
     values = summarise(all_rows) | set_metrics.compute()
     ordered = {name: values[name] for name in METRICS if name in values}
     scores = {"samples": count, "protocol": protocol, "metrics": ordered}
+    # metrics of whole sets have no intervals: resampling with repetition biases them
     return scores if config.metrics == "core" else {**scores, "intervals": intervals(all_rows)}
 
 
@@ -199,7 +192,7 @@ def chunk_seed(seed: int, start: int) -> int:
     """Return the seed of the dropout masks for one chunk of samples.
 
     A chunk is scored in one forward pass; its first sample is number `start` of the
-    split. The seed does not depend on the rank that scores the chunk.
+    split.
     """
     return (seed * 0x9E3779B1 + start) % 2**63
 
@@ -218,7 +211,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 def gather_objects(local: T, world: int) -> list[T]:
     """Return a list with one object from each rank, in the order of ranks.
 
-    Every rank must call it with its own object and the number of ranks, `world`.
+    Every rank must call it. `world` is the number of ranks.
     """
     gathered = [local] * world
     if world > 1:
@@ -227,11 +220,8 @@ def gather_objects(local: T, world: int) -> list[T]:
 
 
 def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
-    """Join the values of all chunks into one array per metric, in the order of samples.
-
-    Each chunk is a pair: the number of its first sample, and a dict that maps each
-    metric to its values.
-    """
+    """Join the values of all chunks into one array per metric, ordered by sample."""
+    # a chunk is the number of its first sample, and its values
     ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
     return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
 
@@ -239,11 +229,9 @@ def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
 def summarise(rows: Rows) -> Metrics:
     """Return the metrics of a whole split as metric -> version of the images -> value.
 
-    The versions are "generated", "grey" and "median" (the baselines), and "truth". The
-    metrics are computed from the values of single images. rows: (N,) float64 for each
-    metric and version, under keys such as "l1.grey". Most metrics are means over
-    images. `psnr` is such a mean too, whereas `psnr_pooled` is computed from the mean
-    squared error over all pixels of all images.
+    rows: (N,) float64, the values of single images, for each metric and version, under
+    keys such as "l1.grey". The versions are "generated", "grey" and "median" (the
+    baselines), and "truth".
     """
     means = combine_means({name: values.mean() for name, values in rows.items()})
     return {
@@ -255,15 +243,14 @@ def summarise(rows: Rows) -> Metrics:
 def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
     """Return the 95 % bootstrap intervals [low, high] of the metrics of `summarise`.
 
-    The result maps metric -> version of the images -> interval. The versions are those
-    of `summarise`, such as "generated" and "grey" (the grayscale baseline), and one
-    more, "generated - grey": the difference between the metrics of these two, computed
-    on the same resamples. The intervals of ratios to photographs without any colour are
-    left out.
+    The result maps metric -> version of the images -> interval. One more version,
+    "generated - grey", is the difference between the generated images and the grayscale
+    baseline.
     """
     means = combine_means(bootstrap.resampled_means(rows))
     result: dict[str, dict[str, list[float]]] = {}
     for metric, values in means.items():
+        # on the same resamples
         difference = (
             {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
         )
@@ -271,6 +258,7 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
             version: bootstrap.interval(resampled)
             for version, resampled in {**values, **difference}.items()
         }
+        # without the ratios to photographs without any colour
         result[metric] = {
             version: each for version, each in ends.items() if np.isfinite(each).all()
         }
@@ -280,16 +268,16 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
 def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Compute metrics from means over images: metric -> version of the images -> value.
 
-    The keys of `means` are "metric.version", where the version is "generated", "grey"
-    and "median" (the baselines) or "truth". The values are scalars or arrays of any
-    shape. The mean squared error is replaced by `psnr_pooled`, the PSNR computed from
-    it. The ratios of colourfulness to that of the truth are added; they are NaN where
-    the truth has no colour.
+    The keys of `means` are "metric.version", such as "l1.grey"; the values are scalars
+    or arrays. In the result, `psnr_pooled` replaces the mean squared error. Ratios to
+    the colourfulness of the truth are added; they are NaN where the truth has no
+    colour.
     """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():
         metric, version = name.split(".")
         metrics.setdefault(metric, {})[version] = values
+    # from the mean squared error of all images, whereas `psnr` is a mean over images
     metrics["psnr_pooled"] = {
         v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()
     }

@@ -41,11 +41,10 @@ _LOGITS, _POOL = "logits", "pool"
 class FeatureExtractors:
     """The pretrained networks for `evaluate.score_split`, and their descriptions.
 
-    `set_extractors` compute metrics of whole sets of images. `pair_metrics`, if not
-    None, is a function that returns metrics of single images, such as
-    "lpips.generated": (B,). `facts` describes, for each metric, the network, its
-    weights and the resizing of images. `left_out` says which metrics are missing and
-    how to enable them.
+    `set_extractors` compute metrics of whole sets of images. `pair_metrics` returns
+    metrics of single images, such as "lpips.generated": (B,). `facts` describes, for
+    each metric, the network, its weights and the resizing of images. `left_out` maps
+    the missing metrics to the option that enables them.
     """
 
     set_extractors: tuple[Extractor, ...] = (LAB_FIELDS,)
@@ -61,8 +60,8 @@ def load_extractors(
 
     `inception` and `vgg16` say which weights to use: "imagenet" (downloaded once), the
     path of a file, or "random" (always the same weights). With None, the published file
-    is used if it is in torch's cache; otherwise the metrics that need the network are
-    left out. Raises UserError if weights cannot be loaded.
+    is used if it is in torch's cache; otherwise the metrics that need it are left out.
+    Raises UserError if weights cannot be loaded.
     """
     inception, vgg16 = inception or _if_cached(INCEPTION), vgg16 or _if_cached(VGG16)
     extractors, pairs = [LAB_FIELDS], None
@@ -116,15 +115,16 @@ def inception_extractor(
     """Return the extractor for FID, its diagonal variant, KID and the inception score.
 
     `network` maps RGB images (B, 3, H, W), whole numbers in 0..255, to features (B, D)
-    and logits (B, classes). Generated images are rounded to 8 bits first, as if they
-    had been read from files. For KID and the inception score, the features and logits
-    of every image are kept: 12 KB per image and version. For the inception score, the
-    images are divided into `splits` parts.
+    and logits (B, classes). For the inception score, the images are divided into
+    `splits` parts.
     """
 
     @torch.no_grad()
     def extract(images: ImageBatch, start: int) -> FeatureStats:
+        # rounded to 8 bits, as if the images had been read from files
         features, logits = (output.cpu().numpy() for output in network((255 * images.rgb).round()))
+        # KID and the inception score need those of every image: 12 KB per image and
+        # version
         rows = {
             _POOL: FeatureRows(((start, features),)),
             _LOGITS: FeatureRows(((start, logits),)),
@@ -148,9 +148,9 @@ def inception_extractor(
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:
     """Return a function that compares images with the true ones by VGG-16's features.
 
-    It compares the generated images and each baseline. For a batch it returns the VGG
-    distance (Drouilhet and L'Herminé, equation 6, section 12.1) and LPIPS, (B,) each.
-    `lpips` are the weights of LPIPS's linear layers, (1, C, 1, 1) per block of VGG-16.
+    For a batch it returns the VGG distance (Drouilhet and L'Herminé, section 12.1) and
+    LPIPS of the generated images and of each baseline, (B,) each. `lpips` are the
+    weights of LPIPS's linear layers, (1, C, 1, 1) per block of VGG-16.
     """
 
     @torch.no_grad()
@@ -170,8 +170,7 @@ def lpips_distance(generated: list[Tensor], truth: list[Tensor], weights: list[T
     """Return LPIPS (B,) from the feature maps of two batches of images.
 
     (Zhang et al. 2018, equation 1.) generated and truth: one (B, C, H, W) per layer.
-    The features of each pixel are first scaled to length 1. weights: one (1, C, 1, 1)
-    per layer.
+    weights: one (1, C, 1, 1) per layer.
     """
     layers = [
         conv2d((_unit(one) - _unit(other)).square(), weight).mean(dim=(1, 2, 3))
@@ -185,10 +184,7 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def _lpips_weights() -> list[Tensor]:
-    """Return the weights of LPIPS 0.1's linear layers for VGG-16.
-
-    They are read from a file of the package torchmetrics.
-    """
+    """Return the weights of LPIPS 0.1's linear layers for VGG-16, from torchmetrics."""
     spec = find_spec("torchmetrics")
     assert spec
     assert spec.origin

@@ -1,7 +1,7 @@
 """Distances between two sets of feature vectors, in numpy and float64.
 
-A set is represented by `Moments` (sums that can be added up over batches and processes)
-or by `FeatureRows` (the vectors themselves, in order).
+A set is represented by `Moments`, sums over its vectors, or by `FeatureRows`, the
+vectors themselves.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class OutOfRangeError(ValueError):
 class Moments:
     """Number, sum (D,) and sum of outer products (D, D) of a set of feature vectors.
 
-    Sums and products are fixed-point numbers in int64, in steps of 2^-12 and 2^-24.
-    Sums of integers are exact, so any order and any distribution over processes give
-    the same bits. Rounding to these steps changes each variance by less than 1e-8. The
-    values of features must be below 512 in magnitude.
+    Sums and products are int64, in steps of 2^-12 and 2^-24. Features must be below 512
+    in magnitude.
     """
 
+    # Sums of integers are exact, so any order and any distribution over processes give
+    # the same bits. Rounding to these steps changes each variance by less than 1e-8.
     num: int
     sums: np.ndarray
     products: np.ndarray
@@ -91,9 +91,7 @@ class Moments:
 class FeatureRows:
     """The feature vectors of a set of images, in chunks.
 
-    A chunk is a pair: the index of its first image, and an array (n, D). `a + b` has
-    the chunks of both objects. So the objects of several processes can be joined into
-    one for the whole set.
+    A chunk is a pair: the index of its first image, and an array (n, D).
     """
 
     chunks: tuple[tuple[int, np.ndarray], ...] = ()
@@ -132,8 +130,8 @@ def _sqrt_psd(matrix: np.ndarray) -> np.ndarray:
 def fid_diagonal(real: Moments, fake: Moments) -> float:
     """Return 2 |mu - mu'|^2 + |sigma - sigma'|^2, which Arun calls FID.
 
-    mu and mu' are the means and sigma and sigma' the element-wise standard deviations
-    of the two sets' features (Arun, section II-F). It is not FID. Raises
+    mu and mu' are the means of the features of the two sets, and sigma and sigma' are
+    their element-wise standard deviations (Arun, section II-F). It is not FID. Raises
     ValueError if a set has fewer than two vectors.
     """
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())
@@ -142,15 +140,15 @@ def fid_diagonal(real: Moments, fake: Moments) -> float:
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
     """Return the inception score's mean and standard deviation over splits.
 
-    The score is exp of the mean KL divergence of p(y | x) from p(y), where x is an
-    image and y its class (Salimans et al. 2016, section 4). logits: (N, classes). The
-    images are divided into `splits` splits of N / splits consecutive images each, as in
-    the authors' code. Raises ValueError if there are fewer images than splits.
+    logits: (N, classes). The score is exp of the mean KL divergence of p(y | x) from
+    p(y), where x is an image and y its class (Salimans et al. 2016, section 4). Raises
+    ValueError if there are fewer images than splits.
     """
     if len(logits) < splits:
         raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")
     logits64 = np.asarray(logits, np.float64)
     logs = logits64 - np.logaddexp.reduce(logits64, axis=1, keepdims=True)
+    # splits are consecutive images, as in the authors' code
     scores = [_split_score(part) for part in np.array_split(logs, splits)]
     return float(np.mean(scores)), float(np.std(scores))
 
@@ -170,11 +168,9 @@ def kid(
 ) -> tuple[float, float]:
     """Return the kernel inception distance (KID) and its standard deviation.
 
-    KID is the mean of `mmd` over random subsets of both sets, and the standard
-    deviation is over these subsets (Bińkowski et al. 2018, section 4). real: (N, D),
-    fake: (M, D). A subset has `subset_size` vectors, or as many as the smaller set if
-    that has fewer. The subsets depend on `seed` alone. Raises ValueError if a set has
-    fewer than two vectors.
+    real: (N, D), fake: (M, D). KID is the mean of `mmd` over random subsets of both
+    sets (Bińkowski et al. 2018, section 4). Raises ValueError if a set has fewer than
+    two vectors.
     """
     size = min(subset_size, len(real), len(fake))
     rng = np.random.default_rng(seed)
@@ -191,8 +187,8 @@ def kid(
 def mmd(one: np.ndarray, other: np.ndarray) -> float:
     """Return the squared maximum mean discrepancy of two sets of feature vectors.
 
-    one: (N, D), other: (M, D); the kernel is (x . y / D + 1)^3. This is the unbiased
-    estimate, which may be negative. Raises ValueError if a set has fewer than two
+    one: (N, D), other: (M, D). The kernel is (x . y / D + 1)^3. The estimate is
+    unbiased, and may be negative. Raises ValueError if a set has fewer than two
     vectors.
     """
     if min(len(one), len(other)) < 2:

@@ -1,10 +1,12 @@
 """Metrics of single images; every function returns one number per image, (B,).
 
 `lab` is (B, 3, H, W) in CIELAB units, `rgb` is (B, 3, H, W) in [0, 1]. A new metric is
-added to one of four dicts. The metrics in `PAIRED`, `WITH_OWN_L` and `PAIRED_SLOW`
-compare an image with the true one. Those in `WITH_OWN_L` do so with the L that the
-network predicted instead of the true L; those in `PAIRED_SLOW` are not computed during
-training. The metrics in `SINGLE` do not need the true image.
+added to one of four dicts:
+
+- `PAIRED`: metrics that compare an image with the true one
+- `WITH_OWN_L`: the same, with the L that the network predicted instead of the true L
+- `PAIRED_SLOW`: the same as `PAIRED`, but not computed during training
+- `SINGLE`: metrics that do not need the true image
 """
 
 from __future__ import annotations
@@ -40,8 +42,7 @@ class ImageBatch:
     def with_ab(self, ab: Tensor | float) -> ImageBatch:
         """Return images with the same L, and with `ab` as their a and b.
 
-        `ab` is (B, 2, H, W) in CIELAB units, or one number for all pixels (0 gives
-        grayscale).
+        `ab` is (B, 2, H, W) in CIELAB units, or one number for all pixels.
         """
         chosen = torch.as_tensor(ab, dtype=self.lab.dtype, device=self.lab.device)
         return ImageBatch(torch.cat([self.lab[:, :1], chosen.expand_as(self.lab[:, 1:])], dim=1))
@@ -50,9 +51,9 @@ class ImageBatch:
 def l1(lab: Tensor, truth: Tensor) -> Tensor:
     """Return the mean absolute difference of a and b, divided by 110: (B,).
 
-    The divisor is the same for every codec, so that values are comparable (Nampouri et
-    al., section 6).
+    (Nampouri et al., section 6.)
     """
+    # the same divisor for every codec, so that values are comparable
     return (lab[:, 1:] - truth[:, 1:]).abs().mean(dim=(1, 2, 3)) / 110
 
 
@@ -65,7 +66,7 @@ def psnr(mean_squared: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio in dB, (B,).
 
     mean_squared: (B,), mean squared errors of RGB in [0, 1]. The result is at most 100
-    dB (`MSE_FLOOR`).
+    dB.
     """
     return -10 * torch.log10(mean_squared.clamp(min=MSE_FLOOR))
 
@@ -73,12 +74,8 @@ def psnr(mean_squared: Tensor) -> Tensor:
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the structural similarity (B,) (Wang et al. 2004).
 
-    rgb and truth: (B, 3, H, W) in [0, 1]. The similarity is computed in a window around
-    each pixel, a Gaussian of sigma 1.5 truncated to 11 pixels; the result is the mean
-    over the three channels. As in the paper and in scikit-image, only pixels whose
-    whole window is inside the image count. Images smaller than 11 px are reflected at
-    the border and all their pixels count. Raises ValueError for images smaller than 6
-    px.
+    rgb and truth: (B, 3, H, W) in [0, 1]. The window is a Gaussian of sigma 1.5,
+    truncated to 11 pixels. Raises ValueError for images smaller than 6 px.
     """
     # Imported here, because it imports matplotlib, which needs a folder for its cache.
     from torchmetrics.functional.image import structural_similarity_index_measure
@@ -89,6 +86,8 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     _, local = structural_similarity_index_measure(
         rgb, truth, data_range=1.0, reduction="none", return_full_image=True
     )
+    # As in the paper and in scikit-image, only whole windows count. Smaller images are
+    # reflected at the border, and all their pixels count.
     if min(height, width) >= _WINDOW:
         local = local[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return local.mean(dim=(1, 2, 3))
@@ -97,10 +96,11 @@ def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
 def colourfulness(rgb: Tensor) -> Tensor:
     """Return Hasler and Süsstrunk's colourfulness M3, (B,).
 
-    (Hasler and Süsstrunk 2003, equation 15, section 7.) It is 0 for grayscale images,
-    about 15 for slightly colourful and 109 for extremely colourful ones. `rgb` is in
-    [0, 1], and is scaled to 0..255, for which M3 is defined.
+    rgb: (B, 3, H, W) in [0, 1]. M3 is 0 for grayscale images, about 15 for slightly
+    colourful and 109 for extremely colourful ones (Hasler and Süsstrunk 2003, equation
+    15, section 7).
     """
+    # M3 is defined for 0..255
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]))
 
@@ -108,9 +108,8 @@ def colourfulness(rgb: Tensor) -> Tensor:
 def colourfulness_absolute(rgb: Tensor) -> Tensor:
     """Return the colourfulness that colorization benchmarks use: (B,).
 
-    It is a variant of M3 of Hasler and Süsstrunk 2003. It takes the standard deviations
-    and means of |R - G| and |(R + G) / 2 - B|, whereas `colourfulness`, the original
-    M3, takes those of the differences with their signs. `rgb` is in [0, 1].
+    rgb: (B, 3, H, W) in [0, 1]. It is M3 of Hasler and Süsstrunk, computed from |R - G|
+    and |(R + G) / 2 - B| instead of the differences with their signs.
     """
     red, green, blue = (255 * rgb).flatten(2).unbind(1)
     return _colourfulness(torch.stack([red - green, (red + green) / 2 - blue]).abs())
@@ -154,9 +153,9 @@ def image_versions(
 ) -> dict[str, ImageBatch]:
     """Return the images to score: the generated and true ones and the baselines.
 
-    All have the true L. The keys are "generated", "grey" (a = b = 0), "median" (the
-    constant colour (a, b), if `constant` is given) and "truth". generated and truth:
-    (B, 3, H, W) in CIELAB units.
+    The keys are "generated", "grey" (a = b = 0), "median" (the colour `constant`, if
+    given) and "truth". generated and truth: (B, 3, H, W) in CIELAB units, with the true
+    L.
     """
     true = ImageBatch(truth.float())
     result = {"generated": ImageBatch(generated.float()), "grey": true.with_ab(0)}
@@ -170,12 +169,9 @@ def per_image(
 ) -> dict[str, Tensor]:
     """Return all metrics for each image, in each version: "metric.version" -> (B,).
 
-    The versions are the generated and true images and the baselines. Keys are, for
-    instance, "l1.generated", "l1.grey" and "colourfulness.truth". `images` is the
-    result of `image_versions`. `predicted`, (B, 3, H, W) in CIELAB units, are the
-    generated images with the L that the network predicted. The metrics in `WITH_OWN_L`
-    are computed from them; if `predicted` is None, they are computed from the generated
-    images with the true L.
+    A key is, for instance, "l1.grey". `images` are from `image_versions`. `predicted`
+    are the generated images with the L that the network predicted, (B, 3, H, W) in
+    CIELAB units. If it is None, all metrics are computed with the true L.
     """
     true = images["truth"]
     others = {version: batch for version, batch in images.items() if version != "truth"}

@@ -2,8 +2,6 @@
 
 To add a metric, add a `Metric` here and the function that computes it to
 `image_metrics` (one value per image) or `set_metrics` (one value per set of images).
-Reports, tables, the recipe's `keep_best` and `colortrain sweep` read everything else
-about the metric from here.
 """
 
 from __future__ import annotations
@@ -47,9 +45,8 @@ class Metric:
     def distance(self, value: float, truth: float | None = None) -> float:
         """Return how far a value is from the best possible one; lower is better.
 
-        Results are comparable only between values of the same metric. `truth` is the
-        metric's value for the true photographs. If it is None, and the best value of
-        the metric is that of the true photographs, the result is NaN.
+        `truth` is the metric's value for the true photographs. If it is required but
+        None, the result is NaN.
         """
         if self.direction in ("lower", None):
             return value
@@ -90,10 +87,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}  # in the 
 def metric_named(name: str) -> Metric:
     """Return the metric called `name`.
 
-    The name may be unknown if it is from a score file that another version of
-    colortrain wrote. The result is then a metric whose label is `name`, without a
-    direction.
+    For an unknown name, the result is a metric with that label and without a direction.
     """
+    # a score file that another version of colortrain wrote may contain unknown names
     return METRICS.get(name) or Metric(name, name)
 
 

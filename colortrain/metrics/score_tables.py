@@ -21,7 +21,7 @@ LABELS = dict(zip(COLUMNS, (HEAD[2], *HEAD[-3:]), strict=True))  # column titles
 def table_rows(scores: Scores) -> list[list[str]]:
     """Return the rows of the table of scores: one row per metric, a text per column.
 
-    The columns are those of `HEAD`.
+    `HEAD` contains the titles of the columns.
     """
     return [_row(metric_named(name), scores) for name in scores["metrics"]]
 
@@ -38,10 +38,9 @@ def _row(metric: Metric, scores: Scores) -> list[str]:
 def compared_with_grayscale(scores: Scores, name: str) -> str:
     """Return whether generated images score better than the grayscale baseline.
 
-    The result, for the metric `name`, is "better", "worse" or "level". "level" means
-    that the 95 % interval of the difference between the two contains 0. The result is
-    "" if there is no interval, or if neither higher nor lower values of the metric are
-    better.
+    The result, for the metric `name`, is "better", "worse" or "level". It is "level" if
+    the 95 % interval of the difference contains 0. It is "" if there is no interval, or
+    if neither higher nor lower values of the metric are better.
     """
     direction = metric_named(name).direction
     ends = scores.get("intervals", {}).get(name, {}).get("generated - grey")

@@ -1,8 +1,6 @@
 """Metrics of whole sets of images, from features that are added up batch by batch.
 
-Each set is scored in several versions: "generated", "grey" (the grayscale baseline),
-"median" (the constant-colour baseline) and "truth". Sums are exact: the same images
-give the same numbers in any order and on any number of processes.
+The same images give the same numbers in any order and on any number of processes.
 """
 
 from __future__ import annotations
@@ -26,12 +24,11 @@ _MIN_IMAGES = 2  # for a covariance
 class FeatureStats:
     """Statistics of the features of one set of images.
 
-    For each split there are several such sets: generated images, baselines and true
-    images. `moments` are the moments of the features. `rows` maps a name to feature
-    vectors, for metrics that need the vectors themselves.
+    `moments` are the moments of the features. `rows` maps a name to feature vectors.
     """
 
     moments: Moments
+    # for metrics that need the vectors themselves
     rows: Mapping[str, FeatureRows] = field(default_factory=dict)
 
     def __add__(self, other: FeatureStats) -> FeatureStats:
@@ -46,10 +43,9 @@ class FeatureStats:
 class Extractor:
     """A feature extractor, with functions that compute metrics from its features.
 
-    `extract` returns the statistics of a batch, given the images and the index of the
-    first one. `compare` returns metrics that compare images with the truth, given the
-    statistics of the true images and of the others (generated images or those of a
-    baseline). `score` returns metrics of one set of images that do not need the truth.
+    `extract` returns the statistics of a batch, given its images and the index of the
+    first one. `compare` returns metrics, given the statistics of the true images and of
+    the images to score. `score` returns metrics that do not need the truth.
     """
 
     name: str
@@ -64,10 +60,9 @@ Key = tuple[str, str]  # extractor's name, version
 class SetMetrics:
     """Accumulates feature statistics batch by batch, and computes metrics from them.
 
-    Each image is scored in several versions: "generated", "grey" and "median" (the
-    baselines), and "truth". `stats` maps (extractor's name, version) to the statistics
-    of that version of all images. They are None if features of that version are not
-    finite or too large.
+    `stats` maps (extractor's name, version of the images) to statistics, or to None if
+    features are not finite or too large. The versions are "generated", "grey" and
+    "median" (the baselines), and "truth".
     """
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
@@ -77,10 +72,9 @@ class SetMetrics:
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
         """Add the images of one batch; `start` is the index of its first image.
 
-        `versions` maps "generated", "truth" and the baselines' names, "grey" and
-        "median", to the images of the batch in that version. Raises OutOfRangeError if
-        features of the truth or of a baseline are not finite or not below 512 in
-        magnitude. For generated images the statistics become None instead.
+        `versions` maps "generated", "grey", "median" and "truth" to the images of the
+        batch. Raises OutOfRangeError if features of the truth or of a baseline are not
+        finite or not below 512 in magnitude.
         """
         for extractor in self.extractors:
             for version, images in versions.items():
@@ -113,8 +107,7 @@ class SetMetrics:
     def left_out(self) -> dict[str, str]:
         """The metrics that are missing because there are too few images.
 
-        The result maps a description of the metrics to what they require; it is {} if
-        none is missing.
+        The result maps a description of the metrics to what they require.
         """
         few = any(
             stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
@@ -124,7 +117,6 @@ class SetMetrics:
     def compute(self) -> dict[str, dict[str, float]]:
         """Return the metrics as metric -> version of the images -> value.
 
-        The versions are "generated", "grey" and "median" (the baselines), and "truth".
         Distances between sets are left out if the sets have only one image. Values are
         NaN for a version whose features are not finite or too large.
         """
@@ -155,18 +147,16 @@ class SetMetrics:
 
 
 def round_to_nine_digits(value: float) -> float:
-    """Return a value rounded to nine significant digits.
-
-    The digits after these depend on the number of threads that LAPACK uses.
-    """
+    """Return a value rounded to nine significant digits."""
+    # the digits after these depend on the number of threads that LAPACK uses
     return float(f"{value:.9g}")
 
 
 def colour_fields(lab: Tensor) -> Tensor:
     """Return features that describe the colours in each part of an image, (B, 80).
 
-    lab: (B, 3, H, W) in CIELAB units. The features are float64: in each cell of a 4 x 4
-    grid, the means of L, a and b and the standard deviations of a and b.
+    lab: (B, 3, H, W) in CIELAB units. In each cell of a 4 x 4 grid, the features are
+    the means of L, a and b and the standard deviations of a and b.
     """
     wide = lab.double()
     means, squares = (adaptive_avg_pool2d(values, _CELLS) for values in (wide, wide.square()))

@@ -1,8 +1,6 @@
 """Layers whose results do not depend on how a global batch is divided.
 
-The same global batch gives the same result on any number of processes and microbatches.
-Dropout masks depend on an image's position in the global batch, and BatchNorm can
-compute its statistics over all processes.
+They give the same results on any number of processes and microbatches.
 """
 
 from __future__ import annotations
@@ -25,11 +23,9 @@ _GOLDEN = 0x9E3779B1 - 2**32  # 2^32 over the golden ratio, odd; as int32
 
 
 def _hash_int32(x: Tensor) -> Tensor:
-    """Return a hash (lowbias32, by Wellons) of each int32 element of a tensor.
-
-    If one bit of an element is flipped, each bit of its hash flips with a probability
-    of about one half.
-    """
+    """Return a pseudo-random hash of each int32 element of a tensor."""
+    # lowbias32, by Wellons: if one bit of x is flipped, each bit of the hash flips with
+    # a probability of about one half
     x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
     x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)
     return x ^ ((x >> 16) & 0xFFFF)
@@ -38,8 +34,8 @@ def _hash_int32(x: Tensor) -> Tensor:
 def image_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
     """Return a pseudo-random int32 key for each image of a training step, (count,).
 
-    The images are those at positions `first` to `first + count - 1` of the step's
-    global batch. A key depends only on the seed, the step and the position.
+    A key depends only on `seed`, `step` and the image's position in the global batch.
+    The positions are `first` to `first + count - 1`.
     """
     # the text determines the random draws: changing it would change every run
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
@@ -50,10 +46,9 @@ def image_keys(seed: int, step: int, first: int, count: int, device: torch.devic
 class KeyedDropout(nn.Dropout):
     """Dropout whose mask depends on a key of the image instead of on a random state.
 
-    The mask is a function of the key, the layer and the position in the tensor. `keys`
-    holds one int32 key per image, (B,). Outside a training step `keys` is None; the
-    layer then uses torch's random generator, like the layer that it replaces. With
-    `whole_channels` it drops whole channels, like `nn.Dropout2d`.
+    `keys` holds one int32 key per image, (B,). The mask also depends on `layer`, the
+    number of this layer in the network. With `whole_channels`, whole channels are
+    dropped, as in `nn.Dropout2d`.
     """
 
     keys: Tensor | None = None  # (B,) int32; not a buffer, so not part of the state dict
@@ -63,12 +58,11 @@ class KeyedDropout(nn.Dropout):
         self.layer, self.whole_channels = layer, whole_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (B, C, ...) with some values set to 0 and the others / (1 - p).
-
-        In eval mode, return `x` unchanged.
-        """
+        """Return `x` (B, C, ...) with values set to 0 or, if kept, divided by 1 - p."""
         if not self.training or self.p == 0:
             return x
+        # outside a training step: torch's random generator, like the layer that was
+        # replaced
         if self.keys is None:
             return F.dropout2d(x, self.p) if self.whole_channels else F.dropout(x, self.p)
         shape = [*x.shape[:2], *(1 for _ in x.shape[2:])] if self.whole_channels else list(x.shape)
@@ -78,7 +72,7 @@ class KeyedDropout(nn.Dropout):
     def draws(self, keys: Tensor, shape: list[int]) -> Tensor:
         """Return pseudo-random int32 values of `shape`, uniform over all int32 values.
 
-        keys: (B,) int32, one per image; `shape` is (B, ...).
+        keys: (B,) int32, one per image. shape: (B, ...).
         """
         count = torch.Size(shape[1:]).numel()
         seeds = _hash_int32(keys + self.layer).view(-1, 1)
@@ -122,13 +116,12 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics unchanged inside the `with` block.
 
     The BatchNorm layers of `module` still normalise by the statistics of the batch.
-    Their momentum is set to 0; `track_running_stats` stays on, because activation
-    checkpointing requires that autograd saves the same tensors as in a normal forward
-    pass.
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
+        # track_running_stats stays on, because activation checkpointing requires that
+        # autograd saves the same tensors as in a normal forward pass
         norm.momentum = 0.0
         norm.num_batches_tracked = (
             None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
@@ -144,9 +137,8 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
 def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
     """Undo changes of BatchNorm's running statistics to infinity or NaN.
 
-    If an element of these statistics is infinite or NaN at the end of the `with` block,
-    it gets the value that it had at the start. Otherwise such values would stay in the
-    running averages forever, even if the training step that caused them is skipped.
+    At the end of the `with` block, elements that are infinite or NaN get the values
+    that they had at its start.
     """
     norms = [
         child for module in modules for child in module.modules() if isinstance(child, _BatchNorm)
@@ -157,6 +149,7 @@ def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
     if not stats:
         yield
         return
+    # otherwise they would stay in the running averages, even if the step is skipped
     before = torch.cat(stats)
     yield
     with torch.no_grad():
@@ -166,11 +159,7 @@ def restore_finite_bn_stats(*modules: nn.Module) -> Iterator[None]:
 
 
 class _MeanOverRanksFunction(torch.autograd.Function):
-    """Autograd function: the mean of a tensor over ranks.
-
-    Its gradient is also averaged over ranks, not summed, because DDP averages the
-    gradients of parameters.
-    """
+    """Autograd function: the mean of a tensor over ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -180,13 +169,14 @@ class _MeanOverRanksFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # averaged, not summed, because DDP averages the gradients of parameters
         return mean_over_ranks(gradient)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Return the mean of `x` over all ranks, in the shape of `x`.
 
-    Every rank must call it. The function can be differentiated any number of times.
+    Every rank must call it. It can be differentiated any number of times.
     """
     return _MeanOverRanksFunction.apply(x)
 
@@ -194,16 +184,11 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm with statistics over the batches of all ranks, for CPUs.
 
-    The batches must have the same size on all ranks. torch's own SyncBatchNorm does not
-    run on CPUs.
+    The batches must have the same size on all ranks.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` (B, C, H, W) per channel; shape and dtype stay the same.
-
-        Statistics are computed in float32 or higher. In eval mode the running
-        statistics are used.
-        """
+        """Normalise `x` (B, C, H, W) per channel; shape and dtype stay the same."""
         if not self.training:
             return super().forward(x)
         x32 = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -228,23 +213,19 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """Make the BatchNorm layers of a network compute statistics over all processes.
 
-    Return the converted network, with the same parameter and buffer names. With one
-    process, return it unchanged.
+    Return the converted network, with the same parameter and buffer names.
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return module
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
+        # torch's own SyncBatchNorm does not run on CPUs
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SyncBatchNorm2d  # same parameters and buffers, other forward()
     return module
 
 
 def mixes_images(module: nn.Module) -> bool:
-    """Return whether a network's output for an image may depend on other images.
-
-    This is so if the network has BatchNorm or `MinibatchStddev` layers. The other
-    images are those of the same batch.
-    """
+    """Return whether an image's output may depend on other images of the batch."""
     return any(isinstance(child, _BatchNorm | MinibatchStddev) for child in module.modules())

@@ -1,7 +1,6 @@
 """A small classifier of 32 px images, used as a feature extractor.
 
-With its features a Fréchet distance can be computed where no Inception weights are
-available.
+A Fréchet distance can be computed from its features, without Inception weights.
 """
 
 from __future__ import annotations
@@ -10,11 +9,7 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """A network that maps RGB images (B, 3, H, W) in [0, 1] to logits (B, `classes`).
-
-    It has a stem with max pooling, three residual blocks and a linear layer, and 0.35
-    million parameters.
-    """
+    """A network that maps RGB (B, 3, H, W) in [0, 1] to logits (B, `classes`)."""
 
     def __init__(self, width: int = 24, classes: int = 10) -> None:
         super().__init__()
@@ -46,8 +41,7 @@ class Classifier(nn.Module):
 class Block(nn.Module):
     """A residual block: conv - BN - ReLU - conv - BN, plus a shortcut, then ReLU.
 
-    The shortcut is the input, or a 1x1 convolution of it if the shape changes (He et
-    al. 2016).
+    (He et al. 2016.)
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

@@ -17,30 +17,21 @@ from colortrain.models.unet_config import UNetConfigBase
 class DeepUNetConfig(UNetConfigBase):
     """A U-Net of 3x3 convolutions: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    It has one block at full resolution, `levels` halvings, and a decoder that mirrors
-    the encoder. With 64 base channels, 4 levels and BatchNorm it has 15,674,818
-    parameters, and 1024 channels at 16x16 for an image of 256 px. Drouilhet and
-    L'Herminé upsample by nearest neighbour in their text, and by transposed
-    convolutions in their table 2; this network follows the text.
+    `levels` is the number of halvings. By default there are 15,674,818 parameters.
     """
 
     levels: int = 4
     norm: Norm = "batch"
 
     def channels(self) -> list[int]:
-        """Return the numbers of channels at each resolution, the full one first.
-
-        They double from level to level, up to 16 x `base_channels`.
-        """
+        """Return the number of channels at each resolution, from full to lowest."""
         return self.doubling_channels(self.levels + 1, largest=16)
 
     def build(self) -> DeepUNet:
-        """Return a new network; torch's global random generator draws its weights.
-
-        Drouilhet and L'Herminé do not specify the initialisation, so that of Isola et
-        al. 2017 is used.
-        """
+        """Return a new network; torch's global random generator draws its weights."""
         network = DeepUNet(self)
+        # the paper does not specify the initialisation; this is that of Isola et al.
+        # 2017
         normal_init(network)
         return network
 
@@ -48,7 +39,7 @@ class DeepUNetConfig(UNetConfigBase):
 class Block(nn.Module):
     """3x3 convolution, normalisation, ReLU.
 
-    (Drouilhet and L'Herminé, section 3.1, calls it ConvBlock.)
+    It is called ConvBlock by Drouilhet and L'Herminé (section 3.1).
     """
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
@@ -85,6 +76,7 @@ class DeepUNet(nn.Module):
         for down in self.encoder[1:]:
             skips.append(down(skips[-1]))
         x = skips.pop()
+        # nearest neighbour, as in section 3.1; table 2 has transposed convolutions
         for up in self.decoder:
             x = up(
                 torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()], dim=1)

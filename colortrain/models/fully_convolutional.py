@@ -1,9 +1,7 @@
 """U-Nets that predict L, a and b, and a critic, by Nazeri et al. (sections 3.1, 3.2).
 
-The padding is TensorFlow's "same". The paper describes the layers only in part, so
-their order and widths are those of the authors' public code
-(github.com/ImagingLab/Colorizing-with-GANs, src/models.py). Where paper and code
-contradict each other, the config classes state which one is followed.
+The paper does not give the order and widths of the layers. They are taken from the
+authors' code: github.com/ImagingLab/Colorizing-with-GANs, src/models.py.
 """
 
 from __future__ import annotations
@@ -23,10 +21,10 @@ _SLOPE = 0.2  # of LeakyReLU, section 3.1
 def same_conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Return a 4x4 convolution with bias and TensorFlow's padding "same".
 
-    The height and width of its output are those of its input divided by the stride,
-    rounded up. At stride 1 a kernel of four pixels has no centre: three pixels are
-    padded per dimension, one before and two after the image.
+    It maps (B, inputs, H, W) to (B, outputs, H / stride, W / stride).
     """
+    # at stride 1 a kernel of four pixels has no centre: one pixel is padded before and
+    # two after the image
     padding = nn.ZeroPad2d((1, 2, 1, 2)) if stride == 1 else nn.ZeroPad2d(1)
     return nn.Sequential(padding, nn.Conv2d(inputs, outputs, 4, stride=stride))
 
@@ -34,13 +32,12 @@ def same_conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 def he_init(module: nn.Module) -> None:
     """Initialise convolutions as He et al. 2015: weights from N(0, 2 / n), zero biases.
 
-    (Equations 10 and 12.) 2 / n is the variance, and n is the number of inputs that
-    contribute to one output. A convolution has n = input channels * kernel^2. A
-    transposed convolution has n = input channels * kernel^2 / stride^2, since the
-    stride spreads the inputs apart.
+    2 / n is the variance, and n is the number of inputs that contribute to one output
+    (equations 10 and 12).
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
+            # the stride of a transposed convolution spreads its inputs apart
             stride = math.prod(child.stride) if isinstance(child, nn.ConvTranspose2d) else 1
             connections = child.in_channels * math.prod(child.kernel_size) / stride
             nn.init.normal_(child.weight, 0.0, math.sqrt(2 / connections))
@@ -52,26 +49,18 @@ def he_init(module: nn.Module) -> None:
 class FullyConvolutionalConfig(UNetConfigBase):
     """A U-Net that predicts L too: L (B, 1, H, W) to Lab (B, 3, H, W) in [-1, 1].
 
-    It has a layer at full resolution, `levels` halvings, and as many doublings. The
-    decoder mirrors the encoder. Every encoder output except the last is a skip
-    connection, including the one at full resolution. The CIFAR-10 network (4 levels,
-    `first_width` 2) has 16,654,851 parameters, the Places365 network (7 levels,
-    `first_width` 1) 42,023,811. The encoder of each reduces its images, of 32 and of
-    256 px, to 2x2 pixels.
-
-    The paper by Nazeri et al. and the authors' code contradict each other in two
-    places. In section 3.3 of the paper there is no BatchNorm in the first layer. The
-    code has one, which is included in the numbers above: `first_norm=False` is the
-    paper's version, with 128 parameters fewer. In section 3.1 of the paper the skip
-    connection is concatenated before BatchNorm and ReLU; in the code it is concatenated
-    after them, and so it is in this network. Section 3.2 places dropout "on several
-    layers": here it follows the first `dropout_blocks` decoder blocks.
+    `levels` is the number of halvings. Dropout follows the first `dropout_blocks`
+    decoder blocks. The network for CIFAR-10 (4 levels, `first_width` 2) has 16,654,851
+    parameters. The network for Places365 (7 levels, `first_width` 1) has 42,023,811.
     """
 
     levels: int = 4
     first_width: int = 2  # channels after the first halving / base_channels; doubles up to 8
+    # as in the authors' code; in section 3.3 the first layer has no BatchNorm, so False
+    # is as in the paper, with 128 parameters fewer
     first_norm: bool = True
     dropout: float = 0.5
+    # section 3.2: "on several layers"
     dropout_blocks: int = 2
 
     min_bottleneck = 2  # BatchNorm needs more than one pixel per channel at batch size 1
@@ -99,10 +88,7 @@ class FullyConvolutionalConfig(UNetConfigBase):
 
 
 class Contract(nn.Module):
-    """An encoder layer: 4x4 convolution, optional BatchNorm, LeakyReLU.
-
-    Its result is also used as the skip connection.
-    """
+    """An encoder layer: 4x4 convolution, optional BatchNorm, LeakyReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: bool) -> None:
         super().__init__()
@@ -111,15 +97,12 @@ class Contract(nn.Module):
         self.activation = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        """Map (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         return self.activation(self.norm(self.conv(x)))
 
 
 class Expand(nn.Module):
-    """A decoder block: 4x4 transposed convolution, BatchNorm, ReLU, optional dropout.
-
-    The convolution has stride 2. The result is concatenated to the skip connection.
-    """
+    """A decoder block: 4x4 transposed convolution, BatchNorm, ReLU, maybe dropout."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -132,6 +115,7 @@ class Expand(nn.Module):
 
         The result is (B, C + outputs, 2 H, 2 W).
         """
+        # after BatchNorm and ReLU, as in the authors' code; in section 3.1 before them
         return torch.cat([skip, self.dropout(self.norm(self.conv(x)).relu())], dim=1)
 
 
@@ -172,12 +156,7 @@ class FullyConvolutional(nn.Module):
 class SameCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, H / 8, W / 8).
 
-    `inputs` is C + 1. With 64 base channels, the layers have 64, 128, 256 and 512
-    channels and strides 2, 2, 2 and 1; a last layer has one channel and stride 1. With
-    4 inputs there are 2,767,553 parameters and a 4x4 map of logits at 32 px. All layers
-    but the first and the last have BatchNorm (section 3.3 of Nazeri et al.). The
-    paper's sigmoid (section 3.2) is part of the loss. The paper describes a "series of
-    stride 2"; the last two layers have stride 1, as in the authors' code.
+    `inputs` is C + 1. By default there are 2,767,553 parameters.
     """
 
     base_channels: int = 64
@@ -206,6 +185,9 @@ class SameCritic(nn.Module):
         super().__init__()
         widths = [config.base_channels * width for width in (1, 2, 4, 8)]
         inputs = [config.inputs, *widths]
+        # The paper describes a "series of stride 2"; the last two layers have stride 1,
+        # as in the authors' code. The first and the last layer have no BatchNorm
+        # (section 3.3). The sigmoid of section 3.2 is part of the loss.
         self.layers = nn.Sequential(
             *(
                 Contract(inputs[i], width, stride=1 if i == len(widths) - 1 else 2, norm=i > 0)

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 class GlobalCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to unbounded scores (B, 1).
 
-    `inputs` is C + 1. With 64 base channels and 4 blocks it has 2,757,057 parameters,
-    and 512 channels at 14x14 before the pooling for an image of 224 px. Arun
-    does not specify the weight initialisation, so PyTorch's default is used.
+    `inputs` is C + 1. By default there are 2,757,057 parameters.
     """
 
     base_channels: int = 64
@@ -35,15 +33,12 @@ class GlobalCriticConfig:
 
     def build(self) -> GlobalCritic:
         """Return a new network; torch's global random generator draws its weights."""
+        # Arun does not specify the initialisation, so PyTorch's default is used
         return GlobalCritic(self)
 
 
 class GlobalCritic(nn.Module):
-    """The critic that `GlobalCriticConfig` describes.
-
-    Its InstanceNorm does not mix images, so an image's gradient penalty does not depend
-    on the other images of the batch.
-    """
+    """The critic that `GlobalCriticConfig` describes."""
 
     def __init__(self, config: GlobalCriticConfig) -> None:
         super().__init__()
@@ -55,6 +50,8 @@ class GlobalCritic(nn.Module):
         for block in range(config.blocks):
             layers.append(nn.Conv2d(widths[block], widths[block + 1], 4, stride=2, padding=1))
             if block:
+                # it does not mix images: the gradient penalty of an image depends on no
+                # other
                 layers.append(nn.InstanceNorm2d(widths[block + 1]))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)

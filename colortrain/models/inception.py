@@ -1,8 +1,7 @@
 """The Inception-v3 network that FID is computed with, TensorFlow's of 2015-12-05.
 
-Heusel et al. 2017 used the weights of that date, and so do all published FID values
-since. The blocks are those of Szegedy et al. 2016; the names of the layers are
-torch-fidelity's.
+All published FID values use the weights of that date (Heusel et al. 2017). The blocks
+are described by Szegedy et al. 2016; the layers have torch-fidelity's names.
 """
 
 from __future__ import annotations
@@ -90,9 +89,8 @@ class Block(nn.Module):
     """A block of parallel branches, whose results are concatenated along the channels.
 
     `pool` is "mean" or "halve". With "mean", the input of the branch called branch_pool
-    is first averaged over 3x3 pixels, excluding the padding. With "halve", the block
-    halves height and width; a 3x3 max pooling of its input takes the place of
-    branch_pool.
+    is first averaged over 3x3 pixels. With "halve", the block halves height and width,
+    and one more branch is a 3x3 max pooling.
     """
 
     def __init__(self, inputs: int, branches: list[list[Layer]], pool: str) -> None:
@@ -110,8 +108,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H', W').
 
-        `outputs` is an attribute. H' and W' are about half of H and W if `pool` is
-        "halve", otherwise H and W.
+        H' and W' are about H / 2 and W / 2 if `pool` is "halve", otherwise H and W.
         """
         outputs = []
         for names in self.names:
@@ -132,8 +129,7 @@ def _average_pool(x: Tensor) -> Tensor:
 class BlockE(nn.Module):
     """One of the last two blocks of the network.
 
-    In two of its branches, the last layer is a 1x3 and a 3x1 convolution side by side,
-    whose results are concatenated.
+    `pool`, "mean" or "max", is the 3x3 pooling in the branch called branch_pool.
     """
 
     def __init__(self, inputs: int, pool: str) -> None:
@@ -161,6 +157,7 @@ class BlockE(nn.Module):
         run = self.get_submodule
         three = run("branch3x3_1")(x)
         twice = run("branch3x3dbl_2")(run("branch3x3dbl_1")(x))
+        # 1x3 and 3x1 convolutions side by side
         halves = [run(f"branch3x3_2{half}")(three) for half in "ab"]
         halves += [run(f"branch3x3dbl_3{half}")(twice) for half in "ab"]
         return torch.cat([run("branch1x1")(x), *halves, run("branch_pool")(pooled)], dim=1)
@@ -179,9 +176,8 @@ _POOLED_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
 class Inception(nn.Module):
     """FID's network: RGB (B, 3, H, W) to features (B, 2048) and logits (B, 1008).
 
-    The input contains whole numbers from 0 to 255 and may have any size. The logits are
-    computed without the last layer's bias, as for the inception score. The network has
-    23,885,392 parameters, that bias included.
+    The input contains whole numbers from 0 to 255 and may have any size. The network
+    has 23,885,392 parameters.
     """
 
     def __init__(self) -> None:
@@ -217,17 +213,15 @@ class Inception(nn.Module):
             x = self.get_submodule(name)(x)
             x = F.max_pool2d(x, 3, 2) if name in _POOLED_AFTER else x
         features = x.mean(dim=(2, 3))
+        # without the last layer's bias, as for the inception score
         return features, features @ self.fc.weight.T
 
 
 def resize_tensorflow1(x: Tensor, size: int) -> Tensor:
-    """Resize `x` (B, C, H, W) to (B, C, size, size) bilinearly, as TensorFlow 1 does.
-
-    Output pixel i is read at i * (input / size), without a half-pixel shift and without
-    antialiasing. FID values depend on these details.
-    """
+    """Resize `x` (B, C, H, W) to (B, C, size, size) bilinearly, as in TensorFlow 1."""
     for dim in (2, 3):
         length = x.shape[dim]
+        # FID values depend on details: no half-pixel shift and no antialiasing
         position = torch.arange(size, dtype=torch.float32, device=x.device) * (length / size)
         low = position.long()
         high, fraction = (low + 1).clamp(max=length - 1), position - low
@@ -242,8 +236,7 @@ def load_inception(weights: str, alternative: str) -> Inception:
 
     `weights` is "imagenet" (torch-fidelity's file, downloaded once), the path of a
     file, or "random" (always the same weights). Raises UserError if the weights cannot
-    be loaded. The message ends with `alternative`, which advises what to do without
-    them.
+    be loaded; `alternative` is the advice at the end of its message.
     """
     tensors = None if weights == "random" else load_weights(weights, INCEPTION, alternative)
     with torch.random.fork_rng([]):

@@ -8,7 +8,7 @@ from torch import nn
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
     """Initialise convolutions, linear layers and BatchNorm as pix2pix does.
 
-    Weights are drawn from N(0, std^2), those of BatchNorm from N(1, std^2); biases are
+    Weights are drawn from N(0, std^2), BatchNorm's weights from N(1, std^2). Biases are
     0 (Isola et al. 2017, section 6.2).
     """
     for child in module.modules():

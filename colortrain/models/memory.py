@@ -31,12 +31,9 @@ def check_fields(config: NetworkConfig) -> None:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use, without those of a GPU.
-
-    They are those of the machine, or of the cgroup (container, SLURM job) if it has
-    fewer.
-    """
+    """Return how many bytes of the machine's memory this process may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # a container or a SLURM job has a cgroup, which may allow less
     limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.is_file() else "max"
     return min(total, int(limit)) if limit.isdigit() else total
 
@@ -57,9 +54,10 @@ def build_network(config: NetworkConfig) -> nn.Module:
 def check_networks(configs: Sequence[NetworkConfig], what: str, copies: int = 1) -> None:
     """Raise UserError if this machine's memory is too small for networks.
 
-    `what` names their use in the message; `copies` is how many values are stored per
-    weight. There is no limit if torch's default device is "meta".
+    `what` names their use in the message. `copies` is how many values are stored per
+    weight.
     """
+    # nothing is allocated
     if torch.get_default_device().type == "meta":
         return
     needed, available = copies * sum(map(num_bytes, configs)), machine_memory()
@@ -71,19 +69,20 @@ def check_networks(configs: Sequence[NetworkConfig], what: str, copies: int = 1)
 
 
 def num_bytes(config: NetworkConfig) -> int:
-    """Return the size of a network's weights and buffers, which are not allocated."""
+    """Return the bytes of a network's weights and buffers, without allocating them."""
     with torch.device("meta"), _NoInitialisation():
         network = config.build()
     return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Leaves out functions that change a tensor in place: they take long on "meta"."""
+    """Leaves out functions that change a tensor in place."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = getattr(func, "__name__", "")
+        # initialisation takes long even on "meta"
         if name.endswith("_") and not name.startswith("_"):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))

@@ -18,9 +18,8 @@ from colortrain.models.norms import Norm, make_norm, needs_bias
 class PatchCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w).
 
-    `inputs` is C + 1. Each logit sees one patch of the image. With 64 base channels and
-    3 strided layers the network has 2,765,633 parameters, patches of 70x70 pixels, and
-    a map of 30x30 logits at 256 px.
+    `inputs` is C + 1. Each logit sees one patch of the image. By default, patches have
+    70x70 pixels and the network has 2,765,633 parameters.
     """
 
     base_channels: int = 64
@@ -48,11 +47,7 @@ class PatchCriticConfig:
 
 
 class PatchCritic(nn.Module):
-    """The critic that `PatchCriticConfig` describes.
-
-    With 3 strided layers the strides are 2, 2, 2, 1, 1. Figure 15 of Nampouri et al.
-    has a different last step, from 512@16x16 to 1@30x30, which is impossible.
-    """
+    """The critic that `PatchCriticConfig` describes."""
 
     def __init__(self, config: PatchCriticConfig) -> None:
         super().__init__()
@@ -75,6 +70,8 @@ class PatchCritic(nn.Module):
                 make_norm(config.norm, widths[i]),
                 nn.LeakyReLU(0.2),
             ]
+        # The strides are 2, 2, 2, 1, 1 by default. The last step of figure 15 of
+        # Nampouri et al., from 512@16x16 to 1@30x30, is impossible.
         layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
         self.layers = nn.Sequential(*layers)
 

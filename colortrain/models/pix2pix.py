@@ -18,9 +18,8 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class UNetConfig(UNetConfigBase):
     """A pix2pix U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder halves the image `levels` times, the decoder mirrors the encoder, and
-    skip connections join the two. With 64 base channels and 8 levels the network has
-    54,410,370 parameters and a 1x1 bottleneck at 256 px.
+    `levels` is the number of halvings. By default there are 54,410,370 parameters, and
+    the bottleneck has 1x1 pixels at 256 px.
     """
 
     levels: int = 8
@@ -34,10 +33,7 @@ class UNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the numbers of channels after each halving of the image.
-
-        They double from level to level, up to 8 x `base_channels`.
-        """
+        """Return the number of channels after each halving of the image."""
         return self.doubling_channels(self.levels, largest=8)
 
     def build(self) -> UNet:
@@ -48,11 +44,7 @@ class UNetConfig(UNetConfigBase):
 
 
 class Down(nn.Module):
-    """An encoder layer: optional LeakyReLU, 4x4 convolution, optional BatchNorm.
-
-    The convolution has stride 2. The result is also used as the skip connection, before
-    the next layer's activation.
-    """
+    """An encoder layer: optional LeakyReLU, 4x4 convolution, optional BatchNorm."""
 
     def __init__(self, inputs: int, outputs: int, first: bool = False, last: bool = False) -> None:
         super().__init__()
@@ -66,10 +58,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """A decoder layer: ReLU, 4x4 transposed convolution, BatchNorm, optional dropout.
-
-    The convolution has stride 2.
-    """
+    """A decoder layer: ReLU, 4x4 transposed convolution, BatchNorm, maybe dropout."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()

@@ -1,8 +1,6 @@
 """Pretrained weights: published files, downloaded by name, or a user's file.
 
-Files are loaded without executing pickled code. Only a new run loads pretrained
-weights: `config.build()` never does, so checkpoints, dry runs and exports do not
-require the files.
+Files are loaded without executing pickled code.
 """
 
 from __future__ import annotations
@@ -31,6 +29,8 @@ class Pretrainable(Protocol):
     The trainer loads these weights when a new run starts.
     """
 
+    # build() never loads them: checkpoints, dry runs and exports do not require the
+    # files
     def pretrain(self, network: nn.Module) -> None:
         """Load the pretrained weights into `network`, which was made by `build`.
 
@@ -42,7 +42,7 @@ class Pretrainable(Protocol):
 class PublishedWeights:
     """A file with a state dict that can be downloaded from `url`.
 
-    The file's name ends in the first digits of its SHA-256, like those of torchvision.
+    The file's name ends in the first digits of its SHA-256.
     """
 
     url: str
@@ -73,7 +73,7 @@ def load_weights(name: str, published: PublishedWeights, alternative: str) -> di
 
     `name` is "imagenet", for the file `published` (downloaded once), or the path of a
     .safetensors or .pth file. Raises UserError if the weights cannot be downloaded or
-    read. The message ends with `alternative`, which advises what to do without them.
+    read; `alternative` is the advice at the end of its message.
     """
     return (
         _download(published, alternative) if name == "imagenet" else _read(Path(name), alternative)
@@ -107,11 +107,7 @@ def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor
 
 @contextmanager
 def _exclusive_lock(file: Path) -> Iterator[None]:
-    """Hold a lock for `file` inside the `with` block.
-
-    The lock is shared by the processes of this machine, so that only one of them
-    downloads the file.
-    """
+    """Hold this machine's lock for downloading `file` inside the `with` block."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:
@@ -145,12 +141,11 @@ def _first_line(error: BaseException) -> str:
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Load a state dict into `module`; ignore tensors that the module does not have.
 
-    Raises UserError if a tensor of `module` is missing or has another shape. The
-    message names the tensor and `where`, the source of the state dict. BatchNorm's
-    `num_batches_tracked` may be missing, because published files are older than these
-    counters.
+    `where` names the source of the state dict in messages. Raises UserError if a tensor
+    of `module` is missing or has another shape.
     """
     own = module.state_dict()
+    # published files are older than BatchNorm's counters num_batches_tracked
     needed = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in tensors]
     if missing:

@@ -15,11 +15,7 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ResUNetConfig(UNetConfigBase):
     """A U-Net of residual blocks: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
 
-    It has `levels` residual encoder blocks, each followed by pooling, one more block
-    (the bridge), and a decoder. With 64 base channels and 3 levels it has 8,216,194
-    parameters, and a bridge of 512 channels at 28x28 for an image of 224 px (Arun,
-    figure 1). The paper does not specify the weight initialisation, so PyTorch's
-    default is used.
+    By default there are 8,216,194 parameters (Arun, figure 1).
     """
 
     levels: int = 3  # encoder blocks above the bridge, each followed by pooling
@@ -37,15 +33,14 @@ class ResUNetConfig(UNetConfigBase):
 
     def build(self) -> ResUNet:
         """Return a new network; torch's global random generator draws its weights."""
+        # Arun does not specify the initialisation, so PyTorch's default is used
         return ResUNet(self)
 
 
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    (Arun, section II-C, items 1 and 4.) The text of the paper says "identity
-    shortcut", but every block changes the number of channels, so the shortcut must be a
-    projection.
+    (Arun, section II-C, items 1 and 4.)
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -57,6 +52,8 @@ class ResBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
+        # an "identity shortcut" in the paper, but every block changes the number of
+        # channels
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,11 +62,7 @@ class ResBlock(nn.Module):
 
 
 class ResUNet(nn.Module):
-    """The generator that `ResUNetConfig` describes.
-
-    Dropout follows each encoder block and the bridge. A skip connection carries the
-    output of a block after dropout. The decoder has no dropout. Upsampling is bilinear.
-    """
+    """The generator that `ResUNetConfig` describes."""
 
     def __init__(self, config: ResUNetConfig) -> None:
         super().__init__()

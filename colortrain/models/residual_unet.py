@@ -26,14 +26,13 @@ _GROUP = 8  # channels per normalisation group
 def colours_in_gamut() -> np.ndarray:
     """Return the points of a grid in the ab plane that are in the sRGB gamut.
 
-    The result is float32 (Q, 2): (a, b) in CIELAB units, `SPACING` apart. A point is in
-    the gamut if, for some L in 0..100, clipping the colour to sRGB changes a and b by
-    less than half the spacing.
+    The result is float32 (Q, 2): (a, b) in CIELAB units, `SPACING` apart.
     """
     axis = np.arange(-_LARGEST, _LARGEST + 1, SPACING, dtype=np.float32)
     L, a, b = np.meshgrid(np.arange(0, 101, 5, dtype=np.float32), axis, axis, indexing="ij")
     lab = np.stack([L, a, b]).reshape(3, len(L), -1)
     round_trip = rgb_to_lab(lab_to_rgb(lab))
+    # for some L, clipping to sRGB changes a and b by less than half the spacing
     in_gamut = (np.abs(round_trip[1:] - lab[1:]).max(0) < SPACING / 2).any(0)
     return lab[1:, 0, in_gamut].T.copy()
 
@@ -42,20 +41,15 @@ def colours_in_gamut() -> np.ndarray:
 class ResidualUNetConfig(UNetConfigBase):
     """A U-Net over a grid of colours: L (B, 1, H, W) in [-1, 1] to ab (B, 2, H, W).
 
-    The network halves the image `levels` times and adds the skip connections to the
-    decoder's features instead of concatenating them. At every pixel it predicts logits
-    over the Q colours of the grid. The output, ab / 110, is the mean of these colours,
-    weighted by the softmax of the logits at `temperature` (Zhang et al. 2016, equation
-    5). At temperature 1 this is the expected colour; towards 0 it becomes the most
-    likely one. In training mode the network keeps the logits of the last forward pass
-    in its attribute `logits`, for the loss `ColourBins`. The final 3x3 convolution
-    takes half of the computing time, but it improves the quality enough to justify
-    that.
+    At every pixel the network predicts logits over the Q colours of the grid. The
+    output, ab / 110, is the mean of these colours, weighted by the softmax of logits /
+    `temperature` (Zhang et al. 2016, equation 5).
     """
 
     levels: int = 3
     widest: int = 8  # largest number of channels, as a multiple of base_channels
     blocks: int = 1  # residual blocks at each resolution, in the encoder and in the decoder
+    # 1 gives the expected colour; towards 0 it becomes the most likely one
     temperature: float = 0.4
 
     def __post_init__(self) -> None:
@@ -69,18 +63,14 @@ class ResidualUNetConfig(UNetConfigBase):
         return self.doubling_channels(self.levels + 1, largest=self.widest)
 
     def build(self) -> ResidualUNet:
-        """Return a new network; torch's global random generator draws its weights.
-
-        Every residual block starts as the identity.
-        """
+        """Return a new network; torch's global random generator draws its weights."""
         return ResidualUNet(self)
 
 
 class ResidualBlock(nn.Module):
     """Adds norm - ReLU - 3x3 conv - norm - ReLU - 3x3 conv to its input.
 
-    (He et al. 2016, "Identity Mappings in Deep Residual Networks".) The last
-    convolution's weights start at 0, so that the block starts as the identity.
+    (He et al. 2016, "Identity Mappings in Deep Residual Networks".)
     """
 
     def __init__(self, channels: int) -> None:
@@ -102,13 +92,11 @@ class ResidualBlock(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm with about eight channels per group.
-
-    GroupNorm does not mix the images of a batch, so the batch may be small.
-    """
+    """Return a GroupNorm with about eight channels per group."""
     groups = next(
         count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0
     )
+    # GroupNorm does not mix the images of a batch, so the batch may be small
     return nn.GroupNorm(groups, channels)
 
 
@@ -136,12 +124,15 @@ class ResidualUNet(nn.Module):
             residual_blocks(wide, config.blocks) for wide, _ in reversed(pairs)
         )
         self.norm = group_norm(widths[0])
+        # takes half of the computing time, but improves the quality enough to justify
+        # that
         self.head = nn.Conv2d(widths[0], len(self.colours), 3, padding=1)
         nn.init.normal_(self.head.weight, 0.0, 0.02)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, L: Tensor) -> Tensor:
         """Map L (B, 1, H, W) in [-1, 1] to ab / 110 (B, 2, H, W)."""
+        # the network can use the position, for instance that skies are at the top
         x = self.stem(torch.cat([L, coordinate_channels(L)], dim=1))
         skips = []
         for block, down in zip(self.encoder, self.down, strict=False):
@@ -165,9 +156,7 @@ def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
 def coordinate_channels(L: Tensor) -> Tensor:
     """Return the row and column of each pixel, scaled to [-1, 1]: (B, 2, H, W).
 
-    B, H and W are those of `L` (B, 1, H, W). With these channels the network can use
-    the position in the image, for instance that skies are at the top (Liu et al. 2018,
-    CoordConv).
+    L: (B, 1, H, W). The method is CoordConv (Liu et al. 2018).
     """
     batch, _, height, width = L.shape
     rows = torch.linspace(-1, 1, height, device=L.device, dtype=L.dtype).view(1, 1, height, 1)

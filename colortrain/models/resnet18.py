@@ -19,12 +19,9 @@ from colortrain.models.pretrained import RESNET18, load_matching, load_weights
 class ResNet18UNetConfig:
     """A U-Net around a ResNet-18: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder is a ResNet-18 without its classifier, the decoder consists of
-    transposed convolutions. With 64 base channels the network has 14,720,578
-    parameters, of which 11,176,512 are in the encoder. `pretrained` names the encoder's
-    weights for a new run: "imagenet" (torchvision's published file), the path of a
-    .safetensors or .pth file in torchvision's layout, or None for random weights (He's
-    initialisation).
+    `pretrained` names the encoder's weights for a new run: "imagenet" (torchvision's
+    file, downloaded once), the path of a .safetensors or .pth file in torchvision's
+    layout, or None for random weights. By default there are 14,720,578 parameters.
     """
 
     base_channels: int = 64
@@ -42,7 +39,7 @@ class ResNet18UNetConfig:
     def check_size(self, size: int) -> None:
         """Raise ValueError if `size`, in pixels, is not divisible by 32.
 
-        Also raise it if `pretrained` is "imagenet" and `base_channels` is not 64.
+        It is also raised if `pretrained` is "imagenet" and `base_channels` is not 64.
         """
         if size % 32:
             raise ValueError(f"ResNet-18 requires a size divisible by 32, got {size}")
@@ -53,11 +50,9 @@ class ResNet18UNetConfig:
             )
 
     def build(self) -> ResNet18UNet:
-        """Return a new network; torch's global random generator draws its weights.
-
-        The encoder has He's initialisation, the decoder that of Isola et al. 2017.
-        """
+        """Return a new network; torch's global random generator draws its weights."""
         network = ResNet18UNet(self)
+        # the decoder as Isola et al. 2017, the encoder as He et al. 2015
         normal_init(network)
         _he_init(network.encoder)
         return network
@@ -65,8 +60,7 @@ class ResNet18UNetConfig:
     def pretrain(self, network: nn.Module) -> None:
         """Load pretrained weights into the encoder of `network`.
 
-        `pretrained` names them. Raises UserError if they cannot be loaded or do not
-        fit.
+        Raises UserError if they cannot be loaded or do not fit.
         """
         assert isinstance(network, ResNet18UNet)
         if self.pretrained not in (None, "none"):
@@ -75,11 +69,7 @@ class ResNet18UNetConfig:
 
 
 def _he_init(module: nn.Module) -> None:
-    """Initialise convolutions and BatchNorm as torchvision does for ResNets.
-
-    Convolutions get the initialisation of He et al. 2015 in its fan-out form; the
-    weights of BatchNorm are set to 1.
-    """
+    """Initialise convolutions and BatchNorm as torchvision does for ResNets."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
@@ -90,8 +80,7 @@ def _he_init(module: nn.Module) -> None:
 class BasicBlock(nn.Module):
     """3x3 conv - BatchNorm - ReLU - 3x3 conv - BatchNorm, plus a shortcut, then ReLU.
 
-    The shortcut is the input or, at stride 2, a 1x1 convolution of the input with
-    BatchNorm (He et al. 2016, figure 5 left).
+    (He et al. 2016, figure 5 left.)
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -113,10 +102,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A ResNet-18 without its final layers; tensors have the names of torchvision's.
-
-    It lacks the global pooling and the classifier.
-    """
+    """A ResNet-18 without pooling and classifier; tensors have torchvision's names."""
 
     def __init__(self, base_channels: int = 64) -> None:
         super().__init__()
@@ -131,8 +117,7 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map `x` (B, 3, H, W) to the list of its five feature maps.
 
-        The first, the stem's, has height H / 2 and width W / 2. Those of layers 1 to 4
-        have H / 4, H / 8, H / 16 and H / 32, and the same for the width.
+        Their heights and widths are H and W divided by 2, 4, 8, 16 and 32.
         """
         stem = self.bn1(self.conv1(x)).relu()
         maps = [stem, self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1))]
@@ -162,11 +147,7 @@ class Up(nn.Module):
 
 
 class ResNet18UNet(nn.Module):
-    """The generator that `ResNet18UNetConfig` describes.
-
-    The encoder gets L, unchanged, as each of R, G and B (Nampouri et al., equation
-    12), without ImageNet's normalisation.
-    """
+    """The generator that `ResNet18UNetConfig` describes."""
 
     def __init__(self, config: ResNet18UNetConfig) -> None:
         super().__init__()
@@ -179,6 +160,7 @@ class ResNet18UNet(nn.Module):
 
     def forward(self, L: Tensor) -> Tensor:
         """Map L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1]."""
+        # L as each of R, G and B (equation 12), without ImageNet's normalisation
         skips = self.encoder(L.expand(-1, 3, -1, -1))
         x = skips.pop()
         for up in self.decoder:

@@ -19,25 +19,17 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ShallowUNetConfig(UNetConfigBase):
     """A shallow U-Net: L (B, 1, H, W) to ab (B, 2, H, W) in [-1, 1].
 
-    The encoder halves the image `depth` times. A bottleneck follows, which keeps that
-    size, then a decoder that mirrors the encoder. `thick_layers` is the number of
-    additional layers before the bottleneck; as many are added after it. With 64 base
-    channels and depth 4 the network has 12,985,986 parameters with `thick_layers` 0 and
-    27,147,906 with 3.
-
-    The paper by Valentini and Nagaro Quiroz uses depths 2, 3 and 4. In its terms,
-    `thick_layers` is 0 (the model of Isola et al., section VI-A) or 3 ("a triple layer
-    before and after the bottleneck", ibid.). The paper gives sizes only in figures 2
-    and 6. Kernels, widths, BatchNorm, activations, tanh and initial weights are those
-    of Isola et al. 2017 (section 6.1.1). The rest of the text is interpreted as
-    follows. The bottleneck's "sequential convolutions" (section III) are two 3x3
-    convolutions, the shortest possible sequence. The thick layers are 3x3 convolutions
-    too. Every decoder layer receives the encoder layer "at its same depth" (ibid.),
-    including the deepest.
+    `depth` is the number of halvings. By default there are 12,985,986 parameters; with
+    `thick_layers` 3 there are 27,147,906.
     """
 
+    # 2, 3 and 4 in the paper
     depth: int = 4
+    # section VI-A: 0 is the model of Isola et al.; 3 is "a triple layer before and
+    # after the bottleneck"
     thick_layers: int = 0  # on each side of the bottleneck
+    # "sequential convolutions" (section III): the shortest possible sequence; their
+    # kernels are 3x3, as are those of the thick layers
     bottleneck_layers: int = 2
     dropout: float = 0.0  # in decoder layers; G: x -> y takes no noise (section III)
 
@@ -50,10 +42,7 @@ class ShallowUNetConfig(UNetConfigBase):
         check_dropout(self.dropout)
 
     def channels(self) -> list[int]:
-        """Return the numbers of channels after each encoder layer.
-
-        They double from layer to layer, up to 8 x `base_channels`.
-        """
+        """Return the number of channels after each encoder layer."""
         return self.doubling_channels(self.depth, largest=8)
 
     def build(self) -> ShallowUNet:
@@ -81,6 +70,9 @@ class ShallowUNet(nn.Module):
 
     def __init__(self, config: ShallowUNetConfig) -> None:
         super().__init__()
+        # The paper gives sizes only in figures 2 and 6. Kernels, widths, BatchNorm,
+        # activations, tanh and initial weights are those of Isola et al. 2017 (section
+        # 6.1.1).
         widths = config.channels()
         self.encoder = nn.ModuleList(
             Down(inputs, width, first=level == 0)
@@ -88,6 +80,8 @@ class ShallowUNet(nn.Module):
         )
         between = 2 * config.thick_layers + config.bottleneck_layers
         self.bottleneck = nn.Sequential(*(ConvBlock(widths[-1]) for _ in range(between)))
+        # each decoder layer receives the encoder layer "at its same depth" (section
+        # III), including the deepest
         self.decoder = nn.ModuleList(
             Up(2 * widths[level], widths[level - 1], config.dropout)
             for level in range(config.depth - 1, 0, -1)

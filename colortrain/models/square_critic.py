@@ -1,6 +1,6 @@
 """A critic with one score for each square of a grid over the image.
 
-(Drouilhet and L'Herminé, section 3.1.) There are 16x16 squares for images of 256 px.
+(Drouilhet and L'Herminé, section 3.1.)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from colortrain.models.norms import MinibatchStddev, Norm, make_norm, needs_bias
 class SquareCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w).
 
-    `inputs` is C + 1; h is H / 2^depth, and w is W / 2^depth. With 64 base channels,
-    depth 4 and BatchNorm the network has 2,765,633 parameters and a map of 16x16 logits
-    at 256 px. Drouilhet and L'Herminé tried depths 3 (too weak), 4 and 5 (too strong;
-    section 3.1). `minibatch_stddev` adds a channel before the last layer (section 9.2).
+    `inputs` is C + 1, h is H / 2^depth, and w is W / 2^depth. `minibatch_stddev` adds a
+    channel before the last layer (section 9.2). By default there are 2,765,633
+    parameters.
     """
 
     base_channels: int = 64
+    # section 3.1 also tries 3 (too weak) and 5 (too strong)
     depth: int = 4
     inputs: int = 3  # channels of L and colour together
     norm: Norm = "batch"
@@ -48,22 +48,16 @@ class SquareCriticConfig:
             )
 
     def build(self) -> SquareCritic:
-        """Return a new network; torch's global random generator draws its weights.
-
-        Drouilhet and L'Herminé do not specify the initialisation, so that of Isola et
-        al. 2017 is used.
-        """
+        """Return a new network; torch's global random generator draws its weights."""
         network = SquareCritic(self)
+        # the paper does not specify the initialisation; this is that of Isola et al.
+        # 2017
         normal_init(network)
         return network
 
 
 class SquareCritic(nn.Module):
-    """The critic that `SquareCriticConfig` describes.
-
-    The last convolution is 4x4. Because of extra padding on two sides, its output has
-    the height and width of its input.
-    """
+    """The critic that `SquareCriticConfig` describes."""
 
     def __init__(self, config: SquareCriticConfig) -> None:
         super().__init__()
@@ -81,12 +75,13 @@ class SquareCritic(nn.Module):
         if config.minibatch_stddev:
             layers.append(MinibatchStddev())
         last = widths[-1] + config.minibatch_stddev
+        # extra padding on two sides, so that the 4x4 kernel keeps height and width
         layers += [nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(last, 1, 4, padding=1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
         """Map L (B, 1, H, W) and colour (B, C, H, W) to a map of logits (B, 1, h, w).
 
-        h and w are H and W divided by 2^depth.
+        h is H / 2^depth, and w is W / 2^depth.
         """
         return self.layers(torch.cat([L, colour], dim=1))

@@ -11,15 +11,15 @@ _MOST_LEVELS = 11  # largest depth that an error message suggests: 2048 px
 class UNetConfigBase:
     """Base class of U-Net configurations; a subclass adds a field for the depth.
 
-    Three class attributes describe that field. `depth_field` is its name: the field
-    holds the number of halvings (stride-2 levels). `min_halvings` is its smallest
-    value, and `min_bottleneck` is the smallest side of the bottleneck's feature map, in
-    pixels. They have no annotations, so they are not dataclass fields: they are neither
-    saved with a recipe nor settable. Raises ValueError for values that are too small.
+    The field holds the number of halvings, which is at least `min_halvings`.
+    `depth_field` is the field's name. `min_bottleneck` is the smallest side of the
+    bottleneck's feature map, in pixels. Raises ValueError for values that are too
+    small.
     """
 
     base_channels: int = 64
 
+    # no annotations, so no dataclass fields: neither saved with a recipe nor settable
     depth_field = "levels"
     min_halvings = 1
     min_bottleneck = 1
@@ -45,11 +45,7 @@ class UNetConfigBase:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
 
     def check_size(self, size: int) -> None:
-        """Raise ValueError if the network does not accept `size` x `size` images.
-
-        The size must be divisible by 2 as often as the encoder halves it, and the
-        bottleneck must have at least `min_bottleneck` pixels per side.
-        """
+        """Raise ValueError if the network does not accept `size` x `size` images."""
         if self._fits(size, self.num_halvings):
             return
         step = 2**self.num_halvings
@@ -72,7 +68,7 @@ class UNetConfigBase:
     def doubling_channels(self, count: int, largest: int | None = None) -> list[int]:
         """Return the numbers of channels of `count` levels, which double at each level.
 
-        The first is `base_channels`; none exceeds `largest` x `base_channels`.
+        They start at `base_channels` and do not exceed `largest` x `base_channels`.
         """
         factors = [2**level for level in range(count)]
         if largest is not None:

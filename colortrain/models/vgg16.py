@@ -1,7 +1,7 @@
 """The part of VGG-16 that computes feature maps.
 
-(Simonyan and Zisserman 2015, configuration D.) It is used by the perceptual loss, the
-VGG distance and LPIPS.
+(Simonyan and Zisserman 2015, configuration D.) The perceptual loss, the VGG distance
+and LPIPS use it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ _STD = (0.229, 0.224, 0.225)
 class VGG16Features(nn.Module):
     """VGG-16 as a feature extractor: RGB (B, 3, H, W) in [0, 1] to feature maps.
 
-    The result is a list with one feature map for each of the first `depth` blocks. With
-    `depth` 3 they are relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2) and relu3_3
-    (B, 256, H / 4, W / 4); with `depth` 5, for LPIPS, relu4_3 and relu5_3 follow. The
-    parameters (1,735,488 with `depth` 3) are frozen; their names and shapes are
-    torchvision's ("features.0.weight").
+    The result is a list with one feature map for each of the first `depth` blocks:
+    relu1_2 (B, 64, H, W), relu2_2 (B, 128, H / 2, W / 2), relu3_3 (B, 256, H / 4, W /
+    4), relu4_3 and relu5_3. The parameters are frozen and have torchvision's names.
     """
 
     mean: Tensor
@@ -65,9 +63,9 @@ class VGG16Features(nn.Module):
 def load_vgg16(weights: str, alternative: str, depth: int = DEPTH) -> VGG16Features:
     """Return VGG-16's first `depth` blocks with `weights`, in eval mode.
 
-    `weights` is "imagenet" (downloaded once), the path of a file, or "random" (He's
-    initialisation, always the same weights). Raises UserError if the weights cannot be
-    loaded. The message ends with `alternative`, which advises what to do without them.
+    `weights` is "imagenet" (downloaded once), the path of a file, or "random" (always
+    the same weights). Raises UserError if the weights cannot be loaded; `alternative`
+    is the advice at the end of its message.
     """
     tensors = None
     if weights != "random":
@@ -92,8 +90,9 @@ def _he_init(network: VGG16Features) -> None:
 def feature_distance(generated: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
     """Return the distance between the feature maps of two batches of images, (B,).
 
-    It is the mean squared difference, summed over layers (Drouilhet and L'Herminé,
-    equation 6). Each argument is a list of feature maps (B, C, H, W), one per layer.
+    Each argument is a list of feature maps (B, C, H, W), one per layer. The distance is
+    the mean squared difference, summed over layers (Drouilhet and L'Herminé, equation
+    6).
     """
     layers = [
         (one - other).square().flatten(1).mean(1)

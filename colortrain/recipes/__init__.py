@@ -1,7 +1,7 @@
 """All recipes by name; `RECIPES[name]()` returns a complete recipe.
 
-Names of recipes begin with the first author of their paper. The module of that name
-gives the paper's title and authors.
+The name of a reproduction begins with the first author of its paper. The module of that
+name gives the paper's title and authors.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def get_recipe(name: str) -> Recipe:
     """Return the recipe called `name`.
 
-    Raises UserError for an unknown name; the message lists the valid names, the most
-    similar one first.
+    Raises UserError for an unknown name; the message lists the valid names.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -49,11 +48,8 @@ def get_recipe(name: str) -> Recipe:
 
 
 def headline_of(recipe: Recipe) -> Headline:
-    """Return the scores that the paper of `recipe` reports.
-
-    A recipe read from a file may have been saved without these scores. Then the scores
-    of the built-in recipe of the same name are returned.
-    """
+    """Return the scores that the paper of `recipe` reports."""
+    # a recipe read from a file may have been saved without these scores
     if recipe.headline != Headline() or recipe.name not in RECIPES:
         return recipe.headline
     return RECIPES[recipe.name]().headline

@@ -19,6 +19,8 @@ from colortrain.models.res_unet import ResUNetConfig
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 
+# The paper gives the adversarial term no weight. Here it is 1, as in the objective of
+# Isola et al. 2017 (equation 4), from whom the paper also takes the weight 100 of L1.
 _NO_ADVERSARIAL, _ADVERSARIAL = constant(0.0), constant(1.0)
 
 
@@ -27,30 +29,16 @@ def arun_wgan_gp() -> Recipe:
 
     The critic is trained too, but has no influence on the generator.
 
-    The reported "FID" is not FID but 2 |mu - mu'|^2 + |sigma - sigma'|^2 with
-    element-wise sigma (section II-F), called `fid_diagonal` here. Protocol: training
-    and test use the same 5,000 photographs of 224 px (section II-B), so the values do
-    not describe unseen images. Cost: 750,000 steps of one photograph each; the paper
-    gives neither hardware nor hours.
+    The reported "FID" is not FID but the variant `fid_diagonal` (section II-F).
+    Training and test use the same 5,000 photographs of 224 px (section II-B), so the
+    reported values do not describe unseen images. Cost: 750,000 steps of one photograph
+    each; the paper gives neither hardware nor hours.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp \
             --shards SHARDS --run runs/arun_wgan_gp
 
-    Contradictions in the paper, and how they are resolved. The abstract gives the
-    generator an adversarial loss, but equation 6 has none, so no gradient of the critic
-    reaches the generator, which therefore cannot "implicitly benefit" from the critic.
-    This recipe follows equation 6, and `arun_wgan_gp_adversarial` the abstract.
-    Equations 3-5 pull the norm of the critic's gradient to 1 and to 0 at the same
-    points. The sum of these two penalties has its minimum at a norm of 1/2, where it is
-    5. So the critic's scores are half a Wasserstein distance. Equation 1 encodes ab
-    with 255 and decodes it with 256: the codec uses the exact inverse of the encoding.
-    The residual blocks have an "identity shortcut" between different numbers of
-    channels: a 1x1 projection is used.
-
-    Batch size 1 with BatchNorm: in training each photograph is normalised by its own
-    statistics, in inference by running averages, so the network behaves differently
-    when it is scored; `--set batch_size=16` reduces the difference. On N processes
-    batch_size must be a multiple of N.
+    BatchNorm behaves differently in training and in inference; `--set batch_size=16`
+    reduces the difference. On N processes batch_size must be a multiple of N.
     """
     return Recipe(
         name="arun_wgan_gp",
@@ -62,8 +50,12 @@ def arun_wgan_gp() -> Recipe:
         ),
         paper="arun",
         size=224,  # section II-B
+        # With BatchNorm, each photograph is normalised by its own statistics in
+        # training, and by running averages in inference.
         batch_size=1,  # section II-G
         epochs=150,  # section II-G
+        # The paper has an "identity shortcut" between different numbers of channels;
+        # here it is a 1x1 projection.
         generator=ResUNetConfig(  # section II-C, figure 1: 8,216,194 parameters
             base_channels=64, levels=3, dropout=0.2
         ),
@@ -74,8 +66,16 @@ def arun_wgan_gp() -> Recipe:
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # section II-G
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2
+            # The abstract gives the generator an adversarial loss, but equation 6 has
+            # none, so no gradient of the critic reaches the generator, which therefore
+            # cannot "implicitly benefit" from the critic. `arun_wgan_gp_adversarial`
+            # follows the abstract.
             adversarial_weight=_NO_ADVERSARIAL,  # equation 6
             reconstruction=(L1(weight=constant(100.0)),),  # equation 6
+            # Equations 3-5 pull the norm of the critic's gradient to 1 and to 0 at the
+            # same points. The sum of these two penalties has its minimum at a norm of
+            # 1/2, where it is 5. So the critic's scores are half a Wasserstein
+            # distance.
             penalties=(  # weights: equation 5
                 GradientPenalty(  # equation 3
                     weight=constant(10.0), points="interpolated", wrt="colour", target=1.0
@@ -85,6 +85,8 @@ def arun_wgan_gp() -> Recipe:
                 ),
             ),
         ),
+        # The paper encodes ab with 255 and decodes it with 256; the codec uses the
+        # exact inverse of the encoding.
         codec=UnitCodec(),  # section II-B, equation 1
         n_critic=1,  # section II-E: "alternating"
         flip=0.0,  # section II-B mentions shuffling only
@@ -98,14 +100,12 @@ def arun_wgan_gp_adversarial() -> Recipe:
     r"""The recipe of Arun, following its abstract: L1 and adversarial loss.
 
     The generator minimises 100 * L1 minus the mean score that the critic gives its
-    images. Everything else is documented in `arun_wgan_gp`. The scores reported there
-    apply here too, because the paper has one table for both versions. The paper gives
-    the adversarial term no weight. Here it is 1, as in the objective of Isola et al.
-    2017 (equation 4), from whom the paper also takes the weight 100 of L1.
+    images. Everything else is as in `arun_wgan_gp`, including the reported scores.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp_adversarial \
             --shards SHARDS --run runs/arun_adversarial
     """
     recipe = arun_wgan_gp()
     objective = dataclasses.replace(recipe.objective, adversarial_weight=_ADVERSARIAL)
+    # the reported scores are the same: the paper has one table for both objectives
     return dataclasses.replace(recipe, name="arun_wgan_gp_adversarial", objective=objective)

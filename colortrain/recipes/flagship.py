@@ -1,7 +1,7 @@
 """flagship and flagship_calm: this project's own recipes.
 
-They combine parts of the papers' recipes and of the literature. Each part was chosen by
-measurements (docs/LOG.md).
+They combine parts of the papers' recipes and of the literature, chosen by measurements
+(docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def cosine(epochs: int) -> Schedule:
 def last_fifth(weight: float) -> Schedule:
     """Return a schedule that is `weight` in the last fifth of the run and 0 before.
 
-    It is for recipes with `span=10`, whose schedules count the whole run as 10 epochs.
+    The run counts as 10 epochs, as in recipes with `span=10`.
     """
     return Schedule(((0, 0.0), (8, weight)))
 
@@ -46,21 +46,14 @@ def flagship() -> Recipe:
     r"""A generator that learns colour distributions, then trains adversarially.
 
     This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
-    five times that of `drouilhet_gan`.
+    five times as much as `drouilhet_gan`.
 
         accelerate launch -m launch.train --recipe flagship \
             --shards SHARDS --run runs/flagship --images 100000
 
-    For the first four fifths of the run, a residual U-Net is trained to predict which
-    colours of a grid are likely at each pixel; Muon updates its hidden weights. In the
-    last fifth, the learning rate restarts at a fifth of its peak, and losses on the
-    generated image are added: an adversarial one and four others. The critic has
-    InstanceNorm and a gradient penalty, like that of `valentini_wgan`. The
-    colourfulness loss rewards more colour. The other three, L1, a soft accuracy and the
-    logarithm of the squared error, penalise wrong colours. So the network adds colour
-    where that increases these three losses least, and the images reach only four fifths
-    of the true colourfulness. The network that results is a moving average over the
-    weights of the last steps. All schedules stretch to the length of the run.
+    In the first four fifths of the run, the generator learns which colours are likely
+    at each pixel. In the last fifth, an adversarial loss and four losses on the
+    generated image are added.
     """
     return _recipe(
         "flagship", near=4.0, gap=ColourfulnessGap(last_fifth(300.0), cell=1, share=0.985)
@@ -70,8 +63,7 @@ def flagship() -> Recipe:
 def flagship_calm() -> Recipe:
     r"""`flagship` with a target of three fifths of the true colourfulness.
 
-    Its images are closer to the true photographs than those of `flagship`, both pixel
-    by pixel and as a whole set.
+    Its images are closer to the true photographs than the images of `flagship`.
 
     This recipe reproduces no paper; docs/RECIPES.md compares it with all others. Cost:
     as for `flagship`.
@@ -79,6 +71,7 @@ def flagship_calm() -> Recipe:
         accelerate launch -m launch.train --recipe flagship_calm \
             --shards SHARDS --run runs/calm --images 100000
     """
+    # closer both pixel by pixel and as a whole set
     return _recipe(
         "flagship_calm", near=1.0, gap=ColourfulnessGap(last_fifth(300.0), cell=4, share=0.6)
     )
@@ -87,26 +80,35 @@ def flagship_calm() -> Recipe:
 def _recipe(name: str, *, near: float, gap: ColourfulnessGap) -> Recipe:
     """Return `flagship` or `flagship_calm`, which differ only in these arguments.
 
-    `name` is the recipe's name, and `gap` is its colourfulness loss. `near` multiplies
-    the weights of `SoftAccuracy` and `LogError`, the losses that keep each image close
-    to its true photograph in the last fifth of training.
+    `gap` is the colourfulness loss. `near` multiplies the weights of two other losses,
+    `SoftAccuracy` and `LogError`.
     """
     return Recipe(
         name=name,
         size=32,
         batch_size=8,
         epochs=10,
+        # all schedules stretch to the length of the run, which counts as 10 epochs
         span=10,
         generator=ResidualUNetConfig(base_channels=16, levels=3, blocks=2, temperature=0.4),
+        # InstanceNorm and a gradient penalty, as in `valentini_wgan`
         critic=PatchCriticConfig(base_channels=24, strided_layers=2, norm="instance"),
+        # Muon updates the hidden weights
         generator_adam=Adam(lr=2e-3, betas=(0.9, 0.99), muon=7e-3),
         critic_adam=Adam(lr=2e-3, betas=(0.5, 0.99)),
+        # the network that results is a moving average over the weights of the last
+        # steps
         ema=EMA(share=0.015),
+        # restarts in the last fifth, at a fifth of its peak
         learning_rate=Schedule((*cosine(8).points, (8.1, 0.2), (10, 0.0)), linear=True),
         objective=Objective(
             adversarial=BCE(),
             adversarial_weight=Schedule(((0, 0.0), (8.3, 2.0))),
             critic_from=8.0,
+            # `gap` rewards more colour. L1, SoftAccuracy and LogError penalise wrong
+            # colours and keep each image close to its true photograph. So the network
+            # adds colour where that increases these three losses least, and the images
+            # of `flagship` reach only four fifths of the true colourfulness.
             reconstruction=(
                 ColourBins(weight=constant(2.0)),
                 L1(weight=last_fifth(100.0)),

@@ -25,16 +25,10 @@ def nampouri_unet() -> Recipe:
 
     (Section 4.2 and appendix A.1 of the paper.) The reported score is the L1 on 2,000
     COCO test photographs of 256 px. The grayscale baseline reaches about 0.096 on such
-    photographs, so compare the result with it. Cost: one A100, about 4 hours (section
-    5.2).
+    photographs. Cost: one A100, about 4 hours (section 5.2).
 
         accelerate launch -m launch.train --recipe nampouri_unet \
             --shards SHARDS --run runs/nampouri_unet
-
-    Contradictions in the paper, and how they are resolved. Equation 18 takes the L1 of
-    critic scores: here the L1 of ab is taken. Figure 15's step from 512@16x16 to
-    1@30x30 is impossible: here the critic's strides are 2, 2, 2, 1, 1. The critic ends
-    in a sigmoid: here it returns logits, and the loss is the same.
     """
     return Recipe(
         name="nampouri_unet",
@@ -46,6 +40,9 @@ def nampouri_unet() -> Recipe:
         generator=UNetConfig(  # section 4.2, appendix A.1: 54,410,370 parameters
             base_channels=64, levels=8, dropout=0.5, dropout_blocks=3
         ),
+        # Figure 15's step from 512@16x16 to 1@30x30 is impossible: the strides are 2,
+        # 2, 2, 1, 1. The paper's critic ends in a sigmoid: here it returns logits, and
+        # the loss is the same.
         critic=PatchCriticConfig(  # section 4.2, appendix A.2: 2,765,633 parameters
             base_channels=64, strided_layers=3
         ),
@@ -54,6 +51,7 @@ def nampouri_unet() -> Recipe:
         objective=Objective(
             adversarial=BCE(critic_factor=0.5),  # equations 14-17
             adversarial_weight=constant(1.0),  # equation 19
+            # equation 18 takes the L1 of critic scores: here the L1 of ab is taken
             reconstruction=(L1(weight=constant(100.0)),),  # equations 18-19; lambda: section 5.2
         ),
         codec=SymmetricCodec(),  # equations 4-6
@@ -68,9 +66,9 @@ def nampouri_resnet18() -> Recipe:
     (Section 4.2 and appendix A.2 of the paper.) Everything else is as in
     `nampouri_unet`.
 
-    The reported score is the L1 on 2,000 COCO test photographs of 256 px. It is worse
-    than that of `nampouri_unet`, and within sampling error of the grayscale baseline's
-    0.096. Cost: one A100, about 4 hours (section 5.2).
+    The reported score is the L1 on 2,000 COCO test photographs of 256 px. It is within
+    sampling error of the grayscale baseline, which reaches about 0.096. Cost: one A100,
+    about 4 hours (section 5.2).
 
         accelerate launch -m launch.train --recipe nampouri_resnet18 \
             --shards SHARDS --run runs/nampouri_resnet18
@@ -78,16 +76,14 @@ def nampouri_resnet18() -> Recipe:
     A new run downloads torchvision's resnet18-f37072fd.pth (45 MB) once. Without
     internet access, put it into the folder that the error message names, or start from
     random weights with `--set generator.pretrained=none`.
-
-    Contradictions in the paper, and how they are resolved. Those of `nampouri_unet`
-    apply here too. Appendix A.2 lists the decoder by input channels (C256-C512-...),
-    figure 13 by output channels: the figure is followed, because the decoder then has
-    the figure's 3,544,066 parameters.
     """
     return dataclasses.replace(
         nampouri_unet(),
         name="nampouri_resnet18",
         headline=reported("section 6", l1=0.0945),
+        # Appendix A.2 lists the decoder by input channels (C256-C512-...), figure 13 by
+        # output channels: the figure is followed, because the decoder then has the
+        # figure's 3,544,066 parameters.
         generator=ResNet18UNetConfig(  # section 4.2, appendix A.2: 14,720,578 parameters
             base_channels=64, pretrained="imagenet"
         ),

@@ -2,38 +2,8 @@
 
 The paper is "Image Colorization using Generative Adversarial Networks" by Nazeri, Ng
 and Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400. Comments
-on fields cite its sections.
-
-[code] is the authors' public code, github.com/ImagingLab/Colorizing-with-GANs. It is
-used only where the paper does not specify something: the order and widths of the
-layers, which decoder blocks have dropout, and horizontal flips. Where paper and code
-differ, the paper is followed. (The code has a learning rate of 3e-4, beta1 0, two
-generator steps per critic step, exponential decay, and leaves out grayscale images.)
-
-Interpretations, where the paper does not specify something or contradicts itself:
-
-- The learning rates are "manually decayed ... whenever the loss function started to
-  plateau" (section 3.3), without a number. Here they fall to a tenth after 30
-  validations without a lower L1. This needs shards with a held-out split; otherwise the
-  rates do not fall.
-- The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
-  rgb_to_grayscale, so L had to be predicted there.
-- Dropout (section 3.2) is the noise of the GAN: it is active in training only, as in
-  [code]. Isola et al. 2017, whom section 3.2 follows, keep it active at test time:
-  `colortrain evaluate --dropout both` prints the scores of both.
-- BatchNorm uses running statistics in inference; [code] uses those of the test batch.
-- BatchNorm in the generator's first layer, and where skip connections are joined: see
-  `FullyConvolutionalConfig`.
-
-Protocol of table 1: MAE is 100 x the mean absolute difference of three channels, each
-in [-1, 1] (an interpretation: the paper gives no unit). Accuracy is that of equation 10
-on all three channels. `colortrain evaluate` prints both.
-
-Compare results with two baselines, which were measured on CIFAR-10's 10,000 test images
-with the paper's definitions. The grayscale baseline with the true L has an MAE of 5.63,
-an accuracy at 2 % of 26.4 and an accuracy at 5 % of 55.8. The median ab of the training
-split, (0, 4), has 5.49, 23.9 and 57.3. The scores that the paper reports are close to
-both.
+on fields cite its sections. In comments, [code] is the authors' public code,
+github.com/ImagingLab/Colorizing-with-GANs.
 """
 
 from __future__ import annotations
@@ -49,23 +19,41 @@ from colortrain.recipe import Adam, Objective, Plateau, Recipe
 from colortrain.schedule import constant
 
 
+# [code] is used only where the paper does not specify something: the order and widths
+# of the layers, which decoder blocks have dropout, and horizontal flips. Where paper
+# and code differ, the paper is followed. The code has a learning rate of 3e-4, beta1 0,
+# two generator steps per critic step, exponential decay, and leaves out grayscale
+# images. BatchNorm uses running statistics in inference here, and the statistics of the
+# test batch in [code].
 def nazeri_gan() -> Recipe:
     r"""The conditional DCGAN of Nazeri et al. (section 3.2) on CIFAR-10.
 
-    The reported scores are of the test split; colortrain/recipes/nazeri.py describes
-    how they are computed. Cost: not given; 200 epochs are 10,000,000 images of 32 px.
+    The reported scores are measured on the test split, over L, a and b: the mean
+    absolute error (MAE) and two accuracies. The grayscale baseline has an MAE of 5.63
+    and accuracies of 26.4 % with a tolerance of 2 %, and 55.8 % with 5 %. Cost: not
+    given; 200 epochs are 10,000,000 images of 32 px.
 
         accelerate launch -m launch.train --recipe nazeri_gan \
             --shards SHARDS --run runs/nazeri_gan
+
+    Without a held-out split in the shards, the learning rates do not fall.
     """
     adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # section 3.3, for both networks
     return Recipe(
         name="nazeri_gan",
+        # MAE is 100 x the mean absolute difference of three channels, each in [-1, 1],
+        # an interpretation, because the paper gives no unit. Accuracy is that of
+        # equation 10. Baselines, measured on CIFAR-10's 10,000 test images, are close
+        # to these scores. The grayscale baseline with the true L has an MAE of 5.63 and
+        # accuracies of 26.4 and 55.8. The median ab of the training split, (0, 4), has
+        # 5.49, 23.9 and 57.3.
         headline=reported("table 1", mae=5.1, accuracy_2=24.1, accuracy_5=65.5),
         paper="nazeri",
         size=32,  # section 4
         batch_size=128,  # table 1
         epochs=200,  # table 1
+        # `FullyConvolutionalConfig` comments on BatchNorm in the first layer and on the
+        # skip connections, where paper and [code] differ.
         generator=FullyConvolutionalConfig(  # section 3.1, plan from [code]: 16,654,851 parameters
             base_channels=64, levels=4, first_width=2, dropout=0.5, dropout_blocks=2
         ),
@@ -80,9 +68,17 @@ def nazeri_gan() -> Recipe:
             # equation 7; lambda: section 3.3; the mean is over L, a and b
             reconstruction=(L1(weight=constant(100.0)),),
         ),
+        # The learning rates are "manually decayed ... whenever the loss function
+        # started to plateau" (section 3.3), without a number. Here they fall to a tenth
+        # after 30 validations without a lower L1.
         plateau=Plateau(patience=30, factor=0.1),  # factor: section 3.3; patience: not given
+        # The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
+        # rgb_to_grayscale, so L had to be predicted there.
         codec=LabCodec(),  # section 3.1: "3 with L*a*b* color space"
         flip=0.5,  # [code]
+        # Dropout (section 3.2) is the noise of the GAN. Isola et al. 2017, whom section
+        # 3.2 follows, keep it active at test time: `colortrain evaluate --dropout both`
+        # prints the scores of both.
         test_dropout=False,  # [code]
         evaluate_every=391,  # one epoch of 50,000
         checkpoint_every=391,
@@ -93,13 +89,10 @@ def nazeri_unet_l2() -> Recipe:
     r"""Nazeri et al.'s baseline: the U-Net of `nazeri_gan`, trained with L2 alone.
 
     (Section 3.1 of the paper.) L2 is the mean squared error over all three channels.
-    There is no critic. There is no dropout either: section 3.1 mentions none, and in
-    `nazeri_gan` dropout serves as the noise of the GAN.
+    There is no critic and no dropout.
 
-    The reported scores are of CIFAR-10's test split; colortrain/recipes/nazeri.py
-    describes how they are computed. All three scores are worse than those of the
-    grayscale baseline. (The baseline has the true L, whereas the network predicts L.)
-    Cost: less than `nazeri_gan`.
+    The reported scores are measured as in `nazeri_gan`. All three are worse than the
+    scores of the grayscale baseline. Cost: less than `nazeri_gan`.
 
         accelerate launch -m launch.train --recipe nazeri_unet_l2 \
             --shards SHARDS --run runs/nazeri_unet_l2
@@ -108,7 +101,10 @@ def nazeri_unet_l2() -> Recipe:
     return dataclasses.replace(
         gan,
         name="nazeri_unet_l2",
+        # the grayscale baseline has the true L, whereas this network predicts L
         headline=reported("table 1", mae=7.9, accuracy_2=13.7, accuracy_5=37.2),
+        # no dropout: section 3.1 mentions none, and in `nazeri_gan` it is the noise of
+        # the GAN
         generator=FullyConvolutionalConfig(  # section 3.1
             base_channels=64, levels=4, first_width=2, dropout=0.0, dropout_blocks=0
         ),
@@ -123,16 +119,12 @@ def nazeri_unet_l2() -> Recipe:
 def nazeri_gan_places() -> Recipe:
     r"""The conditional DCGAN of Nazeri et al. (section 3.2) on Places365, 256 px.
 
-    colortrain/recipes/nazeri.py describes how the reported scores are computed. Cost:
-    not given; 20 epochs of 1.8 million images (section 5) are 2,250,000 steps. The
-    paper calls the result "not as well-trained as the CIFAR-10 counterpart".
+    The reported scores are computed as in `nazeri_gan`. Cost: not given; 20 epochs of
+    1.8 million images (section 5) are 2,250,000 steps. The paper calls the result "not
+    as well-trained as the CIFAR-10 counterpart".
 
         accelerate launch -m launch.train --recipe nazeri_gan_places \
             --shards SHARDS --run runs/nazeri_gan_places
-
-    Dropout is in the first three decoder blocks, as in Isola et al. 2017, whom section
-    3.2 follows. One version of the authors' public code had dropout in these blocks; a
-    later one has none.
     """
     return dataclasses.replace(
         nazeri_gan(),
@@ -141,6 +133,8 @@ def nazeri_gan_places() -> Recipe:
         size=256,  # section 4
         batch_size=16,  # table 1
         epochs=20,  # table 1
+        # Dropout is in the first three decoder blocks, as in Isola et al. 2017, whom
+        # section 3.2 follows, and in one version of [code]; a later one has none.
         generator=FullyConvolutionalConfig(  # figure 2, plan from [code]: 42,023,811 parameters
             base_channels=64, levels=7, first_width=1, dropout=0.5, dropout_blocks=3
         ),

@@ -1,14 +1,8 @@
 """Valentini and Nagaro Quiroz: pix2pix and Wasserstein cGANs on ImageNet.
 
 The paper is "Image Recoloring with Wasserstein Conditional Adversarial Networks" by
-Valentini and Nagaro Quiroz, University of Padova. It re-implements pix2pix (Isola et
-al. 2017), then adds a gradient penalty and thicker U-Nets. Comments on fields cite its
-sections.
-
-The paper does not specify the optimizer, the learning rate, the batch size, the length
-of training, the number of channels or the weight of L1. These are taken from Isola et
-al. 2017, except the batch size, because theirs varies with the data. The comment on
-each such field says so.
+Valentini and Nagaro Quiroz, University of Padova. Comments on fields cite its sections,
+and say which values are not given there.
 """
 
 from __future__ import annotations
@@ -25,6 +19,9 @@ from colortrain.models.shallow_unet import ShallowUNetConfig
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 
+# The paper re-implements pix2pix (Isola et al. 2017), then adds a gradient penalty and
+# thicker U-Nets. What it does not specify is taken from Isola et al., except the batch
+# size, because theirs varies with the data.
 _PLAIN = ShallowUNetConfig(
     base_channels=64,  # not given; Isola et al., section 6.1.1
     depth=4,  # section VI-A: 2, 3 and 4; section VI-B: 4 "for further testing"
@@ -41,24 +38,14 @@ def valentini_cgan() -> Recipe:
     r"""Valentini and Nagaro Quiroz's version of pix2pix, with a plain U-Net.
 
     (Sections III and VI-A of the paper.) Its generated images have bright spots at the
-    centre (figure 7), which the losses do not show (section VII). Protocol: about
-    10,000 photographs for training and 3,000 for validation, of 1,000 classes, 256 px
-    (section V).
+    centre (figure 7), which the losses do not show (section VII). The paper uses about
+    10,000 photographs for training and 3,000 for validation, of 1,000 classes, at 256
+    px (section V).
 
         accelerate launch -m launch.train --recipe valentini_cgan \
             --shards SHARDS --run runs/valentini_cgan
-        (for figure 5, run it again with --set generator.depth=2 and 3)
 
-    Contradictions in the paper, and how they are resolved. In equation 3 both networks
-    minimise, although the critic should maximise. Section IV labels real images 0 and
-    generated ones 1, which is the reverse of the usual labels. For the critic the two
-    cancel: here, as usual, real images have the label 1 and the critic maximises, which
-    is equivalent. The paper's generator minimises log(1 - D): here it maximises log D,
-    as in Isola et al. (section 3.3). Equation 3 gives L1 no weight: here it is 100, as
-    in Isola et al. (`--set objective.reconstruction.0.weight=1` is the literal
-    version). Section III averages patch responses before the loss: here, as in the code
-    of Isola et al., the loss is computed per patch and then averaged (for a linear
-    critic the two are equal).
+    For figure 5, run it again with `--set generator.depth=2` and `3`.
     """
     return Recipe(
         name="valentini_cgan",
@@ -75,8 +62,17 @@ def valentini_cgan() -> Recipe:
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
         objective=Objective(
+            # In equation 3 both networks minimise, although the critic should maximise.
+            # Section IV labels real images 0 and generated ones 1, which is the reverse
+            # of the usual labels. For the critic the two cancel: here, as usual, real
+            # images have the label 1 and the critic maximises, which is equivalent. The
+            # paper's generator minimises log(1 - D): here it maximises log D, as in
+            # Isola et al. (section 3.3). Section III averages patch responses before
+            # the loss: here, as in the code of Isola et al., the loss is computed per
+            # patch and then averaged (for a linear critic the two are equal).
             adversarial=BCE(),  # equation 3, without a factor of one half
             adversarial_weight=constant(1.0),  # equation 3
+            # literally, the weight in equation 3 is 1
             # equation 2; weight not given; that of Isola et al., section 4.2
             reconstruction=(L1(weight=constant(100.0)),),
         ),
@@ -89,27 +85,14 @@ def valentini_cgan() -> Recipe:
 def valentini_wgan() -> Recipe:
     r"""The Wasserstein GAN of Valentini and Nagaro Quiroz, with a thick U-Net.
 
-    (Sections IV and VI-B of the paper.) The protocol is that of `valentini_cgan`.
+    (Sections IV and VI-B of the paper.) The data are as in `valentini_cgan`.
 
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
-        (for figures 8 and 9, run it again with --set generator.depth=2 and 3;
-        for figure 11, with --set objective.penalties.0.weight=0 and 0.1)
 
-    Contradictions in the paper, and how they are resolved. The text describes a WGAN:
-    its loss is "without a strict lower bound", and its scores are small for one kind of
-    images and large for the other (sections I, IV). That is the linear critic of this
-    recipe. Equation 8 keeps the logarithms: that is `valentini_wgan_literal`. Equation
-    5 takes the norm of the gradient at an interpolated y; y stands for ab (equation 6),
-    since L is the same for both images. With a penalty of weight 0 nothing constrains a
-    linear critic: expect it to diverge.
-
-    Section III puts BatchNorm in the critic. It would make each image's gradient depend
-    on every image of the batch (Gulrajani et al. 2017, section 4, advise against it),
-    and its synchronised form has no second derivative. Therefore InstanceNorm is used,
-    also with the other two weights of the penalty that the paper tries, 0 and 0.1.
-    (This recipe has 0.3.) There is one critic step per generator step, as the paper
-    gives no other number.
+    For figures 8 and 9, run it again with `--set generator.depth=2` and `3`. For figure
+    11, run it with `--set objective.penalties.0.weight=0` and `0.1`; with 0, expect it
+    to diverge.
     """
     recipe = valentini_cgan()
     return dataclasses.replace(
@@ -122,10 +105,23 @@ def valentini_wgan() -> Recipe:
             "has the best images",
         ),
         generator=dataclasses.replace(_PLAIN, thick_layers=3),  # section VI-A: "a triple layer"
+        # Section III puts BatchNorm in the critic. It would make each image's gradient
+        # depend on every image of the batch (Gulrajani et al. 2017, section 4, advise
+        # against it), and its synchronised form has no second derivative. Therefore
+        # InstanceNorm is used, also with the other two weights of the penalty, 0 and
+        # 0.1. There is one critic step per generator step, as the paper gives no other
+        # number.
         critic=dataclasses.replace(_CRITIC, norm="instance"),
         objective=dataclasses.replace(
             recipe.objective,
+            # The text describes a WGAN: its loss is "without a strict lower bound", and
+            # its scores are small for one kind of images and large for the other
+            # (sections I, IV). That is this linear critic. Equation 8 keeps the
+            # logarithms: that is `valentini_wgan_literal`.
             adversarial=Wasserstein(),  # equation 4
+            # Equation 5 takes the norm of the gradient at an interpolated y; y stands
+            # for ab (equation 6), since L is the same for both images. With a penalty
+            # of weight 0 nothing constrains a linear critic.
             penalties=(  # equation 7; section VI-C tries weights 0, 0.1 and 0.3
                 GradientPenalty(  # weight 0.3: "with apparently higher quality"
                     weight=constant(0.3), points="interpolated", wrt="colour", target=1.0
@@ -139,14 +135,15 @@ def valentini_wgan_literal() -> Recipe:
     r"""The thick U-Net of Valentini and Nagaro Quiroz, with equation 8 as published.
 
     The adversarial losses are cross-entropies, and the gradient penalty is applied to
-    the critic's logits. Everything else is as in `valentini_wgan`. The interpretations
-    of equation 3 in `valentini_cgan` (signs, labels, the generator's log D, the weight
-    of L1) apply to equation 8 too.
+    the critic's logits. Everything else is as in `valentini_wgan`.
 
         accelerate launch -m launch.train --recipe valentini_wgan_literal \
             --shards SHARDS --run runs/valentini_literal
-        (for figure 11, run it again with --set objective.penalties.0.weight=0 and 0.1)
+
+    For figure 11, run it again with `--set objective.penalties.0.weight=0` and `0.1`.
     """
     recipe = valentini_wgan()
+    # The interpretations of equation 3 in `valentini_cgan` apply to equation 8 too:
+    # signs, labels, the generator's log D, the weight of L1.
     objective = dataclasses.replace(recipe.objective, adversarial=BCE())  # equation 8
     return dataclasses.replace(recipe, name="valentini_wgan_literal", objective=objective)
