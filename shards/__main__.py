@@ -101,8 +101,8 @@ def available_cores() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `colortrain shards` command in `argv` and return its exit status.
 
-    The status is 0, or 1 if a build or a merge left out images. Raises UserError if the
-    arguments are invalid or the command fails.
+    The status is 1 if a build or a merge left out images, else 0. Raises UserError if
+    the arguments are invalid or the command fails.
     """
     args = make_parser().parse_args(argv)
     status: int = args.run(args)
@@ -110,12 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises UserError for invalid arguments.
-
-    argparse's own parser prints the usage and exits instead.
-    """
+    """An argument parser that raises UserError for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:
+        # argparse's own parser prints the usage and exits instead.
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
 

@@ -1,8 +1,7 @@
 """Convert between sRGB and CIELAB in float32 NumPy, and to and from the stored format.
 
-The white point is D65 with the 2 degree observer, as in scikit-image, which is the
-reference in the tests. CIELAB follows CIE 15:2004 section 8.2.1, sRGB follows IEC
-61966-2-1.
+The white point is D65 with the 2 degree observer. CIELAB follows CIE 15:2004 section
+8.2.1, sRGB follows IEC 61966-2-1.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 _XYZ_OF_RGB = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 )
-_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
+_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, as in scikit-image, the tests' reference
 _TO_XYZ = (_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)  # white maps to 1, 1, 1
 _FROM_XYZ = np.linalg.inv(_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
 _LINEAR = np.where(
@@ -45,10 +44,7 @@ def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _xyz_to_lab(xyz: np.ndarray, lab: np.ndarray) -> None:
-    """Convert XYZ to CIELAB and write the result to `lab`.
-
-    xyz: (3, pixels) float32, divided by the white point. lab: (3, pixels) float32.
-    """
+    """Convert XYZ, divided by the white point, to CIELAB in `lab`: both (3, pixels)."""
     f = np.cbrt(xyz)
     np.copyto(f, 7.787 * xyz + 16 / 116, where=xyz <= 0.008856)
     lab[0] = 116 * f[1] - 16
@@ -59,18 +55,15 @@ def _xyz_to_lab(xyz: np.ndarray, lab: np.ndarray) -> None:
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
     """Convert CIELAB values to an 8-bit sRGB image; colours outside sRGB are clipped.
 
-    Clipping the channels changes the lightness; `gamut_mapped_rgb` keeps it. lab: (3,
-    H, W), CIELAB. Returns (H, W, 3) uint8, sRGB.
+    lab: (3, H, W), CIELAB. Returns (H, W, 3) uint8, sRGB.
     """
+    # Clipping the channels changes the lightness; `gamut_mapped_rgb` keeps it.
     pixels = lab.astype(np.float32).reshape(3, -1)
     return _to_eight_bits(_lab_to_linear(*pixels)).T.reshape(*lab.shape[1:], 3)
 
 
 def _lab_to_linear(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Convert CIELAB to linear RGB without clipping it to [0, 1].
-
-    L, a, b: (pixels,) each. Returns (3, pixels).
-    """
+    """Convert CIELAB, (pixels,) each, to linear RGB without clipping: (3, pixels)."""
     y = (L + 16) / 116
     f = np.stack([y + a / 500, y, np.maximum(y - b / 200, 0)])  # like scikit-image: no negative Z
     xyz = np.where(f > 0.2068966, f * f * f, (f - 16 / 116) / 7.787)
@@ -87,9 +80,8 @@ def _to_eight_bits(linear: np.ndarray) -> np.ndarray:
 def gamut_mapped_rgb(lab: np.ndarray) -> np.ndarray:
     """Convert CIELAB values to an 8-bit sRGB image of the same lightness and hue.
 
-    A colour outside sRGB gets the largest chroma that sRGB has at its L and hue angle,
-    so L changes by rounding alone, at most 0.3. lab: (3, H, W), CIELAB, with L in [0,
-    100] and any a and b. Returns (H, W, 3) uint8, sRGB.
+    A colour outside sRGB gets the largest chroma that sRGB has at its L and hue. lab:
+    (3, H, W), CIELAB, with L in [0, 100]. Returns (H, W, 3) uint8, sRGB.
     """
     pixels = lab.reshape(3, -1)
     rgb = np.empty((pixels.shape[1], 3), np.uint8)
@@ -100,26 +92,24 @@ def gamut_mapped_rgb(lab: np.ndarray) -> np.ndarray:
         outside = np.flatnonzero(_is_outside(linear))
         if len(outside):
             linear[:, outside] = _with_reduced_chroma(*part[:, outside])
-        rgb[chunk] = _to_eight_bits(linear).T
+        rgb[chunk] = _to_eight_bits(linear).T  # changes L by at most 0.3
     return rgb.reshape(*lab.shape[1:], 3)
 
 
 def _is_outside(linear: np.ndarray) -> np.ndarray:
-    """Return which colours are outside sRGB by more than rounding.
-
-    Takes linear RGB, (3, N), and returns (N,) bool.
-    """
+    """Return which linear RGB colours, (3, N), are outside sRGB: (N,) bool."""
+    # By more than rounding.
     return (linear.min(0) < -_GAMUT_TOLERANCE) | (linear.max(0) > 1 + _GAMUT_TOLERANCE)
 
 
 def _with_reduced_chroma(L: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Move colours outside sRGB to its boundary, and return them as linear RGB.
+    """Reduce the chroma of colours outside sRGB to its boundary; return linear RGB.
 
-    L, a, b: (pixels,), CIELAB. Returns (3, pixels). L and the hue stay constant. The
-    factor by which the chroma is reduced is found by bisection.
+    L, a, b: (pixels,), CIELAB. Returns (3, pixels).
     """
     high = _LARGEST_CHROMA / np.maximum(np.hypot(a, b), _LARGEST_CHROMA)
     low = np.zeros_like(high)
+    # Find the factor of the chroma by bisection. L and the hue stay constant.
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         outside = _is_outside(_lab_to_linear(L, a * middle, b * middle))
@@ -131,11 +121,12 @@ def pack(lab: np.ndarray, dtype: str = "uint8") -> np.ndarray:
     """Convert CIELAB values to the stored format.
 
     lab: (3, H, W) float32, CIELAB. Returns (3, H, W), either uint8 (L * 2.55, a + 128,
-    b + 128, rounded) or float16 (the values unchanged). The error of uint8 is at most
-    0.5 / 2.55 = 0.196 in L and 0.5 in a and b; all sRGB colours are within its range.
+    b + 128, rounded) or float16 (the values unchanged).
     """
     if dtype == "float16":
         return lab.astype(np.float16)
+    # The error is at most 0.5 / 2.55 = 0.196 in L and 0.5 in a and b; all sRGB colours
+    # are within the range.
     scaled = lab * _SCALE
     scaled += _OFFSET
     return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)

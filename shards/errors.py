@@ -26,7 +26,7 @@ class UserError(Exception):
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """Return a UserError that lists the valid names, the most similar to `name` first.
 
-    `kind` is the kind of thing that has these names, for example "split".
+    `kind` says what the names stand for, such as "split".
     """
     names = sorted(
         valid, key=lambda other: (-difflib.SequenceMatcher(None, name, other).ratio(), other)
@@ -87,16 +87,13 @@ _OS_ERRORS = {
 
 
 def _prefix_rank(line: str) -> str:
-    """Return an error message, with the prefix "rank N: " unless this is rank 0.
-
-    On ranks other than 0, wait 5 s first: if rank 0 failed too, the launcher ends this
-    process in the meantime. So an error on all ranks is printed once, by rank 0, and an
-    error on a single rank is still printed.
-    """
+    """Return an error message; unless on rank 0, wait 5 s and add the rank to it."""
     rank = os.environ.get("RANK", "0")
     if rank == "0":
         return line
-    time.sleep(5)  # if rank 0 failed too, the launcher ends this process meanwhile
+    # If rank 0 failed too, the launcher ends this process meanwhile. So an error on all
+    # ranks is printed once, and an error on a single rank is still printed.
+    time.sleep(5)
     return f"rank {rank}: {line}"
 
 
@@ -105,22 +102,19 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 def command_name(program: str) -> str:
-    """Return a command's name as users type it.
+    """Return a command's name as users type it, such as "colortrain train".
 
-    `program` is the name or the module of a command: "train", "launch.train" and
-    "colortrain train" all return "colortrain train".
+    `program` is its name or module: "train", "colortrain train" or "launch.train".
     """
     name = program.removeprefix(f"{PROGRAM} ").rpartition(".")[2]
     return name if name == PROGRAM else f"{PROGRAM} {name}"
 
 
 def escape_unprintable() -> None:
-    """Let prints escape characters that the locale's encoding cannot represent.
-
-    In every locale, these include the bytes of file names that are not UTF-8. Without
-    this, printing such a name would end a command with an error, perhaps after all its
-    work is done.
-    """
+    """Let prints escape characters that the locale's encoding cannot represent."""
+    # In every locale, these include the bytes of file names that are not UTF-8.
+    # Printing them unescaped would end a command with an error, perhaps after all its
+    # work is done.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -129,9 +123,9 @@ def escape_unprintable() -> None:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    The status is 2 after a user error, which is printed as one line on standard error;
-    70 after a bug, whose traceback is printed; and 130 after Ctrl-C. Messages start
-    with `command_name(program)`. Characters that the locale cannot print are escaped.
+    The status is 2 after a user error, 70 after a bug and 130 after Ctrl-C. A user
+    error is printed as one line that starts with `command_name(program)`, a bug as a
+    traceback.
     """
     escape_unprintable()
     name = command_name(program)

@@ -1,11 +1,7 @@
 """Atomic file writes, file locks, checksums, and the reading of untrusted files.
 
-A file is written under a temporary name, flushed with fsync and renamed; then its
-folder is flushed as well.
-
-Shard sets, parts of builds and checkpoints may come from an untrusted source. A path
-that is read from one of their files is used through `path_below`, and their files are
-opened with `open_regular`.
+Paths that are read from untrusted files go through `path_below`, and untrusted files
+are opened with `open_regular`.
 """
 
 from __future__ import annotations
@@ -26,6 +22,8 @@ from typing import IO, Any, BinaryIO
 
 from shards.errors import UserError
 
+# Untrusted are the files of shard sets, parts of builds and checkpoints.
+
 # Some cluster file systems are mounted without support for locks.
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONG_NAME = 64  # bytes; with host name and process ID also below eCryptfs's limit of 143
@@ -44,8 +42,8 @@ def fsync_folder(folder: Path) -> None:
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file, which becomes `path` if the `with` block succeeds.
 
-    The temporary file is in the same folder. If `path` is a symbolic link, its target
-    is replaced; a pipe or a device is written to directly.
+    If `path` is a symbolic link, its target is replaced; a pipe or a device is written
+    to directly.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as stream:
@@ -73,23 +71,18 @@ def _temporary(path: Path) -> Path:
 
 
 def _temporary_prefix(path: Path) -> str:
-    """Return what the names of all temporary files for `path` begin with.
-
-    The rest of such a name is the ID of the process that writes the file. The beginning
-    contains the host name, because machines that share a file system can have equal
-    process IDs. A long name is replaced by its hash: file systems allow 255 bytes.
-    """
+    """Return the beginning of the names of all temporary files for `path`."""
     name = path.name
+    # File systems allow names of 255 bytes.
     if len(os.fsencode(name)) > _LONG_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    # With the host name, because machines that share a file system can have equal
+    # process IDs. The process ID follows.
     return f".{name}.{os.uname().nodename}."
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Remove temporary files for `path` that processes of this machine have left.
-
-    Files of running processes are kept.
-    """
+    """Remove temporary files for `path` that killed processes of this machine left."""
     prefix = _temporary_prefix(path)
     for each in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         process = each.name[len(prefix) : -len(".tmp")]
@@ -124,9 +117,9 @@ def check_utf8(path: Path) -> None:
 def lock(path: Path, message: str) -> IO[bytes]:
     """Lock the file `path` exclusively and return it open.
 
-    The lock ends when the returned file is closed or the process ends. Raises
-    `UserError(message)` if another process holds the lock. Where the file system does
-    not support locks, prints a warning and continues.
+    Closing the returned file ends the lock. Raises `UserError(message)` if another
+    process holds the lock. Where the file system does not support locks, prints a
+    warning and continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = open(path, "ab")  # noqa: SIM115 - held open on purpose
@@ -152,11 +145,7 @@ class IrregularFileError(UserError, OSError):
 
 
 def is_path_below(relative: str) -> bool:
-    """Return whether a file that is named `folder/relative` is inside `folder`.
-
-    This is so unless `relative` is empty or absolute or contains "..". Links are
-    ignored.
-    """
+    """Return whether a relative path stays inside its folder, if links are ignored."""
     parts = relative.split("/")
     return bool(parts[0]) and not {"", ".", ".."}.intersection(parts) and "\0" not in relative
 
@@ -164,14 +153,14 @@ def is_path_below(relative: str) -> bool:
 def path_below(folder: Path, relative: str, *, writing: bool = False) -> Path:
     """Return `folder/relative`, where `relative` was read from an untrusted file.
 
-    Raises UserError if `relative` leads out of `folder`. Links inside the folder may
-    lead out of it, because its owner may have moved files to another disk. But with
-    `writing`, which is for a file that is to be written or deleted, links must not lead
-    out either.
+    Set `writing` for a file that will be written or deleted. Raises UserError if
+    `relative` leads out of `folder`; with `writing`, also if it does so through a link.
     """
     if not is_path_below(relative):
         raise UserError(f"{folder}: the path {relative!r}, read from a file in it, leads out of it")
     path = folder / relative
+    # For reading, links may lead out, because the owner may have moved files to another
+    # disk.
     if writing and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise UserError(
             f"{path} leads out of {folder} through a link: replace the link with what it points to"
@@ -182,9 +171,9 @@ def path_below(folder: Path, relative: str, *, writing: bool = False) -> Path:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
-    Raises IrregularFileError for anything else: opening a pipe would wait for a writer,
-    and a device may never end.
+    Raises IrregularFileError for a pipe, a device or a folder.
     """
+    # Opening a pipe would wait for a writer, and a device may never end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -195,8 +184,8 @@ def open_regular(path: Path) -> BinaryIO:
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """Return the content of a regular file.
 
-    Raises IrregularFileError like `open_regular`, and UserError if the file has more
-    than `max_bytes` bytes.
+    Raises IrregularFileError for anything else, and UserError for more than `max_bytes`
+    bytes.
     """
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -208,10 +197,7 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 
 
 def check_types(instance: Any) -> None:
-    """Raise TypeError unless each field of a dataclass holds a value of its type.
-
-    Only fields of type int, str and bool are checked.
-    """
+    """Raise TypeError if an int, str or bool field of a dataclass has another type."""
     kind: Any = type(instance)
     for name, expected in _typed_fields(kind):
         value = getattr(instance, name)
@@ -226,7 +212,7 @@ def _typed_fields(kind: Any) -> tuple[tuple[str, type], ...]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in chunks of 1 MiB.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Raises IrregularFileError for anything but a regular file.
     """

@@ -1,9 +1,4 @@
-"""Read JSON that may be damaged: each fault is a ValueError or a UserError.
-
-json.loads alone raises RecursionError for deep nesting, UnicodeDecodeError for bytes
-that are not text, and takes the last of two equal keys; and what it returns may have
-any type.
-"""
+"""Read JSON that may be damaged: each fault is a ValueError or a UserError."""
 
 from __future__ import annotations
 
@@ -22,11 +17,11 @@ _MAX_INT = 2**63
 
 
 def parse_json(data: bytes | str, object_hook: Callable[[dict[str, Any]], Any] = dict) -> Any:
-    """Return the value of a JSON text; a byte-order mark at its start is ignored.
+    """Return the value of a JSON text.
 
-    `object_hook` converts each object as soon as it is parsed. Raises ValueError if the
-    text is not UTF-8 or not JSON, if an object has a key twice, or if values are nested
-    too deeply.
+    `object_hook` is called with each object as a dict, and its result replaces the
+    object. Raises ValueError if the text is not UTF-8 or not JSON, if an object has a
+    key twice, or if values are nested too deeply.
     """
 
     def convert(pairs: list[tuple[str, Any]]) -> Any:
@@ -38,6 +33,8 @@ def parse_json(data: bytes | str, object_hook: Callable[[dict[str, Any]], Any] =
         return object_hook(document)
 
     try:
+        # json.loads alone takes the last of two equal keys, and raises RecursionError
+        # for deep nesting. A byte-order mark is ignored.
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=convert)
     except RecursionError:
@@ -45,10 +42,10 @@ def parse_json(data: bytes | str, object_hook: Callable[[dict[str, Any]], Any] =
 
 
 def read_json(path: Path, kind: Any, advice: str) -> Any:
-    """Return the value in a JSON file, which must have the type `kind` (see `fits`).
+    """Return the value in a JSON file, which must have the type `kind`.
 
-    Raises FileNotFoundError if there is no such file, and UserError, which ends with
-    `advice`, if the file contains anything else.
+    `kind` is a type that `fits` accepts. Raises FileNotFoundError if the file is
+    missing, and UserError, which ends with `advice`, if it contains anything else.
     """
     try:
         with open_regular(path) as stream:
@@ -60,7 +57,7 @@ def read_json(path: Path, kind: Any, advice: str) -> Any:
 
 
 def check_type(kind: Any, value: Any) -> None:
-    """Raise ValueError unless `value` fits `kind`; it names the first wrong field."""
+    """Raise ValueError that names the first wrong field unless `value` fits `kind`."""
     if fits(kind, value):
         return
     if typing.is_typeddict(kind) and isinstance(value, dict):
@@ -73,7 +70,7 @@ def check_type(kind: Any, value: Any) -> None:
 
 
 def fitting_fields(kind: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """Return an object without the fields that have another type than in a TypedDict.
+    """Return a dict without the fields that have another type than in a TypedDict.
 
     Fields that the TypedDict `kind` does not have are kept.
     """
@@ -91,11 +88,10 @@ def _shortened(value: Any) -> str:
 
 
 def fits(kind: Any, value: Any) -> bool:
-    """Return whether a JSON value has a type.
+    """Return whether a JSON value has the type `kind`.
 
-    `kind` is None, bool, int (at most 64 bits), float (an integer is one too), str
-    (which can be encoded), Any, a union, list[X], dict[str, X], tuple[X, Y], or a
-    TypedDict, which permits other keys besides its own.
+    `kind` is None, bool, int, float, str, Any, a TypedDict, a union, list[X],
+    tuple[X, Y] or dict[str, X].
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -114,7 +110,7 @@ def fits(kind: Any, value: Any) -> bool:
 
 
 def _fits_typed_dict(kind: Any, value: Any) -> bool:
-    return (
+    return (  # other keys are permitted
         isinstance(value, dict)
         and kind.__required_keys__ <= value.keys()
         and all(fits(hint, value[name]) for name, hint in _hints(kind).items() if name in value)
@@ -127,17 +123,15 @@ def _fits_scalar(kind: Any, value: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     if isinstance(value, int):
-        return kind in (int, float) and abs(value) < _MAX_INT
+        return kind in (int, float) and abs(value) < _MAX_INT  # an integer is a float too
     if isinstance(value, str):
         return kind is str and is_text(value)
     return isinstance(value, kind)
 
 
 def is_text(value: str) -> bool:
-    """Return whether a string can be encoded and used as a file name.
-
-    JSON can hold lone surrogates and NUL characters, which other software rejects.
-    """
+    """Return whether a string can be encoded and used as a file name."""
+    # JSON can hold lone surrogates and NUL characters, which other software rejects.
     try:
         return b"\0" not in value.encode()
     except UnicodeEncodeError:

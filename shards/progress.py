@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class ProgressLine:
     """A context manager that shows how many items are done, the rate and the time left.
 
-    `shown=False` disables all output, as on ranks other than 0.
+    `shown=False` disables all output.
 
     >>> with ProgressLine("packing", total=1523, unit="images") as progress:
     ...     progress.advance_to(12, {"left out": "1"})

@@ -1,9 +1,7 @@
 """Build a shard set from images: make a plan, pack its blocks, finalize the set.
 
-The plan divides the shuffled images into blocks: consecutive images (usually 1,000)
-that one worker process packs together. An interrupted build resumes with the blocks
-that are missing. A build can also be split into parts, which run on several machines
-and are put together by `shards.builder.merge`.
+A block is a group of images that one worker process packs together. An interrupted
+build resumes with the blocks that are missing.
 """
 
 from __future__ import annotations
@@ -40,25 +38,19 @@ from shards.sources.listing import Listing, first_names, open_sources
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """Options of a build that do not change the bytes of the shards.
+    """Options of a build that do not change the bytes of the shards."""
 
-    `out` is the output folder and `workers` the number of processes. With `strict`, an
-    image that cannot be packed is an error. `quiet` disables all output to the
-    terminal.
-    """
-
-    out: Path
-    workers: int = 1
-    strict: bool = False
-    quiet: bool = False
+    out: Path  # output folder
+    workers: int = 1  # number of processes
+    strict: bool = False  # an image that cannot be packed is an error
+    quiet: bool = False  # no output to the terminal
 
 
 def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildResult:
     """Build a shard set from the images in `source`, or resume an interrupted build.
 
-    The shard set is written to the folder `options.out`. Raises UserError if `source`
-    or this folder is invalid, another build is running in the folder, or an image
-    cannot be packed and `options.strict` is set.
+    Raises UserError if `source` or the folder `options.out` is invalid, another build
+    is running in the folder, or an image cannot be packed and `options.strict` is set.
     """
     listing, plan = _list_and_plan(source, parameters, options.out)
     with lock(
@@ -80,16 +72,12 @@ def _list_and_plan(source: str, parameters: Parameters, out: Path) -> tuple[List
 
 @dataclass(frozen=True)
 class PartResult:
-    """The result of packing one part (`--part I/N`) of a build.
-
-    `left_out` lists the images that were not packed. Duplicates are removed only later,
-    by `merge`.
-    """
+    """The result of packing one part (`--part I/N`) of a build."""
 
     part: Part
     num_blocks: int
     num_sources: int
-    left_out: list[SourceEntry]
+    left_out: list[SourceEntry]  # without duplicates, which only `merge` removes
 
 
 def build_part(
@@ -97,10 +85,9 @@ def build_part(
 ) -> PartResult:
     """Pack one part of a build into the folder `options.out`, without a manifest.
 
-    Other parts of the same build may run at the same time; `shards.builder.merge`
-    writes the manifest when all are packed. Raises UserError if `source` or the folder
-    is invalid, if a build, a merge or the same part is running in the folder, or if an
-    image cannot be packed and `options.strict` is set.
+    Other parts of the same build may run at the same time. Raises UserError if `source`
+    or the folder is invalid, if a build, a merge or the same part is running in the
+    folder, or if an image cannot be packed and `options.strict` is set.
     """
     listing, plan = _list_and_plan(source, parameters, options.out)
     numbers = part.blocks(plan.num_blocks)
@@ -132,11 +119,7 @@ def _pack_and_finalize(blocks: Sequence[Block], plan: Plan, options: BuildOption
 
 
 def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> None:
-    """Pack those of `blocks` that are missing, damaged or to be tried again.
-
-    A block is a group of images that are packed together. If there is anything to pack,
-    the manifest is deleted first, because the files that it names will change.
-    """
+    """Pack all blocks of images that are missing, damaged or to be tried again."""
     missing = _missing_blocks(blocks, plan, options)
     if not missing:
         return
@@ -151,11 +134,7 @@ def pack_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> N
 
 
 def _missing_blocks(blocks: Sequence[Block], plan: Plan, options: BuildOptions) -> list[Block]:
-    """Return those of `blocks` (groups of images) that have to be packed.
-
-    These are the blocks without a record file (OUT/sources/NNNNNN.jsonl), and those for
-    which `_is_done` returns False.
-    """
+    """Return the blocks of images that have no record file or are not done."""
     recorded = [block for block in blocks if record_path(options.out, block.number).is_file()]
     if not recorded:
         return list(blocks)
@@ -179,21 +158,18 @@ def _pack(root: Path, plan: Plan, block: Block, report: Report) -> None:
 
 
 def _is_done(root: Path, plan: Plan, strict: bool, block: Block, report: Report) -> bool:
-    """Return whether a block (group of images) is packed and need not be packed again.
-
-    Returns False if its record file or a shard is missing or damaged. Also returns
-    False if an image was unreadable (with `strict`, if any image was left out), because
-    the user may have repaired the image since then.
-    """
+    """Return whether a block of images is packed and need not be packed again."""
     record = load_done(root, plan, block.number)
     report(len(block.sources))
     if record is None:
         return False
+    # An unreadable image is tried again, because the user may have repaired it since
+    # then.
     return not any(strict or entry.reason == UNREADABLE for entry in record.left_out)
 
 
 def summary(result: BuildResult, root: Path) -> str:
-    """Return a text of a few lines: how many images were packed and left out."""
+    """Return a few lines that say how many images were packed and left out."""
     manifest = result.manifest
     shards = sum(len(each) for each in manifest.splits.values())
     lines = [f"{root}: {result.num_packed:,} of {result.num_sources:,} images in {shards} shards"]
@@ -208,10 +184,7 @@ def summary(result: BuildResult, root: Path) -> str:
 
 
 def not_listed(listing: Listing) -> list[str]:
-    """Return lines for the user that say which files in SOURCE are not packed.
-
-    For example, these are hidden files and files without the suffix of an image.
-    """
+    """Return lines that report the hidden and ignored files in SOURCE."""
     kinds = {
         "files ignored because of their suffix": listing.ignored,
         "hidden files, and folders of thumbnails, left out": listing.hidden,
@@ -222,10 +195,7 @@ def not_listed(listing: Listing) -> list[str]:
 
 
 def summary_of_part(result: PartResult, plan: Plan, root: Path) -> str:
-    """Return a line for the user: what one part of a build has packed, and what to do.
-
-    When all parts are packed, the user must run `colortrain shards merge`.
-    """
+    """Return a line that says what a part of a build packed, and what to do next."""
     packed = result.num_sources - len(result.left_out)
     text = f"{root}: part {result.part}: {result.num_blocks} of {plan.num_blocks} blocks, "
     text += f"{packed:,} of {result.num_sources:,} images"

@@ -1,8 +1,6 @@
 """Finalize a build: remove duplicates, then write the indexes and the manifest.
 
-This runs when all blocks (groups of images that are packed together) are done. It reads
-only the output folder and no source images, so it does not matter which machines packed
-the blocks.
+This runs when all images are packed.
 """
 
 from __future__ import annotations
@@ -33,16 +31,13 @@ from shards.format.index import index_path, index_rows, join_rows, write_index
 from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest
 from shards.format.tar_layout import TarOfSamples, pixels_view
 
+# Only the output folder is read and no source images, so it does not matter which
+# machines packed them.
 LEFT_OUT = "left_out.tsv"
 
 
 class RepackError(UserError):
-    """Raised when blocks must be packed again; their record files were deleted.
-
-    A block is a group of images that are packed together. Each of these blocks lacks an
-    image that was removed as a duplicate of another image. That other image has changed
-    since then, so the two are no longer equal.
-    """
+    """Raised when blocks of images must be packed again; their records were deleted."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,6 @@ class BuildResult:
 def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     """Complete the shard set in `root`, in which all images of `plan` are packed.
 
-    Removes duplicates and writes left_out.tsv, the indexes and, last, the manifest.
     Raises UserError if no image could be packed or, with `strict`, if any was left out.
     Raises RepackError if some images must be packed again.
     """
@@ -96,7 +90,7 @@ def _check_left_out(root: Path, plan: Plan, left_out: list[SourceEntry], strict:
 
 
 def describe_left_out(left_out: Sequence[SourceEntry], num_sources: int) -> str:
-    """Return a text: how many images were left out, and why the first one was."""
+    """Return a message that says how many images were left out, and which first."""
     first = left_out[0]
     reason = f"{first.reason}: {first.detail}" if first.detail else first.reason
     return (
@@ -128,17 +122,14 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
 
 
 def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
-    """Find the images whose stored pixels are equal to those of an earlier image.
+    """Find the images whose stored pixels are equal to an earlier image's pixels.
 
-    Returns {block number: {key of the duplicate: source name of its first copy}}. A
-    block is a group of images that are packed together. An image is earlier than
-    another if its key is smaller. Equal files have equal pixels, so copied files are
-    found too.
+    Returns {block number: {key of the duplicate: source name of its first copy}}.
     """
     keys, digests = [], []
     for block in range(plan.num_blocks):
         for entry in load_record(root, plan, block).entries:
-            if entry.packed:
+            if entry.packed:  # pixels, because equal files have equal pixels too
                 keys.append(entry.key)
                 digests.append(entry.packed[:32])
     if not keys:
@@ -173,8 +164,7 @@ def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
 def drop_duplicates(root: Path, plan: Plan) -> None:
     """Remove duplicates from the shards: of equal images, only the first stays.
 
-    Shards without duplicates are not touched. Raises RepackError if an earlier run
-    removed an image as a duplicate of one that has changed since then.
+    Raises RepackError if some images must be packed again.
     """
     duplicates = find_duplicates(root, plan)
     _delete_stale_records(root, plan, duplicates)
@@ -189,13 +179,12 @@ def drop_duplicates(root: Path, plan: Plan) -> None:
 def _delete_stale_records(
     root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
 ) -> None:
-    """Find blocks in which images were wrongly removed; delete their record files.
+    """Delete the records of blocks in which images were wrongly removed as duplicates.
 
-    A block is a group of images that are packed together. An image was wrongly removed
-    if an earlier run removed it as a duplicate, but `duplicates`, the result of
-    `find_duplicates`, does not contain it. Raises RepackError if there are such blocks,
-    and does nothing otherwise.
+    Raises RepackError if there are such blocks.
     """
+    # An earlier run removed an image as a duplicate of another image. One of them has
+    # changed since then, so they are no longer equal.
     stale = []
     for block in range(plan.num_blocks):
         dropped = (
@@ -215,17 +204,11 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
-    """Rewrite a block's shards so that they contain only `updated`'s packed images.
-
-    A block is a group of images that are packed together. `before` and `updated` are
-    its record before and after duplicates are marked. A shard in which nothing changes
-    is kept, and a shard that would become empty is deleted. Returns `updated` with the
-    new shards.
-    """
+    """Rewrite a block's shards for the images in `updated`, and return its record."""
     shards = {}
     for split, shard in before.shards.items():
         keys = set(updated.keys(split))
-        if keys == set(before.keys(split)):
+        if keys == set(before.keys(split)):  # nothing changes
             shards[split] = shard
         elif keys:
             shards[split] = _copy(
@@ -241,11 +224,10 @@ def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
 def _copy(
     root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], kept: set[int]
 ) -> Shard:
-    """Rewrite a shard so that it contains only the samples with the keys in `kept`.
+    """Rewrite a shard with only the samples whose keys are in `kept`; return the shard.
 
-    `entries` are the record file's entries for all samples that the shard contains now,
-    in order. Raises UserError if the pixels of a sample do not have the SHA-256 in its
-    entry. Returns the new shard.
+    `entries` are the record entries of the samples in it. Raises UserError if the
+    pixels of a sample do not have the SHA-256 in its entry.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
     view = pixels_view(path_below(root, shard.path), shard.samples, size, dtype)
@@ -266,8 +248,7 @@ def _copy(
 def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
     """Write left_out.tsv with one line per image left out, or delete it if none was.
 
-    The tab-separated columns are the image's source name, the reason and a detail, with
-    special characters escaped as in JSON.
+    The columns are the image's source name, the reason and a detail.
     """
     if not left_out:
         (root / LEFT_OUT).unlink(missing_ok=True)
@@ -275,16 +256,13 @@ def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:
     with open_atomic(root / LEFT_OUT) as stream:
         for entry in left_out:
             fields = (entry.source, entry.reason, entry.detail)
+            # Special characters are escaped as in JSON.
             line = "\t".join(json.dumps(field, ensure_ascii=False)[1:-1] for field in fields)
             stream.write((line + "\n").encode("utf-8", "surrogateescape"))
 
 
 def _remove_leftovers(root: Path, splits: Mapping[str, Iterable[Shard]]) -> None:
-    """Delete files of earlier builds that do not belong to the finished shard set.
-
-    These are the lock files of parts, temporary files of killed processes, and shards
-    that `splits` ({split name: its shards}) does not contain.
-    """
+    """Delete files of earlier builds that do not belong to the finished shard set."""
     remove_part_locks(root)
     folders = {split: path_below(root, index_path(split), writing=True).parent for split in splits}
     for folder in {root, root / SOURCES, *folders.values()}:

@@ -1,7 +1,4 @@
-"""Check the tars of a block of images against the block's record file.
-
-A block is a group of images that are packed together. It has one tar per split.
-"""
+"""Check the tars of a block of images against the block's record file."""
 
 from __future__ import annotations
 
@@ -29,10 +26,9 @@ from shards.format.tar_layout import content_offsets, member_stride, tar_header
 
 
 def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
-    """Return what is wrong with the tar of a block's images in one split.
+    """Return a message if a block's tar for one split is damaged, else "".
 
-    A block is a group of images that are packed together; `record` is the content of
-    its record file. Returns "" if the tar is undamaged.
+    `record` is the content of the block's record file.
     """
     shard = record.shards[split]
     path = path_below(root, shard.path)
@@ -49,8 +45,7 @@ def tar_damage(root: Path, plan: Plan, record: Record, split: str) -> str:
 def recorded_index(plan: Plan, record: Record, split: str) -> str:
     """Return the correct content of the .idx file next to a block's tar for one split.
 
-    A block is a group of images that are packed together. The content is computed from
-    `record`, the block's record file.
+    `record` is the content of the block's record file.
     """
     keys, size, dtype = np.array(record.keys(split)), plan.parameters.size, plan.parameters.dtype
     return index_text(keys, content_offsets(len(keys), size, dtype), size, dtype)
@@ -59,12 +54,9 @@ def recorded_index(plan: Plan, record: Record, split: str) -> str:
 def first_damage(
     path: Path, entries: Sequence[SourceEntry], shard: Shard, size: int, dtype: str
 ) -> str:
-    """Return a description of the first damage in a tar, "" if there is none.
+    """Return a message about the first damage in a tar, "" if there is none.
 
-    It names the member and the byte range. `entries` are the entries of the tar's
-    samples in the record file. The headers are compared byte by byte, and the pixels
-    with the SHA-256 in each entry. So a tar with wrong pixels is found even if the
-    SHA-256 recorded for the whole tar matches.
+    `entries` are the record entries of the samples in the tar, in order.
     """
     if path.stat().st_size == 0:
         return "it is empty"
@@ -95,6 +87,8 @@ def _member_damage(data: mmap.mmap, index: int, entry: SourceEntry, size: int, d
         return f"bytes {start}-{content - 1}: wrong tar header"
     if data[content:body] != npy:
         return f"bytes {content}-{body - 1}: wrong npy header"
+    # So a tar with wrong pixels is found even if the SHA-256 recorded for the whole tar
+    # matches.
     pixels = data[body:end]
     if sha256(pixels).hexdigest() != entry.packed:
         return f"bytes {body}-{end - 1}: pixels are not those recorded"

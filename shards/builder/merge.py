@@ -1,9 +1,4 @@
-"""Merge the parts of a build (`--part I/N`) into one shard set.
-
-The blocks (groups of images packed together) of all parts are checked, collected in the
-output folder, and finalized. A part may come from an untrusted source: its record files
-are checked when they are loaded, and every byte of its tars before anything is copied.
-"""
+"""Merge the parts of a build (`--part I/N`) into one shard set."""
 
 from __future__ import annotations
 
@@ -34,10 +29,8 @@ _MAX_LISTED = 20  # ranges of missing blocks in an error message
 def merge(folders: Sequence[Path], options: BuildOptions) -> BuildResult:
     """Combine the parts of a build in `options.out` and `folders` into one shard set.
 
-    The shard set is written to `options.out`, with the same bytes as by a build without
-    parts. Raises UserError if a part is running, is damaged or belongs to another
-    build. Also raises it if blocks (groups of images) are missing; the message lists
-    them.
+    The shard set is written to `options.out`. Raises UserError if a part is running, is
+    damaged, belongs to another build or is missing.
     """
     others = _others(options.out, folders)
     plan = load_plan(next(iter(others), options.out))
@@ -65,12 +58,9 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy the blocks that the folder `options.out` lacks into it, from `folders`.
-
-    A block is a group of images that are packed together. All blocks are checked before
-    the first one is copied. Returns the numbers of the blocks that are in none of the
-    folders.
-    """
+    """Copy blocks that `options.out` lacks from `folders`; return what none has."""
+    # A part may come from an untrusted source: its record files are checked when they
+    # are loaded, and every byte of its tars before anything is copied.
     checks: list[Task[Path | None]] = [
         partial(_find_block, options.out, folders, plan, block) for block in range(plan.num_blocks)
     ]
@@ -88,10 +78,7 @@ def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[
 def _run(
     label: str, tasks: Sequence[Task[Result]], plan: Plan, options: BuildOptions
 ) -> dict[int, Result]:
-    """Run the tasks in worker processes and return their results.
-
-    The results are keyed by the index of their task, and sorted by it.
-    """
+    """Run the tasks in worker processes and return {index of the task: result}."""
     with ProgressLine(label, plan.num_sources, "images", shown=not options.quiet) as progress:
         results = dict(run_tasks(tasks, options.workers, progress))
         progress.advance_to(plan.num_sources)
@@ -101,12 +88,9 @@ def _run(
 def _find_block(
     root: Path, folders: Sequence[Path], plan: Plan, block: int, report: Report
 ) -> Path | None:
-    """Return the first of the merged folders that contains a block, or None.
+    """Return the first of `root` and `folders` that contains a block, or None.
 
-    A block is a group of images that are packed together. The output folder, `root`, is
-    searched first, then `folders` in order. A block in `root` counts only if it is
-    complete and undamaged. Raises UserError if the block is damaged in the other folder
-    where it was found.
+    Raises UserError if the block that was found in `folders` is damaged.
     """
     if load_done(root, plan, block) is not None:
         found: Path | None = root
@@ -119,10 +103,7 @@ def _find_block(
 
 
 def _check_block(folder: Path, plan: Plan, block: int) -> None:
-    """Raise UserError unless every byte of a block's tars matches its record file.
-
-    A block is a group of images that are packed together.
-    """
+    """Raise UserError unless every byte of a block's tars matches its record file."""
     record = load_record(folder, plan, block)
     for split in record.shards:
         if damage := tar_damage(folder, plan, record, split):
@@ -130,17 +111,13 @@ def _check_block(folder: Path, plan: Plan, block: int) -> None:
 
 
 def _copy_block(root: Path, folder: Path, plan: Plan, block: int, report: Report) -> None:
-    """Copy a block, which has been checked, from the folder `folder` to `root`.
-
-    A block is a group of images that are packed together. Its shards are copied first,
-    then its record file. `report` is called with the number of its images.
-    """
+    """Copy a block of images, which has been checked, from `folder` to `root`."""
     record = load_record(folder, plan, block)
     for split, shard in record.shards.items():
         target = path_below(root, shard.path, writing=True)
         _copy_tar(path_below(folder, shard.path), target, shard)
         write_atomic(target.with_suffix(".idx"), recorded_index(plan, record, split).encode())
-    save_record(record, root)
+    save_record(record, root)  # after the shards, because it marks the block as done
     report(len(plan.keys_of(block)))
 
 
@@ -165,11 +142,9 @@ def _copy_tar(source: Path, target: Path, shard: Shard) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Create `target` as a hard link to `source`, or as a copy where links fail.
-
-    A link is safe because tars are never modified in place.
-    """
+    """Create `target` as a hard link to `source`, or as a copy where links fail."""
     try:
+        # A link is safe because tars are never modified in place.
         os.link(os.path.realpath(source), target)
     except OSError as error:
         if error.errno not in LINK_UNSUPPORTED:
@@ -199,10 +174,7 @@ def _describe_missing(
 
 
 def _format_ranges(numbers: Sequence[int]) -> str:
-    """Format ascending numbers as ranges: `3, 7-9` for [3, 7, 8, 9].
-
-    From the 21st range on, the text is cut off with `...`.
-    """
+    """Format ascending numbers as at most 20 ranges: `3, 7-9` for [3, 7, 8, 9]."""
     groups = [
         list(group) for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
     ]

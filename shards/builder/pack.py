@@ -1,8 +1,6 @@
 """Pack one block of source images into shards and write its record file.
 
-A block consists of consecutive images (usually 1,000) of the shuffled source list. Its
-record file says how each image was packed, or why it was left out. This code runs in
-worker processes.
+This code runs in worker processes.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ Report = Callable[[int], None]
 def pack_block(root: Path, plan: Plan, block: Block, report: Report) -> Record:
     """Pack a block of images into one shard per split, then write its record file.
 
-    The record file says what became of each image. After each image, `report` is called
-    with the number of images done so far. Returns the record.
+    `report` is called after each image with the number of images done. Returns the
+    record.
     """
     entries, tars = [], {}
     with ExitStack() as stack:
@@ -82,9 +80,9 @@ def _open_tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
 def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[SourceEntry, bytes]:
     """Convert one image to Lab; return its record entry and its stored pixels.
 
-    The pixels are the bytes of a (3, size, size) array. They are b"" if the image is
-    left out, and the entry then contains the reason. Raises UserError if there is not
-    enough memory, and OSError for errors of the machine such as EIO.
+    The pixels are the bytes of a (3, size, size) array, or b"" if the image is left
+    out. Raises UserError if there is not enough memory, and OSError for errors of the
+    machine such as EIO.
     """
     entry = SourceEntry(key=key, source=source.name)
     try:
@@ -120,12 +118,10 @@ def _read(source: ImageSource, max_pixels: int) -> bytes:
 def _square(
     source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Decode an image and resize it to a square, as the build's options say.
+    """Decode an image; return its width and height, and its pixels as a square.
 
-    Returns the width and height of the image, and the pixels of the square. Width and
-    height are those before resizing, after rotation by EXIF. The pixels are (size,
-    size, 3) uint8, sRGB. Raises UndecodableError if the image is too small or cannot be
-    decoded.
+    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
+    too small or cannot be decoded.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         _check_side(cifar10.SIDE, cifar10.SIDE, parameters)
@@ -134,6 +130,7 @@ def _square(
         opened = open_image(data, parameters.max_pixels)
         _check_side(*opened.size, parameters)
         image = decode_reduced(opened, parameters.size)
+    # The size before resizing, after rotation by Exif.
     return image.size, np.asarray(fit_image(image, parameters.size, parameters.fit))
 
 

@@ -1,7 +1,6 @@
 """Parts of a build on several machines (`--part I/N`), and their lock files.
 
-OUT/.lock           locked exclusively by a build or a merge; all running parts of a
-                    build hold a shared lock on it
+OUT/.lock           locked by a build or a merge, or shared by all running parts
 OUT/.lock-2-of-8    locked by part 2/8; deleted when the shard set is finished
 """
 
@@ -24,11 +23,10 @@ _LOCK_NAME = re.compile(re.escape(LOCK) + r"-\d+-of-(\d+)")
 
 @dataclass(frozen=True)
 class Part:
-    """Part I of N of a build (`--part I/N`): the blocks that one machine packs.
+    """Part I of N of a build (`--part I/N`): the images that one machine packs.
 
-    A block is a group of images that are packed together. `number` is I, counted from
-    1, and `count` is N. A part is a range of consecutive blocks, and the sizes of all
-    parts differ by at most one block. Raises UserError if I is out of range.
+    `number` is I, counted from 1, and `count` is N. Raises UserError if I is out of
+    range.
     """
 
     number: int
@@ -42,11 +40,8 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return the numbers of this part's blocks in a build with `total` blocks.
-
-        A block is a group of images that are packed together. The range may be empty if
-        there are more parts than blocks.
-        """
+        """Return the numbers of this part's blocks in a build with `total` blocks."""
+        # Consecutive blocks; the sizes of all parts differ by at most one block.
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
 
@@ -62,8 +57,7 @@ def parse_part(text: str) -> Part:
 def lock_part(root: Path, part: Part) -> Iterator[None]:
     """Lock the output folder for one part during the `with` block.
 
-    Other parts may run at the same time. Raises UserError if a build, a merge or
-    another process of the same part is running.
+    Raises UserError if a build, a merge or another process of the same part is running.
     """
     message = f"another build is running in {root}: wait for it, or choose a new OUT"
     with _shared_lock(root / LOCK, message):
@@ -76,8 +70,7 @@ def lock_part(root: Path, part: Part) -> Iterator[None]:
 def _shared_lock(path: Path, message: str) -> Iterator[None]:
     """Hold a shared lock on the file `path` during the `with` block.
 
-    Raises `UserError(message)` if another process holds an exclusive lock on it. Where
-    the file system does not support locks, prints a warning and continues.
+    Raises `UserError(message)` if another process holds an exclusive lock on it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Network file systems allow a shared lock only on a file that is open for reading.
@@ -86,7 +79,7 @@ def _shared_lock(path: Path, message: str) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(message) from None
-        except OSError as error:
+        except OSError as error:  # the file system does not support locks
             print(
                 f"{path} cannot be locked ({error.strerror}): "
                 "do not start a merge while parts are running",
@@ -96,11 +89,8 @@ def _shared_lock(path: Path, message: str) -> Iterator[None]:
 
 
 def part_counts(folders: Iterable[Path]) -> set[int]:
-    """Return every N for which parts `--part I/N` of a build are in these folders.
-
-    The numbers are read from the names of the parts' lock files, which are deleted when
-    the shard set is finished.
-    """
+    """Return every N for which parts `--part I/N` of a build are in these folders."""
+    # These lock files are deleted when the shard set is finished.
     names = (path.name for folder in folders for path in folder.glob(f"{LOCK}-*"))
     return {int(match[1]) for match in map(_LOCK_NAME.fullmatch, names) if match}
 

@@ -1,12 +1,8 @@
 """The plan of a build: its options, and how the source images are divided into blocks.
 
-The images are sorted by name, shuffled, and divided into blocks of consecutive images,
-which are packed together. The plan is a pure function of the source names and the
-options and is made before any image is read. So every process, machine and later
-attempt computes the same blocks.
+A block is a group of images that are packed together.
 
-    OUT/build.json    the options and a hash of the source names; written first, so
-                      that a build resumes only in a folder with the same plan
+    OUT/build.json    the options and a hash of the source names
 """
 
 from __future__ import annotations
@@ -30,6 +26,9 @@ from shards.json_files import parse_json
 from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
 
+# Written first, so that a build resumes only in a folder with the same plan. The plan
+# is a pure function of the source names and the options and is made before any image is
+# read. So every process, machine and later attempt computes the same blocks.
 BUILD = "build.json"
 # Raised when the same file decodes to other pixels than before, so that no shard set
 # holds both.
@@ -75,11 +74,8 @@ class Parameters:
 
     @property
     def smallest_side(self) -> int:
-        """Minimum length, in pixels, of the shorter side of an image.
-
-        Smaller images are left out. The default is half of `size`, so that no image is
-        enlarged by more than a factor of 2.
-        """
+        """Minimum length, in pixels, of the shorter side of an image."""
+        # By default, no image is enlarged by more than a factor of 2.
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
@@ -87,11 +83,9 @@ class Parameters:
 def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
     """Parse the value of --splits into pairs (split name, upper end of its interval).
 
-    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1). An
-    image belongs to the split whose interval contains its hash, scaled to [0, 1). There
-    are no pairs if the value is empty (one split) or `source` (the source's own
-    splits). Raises UserError if a name or a fraction is invalid or the fractions do not
-    add up to 1.
+    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1).
+    There are no pairs for "" and "source". Raises UserError if a name or a fraction is
+    invalid or the fractions do not add up to 1.
     """
     if text in ("", BY_SOURCE):
         return ()
@@ -130,13 +124,12 @@ def check_split_name(name: str) -> None:
 def split_of(digest: str, source: ImageSource, splits: str) -> str:
     """Return the name of the split that an image belongs to.
 
-    `splits` is the value of --splits. If it is `source`, the split is `source.split`,
-    the image's top-level folder (CIFAR-10: train or test). If it is "", the split is
-    "all". Otherwise the split depends only on `digest`, the SHA-256 of the image's
-    encoded bytes, so it is the same at every --size.
+    `digest` is the SHA-256 of the image's encoded bytes, and `splits` the value of
+    --splits.
     """
     if splits == BY_SOURCE:
         return source.split
+    # Depends only on the encoded bytes, so it is the same at every --size.
     point = Fraction(int(digest[:16], 16), 1 << 64)
     return next((name for name, end in parse_splits(splits) if point < end), ONE_SPLIT)
 
@@ -145,8 +138,7 @@ def split_of(digest: str, source: ImageSource, splits: str) -> str:
 class Block:
     """Consecutive images of the shuffled source list, which one task packs together.
 
-    A block becomes at most one shard per split, and one record file. `first_key` is the
-    index of its first image in the shuffled list.
+    `first_key` is the index of its first image in the shuffled list.
     """
 
     number: int
@@ -158,9 +150,8 @@ class Block:
 class Plan:
     """The content of OUT/build.json: a build's options, and a hash of its image names.
 
-    `sources_sha256` is this hash. A block is a group of images that are packed
-    together, and `block_size` is the number of images in each. Raises UserError if
-    there are too many blocks.
+    `block_size` is the number of images in a block. Raises UserError if there are too
+    many blocks.
     """
 
     parameters: Parameters
@@ -188,11 +179,7 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:
-        """Return the keys of the images in a block.
-
-        A key is the index of an image in the shuffled list of source images. A block is
-        a group of `block_size` consecutive images.
-        """
+        """Return the keys (indices in the shuffled source list) of a block's images."""
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
@@ -232,12 +219,9 @@ def _check_own_splits(sources: Sequence[ImageSource]) -> None:
 
 
 def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
-    """Shuffle `sources` and yield them block by block.
-
-    A block is `plan.block_size` consecutive images, which are packed together. The
-    permutation depends only on the number of sources. It spreads the images of each
-    source folder over all shards.
-    """
+    """Shuffle `sources` and yield them block by block."""
+    # The permutation depends only on the number of sources. It spreads the images of
+    # each source folder over all shards.
     order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
     for number in range(plan.num_blocks):
         keys = plan.keys_of(number)
@@ -249,20 +233,18 @@ def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
 def save_plan(plan: Plan, root: Path) -> None:
     """Write the plan of a build to OUT/build.json, or check that it is already there.
 
-    Raises UserError if OUT contains another plan. Many machines may call this at the
-    same time: one of them writes the file, the others compare their plans with it.
+    Raises UserError if OUT contains another plan.
     """
     check_out(root)
+    # Many machines may do this at the same time: one of them writes the file, the
+    # others compare their plans with it.
     if not (root / BUILD).exists():
         _write_if_missing(root / BUILD, json.dumps(asdict(plan), indent=1).encode() + b"\n")
     check_plan(plan, root, f"choose a new OUT, or delete {root}")
 
 
 def _write_if_missing(path: Path, data: bytes) -> None:
-    """Write the file `path` atomically unless it exists.
-
-    If several processes call this at the same time, one of them writes the file.
-    """
+    """Write the file `path` atomically unless it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
@@ -292,20 +274,14 @@ def _link(old: Path, new: Path) -> None:
 
 
 def check_plan(plan: Plan, folder: Path, advice: str) -> None:
-    """Raise UserError unless build.json in `folder` contains this plan.
-
-    The message ends with `advice`.
-    """
+    """Raise UserError, which ends with `advice`, unless `folder` contains this plan."""
     existing = load_plan(folder)
     if existing != plan:
         raise UserError(f"{folder} holds another build ({_difference(existing, plan)}): {advice}")
 
 
 def check_out(root: Path) -> None:
-    """Raise UserError if `root` cannot be the output folder of a build.
-
-    It must be missing, empty, or the folder of an earlier build.
-    """
+    """Raise UserError unless `root` is missing, empty, or an earlier build's folder."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file: choose a new folder for OUT")
     # Listed before BUILD is checked, because another machine may be writing it.

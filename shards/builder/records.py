@@ -1,10 +1,9 @@
 """Record files, OUT/sources/NNNNNN.jsonl: what became of each image of a block.
 
-A block is a group of images that are packed together. Its record file is written after
-its shards, and marks it as done. The first line is {"build": hash of the build's plan,
-"block": number, "shards": {split: Shard}}. Then there is one line per image, in key
-order. Packed images have "split", "packed" (SHA-256 of the stored pixels) and "crc32"
-(of the stored pixels); images that were left out have "reason" and "detail".
+A block is a group of images that are packed together.
+
+first line      {"build": hash of the plan, "block": number, "shards": {split: Shard}}
+further lines   one `SourceEntry` per image, in key order
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from shards.format.shard_table import ShardTable
 from shards.format.tar_layout import tar_bytes
 from shards.json_files import parse_json
 
+# Packed images have the fields "split", "packed" and "crc32"; images that were left out
+# have "reason" and "detail".
 _MAX_ENTRY_BYTES = 1 << 16  # two names of 4096 bytes, escaped, and a detail
 TOO_SMALL, GREY, DUPLICATE = "too small", "grey", "duplicate"
 
@@ -38,8 +39,6 @@ class SourceEntry:
     """What became of one source image; one line of a record file.
 
     The image is packed if `reason` is empty, otherwise it was left out for this reason.
-    The entry of a duplicate, which is left out, still has the two hashes of its pixels:
-    the fields `packed` and `crc32`.
     """
 
     key: int
@@ -48,6 +47,8 @@ class SourceEntry:
     height: int = 0
     split: str = ""
     sha256: str = ""  # of the encoded bytes
+    # The entry of a duplicate, which is left out, still has the two hashes of its
+    # pixels.
     packed: str = ""  # SHA-256 of the stored pixels, used to find duplicates
     crc32: int = 0  # of the stored pixels, for the index
     reason: str = ""
@@ -60,23 +61,15 @@ class SourceEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The content of a block's record file: its shards and an entry for each image.
+    """The content of a block's record file: its shards and an entry for each image."""
 
-    A block is a group of images that are packed together. The entries are in the order
-    of their keys. `build` is the hash of the plan that the block was packed by, 16
-    hexadecimal digits (`Plan.identity`).
-    """
-
-    build: str
+    build: str  # `Plan.identity` of the plan that the block was packed by
     block: int
     shards: dict[str, Shard]
-    entries: tuple[SourceEntry, ...]
+    entries: tuple[SourceEntry, ...]  # in the order of their keys
 
     def keys(self, split: str) -> list[int]:
-        """Return the keys of the block's images that were packed into `split`, sorted.
-
-        A block is a group of images that are packed together.
-        """
+        """Return the sorted keys of the images that were packed into `split`."""
         return [entry.key for entry in self.entries if entry.is_in(split)]
 
     @property
@@ -86,18 +79,14 @@ class Record:
 
 
 def record_path(root: Path, block: int) -> Path:
-    """Return the path of a block's record file: `root`/sources/NNNNNN.jsonl.
-
-    A block is a group of images that are packed together.
-    """
+    """Return the path of a block's record file: `root`/sources/NNNNNN.jsonl."""
     return root / SOURCES / f"{block:06d}.jsonl"
 
 
 def save_record(record: Record, root: Path) -> None:
     """Write a block's record file, which lists its images and marks it as done.
 
-    A block is a group of images that are packed together. Call this only after the
-    block's shards are on disk.
+    Call this only after the block's shards are on disk.
     """
     shards = {split: asdict(shard) for split, shard in sorted(record.shards.items())}
     lines = [json.dumps({"build": record.build, "block": record.block, "shards": shards})]
@@ -113,10 +102,7 @@ def _without_defaults(entry: SourceEntry) -> dict[str, Any]:
 def load_record(root: Path, plan: Plan, block: int) -> Record:
     """Read and check a block's record file, which lists its shards and its images.
 
-    A block is a group of images that are packed together. The file may come from an
-    untrusted source: its shards must have the paths, splits and sizes that a build
-    gives them. Raises UserError if the file is missing, is damaged or belongs to
-    another build.
+    Raises UserError if the file is missing, is damaged or belongs to another build.
     """
     path = record_path(root, block)
     keys = list(plan.keys_of(block))
@@ -149,6 +135,7 @@ def _check_shards(record: Record, plan: Plan, block: int) -> None:
 
     Raises ValueError, TypeError or OverflowError if not.
     """
+    # The record may come from an untrusted source.
     ShardTable(record.shards.values())  # checks the types of its fields
     packed = Counter(entry.split for entry in record.entries if not entry.reason)
     if record.block != block or packed != {
@@ -174,11 +161,7 @@ def _check_split(split: str, plan: Plan) -> None:
 
 
 def load_done(root: Path, plan: Plan, block: int) -> Record | None:
-    """Return the record of a block if its shards are complete and undamaged, else None.
-
-    A block is a group of images that are packed together. Its record file must be
-    valid, and the shards must have the sizes and SHA-256 that the record states.
-    """
+    """Return a block's record if its shards are complete and undamaged, else None."""
     try:
         record = load_record(root, plan, block)
     except UserError:
@@ -187,10 +170,7 @@ def load_done(root: Path, plan: Plan, block: int) -> Record | None:
 
 
 def is_intact(root: Path, shard: Shard) -> bool:
-    """Return whether a shard's files are undamaged.
-
-    The tar must have the size and SHA-256 of `shard`, and its .idx file must exist.
-    """
+    """Return whether a shard's tar is undamaged and its .idx file exists."""
     path = path_below(root, shard.path)
     if (
         not path.is_file()
@@ -204,9 +184,7 @@ def is_intact(root: Path, shard: Shard) -> bool:
 def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
     """Return a copy of `record` in which exactly the images in `firsts` are duplicates.
 
-    `firsts` maps the key of each duplicate to the source name of its first copy. Images
-    that are marked as duplicates in `record`, but are not in `firsts`, become packed
-    images again.
+    `firsts` maps the key of each duplicate to the source name of its first copy.
     """
 
     def mark(entry: SourceEntry) -> SourceEntry:

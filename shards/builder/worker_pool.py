@@ -1,13 +1,4 @@
-"""A pool of single-threaded worker processes that run tasks and report their progress.
-
-The workers are forked from a server process, which imports the libraries once, before
-any thread exists. The only shared state is an array of counters, each written by one
-process without a lock, so a worker that is killed cannot block the others.
-
-The server's socket is in a temporary folder. If the main process is killed, it cannot
-delete this folder. Each main process therefore locks its folder, and the next one that
-starts deletes all folders that are no longer locked.
-"""
+"""A pool of single-threaded worker processes that run tasks and report progress."""
 
 from __future__ import annotations
 
@@ -43,13 +34,12 @@ _PRELOAD = ["numpy", "PIL.Image", "shards.builder.pack"]
 def run_tasks(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int = 0
 ) -> Iterator[tuple[int, Result]]:
-    """Run `tasks` in `workers` processes and yield their results as they finish.
+    """Run `tasks` in `workers` processes; yield (task index, result) as they finish.
 
-    Tasks are picklable and are called with a function `report(number of items done)`.
-    With one worker they run in this process. Yields (index in `tasks`, result). `start`
-    is the number of items already done, which `progress` shows first. If a task fails,
-    its error is raised after all other tasks have stopped. Raises UserError if a worker
-    was killed.
+    A task is picklable and is called with a function `report(number of items done)`.
+    `start` is the number of items already done, which `progress` shows first. If a task
+    fails, its error is raised after all others have stopped. Raises UserError if a
+    worker was killed.
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -76,7 +66,9 @@ def _run_here(
 def _run_pool(
     tasks: Sequence[Task[Result]], workers: int, progress: ProgressLine, start: int
 ) -> Iterator[tuple[int, Result]]:
-    # Number of images done per task. If the last cell is not 0, the workers stop.
+    # Number of images done per task. If the last cell is not 0, the workers stop. Each
+    # cell is written by one process without a lock, so a worker that is killed cannot
+    # block the others.
     done = RawArray("Q", len(tasks) + 1)
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, _init_worker, (done,))
@@ -104,12 +96,9 @@ def _run_pool(
 
 @contextmanager
 def _single_threaded_forkserver() -> Iterator[None]:
-    """Start the process from which workers are forked; used in a `with` statement.
-
-    Each worker uses one thread. Workers ignore Ctrl-C, because the parent process
-    handles it. At the end of the `with` block, the environment variables and the SIGINT
-    handler of this process are what they were before.
-    """
+    """Start a process that forks single-threaded workers, within a `with` block."""
+    # The server imports the libraries once, before any thread exists. Workers inherit
+    # the environment and ignore Ctrl-C, because the parent process handles it.
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
@@ -127,10 +116,8 @@ def _single_threaded_forkserver() -> Iterator[None]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Replace `__main__` temporarily, so that workers do not import the main module.
-
-    Importing it can take seconds, and no task is defined there.
-    """
+    """Replace `__main__` temporarily, so that workers do not import the main module."""
+    # Importing it can take seconds, and no task is defined there.
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -155,10 +142,9 @@ def _start_forkserver() -> None:
 
 @cache
 def _folder() -> str:
-    """Create and lock a temporary folder, which is removed when this process exits.
-
-    Folders that killed processes have left are removed first.
-    """
+    """Create and lock a temporary folder, which is removed when this process exits."""
+    # It holds the server's socket. A process that is killed cannot delete its folder,
+    # but unlocks it. So first remove all folders that are no longer locked.
     for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_FOLDER_LOCK}"):
         with suppress(OSError), open(stale, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,9 +175,9 @@ def _init_worker(done: Any) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End this worker process when its parent dies; otherwise it would wait forever."""
+    """End this worker process when its parent dies."""
     parent = multiprocessing.parent_process()
-    if parent:
+    if parent:  # without this, the worker would wait forever
         parent.join()
         os._exit(1)
 

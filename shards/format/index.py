@@ -1,9 +1,10 @@
 """The index of a split, `index.npy`: the location and the CRC-32 of each sample.
 
-The file contains a table, int64 (samples, 3), with one row per sample, in the order of
-the shards. The columns are the sample's key, the byte offset in the tar where the
-content of its member starts, and the CRC-32 (as in zlib) of its stored pixels, which
-are the member's content after the .npy header.
+It is an int64 array (samples, 3), in the order of the shards, with the columns
+
+key       the sample's key
+offset    the byte in the tar where the sample's .npy file starts
+CRC-32    the checksum (as in zlib) of the pixels, which follow the .npy header
 """
 
 from __future__ import annotations
@@ -97,10 +98,8 @@ def index_rows(keys: Sequence[int], checksums: Sequence[int], size: int, dtype: 
 
 
 def join_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate the index rows of a split's shards: int64 (samples, 3).
-
-    `rows` may be empty, for a split without shards.
-    """
+    """Concatenate the index rows of a split's shards: int64 (samples, 3)."""
+    # The empty array is for a split without shards.
     return np.concatenate([np.empty((0, COLUMNS), np.int64), *rows])
 
 
@@ -109,9 +108,8 @@ def rebuild_index(
 ) -> np.ndarray:
     """Rebuild the index table of a split from its tars: int64 (samples, 3).
 
-    `paths` are the local paths of `shards`, in the same order. Every byte is read.
-    Raises UserError if the length, SHA-256 or members of a tar do not match the
-    manifest.
+    `paths` are the local paths of `shards`, in the same order. Raises UserError if a
+    tar does not match the manifest.
     """
     return join_rows(
         [rebuild_rows(path, shard, size, dtype) for path, shard in zip(paths, shards, strict=True)]
@@ -119,7 +117,10 @@ def rebuild_index(
 
 
 def rebuild_rows(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
-    """Rebuild the rows of one shard from its tar, like `rebuild_index`."""
+    """Rebuild the index rows of one shard from its tar: int64 (samples, 3).
+
+    Raises UserError if the tar does not match the manifest.
+    """
     _check_tar(path, shard, tar_bytes(shard.samples, size, dtype))
     header = member_header(size, dtype)
     keys, checksums = [], []
@@ -163,10 +164,7 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the key of the sample whose tar header ends at byte `offset` of `data`.
-
-    Returns -1 if there is no valid sample header.
-    """
+    """Return the key in the tar header before byte `offset`, or -1 if it is invalid."""
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
     if not end or not digits.isdigit():

@@ -1,19 +1,17 @@
 """The on-disk format of a shard set: its files, and the manifest that lists the shards.
 
-The shuffled source images are divided into blocks of consecutive images. The images of
-block b that belong to one split become shard b of this split.
+The shuffled source images are divided into blocks. The images of block 0 that belong to
+the split train become its shard 000000.
 
     OUT/manifest.json         written last; a folder without it is not a shard set
-    OUT/train/000000.tar      a shard: one member `<key>.lab.npy` per sample, which is a
+    OUT/train/000000.tar      a shard: one file `<key>.lab.npy` per sample, which is a
                               C-order array (3, size, size)
     OUT/train/000000.idx      the index of this tar in DALI's text format
     OUT/train/index.npy       binary index of the split, see format/index.py
     OUT/sources/000000.jsonl  for each source image of block 0: where it was packed, or
                               why it was left out
 
-Without `--splits` there is one split, "all", and its tars are in OUT itself. A shard
-depends only on its own images. So shards have the same bytes in whatever order, and by
-whatever number of processes or machines, they are built.
+Without `--splits` there is one split, "all", and its tars are in OUT itself.
 """
 
 from __future__ import annotations
@@ -35,6 +33,8 @@ from shards.files import read_regular, write_atomic
 from shards.format.shard_table import Shard, ShardTable, sample_counts
 from shards.json_files import parse_json
 
+# A shard depends only on its own images. So shards have the same bytes in whatever
+# order, and by whatever number of processes or machines, they are built.
 _FORMATS = "colortrain-shards-"
 FORMAT = f"{_FORMATS}2"
 MEMBER = "lab.npy"
@@ -78,17 +78,14 @@ class Manifest:
         return int(sample_counts(self.splits[split]).sum())
 
     def held_out(self) -> str | None:
-        """Return the name of the split to evaluate on, or None if there is none.
-
-        It is the first of val, validation and test that exists.
-        """
+        """Return the first existing split of val, validation and test, or None."""
         return next((name for name in HELD_OUT if name in self.splits), None)
 
     def choose_split(self, name: str, where: str | Path) -> str:
         """Return `name` if it is the name of a split, else the name of the only split.
 
-        Raises UserError, which lists the splits, if there are several and none has this
-        name. `where` is the location of the shard set, for the message.
+        `where` is the location of the shard set, for messages. Raises UserError if
+        there are several splits and none has this name.
         """
         if name in self.splits:
             return name
@@ -114,10 +111,7 @@ def is_split_name(name: str) -> bool:
 
 @lru_cache(maxsize=16)
 def member_header(size: int, dtype: str) -> bytes:
-    """Return the .npy header, which is the same for every sample of a shard set.
-
-    It describes a C-order array of shape (3, size, size).
-    """
+    """Return the .npy header of a sample: a C-order array of shape (3, size, size)."""
     stream = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -127,27 +121,22 @@ def member_header(size: int, dtype: str) -> bytes:
 
 
 def member_bytes(size: int, dtype: str) -> int:
-    """Return the length in bytes of a sample's .npy file in a tar: header and pixels.
-
-    The tar header and the padding are not included.
-    """
+    """Return the size in bytes of a sample's .npy file in a tar: header and pixels."""
     return len(member_header(size, dtype)) + 3 * size * size * np.dtype(dtype).itemsize
 
 
 def key_name(key: int) -> str:
-    """Return the name of a sample in its tar: `000000042` for key 42.
-
-    All names have the same width and no dots, because some readers require a fixed
-    width, and others take what follows a dot for the extension.
-    """
+    """Return the name of a sample in its tar: `000000042` for key 42."""
+    # Of fixed width and without dots: some readers require a fixed width, and others
+    # take what follows a dot for the extension.
     return f"{key:09d}"
 
 
 def index_text(keys: np.ndarray, offsets: np.ndarray, size: int, dtype: str) -> str:
-    """Return the text of a tar's .idx file, an index in NVIDIA DALI's format.
+    """Return the text of a tar's .idx file, in the format of DALI's `wds2idx` 1.2.
 
-    The format is that of `wds2idx`, version 1.2. `keys` and `offsets` are the keys of
-    the samples and the byte offsets of their content in the tar.
+    `keys` and `offsets` are the keys of the samples and the byte offsets of their .npy
+    files in the tar.
     """
     content = member_bytes(size, dtype)
     lines = [
@@ -191,9 +180,10 @@ def load_manifest(root: str | Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Return the manifest in a JSON text; `where` is its path or URL, for messages.
+    """Return the manifest in a JSON text.
 
-    Raises UserError if it has another format version or was altered.
+    `where` is its path or URL, for messages. Raises UserError if it has another format
+    version or was altered.
     """
     try:
         # The hook converts each shard as soon as it is parsed, which saves memory.
@@ -229,12 +219,10 @@ def _all_but_splits(manifest: Manifest) -> dict[str, Any]:
 
 
 def _canonical_json(manifest: Manifest) -> Iterator[str]:
-    """Yield the text of the manifest as JSON with sorted keys, piece by piece.
-
-    The text is hashed to identify the shard set. Each shard is a piece of its own, so
-    the whole text of a manifest with a hundred thousand shards is never in memory.
-    """
-    # "splits" sorts after all other keys, so it can be appended.
+    """Yield the text of the manifest as JSON with sorted keys, piece by piece."""
+    # Each shard is a piece, so the whole text of a manifest with a hundred thousand
+    # shards is never in memory. "splits" sorts after all other keys, so it can be
+    # appended.
     yield json.dumps(_all_but_splits(manifest), sort_keys=True)[:-1] + ', "splits": {'
     for position, name in enumerate(sorted(manifest.splits)):
         yield (", " if position else "") + json.dumps(name) + ": ["
@@ -259,11 +247,9 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
 
 
 def _check_fields(manifest: Manifest) -> None:
-    """Raise ValueError if the name of a split or another field is invalid.
-
-    The check is needed because a shard set may come from an untrusted source. The paths
-    and sizes of its shards are not checked here: ShardTable has checked them.
-    """
+    """Raise ValueError if a split name, the size, the dtype or a count is invalid."""
+    # A shard set may come from an untrusted source. ShardTable has already checked the
+    # paths and sizes of the shards.
     for name in manifest.splits:
         if not is_split_name(name):
             raise ValueError(f"invalid split name {name!r}")

@@ -1,7 +1,4 @@
-"""The list of a split's shards, stored compactly in a few arrays.
-
-This takes a tenth of the memory that one object per shard would take.
-"""
+"""The list of a split's shards, stored compactly in a few arrays."""
 
 from __future__ import annotations
 
@@ -16,16 +13,12 @@ from shards.files import is_path_below
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """A tar of samples, as the manifest lists it.
+    """A tar of samples, as the manifest lists it."""
 
-    `path` is relative to the manifest's folder, `samples` the number of samples,
-    `bytes` the size of the tar, and `sha256` the hash of the tar in hexadecimal digits.
-    """
-
-    path: str
-    samples: int
-    bytes: int
-    sha256: str
+    path: str  # relative to the manifest's folder
+    samples: int  # number of samples
+    bytes: int  # size of the tar
+    sha256: str  # of the tar, in hexadecimal digits
 
 
 def sample_counts(shards: Sequence[Shard]) -> np.ndarray:
@@ -38,9 +31,10 @@ def sample_counts(shards: Sequence[Shard]) -> np.ndarray:
 class ShardTable(Sequence[Shard]):
     """A sequence of shards, stored in arrays; a `Shard` is created when it is accessed.
 
-    It is equal to any other sequence of the same shards. Raises ValueError, TypeError
-    or OverflowError if a field of a shard is invalid.
+    Raises ValueError, TypeError or OverflowError if a field of a shard is invalid.
     """
+
+    # This takes a tenth of the memory that one object per shard would take.
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         paths, samples, sizes, digests = [], [], [], []

@@ -1,7 +1,4 @@
-"""Write tars of Lab arrays, byte for byte as webdataset does, and memory-map them.
-
-All members of a tar have the same length, so its pixels are one strided array.
-"""
+"""Write tars of Lab arrays, byte for byte as webdataset does, and memory-map them."""
 
 from __future__ import annotations
 
@@ -30,27 +27,19 @@ _MODE = 0o644
 
 
 def member_stride(size: int, dtype: str) -> int:
-    """Return the number of bytes that one sample takes in a tar.
-
-    They consist of the tar header, the .npy file, and padding to a multiple of 512.
-    """
+    """Return the size in bytes of a tar member: tar header, .npy file and padding."""
     return TAR_BLOCK + -(-member_bytes(size, dtype) // TAR_BLOCK) * TAR_BLOCK
 
 
 def content_offsets(samples: int, size: int, dtype: str) -> np.ndarray:
-    """Return the byte offsets in a tar where the samples' .npy files start.
-
-    Returns int64 (samples,).
-    """
+    """Return the byte offsets of the samples' .npy files in a tar: int64 (samples,)."""
     return TAR_BLOCK + member_stride(size, dtype) * np.arange(samples, dtype=np.int64)
 
 
 def tar_bytes(samples: int, size: int, dtype: str) -> int:
-    """Return the size in bytes of a tar of `samples` samples.
-
-    The tar consists of the members, two empty blocks of 512 bytes, and padding to a
-    multiple of 20 blocks (a tar record).
-    """
+    """Return the size in bytes of a tar of `samples` samples."""
+    # After the members come two empty blocks of 512 bytes, and padding to a multiple of
+    # 20 blocks (a tar record).
     used = samples * member_stride(size, dtype) + 2 * TAR_BLOCK
     return -(-used // (20 * TAR_BLOCK)) * 20 * TAR_BLOCK
 
@@ -80,6 +69,7 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
             )
         mapped = np.memmap(stream, np.uint8, "r")
     item = np.dtype(dtype).itemsize
+    # All members have the same length, so the pixels are one strided array.
     strides = (stride, size * size * item, size * item, item)
     return np.ndarray((samples, 3, size, size), dtype, mapped, start, strides)
 
@@ -87,8 +77,8 @@ def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
 class TarOfSamples:
     """A context manager that writes one shard: a tar and its .idx file.
 
-    Both files appear only if the `with` block succeeds. Afterwards, `shard` has the
-    number of samples, the size and the SHA-256 of the tar.
+    Both files appear only if the `with` block succeeds. Afterwards, `shard` describes
+    the tar.
 
     >>> with TarOfSamples(root, "train/000000.tar", 256, "uint8") as tar:
     ...     tar.add(42, pixels)

@@ -21,10 +21,7 @@ _GAP = 4
 
 
 def describe(root: Path, manifest: Manifest) -> str:
-    """Return the text that `colortrain shards info` prints about a shard set.
-
-    It consists of the format, the number of images left out, and a table of the splits.
-    """
+    """Return the text that `colortrain shards info` prints about a shard set."""
     rows = [("split", "shards", "samples", "bytes")]
     for split, shards in manifest.splits.items():
         size = sum(shard.bytes for shard in shards)
@@ -48,8 +45,7 @@ def describe(root: Path, manifest: Manifest) -> str:
 def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
     """Write a PNG with the first `count` samples of a shard set as a grid of tiles.
 
-    The samples are taken split after split. Raises UserError if `count` is less than 1
-    or there are no samples.
+    Raises UserError if `count` is less than 1 or there are no samples.
     """
     if count < 1:
         raise UserError(f"--count {count}: must be at least 1")

@@ -1,13 +1,7 @@
 """Colour statistics per split: the ab histogram, and mean and std of L, a and b.
 
-Zhang, Isola, Efros, "Colorful Image Colorization" (2016), section 2.2: ab is quantised
-on a grid of 10 units. The bin centres are the multiples of 10, as in the authors' list
-of the 313 in-gamut points, so the edges are at -115, -105, ..., 115.
-
-All sums are integers, in units of one uint8 level or, for float16, of 2^-24. So they
-are exact and do not depend on the order of summation. Therefore the sums over several
-parts of the shards, computed on several machines (OUT/statistics-I-of-N.json), merge
-into exactly the result of a single run.
+The histogram bins follow Zhang, Isola, Efros, "Colorful Image Colorization" (2016),
+section 2.2: 10 units wide, centred at multiples of 10.
 """
 
 from __future__ import annotations
@@ -40,11 +34,17 @@ from shards.format.tar_layout import pixels_view
 from shards.json_files import parse_json
 from shards.progress import ProgressLine
 
+# The bin centres are the multiples of 10, as in the authors' list of the 313 in-gamut
+# points, so the edges are at -115, -105, ..., 115.
 BIN = 10
 CENTRES = range(-110, 111, BIN)
 EDGES = tuple(centre - BIN // 2 for centre in (*CENTRES, 120))
 _CHUNK_PIXELS = 1 << 20
 _MAX_PART_BYTES = 64 << 20  # 23 x 23 counts per split
+# All sums are integers, in these units: one uint8 level or, for float16, 2^-24. So they
+# are exact and do not depend on the order of summation. Therefore the sums over several
+# parts of the shards, computed on several machines, merge into exactly the result of a
+# single run.
 _UNITS = {
     "uint8": (Fraction(20, 51), Fraction(1), Fraction(1)),
     "float16": (Fraction(1, 1 << 24),) * 3,
@@ -54,10 +54,7 @@ _PART_NAME = re.compile(r"statistics-(\d+)-of-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over a set of pixels, from which the colour statistics are computed.
-
-    `+` returns the sums over two sets of pixels together.
-    """
+    """Sums over a set of pixels, from which the colour statistics are computed."""
 
     counts: np.ndarray  # (23, 23) int64: pixels per bin of ab, with a along the rows
     total: tuple[int, ...]  # sums of L, a, b in units of `_UNITS`
@@ -79,8 +76,7 @@ EMPTY = Sums(np.zeros((len(CENTRES),) * 2, np.int64), (0, 0, 0), (0, 0, 0), 0)
 def compute_statistics(root: Path, workers: int = 1, quiet: bool = False) -> dict[str, Any]:
     """Return the colour statistics of a shard set, ready to be written as JSON.
 
-    For each split, these are the ab histogram and the mean and standard deviation of L,
-    a and b. Raises UserError if `root` is not a shard set or a shard is damaged.
+    Raises UserError if `root` is not a shard set or a shard is damaged.
     """
     manifest = load_manifest(root)
     return _document(manifest, _count(root, manifest, Part(1, 1), workers, quiet))
@@ -91,8 +87,7 @@ def statistics_of_part(
 ) -> dict[str, Any]:
     """Return the sums over the pixels of part I of N of the shards, ready for JSON.
 
-    `merge_statistics` combines the files with the sums of all N parts. Raises UserError
-    if `root` is not a shard set or a shard is damaged.
+    Raises UserError if `root` is not a shard set or a shard is damaged.
     """
     manifest = load_manifest(root)
     sums = _count(root, manifest, part, workers, quiet)
@@ -121,9 +116,8 @@ def part_path(root: Path, part: Part) -> Path:
 def merge_statistics(root: Path, paths: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the colour statistics of a shard set by adding the sums of its N parts.
 
-    `paths` are the files that `colortrain shards statistics --part I/N` wrote, one for
-    each I. By default, they are searched in `root`. The result equals that of
-    `compute_statistics`. Raises UserError if a part is missing, is damaged, is given
+    `paths` are the files that `colortrain shards statistics --part I/N` wrote, by
+    default all in `root`. Raises UserError if a part is missing, is damaged, is given
     twice or belongs to another dataset.
     """
     manifest = load_manifest(root)
@@ -190,11 +184,7 @@ def _parse_sums(fields: dict[str, Any]) -> Sums:
 
 
 def save_statistics(document: dict[str, Any], path: Path) -> None:
-    """Write colour statistics, or the sums of one part of the shards, as JSON.
-
-    The file `path` is written atomically. Temporary files that killed processes of this
-    machine left for `path` are removed.
-    """
+    """Write colour statistics, or the sums of one part of the shards, as JSON."""
     remove_stale_temporaries(path)
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
 
@@ -202,11 +192,7 @@ def save_statistics(document: dict[str, Any], path: Path) -> None:
 def _count(
     root: Path, manifest: Manifest, part: Part, workers: int, quiet: bool
 ) -> dict[str, Sums]:
-    """Return, for each split, the sums over the pixels of one part of the shards.
-
-    The shards of all splits are divided into `part.count` parts, and `part` selects one
-    of them. The result maps split names to the sums of `color_sums`.
-    """
+    """Return, for each split, the sums over the pixels of one part of the shards."""
     shards = [(split, shard) for split, shards in manifest.splits.items() for shard in shards]
     selected = part.blocks(len(shards))
     shards = shards[selected.start : selected.stop]
@@ -268,10 +254,8 @@ def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report)
 
 
 def color_sums(stored: np.ndarray) -> Sums:
-    """Return sums over all pixels of the samples `stored`, as a `Sums`.
+    """Return the sums over all pixels of `stored` samples.
 
-    They are the sums of L, a and b, the sums of their squares, and the ab histogram. A
-    value of a or b on the edge between two histogram bins counts in the upper bin.
     stored: (..., 3, H, W), uint8 or float16, in the stored format.
     """
     levels, bins = _levels(str(stored.dtype)), _bins(str(stored.dtype))
@@ -288,12 +272,8 @@ def color_sums(stored: np.ndarray) -> Sums:
 
 
 def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
-    """Return the sum and the sum of squares of the values in a histogram.
-
-    `levels` are the possible values, and `counts` how often each of them occurs. The
-    sums are Python integers, which do not overflow.
-    """
-    present = np.flatnonzero(counts)
+    """Return the sum and the sum of squares of `levels` that occur `counts` times."""
+    present = np.flatnonzero(counts)  # the sums are Python integers, which do not overflow
     pairs: Iterable[tuple[int, int]] = list(
         zip(counts[present].tolist(), levels[present].tolist(), strict=True)
     )
@@ -304,10 +284,9 @@ def _moments(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
 
 @cache
 def _levels(dtype: str) -> np.ndarray:
-    """Return a table with the value of L, a and b for each stored bit pattern.
+    """Return the value of L, a and b, in `_UNITS`, for each stored bit pattern.
 
-    The table is int64: (3, 256) for uint8, (3, 65536) for float16. The integers count
-    multiples of the unit in `_UNITS`.
+    The table is int64: (3, 256) for uint8, (3, 65536) for float16.
     """
     if dtype == "uint8":
         return np.arange(256) - np.array([[0], [128], [128]])
@@ -320,6 +299,7 @@ def _bins(dtype: str) -> np.ndarray:
 
     The table is int64: (256,) for uint8, (65536,) for float16.
     """
+    # A value on the edge between two bins counts in the upper bin.
     values = np.arange(256) - 128.0 if dtype == "uint8" else _float16_values()
     return np.clip(np.floor_divide(values - EDGES[0], BIN), 0, len(CENTRES) - 1).astype(np.int64)
 

@@ -27,7 +27,7 @@ REPAIR = "delete it and run the same build again, or restore it"
 def verify(root: Path, workers: int = 1, quiet: bool = False) -> Manifest:
     """Check every byte of a shard set and return its manifest.
 
-    Raises UserError, naming the first damaged shard, member and byte range.
+    Raises UserError, which names the first damaged shard, member and byte range.
     """
     manifest = load_manifest(root)
     plan = load_plan(root)
@@ -51,11 +51,7 @@ def _check_plan(root: Path, manifest: Manifest, plan: Plan) -> None:
 
 
 def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence[Record]) -> None:
-    """Raise UserError unless the manifest and the record files agree.
-
-    They must list the same shards, and have the same number of images left out for each
-    reason.
-    """
+    """Raise UserError unless the manifest and the record files agree."""
     recorded = {shard.path: shard for record in records for shard in record.shards.values()}
     stated = {shard.path: shard for shards in manifest.splits.values() for shard in shards}
     for path in sorted({*recorded, *stated}):
@@ -93,10 +89,7 @@ def _check_shards(
 
 
 def _check_block(root: Path, plan: Plan, block: int, report: Report) -> str:
-    """Return a description of the first damage in a block's shards, "" if none.
-
-    A block is a group of images that were packed together.
-    """
+    """Return a message about the first damage in a block's shards, "" if none."""
     record = load_record(root, plan, block)
     damages = (_shard_damage(root, plan, record, split) for split in sorted(record.shards))
     first = next((damage for damage in damages if damage), "")

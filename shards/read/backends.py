@@ -1,8 +1,6 @@
 """Storage backends: how to access each kind of URL (https, s3, gs, ...) through fsspec.
 
-Any scheme that fsspec supports works. A scheme that requires its own options, package
-or advice needs an entry in `BACKENDS`, and its package must be added to an extra in
-pyproject.toml. Downloading and retrying are in `shards.read.remote`.
+Downloading and retrying are in `shards.read.remote`.
 """
 
 from __future__ import annotations
@@ -21,20 +19,15 @@ _BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How to access the URLs with one of `schemes`.
-
-    `extra` is the extra that installs the required packages: `pip install
-    colortrain[EXTRA]`. `libraries` are the packages whose exceptions may be temporary.
-    `credential_errors` are the names of exceptions that mean missing credentials, and
-    `credential_advice` says how to provide them. `options` returns the arguments of
-    fsspec's file system whose defaults do not suit large files on clusters.
-    """
+    """How to access the URLs with one of `schemes`."""
 
     schemes: tuple[str, ...]
-    extra: str = "remote"
-    libraries: tuple[str, ...] = ()
-    credential_errors: tuple[str, ...] = ()
-    credential_advice: str = ""
+    extra: str = "remote"  # installs the packages: `pip install colortrain[EXTRA]`
+    libraries: tuple[str, ...] = ()  # packages whose exceptions may be temporary
+    credential_errors: tuple[str, ...] = ()  # names of exceptions for missing credentials
+    credential_advice: str = ""  # how to provide them
+    # Returns the arguments of fsspec's file system whose defaults do not suit large
+    # files on clusters.
     options: Callable[[], dict[str, Any]] = dict
 
 
@@ -51,6 +44,9 @@ def _s3_options() -> dict[str, Any]:
     return {"default_block_size": _BLOCK_BYTES, "max_concurrency": 4}
 
 
+# Any other scheme that fsspec supports works too. An entry is for a scheme that
+# requires its own options, package or advice; its package must be in an extra in
+# pyproject.toml.
 BACKENDS = (
     Backend(
         schemes=("http", "https"),
@@ -79,10 +75,7 @@ CREDENTIAL_ERRORS = frozenset(name for each in BACKENDS for name in each.credent
 
 
 def backend_of(url: str) -> Backend:
-    """Return the backend for the scheme of a URL.
-
-    For a scheme without an entry in `BACKENDS`, it is a backend without options.
-    """
+    """Return the backend for the scheme of a URL, by default one without options."""
     scheme = scheme_of(url)
     return next((backend for backend in BACKENDS if scheme in backend.schemes), _OTHER)
 
@@ -99,12 +92,10 @@ def scheme_of(location: str) -> str | None:
 
 
 def redact(url: str) -> str:
-    """Return the URL without passwords and without the query, for messages.
-
-    The query may contain a signature. In an http(s) URL, all text before @ is a login
-    and is removed. In other URLs the text before @ belongs to the address
-    (abfs://container@account/...), so only a password in it is removed.
-    """
+    """Return the URL without passwords and without the query, for messages."""
+    # The query may contain a signature. In an http(s) URL, all text before @ is a login
+    # and is removed. In other URLs the text before @ belongs to the address
+    # (abfs://container@account/...), so only a password in it is removed.
     parts = urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
     name = login.partition(":")[0]
@@ -114,10 +105,7 @@ def redact(url: str) -> str:
 
 
 def join_url(base: str, relative: str) -> str:
-    """Return the URL of the file `relative` in the folder `base`.
-
-    A query in `base`, such as a signature, stays at the end.
-    """
+    """Return the URL of the file `relative` in the folder `base`, keeping the query."""
     parts = urlsplit(base)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
 
@@ -125,13 +113,13 @@ def join_url(base: str, relative: str) -> str:
 def filesystem(url: str) -> Any:
     """Return fsspec's file system object for a URL.
 
-    fsspec reuses one object within a process and creates a new one after a fork. Raises
-    UserError for an unknown scheme or a missing package.
+    Raises UserError for an unknown scheme or a missing package.
     """
     backend = backend_of(url)
     try:
         import fsspec
 
+        # fsspec reuses one object within a process and creates a new one after a fork.
         return fsspec.filesystem(scheme_of(url), **backend.options())
     except ImportError as error:
         extra = backend.extra

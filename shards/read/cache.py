@@ -1,17 +1,14 @@
 """A size-limited LRU cache of downloaded files, shared by the processes of a machine.
 
-CACHE/CACHEDIR.TAG        marks the folder as a cache, which backups exclude; files are
-                          deleted only in folders that have it
+CACHE/CACHEDIR.TAG        marks the folder as a cache
 CACHE/.lock               held while files are evicted
 CACHE/<key>/<file>        a complete file; its modification time is its last use
-CACHE/<key>/.<file>.lock  held by the process that downloads the file; released when
-                          that process exits for any reason
+CACHE/<key>/.<file>.lock  held by the process that downloads the file
 CACHE/<key>/.<file>.<bytes>.part
-                          a partial download of a file that will have <bytes> bytes;
-                          from the start, it counts with this size toward the limit
+                          a partial download of a file that will have <bytes> bytes
 
-The cache folder is the value of --cache. <key> is 16 hexadecimal digits, chosen by the
-caller: one key per shard set.
+CACHE is the folder given by --cache. <key> is 16 hexadecimal digits, one key per shard
+set.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from urllib.parse import quote
 from shards.errors import UserError
 from shards.files import write_atomic
 
-TAG = "CACHEDIR.TAG"
+TAG = "CACHEDIR.TAG"  # backups exclude the folder; only files in such a folder are deleted
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
 _KEY = re.compile(r"[0-9a-f]{16}")
 _PART = re.compile(r"\.(.+)\.(\d+)\.part")
@@ -46,9 +43,7 @@ class _File(NamedTuple):
 class Cache:
     """A cache in `folder` that keeps at most `max_bytes` bytes of downloaded files.
 
-    The folder is created if it does not exist. Open a file right after `get` has
-    returned its path, because another process may evict it later. A file that is
-    already open or mapped stays readable.
+    Open a file right after `get` returns its path: another process may evict it later.
     """
 
     def __init__(self, folder: str | Path, max_bytes: int) -> None:
@@ -66,11 +61,11 @@ class Cache:
     ) -> Path | None:
         """Return the path of a cached file, which `fill(path)` downloads if missing.
 
-        `key`, 16 hexadecimal digits, and `name` identify the file. A slash in `name`
-        does not create a folder. `bytes` is the file's size if known: a cached file of
-        another size is downloaded again. While another process downloads the file,
-        wait, or return None if `wait` is False. Raises UserError if the folder is not a
-        cache or does not support file locks, or if the file is larger than the cache.
+        `key`, 16 hexadecimal digits, and `name` identify the file. `bytes` is its size
+        if known: a cached file of another size is downloaded again. While another
+        process downloads the file, waits, or returns None if `wait` is False. Raises
+        UserError if the folder is not a cache or does not support file locks, or if the
+        file is larger than the cache.
         """
         self._prepare()
         path = self._path(key, name)
@@ -85,10 +80,7 @@ class Cache:
         return path
 
     def discard(self, key: str, name: str, is_intact: Callable[[Path], bool]) -> None:
-        """Check the cached file `name`, and delete it if `is_intact(path)` is False.
-
-        Does nothing if the file does not exist.
-        """
+        """Delete the cached file `name` if it exists and `is_intact(path)` is False."""
         path = self._path(key, name)
         # Under the lock, so that no other process replaces it meanwhile.
         with _file_lock(_lock_path(path), wait=True), suppress(FileNotFoundError):
@@ -117,12 +109,11 @@ class Cache:
             part.unlink(missing_ok=True)
 
     def _reserve(self, part: Path, bytes: int) -> None:
-        """Reserve `bytes` for the partial download `part`, evicting other files.
-
-        Wait while there is no space because other processes' downloads are incomplete.
-        """
+        """Wait until the cache has space for the download `part`, and reserve it."""
         while True:
             with self._locked():
+                # There is no space while too many downloads of other processes are
+                # incomplete.
                 if self._evict(bytes):
                     part.touch()
                     return
@@ -136,17 +127,14 @@ class Cache:
             )
 
     def _evict(self, bytes: int) -> bool:
-        """Evict the least recently used files until the cache has space for `bytes`.
-
-        Returns whether there is space now. Incomplete downloads are never evicted.
-        """
+        """Evict least recently used files for `bytes` more; return whether they fit."""
         self._remove_stale()
         files = sorted(self._files())
         excess = sum(file.bytes for file in files) + bytes - self.max_bytes
         for file in files:
             if excess <= 0:
                 break
-            if file.complete:
+            if file.complete:  # incomplete downloads are never evicted
                 # Linux keeps the content for processes that have it mapped or open.
                 file.path.unlink(missing_ok=True)
                 excess -= file.bytes
@@ -168,7 +156,7 @@ class Cache:
                 yield _File(
                     status.st_mtime,
                     Path(entry.path),
-                    max(status.st_size, reserved),
+                    max(status.st_size, reserved),  # from the start, a part has its final size
                     entry.name[0] != ".",
                 )
 
@@ -226,10 +214,7 @@ def _lock_path(path: Path) -> Path:
 
 @contextmanager
 def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock file `path` during the `with` block; yield whether it was acquired.
-
-    It is not acquired if another process holds it and `wait` is False.
-    """
+    """Hold the lock file `path` during a `with` block; yield whether this succeeded."""
     stream = _acquire(path, wait)
     try:
         yield stream is not None
@@ -241,10 +226,7 @@ def _file_lock(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def _mark_used(path: Path, bytes: int | None) -> bool:
-    """Set a cached file's time of last use to now; return False if the file is missing.
-
-    If `bytes` is given, a file of another size is deleted and counts as missing.
-    """
+    """Set a cached file's time of last use; return False if the file is missing."""
     try:
         if bytes is not None and path.stat().st_size != bytes:
             path.unlink()  # the file system lost data: downloads are renamed when complete
@@ -256,12 +238,10 @@ def _mark_used(path: Path, bytes: int | None) -> bool:
 
 
 def _acquire(path: Path, wait: bool) -> IO[bytes] | None:
-    """Lock the file `path` and return it open.
-
-    If another process holds the lock, waits for it, or returns None if `wait` is False.
-    """
+    """Lock the file `path`, waiting if `wait`; return it open, or None if locked."""
     while True:
         stream = open(path, "ab")  # noqa: SIM115 - kept open to hold the lock
+        # The system releases the lock when the process exits for any reason.
         if not _flock(stream, wait):
             return None
         with suppress(FileNotFoundError):

@@ -1,15 +1,4 @@
-"""Random access to the samples of a shard set.
-
-Samples are copied from memory-mapped tars into one array, without torch, pickle or
-parsing of tars: all members have the same length, so a shard is one strided array. When
-a sample is read for the first time, its name, header and checksum are compared with the
-manifest and the index.
-
-If they differ, the SHA-256 of the tar decides which file is damaged: the tar if it does
-not match, else the index. The damaged file is downloaded again, once, if it came from a
-URL. At most `_MAX_OPEN` shards stay open. When a shard is closed and opened again, its
-samples are checked again.
-"""
+"""Random access to the samples of a shard set, which are verified when first read."""
 
 from __future__ import annotations
 
@@ -37,7 +26,9 @@ from shards.read.split_files import RESTORE, Fault, SplitFiles
 from shards.read.store import Folder, open_store
 
 _TRIES = 3  # attempts to open a file, which a small cache may evict in between
-_MAX_OPEN = 256  # shards mapped at the same time
+# Shards mapped at the same time. When one is closed and opened again, its samples are
+# checked again.
+_MAX_OPEN = 256
 # The limit for a URL is lower, because evicted files use disk space while mapped.
 _MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
@@ -53,11 +44,7 @@ class DamagedSampleError(UserError):
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A memory-mapped shard.
-
-    It holds views of the pixels and headers of its samples, and notes which samples
-    have already been checked.
-    """
+    """A memory-mapped shard, and which of its samples have been checked."""
 
     first: int  # number of its first sample in the split
     pixels: np.ndarray  # (samples, 3, size, size)
@@ -71,10 +58,9 @@ class Split:
     >>> split = Split("photos-256", "train")
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256)
 
-    Samples have the stored format of `shards.color.pack`. `root` is a folder or a URL;
-    a URL requires a `cache`. Several threads may read at the same time. A pickled copy
-    opens all files again. Raises UserError if the shard set is missing or damaged, or
-    has no such split.
+    `root` is a folder or a URL; a URL requires a `cache`. Samples have the stored
+    format of `shards.color.pack`. Threads may share a split. Raises UserError if the
+    shard set is missing or damaged, or has no such split.
     """
 
     def __init__(
@@ -99,6 +85,7 @@ class Split:
         return int(self.starts[-1])
 
     def __reduce__(self) -> tuple[object, ...]:
+        # A pickled copy opens all files again.
         return partial(Split, cache=self.cache), (self.root, self.name)
 
     def sibling(self, split: str) -> Split:
@@ -124,10 +111,7 @@ class Split:
         return np.dtype(self.manifest.dtype)
 
     def key(self, sample: int) -> int:
-        """Return the key of a sample.
-
-        The line with this key in OUT/sources says which image the sample was made from.
-        """
+        """Return a sample's key, which identifies its source image in OUT/sources."""
         return int(self.index[sample, 0])
 
     def order(self, seed: int) -> Order:
@@ -135,10 +119,7 @@ class Split:
         return Order(self.counts, seed)
 
     def prefetch(self, order: Order, position: int) -> None:
-        """Start downloading the shards that `order` needs at `position` and soon after.
-
-        Does nothing if the shard set is on this machine.
-        """
+        """Start downloading the shards that `order` reads from `position` on."""
         window = order.locate_window(position)
         if window != self._prefetched:
             self._prefetched = window
@@ -147,10 +128,7 @@ class Split:
             )
 
     def empty(self, count: int) -> np.ndarray:
-        """Return an uninitialised array for `count` samples.
-
-        (count, 3, size, size), uint8 or float16.
-        """
+        """Return an uninitialised array for `count` samples: (count, 3, size, size)."""
         return np.empty((count, *self.manifest.sample_shape), self.dtype)
 
     def read(self, samples: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
@@ -181,16 +159,14 @@ class Split:
             out[row] = shard.pixels[index]
 
     def _check(self, number: int, index: int, row: int) -> _OpenShard:
-        """Verify a sample that is read for the first time, and return its shard.
+        """Verify sample `index` of shard `number` on its first use; return the shard.
 
-        A downloaded file that is damaged is downloaded again, once. Raises
-        DamagedSampleError if the sample still does not match the index. `number` is the
-        shard, `index` the sample's index in the shard, and `row` its index among the
-        requested samples.
+        `row` is the sample's index among the requested ones. Raises DamagedSampleError
+        if the sample does not match the index.
         """
         shard = self._open_shard(number, row)
         if self._problem(shard, index):
-            fault = self._repair(number)
+            fault = self._repair(number)  # downloads the damaged file again, once
             shard = self._open_shard(number, row)
             if problem := self._problem(shard, index):
                 _raise_damaged(fault, problem, row)
@@ -198,10 +174,7 @@ class Split:
         return shard
 
     def _problem(self, shard: _OpenShard, index: int) -> str:
-        """Return how a sample differs from the index, "" if it does not.
-
-        Its name, .npy header, byte offset and CRC-32 are compared.
-        """
+        """Return a message if a sample does not match the index, or "" if it does."""
         key, offset, checksum = map(int, self.index[shard.first + index])
         head = shard.heads[index].tobytes()
         name = f"{key_name(key)}.{MEMBER}\0".encode()
@@ -214,12 +187,9 @@ class Split:
         return ""
 
     def _repair(self, number: int) -> Fault:
-        """Find out whether a shard or the index is damaged, and download it again.
-
-        Afterwards both are opened again. This is done once per shard. Returns the file
-        that is at fault if it is still damaged.
-        """
+        """Download a damaged shard or index again; return the file that is at fault."""
         with self._repairing:
+            # Once per shard. Afterwards the shard and the index are opened again.
             if number not in self._faults:
                 rows = slice(*self.starts[number : number + 2].tolist())
                 self._faults[number] = self.files.replace_damaged(self.shards[number], rows)
@@ -229,10 +199,7 @@ class Split:
             return self._faults[number]
 
     def _open_shard(self, number: int, row: int) -> _OpenShard:
-        """Return shard `number`, memory-mapped on its first use.
-
-        `row` is the index of the requested sample, for DamagedSampleError.
-        """
+        """Return shard `number`, memory-mapped on its first use."""
         with self._opening:
             if number not in self._open:
                 shard = self._map(number, row)
@@ -265,6 +232,7 @@ class Split:
 
     def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
         side, item, head = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
+        # All members of a tar have the same length, so a shard is one strided array.
         strides = (member_stride(side, self.manifest.dtype), side * side * item, side * item, item)
         pixels = np.ndarray((samples, 3, side, side), self.dtype, mapped, head, strides)
         heads = np.ndarray((samples, head), np.uint8, mapped, 0, (strides[0], 1))
@@ -280,8 +248,7 @@ def _raise_damaged(fault: Fault, problem: str, row: int) -> NoReturn:
 def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
     """Open the split to evaluate on: `val`, `validation`, `test` or the only split.
 
-    The first that exists is taken. Raises UserError if there are several splits but
-    none of these.
+    Raises UserError if there are several splits but none of these.
     """
     manifest = open_store(root, cache).manifest()
     return Split(root, manifest.held_out() or "val", cache=cache)

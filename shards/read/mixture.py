@@ -49,8 +49,8 @@ class Samples(Protocol):
 def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
     """Yield at most `most` samples from evenly spaced places of a data set.
 
-    They serve to compute colour statistics. Each sample is (3, size, size), uint8 or
-    float16. Damaged samples are skipped with a warning.
+    Each sample is (3, size, size), uint8 or float16. Damaged samples are skipped with a
+    warning.
     """
     numbers = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
     for number in np.unique(numbers).tolist():
@@ -65,9 +65,9 @@ def evenly_spaced(samples: Samples, most: int) -> Iterator[np.ndarray]:
 class Mixture:
     """Several splits mixed by weight, as training data.
 
-    Samples are numbered consecutively, split after split, and an epoch has as many
-    samples as all splits together. Raises UserError if the splits differ in size or
-    dtype, or if a weight is too small (less than about 1/4096 of all weights together).
+    Samples are numbered consecutively, split after split. Raises UserError if the
+    splits differ in size or dtype, or if a weight is less than about 1/4096 of all
+    weights together.
     """
 
     def __init__(self, parts: Sequence[Split], weights: Sequence[Fraction]) -> None:
@@ -108,10 +108,7 @@ class Mixture:
         return MixedOrder([part.order(seed) for part in self.parts], self.weights, seed)
 
     def prefetch(self, order: MixedOrder, position: int) -> None:
-        """Start downloading the shards of the samples at `position` and after it.
-
-        Does nothing for shard sets that are on this machine.
-        """
+        """Start downloading the shards of the samples at `position` and after it."""
         for number, part in enumerate(self.parts):
             part.prefetch(order.parts[number], order.position_of_part(number, position))
 
@@ -133,9 +130,9 @@ class Mixture:
 
 
 def parse_shards(text: str) -> tuple[str, Fraction | None]:
-    """Parse a value of --shards, `DIR` or `DIR:WEIGHT`, into (DIR, weight).
+    """Parse a value of --shards, `DIR` or `DIR:WEIGHT`, into (DIR, weight or None).
 
-    The weight is None if it is not given. Raises UserError if it is not above 0.
+    Raises UserError if the weight is not above 0.
     """
     location, colon, last = text.rpartition(":")
     if "://" in text and "/" not in text.split("://", 1)[1]:
@@ -156,8 +153,8 @@ def open_training(
 ) -> Split | Mixture:
     """Open the shard sets in `shards`, the values `DIR` or `DIR:WEIGHT` of --shards.
 
-    Returns a `Split` for one value and a `Mixture` for several. Without weights, shard
-    sets are weighted by their number of samples. Raises UserError if only some have a
+    Returns a `Split` for one value and a `Mixture` for several. Without weights, each
+    shard set is weighted by its number of samples. Raises UserError if only some have a
     weight, or a shard set cannot be opened.
     """
     shards = [str(shards)] if isinstance(shards, str | Path) else shards
@@ -176,13 +173,9 @@ def open_training(
 class SubstitutingReader:
     """Reads the samples at consecutive positions and replaces damaged ones.
 
-    `stream` maps positions to sample numbers. A damaged sample is replaced by the first
-    intact sample at a later position. The choice depends only on `stream` and on which
-    samples are damaged, so all ranks and resumed runs read the same samples. More than
-    `limit` damaged samples raise UserError. Threads may share a reader.
-
-    `on_warning` is called once per damaged sample. `substituted` counts the positions
-    whose sample was replaced.
+    `stream` maps positions to sample numbers. `on_warning` is called once per damaged
+    sample, and more than `limit` of them raise UserError. `substituted` counts the
+    replaced samples. Threads may share a reader.
     """
 
     def __init__(
@@ -224,13 +217,12 @@ class SubstitutingReader:
             self.on_warning(f"replaced a damaged sample with another one: {error}")
 
     def _substitute(self, requested: np.ndarray, start: int) -> np.ndarray:
-        """Return a copy of `requested` in which known damaged samples are replaced.
-
-        `requested` contains the numbers of the samples at consecutive positions of the
-        sample order; the first of these positions is `start`.
-        """
+        """Return a copy of `requested` with intact samples in place of damaged ones."""
         numbers, damaged = requested.copy(), self.damaged
         for row in np.flatnonzero(np.isin(requested, list(damaged))).tolist() if damaged else []:
+            # By the first intact sample at a later position. This depends only on the
+            # stream and on which samples are damaged, so all ranks and resumed runs
+            # read the same samples.
             position = start + row
             while int(numbers[row]) in damaged:
                 position += 1

@@ -1,11 +1,7 @@
 """The global order of samples: a pure function of (seed, position).
 
-Therefore one integer, the position, is the complete state of a loader. Each epoch
-permutes the shards, groups them into windows of 16 and permutes the samples inside each
-window. Positions continue without end, with epoch = position // samples. Shards are not
-divided among the ranks, so shards of different sizes cannot make ranks diverge. The
-sample at any position is computed directly. Permutations are made by sorting raw output
-of the Philox generator, so they do not depend on the version of numpy.
+Each epoch permutes the shards, groups them into windows of 16 shards and permutes the
+samples inside each window.
 """
 
 from __future__ import annotations
@@ -17,6 +13,10 @@ from math import lcm
 
 import numpy as np
 
+# One integer, the position, is the complete state of a loader: positions continue
+# without end, with epoch = position // samples, and the sample at any position is
+# computed directly. Shards are not divided among the ranks, so shards of different
+# sizes cannot make ranks diverge.
 ORDER_VERSION = "philox-window16-1"
 MIXTURE_VERSION = "philox-block-1"
 WINDOW_SHARDS = 16
@@ -27,21 +27,19 @@ _MIXTURE = 2**63 - 1  # Philox stream of mixtures; no window has this number
 def permutation(seed: int, stream: tuple[int, int], length: int) -> np.ndarray:
     """Return a random permutation of range(length): int64 (length,).
 
-    It depends only on the arguments. `stream`, two integers, selects one of many
-    independent permutations with the same seed.
+    `stream`, two integers, selects one of many permutations with the same seed.
     """
     generator = np.random.Philox(key=seed % 2**64, counter=[0, 0, *stream])
+    # Sorting raw output of Philox does not depend on the version of numpy.
     return np.argsort(generator.random_raw(length), kind="stable")
 
 
 class Order:
     """Maps the positions of an endless stream to sample numbers.
 
-    The stream is a sequence of epochs, each of which contains every sample once. An
-    epoch is a sequence of windows: the samples of 16 shards, shuffled together.
-    `shard_samples` is the number of samples of each shard, in the manifest's order;
-    samples are numbered 0..N-1 in that order. Raises ValueError if there are no
-    samples.
+    Each epoch of the stream contains every sample once. `shard_samples` is the number
+    of samples of each shard; samples are numbered from 0 in the order of the shards.
+    Raises ValueError if there are no samples.
     """
 
     def __init__(self, shard_samples: Sequence[int] | np.ndarray, seed: int) -> None:
@@ -65,34 +63,23 @@ class Order:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def locate_window(self, position: int) -> tuple[int, int]:
-        """Return the epoch of `position`, and the index of its window in this epoch.
-
-        A window consists of the samples of 16 shards, shuffled together.
-        """
+        """Return the epoch and the index of the window of 16 shards at `position`."""
         epoch, offset = divmod(position, self.samples)
         return epoch, int(np.searchsorted(self._shards(epoch)[1], offset, side="right"))
 
     def shards_to_prefetch(self, position: int) -> list[int]:
-        """Return the numbers of the shards to download for reading from `position` on.
-
-        They are the 16 shards of the window (samples shuffled together) that contains
-        `position`, then those of the next window.
-        """
+        """Return the shard numbers to download for reading from `position` on."""
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         following = (epoch, index + 1) if index + 1 < len(ends) else (epoch + 1, 0)
-        windows = ((epoch, index), following)
+        windows = ((epoch, index), following)  # of 16 shards each
         return [shard for window in windows for shard in self._shards_of(*window).tolist()]
 
     def _shards_of(self, epoch: int, index: int) -> np.ndarray:
         return self._shards(epoch)[0][index * WINDOW_SHARDS : (index + 1) * WINDOW_SHARDS]
 
     def _locate(self, position: int) -> tuple[np.ndarray, int, int]:
-        """Return the window that contains `position`, and the window's start and end.
-
-        The window is an array with the numbers of all samples of 16 shards, shuffled
-        together. Its start and end are positions in the endless stream.
-        """
+        """Return the samples of the window at `position`, and its start and end."""
         epoch, index = self.locate_window(position)
         ends = self._shards(epoch)[1]
         start = int(ends[index - 1]) if index else 0
@@ -100,11 +87,7 @@ class Order:
         return self._window(epoch, index), base + start, base + int(ends[index])
 
     def _make_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shuffled shard numbers of an epoch, and the ends of its windows.
-
-        A window consists of 16 consecutive shards of the shuffled ones. Its end is
-        given as the number of samples from the start of the epoch to there.
-        """
+        """Return an epoch's shuffled shards, and the offset where each window ends."""
         shards = permutation(self.seed, (epoch, 0), len(self.counts))
         last = np.append(np.arange(WINDOW_SHARDS, len(shards), WINDOW_SHARDS), len(shards)) - 1
         return shards, np.cumsum(self.counts[shards])[last]
@@ -116,15 +99,15 @@ class Order:
 
 
 def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
-    """Return how many positions of a block each part of a mixture gets.
+    """Divide a block of consecutive positions among mixed shard sets, by weight.
 
-    A part is one of the mixed shard sets, and a block is a fixed number of consecutive
-    positions. A block has the smallest length that makes the counts exactly
-    proportional to the weights, if that is at most `MAX_BLOCK`. Otherwise it has
-    `MAX_BLOCK` positions, and each count is rounded by less than one position, by the
-    method of largest remainders. Raises ValueError if a part would get no position.
+    Returns the number of positions of each shard set, at most `MAX_BLOCK` together.
+    Raises ValueError if a shard set would get no position.
     """
     fractions = [weight / sum(weights) for weight in weights]
+    # The smallest length that makes the counts exactly proportional to the weights. If
+    # it is too long, each count is rounded by less than one position, by the method of
+    # largest remainders.
     length = lcm(*(fraction.denominator for fraction in fractions))
     length = length if length <= MAX_BLOCK else MAX_BLOCK
     counts = [int(fraction * length) for fraction in fractions]
@@ -139,13 +122,14 @@ def apportion(weights: Sequence[Fraction]) -> tuple[int, ...]:
 
 
 class MixedOrder:
-    """Mixes the endless orders of several parts (shard sets) into one, by weight.
+    """Mixes the endless orders of several shard sets into one, by weight.
 
-    Positions are divided into blocks. In each block, every part has exactly the number
-    of positions that `apportion` returns, in random order. Samples are numbered through
-    all parts: those of the first part, then those of the second, and so on. Each part
-    keeps its own order, so no sample repeats within an epoch of its part.
+    Samples are numbered through all shard sets, one set after another.
     """
+
+    # In each block of positions, every part has exactly the number of positions that
+    # `apportion` returns, in random order. Each part keeps its own order, so no sample
+    # repeats within an epoch of its part.
 
     def __init__(self, parts: Sequence[Order], weights: Sequence[Fraction], seed: int) -> None:
         self.parts, self.seed = parts, seed
@@ -165,13 +149,8 @@ class MixedOrder:
         return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
 
     def position_of_part(self, part: int, position: int) -> int:
-        """Return how far a part's own order has advanced at `position` of the mixture.
-
-        A part is one of the mixed shard sets. The mixture is divided into blocks, and
-        each part has the same number of positions in every block. Only whole blocks
-        count: the result is the part's position at the start of the block that contains
-        `position`.
-        """
+        """Return how many samples of a part come before the block of `position`."""
+        # This is the part's own position at the start of the block.
         return position // len(self.slots) * self.counts[part]
 
     def _make_block(self, block: int) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Download files from URLs through fsspec.
-
-Temporary failures are retried; permanent ones become a one-line UserError.
-"""
+"""Download files from URLs through fsspec, and retry after temporary failures."""
 
 from __future__ import annotations
 
@@ -39,25 +36,18 @@ Limit = Callable[[int | None, int], None]  # called with the size and the bytes 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and for how long to try a download.
+    """How often to try a download, how long to wait, and when to give up an attempt."""
 
-    `tries` is the maximum number of attempts. `wait` is the time in seconds before the
-    second attempt; it doubles for each further one, up to 30 s. An attempt ends when
-    fewer than `least_speed` bytes per second have arrived in the last `timeout`
-    seconds.
-    """
-
-    tries: int = 6
-    wait: float = 1.0
+    tries: int = 6  # maximum number of attempts
+    wait: float = 1.0  # seconds before the second attempt; doubles for each one, up to 30 s
+    # An attempt ends when fewer than `least_speed` bytes per second have arrived in the
+    # last `timeout` seconds.
     timeout: float = 60.0
     least_speed: float = 10_000.0
 
 
 class MismatchError(Exception):
-    """Raised if a download does not have the expected size or SHA-256.
-
-    The message states the received and the expected value.
-    """
+    """Raised if a download does not have the expected size or SHA-256."""
 
 
 def fetch(
@@ -71,17 +61,12 @@ def fetch(
 ) -> None:
     """Download `url` to `path`, and check the size and the SHA-256 if they are given.
 
-    The download stops as soon as it exceeds `bytes` or `max_bytes`. Raises UserError if
-    the file does not exist or is larger than `max_bytes`, access is denied, the content
-    is wrong, or all attempts of `policy` fail.
+    Raises UserError if the file does not exist or is larger than `max_bytes`, access is
+    denied, the content is wrong, or all attempts of `policy` fail.
     """
 
     def limit(size: int | None, received: int) -> None:
-        """Raise an exception if the file is too large.
-
-        `size` is the size that the server states, or None; `received` is the number of
-        bytes received so far.
-        """
+        """Raise an error if the stated size or the bytes received are too large."""
         # The size of a page with an error message may be stated before its status.
         most = max(received, (size or 0) - _MAX_ERROR_PAGE)
         if bytes is not None and most > bytes:
@@ -99,10 +84,7 @@ def fetch(
 
 
 def check(path: Path, bytes: int | None, sha256: str | None) -> None:
-    """Raise MismatchError if a file does not have the given size and SHA-256.
-
-    A value of None is not checked.
-    """
+    """Raise MismatchError if a file does not have the given size and SHA-256."""
     found = path.stat().st_size
     if bytes is not None and found != bytes:
         raise MismatchError(f"received {found} bytes, expected {bytes}")
@@ -111,9 +93,9 @@ def check(path: Path, bytes: int | None, sha256: str | None) -> None:
 
 
 def _download(url: str, path: Path, policy: RetryPolicy, limit: Limit) -> None:
-    """Download `url` to `path`; raises TimeoutError if it is too slow for `policy`.
+    """Download `url` to `path`, and call `limit` with the size and the bytes received.
 
-    `limit` is called with the size, if known, and with the number of bytes received.
+    Raises TimeoutError if the download is too slow for `policy`.
     """
     system, speed = filesystem(url), _SpeedCheck(policy)
     if system.async_impl:
@@ -129,12 +111,10 @@ def _download(url: str, path: Path, policy: RetryPolicy, limit: Limit) -> None:
 
 
 def _download_async(system: Any, url: str, path: Path, speed: _SpeedCheck, limit: Limit) -> None:
-    """Download on fsspec's thread, and cancel the download if it is too slow.
-
-    The libraries have different timeouts and retries; these checks apply to all.
-    """
+    """Download on fsspec's thread, and cancel the download if it is too slow."""
     from fsspec.callbacks import Callback
 
+    # The libraries have different timeouts and retries; these checks apply to all.
     callback = Callback(hooks={"limit": limit})
     future = asyncio.run_coroutine_threadsafe(
         system._get_file(url, str(path), callback=callback), system.loop
@@ -156,10 +136,7 @@ class _SpeedCheck:
         self._received, self._since = 0, time.monotonic()
 
     def check(self, received: int) -> None:
-        """Raise TimeoutError if a period is over in which too few bytes arrived.
-
-        `received` is the number of bytes received so far.
-        """
+        """Raise TimeoutError if too few bytes were received in the last period."""
         if time.monotonic() - self._since < self.seconds:
             return
         if (new := received - self._received) < self._least:
@@ -173,9 +150,8 @@ def with_retries(
 ) -> T:
     """Call `action` and return its result; retry errors that may be temporary.
 
-    The waits between the attempts follow `policy`. `path` is the file that the action
-    writes: errors of this file are local and are not retried. Raises UserError for
-    permanent errors and after the last attempt.
+    `path` is the file that the action writes; its errors are not retried. Raises
+    UserError for permanent errors and after the last attempt.
     """
     attempt = 1
     while True:
@@ -226,10 +202,7 @@ def _raise_if_local(error: Exception, path: Path | None) -> None:
 
 
 def _raise_if_permanent(url: str, error: Exception) -> None:
-    """Raise UserError if `error` is one that a retry cannot fix.
-
-    For example, the file does not exist or access is denied.
-    """
+    """Raise UserError if a retry cannot fix `error`, such as a missing file."""
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         raise UserError(f"{url} does not exist: check the address") from error

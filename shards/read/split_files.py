@@ -1,9 +1,4 @@
-"""The tars and the index of a split: open them, and find and replace damaged ones.
-
-The manifest holds the SHA-256 of each tar but not of the indexes, so an index is
-compared with the rows that an intact tar gives. A downloaded file that is at fault is
-downloaded again, once.
-"""
+"""The tars and the index of a split: open them, and find and replace damaged ones."""
 
 from __future__ import annotations
 
@@ -49,9 +44,8 @@ class SplitFiles:
     def load_index(self) -> np.ndarray:
         """Return the index of the split, int64 (samples, 3).
 
-        In a local folder, a missing index is rebuilt from the tars. A remote index that
-        is damaged is downloaded a second time. Raises UserError if the index is still
-        damaged.
+        In a local folder, a missing index is rebuilt from the tars. Raises UserError if
+        the index is damaged.
         """
         if isinstance(self.store, Folder):
             path = self.store.path(self.index_path)
@@ -61,6 +55,7 @@ class SplitFiles:
             try:
                 return load_index(path, self.samples)
             except UserError:
+                # A remote index that is damaged is downloaded a second time.
                 if not self.store.discard(self.index_path, lambda _: False):
                     raise UserError(
                         f"{self.store.location}/{self.index_path} is damaged or does not belong "
@@ -83,13 +78,14 @@ class SplitFiles:
     def replace_damaged(self, shard: Shard, rows: slice) -> Fault:
         """Download a shard's tar, or the index of the split, again if it is damaged.
 
-        `rows` are the shard's rows in the index. A file is downloaded again only if its
-        copy in the cache is damaged. The returned `Fault` names the file that is to
-        blame if the shard still cannot be read afterwards.
+        `rows` are the shard's rows in the index. Returns the file to blame if the shard
+        still cannot be read.
         """
         self.store.discard(shard.path, partial(_is_intact, shard))
         path = self.tar(shard)
         try:
+            # The manifest holds the SHA-256 of each tar but not of the indexes, so the
+            # index is compared with the rows that an intact tar gives.
             expected = rebuild_rows(path, shard, self.manifest.size, self.manifest.dtype)
         except UserError:
             return self._fault_of_tar(shard)

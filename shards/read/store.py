@@ -1,7 +1,4 @@
-"""The storage of a shard set: a folder, or a URL whose files are downloaded to a cache.
-
-Readers request the local path of one file at a time, never that of the folder.
-"""
+"""The storage of a shard set: a folder, or a URL whose files are cached."""
 
 from __future__ import annotations
 
@@ -36,36 +33,28 @@ class Store(Protocol):
     location: str  # for messages
 
     def manifest(self) -> Manifest:
-        """Return the manifest. Raises UserError if it is missing or damaged."""
+        """Return the manifest; raises UserError if it is missing or damaged."""
         ...
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
         """Return the local path of the file `relative`, downloading it if necessary.
 
-        Open the file right away, and call this again if it no longer exists: a small
-        cache may evict it. Downloads are checked against `bytes` and `sha256` if they
-        are given; files in a local folder are not checked. If the file does not exist
-        at a URL, raises UserError. If it does not exist in a local folder, returns its
-        path, and opening it fails.
+        Open the file right away, and call this again if it has been evicted from the
+        cache. Downloads are checked against `bytes` and `sha256` if they are given.
+        Raises UserError if a download fails.
         """
         ...
 
     def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
-        """Delete the downloaded copy of a file, unless `is_intact` finds no damage.
+        """Delete the downloaded copy of a file unless `is_intact(path)` returns True.
 
-        `is_intact` is called with the path of the copy. This is done only once per
-        file. Returns True at the first call for a file, whether or not its copy was
-        deleted. The caller then calls the method `path` again, which downloads a
-        deleted file again. Returns False at later calls. Files of a local shard set are
-        never deleted, and the result for them is always False.
+        Works once per file: returns True at the first call, False at later calls and
+        for a local shard set. After True, call the method `path` again.
         """
         ...
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Download `shards` in the background.
-
-        If a download that an earlier call requested has not started yet, it is dropped.
-        """
+        """Download `shards` in the background; drop earlier ones that still wait."""
         ...
 
 
@@ -80,6 +69,7 @@ class Folder:
         return load_manifest(self.root)
 
     def path(self, relative: str, *, bytes: int | None = None, sha256: str | None = None) -> Path:
+        # If the file does not exist, opening it fails. Local files are not checked.
         return path_below(self.root, relative)
 
     def discard(self, relative: str, is_intact: Callable[[Path], bool]) -> bool:
@@ -90,12 +80,7 @@ class Folder:
 
 
 class Remote:
-    """A shard set at a URL supported by fsspec.
-
-    Every `Remote` downloads the manifest again. The files that the manifest names are
-    cached under a key computed from the address and the manifest's content, so that
-    files of a changed shard set are never mixed with older ones.
-    """
+    """A shard set at a URL supported by fsspec, whose files are cached."""
 
     def __init__(self, location: str, cache: Cache, policy: RetryPolicy | None = None) -> None:
         self.location = redact(location)
@@ -123,14 +108,10 @@ class Remote:
         return True
 
     def prefetch(self, shards: Iterable[Shard]) -> None:
-        """Download `shards` in the background, but no more than half the cache size.
-
-        The other half is for files in use. Shards of earlier calls whose download has
-        not started are dropped. Files that another process is downloading are skipped,
-        so that the processes of a machine divide the work. Errors are ignored here:
-        they occur again when the file is read.
-        """
+        """Download `shards` in the background, but no more than half the cache size."""
         with self._opening:
+            # The other half of the cache is for files in use. Shards of earlier calls
+            # whose download has not started are dropped.
             self._pending = _leading(shards, self.cache.max_bytes // 2)
             if self._pending and not (self._thread and self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._fetch_pending, daemon=True)
@@ -138,6 +119,9 @@ class Remote:
 
     def _fetch_pending(self) -> None:
         while shard := self._next_pending():
+            # Errors occur again when the file is read. Files that another process is
+            # downloading are skipped, so that the processes of a machine divide the
+            # work.
             with suppress(Exception):
                 self._fetch(shard.path, shard.bytes, shard.sha256, wait=False)
 
@@ -181,10 +165,9 @@ class Remote:
         return content
 
     def _key(self, manifest: bytes) -> str:
-        """Return the name of this shard set in the cache, 16 hexadecimal digits.
-
-        It is a hash of the shard set's address and of the content of its manifest.
-        """
+        """Return the name of this shard set in the cache, 16 hexadecimal digits."""
+        # With the manifest, which every `Remote` downloads again, so that files of a
+        # changed shard set are never mixed with older ones.
         digest = hashlib.sha256(self.location.rstrip("/").encode() + b"\0" + manifest)
         return digest.hexdigest()[:16]
 

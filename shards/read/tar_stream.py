@@ -64,8 +64,7 @@ def list_tars(pattern: str) -> tuple[str, ...]:
 def _expand(name: str) -> list[str]:
     """Return the paths or URLs that match a pattern without braces.
 
-    A URL without `*` is returned unchecked. Raises UserError if a local path without
-    wildcards does not exist.
+    Raises UserError if a local path without wildcards does not exist.
     """
     scheme = scheme_of(name)
     if scheme is None:
@@ -76,16 +75,13 @@ def _expand(name: str) -> list[str]:
         return [name]
     system = filesystem(name)
     if "*" not in name:
-        return [name]
+        return [name]  # unchecked
     names = with_retries(name, lambda: system.glob(name), RetryPolicy())
     return [each if scheme_of(each) else f"{scheme}://{each}" for each in names]
 
 
 class _RemoteFile:
-    """A file at a URL, read sequentially.
-
-    After a failure the file is reopened at the byte where reading stopped.
-    """
+    """A file at a URL, read sequentially and reopened after a failure."""
 
     def __init__(self, url: str, policy: RetryPolicy) -> None:
         self.url, self.policy = url, policy
@@ -126,9 +122,11 @@ class _RemoteFile:
 class TarStream:
     """Reads the bytes of a tar in order, and checks whether the tar is complete.
 
-    `tarfile` silently takes a damaged header for the end of the tar, so this class
-    parses the headers too. Call `check_complete` after reading everything.
+    Call `check_complete` after reading everything.
     """
+
+    # `tarfile` silently takes a damaged header for the end of the tar, so this class
+    # parses the headers too.
 
     def __init__(self, name: str, policy: RetryPolicy | None = None) -> None:
         self._source: ByteSource
@@ -158,10 +156,7 @@ class TarStream:
         raise UserError(f"{self.name} {fault}, or leave it out of the pattern")
 
     def _follow(self, data: bytes) -> None:
-        """Parse every tar header that is complete now that `data` has been read.
-
-        `data` are the next bytes of the tar.
-        """
+        """Parse the tar headers that are complete now that `data` has been read."""
         buffer, offset = self._tail + data, self._received - len(self._tail)
         self._received += len(data)
         while (
@@ -172,17 +167,13 @@ class TarStream:
         self._tail = buffer[max(self._header - offset, 0) :] if not self._ended else b""
 
     def _parse_header(self, block: bytes) -> None:
-        """Parse a 512-byte tar header and compute the byte offset of the next header.
-
-        An empty block is not a header but the end of the tar. If the header is invalid,
-        the fault is stored, and `check_complete` raises it.
-        """
-        if block == bytes(TAR_BLOCK):
+        """Parse a tar header of 512 bytes and find the offset of the next header."""
+        if block == bytes(TAR_BLOCK):  # not a header but the end of the tar
             self._ended = True
             return
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
+        except tarfile.HeaderError:  # `check_complete` raises the fault
             if self._header == 0 and block.startswith(_COMPRESSED):
                 self._fault = "is compressed: decompress it"
             else:
@@ -195,10 +186,10 @@ class TarStream:
 def stored_sample(members: Mapping[str, Any], size: int, fit: str = "crop") -> np.ndarray | None:
     """Convert a sample of a tar to the stored Lab format: (3, size, size).
 
-    `members` maps the extensions of the sample's files to their content. A `lab.npy`,
-    uint8 or float16, is returned as it is. Otherwise the first image is resized as
-    `fit` says and converted to uint8 Lab. Returns None if there is neither. Raises
-    UndecodableError if the file is damaged or a `lab.npy` has another size.
+    `members` maps the extensions of the sample's files to their content: a `lab.npy`,
+    uint8 or float16, or an image, which is resized as `fit` says. Returns None if there
+    is neither. Raises UndecodableError if the file is damaged or a `lab.npy` has
+    another size.
     """
     if MEMBER in members:
         return _from_array(members[MEMBER], size)

@@ -1,7 +1,4 @@
-"""List the images in a tar, and check that the tar is complete.
-
-The check is needed because `tarfile` stops at damage without an error.
-"""
+"""List the files in a tar, and check that the tar is complete."""
 
 from __future__ import annotations
 
@@ -54,10 +51,9 @@ def _damaged(path: Path, offset: int) -> UserError:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """Raise UserError unless the tar ends correctly after its last member, at `end`.
-
-    It must end with two empty blocks of 512 bytes, followed only by zeros.
-    """
+    """Raise UserError unless the tar ends correctly after its last member, at `end`."""
+    # `tarfile` stops at damage without an error. A tar must end with two empty blocks
+    # of 512 bytes, followed only by zeros.
     with open(path, "rb") as stream:
         stream.seek(end)
         if stream.read(2 * _BLOCK) != bytes(2 * _BLOCK):
@@ -72,11 +68,7 @@ def _check_zeros(path: Path, stream: BinaryIO) -> None:
 
 
 def _resolve(entries: list[tarfile.TarInfo]) -> list[Member]:
-    """Return all members of a tar except folders, with links resolved.
-
-    A link has the offset and the size of its target. Special files, sparse files and
-    links without a target have the offset NO_CONTENT.
-    """
+    """Return all members of a tar except folders; links have their targets' content."""
     by_name = {posixpath.normpath(each.name): each for each in entries}
     return [_member(each, by_name) for each in entries if not each.isdir()]
 

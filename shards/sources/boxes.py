@@ -1,6 +1,6 @@
 """Walk the boxes of AVIF, HEIC and JPEG XL files (ISO base media, ISO 14496-12).
 
-A box is a piece of such a file with a type of 4 letters; it can contain other boxes.
+A box is a piece of such a file with a type of 4 letters, and can contain other boxes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ def iterate_boxes(
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield the boxes of an ISO media file in the bytes [start, end) of `data`.
 
-    Each is (type, index of the first byte of its content, index after its last byte).
-    Iteration ends at the first box whose size is impossible.
+    Each box is (type, start of its content, end of its content).
     """
     stop = len(data) if end is None else min(end, len(data))
     while start + 8 <= stop:
@@ -25,7 +24,7 @@ def iterate_boxes(
             size, content = int.from_bytes(data[content : content + 8], "big"), content + 8
         after = start + size if size else stop
         if after < content:
-            return
+            return  # the size is impossible
         yield name, content, min(after, stop)
         start = after
 
@@ -33,8 +32,7 @@ def iterate_boxes(
 def find_boxes(data: bytes, path: Sequence[bytes]) -> Iterator[bytes]:
     """Yield the contents of the boxes that are reached by a chain of nested types.
 
-    For example, the chain (meta, iprp, ipco, colr) yields each colr box in an ipco box
-    in an iprp box in a meta box.
+    For example, the chain (meta, iprp) yields each iprp box in a meta box.
     """
     yield from _find(data, path, 0, len(data))
 

@@ -1,9 +1,9 @@
-"""Read CIFAR-10 in its binary layout and its Python layout.
+"""Read CIFAR-10 in its binary layout and its Python layout, without executing code.
 
-https://www.cs.toronto.edu/~kriz/cifar.html: a file of the binary layout has 10,000
-images, each of which takes one label byte and 3072 pixel bytes (planes R, G, B of 32 x
-32). A file of the Python layout is a pickled dict whose b"data" holds the same pixels
-as an array (10000, 3072). The pickles are read without executing code.
+https://www.cs.toronto.edu/~kriz/cifar.html
+
+binary layout   per image a label byte and 3072 pixel bytes (planes R, G, B of 32 x 32)
+Python layout   a pickled dict whose b"data" has the same pixels: (10000, 3072) uint8
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ def is_batch(path: Path) -> bool:
 
 
 def find_batches(folder: Path) -> list[Path]:
-    """Return the batch files of a CIFAR-10 folder, [] for any other folder.
-
-    Searches `folder` itself, then the subfolders that the official archives unpack to.
-    """
+    """Return the batch files of a CIFAR-10 folder, [] for any other folder."""
+    # The official archives unpack to these subfolders.
     for candidate in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
         batches = sorted(candidate.glob("*_batch*"))
         batches = [path for path in batches if is_batch(path) and path.is_file()]
@@ -100,10 +98,9 @@ def load_labelled(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_batch(path: str) -> tuple[np.ndarray, dict[Any, Any]]:
-    """Return the pixels and all fields of a CIFAR-10 batch in the Python layout.
+    """Return the pixels, (images, 3072) uint8, and all fields of a pickled batch.
 
-    The pixels are (images, 3072) uint8. Raises UserError if the file is not such a
-    batch.
+    Raises UserError if the file is not such a batch.
     """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
         raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
@@ -127,10 +124,8 @@ def _load_batch(path: str) -> tuple[np.ndarray, dict[Any, Any]]:
 
 
 def _check_tuples(data: bytes) -> None:
-    """Raise UnpicklingError if a pickle makes too many tuples.
-
-    Deeply nested tuples used as a dict key would crash the interpreter when hashed.
-    """
+    """Raise UnpicklingError if a pickle makes too many tuples."""
+    # Deeply nested tuples used as a dict key would crash the interpreter when hashed.
     names = (opcode.name for opcode, _, _ in pickletools.genops(data))
     if sum(name.startswith("TUPLE") for name in names) > _MAX_TUPLES:
         raise pickle.UnpicklingError("it has too many tuples")
@@ -152,34 +147,26 @@ class _AllowedCallable:
 
 
 class _DtypeStub:
-    """Stands in for a numpy dtype while a pickle is loaded.
+    """Stands in for a numpy dtype while a pickle is loaded."""
 
-    A real dtype accepts any state from a pickle, and could then read memory outside the
-    array.
-    """
-
+    # A real dtype accepts any state from a pickle, and could then read memory outside
+    # the array.
     __slots__ = ("name",)
 
     def __init__(self, name: str | bytes, *_: Any) -> None:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore the state of the pickled dtype.
-
-        Only uint8 is used, and that dtype has no state.
-        """
+        """Ignore the state of the pickled dtype."""
 
 
 class _ArrayStub:
-    """Stands in for a numpy array while a pickle is loaded.
-
-    `pixels` is the array if its dtype is uint8, else None.
-    """
+    """Stands in for a numpy array while a pickle is loaded."""
 
     __slots__ = ("pixels",)
 
     def __init__(self, *_: Any) -> None:
-        self.pixels: np.ndarray | None = None
+        self.pixels: np.ndarray | None = None  # None unless its dtype is uint8
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran, data = state
@@ -189,11 +176,10 @@ class _ArrayStub:
 def _uint8_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray | None:
     """Return the array with the bytes `data` if its dtype is uint8, else None.
 
-    A batch may contain arrays of other dtypes, but they are not needed. Raises
-    UnpicklingError if the number of bytes does not match the shape.
+    Raises UnpicklingError if the number of bytes does not match the shape.
     """
     if not isinstance(dtype, _DtypeStub) or dtype.name not in ("u1", b"u1"):
-        return None
+        return None  # batches may contain other arrays, which are not needed
     if not isinstance(shape, tuple) or not all(
         type(extent) is int and extent >= 0 for extent in shape
     ):
@@ -228,13 +214,10 @@ _MODULES = re.compile(r"numpy(\._?core\.(multiarray|numeric))?|_codecs")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that loads only dicts, lists, bytes, numbers and uint8 arrays.
-
-    Raises UnpicklingError if the pickle refers to any other function or class, without
-    importing it.
-    """
+    """An unpickler that loads only dicts, lists, bytes, numbers and uint8 arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if _MODULES.fullmatch(module) and name in _ALLOWED:
             return _ALLOWED[name]
+        # Raised without importing the function or class.
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not allowed")

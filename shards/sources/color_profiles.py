@@ -1,8 +1,7 @@
 """Convert decoded pixels to sRGB, from the colour space that their file declares.
 
-A file declares it by an ICC profile, by CICP code points (ITU-T H.273; in AVIF and HEIC
-the `nclx` box, in PNG the cICP chunk), or by the gAMA and cHRM chunks of PNG. Code
-points and chunks become a small ICC profile, so that Little CMS does every conversion.
+A file declares it by an ICC profile, by CICP code points (ITU-T H.273), or by the gAMA
+and cHRM chunks of PNG.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from PIL import Image, ImageCms
 
 from shards.sources.boxes import find_boxes
 
+# Code points and chunks become a small ICC profile, so that Little CMS does every
+# conversion.
 _SRGB = ImageCms.createProfile("sRGB")
 Transform = ImageCms.ImageCmsTransform
 # x and y of the white point, red, green and blue
@@ -56,14 +57,11 @@ _D50 = np.array([0.9642, 1.0, 0.8249])  # the white point of ICC profiles
 
 
 class ColorSpaceError(ValueError):
-    """The declared colour space cannot be converted to sRGB; the message says which."""
+    """Raised if the declared colour space cannot be converted to sRGB."""
 
 
 class Cicp(NamedTuple):
-    """A colour space as CICP code points: its primaries and its transfer curve.
-
-    The code points are those of ITU-T H.273.
-    """
+    """A colour space as CICP code points (ITU-T H.273): primaries, transfer curve."""
 
     primaries: int
     transfer: int
@@ -72,12 +70,12 @@ class Cicp(NamedTuple):
 def declared_profile(image: Image.Image, cicp: Cicp | None = None) -> bytes | None:
     """Return an ICC profile for an opened image's pixels, None if they are sRGB.
 
-    cicp: the CICP code points in the file, if any. If a file declares several colour
-    spaces, the order of precedence is that of the PNG specification (third edition,
-    section 4.3): cICP, ICC profile, sRGB, then gAMA and cHRM. In AVIF and HEIC an ICC
-    profile takes precedence over CICP (MIAF, section 7.3.6.4). Raises ColorSpaceError
-    for HDR and for unknown code points.
+    cicp: the CICP code points in the file, if any. Raises ColorSpaceError for HDR and
+    for unknown code points.
     """
+    # The order of precedence is that of the PNG specification (third edition, section
+    # 4.3): cICP, ICC profile, sRGB, then gAMA and cHRM. In AVIF and HEIC an ICC profile
+    # takes precedence over CICP (MIAF, section 7.3.6.4).
     icc = image.info.get("icc_profile")
     if cicp and (image.format == "PNG" or not icc):
         return cicp_profile(cicp, image.mode)
@@ -87,10 +85,10 @@ def declared_profile(image: Image.Image, cicp: Cicp | None = None) -> bytes | No
 
 
 def cicp_profile(cicp: Cicp, mode: str) -> bytes | None:
-    """Return an ICC profile for a colour space given as CICP code points.
+    """Return an ICC profile for CICP code points, None if they mean sRGB.
 
-    Returns None if it is sRGB. mode: Pillow's mode of the pixels, which says whether
-    they are grayscale. Raises ColorSpaceError for HDR and for unknown code points.
+    mode: Pillow's mode of the pixels. Raises ColorSpaceError for HDR and for unknown
+    code points.
     """
     if cicp.transfer in _HDR:
         raise ColorSpaceError(
@@ -104,10 +102,7 @@ def cicp_profile(cicp: Cicp, mode: str) -> bytes | None:
 
 
 def _png_profile(image: Image.Image) -> bytes | None:
-    """Return an ICC profile made from a PNG's gAMA and cHRM chunks.
-
-    Returns None if the pixels are sRGB.
-    """
+    """Return an ICC profile made from a PNG's gAMA and cHRM chunks, None for sRGB."""
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
     if "srgb" in image.info or not (gamma or points):
         return None
@@ -125,17 +120,13 @@ def _is_bt709(primaries: Chromaticities) -> bool:
 
 @lru_cache(maxsize=64)
 def _profile(points: Chromaticities, curve: Curve, mode: str) -> bytes | None:
-    """Return the ICC profile for primaries and a transfer curve, gray or RGB by `mode`.
-
-    Returns None if it would be sRGB, or if the primaries are impossible, for example
-    all on one line.
-    """
+    """Return the ICC profile of a colour space, None if it is sRGB or impossible."""
     gray = mode in ("1", "L", "LA", "La", "I", "I;16")
     if curve == _SRGB_CURVE and (gray or _is_bt709(points)):
         return None
     try:
         return make_profile(points, curve, gray)
-    except np.linalg.LinAlgError:
+    except np.linalg.LinAlgError:  # for example, all primaries are on one line
         return None
 
 
@@ -161,7 +152,6 @@ def make_profile(points: Chromaticities, curve: Curve, gray: bool = False) -> by
 def _colorants(points: Chromaticities) -> np.ndarray:
     """Return a matrix with the XYZ values of red, green and blue as its columns.
 
-    They are the primaries, adapted to the white point D50 by the Bradford method.
     Raises LinAlgError for degenerate chromaticities.
     """
     xy = np.array(points, np.float64).reshape(4, 2)
@@ -171,6 +161,7 @@ def _colorants(points: Chromaticities) -> np.ndarray:
     columns = np.array(primaries).T
     if abs(np.linalg.det(columns)) < 1e-3:
         raise np.linalg.LinAlgError
+    # Adapt the primaries to the white point D50 by the Bradford method.
     unadapted = columns * np.linalg.solve(columns, white)
     scale = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     return np.linalg.inv(_BRADFORD) @ (scale[:, None] * (_BRADFORD @ unadapted))
@@ -201,16 +192,13 @@ def _pack_profile(tags: dict[bytes, bytes], space: bytes) -> bytes:
 
 
 def find_cicp(head: bytes) -> Cicp | None:
-    """Return the CICP code points in the first bytes of an image file, or None.
-
-    They say which colour space the file uses. In AVIF and HEIC they are in the first
-    `colr` box of type `nclx` (ISO 14496-12, section 12.1.5), in PNG in the cICP chunk.
-    Boxes of the AV1 stream itself are not read.
-    """
+    """Return the CICP code points in the first bytes of an image file, or None."""
     if head.startswith(b"\x89PNG"):
         return next(
             (Cicp(*body[:2]) for body in _png_chunks(head, b"cICP") if len(body) == 4), None
         )
+    # In AVIF and HEIC they are in the first `colr` box of type `nclx` (ISO 14496-12,
+    # section 12.1.5). Boxes of the AV1 stream itself are not read.
     for body in find_boxes(head, (b"meta", b"iprp", b"ipco", b"colr")):
         if body.startswith(b"nclx") and len(body) >= 8:
             return Cicp(*struct.unpack(">HH", body[4:8]))
@@ -232,12 +220,12 @@ def _png_chunks(data: bytes, wanted: bytes) -> Iterator[bytes]:
 def to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert 8-bit pixels without transparency to sRGB, mode RGB.
 
-    `profile` is ignored, as in browsers, if it is damaged or is meant for another kind
-    of pixels (such as a CMYK profile in an RGB image).
+    A damaged `profile`, or one for another kind of pixels, is ignored.
     """
     if pixels.mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
         return ImageCms.applyTransform(pixels, transform) or pixels
+    # As in browsers, for example a CMYK profile in an RGB image is ignored.
     gray, cmyk, rgb = _transforms(profile) if profile else (None, None, None)
     if pixels.mode == "CMYK" and cmyk:
         return ImageCms.applyTransform(pixels, cmyk) or pixels
@@ -250,14 +238,11 @@ def to_srgb(pixels: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Transform | None]:
-    """Return transforms from a profile to sRGB for grayscale, CMYK and RGB pixels.
-
-    Only the transform for the profile's colour space is set; the others are None. All
-    are None if the profile is damaged or is sRGB itself.
-    """
+    """Return the transforms to sRGB for gray, CMYK and RGB; each may be None."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
+        # Only the transform for the profile's colour space is set.
         modes = [
             mode if space == name else None
             for mode, name in (("L", "GRAY"), ("CMYK", "CMYK"), ("RGB", "RGB"))
@@ -271,10 +256,8 @@ def _transforms(profile: bytes) -> tuple[Transform | None, Transform | None, Tra
 
 
 def _is_identity(transform: Transform) -> bool:
-    """Return whether a transform leaves colours unchanged, so that its profile is sRGB.
-
-    A grid of colours is tested. No channel, from 0 to 255, may change by more than 2.
-    """
+    """Return whether a transform changes no channel, from 0 to 255, by more than 2."""
+    # The profile is then sRGB itself. A grid of colours is tested.
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
     after = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))

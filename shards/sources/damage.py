@@ -27,13 +27,11 @@ _redirected = Lock()
 
 
 def find_png_damage(data: bytes) -> str:
-    """Return what is damaged in a PNG's chunks, "" if nothing is or it is not a PNG.
-
-    Each chunk has a checksum (PNG specification, section 5.3). Pillow does not check
-    the checksums of chunks with pixels.
-    """
+    """Return a message about the first damaged chunk of a PNG, "" if there is none."""
     if not data.startswith(_PNG):
         return ""
+    # Each chunk has a checksum (PNG specification, section 5.3). Pillow does not check
+    # the checksums of chunks with pixels.
     position, view = len(_PNG), memoryview(data)
     while position + 12 <= len(data):
         (length,) = struct.unpack(">I", view[position : position + 4])
@@ -50,16 +48,14 @@ def find_png_damage(data: bytes) -> str:
 
 
 def find_tiff_damage(image: Image.Image, data: bytes) -> str:
-    """Return what is damaged in a TIFF's deflated pixels, "" for other images.
-
-    Each strip or tile ends with a checksum. libtiff mostly does not read it, because it
-    stops as soon as it has all pixels.
-    """
+    """Return a message if the pixels of a deflated TIFF are damaged, else ""."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return ""
     tags = image.tag_v2
     if tags.get(TiffImagePlugin.COMPRESSION) not in _DEFLATE:
         return ""
+    # Each strip or tile ends with a checksum. libtiff mostly does not read it, because
+    # it stops as soon as it has all pixels.
     for offsets, sizes in _PIECES:
         for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
             if not _is_whole_zlib(memoryview(data)[offset : offset + size]):
@@ -82,11 +78,9 @@ def _is_whole_zlib(stream: memoryview) -> bool:
 
 @contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Yield a list that receives the lines libtiff prints during the `with` block.
-
-    libtiff writes to standard error, and its lines do not name the file. Lines that
-    other threads write there meanwhile are passed on to standard error afterwards.
-    """
+    """Yield a list that receives the lines libtiff prints during the `with` block."""
+    # libtiff writes to standard error, and its lines do not name the file. Lines that
+    # other threads write there meanwhile are passed on afterwards.
     messages: list[str] = []
     with _redirected, tempfile.TemporaryFile() as file:
         try:

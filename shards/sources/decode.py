@@ -1,9 +1,6 @@
 """Decode image files to upright 8-bit sRGB, and resize them to squares.
 
-Any mode, colour profile and orientation is supported. Two steps lose a little
-precision: a JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8 by libjpeg's DCT
-scaling, as long as both sides stay at least twice the target (a bicubic filter does the
-rest), and 16-bit images become 8-bit.
+Any mode, colour profile and orientation is supported.
 """
 
 from __future__ import annotations
@@ -58,10 +55,7 @@ _LEFT_FROM_END, _TOP_FROM_END = (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 class UndecodableError(Exception):
-    """An image cannot be used.
-
-    `reason` is one of a few fixed strings, `detail` is free text.
-    """
+    """Raised if an image cannot be used, with a fixed `reason` and a free `detail`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -70,19 +64,15 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class ReducedImage:
-    """An upright sRGB image that may have been decoded at a reduced size.
+    """An upright sRGB image that may have been decoded at a reduced size."""
 
-    rgb: the decoded pixels, mode RGB; size: width and height of the full image;
-    reduction: 1, 2, 4 or 8, by which libjpeg divided both sides; origin: the point (x,
-    y) of `rgb`, in its pixels, where the top left corner of the full image lies.
-    libjpeg rounds the sides of `rgb` up, so its last row and column may extend beyond
-    the full image. If turning the image upright moves them to the top or the left,
-    `origin` is not (0, 0).
-    """
-
-    rgb: Image.Image
-    size: tuple[int, int]
-    reduction: int = 1
+    rgb: Image.Image  # the decoded pixels, mode RGB
+    size: tuple[int, int]  # width and height of the full image
+    reduction: int = 1  # 1, 2, 4 or 8, by which libjpeg divided both sides
+    # The point (x, y) of `rgb`, in its pixels, where the top left corner of the full
+    # image lies. libjpeg rounds the sides of `rgb` up, so its last row and column may
+    # extend beyond the full image. If turning the image upright moves them to the top
+    # or the left, `origin` is not (0, 0).
     origin: tuple[float, float] = (0.0, 0.0)
 
     def resized(
@@ -90,8 +80,7 @@ class ReducedImage:
     ) -> Image.Image:
         """Return a rectangle of the image, resized to `size` (width, height).
 
-        `left`, `top`, `right` and `bottom` are the rectangle's edges in pixels of the
-        full image.
+        The rectangle's edges are given in pixels of the full image.
         """
         box = (
             self.origin[0] + left / self.reduction,
@@ -114,8 +103,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open an image without decoding its pixels.
 
-    Raises UndecodableError if the bytes are not an image, if their checksums say that
-    they are damaged, or if decoding it would take too much memory or time.
+    Raises UndecodableError if the bytes are not an image, are damaged according to
+    their checksums, or would take too much memory or time to decode.
     """
     with _as_undecodable(data):
         if damage := find_png_damage(data):
@@ -133,13 +122,15 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def decode_reduced(image: Image.Image, target: int) -> ReducedImage:
     """Decode an opened image to upright 8-bit sRGB, a large JPEG at a reduced size.
 
-    The reduced image keeps at least `2 * target` pixels on both sides. A smaller image
-    is not reduced. Raises UndecodableError as `to_rgb` does.
+    A reduced image has at least `2 * target` pixels on both sides. Raises
+    UndecodableError if the image is damaged or its pixel format is not supported.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         rgb, _ = _decode_upright(image)
         return ReducedImage(rgb, rgb.size)
     width, height = image.size
+    # libjpeg's DCT scaling decodes at 1/2, 1/4 or 1/8, and a bicubic filter does the
+    # rest. This loses a little precision.
     drafted = image.draft(None, (2 * target, 2 * target))
     reduction = round(width / drafted[1][2]) if drafted else 1
     rgb, orientation = _decode_upright(image)
@@ -155,8 +146,8 @@ def decode_reduced(image: Image.Image, target: int) -> ReducedImage:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decode an opened image to upright 8-bit sRGB, mode RGB, on a white background.
 
-    The result has no metadata, so it is never turned or converted again. Raises
-    UndecodableError if the image is damaged or its pixel format is not supported.
+    Raises UndecodableError if the image is damaged or its pixel format is not
+    supported.
     """
     return _decode_upright(image)[0]
 
@@ -186,21 +177,16 @@ def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -
 
 @contextmanager
 def _as_undecodable(data: bytes = b"") -> Iterator[None]:
-    """Within the `with` block, turn Pillow's errors into UndecodableError.
-
-    Pillow's parsers raise many types of errors on damaged files. Only MemoryError is
-    raised unchanged. Pillow's warnings are ignored: they are about metadata, and do not
-    name the file.
-    """
+    """Within the `with` block, turn Pillow's errors into UndecodableError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # about metadata, and without the file's name
         try:
             yield
         except (MemoryError, UndecodableError):
             raise
         except UnidentifiedImageError:
             raise UndecodableError(UNREADABLE, name_unsupported(data)) from None
-        except Exception as error:
+        except Exception as error:  # Pillow raises many types on damaged files
             # without memory addresses, which would make the output of two builds differ
             text = re.sub(r" at 0x[0-9a-f]+", "", str(error))
             raise UndecodableError(UNREADABLE, text or type(error).__name__) from None
@@ -217,18 +203,16 @@ def _decode_upright(image: Image.Image) -> tuple[Image.Image, int]:
         if orientation in _TRANSPOSES:
             rgb = rgb.transpose(_TRANSPOSES[orientation])
         upright = rgb._new(rgb.im)  # shares the pixels; `image` keeps its own metadata
-        upright.info = {}
+        upright.info = {}  # so that it is never turned or converted again
         return upright, orientation
 
 
 def _read_cicp(image: Image.Image) -> Cicp | None:
-    """Return the CICP code points of an opened image, None if it has none.
-
-    They are read from the file, because Pillow does not report them.
-    """
+    """Return the CICP code points of an opened image, None if it has none."""
     stream = getattr(image, "fp", None)
     if image.format not in ("AVIF", "HEIF", "PNG") or stream is None or not stream.seekable():
         return None
+    # Read from the file, because Pillow does not report them.
     position = stream.tell()
     stream.seek(0)
     head = stream.read(_HEAD)
@@ -237,10 +221,7 @@ def _read_cicp(image: Image.Image) -> Cicp | None:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels of an opened image.
-
-    If libtiff fails, raises OSError with libtiff's own message.
-    """
+    """Decode an opened image; if libtiff fails, raise OSError with its own message."""
     with _without_xmp(image):
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             image.load()
@@ -255,11 +236,9 @@ def _load(image: Image.Image) -> None:
 
 @contextmanager
 def _without_xmp(image: Image.Image) -> Iterator[None]:
-    """Hide an image's XMP metadata from Pillow during the `with` block.
-
-    If Exif has no orientation, Pillow would take the one in XMP. But only Exif says how
-    to turn an image upright; browsers ignore XMP.
-    """
+    """Hide an image's XMP metadata from Pillow during the `with` block."""
+    # If Exif has no orientation, Pillow would take the one in XMP. But only Exif says
+    # how to turn an image upright; browsers ignore XMP.
     hidden = {name: image.info.pop(name) for name in _XMP if name in image.info}
     try:
         yield
@@ -280,15 +259,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _find_unsupported(image: Image.Image, data: bytes) -> str:
-    """Return why Pillow cannot decode the photograph in an opened image, or "".
-
-    For example, Pillow would decode only the preview in a camera raw file.
-    """
+    """Return a message if Pillow cannot decode the photograph in an image, else ""."""
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return find_unsupported_jpeg(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)
-        if isinstance(kind, int) and kind & 1:
+        if isinstance(kind, int) and kind & 1:  # Pillow would decode only the preview
             return "its first image is a preview, as in camera raw files"
     return ""
 
@@ -319,15 +295,15 @@ def _split_alpha(pixels: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel.
 
-    Grayscale of more than 8 bits is scaled here, because Pillow's `convert` clips it.
-    Pillow has already scaled 16-bit colour, with an error of at most 1 of 255. Raises
-    UndecodableError if the range of the pixel values is not defined.
+    Raises UndecodableError if the range of the pixel values is not defined.
     """
+    # Pillow's `convert` clips grayscale of more than 8 bits. It has already scaled
+    # 16-bit colour, with an error of at most 1 of 255.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
         white = _white_level(image)
         gray = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
-        if _is_min_white(image):
+        if _is_min_white(image):  # Pillow inverts such images only if they have 8 bits
             return ImageChops.invert(gray)
         if "transparency" in image.info:  # a level from 0 to 65535, compared before scaling
             opaque = np.where(values == image.info["transparency"], 0, 255)
@@ -339,21 +315,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white_level(image: Image.Image) -> int:
-    """Return the pixel value that means white in grayscale of more than 8 bits.
-
-    It is 65535, but less in some TIFFs, for example 4095 in a TIFF of 12 bits.
-    """
+    """Return the pixel value that means white in grayscale of more than 8 bits."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 65535
     bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
-    return (1 << bits[0]) - 1
+    return (1 << bits[0]) - 1  # 4095 in a TIFF of 12 bits
 
 
 def _is_min_white(image: Image.Image) -> bool:
-    """Return whether the image is a TIFF in which the pixel value 0 means white.
-
-    Pillow inverts such images only if they have 8 bits.
-    """
+    """Return whether the image is a TIFF in which the pixel value 0 means white."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)

@@ -25,31 +25,26 @@ _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
 def find_bomb_in_header(data: bytes, max_pixels: int) -> str:
-    """Return why an image has too many pixels to be opened at all, or "".
-
-    Only JPEG XL is checked: Pillow's plugin for it decodes all pixels when it opens a
-    file.
-    """
+    """Return a message if an image has too many pixels to be opened at all, else ""."""
+    # Pillow's plugin for JPEG XL decodes all pixels when it opens a file.
     size = _jxl_size(data)
     return _too_large(*size, max_pixels) if size else ""
 
 
 def _too_large(width: int, height: int, max_pixels: int) -> str:
-    """Return why an image of this width and height has too many pixels, or ""."""
+    """Return a message if an image of this size has too many pixels, else ""."""
     if width * height <= max_pixels:
         return ""
     return f"{width} x {height} pixels, more than --max-pixels {max_pixels}"
 
 
 def _jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Return the width and height in a JPEG XL file's header, None for other files.
-
-    The header is defined in ISO 18181-1, section D.2 (SizeHeader). The bits of each
-    byte are read from the lowest to the highest.
-    """
+    """Return the width and height in a JPEG XL file's header, None for other files."""
     codestream = data if data.startswith(_CODESTREAM) else _jxl_codestream(data)
     if not codestream.startswith(_CODESTREAM):
         return None
+    # SizeHeader, ISO 18181-1, section D.2. The bits of each byte are read from the
+    # lowest to the highest.
     bits = int.from_bytes(codestream[2:14], "little")
 
     def take(count: int) -> int:
@@ -71,22 +66,18 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jxl_codestream(data: bytes) -> bytes:
-    """Return the first bytes of the image data in a JPEG XL container.
-
-    They are in a box jxlc, or in boxes jxlp, each of which begins with a number of 4
-    bytes. Returns b"" for other files.
-    """
+    """Return the first bytes of the image data in a JPEG XL container, b"" if none."""
     if not data.startswith(_CONTAINER):
         return b""
     for name, start, _ in iterate_boxes(data):
         if name in (b"jxlc", b"jxlp"):
-            start += 4 * (name == b"jxlp")
+            start += 4 * (name == b"jxlp")  # which begins with a 4-byte number
             return data[start : start + 14]
     return b""
 
 
 def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
-    """Return why decoding an image would take too much memory or time, else "".
+    """Return a message if decoding an image takes too much memory or time, else "".
 
     `data` are the encoded bytes from which the image was opened.
     """
@@ -100,28 +91,24 @@ def find_bomb(image: Image.Image, data: bytes, max_pixels: int) -> str:
 
 
 def _num_scans(data: bytes) -> int:
-    """Return the number of scans of a JPEG; counting stops at MAX_SCANS + 1.
-
-    Scan markers inside metadata segments are not counted.
-    """
+    """Return the number of scans of a JPEG; counting stops at MAX_SCANS + 1."""
     scans, position = 0, 2
     while scans <= MAX_SCANS and (match := _MARKER.search(data, position)) and match[1] != _END:
         scans += match[1] == _SCAN
+        # Skip the segment, because metadata may contain scan markers.
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
     return scans
 
 
 def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: int) -> str:
-    """Return why the tiles of a TIFF would take too much memory or time, else "".
-
-    libtiff decodes whole tiles, however small the visible part of them is.
-    """
+    """Return a message if a TIFF's tiles take too much memory or time, else ""."""
     num_tags = _num_tile_tags(data)
     tile = [image.tag_v2.get(tag) for tag in _TILE]
     if not num_tags:
         return ""
     if num_tags != len(tile) or not all(isinstance(side, int) and side > 0 for side in tile):
         return "tiles of ambiguous size"
+    # libtiff decodes whole tiles, however small the visible part of them is.
     stored = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
     width, height = (-(-side // each) * each for side, each in zip(stored, tile, strict=True))
     if width * height > max_pixels:
@@ -130,11 +117,9 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile, data: bytes, max_pixels: 
 
 
 def _num_tile_tags(data: bytes) -> int:
-    """Return how many TileWidth and TileLength entries the first IFD of a TIFF has.
-
-    Pillow silently skips malformed and repeated entries that libtiff uses, so Pillow
-    and libtiff may disagree about the size of the tiles.
-    """
+    """Return the number of TileWidth and TileLength entries in a TIFF's first IFD."""
+    # Pillow silently skips malformed and repeated entries that libtiff uses, so Pillow
+    # and libtiff may disagree about the size of the tiles.
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     offset, head, step = (8, 8, 20) if data[2] == 43 else (4, 2, 12)  # BigTIFF or not
     start = int.from_bytes(data[offset : 2 * offset], order)

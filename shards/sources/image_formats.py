@@ -60,10 +60,9 @@ _SAMPLE_FORMATS = {2: "signed integer", 3: "floating-point", 5: "complex", 6: "c
 
 
 def name_unsupported(data: bytes) -> str:
-    """Return what a file contains, if Pillow found no image of a known format in it.
+    """Return a phrase for a file that is no known image, such as "a camera raw file".
 
-    `data` is the content of the file. The result is one phrase for a message, such as
-    "a camera raw file".
+    `data` is the content of the file.
     """
     head = data[:512]
     for pattern, name in _SIGNATURES:
@@ -77,7 +76,7 @@ def name_unsupported(data: bytes) -> str:
 
 
 def find_unsupported_jpeg(data: bytes) -> str:
-    """Return why libjpeg cannot decode this kind of JPEG, "" if it can."""
+    """Return a message if libjpeg cannot decode this kind of JPEG, else ""."""
     position = 2
     while match := _SEGMENT.match(data, position):
         marker = match[1][0]
@@ -91,7 +90,7 @@ def find_unsupported_jpeg(data: bytes) -> str:
 
 
 def _name_tiff(data: bytes) -> str:
-    """Return which pixel format this TIFF has, from its first directory (IFD)."""
+    """Return a phrase for the pixel format of a TIFF that cannot be decoded."""
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(
             data[: 16 if data[2:4] in (b"\0+", b"+\0") else 8]

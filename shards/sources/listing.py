@@ -76,28 +76,23 @@ class ImageSource(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images that were found in a SOURCE, and the files that were not listed.
-
-    `ignored` are files whose suffix is not that of an image. `hidden` are hidden files,
-    hidden folders and folders of thumbnails; the names of folders end with "/".
-    """
+    """The images that were found in a SOURCE, and the files that were not listed."""
 
     sources: list[ImageSource] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # files without the suffix of an image
+    # Hidden files, hidden folders and folders of thumbnails; folders end with "/".
     hidden: list[str] = field(default_factory=list)
 
     def sort(self) -> Listing:
-        """Sort each of the lists in this listing by name and return the listing."""
+        """Sort each list of this listing by name, in place; return self."""
         self.sources.sort()
         self.ignored.sort()
         self.hidden.sort()
         return self
 
     def in_utf8(self) -> Listing:
-        """Decode all names as a UTF-8 locale does, in place; return self.
-
-        Without this, the names in a shard set would depend on the locale.
-        """
+        """Decode all names as a UTF-8 locale does, in place; return self."""
+        # Otherwise, the names in a shard set would depend on the locale.
         if sys.getfilesystemencoding() != "utf-8":
             self.sources = [each._replace(name=_in_utf8(each.name)) for each in self.sources]
             self.ignored = [_in_utf8(name) for name in self.ignored]
@@ -106,10 +101,9 @@ class Listing:
 
 
 def open_sources(source: str, out: Path) -> Listing:
-    """List the images of SOURCE, except those inside the output folder `out`.
+    """List the images of SOURCE, except those inside `out`, sorted by name.
 
-    The listing is sorted by name. Raises UserError if SOURCE does not exist, is damaged
-    or contains no images.
+    Raises UserError if SOURCE does not exist, is damaged or contains no images.
     """
     listing = _list_any(source, out)
     if not listing.sources:
@@ -127,10 +121,7 @@ def _hint(listing: Listing) -> str:
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:
-    """Return a text that starts with the first names: "a, b and 7 more".
-
-    Names with unprintable characters are quoted and escaped.
-    """
+    """Return the first names as a text, for example "a, b and 7 more"."""
     shown = [name if name.isprintable() else repr(name) for name in names[:most]]
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{', '.join(shown)}{more}"
@@ -163,13 +154,11 @@ def _list_file(path: Path) -> Listing:
 
 
 def _expand(pattern: str, out: Path) -> list[str]:
-    """Return the files that match a pattern, sorted, except those inside `out`.
-
-    The pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
-    """
+    """Return the files that match a pattern, sorted, except files inside `out`."""
     import braceexpand  # a dependency of webdataset
 
     inside = os.path.realpath(out).rstrip("/") + "/"
+    # The pattern may contain wildcards (`*`, `?`, `[]`) and braces (`{00..12}`).
     try:
         patterns = list(braceexpand.braceexpand(pattern))
     except ValueError:  # unbalanced braces: part of the name
@@ -181,10 +170,7 @@ def _expand(pattern: str, out: Path) -> list[str]:
 
 
 def _in_utf8(name: str) -> str:
-    """Return a file name as a UTF-8 locale decodes it.
-
-    Bytes that are not UTF-8 become surrogate escapes.
-    """
+    """Return a file name as a UTF-8 locale decodes it, with surrogate escapes."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
@@ -193,20 +179,18 @@ def _is_image(name: str) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    """Return whether a name is that of a hidden file or folder, or a system folder."""
+    """Return whether a file or folder of this name is hidden or a system folder."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
 def list_folder(root: Path, out: Path) -> Listing:
-    """List the images below a folder, except those inside `out`.
-
-    A subfolder that cannot be read is listed as an image, with "/" at the end of its
-    name, so that it is reported as unreadable later.
-    """
+    """List the images below a folder, except images inside `out`."""
     listing = Listing()
     prefix = len(str(root).rstrip("/")) + 1
     for path in _walk(root, out, listing.hidden):
         name = path[prefix:]
+        # A subfolder that cannot be read ends with "/". It is listed as an image, so
+        # that it is reported as unreadable later.
         if _is_image(name) or name.endswith("/"):
             split = name.partition("/")[0] if "/" in name else ""
             listing.sources.append(ImageSource(name, path, split=split))
@@ -217,12 +201,7 @@ def list_folder(root: Path, out: Path) -> Listing:
 
 
 def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
-    """Yield the path of every file under `root`, except those inside `out`.
-
-    Hidden files and folders are not yielded, but appended to `hidden`. A symbolic link
-    to a folder is followed only if its target is outside `root`. No folder is read
-    twice. A folder that cannot be read is yielded with "/" at its end.
-    """
+    """Yield the files under `root` but not in `out`; append hidden ones to `hidden`."""
     inside = os.path.realpath(root)
     seen = {os.path.realpath(out)}
     folders = [str(root).rstrip("/") or "/"]
@@ -234,7 +213,7 @@ def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
         except OSError:
             if folder == top:
                 raise
-            yield f"{folder}/"
+            yield f"{folder}/"  # a folder that cannot be read
             continue
         for entry in entries:
             is_folder = _is_folder(entry)
@@ -243,7 +222,7 @@ def _walk(root: Path, out: Path, hidden: list[str]) -> Iterator[str]:
             elif not is_folder:
                 yield entry.path
             elif (real := _followed(entry, inside)) and real not in seen:
-                seen.add(real)
+                seen.add(real)  # so that no folder is read twice
                 folders.append(entry.path)
 
 
@@ -253,12 +232,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _followed(entry: os.DirEntry[str], inside: str) -> str | None:
-    """Return the real path of a folder, or None if the search must not enter it.
-
-    `entry` is the folder or a symbolic link to it; `inside` is the folder that is being
-    searched. A link to a folder within `inside` is not entered, because the search
-    finds that folder anyway.
-    """
+    """Return the real path of a folder, or None if the search must not enter it."""
+    # The search does not enter a link to a folder that it finds anyway.
     real = os.path.realpath(entry.path)
     return None if entry.is_symlink() and _is_within(real, inside) else real
 
@@ -291,22 +266,15 @@ def _list_text(path: Path) -> Listing:
 
 
 def _without_byte_order_mark(data: bytes) -> bytes:
-    """Return a text without its byte-order mark.
-
-    Editors and shells of Windows write UTF-8 with this mark, or UTF-16. UTF-16 is
-    converted to UTF-8.
-    """
+    """Return a text as UTF-8 without its byte-order mark."""
+    # Editors and shells of Windows write UTF-8 with this mark, or UTF-16.
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _without_blanks(line: str, folder: Path) -> str:
-    """Return a path without blanks at its ends, unless they are part of a file's name.
-
-    `line` is the path, relative to `folder`. It is returned with its blanks if there is
-    a file of exactly that name.
-    """
+    """Return a path without blanks at its ends, unless they belong to a file's name."""
     stripped = line.strip()
     return line if stripped != line and os.path.lexists(folder / line) else stripped
 
@@ -343,7 +311,7 @@ def _list_cifar(batches: list[Path]) -> Listing:
 
 
 def read_bytes(source: ImageSource, limit: int) -> bytes:
-    """Return the encoded bytes of an image (CIFAR-10: its 3072 raw bytes).
+    """Return the encoded bytes of an image, or the 3072 pixel bytes for CIFAR-10.
 
     Raises OSError if the bytes cannot be read, are not in a regular file, or are more
     than `limit`.

@@ -1,8 +1,6 @@
 """Read the metadata of an image file that its colorized copy keeps.
 
-These are the dates of the photograph and its resolution in dots per inch. Everything
-else may be private (position, names, serial numbers) or no longer applies (orientation,
-colour profile, thumbnail).
+These are the dates of the photograph and its resolution in dots per inch.
 """
 
 from __future__ import annotations
@@ -22,6 +20,8 @@ from shards.sources.image_formats import FORMATS, JXL_SIGNATURES
 
 _MOST_PAGES = 1000  # of a TIFF
 _BASE, _EXIF = ExifTags.Base, ExifTags.IFD.Exif
+# The rest may be private (position, names, serial numbers) or no longer applies
+# (orientation, colour profile, thumbnail).
 _DATES = (_BASE.DateTime, _BASE.DateTimeOriginal, _BASE.DateTimeDigitized)
 _OFFSETS = (_BASE.OffsetTime, _BASE.OffsetTimeOriginal, _BASE.OffsetTimeDigitized)
 _DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
@@ -31,22 +31,14 @@ _ROTATED = (5, 6, 7, 8)  # Exif orientations that exchange width and height
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of an image that its colorized copy keeps, and its number of pages.
+    """The number of pages of an image, and the metadata that a colorized copy keeps."""
 
-    dates: Exif tag -> date or time zone; dpi: dots per inch across and down of the
-    upright image, None if unknown; num_pages: pages of a document or frames of an
-    animation.
-    """
-
-    dates: dict[int, str]
-    dpi: tuple[float, float] | None = None
-    num_pages: int = 1
+    dates: dict[int, str]  # Exif tag -> date or time zone
+    dpi: tuple[float, float] | None = None  # dots per inch across and down, when upright
+    num_pages: int = 1  # pages of a document or frames of an animation
 
     def png_options(self) -> dict[str, Any]:
-        """Return options for `Image.save` that write a PNG with this metadata.
-
-        The written PNG also declares its colours as sRGB.
-        """
+        """Return options for `Image.save` that write an sRGB PNG with this metadata."""
         info = PngImagePlugin.PngInfo()
         info.add(b"sRGB", b"\0")  # rendering intent: perceptual
         options: dict[str, Any] = {"pnginfo": info}
@@ -65,14 +57,12 @@ class Metadata:
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Return the metadata of an encoded image; a damaged image gives empty metadata.
-
-    This function opens the image itself and ignores all errors. It does not use an
-    image that is opened for decoding, so that the decoder still reports errors.
-    """
+    """Return the metadata of an encoded image; a damaged image gives empty metadata."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Not an image that is opened for decoding, so that the decoder still
+            # reports errors.
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             dates, orientation = _read_exif(image)
             return Metadata(dates, _read_dpi(image, orientation), _count_pages(image))
@@ -126,18 +116,13 @@ def _read_dpi(image: Image.Image, orientation: int) -> tuple[float, float] | Non
 
 
 def _count_pages(image: Image.Image) -> int:
-    """Return the number of pages or frames of an opened image; no pixels are decoded.
-
-    An MPO file counts as one page, because its other images are previews and gain maps.
-    Counting in a TIFF stops at `_MOST_PAGES`, because every page takes one more seek in
-    the file.
-    """
+    """Return the number of pages or frames of an image, at most 1000 for a TIFF."""
     if image.format == "MPO":
-        return 1
+        return 1  # its other images are previews and gain maps
     if image.format != "TIFF":
         return int(getattr(image, "n_frames", 1))
     try:
-        for page in range(1, _MOST_PAGES):
+        for page in range(1, _MOST_PAGES):  # each takes one more seek in the file
             image.seek(page)
     except EOFError:
         return image.tell() + 1
