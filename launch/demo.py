@@ -51,7 +51,7 @@ SETTINGS = (
 def photograph(name: str) -> Image.Image:
     """Return a colour photograph that scikit-image or matplotlib contains, as RGB.
 
-    name: a function in skimage.data, "motorcycle" or "grace_hopper".
+    name: "motorcycle", "grace_hopper" or the name of a function in skimage.data.
     """
     if name == "grace_hopper":
         from matplotlib.cbook import get_sample_data  # it needs a folder for its cache

@@ -105,10 +105,7 @@ class SetMetrics:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The metrics that are missing because there are too few images.
-
-        The result maps a description of the metrics to what they require.
-        """
+        """Map groups of metrics that were left out to what they require, as text."""
         few = any(
             stats is not None and stats.moments.num < _MIN_IMAGES for stats in self.stats.values()
         )

@@ -1,7 +1,8 @@
-"""The Inception-v3 network that FID is computed with, TensorFlow's of 2015-12-05.
+"""The Inception-v3 network with which FID is computed.
 
-All published FID values use the weights of that date (Heusel et al. 2017). The blocks
-are described by Szegedy et al. 2016; the layers have torch-fidelity's names.
+All published FID values use the weights that TensorFlow released on 2015-12-05 (Heusel
+et al. 2017). The blocks are described by Szegedy et al. 2016; the layers have
+torch-fidelity's names.
 """
 
 from __future__ import annotations

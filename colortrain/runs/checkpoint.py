@@ -274,7 +274,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
 
 
 def read_checkpoint(run: Path, step: Step, read: Callable[[Path], T]) -> T:
-    """Return `read(folder)` for the intact checkpoint that `step` chooses.
+    """Call `read` with the folder of a checkpoint, and return its result.
 
     `step` is a step number, "best" or None (the newest). Raises UserError if there is
     no such checkpoint.

@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_context(args: argparse.Namespace, report: Report, scratch: Path) -> BenchmarkContext:
-    """Open the shards to measure on, and copy their samples for the other libraries.
+    """Open the shards, and copy their samples to the formats of other libraries.
 
     scratch: folder to which the copies are written.
     """

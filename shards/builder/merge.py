@@ -58,7 +58,7 @@ def _others(out: Path, folders: Sequence[Path]) -> list[Path]:
 
 
 def _gather(folders: Sequence[Path], plan: Plan, options: BuildOptions) -> list[int]:
-    """Copy blocks that `options.out` lacks from `folders`; return what none has."""
+    """Copy missing blocks to `options.out`; return those that no folder has."""
     # A part may come from an untrusted source: its record files are checked when they
     # are loaded, and every byte of its tars before anything is copied.
     checks: list[Task[Path | None]] = [

@@ -40,7 +40,7 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def blocks(self, total: int) -> range:
-        """Return the numbers of this part's blocks in a build with `total` blocks."""
+        """Return the indices of the blocks that this part packs, of `total` blocks."""
         # Consecutive blocks; the sizes of all parts differ by at most one block.
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 

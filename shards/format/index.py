@@ -164,7 +164,7 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
 
 
 def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the key in the tar header before byte `offset`, or -1 if it is invalid."""
+    """Return the sample number in the tar header that ends at byte `offset`, or -1."""
     start = offset - TAR_BLOCK
     digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
     if not end or not digits.isdigit():

@@ -131,9 +131,9 @@ def measure_rates(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the rates that a JSON file requests, and return 0.
+    """Measure the training speeds that a JSON file requests, and return 0.
 
-    argv: the path of this file, which also says where the rates are written.
+    argv: the path of the JSON file, which also says where the speeds are written.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     request: dict[str, Any] = json.loads(Path(path).read_bytes())
