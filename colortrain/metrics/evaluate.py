@@ -36,8 +36,8 @@ def predict_lab(
     """Return the images that a generator predicts from the L of `lab`, as Lab.
 
     `lab` and the result are (B, 3, H, W) in CIELAB units. The result has the L of
-    `lab`, unless the generator predicts L too. If `dropout` is true, dropout layers stay
-    active, with masks that depend on `seed` alone. `generator` has no DDP wrapper.
+    `lab`, unless the generator predicts L too. If `dropout` is true, dropout layers
+    stay active, with masks that depend on `seed` alone. `generator` has no DDP wrapper.
     """
     L, _ = codec.encode(lab)
     with torch.no_grad(), _evaluating(generator, dropout), _seeded(seed, lab.device):
