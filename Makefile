@@ -38,11 +38,12 @@ OLDEST := .venv-oldest
 oldest: $(READY)
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python .ci/oldest_requirements.py slurm > $(OLDEST)/requirements.txt
+	$(BIN)/python .ci/oldest_requirements.py slurm export serve video heic jxl > $(OLDEST)/requirements.txt
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --requirement $(OLDEST)/requirements.txt
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --numprocesses=2 --dist=loadfile -W default $(OLDEST_TESTS)
 OLDEST_TESTS := tests/distributed/test_training.py tests/launch/test_train.py tests/launch/test_evaluate.py \
-	tests/shards/builder/test_pack.py tests/shards/sources/test_decode.py
+	tests/shards/builder/test_pack.py tests/shards/sources tests/launch/serve/test_app.py tests/launch/test_export.py \
+	tests/launch/video/test_transcode.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ _SIGNATURES = (  # (bytes at the start, what the file is)
     (rb"\s*$", "an empty file"),
     (rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", f"a HEIC image: {_INSTALL.format('heic')}"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", f"a JPEG XL image: {_INSTALL.format('jxl')}"),
-    (rb"....ftypavi[fs]", "an AVIF image, which needs Pillow 11.3 or newer"),
+    (rb"....ftypavi[fs]", "an AVIF image, which needs Pillow with AVIF"),
     (rb"....ftypcrx |FUJIFILMCCD|II\x2a\0....CR|IIRO|IIU\0", "a camera raw file"),
     (rb"8BPS", "a Photoshop file"),
     (rb"%!PS|\xc5\xd0\xd3\xc6|%PDF", "a PostScript or PDF file"),
