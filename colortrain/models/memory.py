@@ -34,7 +34,7 @@ def machine_memory() -> int:
     """Return how many bytes of the machine's memory this process may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # a container or a SLURM job has a cgroup, which may allow less
-    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.is_file() else "max"
+    limit = _CGROUP_LIMIT.read_text(encoding="utf-8").strip() if _CGROUP_LIMIT.is_file() else "max"
     return min(total, int(limit)) if limit.isdigit() else total
 
 
