@@ -1,4 +1,4 @@
-# make setup | demo | test | cluster | check        (`make` alone lists them)
+# make setup | demo | test | gpu | cluster | check        (`make` alone lists them)
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -9,6 +9,7 @@ help:
 	@echo "make setup   create $(VENV) and install colortrain with pinned dependencies"
 	@echo "make demo    build shards, train, evaluate and colorize, in runs/demo (a few minutes)"
 	@echo "make test    the whole test suite"
+	@echo "make gpu     the tests marked gpu: on this machine's GPUs, or without any on stand-ins (tests/support/gpu_stand_in)"
 	@echo "make cluster the tests on a real SLURM, started on this machine (needs its Debian packages)"
 	@echo "make oldest  the main commands with the oldest versions of the packages that pyproject.toml allows"
 	@echo "make check   ruff (lint, format) and mypy"
@@ -28,6 +29,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+
+gpu: $(READY)
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/pytest -m gpu; \
+	else $(BIN)/python -m tests.support.gpu_stand_in --gpus 2 $(BIN)/pytest -m gpu --numprocesses=2 --dist=load; fi
 
 cluster: $(READY)
 	REQUIRE_SLURM=1 $(BIN)/pytest tests/cluster -m cluster --numprocesses=2 --dist=worksteal
@@ -50,4 +56,4 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: help setup demo test cluster oldest check
+.PHONY: help setup demo test gpu cluster oldest check

@@ -44,6 +44,12 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         help="use the fused implementation of Adam (always on for GPUs)",
     )
     group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="use only deterministic algorithms: slower, but the same command gives the same bits "
+        "again on the same GPUs (CPUs do so without it); has not been tried on a GPU",
+    )
+    group.add_argument(
         "--max-skipped",
         type=int,
         default=ComputeConfig.max_skipped,
@@ -66,5 +72,6 @@ def compute_config(args: argparse.Namespace, default_accumulate: int = 1) -> Com
         fused_adam=args.fused_adam,
         compile=args.compile,
         recompute=args.recompute,
+        deterministic=args.deterministic,
         max_skipped=args.max_skipped,
     )

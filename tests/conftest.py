@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.browser import browser, page, script_errors
+from tests.support.mark_expressions import requires_mark
 
 __all__ = ["browser", "page", "script_errors"]
 
@@ -18,6 +19,6 @@ settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs except under `pytest -m gpu`: other tests compare bits of CPUs."""
-    if config.option.markexpr != "gpu":
+    """Hide GPUs unless only tests marked gpu are selected: others compare CPU bits."""
+    if not requires_mark(config.option.markexpr, "gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -233,13 +233,14 @@ class Loader:
         if config.crop == 1:  # with a crop, the matrix flips as well
             for row in np.flatnonzero(flips(config.seed, positions, config.flip)):
                 stored[row] = stored[row].flip(-1)
-        if self.device.type == "cuda":
-            stored = stored.pin_memory()
         maps = augmentation_matrices(config.seed, positions, config.flip, config.crop)
         mix = uniform_draws(config.seed, positions, _MIX)
         item = (stored, torch.from_numpy(maps), torch.from_numpy(mix))
-        # For a GPU, the thread of the training loop calls `_to_device`.
-        return self._to_device(*item) if self.device.type == "cpu" else item
+        if self.device.type == "cpu":
+            return self._to_device(*item)
+        # The training loop's thread calls `_to_device`, whose asynchronous copies need
+        # pinned memory.
+        return item[0].pin_memory(), item[1].pin_memory(), item[2].pin_memory()
 
     def _pixels(self, start: int, stop: int) -> np.ndarray:
         self.samples.prefetch(self.order, start)

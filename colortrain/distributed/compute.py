@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class ComputeConfig:
     fused_adam: bool = False  # on CPUs; on GPUs Adam is always fused
     compile: bool = False  # the generator, and the critic unless it has a penalty
     recompute: bool = False  # activation checkpointing of the generator's blocks
+    deterministic: bool = False  # equal bits in each repetition of a run, on GPUs too
     max_skipped: int = 50  # consecutive skipped updates after which the run ends
 
     def __post_init__(self) -> None:
@@ -57,6 +59,19 @@ class ComputeConfig:
                 f"--accumulate {self.accumulate} does not divide the {local} images of a batch "
                 f"that each of {world_size} processes has; use one of {divisors}"
             )
+
+    def apply_to_process(self) -> None:
+        """Apply the options that torch has for the whole process, not for a network.
+
+        With `deterministic`, torch raises RuntimeError in an operation that has no
+        deterministic implementation on the device. The option has not been tried on a
+        GPU.
+        """
+        if self.deterministic:
+            # cuBLAS reads it at the first matrix product
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True)
 
     def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
         """Apply the options to a network, in place, and return the network.

@@ -48,9 +48,10 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
     ]
-    # accelerate uses this option's old name, which works in all supported torch
-    # versions
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+    # accelerate uses old names of torch, which work in all supported versions; the
+    # second one on GPUs only
+    for name in ("`broadcast_buffers`", "`torch.distributed.all_gather_into_tensor`"):
+        warnings.filterwarnings("ignore", message=f"{name} is deprecated")
     try:
         init_process_group_after_restart(timeout)
         accelerator = Accelerator(

@@ -67,6 +67,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.compute = compute or ComputeConfig()
+        self.compute.apply_to_process()
         self.dataset_id = data.train.dataset_id
         self.step = self.images = self.start_step = 0
         self.total = recipe.total_images(len(data.train))

@@ -23,6 +23,10 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "launch.benchmark.step",
         "take training steps, with each flag and with a loop in plain PyTorch",
     ),
+    "counts": (
+        "launch.benchmark.counts",
+        "count what the steps of every recipe do on a GPU: operations, waits, copies, memory",
+    ),
     "scaling": (
         "launch.benchmark.scaling",
         "train on several processes (weak and strong scaling)",

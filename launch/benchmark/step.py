@@ -46,6 +46,7 @@ PLAIN, COLORTRAIN, MATMUL, COMBINED = (
     "matrix product",
     "bf16, channels_last, compile",
 )
+MATRIX_SIDES = {"cuda": 8192, "cpu": 1024}  # of the products that are measured
 _ASYNC_STEPS = 10  # steps between two reads of the clock on an asynchronous device
 
 
@@ -146,7 +147,7 @@ def stream_products(device: torch.device, dtype: torch.dtype) -> CountStream:
 
     Yields the number of floating-point operations since the last yield.
     """
-    side = 8192 if device.type == "cuda" else 1024
+    side = MATRIX_SIDES[device.type]
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     products = _ASYNC_STEPS if device.type == "cuda" else 1
     while True:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from colortrain.models.deep_unet import DeepUNetConfig
 from colortrain.runs.checkpoint import load_generator, load_tensors
 from colortrain.runs.layout import checkpoint_folder
 from colortrain.training.step import train_step
+from tests.support.compilers import ignore_warnings_of_compiler
 from tests.support.gpus import error_on_sync, one_gpu
-from tests.support.processes import command, environment, run_command
+from tests.support.processes import run_command, run_gpu_command
 from tests.support.step_equivalence import RECIPES, make_batch
 
 STEPS = 20
@@ -118,9 +117,7 @@ def test_impossible_microbatches_are_refused(
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs"
 )
-@pytest.mark.filterwarnings(
-    "ignore:.*is deprecated:DeprecationWarning:torch"
-)  # from the compiler's own imports
+@ignore_warnings_of_compiler
 def test_compiled_networks_take_the_same_steps_and_keep_their_names() -> None:
     """Up to rounding; the penalty is computed with the uncompiled critic."""
     recipe = dataclasses.replace(
@@ -157,12 +154,7 @@ def test_all_options_train_on_a_gpu(
     """With fp16 each network has its own loss scale, which a resumed run loads."""
     for steps in (10, STEPS):
         argv = [*arguments(shards, tmp_path / "run", steps=steps), *([option] if option else [])]
-        line = command("launch.train", argv)
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
-        line = [*launch, "--mixed_precision", precision, *line[1:]]
-        done = subprocess.run(
-            line, env=environment(), capture_output=True, text=True, timeout=240, check=False
-        )
+        done = run_gpu_command("launch.train", argv, precision=precision)
         assert done.returncode == 0, done.stderr
     assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "run").values())
     load_generator(tmp_path / "run")

@@ -19,7 +19,7 @@ from colortrain.distributed.compute import ComputeConfig
 from colortrain.runs.checkpoint import load_tensors
 from colortrain.runs.layout import checkpoint_folder
 from tests.support.gpus import two_gpus
-from tests.support.processes import ROOT, environment, run_command
+from tests.support.processes import ROOT, environment, run_command, run_gpu_command
 from tests.support.small_shard_set import small_set
 from tests.support.step_equivalence import MUON, cases, run_steps
 
@@ -129,20 +129,9 @@ def test_zero_trains_on_gpus_as_one_process(tmp_path: Path, precision: str) -> N
     """With our configuration: equal up to rounding in float32, finite in bfloat16."""
     shards = small_set(tmp_path / "set", size=32, count=22, splits=("train", "val"))
     run, alone = tmp_path / "run", tmp_path / "alone"
-    exact = {**environment(), "NVIDIA_TF32_OVERRIDE": "0"}  # TF32 rounds to 10 bits
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    zero = ["--config_file", str(ROOT / "launch" / "accelerate" / "zero2.yaml")]
-    for folder, launch_options in ((run, zero), (alone, ["--num_processes", "1"])):
-        line = [*launch, *launch_options, "--mixed_precision", precision, "-m", "launch.train"]
-        done = subprocess.run(
-            [*line, *map(str, arguments(shards, folder, 10))],
-            env=exact,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+    for folder, config, gpus in ((run, "zero2.yaml", 2), (alone, "one_gpu.yaml", 1)):
+        argv = arguments(shards, folder, 10)
+        done = run_gpu_command("launch.train", argv, gpus, precision, config=config)
         assert done.returncode == 0, done.stderr
     found, expected = tensors(run, 10), tensors(alone, 10)
     for name, tensor in expected.items():

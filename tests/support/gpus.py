@@ -1,6 +1,8 @@
 """Tests that need GPUs: `pytest -m gpu` runs them.
 
-Any other selection of tests sees no GPU (tests/conftest.py).
+With `-m "gpu and ..."` they see GPUs too; any other selection of tests sees none
+(tests/conftest.py). On a machine without a GPU `make gpu` runs them on stand-ins
+(tests/support/gpu_stand_in).
 """
 
 from __future__ import annotations

@@ -29,12 +29,15 @@ def recipe_with_dropout() -> Recipe:
 
 
 def make_pair(
-    recipe: Recipe, compute: ComputeConfig | None = None
+    recipe: Recipe, compute: ComputeConfig | None = None, *, cpu: bool = True
 ) -> tuple[TrainableNetwork, TrainableNetwork]:
-    """Return the generator and the critic of a recipe with weights from seed 0."""
+    """Return the generator and the critic of a recipe with weights from seed 0.
+
+    They are on the CPU, or without `cpu` on accelerate's device.
+    """
     torch.manual_seed(0)
     generator, critic = make_networks(
-        recipe, *recipe.build_networks(), Accelerator(cpu=True), compute or ComputeConfig()
+        recipe, *recipe.build_networks(), Accelerator(cpu=cpu), compute or ComputeConfig()
     )
     assert critic is not None
     return generator, critic

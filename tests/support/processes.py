@@ -8,14 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.gpu_stand_in.build import LIBRARY_VARIABLE
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-CPU = ROOT / "launch" / "accelerate" / "cpu.yaml"
+CONFIGS = ROOT / "launch" / "accelerate"
+CPU = CONFIGS / "cpu.yaml"
 
 
 def environment() -> dict[str, str]:
     """Return this environment without a launcher's or a cluster's variables.
 
-    Processes use one thread each.
+    Processes use one thread each. They see GPU stand-ins if this process does.
     """
     removed = (
         "RANK",
@@ -27,7 +30,8 @@ def environment() -> dict[str, str]:
         "TORCHELASTIC_",
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    paths = os.environ["PYTHONPATH"] if LIBRARY_VARIABLE in os.environ else str(ROOT)
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
 
 
 def command(module: str, arguments: Sequence[object], processes: int = 1) -> list[str]:
@@ -46,6 +50,48 @@ def command(module: str, arguments: Sequence[object], processes: int = 1) -> lis
         str(processes),
     ]
     return [sys.executable, "-m", *launch, "-m", module, *argv]
+
+
+def gpu_command(
+    module: str,
+    arguments: Sequence[object],
+    gpus: int = 1,
+    precision: str | None = None,
+    config: str | None = None,
+) -> list[str]:
+    """Return the command line that runs a module on GPUs, one process for each.
+
+    It names one of the project's configurations of accelerate, so that the user's own
+    has no effect: `config`, or one_gpu.yaml or ddp.yaml. `precision` is None for that
+    of the configuration.
+    """
+    file = CONFIGS / (config or ("one_gpu.yaml" if gpus == 1 else "ddp.yaml"))
+    launch = ["--config_file", str(file), "--num_processes", str(gpus)]
+    launch += ["--mixed_precision", precision] if precision else []
+    argv = [*launch, "-m", module, *map(str, arguments)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *argv]
+
+
+def run_gpu_command(
+    module: str,
+    arguments: Sequence[object],
+    gpus: int = 1,
+    precision: str | None = None,
+    config: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a module on GPUs to its end, for at most 280 s; return status and output.
+
+    Without TF32, which rounds to 10 bits.
+    """
+    return subprocess.run(
+        gpu_command(module, arguments, gpus, precision, config),
+        env={**environment(), "NVIDIA_TF32_OVERRIDE": "0"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 def run_command(

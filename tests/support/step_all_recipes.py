@@ -31,7 +31,8 @@ def run_commands(folder: Path, sets: Path, name: str) -> None:
     save_recipe(recipe, file)
     arguments = ["--shards", str(sets / str(recipe.size)), "--run", str(folder / "run")]
     assert train.main([*arguments, "--recipe", str(file)]) == 0
-    assert evaluate.main([*arguments, "--limit", "4"]) == 0
+    scores = ["--limit", "4", "--json", str(folder / "scores.json")]
+    assert evaluate.main([*arguments, *scores]) == 0
     if rank == "0":
         image, run, out = (str(folder / each) for each in ("cat.png", "run", "out"))
         Image.fromarray(photograph("chelsea")[:90, :120]).save(image)

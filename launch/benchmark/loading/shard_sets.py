@@ -71,6 +71,21 @@ def write_synthetic_set(folder: Path, num_samples: int, read: np.ndarray) -> Non
     )
 
 
+def write_noise_set(folder: Path, size: int, num_samples: int) -> None:
+    """Write a shard set of random pixels, `size` x `size`, in one split."""
+    random, path = np.random.default_rng(0), Path("000000.tar")
+    with TarOfSamples(folder, path.name, size, "uint8") as tar:
+        for key in range(num_samples):
+            tar.add(key, random.integers(0, 256, (3, size, size), np.uint8).tobytes())
+    assert tar.shard
+    rows = rebuild_index([folder / path], [tar.shard], size, "uint8")
+    write_index(folder / INDEX, rows)
+    splits = {ONE_SPLIT: (tar.shard,)}
+    save_manifest(
+        Manifest(size=size, fit="crop", dtype="uint8", splits={**splits}, left_out={}), folder
+    )
+
+
 def drop_from_page_cache(paths: Sequence[Path]) -> None:
     """Ask the kernel to drop files from the page cache, except mapped pages."""
     for path in paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -96,3 +97,17 @@ def test_options_change_losses_by_rounding_only(change: dict[str, bool]) -> None
         results.append(losses)
     for name, value in results[0].items():
         assert results[1][name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    ComputeConfig().apply_to_process()
+    assert not torch.are_deterministic_algorithms_enabled()
+    ComputeConfig(deterministic=True).apply_to_process()
+    try:
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with pytest.raises(RuntimeError, match="deterministic"):
+            torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG")
