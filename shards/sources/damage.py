@@ -21,8 +21,8 @@ _PIECES = (  # tags of the offsets and sizes of strips, and of tiles
 )
 _CHUNK = 1 << 20  # bytes that are inflated at a time
 _PNG = b"\x89PNG\r\n\x1a\n"
-# "module: message." and "module, message.": how libtiff prints its errors
-_MESSAGE = re.compile(r"^[\w./-]+[:,] .*\.$")
+# how libtiff ("module: message."), old versions of dav1d and libde265 print errors
+_MESSAGE = re.compile(r"^([\w./-]+[:,] .*\.|Error parsing OBU data|[SPV]PS error: .*)$")
 _redirected = Lock()
 
 
@@ -78,8 +78,8 @@ def _is_whole_zlib(stream: memoryview) -> bool:
 
 @contextmanager
 def captured_messages() -> Iterator[list[str]]:
-    """Yield a list that receives the lines libtiff prints during the `with` block."""
-    # libtiff writes to standard error, and its lines do not name the file. Lines that
+    """Yield a list that receives what decoders print during the `with` block."""
+    # They write to standard error, and their lines do not name the file. Lines that
     # other threads write there meanwhile are passed on afterwards.
     messages: list[str] = []
     with _redirected, tempfile.TemporaryFile() as file:

@@ -39,6 +39,7 @@ PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
 # Pillow's own decoder of uncompressed TIFFs reads planes of 16 bits as planes of 8.
 TiffImagePlugin.READ_LIBTIFF = True
 _NEW_SUBFILE_TYPE = 254  # of TIFF; bit 0: a reduced version of another image in the file
+_PRINTING = ("TIFF", "AVIF", "HEIF")  # formats whose decoders print their errors
 _XMP = ("xmp", "XML:com.adobe.xmp")
 _HEAD = 1 << 20  # bytes of a file in which its CICP code points are searched
 _TRANSPOSES = {  # by Exif orientation
@@ -223,7 +224,7 @@ def _read_cicp(image: Image.Image) -> Cicp | None:
 def _load(image: Image.Image) -> None:
     """Decode an opened image; if libtiff fails, raise OSError with its own message."""
     with _without_xmp(image):
-        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.format not in _PRINTING:
             image.load()
             return
         messages: list[str] = []
