@@ -32,7 +32,7 @@ from launch.image_jobs import (
 from launch.network_options import add_network_arguments, load_networks, name_runs
 from launch.video import check_video, colorize_video
 from shards.color import gamut_mapped_rgb, rgb_to_lab
-from shards.errors import run_command
+from shards.errors import UserError, run_command
 from shards.progress import ProgressLine
 from shards.sources.decode import MAX_PIXELS, UndecodableError, decode_image
 
@@ -208,14 +208,12 @@ def _colorize_video(
         for number, (name, target) in enumerate(zip(networks, job.targets, strict=True)):
             if target in job.kept:
                 continue
-            one, dropout = Job(job.source, (target,)), journal.use_dropout(number, job)
-            part = Outcome()
+            dropout = journal.use_dropout(number, job)
             with journal.writing(target, job, number, version):
-                colorize_video(one, {name: networks[name]}, batch_size, dropout, part)
-            outcome.failures += part.failures
-            outcome.video_lines += part.video_lines
-            if part.failures:
-                return
+                line = colorize_video(job.source, target, networks[name], batch_size, dropout)
+            outcome.video_lines.append(f"{job.source.name} by {name}: {line}")
+    except UserError as error:
+        outcome.failures.append(f"{job.source}: {error}")
     except OSError as error:
         _add_failure(job, error, outcome)
     else:

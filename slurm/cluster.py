@@ -14,7 +14,8 @@ from pathlib import Path
 
 from colortrain.serialize import from_plain
 from shards.errors import UserError, unknown
-from slurm.partitions import Partition, query_partitions, run_slurm, slurm_available
+from slurm.commands import run_slurm
+from slurm.partitions import Partition, query_partitions, slurm_available
 
 if sys.version_info >= (3, 11):
     import tomllib

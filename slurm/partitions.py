@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 
-from shards.errors import UserError
+from slurm.commands import run_slurm
 
 
 @dataclass(frozen=True)
@@ -48,35 +47,6 @@ class Partition:
             if node_gpus >= max(gpus, 1)
         ]
         return max(1, min(shares, default=1))
-
-
-def run_slurm(*command: str) -> str:
-    """Run a SLURM command and return its standard output.
-
-    Raises UserError if the command is not installed, fails, or does not respond within
-    60 s.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise UserError(
-            f"SLURM is not available here ({command[0]} not found): run this on a login node"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"SLURM does not respond ({command[0]} timed out after 60 s): try again later"
-        ) from None
-    if done.returncode:
-        message = done.stderr.strip().rpartition("\n")[2]
-        raise UserError(message or f"{command[0]} failed with status {done.returncode}")
-    return done.stdout
 
 
 def slurm_available() -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shards.errors import UserError
+from slurm.commands import try_slurm
 
 # States in which SLURM does not start the job again.
 _FAILED = (
@@ -52,36 +52,12 @@ class Job:
 _FIELDS = "JobArrayID:|,State:|,Reason:|,RestartCnt:|,Comment:4096"
 
 
-def _output(*command: str) -> str | None:
-    """Return the output of a command, or None if it fails or takes more than 60 s.
-
-    For example, squeue fails when it is called with the id of a job that it no longer
-    lists. Raises UserError where SLURM is not installed.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=60,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise UserError(
-            f"SLURM is not available here ({command[0]} not found): run this on a login node"
-        ) from None
-    except subprocess.TimeoutExpired:
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
 def own_jobs() -> list[Job]:
     """Return all jobs of this user that squeue lists, recently finished ones included.
 
     Raises UserError if squeue fails.
     """
-    text = _output("squeue", "-h", "--me", "--states=all", "--array", "-O", _FIELDS)
+    text = try_slurm("squeue", "-h", "--me", "--states=all", "--array", "-O", _FIELDS)
     if text is None:
         raise UserError("SLURM's controller does not respond (squeue failed): try again later")
     return [_parse_job(line) for line in text.splitlines() if line.count("|") >= 4]
@@ -108,7 +84,7 @@ def jobs(job_ids: Iterable[str]) -> dict[str, Job]:
 
 def _accounted_jobs(job_ids: set[str]) -> dict[str, Job]:
     selection = [option for job_id in sorted(job_ids) for option in ("-j", job_id)]
-    text = _output("sacct", "-o", "JobID,State,NodeList", "--parsable2", *selection) or ""
+    text = try_slurm("sacct", "-o", "JobID,State,NodeList", "--parsable2", *selection) or ""
     accounted = {}
     for line in text.splitlines()[1:]:
         job_id, state, *_ = line.split("|")

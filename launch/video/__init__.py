@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from colortrain.inference.colorizer import Colorizer
-from launch.image_jobs import Job, Outcome
+from launch.image_jobs import Job
 from launch.video.source import open_source
 from launch.video.transcode import Transcoder
 from shards.errors import UserError
@@ -21,34 +22,24 @@ def check_video(jobs: Sequence[Job]) -> None:
 
 
 def colorize_video(
-    job: Job, networks: Mapping[str, Colorizer], batch_size: int, dropout: bool, outcome: Outcome
-) -> None:
-    """Colorize one video with every network, and write MP4 files (H.264) with sound.
+    source: Path, target: Path, network: Colorizer, batch_size: int, dropout: bool
+) -> str:
+    """Colorize one video, write an MP4 file (H.264) with sound, and describe it.
 
-    Adds to `outcome` a line about each MP4 file, or the reason if the video cannot be
-    read.
+    The result says how many frames were colorized and what was damaged or left out.
+    Raises UserError if the video cannot be read or converted.
     """
     import av
 
     try:
-        for (name, network), target in zip(networks.items(), job.targets, strict=True):
-            with (
-                open_source(job.source) as source,
-                open_atomic(target) as stream,
-                av.open(stream, "w", "mp4") as result,
-            ):
-                transcoder = Transcoder(source, result, network, dropout)
-                transcoder.run(batch_size)
-                description = transcoder.describe()
-            outcome.video_lines.append(f"{job.source.name} by {name}: {description}")
-    except (av.FFmpegError, UserError) as error:
-        outcome.failures.append(f"{job.source}: {_reason(error)}")
-    else:
-        outcome.num_written += 1
-
-
-def _reason(error: Exception) -> str:
-    """Return the message of an error of FFmpeg, or of a UserError, as one line."""
-    if isinstance(error, UserError):
-        return str(error)
-    return f"FFmpeg cannot convert it: {getattr(error, 'strerror', None) or error}"
+        with (
+            open_source(source) as opened,
+            open_atomic(target) as stream,
+            av.open(stream, "w", "mp4") as result,
+        ):
+            transcoder = Transcoder(opened, result, network, dropout)
+            transcoder.run(batch_size)
+            return transcoder.describe()
+    except av.FFmpegError as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"FFmpeg cannot convert it: {reason}") from None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from shards.files import open_regular
 from shards.sources.image_formats import FORMATS, JXL_SIGNATURES
 
 _MOST_PAGES = 1000  # of a TIFF
@@ -73,7 +73,7 @@ def read_metadata(data: bytes) -> Metadata:
 def is_image(path: Path) -> bool:
     """Return whether the content of a file is an image of a known format."""
     try:
-        with warnings.catch_warnings(), open(path, "rb", opener=_open_nonblocking) as stream:
+        with warnings.catch_warnings(), open_regular(path) as stream:
             warnings.simplefilter("ignore")
             if stream.read(12).startswith(JXL_SIGNATURES):
                 return "JXL" in FORMATS  # its plugin would decode the whole image
@@ -82,10 +82,6 @@ def is_image(path: Path) -> bool:
     except Exception:  # see `read_metadata`
         return False
     return True
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
 
 
 def _read_exif(image: Image.Image) -> tuple[dict[int, str], int]:

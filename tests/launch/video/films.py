@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.image_jobs import Job, Outcome
+from launch.image_jobs import Outcome
 from launch.video import colorize_video
 from shards.color import rgb_to_lab
+from shards.errors import UserError
 from shards.sources.decode import fit_image
 from tests.support.small_shard_set import photograph
 
@@ -112,8 +113,11 @@ class IdentityNetwork:
 def transcoded(video: Path, target: Path) -> Outcome:
     """Return the outcome for a video that is colorized with its own colours."""
     network: Any = IdentityNetwork()
-    colorize_video(Job(video, (target,)), {"identity": network}, 8, False, outcome := Outcome())
-    return outcome
+    try:
+        line = colorize_video(video, target, network, 8, False)
+    except UserError as error:
+        return Outcome(failures=[f"{video}: {error}"])
+    return Outcome(num_written=1, video_lines=[f"{video.name} by identity: {line}"])
 
 
 def rotate(video: Path) -> None:
