@@ -21,6 +21,7 @@ from colortrain.inference.colorizer import Colorizer
 from launch.image_jobs import FileVersion, Job
 from shards.errors import UserError
 from shards.files import remove_stale_temporaries, write_atomic
+from shards.json_files import parse_json
 
 JOURNAL = "colorized.jsonl"
 _HEADER = {"format": "colortrain colorize 1"}
@@ -186,8 +187,8 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any]:
     """Return the JSON object in a line, or {} if the line contains none."""
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
+        document = parse_json(line)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 
