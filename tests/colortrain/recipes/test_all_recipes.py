@@ -139,7 +139,7 @@ def test_every_recipe_passes_every_command_on_two_processes(sets: Sets, tmp_path
         lines = read_metrics(tmp_path / name / "run")
         assert [line["world"] for line in lines if line["kind"] == "start"] == [2]
         assert lines[-1]["kind"] == "end"
-        document = json.loads((tmp_path / name / "run" / "evaluation.json").read_text())
+        document = json.loads((tmp_path / name / "scores.json").read_text())
         assert (document["recipe"], document["samples"]) == (name, 4)
         assert all(math.isfinite(value) for value in document["metrics"]["l1"].values())
         with Image.open(tmp_path / name / "out" / "cat.png") as image:
