@@ -50,6 +50,13 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         "again on the same GPUs (CPUs do so without it); has not been tried on a GPU",
     )
     group.add_argument(
+        "--resync",
+        action="store_true",
+        help="copy the networks and optimizers of the first process to all others before each "
+        "validation and save, for GPUs of different models, which round differently; without it "
+        "such a run ends at the first save; has not been tried on GPUs",
+    )
+    group.add_argument(
         "--max-skipped",
         type=int,
         default=ComputeConfig.max_skipped,
@@ -73,5 +80,6 @@ def compute_config(args: argparse.Namespace, default_accumulate: int = 1) -> Com
         compile=args.compile,
         recompute=args.recompute,
         deterministic=args.deterministic,
+        resync=args.resync,
         max_skipped=args.max_skipped,
     )

@@ -21,10 +21,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from colortrain.distributed.from_rank_0 import copy_from_rank_0, on_rank_0
 from colortrain.distributed.setup import make_accelerator
 from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.score_tables import text_table
+from colortrain.models.memory import build_network
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.layout import evaluation_file
@@ -138,12 +140,11 @@ def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the run, print and save the scores, and return the exit status."""
     args = make_parser().parse_args(argv)
-    generator, recipe, step = load_generator(args.run, step=args.checkpoint, ema=args.ema)
+    accelerator = make_accelerator()
+    generator, recipe, step = load_on_rank_0(args, accelerator)
     split = open_split(args.shards, args.split, recipe, make_cache(args))
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
-    accelerator = make_accelerator()
-    step = use_weights_of_rank_0(generator, step, accelerator)
     modes = dropout_modes(args.dropout, recipe)
     extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
     scores = [
@@ -200,19 +201,29 @@ def score(
         )
 
 
-def use_weights_of_rank_0(generator: nn.Module, step: int, accelerator: Accelerator) -> int:
-    """Move a generator to this rank's device, with the weights that rank 0 loaded.
+def load_on_rank_0(
+    args: argparse.Namespace, accelerator: Accelerator
+) -> tuple[nn.Module, Recipe, int]:
+    """Return the run's generator on this rank's device, its recipe and its step.
 
-    Returns the step of that checkpoint. All ranks must call it.
+    Only rank 0 reads and verifies the checkpoint. All ranks must call it. Raises
+    UserError, on all ranks, if the checkpoint does not exist or cannot be read.
     """
-    # Ranks may have loaded different checkpoints, because a run that is training saves
-    # new ones meanwhile.
-    tensors = generator.to(accelerator.device).state_dict()
-    saved_step = torch.tensor(step, device=accelerator.device)
+    # Otherwise ranks might also load different checkpoints, because a run that is
+    # training saves new ones meanwhile.
+    loaded: list[nn.Module] = []
+
+    def load() -> tuple[Recipe, int]:
+        generator, recipe, step = load_generator(args.run, step=args.checkpoint, ema=args.ema)
+        loaded.append(generator)
+        return recipe, step
+
+    recipe, step = on_rank_0(load, accelerator)
+    generator = loaded[0] if loaded else build_network(recipe.generator).eval()
+    generator.to(accelerator.device)
     if accelerator.num_processes > 1:
-        for tensor in (*tensors.values(), saved_step):
-            torch.distributed.broadcast(tensor, 0)
-    return int(saved_step)
+        copy_from_rank_0(generator.state_dict().values())
+    return generator, recipe, step
 
 
 def write_json(document: dict[str, Any], path: Path) -> None:

@@ -33,6 +33,7 @@ class ComputeConfig:
     compile: bool = False  # the generator, and the critic unless it has a penalty
     recompute: bool = False  # activation checkpointing of the generator's blocks
     deterministic: bool = False  # equal bits in each repetition of a run, on GPUs too
+    resync: bool = False  # copy rank 0's tensors to all ranks before validations and saves
     max_skipped: int = 50  # consecutive skipped updates after which the run ends
 
     def __post_init__(self) -> None:

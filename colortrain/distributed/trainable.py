@@ -164,6 +164,13 @@ class TrainableNetwork:
         # with ZeRO, the state is divided among the ranks
         return optimizer_tensors(self.optimizer, self.module)
 
+    def local_optimizer_tensors(self) -> list[Tensor]:
+        """Return the optimizer's state tensors that should be equal on all ranks.
+
+        They are not copies.
+        """
+        return list(optimizer_tensors(self.optimizer, self.module).values())
+
     def load_optimizer(self, tensors: Tensors) -> None:
         """Load the optimizer state that `optimizer_tensors` returned."""
         load_optimizer(self.optimizer, self.module, tensors)

@@ -170,6 +170,10 @@ class ZeroTrainableNetwork(TrainableNetwork):
                 tensors[f"{kind}.{name}"] = parameter.get_full_hp_param(kind)  # type: ignore[attr-defined]
         return tensors
 
+    def local_optimizer_tensors(self) -> list[Tensor]:
+        """Return [] above stage 0: each rank then has its own part of the state."""
+        return [] if self.stage else super().local_optimizer_tensors()
+
     def load_optimizer(self, tensors: Tensors) -> None:
         """Load an optimizer state that `optimizer_tensors` returned.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +19,19 @@ from colortrain.lab import Codec, stored_to_lab
 from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.extractors import FeatureExtractors
+from colortrain.metrics.gather import broadcast_from_rank_0, gather_on_rank_0, sum_on_rank_0
 from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, image_versions, per_image
 from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.set_metrics import SetMetrics
 from shards.errors import UserError
 from shards.read.dataset import Split
 
-T = TypeVar("T")
 Rows = dict[str, np.ndarray]  # "l1.generated" -> (N,) float64, one value per image
 Metrics = dict[str, dict[str, float]]  # metric -> version -> value
+
+
+class ScoringStoppedError(Exception):
+    """Raised by `score_split`, on all ranks, after a request to stop."""
 
 
 def predict_lab(
@@ -114,12 +118,15 @@ def score_split(
     rank: int = 0,
     world: int = 1,
     progress: Callable[[int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Scores:
     """Score a generator on a split; return the scores, which are equal on all ranks.
 
     Every rank must call the function. `progress` is called with the estimated number of
-    samples that all ranks together have scored. Raises UserError for an empty split.
-    The result is a dict:
+    samples that all ranks together have scored. `should_stop` is called before each
+    chunk, equally often on all ranks, and must return the same on all of them. Raises
+    ScoringStoppedError if it returns true, and UserError for an empty split. The result
+    is a dict:
 
     - "samples": the number of scored samples
     - "protocol": how they were scored
@@ -141,7 +148,12 @@ def score_split(
     # CPU. The last bits of sums depend on the chunks and the threads, so neither may
     # depend on the number of processes.
     with _one_thread(device):
-        for turn, start in enumerate(range(0, count, batch_size)[rank::world], start=1):
+        starts = _own_starts(range(0, count, batch_size), rank, world)
+        for turn, start in enumerate(starts, start=1):
+            if should_stop():
+                raise ScoringStoppedError
+            if start is None:
+                continue
             samples = range(start, min(start + batch_size, count))
             truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
             seed = chunk_seed(config.seed, start)
@@ -153,9 +165,12 @@ def score_split(
             set_metrics.update(images, start)
             if progress:
                 progress(min(turn * world * batch_size, count))
-    parts = gather_objects((chunks, set_metrics.stats), world)
-    all_rows = _concatenate(chunk for part, _ in parts for chunk in part)
-    set_metrics = set_metrics.merge(stats for _, stats in parts)
+    parts = gather_on_rank_0(chunks, rank, world)
+    stats = sum_on_rank_0(set_metrics.stats, rank, world, device)
+    if rank != 0:
+        return broadcast_from_rank_0({}, world)
+    all_rows = _concatenate(chunk for part in parts for chunk in part)
+    set_metrics = SetMetrics(extractors.set_extractors, stats)
     protocol = {
         **_split_facts(split),
         "dropout": config.dropout,
@@ -168,9 +183,20 @@ def score_split(
     }
     values = summarise(all_rows) | set_metrics.compute()
     ordered = {name: values[name] for name in METRICS if name in values}
-    scores = {"samples": count, "protocol": protocol, "metrics": ordered}
-    # metrics of whole sets have no intervals: resampling with repetition biases them
-    return scores if config.metrics == "core" else {**scores, "intervals": intervals(all_rows)}
+    scores: Scores = {"samples": count, "protocol": protocol, "metrics": ordered}
+    if config.metrics != "core":
+        # metrics of whole sets have none: resampling with repetition biases them
+        scores["intervals"] = intervals(all_rows)
+    return broadcast_from_rank_0(scores, world)
+
+
+def _own_starts(starts: range, rank: int, world: int) -> Iterator[int | None]:
+    """Yield the first sample of each chunk that a rank scores, or None if it has none.
+
+    `starts` are the first samples of all chunks. All ranks get equally many items.
+    """
+    for turn in range(0, len(starts), world):
+        yield starts[turn + rank] if turn + rank < len(starts) else None
 
 
 def _split_facts(split: Split) -> dict[str, Any]:
@@ -206,17 +232,6 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def gather_objects(local: T, world: int) -> list[T]:
-    """Return a list with one object from each rank, in the order of ranks.
-
-    Every rank must call it. `world` is the number of ranks.
-    """
-    gathered = [local] * world
-    if world > 1:
-        torch.distributed.all_gather_object(gathered, local)
-    return gathered
 
 
 def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:

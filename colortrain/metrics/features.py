@@ -35,6 +35,15 @@ class Moments:
     sums: np.ndarray
     products: np.ndarray
 
+    def __post_init__(self) -> None:
+        if self.num > _LARGEST_SET:
+            raise ValueError(f"a set may have at most {_LARGEST_SET:,} images")
+
+    @classmethod
+    def none(cls, width: int) -> Moments:
+        """Return the moments of an empty set of features of length `width`."""
+        return cls(0, np.zeros(width, np.int64), np.zeros((width, width), np.int64))
+
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
         """Return the moments of features (N, D).
@@ -57,8 +66,6 @@ class Moments:
 
         Raises ValueError for more than 2^21 vectors.
         """
-        if self.num + other.num > _LARGEST_SET:
-            raise ValueError(f"a set may have at most {_LARGEST_SET:,} images")
         return Moments(self.num + other.num, self.sums + other.sums, self.products + other.products)
 
     @property

@@ -6,7 +6,7 @@ The same images give the same numbers in any order and on any number of processe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -65,9 +65,13 @@ class SetMetrics:
     "median" (the baselines), and "truth".
     """
 
-    def __init__(self, extractors: Sequence[Extractor]) -> None:
+    def __init__(
+        self,
+        extractors: Sequence[Extractor],
+        stats: Mapping[Key, FeatureStats | None] | None = None,
+    ) -> None:
         self.extractors = extractors
-        self.stats: dict[Key, FeatureStats | None] = {}
+        self.stats = dict(stats or {})
 
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
         """Add the images of one batch; `start` is the index of its first image.
@@ -91,17 +95,6 @@ class SetMetrics:
         if key in self.stats:
             stats = None if before is None or stats is None else before + stats
         self.stats[key] = stats
-
-    def merge(self, parts: Iterable[Mapping[Key, FeatureStats | None]]) -> SetMetrics:
-        """Return a new object with the statistics of several processes added up.
-
-        Each item of `parts` is the `stats` of one process.
-        """
-        merged = SetMetrics(self.extractors)
-        for part in parts:
-            for key, stats in part.items():
-                merged._add(key, stats)
-        return merged
 
     @property
     def left_out(self) -> dict[str, str]:

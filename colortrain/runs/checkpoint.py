@@ -54,6 +54,7 @@ from shards.json_files import check_type, parse_json, read_json
 
 FORMAT = 1  # version of the folder: the files, their names and the keys in them
 _MAX_MANIFEST_BYTES = 1 << 20
+_REPLACED = ".tmp-replaced"  # suffix of a checkpoint folder while another replaces it
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -92,6 +93,7 @@ class TrainerState(_TrainerState, total=False):
     order: str
     init_from: dict[str, Any] | None
     best: BestStep | None
+    validation_due: bool  # validation of this step was interrupted and must be repeated
     plateau: tuple[float | None, int, float]
     scalers: dict[str, dict[str, float]]
 
@@ -106,10 +108,10 @@ def save_checkpoint(
     """Write the checkpoint of one step of a run and return the checkpoint's folder.
 
     parts: file stem -> tensor name -> tensor. state: JSON values for trainer.json. An
-    intact checkpoint of the same step is left as it is.
+    intact checkpoint of the same step is left as it is, unless its validation was due.
     """
     final = checkpoint_folder(run, step)
-    if is_intact(final):
+    if is_intact(final) and not load_state(final).get("validation_due"):
         return final
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -123,12 +125,31 @@ def save_checkpoint(
         document = {"format": FORMAT, "step": step, **state}
         write_atomic(temporary / TRAINER_STATE, json.dumps(document, indent=1).encode())
         _write_manifest(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-        temporary.rename(final)
-        fsync_folder(final.parent)
+        _replace(final, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def _replace(final: Path, complete: Path) -> None:
+    """Rename the folder `complete` to `final`, which may exist."""
+    # No system call exchanges folders on every file system. If this process is killed
+    # between the two renames, `restore_replaced` undoes the first one.
+    replaced = final.with_name(f"{final.name}{_REPLACED}")
+    if final.is_dir():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+    complete.rename(final)
+    fsync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def restore_replaced(run: Path) -> None:
+    """Restore a checkpoint whose replacement was interrupted by a kill."""
+    for replaced in checkpoints_folder(run).glob(f"step-*{_REPLACED}"):
+        final = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+        if not final.exists():
+            replaced.rename(final)
 
 
 def _save_tensors(tensors: Tensors, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Read the records of a run: the journal RUN/metrics.jsonl and other JSON files.
 
 Each line of the journal is a JSON object with "kind", "step", "time" and other values.
-The kinds are "start", "train", "validation", "checkpoint", "warning", "stop" and "end".
+The kinds are "start", "train", "validation", "checkpoint", "resync", "warning", "stop"
+and "end".
 """
 
 # This module does not import torch.
@@ -42,6 +43,8 @@ class JournalLine(TypedDict, total=False):
     mixed_precision: str
     about: str
     text: str
+    resync: bool
+    difference: float | None
 
 
 _REQUIRED = {

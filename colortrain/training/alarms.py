@@ -1,7 +1,8 @@
 """Detect slow failures of a training run while it can still be stopped.
 
 The failures are faded colours, growing bright spots, a critic that separates nearly all
-generated images from photographs, and slow data loading.
+generated images from photographs, slow data loading, and processes that differ by more
+than rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ SEPIA = 0.6  # colourfulness / that of the photographs; colours below this are f
 WAIT = 0.05  # fraction of the time spent waiting for data; more is too slow
 _NUM_VALIDATIONS, _NUM_LINES = 3, 10  # consecutive validations and lines that must show a problem
 _MIN_SPOTS = 0.1  # % of pixels; there is no warning about fewer bright spots
+# Relative difference of tensors between processes that --resync made equal. Rounding
+# causes far less between two saves: updates use the same gradients.
+_MAX_DIFFERENCE = 0.01
 _MARGIN = 0.05  # largest distance of a saturated critic's mean scores from its labels
 
 
@@ -34,13 +38,18 @@ class Alarms:
         self.spots: deque[float] = deque(maxlen=_NUM_VALIDATIONS)
         self.critic_saturated: deque[bool] = deque(maxlen=_NUM_LINES)
         self.waits: deque[float] = deque(maxlen=_NUM_LINES)
+        self.difference = 0.0
         self.active: set[str] = set()
 
     def update(self, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
         """Process one line of metrics.jsonl; return new warnings as subject -> text.
 
-        The subjects are "sepia", "bright_spots", "critic" and "data_wait".
+        The subjects are "sepia", "bright_spots", "critic", "data_wait" and "resync".
         """
+        if kind == "resync":
+            difference = values.get("difference")  # None: infinite
+            self.difference = math.inf if difference is None else difference
+            return self._new_warnings(("resync",))
         if kind == "validation":
             self._add_scores(values.get("metrics", {}))
             return self._new_warnings(("sepia", "bright_spots"))
@@ -67,6 +76,14 @@ class Alarms:
         new = {name: text for name, text in texts.items() if text and name not in self.active}
         self.active = (self.active - set(subjects)) | {name for name, text in texts.items() if text}
         return new
+
+    def _resync(self) -> str | None:
+        if self.difference <= _MAX_DIFFERENCE:
+            return None
+        return (
+            f"before --resync, the tensors of the processes differed by {self.difference:.2g} of "
+            "their largest value, more than rounding explains: check the machines"
+        )
 
     def _sepia(self) -> str | None:
         if len(self.ratios) < _NUM_VALIDATIONS or max(self.ratios) >= SEPIA:

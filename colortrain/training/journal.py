@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from colortrain.recipe import RESUMABLE_FIELDS, Recipe
-from colortrain.runs.history import parse_journal_line
+from colortrain.runs.history import Line, parse_journal_line
 from colortrain.runs.layout import journal_file, sample_file
 from colortrain.serialize import finite, to_plain
 from colortrain.training.alarms import Alarms
@@ -33,8 +33,11 @@ class Journal:
         self.writes = accelerator.is_main_process
         self.alarms: Alarms | None = None
 
-    def start(self, recipe: Recipe, step: int) -> None:
-        """Open the trackers and metrics.jsonl as a run starts or resumes at `step`."""
+    def start(self, recipe: Recipe, step: int, *, validation_due: bool = False) -> None:
+        """Open the trackers and metrics.jsonl as a run starts or resumes at `step`.
+
+        `validation_due` says that the run will validate at `step` first.
+        """
         config = {
             name: value
             for name, value in _flatten(to_plain(recipe)).items()
@@ -48,15 +51,10 @@ class Journal:
             return
         save_run_ids(self.run, self.accelerator.trackers)
         if self.path.exists():
-            # not the lines of later steps: the run repeats these steps and writes the
-            # lines again
-            kept = []
-            for data in self.path.read_bytes().splitlines(keepends=True):
-                line = parse_journal_line(data)  # None: a killed run left it incomplete
-                if line is not None and line["step"] <= step:
-                    kept.append(data)
-                    self.alarms.update(line["kind"], line)
-            write_atomic(self.path, b"".join(kept))
+            kept = lines_to_keep(self.path.read_bytes(), step, validation_due)
+            for _, line in kept:
+                self.alarms.update(line["kind"], line)
+            write_atomic(self.path, b"".join(data for data, _ in kept))
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and check it for signs of a failing run.
@@ -93,6 +91,29 @@ class Journal:
     def close(self) -> None:
         """Close the trackers."""
         self.accelerator.end_training()
+
+
+_OF_VALIDATION = ("validation", "warning")
+
+
+def lines_to_keep(journal: bytes, step: int, validation_due: bool) -> list[tuple[bytes, Line]]:
+    """Return the lines, raw and parsed, that a run keeps when it resumes at `step`.
+
+    `validation_due` says that it will validate at `step` first.
+    """
+    # not the lines of what the run repeats and logs again
+    kept, validated = [], False
+    for data in journal.splitlines(keepends=True):
+        line = parse_journal_line(data)  # None: a killed run left it incomplete
+        if line is None or line["step"] > step:
+            continue
+        if validation_due and line["step"] == step:
+            validated |= line["kind"] == "validation"
+            # the checkpoint is replaced; a warning after the scores is about them
+            if line["kind"] == "checkpoint" or (validated and line["kind"] in _OF_VALIDATION):
+                continue
+        kept.append((data, line))
+    return kept
 
 
 def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -11,12 +11,17 @@ _PROGRESS_LOSSES = ("generator", "critic", "l1")
 
 
 def start_values(
-    images: int, dataset_id: str, accelerator: Accelerator, init_metadata: dict[str, Any] | None
+    images: int,
+    dataset_id: str,
+    accelerator: Accelerator,
+    init_metadata: dict[str, Any] | None,
+    *,
+    resync: bool = False,
 ) -> dict[str, Any]:
     """Return the values that metrics.jsonl records when a run starts or resumes.
 
     `images` is the number of images seen so far; `init_metadata` describes the run that
-    the initial weights come from, if any.
+    the initial weights come from, if any; `resync` is the option --resync.
     """
     values = {
         "images": images,
@@ -25,7 +30,8 @@ def start_values(
         "device": str(accelerator.device),
         "mixed_precision": accelerator.mixed_precision,
     }
-    return {**values, "init_from": init_metadata} if init_metadata else values
+    values |= {"init_from": init_metadata} if init_metadata else {}
+    return {**values, "resync": True} if resync else values
 
 
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:

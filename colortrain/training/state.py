@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from colortrain.distributed.from_rank_0 import copy_from_rank_0
 from colortrain.distributed.trainable import TrainableNetwork
 from colortrain.runs.checkpoint import load_tensors, load_weights
 from colortrain.training.plateau import ReduceOnPlateau
@@ -118,6 +119,21 @@ class TrainState:
         for buffer in (buffer for buffer in buffers if buffer.is_floating_point()):
             buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
+    def resync(self) -> float:
+        """Copy the networks, the average and the optimizers of rank 0 to all ranks.
+
+        Returns the largest difference on any rank, relative to the largest magnitude in
+        the tensor. All ranks must call it, after `average_bn_stats`.
+        """
+        if self.accelerator.num_processes == 1:
+            return 0.0
+        tensors = [tensor for _, tensor in _named_tensors(self.modules())]
+        for network in self.networks.values():
+            tensors += network.local_optimizer_tensors()
+        difference = torch.tensor(copy_from_rank_0(tensors), device=self.accelerator.device)
+        torch.distributed.all_reduce(difference, torch.distributed.ReduceOp.MAX)
+        return float(difference)
+
     def check_ranks_agree(self, step: int) -> None:
         """Raise UserError, on all ranks, unless all ranks have bit-identical networks.
 
@@ -130,22 +146,8 @@ class TrainState:
         per_rank = self.accelerator.gather(prints[None])
         assert isinstance(per_rank, Tensor)
         if not bool((per_rank == per_rank[0]).all()):
-            hosts = gather_object([socket.gethostname()])
+            hosts = gather_object([describe_device(self.accelerator.device)])
             raise UserError(describe_difference(per_rank.tolist(), list(named), hosts, step))
-
-
-def check_same_start(step: int, run: Path) -> None:
-    """Raise UserError unless all ranks start at the same step.
-
-    `step` is the step at which this rank starts. All ranks must call it.
-    """
-    # they differ, for instance, if the run folder is not on a shared file system
-    steps = gather_object([step])
-    if len(set(steps)) > 1:
-        raise UserError(
-            f"{run}: processes found checkpoints of different steps, {sorted(set(steps))}; "
-            "--run must be a folder on a file system that all machines share"
-        )
 
 
 @torch.no_grad()
@@ -182,13 +184,19 @@ def hashed_sum(bits: Tensor) -> Tensor:
     return (bits ^ (bits >> 31)).sum()
 
 
+def describe_device(device: torch.device) -> str:
+    """Return the name of this host, with the model of its GPU if `device` is one."""
+    host = socket.gethostname()
+    return host if device.type == "cpu" else f"{host} ({torch.cuda.get_device_name(device)})"
+
+
 def describe_difference(
     prints: Sequence[Sequence[int]], names: Sequence[str], hosts: Sequence[str], step: int
 ) -> str:
     """Return an error message that says on which ranks the tensors differ.
 
     prints: one list per rank, with the fingerprint of each tensor. names: the tensors'
-    names. hosts: the ranks' hosts.
+    names. hosts: the ranks' hosts, from `describe_device`.
     """
     rows = [tuple(row) for row in prints]
     most_common = max(rows, key=rows.count)  # in a tie, the lowest rank's
@@ -198,5 +206,7 @@ def describe_difference(
     return (
         f"step {step}: the tensors of rank {ranks} (of {len(rows)} ranks) differ from those of the "
         f"others, starting with {first}; nothing was saved: check that machine, then run the same "
-        "command again to resume from the last checkpoint"
+        "command again to resume from the last checkpoint. GPUs of different models, and different "
+        "versions of drivers or libraries, round differently: if ranks have such, add --resync, "
+        "which copies the tensors of rank 0 to all ranks at each save"
     )

@@ -16,13 +16,15 @@ from colortrain.data.loader import Loader, LoaderConfig, ab_histogram
 from colortrain.data.tar_stream import StreamLoader, make_loader
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.rank_failures import heartbeat
+from colortrain.distributed.resume import choose_checkpoint
 from colortrain.distributed.trainable import TrainableNetwork, rebuild_ddp_buckets
 from colortrain.distributed.wrap import make_networks
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import LossContext, LossFunction
+from colortrain.metrics.evaluate import ScoringStoppedError
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.recipe import Recipe, save_recipe
-from colortrain.runs.checkpoint import latest_checkpoint, load_state, load_tensors
+from colortrain.runs.checkpoint import load_state, load_tensors
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import check_keep_best, resumed_best, save_best
@@ -34,7 +36,7 @@ from colortrain.training.networks import build_networks, make_ema
 from colortrain.training.plateau import ReduceOnPlateau
 from colortrain.training.preemption import SharedStopFlag
 from colortrain.training.profiling import AVERAGE, LOGGING, NO_PROFILER, Profiler
-from colortrain.training.state import TrainState, check_same_start, update_ema
+from colortrain.training.state import TrainState, update_ema
 from colortrain.training.step import train_step
 from colortrain.training.train_metrics import WINDOW, TrainMetrics
 from colortrain.training.validation import Validation
@@ -74,7 +76,7 @@ class Trainer:
         check_run_folder(run, recipe)
         check_keep_best(recipe, data.validation is not None)
         self.loader = self._make_loader()
-        self.resume_from = latest_checkpoint(run)
+        self.resume_from = choose_checkpoint(run, accelerator)
         self.init_metadata = init.metadata if init and self.resume_from is None else None
         self.generator, self.critic = self._build_networks(init)
         self.networks = {"generator": self.generator}
@@ -91,6 +93,8 @@ class Trainer:
             self.networks, self.loader, accelerator, self.compute.max_skipped
         )
         self.profiler: Profiler = NO_PROFILER
+        self.stop_flag = SharedStopFlag(accelerator.device)
+        self.validation_due = False  # validation of the current step was interrupted
         self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
 
     def _make_loader(self) -> Loader | StreamLoader:
@@ -155,7 +159,11 @@ class Trainer:
         """
         with self.run_lock, self.checkpoint_writer:
             self._start()
-            finished = self._loop()
+            try:
+                self._repeat_validation()
+                finished = self._loop()
+            except ScoringStoppedError:
+                finished = False
             self._finish("end" if finished else "stop")
         return finished
 
@@ -163,14 +171,11 @@ class Trainer:
         label = "training" if self.step == 0 else f"training (from step {self.step})"
         shown = self.accelerator.is_main_process
         progress = ProgressLine(label, self.total, "images", start=self.images, shown=shown)
-        stop = SharedStopFlag(self.accelerator.device)
         with progress, closing(self.loader.batches(self.images)) as batches:
             while self.images < self.total:
-                if stop.is_set():
+                if self._must_stop():
                     self._save_early()
                     return False
-                heartbeat()
-                self.checkpoint_writer.poll()
                 batch = next(batches)
                 if self.step == self.start_step and self.accelerator.num_processes > 1:
                     rebuild_ddp_buckets(self.generator, batch.L)
@@ -180,6 +185,15 @@ class Trainer:
                 self._run_due_tasks(progress)
         return True
 
+    def _must_stop(self) -> bool:
+        """Return whether a stop was requested; show that this process is alive.
+
+        All ranks must call it between steps, and between chunks of a validation.
+        """
+        heartbeat()
+        self.checkpoint_writer.poll()
+        return self.stop_flag.is_set()
+
     def _start(self) -> None:
         """Lock the run folder, load the checkpoint, if any, and open the journal."""
         if self.accelerator.is_main_process:
@@ -187,12 +201,17 @@ class Trainer:
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
-        check_same_start(self.step, self.run)
         if self.accelerator.is_main_process:
             save_recipe(self.recipe, recipe_file(self.run))
             save_best(self.run, self.checkpoint_writer.best)
-        self.journal.start(self.recipe, self.step)
-        values = start_values(self.images, self.dataset_id, self.accelerator, self.init_metadata)
+        self.journal.start(self.recipe, self.step, validation_due=self.validation_due)
+        values = start_values(
+            self.images,
+            self.dataset_id,
+            self.accelerator,
+            self.init_metadata,
+            resync=self.compute.resync,
+        )
         self.journal.write("start", self.step, values)
         if self.init_metadata and self.resume_from is None:
             self.save()  # from now on the run that the weights came from may be changed or deleted
@@ -236,7 +255,7 @@ class Trainer:
             for every in (recipe.evaluate_every, recipe.checkpoint_every)
         )
         if validate or save:
-            self.state.average_bn_stats()
+            self._equalize_ranks()
         is_best = validate and self._validate()
         if save or is_best:
             self.save()
@@ -258,12 +277,19 @@ class Trainer:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
     def _validate(self) -> bool:
-        """Score the validation split; return whether this step is the best so far."""
+        """Score the validation split; return whether this step is the best so far.
+
+        Raises ScoringStoppedError after a stop request; the state is then saved.
+        """
         if self.validation is None:
             return False
         started = time.monotonic()
         generator = self.ema if self.ema is not None else self.generator.module
-        scores = self.validation.score(generator)
+        try:
+            scores = self.validation.score(generator, self._must_stop)
+        except ScoringStoppedError:
+            self._save_before_validation()
+            raise
         values = {"images": self.images, "epoch": self.epoch, **scores}
         self.journal.write("validation", self.step, values)
         if self.step % self.recipe.evaluate_every == 0:
@@ -294,8 +320,27 @@ class Trainer:
             # the run resumes with each rank's own, so that stopping does not change its
             # result.
             rank_buffers = self.state.bn_stats_files()
-            self.state.average_bn_stats()
+            self._equalize_ranks()
             self.save(rank_buffers)
+
+    def _equalize_ranks(self) -> None:
+        """Let all ranks evaluate and save the same networks."""
+        self.state.average_bn_stats()
+        if self.compute.resync and (difference := self.state.resync()):
+            self.journal.write("resync", self.step, {"difference": difference})
+
+    def _save_before_validation(self) -> None:
+        """Save a checkpoint of a step whose validation has been interrupted."""
+        if self.step != self.start_step:  # else the run has just resumed from it
+            self.validation_due = True
+            self.save()
+
+    def _repeat_validation(self) -> None:
+        """Validate if the run resumes from `_save_before_validation`."""
+        due, self.validation_due = self.validation_due, False
+        if due:
+            self._validate()
+            self.save()  # replaces that checkpoint
 
     def _metadata(self) -> dict[str, Any]:
         """Return the contents of a checkpoint's trainer.json, except the step."""
@@ -306,6 +351,7 @@ class Trainer:
             "order": ORDER_VERSION,
             "torch": torch.__version__,
             "init_from": self.init_metadata,
+            **({"validation_due": True} if self.validation_due else {}),
             **self.state.json_state(),
         }
 
@@ -322,6 +368,7 @@ class Trainer:
             self.metrics.load_window(load_tensors(folder, WINDOW))
         self.step, self.images = state["step"], state["images"]
         self.init_metadata = state.get("init_from")
+        self.validation_due = state.get("validation_due", False)
         self.checkpoint_writer.best = resumed_best(
             self.run, self.recipe.keep_best, state.get("best")
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -27,10 +29,13 @@ class Validation:
         self.recipe, self.split = recipe, split
         self.accelerator, self.journal = accelerator, journal
 
-    def score(self, generator: nn.Module) -> Scores:
+    def score(
+        self, generator: nn.Module, should_stop: Callable[[], bool] = lambda: False
+    ) -> Scores:
         """Return the generator's scores on the whole split, the same on every rank.
 
-        All ranks must call it.
+        All ranks must call it. Raises ScoringStoppedError as soon as `should_stop`
+        returns true, which it must do on all ranks in the same call.
         """
         return score_split(
             generator,
@@ -41,6 +46,7 @@ class Validation:
             ScoringConfig(dropout=self.recipe.test_dropout, metrics="core"),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            should_stop=should_stop,
         )
 
     def log_samples(self, generator: nn.Module, step: int) -> None:

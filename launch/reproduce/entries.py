@@ -151,12 +151,15 @@ def is_finished(entry: TableEntry) -> bool:
     latest = latest_checkpoint(entry.run)
     if latest is None:
         return False
-    seen, total = load_state(latest)["images"], entry.recipe.total_images(1)
+    state = load_state(latest)
+    seen, total = state["images"], entry.recipe.total_images(1)
     if seen >= total + entry.recipe.batch_size:
         raise UserError(
             f"{entry.run} was trained on {seen:,} images, more than the {total:,} of this budget: "
             "choose another --out"
         )
+    if state.get("validation_due"):  # the last validation was interrupted
+        return False
     return seen >= total and load_recipe(recipe_file(latest)).digest == entry.recipe.digest
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -137,6 +138,42 @@ def test_a_rank_that_diverges_is_detected_at_the_next_save(
     assert "step 8: the tensors of rank 1 on " in lines[0]
     assert "differ from those of the others, starting with critic." in lines[0]
     assert checkpoint_steps(tmp_path / "run") == [4]
+
+
+def lines(run: Path, kind: str) -> list[dict[str, Any]]:
+    parsed = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in parsed if line["kind"] == kind]
+
+
+@pytest.mark.distributed
+def test_ranks_that_round_differently_are_made_equal_if_requested(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
+    """The last bits of all tensors of rank 1 change after step 6; steps 8 and 12 save.
+
+    At step 12 nothing differs any more, so optimizers and average were copied as well.
+    """
+    run, argv = tmp_path / "run", ["--set", "ema.half_life=20"]
+    launch = warm.start(arguments(shards, run, *argv), failure=failure("drift"))
+    assert launch.status() == 1
+    output = launch.log.read_text()
+    assert "step 8: the tensors of rank 1 on " in output
+    assert re.search("GPUs of different models, .*: if ranks have such, add --resync", output)
+    log = warm.run(
+        arguments(shards, tmp_path / "again", *argv, "--resync"), failure=failure("drift")
+    )
+    assert "warning" not in log
+    (start,), resyncs = (lines(tmp_path / "again", kind) for kind in ("start", "resync"))
+    assert start["resync"] is True
+    assert [line["step"] for line in resyncs] == [8]
+    assert 0 < resyncs[0]["difference"] < 1e-5
+    # the run that had ended resumes
+    warm.run(arguments(shards, run, *argv, "--resync"))
+    assert checkpoint_steps(run) == checkpoint_steps(tmp_path / "again") == [4, 8, 12]
+    # where nothing differs, the option changes nothing
+    warm.run(arguments(shards, tmp_path / "plain", *argv))
+    assert tensors(run) == tensors(tmp_path / "plain")
+    assert not lines(run, "resync")
 
 
 @pytest.mark.distributed

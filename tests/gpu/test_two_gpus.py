@@ -21,7 +21,7 @@ CASES = [
     Case("nampouri_unet", "no"),
     Case("nampouri_unet", "fp16"),
     Case("nampouri_unet", "bf16", {"compile": True, "accumulate": 2}),
-    Case("nampouri_resnet18", "bf16", {"channels_last": True}),
+    Case("nampouri_resnet18", "bf16", {"channels_last": True, "resync": True}),
     Case("drouilhet_wgan_gp", "no"),  # a penalty, five steps of the critic
     Case("nazeri_gan", "bf16", {"recompute": True}),
     Case("flagship", "bf16"),  # Muon

@@ -21,13 +21,14 @@ def test_without_options_the_defaults_of_the_config_are_used() -> None:
 
 
 def test_every_option_sets_its_field() -> None:
-    flags = ("--channels-last", "--recompute", "--fused-adam", "--deterministic")
+    flags = ("--channels-last", "--recompute", "--fused-adam", "--deterministic", "--resync")
     assert config(*flags, "--accumulate", "2", "--max-skipped", "7") == ComputeConfig(
         accumulate=2,
         channels_last=True,
         recompute=True,
         fused_adam=True,
         deterministic=True,
+        resync=True,
         max_skipped=7,
     )
     assert config("--compile") == ComputeConfig(compile=True)

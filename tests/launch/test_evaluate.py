@@ -7,15 +7,17 @@ import json
 import sys
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import load_extractors
 from colortrain.runs.checkpoint import load_generator
-from launch.evaluate import main, write_json
+from launch.evaluate import load_on_rank_0, main, make_parser, write_json
 from shards.errors import UserError
 from shards.format.manifest import Manifest, save_manifest
 from shards.read.dataset import Split
@@ -96,6 +98,28 @@ def test_two_processes_write_the_same_file_as_one(folder: Path, tmp_path: Path) 
         assert done.stdout.count("L1 of ab / 110") == 2, "only rank 0 prints, one table per mode"
         files.append(out.read_text())
     assert files[0] == files[1]
+
+
+def test_other_ranks_take_the_generator_from_rank_0(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here rank 1: it neither reads nor hashes the checkpoint."""
+    expected, recipe, step = load_generator(folder / "run")
+    weights = list(expected.state_dict().values())
+    monkeypatch.setattr("launch.evaluate.load_generator", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(
+        "colortrain.distributed.from_rank_0.broadcast_object_list", lambda _: [(recipe, step), None]
+    )
+    monkeypatch.setattr(
+        "torch.distributed.broadcast", lambda tensor, source: tensor.copy_(weights.pop(0))
+    )
+    rank: Any = SimpleNamespace(is_main_process=False, num_processes=2, device=torch.device("cpu"))
+    args = make_parser().parse_args(arguments(folder))
+    generator, *rest = load_on_rank_0(args, rank)
+    assert rest == [recipe, step]
+    assert not generator.training
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(generator.state_dict()[name], tensor)
 
 
 def test_shards_of_another_size_are_rejected(folder: Path, tmp_path: Path) -> None:

@@ -32,9 +32,13 @@ class Launch:
         """Return whether the launcher is running."""
         return _is_running(self.pid)
 
+    def process(self) -> psutil.Process:
+        """Return the launcher, which trains itself if it has one process."""
+        return psutil.Process(self.pid)
+
     def ranks(self) -> list[psutil.Process]:
         """Return the processes of the ranks, in order of rank."""
-        return psutil.Process(self.pid).children(recursive=True)
+        return self.process().children(recursive=True)
 
     def wait_until(self, condition: Callable[[], Any]) -> bool:
         """Wait until `condition()` is true; return False if the launcher ended before.

@@ -18,7 +18,9 @@ import signal
 import socket
 import sys
 import time
-from typing import TypedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 
@@ -29,6 +31,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from typing_extensions import NotRequired
 
 from colortrain.lab import Batch
+from colortrain.metrics import evaluate
+from colortrain.runs import checkpoint
 from colortrain.training.trainer import Trainer
 from launch import train
 from shards.errors import run_command
@@ -37,8 +41,8 @@ from shards.errors import run_command
 class Failure(TypedDict):
     """A failure of one rank after a step, once.
 
-    `what` is "kill" or "stop" (by signal), "hang", "raise", or "spoil" (change a
-    weight).
+    `what` is "kill" or "stop" (by signal), "hang", "raise", "spoil" (change a weight)
+    or "drift" (change the last bits of all tensors).
     """
 
     rank: int
@@ -55,6 +59,8 @@ class Request(TypedDict):
     max_restarts: NotRequired[int]
     slow_fsync: NotRequired[float]  # seconds per call
     largest_file: NotRequired[int]  # bytes
+    slow_scoring: NotRequired[float]  # seconds per chunk of a validation
+    late_rank: NotRequired[int]  # a rank that at first sees no checkpoints; it hashes none
     failure: NotRequired[Failure]
 
 
@@ -81,6 +87,7 @@ def _become_launcher(request: Request) -> None:
     if "largest_file" in request:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
     if request["processes"] == 1:
+        _slow_down_scoring(request.get("slow_scoring", 0))
         os._exit(run_command("launch.train", train.main, request["argv"]))
     config = LaunchConfig(
         min_nodes=1,
@@ -112,6 +119,9 @@ def _rank(request: Request) -> None:
     os.environ["ACCELERATE_USE_CPU"] = "true"
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork inherits the agent's handlers
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _slow_down_scoring(request.get("slow_scoring", 0))
+    if request.get("late_rank") == int(os.environ["RANK"]):
+        _hide_checkpoints(seconds=1)
     if "failure" in request and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         _inject(request["failure"])
     status = run_command("launch.train", train.main, request["argv"])
@@ -136,7 +146,12 @@ def _fail(what: str, trainer: Trainer) -> None:
         time.sleep(3600)
     if what == "raise":
         raise ZeroDivisionError("injected failure")
-    if what == "spoil":
+    if what == "drift":
+        with torch.no_grad():
+            for tensors in trainer.state.tensor_files().values():
+                for tensor in filter(torch.is_floating_point, tensors.values()):
+                    tensor.mul_(1 + 2**-21)
+    elif what == "spoil":
         with torch.no_grad():
             next(trainer.networks["critic"].module.parameters()).view(-1)[0] += 1e-7
     else:
@@ -153,6 +168,33 @@ def _slow_down_fsync(seconds: float) -> None:
 
     if seconds:
         setattr(os, "fsync", slow)  # noqa: B010
+
+
+def _slow_down_scoring(seconds: float) -> None:
+    """Simulate a large validation split."""
+    real = evaluate.per_image
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return real(*args, **kwargs)
+
+    if seconds:
+        setattr(evaluate, "per_image", slow)  # noqa: B010
+
+
+def _hide_checkpoints(seconds: float) -> None:
+    """Simulate a network file system whose listings are old for some seconds."""
+    real, until = Path.iterdir, time.monotonic() + seconds
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        old = path.name.startswith("step-") and time.monotonic() < until
+        return iter(()) if old else real(path)
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"hashed {path}")
+
+    setattr(Path, "iterdir", iterdir)  # noqa: B010
+    setattr(checkpoint, "sha256_of", refuse)  # noqa: B010
 
 
 if __name__ == "__main__":

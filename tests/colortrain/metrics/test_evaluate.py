@@ -13,18 +13,16 @@ from colortrain.lab import LabCodec, SymmetricCodec, stored_to_lab
 from colortrain.metrics.accuracy import mae
 from colortrain.metrics.evaluate import (
     ScoringConfig,
+    ScoringStoppedError,
     generate,
     intervals,
     predict_lab,
     score_split,
 )
-from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import image_versions, l1, per_image
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
-from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from shards.read.dataset import Split
-from tests.colortrain.metrics.test_extractors import Small
 
 CODEC = SymmetricCodec()
 
@@ -178,38 +176,6 @@ def test_limit_selects_the_first_samples(split: Split, generator: nn.Module) -> 
     )
 
 
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_any_number_of_processes_gives_the_same_bits(
-    split: Split, generator: nn.Module, world: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """13 samples in chunks of 3, with dropout; of 7 ranks two have no samples.
-
-    The ranks run in turn: a first round records what each sends, in the second each
-    receives the objects of all.
-    """
-    extractors = FeatureExtractors(
-        set_extractors=(LAB_FIELDS, inception_extractor(Small(), splits=2))
-    )
-    config = ScoringConfig(batch_size=3, dropout=True, extractors=extractors)
-    alone = score_split(generator, CODEC, split, "cpu", config)
-    assert {"frechet_lab", "fid", "kid", "inception_score"} <= alone["metrics"].keys()
-    sent: list[object] = []
-    received: list[object] = []
-
-    def gather(everyone: list[object], mine: object) -> None:
-        sent.append(mine)
-        everyone[:] = received or [sent[0]]
-
-    def one(rank: int) -> dict[str, object]:
-        return score_split(generator, CODEC, split, "cpu", config, rank=rank, world=world)
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    for rank in range(world):
-        one(rank)
-    received += sent
-    assert [one(rank) for rank in range(world)] == [alone] * world
-
-
 def test_any_number_of_threads_gives_the_same_bits(split: Split, generator: nn.Module) -> None:
     threads = torch.get_num_threads()
     result = []
@@ -227,6 +193,34 @@ def test_progress_counts_up_to_all_samples(split: Split, generator: nn.Module) -
         generator, CODEC, split, "cpu", ScoringConfig(batch_size=4), progress=reported.append
     )
     assert reported == [4, 8, 12, 13]
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_all_ranks_ask_equally_often_whether_to_stop(
+    split: Split, generator: nn.Module, rank: int
+) -> None:
+    """13 samples are four chunks of 4: rank 0 has two of them, the others one.
+
+    Otherwise a collective operation in `should_stop` would hang.
+    """
+    asked: list[None] = []
+
+    def stop_at_the_second() -> bool:
+        asked.append(None)
+        return len(asked) == 2
+
+    with pytest.raises(ScoringStoppedError):
+        score_split(
+            generator,
+            CODEC,
+            split,
+            "cpu",
+            ScoringConfig(batch_size=4),
+            rank=rank,
+            world=3,
+            should_stop=stop_at_the_second,
+        )
+    assert len(asked) == 2
 
 
 def test_tables_compare_every_metric_with_the_grayscale_baseline(

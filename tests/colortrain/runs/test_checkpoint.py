@@ -17,6 +17,7 @@ from colortrain.runs.checkpoint import (
     latest_checkpoint,
     load_generator,
     load_optimizer,
+    load_state,
     load_tensors,
     load_weights,
     optimizer_tensors,
@@ -129,6 +130,20 @@ def test_saving_again_replaces_a_damaged_checkpoint(tmp_path: Path) -> None:
     (checkpoint_folder(tmp_path, 1) / "critic.safetensors").write_bytes(b"")
     save(tmp_path, 1)
     assert is_intact(checkpoint_folder(tmp_path, 1))
+
+
+def test_saving_again_replaces_a_checkpoint_only_if_its_validation_was_due(
+    tmp_path: Path,
+) -> None:
+    states = [{"images": 4, "validation_due": True}, {"images": 4}, {"images": 5}]
+    seen = []
+    for state in states:
+        folder = save_checkpoint(tmp_path, 1, {}, RECIPE, state)
+        assert is_intact(folder)
+        seen.append(load_state(folder))
+        assert list((tmp_path / "checkpoints").iterdir()) == [folder]
+    assert [state["images"] for state in seen] == [4, 4, 4]
+    assert ["validation_due" in state for state in seen] == [True, False, False]
 
 
 def test_pruning_keeps_the_newest_and_deletes_temporary_folders(tmp_path: Path) -> None:

@@ -94,3 +94,8 @@ def test_data_waiting_time_is_averaged_over_ten_lines() -> None:
     waits = [0.4, *[0.0] * 9, 0.3, 0.3]
     result = warnings_of(Alarms(Objective()), "train", [trained(0, 0, wait) for wait in waits])
     assert result == [[]] * 11 + [["data_wait"]]
+
+
+def test_processes_that_differ_by_more_than_rounding_are_reported() -> None:
+    lines = [{"difference": each} for each in (1e-6, 0.5, None, 1e-6)]
+    assert warnings_of(Alarms(Objective()), "resync", lines) == [[], ["resync"], [], []]

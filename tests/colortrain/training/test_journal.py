@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from colortrain.recipes import get_recipe
+from colortrain.training.journal import Journal
 from tests.support.fake_accelerator import FakeAccelerator, start_journal
 
 
@@ -55,6 +57,30 @@ def test_a_resumed_run_drops_later_and_incomplete_lines(tmp_path: Path) -> None:
         stream.write('{"kind": "train", "st')
     start_journal(tmp_path, FakeAccelerator(), step=3)
     assert [line["step"] for line in read(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_that_repeats_a_validation_drops_what_it_logged(tmp_path: Path) -> None:
+    """The third validation warned; the run was killed after it."""
+    journal = start_journal(tmp_path, FakeAccelerator())
+    for step in range(1, 4):
+        journal.write("train", step, {"images": 4 * step, "losses": {"l1": 0.5}})
+        journal.write("checkpoint", step, {"images": 4 * step})
+        if step == 3:
+            journal.write("warning", step, {"about": "plateau", "text": "about the losses"})
+        journal.write("validation", step, {"images": 4 * step, **scores(0.3)})
+    before = read(tmp_path)
+    assert [line["kind"] for line in before[-5:]] == [
+        "train",
+        "checkpoint",
+        "warning",
+        "validation",
+        "warning",
+    ]
+    journal = Journal(tmp_path, cast(Any, FakeAccelerator()))
+    journal.start(get_recipe("nampouri_unet"), 3, validation_due=True)
+    assert read(tmp_path) == [*before[:-5], before[-5], before[-3]]
+    journal.write("validation", 3, scores(0.3))
+    assert [line["kind"] for line in read(tmp_path)[-2:]] == ["validation", "warning"]
 
 
 def test_trackers_get_the_numbers_of_training_and_validation_by_path(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def test_start_lines_name_another_run_only_if_its_weights_are_used() -> None:
         "mixed_precision": accelerator.mixed_precision,
     }
     assert start_values(40, "feed", accelerator, None) == values
+    assert start_values(40, "feed", accelerator, None, resync=True) == {**values, "resync": True}
     origin = {"run": "old", "step": 8}
     assert start_values(40, "feed", accelerator, origin) == {**values, "init_from": origin}
 

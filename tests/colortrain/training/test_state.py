@@ -14,7 +14,6 @@ from colortrain.runs.checkpoint import save_checkpoint
 from colortrain.training.plateau import ReduceOnPlateau
 from colortrain.training.state import (
     TrainState,
-    check_same_start,
     describe_difference,
     fingerprint,
     hashed_sum,
@@ -82,6 +81,14 @@ def test_the_line_names_the_minority_and_the_first_tensor(
     assert "\n" not in line
 
 
+def test_the_line_says_what_to_do_about_different_gpus() -> None:
+    hosts = ["a (NVIDIA H100)", "b (NVIDIA A100)"]
+    line = describe_difference([[1], [2]], ["x"], hosts, step=40)
+    assert "of rank 1 on b (NVIDIA A100) (of 2 ranks)" in line
+    assert "GPUs of different models" in line
+    assert "add --resync" in line
+
+
 def test_the_average_moves_by_one_minus_decay_and_copies_buffers() -> None:
     ema, module = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     nn.init.constant_(module.weight, 5.0)
@@ -113,9 +120,9 @@ def test_a_saved_state_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert fresh.json_state() == state.json_state()
 
 
-def test_one_process_has_no_buffers_of_other_ranks_and_agrees_with_itself(tmp_path: Path) -> None:
+def test_one_process_has_no_buffers_of_other_ranks_and_agrees_with_itself() -> None:
     state = make_state()
     assert state.bn_stats_files() == {}
     state.average_bn_stats()
+    assert state.resync() == 0
     state.check_ranks_agree(step=1)
-    check_same_start(1, tmp_path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from colortrain.metrics import evaluate
 from colortrain.recipe import Recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.runs.history import read_journal
 from colortrain.runs.layout import MANIFEST, checkpoint_folder, checkpoint_steps
+from colortrain.training.preemption import handling_signals
 from colortrain.training.train_metrics import WINDOW
 from colortrain.training.trainer import Trainer
 from tests.support.scaled_recipes import scaled
@@ -130,3 +134,113 @@ def test_a_checkpoint_without_a_window_is_resumed(shards: Path, tmp_path: Path) 
     assert trainer.train()
     assert (trainer.start_step, [line["step"] for line in logged(run)]) == (2, [5])
     assert not (checkpoint_folder(run, 5) / f"{WINDOW}.safetensors").exists()  # all is logged
+
+
+VALIDATED = [
+    "images=24",
+    "log_every=3",
+    "evaluate_every=2",
+    "checkpoint_every=4",
+    "keep_checkpoints=9",
+    "keep_best=l1",
+    "plateau.patience=1",
+    "ema.half_life=8",
+]
+
+
+@pytest.fixture(scope="module")
+def three_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of which 40 images, three chunks of a validation, are held out."""
+    return small_set(tmp_path_factory.mktemp("set"), size=32, count=80, splits=("train", "val"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(three_chunks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps with validations after steps 2, 4 and 6."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert make_trainer(three_chunks, run, *VALIDATED).train()
+    return run
+
+
+def stop_in_validation(monkeypatch: pytest.MonkeyPatch, chunk: int) -> list[int]:
+    """Send SIGTERM to this process as it scores a chunk; return the scored chunks.
+
+    Chunks are counted over all validations, from 1.
+    """
+    scored: list[int] = []
+    real = evaluate.per_image
+
+    def per_image(*args: Any, **kwargs: Any) -> Any:
+        scored.append(len(scored) + 1)
+        if len(scored) == chunk:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "per_image", per_image)
+    return scored
+
+
+def train(shards: Path, run: Path) -> bool:
+    with handling_signals():
+        return make_trainer(shards, run, *VALIDATED).train()
+
+
+def scores(run: Path) -> list[tuple[int, Any]]:
+    return [(line["step"], line["metrics"]) for line in read_journal(run, "validation")]
+
+
+def tensor_files(run: Path, step: int) -> dict[str, bytes]:
+    files = checkpoint_folder(run, step).glob("*.safetensors")
+    return {path.name: path.read_bytes() for path in files}
+
+
+def check_same_run(run: Path, other: Path) -> None:
+    """Check that two runs logged the same and ended with the same bytes."""
+    assert scores(run) == scores(other)
+    assert logged(run) == logged(other)
+    files = [path for path in (other / "checkpoints").rglob("*") if path.is_file()]
+    assert len(files) > 2 * 8  # checkpoints of at least two steps, with eight files each
+    for path in files:
+        assert (run / path.relative_to(other)).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize(("chunk", "step"), [(1, 2), (5, 4), (8, 6)])
+def test_a_stop_request_interrupts_a_validation_which_is_repeated(
+    three_chunks: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+    step: int,
+) -> None:
+    """Step 4 saves anyway, step 6 is the last; each validation has three chunks."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        scored = stop_in_validation(patch, chunk)
+        assert not train(three_chunks, run)
+    assert len(scored) == chunk  # no other chunk was scored
+    assert scores(run) == scores(uninterrupted)[: step // 2 - 1]
+    assert tensor_files(run, step)
+    assert [line["step"] for line in read_journal(run, "stop")] == [step]
+    assert train(three_chunks, run)
+    assert [line["step"] for line in read_journal(run, "start")] == [0, step]
+    check_same_run(run, uninterrupted)
+
+
+def test_a_repeated_validation_may_be_interrupted_too(
+    three_chunks: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another stop request, then by a kill after its scores were logged."""
+    run = tmp_path / "run"
+    for chunk in (5, 2):
+        with monkeypatch.context() as patch:
+            stop_in_validation(patch, chunk)
+            assert not train(three_chunks, run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", lambda trainer: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            train(three_chunks, run)
+    assert len(scores(run)) == 2
+    assert train(three_chunks, run)
+    assert [line["step"] for line in read_journal(run, "start")] == [0, 4, 4, 4]
+    check_same_run(run, uninterrupted)

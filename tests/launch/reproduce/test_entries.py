@@ -11,8 +11,15 @@ import torch
 
 from colortrain.models.classifier import Classifier
 from colortrain.recipes import get_recipe
+from colortrain.runs.checkpoint import save_checkpoint
 from launch.reproduce.budget import FULL
-from launch.reproduce.entries import finished_rows, launcher, make_entries, measured_cost
+from launch.reproduce.entries import (
+    finished_rows,
+    is_finished,
+    launcher,
+    make_entries,
+    measured_cost,
+)
 from launch.reproduce.feature_classifier import FeatureClassifier
 from launch.reproduce.options import Plan
 from tests.launch.reproduce.cifar import make_options
@@ -48,6 +55,16 @@ def test_costs_are_summed_over_all_starts(tmp_path: Path) -> None:
         "peak_mb": 7,
         "peak_of": "GPU memory",
     }
+
+
+def test_a_run_whose_last_validation_was_interrupted_is_not_finished(tmp_path: Path) -> None:
+    options = make_options(tmp_path, table="nazeri", recipes=("nazeri_gan",))
+    entry = make_entries(options, Plan(128, None, 1), 32)[0]
+    assert not is_finished(entry)
+    for due in (True, False):
+        state = {"images": 128, **({"validation_due": True} if due else {})}
+        save_checkpoint(entry.run, 1, {}, entry.recipe, state)
+        assert is_finished(entry) is not due
 
 
 def test_rows_scored_with_another_classifier_are_returned_separately(tmp_path: Path) -> None:

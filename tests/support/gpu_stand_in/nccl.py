@@ -109,6 +109,13 @@ class StandInGroup(_ProcessGroup):
         self.gloo.allgather(rows, [on_host(tensor) for tensor in inputs]).wait()
         return _done(outputs)
 
+    def gather(self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None) -> Any:
+        """Copy the tensors of every process to one."""
+        check("gather", [*inputs, *(tensor for row in outputs for tensor in row)])
+        rows = [[on_host(tensor) for tensor in row] for row in outputs]
+        self.gloo.gather(rows, [on_host(tensor) for tensor in inputs], opts).wait()
+        return _done(outputs)
+
     def _allgather_base(self, output: Tensor, local: Tensor, opts: Any = None) -> Any:
         check("allgather_base", [output, local])
         parts = [on_host(part) for part in output.view(-1).chunk(self.size())]
