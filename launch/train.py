@@ -11,6 +11,7 @@ For several processes, add `--processes N` or use an accelerate configuration:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -38,6 +39,12 @@ from colortrain.runs.layout import (
 )
 from colortrain.runs.retention import check_keep_best
 from colortrain.serialize import to_plain
+from colortrain.training.cadence import (
+    DEFAULT_OVERHEAD,
+    Overhead,
+    divided,
+    with_shorter_intervals,
+)
 from colortrain.training.finetune import InitialWeights, initial_weights
 from colortrain.training.preemption import handling_signals
 from colortrain.training.trainer import Trainer
@@ -175,6 +182,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: tensorboard)",
     )
     parser.add_argument(
+        "--overhead",
+        type=fraction,
+        metavar="FRACTION",
+        help="skip scheduled validations and checkpoints, except the last, while validating or "
+        "saving takes more than half of this fraction of the time; 1: skip none (default: "
+        f"{DEFAULT_OVERHEAD}, but 1 for intervals that --set or a recipe.json gives)",
+    )
+    parser.add_argument(
         "--processes",
         type=int,
         default=0,
@@ -212,6 +227,27 @@ def resolve(args: argparse.Namespace) -> Recipe:
     recipe = override(recipe, changes)
     recipe.check()
     return recipe
+
+
+def given_fields(args: argparse.Namespace) -> set[str]:
+    """Return the fields of the recipe that the user has chosen.
+
+    They are those of --set, or all fields for a recipe from a file.
+    """
+    if args.recipe.endswith(".json"):
+        return {field.name for field in dataclasses.fields(Recipe)}
+    return {assignment.partition("=")[0] for assignment in args.set}
+
+
+def overhead(args: argparse.Namespace) -> Overhead:
+    """Return how much of the time validating and saving may take, by --overhead."""
+    if args.overhead is not None:
+        return divided(args.overhead)
+    given, default = given_fields(args), divided(DEFAULT_OVERHEAD)
+    return Overhead(
+        validation=1.0 if "evaluate_every" in given else default.validation,
+        saving=1.0 if "checkpoint_every" in given else default.saving,
+    )
 
 
 def describe(recipe: Recipe, data: TrainingData) -> str:
@@ -289,6 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = resolve(args)
     compute_config(args)  # raises for invalid values before anything is started
     data = open_training_data(args, recipe)
+    recipe = with_shorter_intervals(recipe, len(data.train), given_fields(args))
     check_run_folder(args.run, recipe)
     check_keep_best(recipe, data.validation is not None)
     init = load_initial_weights(args, recipe)
@@ -309,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     compute = compute_config(args, accelerator.gradient_accumulation_steps)
     return run_training(
-        lambda: Trainer(recipe, data, args.run, accelerator, init, compute),
+        lambda: Trainer(recipe, data, args.run, accelerator, init, compute, overhead(args)),
         accelerator,
         args.timeout,
     )

@@ -6,11 +6,20 @@ returns one number per image, (B,).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-# of L (0 to 100) and of a and b (-110 to 110), as the authors' code scales them
-_RANGE = torch.tensor([100.0, 220.0, 220.0])
+
+@lru_cache(maxsize=8)
+def _ranges(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the ranges of L, a and b, (3, 1, 1), as the authors' code scales them.
+
+    They are 0 to 100 for L and -110 to 110 for a and b.
+    """
+    # cached, because copying them to the GPU in every call would make the CPU wait
+    return torch.tensor([100.0, 220.0, 220.0]).view(3, 1, 1).to(device, dtype)
 
 
 def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice(0, 3)) -> Tensor:
@@ -23,7 +32,7 @@ def accuracy(lab: Tensor, truth: Tensor, percent: float, channels: slice = slice
     # A network that returns the true L makes no error in L, so accuracy is also
     # computed for a and b alone. The ranges are those of the authors' function
     # pixelwise_accuracy.
-    allowed = (_RANGE * percent / 100).to(lab).view(3, 1, 1)[channels]
+    allowed = (_ranges(lab.device, lab.dtype) * percent / 100)[channels]
     difference = (lab[:, channels].round() - truth[:, channels].round()).abs()
     correct = difference <= allowed + 1e-4  # a difference of 11, 5 % of 220, is allowed
     return 100 * correct.all(dim=1).to(lab.dtype).mean(dim=(1, 2))
@@ -36,7 +45,8 @@ def mae(lab: Tensor, truth: Tensor) -> Tensor:
     """
     # the paper gives no unit; this one is consistent with its table, since the
     # grayscale baseline has 5.6 on CIFAR-10
-    return 100 * ((lab - truth).abs() / (_RANGE / 2).to(lab).view(3, 1, 1)).mean(dim=(1, 2, 3))
+    halves = _ranges(lab.device, lab.dtype) / 2
+    return 100 * ((lab - truth).abs() / halves).mean(dim=(1, 2, 3))
 
 
 def mae_lab(lab: Tensor, truth: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ The scores are bit-identical on any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,18 +16,23 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from colortrain.lab import Codec, stored_to_lab
-from colortrain.metrics import bootstrap
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.extractors import FeatureExtractors
 from colortrain.metrics.gather import broadcast_from_rank_0, gather_on_rank_0, sum_on_rank_0
-from colortrain.metrics.image_metrics import MSE_FLOOR, Depth, image_versions, per_image
+from colortrain.metrics.image_metrics import (
+    Depth,
+    image_versions,
+    metrics_on_device,
+    values_per_image,
+)
 from colortrain.metrics.registry import METRICS, Scores
-from colortrain.metrics.set_metrics import SetMetrics
+from colortrain.metrics.set_metrics import FeatureKey, SetMetrics, Stats
+from colortrain.metrics.summaries import Rows, intervals, summarise
+from colortrain.metrics.transfers import HostCopy, upload
 from shards.errors import UserError
 from shards.read.dataset import Split
 
-Rows = dict[str, np.ndarray]  # "l1.generated" -> (N,) float64, one value per image
-Metrics = dict[str, dict[str, float]]  # metric -> version -> value
+T = TypeVar("T")
 
 
 class ScoringStoppedError(Exception):
@@ -122,81 +127,172 @@ def score_split(
 ) -> Scores:
     """Score a generator on a split; return the scores, which are equal on all ranks.
 
-    Every rank must call the function. `progress` is called with the estimated number of
-    samples that all ranks together have scored. `should_stop` is called before each
-    chunk, equally often on all ranks, and must return the same on all of them. Raises
-    ScoringStoppedError if it returns true, and UserError for an empty split. The result
-    is a dict:
-
-    - "samples": the number of scored samples
-    - "protocol": how they were scored
-    - "metrics": metric -> version of the images -> value. The versions are "generated",
-      "grey" (the grayscale baseline), "median" (the constant-colour baseline) and
-      "truth".
-    - "intervals", unless `config.metrics` is "core": metric -> version -> [low, high],
-      a bootstrap interval. One more version is the difference "generated - grey".
+    Every rank must call the function. Raises UserError for an empty split, and
+    ScoringStoppedError. The arguments and the result are described in `SplitScorer`.
     """
-    config = config or ScoringConfig()
-    device, count = torch.device(device), min(len(split), config.limit or len(split))
-    batch_size, extractors = config.batch_size, config.extractors
-    if count == 0:
-        raise UserError(f"{split.root}: split {split.name} is empty: score another split")
-    constant = median_colour(split)
-    chunks: list[tuple[int, Rows]] = []
-    set_metrics = SetMetrics(extractors.set_extractors)
-    # Chunk i is scored on rank i modulo `world`, and on one thread if the device is a
-    # CPU. The last bits of sums depend on the chunks and the threads, so neither may
-    # depend on the number of processes.
-    with _one_thread(device):
-        starts = _own_starts(range(0, count, batch_size), rank, world)
-        for turn, start in enumerate(starts, start=1):
+    scorer = SplitScorer(codec, split, torch.device(device), config, rank=rank, world=world)
+    return scorer.score(generator, progress, should_stop)
+
+
+class SplitScorer:
+    """Scores generators on one split.
+
+    The metrics of the baselines and of the true images do not depend on the generator;
+    they are computed with the first one only. The constructor raises UserError for an
+    empty split.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        split: Split,
+        device: torch.device,
+        config: ScoringConfig | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.codec, self.split, self.device = codec, split, device
+        self.config = config or ScoringConfig()
+        self.rank, self.world = rank, world
+        self.count = min(len(split), self.config.limit or len(split))
+        if self.count == 0:
+            raise UserError(f"{split.root}: split {split.name} is empty: score another split")
+        # The same on all ranks. An interrupted scoring leaves it as it was.
+        self.has_baselines = False
+        # of the last generator, the baselines and the truth; on rank 0 only
+        self.rows: Rows = {}
+        self.stats: Stats = {}
+
+    def score(
+        self,
+        generator: nn.Module,
+        progress: Callable[[int], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Scores:
+        """Return a generator's scores on the split, which are equal on all ranks.
+
+        Every rank must call it. `progress` is called with the estimated number of
+        samples that all ranks together have scored. `should_stop` is called before each
+        chunk, equally often on all ranks, and must return the same on all of them.
+        Raises ScoringStoppedError if it returns true. The result is a dict:
+
+        - "samples": the number of scored samples
+        - "protocol": how they were scored
+        - "metrics": metric -> version of the images -> value. The versions are
+          "generated", "grey" (the grayscale baseline), "median" (the constant-colour
+          baseline) and "truth".
+        - "intervals", unless `config.metrics` is "core": metric -> version -> [low,
+          high], a bootstrap interval. One more version is the difference "generated -
+          grey".
+        """
+        chunks, stats = self._score_chunks(generator, progress, should_stop)
+        parts = gather_on_rank_0(chunks, self.rank, self.world)
+        total = sum_on_rank_0(stats, self.rank, self.world, self.device)
+        self.has_baselines = True
+        scores = self._summary(parts, total) if self.rank == 0 else {}
+        return broadcast_from_rank_0(scores, self.world)
+
+    def _summary(self, parts: list[list[tuple[int, Rows]]], stats: Stats) -> Scores:
+        """Return the scores, given each rank's chunks and the statistics of all."""
+        # `|` keeps the order of the versions
+        self.rows = self.rows | _concatenate(chunk for part in parts for chunk in part)
+        self.stats = self.stats | stats
+        set_metrics = SetMetrics(self.config.extractors.set_extractors, self.stats)
+        values = summarise(self.rows) | set_metrics.compute()
+        scores = {
+            "samples": self.count,
+            "protocol": self._protocol(set_metrics),
+            "metrics": {name: values[name] for name in METRICS if name in values},
+        }
+        # not of metrics of whole sets: resampling with repetition biases them
+        if self.config.metrics == "core":
+            return scores
+        return {**scores, "intervals": intervals(self.rows)}
+
+    def _score_chunks(
+        self,
+        generator: nn.Module,
+        progress: Callable[[int], None] | None,
+        should_stop: Callable[[], bool],
+    ) -> tuple[list[tuple[int, Rows]], Stats]:
+        """Return the values of this rank's chunks of samples, and their statistics."""
+        chunks: list[tuple[int, Rows]] = []
+        set_metrics = SetMetrics(self.config.extractors.set_extractors)
+        size = self.config.batch_size
+        # The last bits of sums depend on the chunks and, on a CPU, on the threads, so
+        # neither may depend on the number of processes.
+        with _one_thread(self.device):
+            # while the device computes a chunk, the host collects the one before
+            launched = one_behind(self._launch_all(generator, should_stop))
+            for turn, chunk in enumerate(launched, start=1):
+                rows = values_per_image(chunk.rows.wait())
+                chunks.append((chunk.start, {n: v.astype(np.float64) for n, v in rows.items()}))
+                set_metrics.collect(chunk.features.wait(), chunk.start)
+                if progress:
+                    progress(min(turn * self.world * size, self.count))
+        return chunks, set_metrics.stats
+
+    def _launch_all(
+        self, generator: nn.Module, should_stop: Callable[[], bool]
+    ) -> Iterator[_Chunk]:
+        """Launch this rank's chunks, one at a time, and yield them."""
+        starts = range(0, self.count, self.config.batch_size)
+        # Chunk i is scored on rank i modulo `world`. In the last turn, ranks may have
+        # none.
+        for turn in range(0, len(starts), self.world):
             if should_stop():
                 raise ScoringStoppedError
-            if start is None:
-                continue
-            samples = range(start, min(start + batch_size, count))
-            truth = stored_to_lab(torch.from_numpy(split.read(samples)).to(device))
-            seed = chunk_seed(config.seed, start)
-            predicted = predict_lab(generator, codec, truth, dropout=config.dropout, seed=seed)
-            images = image_versions(with_lightness(truth, predicted), truth, constant.ab)
-            pairs = extractors.pair_metrics(images) if extractors.pair_metrics else {}
-            rows = per_image(images, predicted=predicted, metrics=config.metrics) | pairs
-            chunks.append((start, _to_numpy(rows)))
-            set_metrics.update(images, start)
-            if progress:
-                progress(min(turn * world * batch_size, count))
-    parts = gather_on_rank_0(chunks, rank, world)
-    stats = sum_on_rank_0(set_metrics.stats, rank, world, device)
-    if rank != 0:
-        return broadcast_from_rank_0({}, world)
-    all_rows = _concatenate(chunk for part in parts for chunk in part)
-    set_metrics = SetMetrics(extractors.set_extractors, stats)
-    protocol = {
-        **_split_facts(split),
-        "dropout": config.dropout,
-        "seed": config.seed,
-        "batch_size": batch_size,
-        "lightness": "made" if codec.channels == 3 else "given",
-        "median": constant.protocol(split),
-        "extractors": dict(extractors.facts),
-        "left_out": dict(extractors.left_out) | set_metrics.left_out,
-    }
-    values = summarise(all_rows) | set_metrics.compute()
-    ordered = {name: values[name] for name in METRICS if name in values}
-    scores: Scores = {"samples": count, "protocol": protocol, "metrics": ordered}
-    if config.metrics != "core":
-        # metrics of whole sets have none: resampling with repetition biases them
-        scores["intervals"] = intervals(all_rows)
-    return broadcast_from_rank_0(scores, world)
+            if turn + self.rank < len(starts):
+                yield self._launch(generator, starts[turn + self.rank])
+
+    def _launch(self, generator: nn.Module, start: int) -> _Chunk:
+        """Start computing the scores of one chunk; the host does not wait for them."""
+        config, extractors = self.config, self.config.extractors
+        samples = range(start, min(start + config.batch_size, self.count))
+        truth = stored_to_lab(upload(self.split.read(samples), self.device))
+        seed = chunk_seed(config.seed, start)
+        predicted = predict_lab(generator, self.codec, truth, dropout=config.dropout, seed=seed)
+        generated = with_lightness(truth, predicted)
+        images = image_versions(generated, truth, median_colour(self.split).ab)
+        versions = ("generated",) if self.has_baselines else tuple(images)
+        chosen = {version: images[version] for version in versions}
+        rows = metrics_on_device(images, versions, predicted=predicted, metrics=config.metrics)
+        if extractors.pair_metrics:
+            rows |= extractors.pair_metrics({**chosen, "truth": images["truth"]})
+        features = SetMetrics(extractors.set_extractors).extract(chosen)
+        return _Chunk(start, HostCopy(rows), HostCopy(features))
+
+    def _protocol(self, set_metrics: SetMetrics) -> dict[str, Any]:
+        config, extractors = self.config, self.config.extractors
+        return {
+            **_split_facts(self.split),
+            "dropout": config.dropout,
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "lightness": "made" if self.codec.channels == 3 else "given",
+            "median": median_colour(self.split).protocol(self.split),
+            "extractors": dict(extractors.facts),
+            "left_out": dict(extractors.left_out) | set_metrics.left_out,
+        }
 
 
-def _own_starts(starts: range, rank: int, world: int) -> Iterator[int | None]:
-    """Yield the first sample of each chunk that a rank scores, or None if it has none.
+@dataclass(frozen=True)
+class _Chunk:
+    """The scores of consecutive samples; `start` is the index of the first one."""
 
-    `starts` are the first samples of all chunks. All ranks get equally many items.
-    """
-    for turn in range(0, len(starts), world):
-        yield starts[turn + rank] if turn + rank < len(starts) else None
+    start: int
+    rows: HostCopy[str]  # from `metrics_on_device`
+    features: HostCopy[FeatureKey]  # from `SetMetrics.extract`
+
+
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items in order, each of them after the next one has been made."""
+    previous: list[T] = []
+    for item in items:
+        yield from previous
+        previous = [item]
+    yield from previous
 
 
 def _split_facts(split: Split) -> dict[str, Any]:
@@ -208,10 +304,6 @@ def _split_facts(split: Split) -> dict[str, Any]:
         "fit": manifest.fit,
         "dtype": manifest.dtype,
     }
-
-
-def _to_numpy(rows: dict[str, Tensor]) -> Rows:
-    return {name: values.double().cpu().numpy() for name, values in rows.items()}
 
 
 def chunk_seed(seed: int, start: int) -> int:
@@ -239,70 +331,3 @@ def _concatenate(chunks: Iterable[tuple[int, Rows]]) -> Rows:
     # a chunk is the number of its first sample, and its values
     ordered = [rows for _, rows in sorted(chunks, key=lambda chunk: chunk[0])]
     return {name: np.concatenate([rows[name] for rows in ordered]) for name in ordered[0]}
-
-
-def summarise(rows: Rows) -> Metrics:
-    """Return the metrics of a whole split as metric -> version of the images -> value.
-
-    rows: (N,) float64, the values of single images, for each metric and version, under
-    keys such as "l1.grey". The versions are "generated", "grey" and "median" (the
-    baselines), and "truth".
-    """
-    means = combine_means({name: values.mean() for name, values in rows.items()})
-    return {
-        metric: {version: float(x) for version, x in values.items()}
-        for metric, values in means.items()
-    }
-
-
-def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
-    """Return the 95 % bootstrap intervals [low, high] of the metrics of `summarise`.
-
-    The result maps metric -> version of the images -> interval. One more version,
-    "generated - grey", is the difference between the generated images and the grayscale
-    baseline.
-    """
-    means = combine_means(bootstrap.resampled_means(rows))
-    result: dict[str, dict[str, list[float]]] = {}
-    for metric, values in means.items():
-        # on the same resamples
-        difference = (
-            {"generated - grey": values["generated"] - values["grey"]} if "grey" in values else {}
-        )
-        ends = {
-            version: bootstrap.interval(resampled)
-            for version, resampled in {**values, **difference}.items()
-        }
-        # without the ratios to photographs without any colour
-        result[metric] = {
-            version: each for version, each in ends.items() if np.isfinite(each).all()
-        }
-    return result
-
-
-def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Compute metrics from means over images: metric -> version of the images -> value.
-
-    The keys of `means` are "metric.version", such as "l1.grey"; the values are scalars
-    or arrays. In the result, `psnr_pooled` replaces the mean squared error. Ratios to
-    the colourfulness of the truth are added; they are NaN where the truth has no
-    colour.
-    """
-    metrics: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in means.items():
-        metric, version = name.split(".")
-        metrics.setdefault(metric, {})[version] = values
-    # from the mean squared error of all images, whereas `psnr` is a mean over images
-    metrics["psnr_pooled"] = {
-        v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()
-    }
-    for name in ("colourfulness", "colourfulness_absolute"):
-        truth = metrics[name]["truth"]
-        with np.errstate(divide="ignore", invalid="ignore"):  # photographs without any colour
-            ratios = {
-                v: np.where(truth > 0, x / truth, np.nan)
-                for v, x in metrics[name].items()
-                if v != "truth"
-            }
-        metrics[f"{name}_ratio"] = ratios
-    return metrics

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
@@ -120,16 +121,16 @@ def inception_extractor(
     """
 
     @torch.no_grad()
-    def extract(images: ImageBatch, start: int) -> FeatureStats:
+    def extract(images: ImageBatch) -> dict[str, Tensor]:
         # rounded to 8 bits, as if the images had been read from files
-        features, logits = (output.cpu().numpy() for output in network((255 * images.rgb).round()))
+        features, logits = network((255 * images.rgb).round())
+        return {_POOL: features, _LOGITS: logits}
+
+    def collect(features: Mapping[str, np.ndarray], start: int) -> FeatureStats:
         # KID and the inception score need those of every image: 12 KB per image and
         # version
-        rows = {
-            _POOL: FeatureRows(((start, features),)),
-            _LOGITS: FeatureRows(((start, logits),)),
-        }
-        return FeatureStats(Moments.of(features), rows)
+        rows = {name: FeatureRows(((start, values),)) for name, values in features.items()}
+        return FeatureStats(Moments.of(features[_POOL]), rows)
 
     def compare(truth: FeatureStats, stats: FeatureStats) -> dict[str, float]:
         distances = {
@@ -142,7 +143,7 @@ def inception_extractor(
         logits = stats.rows[_LOGITS].array()
         return {"inception_score": inception_score(logits, min(splits, len(logits)))[0]}
 
-    return Extractor("inception", extract, compare, score)
+    return Extractor("inception", extract, collect, compare, score)
 
 
 def vgg_pair_metrics(network: VGG16Features, lpips: list[Tensor]) -> PairMetrics:

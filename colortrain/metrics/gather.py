@@ -6,7 +6,6 @@ for each of four versions of the images. So no rank but the first receives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from torch import distributed
 
 from colortrain.metrics.features import FeatureRows, Moments
-from colortrain.metrics.set_metrics import FeatureStats, Key
+from colortrain.metrics.set_metrics import FeatureStats, Key, Stats
 
 T = TypeVar("T")
-Stats = Mapping[Key, FeatureStats | None]
 # Number of images, length of a feature vector, and names of `FeatureStats.rows`; None
 # if features are not finite or too large.
 _Summary = tuple[int, int, tuple[str, ...]] | None

@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from colortrain.metrics.features import FeatureRows, Moments, OutOfRangeError, fid
 from colortrain.metrics.image_metrics import ImageBatch
+from colortrain.metrics.transfers import HostCopy
 
 _CELLS = 4  # per side
 _MIN_IMAGES = 2  # for a covariance
@@ -43,18 +45,23 @@ class FeatureStats:
 class Extractor:
     """A feature extractor, with functions that compute metrics from its features.
 
-    `extract` returns the statistics of a batch, given its images and the index of the
-    first one. `compare` returns metrics, given the statistics of the true images and of
-    the images to score. `score` returns metrics that do not need the truth.
+    `extract` returns features of a batch of images, by name, on the images' device; the
+    host does not wait for them. `collect` returns the statistics of a batch, given the
+    extracted features and the index of the first image. `compare` returns metrics,
+    given the statistics of the true images and of the images to score. `score` returns
+    metrics that do not need the truth.
     """
 
     name: str
-    extract: Callable[[ImageBatch, int], FeatureStats]
+    extract: Callable[[ImageBatch], Mapping[str, Tensor]]
+    collect: Callable[[Mapping[str, np.ndarray], int], FeatureStats]
     compare: Callable[[FeatureStats, FeatureStats], dict[str, float]]
     score: Callable[[FeatureStats], dict[str, float]] = lambda stats: {}
 
 
 Key = tuple[str, str]  # extractor's name, version
+FeatureKey = tuple[str, str, str]  # extractor's name, version, name of features
+Stats = dict[Key, FeatureStats | None]  # None: features are not finite or too large
 
 
 class SetMetrics:
@@ -68,10 +75,10 @@ class SetMetrics:
     def __init__(
         self,
         extractors: Sequence[Extractor],
-        stats: Mapping[Key, FeatureStats | None] | None = None,
+        stats: Stats | None = None,
     ) -> None:
         self.extractors = extractors
-        self.stats = dict(stats or {})
+        self.stats: Stats = dict(stats or {})
 
     def update(self, versions: Mapping[str, ImageBatch], start: int) -> None:
         """Add the images of one batch; `start` is the index of its first image.
@@ -80,15 +87,34 @@ class SetMetrics:
         batch. Raises OutOfRangeError if features of the truth or of a baseline are not
         finite or not below 512 in magnitude.
         """
-        for extractor in self.extractors:
-            for version, images in versions.items():
-                try:
-                    stats = extractor.extract(images, start)
-                except OutOfRangeError:
-                    if version != "generated":
-                        raise
-                    stats = None  # the network has diverged, which training reports itself
-                self._add((extractor.name, version), stats)
+        self.collect(HostCopy(self.extract(versions)).wait(), start)
+
+    def extract(self, versions: Mapping[str, ImageBatch]) -> dict[FeatureKey, Tensor]:
+        """Return the features of a batch, on the images' device; for `collect`."""
+        return {
+            (extractor.name, version, name): features
+            for extractor in self.extractors
+            for version, images in versions.items()
+            for name, features in extractor.extract(images).items()
+        }
+
+    def collect(self, features: Mapping[FeatureKey, np.ndarray], start: int) -> None:
+        """Add the features of a batch, copied to host memory from those of `extract`.
+
+        `start` is the index of the first image. Raises OutOfRangeError like `update`.
+        """
+        parts: dict[Key, dict[str, np.ndarray]] = {}
+        for (extractor, version, name), values in features.items():
+            parts.setdefault((extractor, version), {})[name] = values
+        by_name = {extractor.name: extractor for extractor in self.extractors}
+        for (name, version), values_by_name in parts.items():
+            try:
+                stats = by_name[name].collect(values_by_name, start)
+            except OutOfRangeError:
+                if version != "generated":
+                    raise
+                stats = None  # the network has diverged, which training reports itself
+            self._add((name, version), stats)
 
     def _add(self, key: Key, stats: FeatureStats | None) -> None:
         before = self.stats.get(key)
@@ -154,15 +180,12 @@ def colour_fields(lab: Tensor) -> Tensor:
     return torch.cat([means.flatten(1), std.flatten(1)], dim=1)
 
 
-def _extract_fields(images: ImageBatch, start: int) -> FeatureStats:
-    return FeatureStats(Moments.of(colour_fields(images.lab).cpu().numpy()))
-
-
 # A Fréchet distance for which no weights are needed. It is not FID and not comparable
 # with it: it depends on which colours are where and how they vary with the lightness,
 # but not on shapes or textures.
 LAB_FIELDS = Extractor(
     "lab_fields",
-    _extract_fields,
+    lambda images: {"fields": colour_fields(images.lab)},
+    lambda features, start: FeatureStats(Moments.of(features["fields"])),
     lambda truth, stats: {"frechet_lab": fid(truth.moments, stats.moments)},
 )

@@ -1,8 +1,9 @@
 """Read the records of a run: the journal RUN/metrics.jsonl and other JSON files.
 
 Each line of the journal is a JSON object with "kind", "step", "time" and other values.
-The kinds are "start", "train", "validation", "checkpoint", "resync", "warning", "stop"
-and "end".
+The kinds are "start", "train", "validation", "checkpoint", "skipped" (how often
+a "validation" or "saving" was skipped to save time), "resync", "warning", "stop" and
+"end".
 """
 
 # This module does not import torch.

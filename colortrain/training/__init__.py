@@ -1,1 +1,4 @@
-"""The training loop: steps, checkpoints, validation, logging, stopping and resuming."""
+"""The training loop: steps, checkpoints, validation, logging, stopping and resuming.
+
+The folder is flat: `trainer` uses every other module, and few of them use each other.
+"""

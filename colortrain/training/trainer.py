@@ -28,6 +28,7 @@ from colortrain.runs.checkpoint import load_state, load_tensors
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
 from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import check_keep_best, resumed_best, save_best
+from colortrain.training.cadence import Cadence, Overhead
 from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
 from colortrain.training.finetune import InitialWeights
 from colortrain.training.journal import Journal
@@ -66,12 +67,13 @@ class Trainer:
         accelerator: Accelerator,
         init: InitialWeights | None = None,
         compute: ComputeConfig | None = None,
+        overhead: Overhead | None = None,
     ) -> None:
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.compute = compute or ComputeConfig()
         self.compute.apply_to_process()
         self.dataset_id = data.train.dataset_id
-        self.step = self.images = self.start_step = 0
+        self.step = self.images = self.start_step = self.saved_step = 0
         self.total = recipe.total_images(len(data.train))
         check_run_folder(run, recipe)
         check_keep_best(recipe, data.validation is not None)
@@ -89,6 +91,7 @@ class Trainer:
         self.plateau = ReduceOnPlateau(recipe.plateau)
         self.state = TrainState(self.networks, self.ema, self.plateau, accelerator)
         self.checkpoint_writer = CheckpointWriter(run, recipe, self.journal)
+        self.cadence = Cadence(recipe, overhead or Overhead(), accelerator)
         self.metrics = TrainMetrics(
             self.networks, self.loader, accelerator, self.compute.max_skipped
         )
@@ -138,6 +141,15 @@ class Trainer:
         if split is None:
             return None
         return Validation(self.recipe, split, self.accelerator, self.journal)
+
+    def describe_start(self) -> str:
+        """Return in one line where the run starts, and when it validates and saves."""
+        steps = -(-self.total // self.recipe.batch_size)
+        start = f"resuming from step {self.step:,}"
+        if self.resume_from is None:
+            start = "no checkpoint yet, starting at step 0"
+        cadence = self.cadence.describe(self.validation is not None)
+        return f"{self.run}: {start} of {steps:,}; {cadence}"
 
     @property
     def epoch(self) -> float:
@@ -202,6 +214,7 @@ class Trainer:
             self.load(self.resume_from)
         self.start_step = self.step
         if self.accelerator.is_main_process:
+            print(self.describe_start(), file=sys.stderr, flush=True)
             save_recipe(self.recipe, recipe_file(self.run))
             save_best(self.run, self.checkpoint_writer.best)
         self.journal.start(self.recipe, self.step, validation_due=self.validation_due)
@@ -212,7 +225,7 @@ class Trainer:
             self.init_metadata,
             resync=self.compute.resync,
         )
-        self.journal.write("start", self.step, values)
+        self.journal.write("start", self.step, {**values, "overhead": self.cadence.limits()})
         if self.init_metadata and self.resume_from is None:
             self.save()  # from now on the run that the weights came from may be changed or deleted
         self.metrics.start(self.images)
@@ -247,17 +260,14 @@ class Trainer:
 
     def _run_due_tasks(self, progress: ProgressLine) -> None:
         """Log, validate and save, each only if it is due at the current step."""
-        recipe, last = self.recipe, self.images >= self.total
-        if self.step % recipe.log_every == 0 or last:
+        last = self.images >= self.total
+        if self.step % self.recipe.log_every == 0 or last:
             progress.advance_to(min(self.images, self.total), self._log())
-        validate, save = (
-            self.step % every == 0 or last
-            for every in (recipe.evaluate_every, recipe.checkpoint_every)
-        )
-        if validate or save:
+        due = self.cadence.due(self.step, last)
+        if due.scheduled:  # also if it is skipped, so that the weights are the same
             self._equalize_ranks()
-        is_best = validate and self._validate()
-        if save or is_best:
+        is_best = due.validate and self._validate()
+        if due.save or is_best:
             self.save()
 
     def _log(self) -> dict[str, str]:
@@ -273,6 +283,11 @@ class Trainer:
         self.journal.write("train", self.step, values)
         return progress_fields(values)
 
+    def _log_skipped(self, task: str) -> None:
+        """Write to the journal how often a task was skipped since it last ran."""
+        if times := self.cadence.tasks[task].skipped:
+            self.journal.write("skipped", self.step, {"task": task, "times": times})
+
     def _warn(self, text: str) -> None:
         print(f"rank {self.accelerator.process_index}: {text}", file=sys.stderr, flush=True)
 
@@ -283,20 +298,21 @@ class Trainer:
         """
         if self.validation is None:
             return False
-        started = time.monotonic()
+        self._log_skipped("validation")
         generator = self.ema if self.ema is not None else self.generator.module
         try:
-            scores = self.validation.score(generator, self._must_stop)
+            with self.cadence.validation.timed():
+                scores = self.validation.score(generator, self._must_stop)
+                values = {"images": self.images, "epoch": self.epoch, **scores}
+                self.journal.write("validation", self.step, values)
+                if self.cadence.validation.is_due(self.step):
+                    # not for the additional one at the end: longer runs do not have it
+                    self.plateau.step(scores["metrics"]["l1"]["generated"])
+                self.validation.log_samples(generator, self.step)
         except ScoringStoppedError:
             self._save_before_validation()
             raise
-        values = {"images": self.images, "epoch": self.epoch, **scores}
-        self.journal.write("validation", self.step, values)
-        if self.step % self.recipe.evaluate_every == 0:
-            # not for the additional validation at the end: longer runs do not have it
-            self.plateau.step(scores["metrics"]["l1"]["generated"])
-        self.validation.log_samples(generator, self.step)
-        self.metrics.exclude(time.monotonic() - started)
+        self.metrics.exclude(self.cadence.validation.seconds)
         return self.checkpoint_writer.update_best(self.step, scores["metrics"])
 
     def save(self, more: TensorFiles | None = None) -> None:
@@ -305,17 +321,20 @@ class Trainer:
         more: additional files, file stem -> tensor name -> tensor. Raises UserError if
         the ranks' networks differ.
         """
+        self._log_skipped("saving")
         started = time.monotonic()
-        self.state.check_ranks_agree(self.step)
-        files = {**self.state.tensor_files(), **(more or {})}
-        if window := self.metrics.window():
-            files[WINDOW] = window
-        if self.accelerator.is_main_process:
-            self.checkpoint_writer.save(self.step, files, self._metadata(), started)
+        with self.cadence.saving.timed():
+            self.state.check_ranks_agree(self.step)
+            files = {**self.state.tensor_files(), **(more or {})}
+            if window := self.metrics.window():
+                files[WINDOW] = window
+            if self.accelerator.is_main_process:
+                self.checkpoint_writer.save(self.step, files, self._metadata(), started)
+        self.saved_step = self.step
 
     def _save_early(self) -> None:
-        """Save a checkpoint as the run stops, unless this step has a scheduled one."""
-        if self.step != self.start_step and self.step % self.recipe.checkpoint_every:
+        """Save a checkpoint as the run stops, unless this step has one."""
+        if self.step not in (self.start_step, self.saved_step):
             # Scheduled checkpoints average the BatchNorm statistics over ranks. Here
             # the run resumes with each rank's own, so that stopping does not change its
             # result.
@@ -377,6 +396,7 @@ class Trainer:
         """Wait until the last checkpoint is on disk; write the journal's last line."""
         self.checkpoint_writer.wait()
         self.accelerator.wait_for_everyone()
+        self._log_skipped("validation")
         # "end" for a finished run, "stop" for one that a signal has stopped
         self.journal.write(kind, self.step, {"images": self.images})
         self.journal.close()

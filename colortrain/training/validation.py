@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.lab import stored_to_lab
-from colortrain.metrics.evaluate import ScoringConfig, generate, score_split
+from colortrain.metrics.evaluate import ScoringConfig, SplitScorer, generate
 from colortrain.metrics.registry import Scores
 from colortrain.recipe import Recipe
 from colortrain.training.journal import Journal
@@ -28,6 +28,15 @@ class Validation:
     ) -> None:
         self.recipe, self.split = recipe, split
         self.accelerator, self.journal = accelerator, journal
+        self.scorer = SplitScorer(
+            recipe.codec,
+            split,
+            accelerator.device,
+            # the core metrics are fast enough for use in training
+            ScoringConfig(dropout=recipe.test_dropout, metrics="core"),
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
 
     def score(
         self, generator: nn.Module, should_stop: Callable[[], bool] = lambda: False
@@ -37,17 +46,7 @@ class Validation:
         All ranks must call it. Raises ScoringStoppedError as soon as `should_stop`
         returns true, which it must do on all ranks in the same call.
         """
-        return score_split(
-            generator,
-            self.recipe.codec,
-            self.split,
-            self.accelerator.device,
-            # the core metrics are fast enough for use in training
-            ScoringConfig(dropout=self.recipe.test_dropout, metrics="core"),
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            should_stop=should_stop,
-        )
+        return self.scorer.score(generator, should_stop=should_stop)
 
     def log_samples(self, generator: nn.Module, step: int) -> None:
         """Draw a grid of sample images (grayscale, generated, original) and log it."""

@@ -88,6 +88,24 @@ def test_two_processes_write_metrics_samples_and_checkpoints(undisturbed: Path) 
 
 
 @pytest.mark.distributed
+def test_skipping_validations_and_checkpoints_changes_no_byte(
+    shards: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Rank 0 decides what two processes skip; BatchNorm's statistics are averaged."""
+    run = tmp_path / "run"
+    argv = [*arguments(shards, run), "--overhead", "0.000001"]
+    done = run_command("launch.train", argv, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert f"{run}: no checkpoint yet, starting at step 0 of {STEPS}; validates" in done.stderr
+    assert checkpoint_steps(run) == [10, STEPS]
+    assert weights(run) == weights(undisturbed)
+    skipped = [line for line in read_metrics(run) if line["kind"] == "skipped"]
+    assert [(line["step"], line["task"], line["times"]) for line in skipped] == [
+        (STEPS, "saving", 2)
+    ]
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("kill_at", [10, 20])
 def test_a_killed_run_resumes_to_the_same_bytes(
     shards: Path, undisturbed: Path, tmp_path: Path, kill_at: int

@@ -14,9 +14,11 @@ import torch
 
 from colortrain.distributed.rank_failures import LostRanksError
 from colortrain.recipe import save_recipe
+from colortrain.recipes import get_recipe
 from colortrain.runs.layout import EXIT_LOST_RANK, EXIT_STOPPED
+from colortrain.training.cadence import Overhead
 from launch import train
-from launch.train import main, make_parser, resolve, run_training
+from launch.train import main, make_parser, overhead, resolve, run_training
 from shards.errors import UserError
 from tests.support.small_run import SETTINGS
 from tests.support.small_shard_set import small_set
@@ -52,6 +54,41 @@ def test_dry_run_prints_the_recipe_and_writes_nothing(
     assert (document["size"], document["images"]) == (32, 10)
     assert ": 4 training samples, 4 held out\n10 images, 5 steps, 2.50 epochs\n" in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "validation", "saving"),
+    [
+        ([], 0.025, 0.025),
+        (["--set", "evaluate_every=9"], 1, 0.025),
+        (["--set", "checkpoint_every=9"], 0.025, 1),
+        (["--set", "evaluate_every=9", "--overhead", "0.2"], 0.1, 0.1),
+        (["--overhead", "1"], 1, 1),
+    ],
+)
+def test_intervals_that_are_given_are_exact(
+    options: list[str], validation: float, saving: float
+) -> None:
+    args = make_parser().parse_args(arguments("--shards", "s", "--run", "r", *options))
+    limits = overhead(args)
+    assert (limits.validation, limits.saving) == (validation, saving)
+
+
+def test_intervals_of_a_file_are_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a named recipe are at most a tenth of the run, 5 of 50 steps."""
+    shards = small_set(tmp_path / "set", count=8, splits=("train", "val"))
+    rest = ["--shards", str(shards), "--run", str(tmp_path / "run"), *settings("batch_size=2")]
+    rest += ["--images", "100", "--dry-run"]
+    save_recipe(get_recipe("nampouri_unet"), tmp_path / "recipe.json")
+    intervals = []
+    for recipe in ("nampouri_unet", str(tmp_path / "recipe.json")):
+        assert main(["--recipe", recipe, *rest]) == 0
+        printed = capsys.readouterr().out
+        document = json.loads(printed[: printed.index("\ngenerator: ")])
+        intervals.append((document["evaluate_every"], document["checkpoint_every"]))
+    assert intervals == [(5, 5), (500, 500)]
+    args = make_parser().parse_args(["--recipe", str(tmp_path / "recipe.json"), *rest])
+    assert overhead(args) == Overhead()
 
 
 @pytest.mark.parametrize(

@@ -172,14 +172,14 @@ def _slow_down_fsync(seconds: float) -> None:
 
 def _slow_down_scoring(seconds: float) -> None:
     """Simulate a large validation split."""
-    real = evaluate.per_image
+    real = evaluate.metrics_on_device
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         time.sleep(seconds)
         return real(*args, **kwargs)
 
     if seconds:
-        setattr(evaluate, "per_image", slow)  # noqa: B010
+        setattr(evaluate, "metrics_on_device", slow)  # noqa: B010
 
 
 def _hide_checkpoints(seconds: float) -> None:

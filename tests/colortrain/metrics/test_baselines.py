@@ -36,7 +36,7 @@ def test_median_is_computed_from_the_train_split(tmp_path: Path, generator: nn.M
             "oracle": oracle,
         }
         truth = read(Split(root, name))
-        expected = l1(ImageBatch(truth).with_ab(torch.tensor(ab).view(2, 1, 1)).lab, truth).mean()
+        expected = l1(ImageBatch(truth).with_ab(*ab).lab, truth).mean()
         assert scores["metrics"]["l1"]["median"] == pytest.approx(float(expected), rel=1e-5)
         assert f"median a, b = {ab[0]:g}, {ab[1]:g} of train" in text_table(scores)
         assert ("oracle" in text_table(scores)) is oracle

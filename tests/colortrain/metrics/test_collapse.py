@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from skimage.measure import label
 from torch import Tensor
 
-from colortrain.metrics.collapse import bright_spots, sepia
+from colortrain.metrics.collapse import (
+    LARGEST,
+    MARGIN,
+    bright_spots,
+    chroma,
+    greatest_chroma_nearby,
+    sepia,
+)
 from shards.color import rgb_to_lab
 from tests.support.small_shard_set import cut_outs
 
@@ -72,6 +81,34 @@ def test_spots_are_counted_exactly() -> None:
     result = with_spots(truth, 3, [(10, 10), (40, 50)])
     result[1] = 0
     assert bright_spots(result, truth).tolist() == pytest.approx([100 * 18 / 64**2, 0])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(16, 40, 3), (64, 64, 5), (100, 130, 7), (256, 256, 17)]
+)
+def test_the_greatest_chroma_nearby_equals_scipys_maximum(
+    height: int, width: int, window: int
+) -> None:
+    """The window reaches 1 / 32 of the shorter side, and at least one pixel."""
+    lab = 50 * torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    expected = ndimage.maximum_filter(chroma(lab).numpy(), (1, window, window), mode="nearest")
+    np.testing.assert_array_equal(greatest_chroma_nearby(lab), expected)
+
+
+def test_spots_equal_components_that_scikit_image_finds() -> None:
+    """Random specks, from single pixels to components that are too large."""
+    random = torch.Generator().manual_seed(1)
+    truth = torch.zeros(6, 3, 48, 64)
+    lab = truth.clone()
+    density = torch.tensor([0.0, 0.01, 0.05, 0.2, 0.3, 0.6]).view(6, 1, 1)
+    lab[:, 1] = 2 * MARGIN * (torch.rand(6, 48, 64, generator=random) < density)
+    expected = []
+    for bright in lab[:, 1].numpy() > 0:
+        sizes = np.bincount(label(bright, connectivity=2).ravel())[1:]
+        expected.append(100 * sizes[sizes <= LARGEST * bright.size].sum() / bright.size)
+    assert min(expected[1:4]) > 0.5
+    assert expected[0] == 0
+    np.testing.assert_allclose(bright_spots(lab, truth), expected, rtol=1e-6)
 
 
 def test_pixels_touching_at_a_corner_are_one_spot() -> None:

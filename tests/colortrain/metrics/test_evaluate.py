@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -14,15 +15,19 @@ from colortrain.metrics.accuracy import mae
 from colortrain.metrics.evaluate import (
     ScoringConfig,
     ScoringStoppedError,
+    SplitScorer,
     generate,
-    intervals,
+    one_behind,
     predict_lab,
     score_split,
 )
+from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
 from colortrain.metrics.image_metrics import image_versions, l1, per_image
 from colortrain.metrics.score_tables import compared_with_grayscale, markdown_table, text_table
+from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from shards.read.dataset import Split
+from tests.colortrain.metrics.test_extractors import Small
 
 CODEC = SymmetricCodec()
 
@@ -176,6 +181,44 @@ def test_limit_selects_the_first_samples(split: Split, generator: nn.Module) -> 
     )
 
 
+def test_a_scorer_scores_baselines_once_and_any_generator_like_a_new_scorer(
+    split: Split, generator: nn.Module
+) -> None:
+    extracted: list[int] = []
+
+    class Counting(Small):
+        def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+            extracted.append(len(rgb))
+            return super().forward(rgb)
+
+    extractors = (LAB_FIELDS, inception_extractor(Counting(), splits=2))
+    config = ScoringConfig(batch_size=4, extractors=FeatureExtractors(extractors))
+    scorer = SplitScorer(CODEC, split, torch.device("cpu"), config)
+    counts = []
+    for change in (1, 0.5, math.nan):
+        with torch.no_grad():
+            generator.head.weight.mul_(change)  # type: ignore[union-attr, operator]
+        extracted.clear()
+        scores = json.dumps(scorer.score(generator))
+        counts.append(sum(extracted))
+        # the order of the versions is equal too, and NaN has a text
+        assert scores == json.dumps(score_split(generator, CODEC, split, "cpu", config))
+    # generated images, two baselines and the truth; then generated images only
+    assert counts == [4 * 13, 13, 13]
+
+
+def test_one_behind_makes_an_item_before_it_yields_the_one_before() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number
+
+    seen = [(item, max(made)) for item in one_behind(map(make, range(3)))]
+    assert seen == [(0, 1), (1, 2), (2, 2)]
+    assert list(one_behind([])) == []
+
+
 def test_any_number_of_threads_gives_the_same_bits(split: Split, generator: nn.Module) -> None:
     threads = torch.get_num_threads()
     result = []
@@ -237,36 +280,6 @@ def test_tables_compare_every_metric_with_the_grayscale_baseline(
     assert scores["protocol"]["dataset_id"] in text
     assert "4 samples" in text
     assert len(text.splitlines()) == 3 + len(scores["metrics"])  # caption, head, note
-
-
-def test_intervals_equal_the_normal_approximation() -> None:
-    """With standard deviation s, the mean's 95 % interval is +-1.96 s / sqrt(N).
-
-    In the difference, what both versions have in common cancels.
-    """
-    draw = np.random.default_rng(3)
-    shared, own = draw.normal(5, 2, 400), draw.normal(0, 0.1, 400)
-    rows = {
-        "l1.generated": shared + own - 0.05,
-        "l1.grey": shared,
-        "mse.generated": np.full(400, 0.01),
-    }
-    rows |= {f"{name}.{v}": np.full(400, 8.0) for name in COLOURS for v in ("generated", "truth")}
-    result = intervals(rows)
-    half = 1.96 * shared.std() / 20
-    np.testing.assert_allclose(
-        result["l1"]["grey"], [shared.mean() - half, shared.mean() + half], atol=0.1 * half
-    )
-    half = 1.96 * own.std() / 20
-    middle = own.mean() - 0.05
-    np.testing.assert_allclose(
-        result["l1"]["generated - grey"], [middle - half, middle + half], atol=0.1 * half
-    )
-    assert result["psnr_pooled"]["generated"] == pytest.approx([20, 20])
-    assert result["colourfulness_ratio"]["generated"] == pytest.approx([1, 1])
-
-
-COLOURS = ("colourfulness", "colourfulness_absolute")
 
 
 @pytest.mark.parametrize(

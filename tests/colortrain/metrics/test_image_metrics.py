@@ -137,7 +137,7 @@ def test_grayscale_has_the_true_lightness_and_no_colour(truth: Tensor, other: Te
     np.testing.assert_allclose(
         rows["l1.grey"], truth[:, 1:].abs().mean(dim=(1, 2, 3)) / 110, rtol=1e-5
     )
-    grey = as_numpy(ImageBatch(truth).with_ab(0).lab)
+    grey = as_numpy(ImageBatch(truth).with_ab(0, 0).lab)
     expected = [
         peak_signal_noise_ratio(t, g, data_range=1)
         for t, g in zip(as_numpy(truth), grey, strict=True)

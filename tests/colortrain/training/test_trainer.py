@@ -168,15 +168,15 @@ def stop_in_validation(monkeypatch: pytest.MonkeyPatch, chunk: int) -> list[int]
     Chunks are counted over all validations, from 1.
     """
     scored: list[int] = []
-    real = evaluate.per_image
+    real = evaluate.metrics_on_device
 
-    def per_image(*args: Any, **kwargs: Any) -> Any:
+    def metrics_on_device(*args: Any, **kwargs: Any) -> Any:
         scored.append(len(scored) + 1)
         if len(scored) == chunk:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(evaluate, "per_image", per_image)
+    monkeypatch.setattr(evaluate, "metrics_on_device", metrics_on_device)
     return scored
 
 
