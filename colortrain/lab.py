@@ -93,7 +93,15 @@ class SymmetricCodec:
 
         L: (B, 1, H, W) and colour: (B, 2, H, W), from `encode`.
         """
-        return torch.cat([((L + 1) * 50).clamp(0, 100), colour * 110], dim=1)
+        return torch.cat([self.decode_lightness(L, colour), self.decode_ab(colour)], dim=1)
+
+    def decode_lightness(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Return the first channel of `decode`, (B, 1, H, W)."""
+        return ((L + 1) * 50).clamp(0, 100)
+
+    def decode_ab(self, colour: Tensor) -> Tensor:
+        """Return the last two channels of `decode`, (B, 2, H, W)."""
+        return colour * 110
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,14 @@ class LabCodec:
         """
         return SymmetricCodec().decode(colour[:, :1], colour[:, 1:])
 
+    def decode_lightness(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Return the first channel of `decode`, (B, 1, H, W)."""
+        return SymmetricCodec().decode_lightness(colour[:, :1], colour)
+
+    def decode_ab(self, colour: Tensor) -> Tensor:
+        """Return the last two channels of `decode`, (B, 2, H, W)."""
+        return SymmetricCodec().decode_ab(colour[:, 1:])
+
 
 @dataclass(frozen=True)
 class UnitCodec:
@@ -143,9 +159,17 @@ class UnitCodec:
 
         L: (B, 1, H, W) and colour: (B, 2, H, W), from `encode`.
         """
+        return torch.cat([self.decode_lightness(L, colour), self.decode_ab(colour)], dim=1)
+
+    def decode_lightness(self, L: Tensor, colour: Tensor) -> Tensor:
+        """Return the first channel of `decode`, (B, 1, H, W)."""
+        return (L * 100).clamp(0, 100)
+
+    def decode_ab(self, colour: Tensor) -> Tensor:
+        """Return the last two channels of `decode`, (B, 2, H, W)."""
         # The paper decodes ab as (x - 0.5) x 256 (equation 1), which differs from the
         # inverse of its own encoding by up to 0.5; this is the exact inverse.
-        return torch.cat([(L * 100).clamp(0, 100), colour * 255 - 128], dim=1)
+        return colour * 255 - 128
 
 
 Codec = SymmetricCodec | LabCodec | UnitCodec

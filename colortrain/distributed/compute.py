@@ -108,7 +108,7 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _same_dropout_frozen_stats(block)
 
-    # dropout masks depend on keys, not on torch's global generator
+    # dropout masks depend on seeds, not on torch's global generator
     return checkpoint(
         forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
     )
@@ -116,20 +116,20 @@ def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
 
 def _same_dropout_frozen_stats(block: nn.Module) -> AbstractContextManager[None]:
     """Return a context manager for the second computation of a block's activations."""
-    # With the first computation's keys the dropout masks are the same. Frozen
+    # With the first computation's seeds the dropout masks are the same. Frozen
     # statistics are not updated a second time.
-    saved = [(layer, layer.keys) for layer in block.modules() if isinstance(layer, KeyedDropout)]
+    saved = [(layer, layer.seeds) for layer in block.modules() if isinstance(layer, KeyedDropout)]
 
     @contextmanager
     def context() -> Iterator[None]:
-        current = [layer.keys for layer, _ in saved]
-        for layer, keys in saved:
-            layer.keys = keys
+        current = [layer.seeds for layer, _ in saved]
+        for layer, seeds in saved:
+            layer.seeds = seeds
         try:
             with frozen_bn_stats(block):
                 yield
         finally:  # torch exits by an exception as soon as it has recomputed all it needs
-            for (layer, _), keys in zip(saved, current, strict=True):
-                layer.keys = keys
+            for (layer, _), seeds in zip(saved, current, strict=True):
+                layer.seeds = seeds
 
     return context()

@@ -15,7 +15,7 @@ class Microbatch:
     """The images of a local batch that go through the networks in one forward pass."""
 
     batch: Batch
-    keys: Tensor  # (B,) int32, the dropout key of each image
+    keys: Tensor  # (B,) int32, the dropout key of each image, on the CPU
     last: bool  # true in a step's last one, in which gradients are all-reduced
 
 
@@ -28,7 +28,7 @@ def split_batch(batch: Batch, count: int, rank: int, seed: int, step: int) -> li
     size = len(batch.L)
     # keyed by the position in the global batch, so that a key is the same for any
     # number of processes and microbatches
-    keys = image_keys(seed, step, rank * size, size, batch.L.device)
+    keys = image_keys(seed, step, rank * size, size)
     columns = [tensor.chunk(count) for tensor in (batch.L, batch.colour, batch.mix, keys)]
     rows = zip(*columns, strict=True)
     return [

@@ -110,7 +110,8 @@ class TrainableNetwork:
         if self.has_stale_grads:
             self.optimizer.zero_grad()
             self.has_stale_grads = False
-        loss = loss / self.compute.accumulate
+        if self.compute.accumulate > 1:
+            loss = loss / self.compute.accumulate
         # if the loss is not finite, all gradients become NaN; the all-reduce spreads
         # NaN to all ranks
         loss = loss * (1 + 0 * loss.detach())
@@ -123,7 +124,7 @@ class TrainableNetwork:
         norm = self._clipped_grad_norm()
         self.grad_norms.append(norm.detach())
         # all ranks have the same gradients, so they skip the same updates
-        failed = 1 - norm.isfinite().float()
+        failed = (0 * norm).ne(0).float()  # 0 times infinity is NaN
         if self.fused:  # a fused optimizer decides on the device
             self.optimizer.found_inf = failed
             self.optimizer.step()

@@ -114,7 +114,7 @@ class SoftAccuracy:
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             generated, truth = (
-                _to_lab(context, batch, colour)[:, 1:] for colour in (fake, batch.colour)
+                context.codec.decode_ab(colour).float() for colour in (fake, batch.colour)
             )
             difference = (generated - truth).abs()
             limits = [_AB_RANGE * percent / 100 for percent in self.percents]
@@ -145,5 +145,6 @@ def _to_lab(context: LossContext, batch: Batch, colour: Tensor) -> Tensor:
 
     colour: (B, C, H, W), scaled by the codec. The result is float32 in CIELAB units.
     """
-    truth = context.codec.decode(batch.L, batch.colour).float()
-    return torch.cat([truth[:, :1], context.codec.decode(batch.L, colour).float()[:, -2:]], dim=1)
+    codec = context.codec
+    true_L = codec.decode_lightness(batch.L, batch.colour)
+    return torch.cat([true_L.float(), codec.decode_ab(colour).float()], dim=1)

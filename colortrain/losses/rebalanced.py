@@ -101,7 +101,7 @@ def bin_indices(batch: Batch, codec: Codec) -> Tensor:
 
     The result is int64 (B, H, W). An index is 23 * (bin of a) + (bin of b).
     """
-    ab = codec.decode(batch.L, batch.colour)[:, 1:]
+    ab = codec.decode_ab(batch.colour)
     # + 1e-3: a colour on an edge belongs to the upper bin, despite rounding errors
     position = ((ab + 1e-3 - EDGES[0]) / BIN).floor().long().clamp(0, len(CENTRES) - 1)
     return position[:, 0] * len(CENTRES) + position[:, 1]

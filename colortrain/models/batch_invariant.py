@@ -31,27 +31,27 @@ def _hash_int32(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def image_keys(seed: int, step: int, first: int, count: int, device: torch.device) -> Tensor:
-    """Return a pseudo-random int32 key for each image of a training step, (count,).
+def image_keys(seed: int, step: int, first: int, count: int) -> Tensor:
+    """Return a pseudo-random key for each image of a training step, (count,) int32.
 
     A key depends only on `seed`, `step` and the image's position in the global batch.
-    The positions are `first` to `first + count - 1`.
+    The positions are `first` to `first + count - 1`. The keys are on the CPU.
     """
     # the text determines the random draws: changing it would change every run
     digest = hashlib.blake2b(f"{seed}/{step}/pictures".encode(), digest_size=4).digest()
-    indices = torch.arange(first, first + count, dtype=torch.int32, device=device)
+    indices = torch.arange(first, first + count, dtype=torch.int32)
     return _hash_int32(indices * _GOLDEN + int.from_bytes(digest, "big", signed=True))
 
 
 class KeyedDropout(nn.Dropout):
     """Dropout whose mask depends on a key of the image instead of on a random state.
 
-    `keys` holds one int32 key per image, (B,). The mask also depends on `layer`, the
-    number of this layer in the network. With `whole_channels`, whole channels are
-    dropped, as in `nn.Dropout2d`.
+    The mask also depends on `layer`, the number of this layer in the network. With
+    `whole_channels`, whole channels are dropped, as in `nn.Dropout2d`. `seeds` is set
+    by `dropout_keys`: one int32 seed per image, (B,), from the image's key and `layer`.
     """
 
-    keys: Tensor | None = None  # (B,) int32; not a buffer, so not part of the state dict
+    seeds: Tensor | None = None  # not a buffer, so not part of the state dict
 
     def __init__(self, p: float, layer: int, whole_channels: bool) -> None:
         super().__init__(p)
@@ -63,21 +63,22 @@ class KeyedDropout(nn.Dropout):
             return x
         # outside a training step: torch's random generator, like the layer that was
         # replaced
-        if self.keys is None:
+        if self.seeds is None:
             return F.dropout2d(x, self.p) if self.whole_channels else F.dropout(x, self.p)
         shape = [*x.shape[:2], *(1 for _ in x.shape[2:])] if self.whole_channels else list(x.shape)
-        keep = self.draws(self.keys, shape) >= round(self.p * 2**32) - 2**31
+        keep = uniform_int32(self.seeds, shape) >= round(self.p * 2**32) - 2**31
         return torch.where(keep, x / (1 - self.p), 0)
 
-    def draws(self, keys: Tensor, shape: list[int]) -> Tensor:
-        """Return pseudo-random int32 values of `shape`, uniform over all int32 values.
 
-        keys: (B,) int32, one per image. shape: (B, ...).
-        """
-        count = torch.Size(shape[1:]).numel()
-        seeds = _hash_int32(keys + self.layer).view(-1, 1)
-        counters = torch.arange(count, dtype=torch.int32, device=keys.device) * _GOLDEN
-        return _hash_int32(_hash_int32(counters ^ seeds) + seeds).view(shape)
+def uniform_int32(seeds: Tensor, shape: list[int]) -> Tensor:
+    """Return pseudo-random int32 values of `shape`, uniform over all int32 values.
+
+    seeds: (B,) int32, one per image. shape: (B, ...).
+    """
+    count = torch.Size(shape[1:]).numel()
+    seeds = seeds.view(-1, 1)
+    counters = torch.arange(count, dtype=torch.int32, device=seeds.device) * _GOLDEN
+    return _hash_int32(_hash_int32(counters ^ seeds) + seeds).view(shape)
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:
@@ -96,19 +97,34 @@ def replace_dropout(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def dropout_keys(module: nn.Module, keys: Tensor) -> Iterator[None]:
+def dropout_keys(
+    module: nn.Module, keys: Tensor, device: torch.device | str = "cpu"
+) -> Iterator[None]:
     """Make the `KeyedDropout` layers of `module` use `keys` inside the `with` block.
 
-    keys: (B,) int32, one per image of the batch.
+    keys: (B,) int32 on the CPU, one per image of the batch. `device` is the device of
+    the batch.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KeyedDropout)]
-    for layer in layers:
-        layer.keys = keys
+    if not layers:
+        yield
+        return
+    # computed on the CPU: starting these small operations would take a GPU longer
+    numbers = torch.tensor([layer.layer for layer in layers], dtype=torch.int32)
+    seeds = _to_device(_hash_int32(numbers[:, None] + keys), torch.device(device))
+    for layer, row in zip(layers, seeds, strict=True):
+        layer.seeds = row
     try:
         yield
     finally:
         for layer in layers:
-            layer.keys = None
+            layer.seeds = None
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    # only a copy from pinned memory does not make the CPU wait for the GPU
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 @contextmanager
@@ -119,13 +135,13 @@ def frozen_bn_stats(module: nn.Module) -> Iterator[None]:
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
+    for norm, (_, count) in zip(norms, before, strict=True):
         # track_running_stats stays on, because activation checkpointing requires that
         # autograd saves the same tensors as in a normal forward pass
         norm.momentum = 0.0
-        norm.num_batches_tracked = (
-            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-        )
+        # only torch's SyncBatchNorm needs a count
+        needs_count = isinstance(norm, nn.SyncBatchNorm)
+        norm.num_batches_tracked = count.clone() if needs_count and count is not None else None
     try:
         yield
     finally:

@@ -158,8 +158,8 @@ def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
     """
     # without autograd, because otherwise the graph would grow with every step
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
-    for target, source in zip(ema.buffers(), module.buffers(), strict=True):
-        target.copy_(source)
+    if targets := list(ema.buffers()):
+        torch._foreach_copy_(targets, list(module.buffers()))
 
 
 def _named_tensors(modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:

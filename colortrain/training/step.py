@@ -30,9 +30,11 @@ def generate(
     updates its running statistics.
     """
     bn_stats = nullcontext() if update_bn else frozen_bn_stats(generator.module)
-    with dropout_keys(generator.module, micro.keys), torch.set_grad_enabled(grad), bn_stats:
+    L = micro.batch.L
+    dropout = dropout_keys(generator.module, micro.keys, L.device)
+    with dropout, torch.set_grad_enabled(grad), bn_stats:
         # a backward pass requires the DDP wrapper
-        return (generator if grad else generator.module)(micro.batch.L)
+        return (generator if grad else generator.module)(L)
 
 
 def score_real_and_fake(
@@ -170,4 +172,6 @@ def mean_losses(losses: Iterable[Losses]) -> Losses:
     losses: one dict of scalars by name for each microbatch.
     """
     rows = list(losses)
+    if len(rows) == 1:
+        return rows[0]
     return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}

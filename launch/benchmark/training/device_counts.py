@@ -46,11 +46,13 @@ class StepCounts:
 class OperationCounter(TorchDispatchMode):
     """Counts operations on device tensors, and the bytes copied from and to the device.
 
-    Inside the `with` block; backward passes are included.
+    Inside the `with` block; backward passes are included. `device` is the type of the
+    device: with "cpu", operations are counted without a GPU, but no copies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cuda") -> None:
         super().__init__()
+        self.device = device
         self.operations = self.to_device = self.to_host = 0
 
     def __torch_dispatch__(
@@ -64,7 +66,9 @@ class OperationCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.name().removeprefix("aten::").partition(".")[0]
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
-        if name not in _NO_KERNEL and any(tensor.is_cuda for tensor in (*inputs, *outputs)):
+        if name not in _NO_KERNEL and any(
+            tensor.device.type == self.device for tensor in (*inputs, *outputs)
+        ):
             self.operations += 1
         if name in ("copy_", "_to_copy"):
             self._count_copy(inputs[-1], outputs[0])

@@ -69,7 +69,7 @@ def test_recomputing_changes_nothing_but_memory(name: str) -> None:
         compute = ComputeConfig(recompute=recompute)
         module = compute.apply_to(generator.build(), compiles=True, recomputes=True)
         torch.manual_seed(1)
-        with saved_bytes() as sizes, dropout_keys(module, image_keys(0, 0, 0, 4, CPU)):
+        with saved_bytes() as sizes, dropout_keys(module, image_keys(0, 0, 0, 4)):
             generated = module(torch.rand(4, 1, 64, 64))
         generated.square().mean().backward()
         with torch.no_grad():

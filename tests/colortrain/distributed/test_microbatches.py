@@ -16,7 +16,7 @@ def test_microbatches_are_the_local_batch_in_order() -> None:
         parts = [getattr(micro.batch, field) for micro in micros]
         assert torch.equal(torch.cat(parts), getattr(batch, field))
     keys = torch.cat([micro.keys for micro in micros])
-    assert torch.equal(keys, image_keys(0, 0, 8, 8, torch.device("cpu")))
+    assert torch.equal(keys, image_keys(0, 0, 8, 8))
     assert [micro.last for micro in micros] == [False, False, False, True]
 
 

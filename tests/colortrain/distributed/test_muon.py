@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from colortrain.distributed import muon
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.muon import hidden_weights, orthogonalize
 from colortrain.distributed.trainable import TrainableNetwork
@@ -49,31 +50,57 @@ def test_singular_values_become_nearly_one_and_vectors_do_not_change(
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, before, vt = torch.linalg.svd(matrix, full_matrices=False)
-    core = u.T @ orthogonalize(matrix) @ vt.T
+    ((result,),) = orthogonalize([matrix.clone()[None]])
+    core = u.T @ result @ vt.T
     assert before.max() / before.min() > 1.5
     assert (core - core.diag().diag()).abs().max() < 1e-4
     assert core.diag().min() > 0.6
     assert core.diag().max() < 1.25
 
 
+def test_stacks_with_one_shorter_side_are_orthogonalized_as_each_matrix_alone() -> None:
+    torch.manual_seed(0)
+    stacks = [torch.randn(shape) for shape in [(2, 4, 30), (3, 4, 9), (1, 30, 4), (2, 4, 4)]]
+    results = orthogonalize([stack.clone() for stack in stacks])
+    for stack, result in zip(stacks, results, strict=True):
+        for matrix, each in zip(stack, result, strict=True):
+            ((alone,),) = orthogonalize([matrix.clone()[None]])
+            torch.testing.assert_close(each, alone, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs torch.optim.Muon, torch 2.9")
-def test_steps_are_those_of_torch_for_matrices() -> None:
-    """The same matrix and gradients; torch iterates in bfloat16, we in float32."""
-    module = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 20), nn.Linear(20, 3))
-    network = TrainableNetwork(module, ADAM, Accelerator(cpu=True))
-    (weight,) = hidden_weights(module)
-    reference_weight = nn.Parameter(weight.detach().clone())
-    reference = torch.optim.Muon([reference_weight], lr=ADAM.muon, weight_decay=0.0)
-    start = reference_weight.detach().clone()
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("max_numbers", [1, 1000, 1 << 24])
+def test_steps_are_those_of_torch_for_matrices(
+    channels_last: bool, max_numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal gradients and weights; torch iterates in bfloat16, we in float32."""
+    monkeypatch.setitem(muon.MAX_NUMBERS, "cpu", max_numbers)
+    torch.manual_seed(0)
+    shapes = [(8, 5, 3, 3), (20, 8), (8, 20), (20, 8), (8, 8, 3, 3), (8, 8, 1, 1), (8, 2, 2, 2)]
+    shapes += [(8, 20, 1, 1), (8, 5, 3, 3), (8, 8), (3, 8)]
+    module = nn.Module()
+    for i, shape in enumerate(shapes):
+        module.register_parameter(f"weight_{i}", nn.Parameter(torch.randn(shape) / 10))
+    compute = ComputeConfig(channels_last=channels_last)
+    compute.apply_to(module, compiles=False, recomputes=False)
+    network = TrainableNetwork(module, ADAM, Accelerator(cpu=True), compute)
+    hidden = hidden_weights(module)
+    assert len(hidden) == len(shapes) - 2
+    assert all(weight.is_contiguous() for weight in hidden) != channels_last
+    references = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in hidden]
+    starts = [weight.detach().clone() for weight in references]
+    optimizer = torch.optim.Muon(references, lr=ADAM.muon, weight_decay=0.0)
     for _ in range(6):
-        gradient = torch.randn_like(weight)
-        module.zero_grad()
-        weight.grad, reference_weight.grad = gradient.clone(), gradient.clone()
+        for weight, reference in zip(hidden, references, strict=True):
+            weight.grad = torch.randn_like(weight)
+            reference.grad = weight.grad.flatten(1).clone()
         network.optimizer.step()
-        reference.step()
-    change, expected = weight.detach() - start, reference_weight.detach() - start
-    assert expected.norm() > 0.1
-    assert (change - expected).norm() < 0.02 * expected.norm()
+        optimizer.step()
+    for weight, reference, start in zip(hidden, references, starts, strict=True):
+        change, expected = weight.detach().flatten(1) - start, reference.detach() - start
+        assert expected.norm() > 0.1
+        assert (change - expected).norm() < 0.02 * expected.norm()
 
 
 def test_adam_updates_first_and_last_weights_and_all_vectors() -> None:

@@ -31,28 +31,28 @@ CPU = torch.device("cpu")
 
 
 def test_keys_depend_on_seed_step_and_position_only() -> None:
-    keys = image_keys(7, 3, 0, 1000, CPU)
+    keys = image_keys(7, 3, 0, 1000)
     assert keys.dtype == torch.int32
     assert len(keys.unique()) == 1000
-    assert torch.equal(image_keys(7, 3, 400, 100, CPU), keys[400:500])
-    assert not (image_keys(8, 3, 0, 1000, CPU) == keys).any()
-    assert not (image_keys(7, 4, 0, 1000, CPU) == keys).any()
+    assert torch.equal(image_keys(7, 3, 400, 100), keys[400:500])
+    assert not (image_keys(8, 3, 0, 1000) == keys).any()
+    assert not (image_keys(7, 4, 0, 1000) == keys).any()
 
 
 def test_keys_are_stable() -> None:
     """A change of these values would change every run with dropout."""
-    assert image_keys(0, 0, 0, 3, CPU).tolist() == [-98494823, 522523905, 793925548]
+    assert image_keys(0, 0, 0, 3).tolist() == [-98494823, 522523905, 793925548]
 
 
 @pytest.mark.parametrize("whole_channels", [False, True])
 def test_a_mask_does_not_depend_on_the_rest_of_the_batch(whole_channels: bool) -> None:
     layer = KeyedDropout(0.5, layer=2, whole_channels=whole_channels).train()
-    x, keys = torch.ones(6, 8, 4, 4), image_keys(0, 0, 0, 6, CPU)
+    x, keys = torch.ones(6, 8, 4, 4), image_keys(0, 0, 0, 6)
     with dropout_keys(layer, keys):
         together = layer(x)
     with dropout_keys(layer, keys[3:]):
         assert torch.equal(layer(x[3:]), together[3:])
-    assert layer.keys is None
+    assert layer.seeds is None
     assert set(together.unique().tolist()) == {0.0, 2.0}
     per_channel = together.flatten(2)
     constant = bool((per_channel == per_channel[..., :1]).all())
@@ -109,7 +109,7 @@ def dropped(
 ) -> Tensor:
     """Return which of (4, 32, 16, 16) ones are dropped; the images start at `first`."""
     module = KeyedDropout(p, layer, whole_channels)
-    with dropout_keys(module, image_keys(7, step, first, 4, CPU)):
+    with dropout_keys(module, image_keys(7, step, first, 4)):
         return module(torch.ones(4, 32, 16, 16)) == 0
 
 
@@ -143,7 +143,7 @@ def test_masks_follow_the_position_in_the_global_batch() -> None:
 def test_kept_values_are_scaled() -> None:
     module = KeyedDropout(0.2, 0, False)
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
-    with dropout_keys(module, image_keys(0, 0, 0, 4, CPU)):
+    with dropout_keys(module, image_keys(0, 0, 0, 4)):
         y = module(x)
     y.sum().backward()
     assert x.grad is not None
