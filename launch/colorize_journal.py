@@ -20,7 +20,7 @@ from typing import Any
 from colortrain.inference.colorizer import Colorizer
 from launch.image_jobs import FileVersion, Job
 from shards.errors import UserError
-from shards.files import remove_stale_temporaries, write_atomic
+from shards.files import fsync_file, remove_stale_temporaries, write_atomic
 from shards.json_files import parse_json
 
 JOURNAL = "colorized.jsonl"
@@ -108,8 +108,7 @@ class Journal:
         with open(self.path, "a+b") as stream:
             # A newline first after a line that was cut short.
             stream.write(line if _ends_with_newline(stream.fileno()) else b"\n" + line)
-            stream.flush()
-            os.fsync(stream.fileno())
+            fsync_file(stream, self.path)
         self._entries[entry["file"]] = dict(entry)
 
 

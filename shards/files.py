@@ -1,4 +1,4 @@
-"""Atomic file writes, file locks, checksums, and the reading of untrusted files.
+"""Atomic file writes, checksums, and the reading of untrusted files.
 
 Paths that are read from untrusted files go through `path_below`, and untrusted files
 are opened with `open_regular`.
@@ -7,14 +7,14 @@ are opened with `open_regular`.
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
+import multiprocessing
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -24,18 +24,65 @@ from shards.errors import UserError
 
 # Untrusted are the files of shard sets, parts of builds and checkpoints.
 
-# Some cluster file systems are mounted without support for locks.
-_LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# Errors of fsync on a file system that does not support it, perhaps only for folders.
+# PostgreSQL's fsync_fname also ignores EBADF, EINVAL and refusals to open a folder.
+# 524 is Linux's internal ENOTSUPP, which some file systems return by mistake.
+_FSYNC_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, 524)
+_FOLDER_FSYNC_UNSUPPORTED = (*_FSYNC_UNSUPPORTED, errno.EBADF)
+_FOLDER_NOT_OPENED = (errno.EACCES, errno.EISDIR)
 _LONG_NAME = 64  # bytes; with host name and process ID also below eCryptfs's limit of 143
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush `folder` to disk, so that renames inside it survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flush `folder` to disk, so that renames inside it survive a power failure.
+
+    Where the file system does not support this, prints one warning and continues.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _FOLDER_NOT_OPENED:
+            raise
+        _warn_not_flushed(folder, error.strerror)
+        return
+    try:
+        _flush(descriptor, folder, _FOLDER_FSYNC_UNSUPPORTED)
     finally:
         os.close(descriptor)
+
+
+def fsync_file(stream: IO[bytes], path: Path) -> None:
+    """Flush the written file `path`, open as `stream`, to disk.
+
+    Where the file system does not support this, prints one warning and continues.
+    """
+    stream.flush()
+    _flush(stream.fileno(), path.parent, _FSYNC_UNSUPPORTED)
+
+
+def _flush(descriptor: int, folder: Path, unsupported: Collection[int]) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in unsupported:
+            raise
+        _warn_not_flushed(folder, error.strerror)
+
+
+_warned = False
+
+
+def _warn_not_flushed(folder: Path, reason: str | None) -> None:
+    """Warn once, and only in the main process, which writes to the same folders."""
+    global _warned
+    if not _warned and multiprocessing.parent_process() is None:
+        print(
+            f"warning: the file system of {folder} cannot flush its folders or files to disk "
+            f"({reason}): what was written last may be lost or damaged if the machine that "
+            "stores it loses power",
+            file=sys.stderr,
+        )
+    _warned = True
 
 
 @contextmanager
@@ -55,8 +102,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            fsync_file(stream, path)
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # so that "no space left" names the file
@@ -114,32 +160,6 @@ def check_utf8(path: Path) -> None:
         raise UserError(f"the path {path} is not UTF-8: rename the folder") from None
 
 
-def lock(path: Path, message: str) -> IO[bytes]:
-    """Lock the file `path` exclusively and return it open.
-
-    Closing the returned file ends the lock. Raises `UserError(message)` if another
-    process holds the lock. Where the file system does not support locks, prints a
-    warning and continues.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = open(path, "ab")  # noqa: SIM115 - held open on purpose
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
-        raise UserError(message) from None
-    except OSError as error:
-        if error.errno not in _LOCKS_UNSUPPORTED:
-            held.close()
-            raise
-        print(
-            f"{path} cannot be locked ({error.strerror}): make sure that no other process uses "
-            "this folder",
-            file=sys.stderr,
-        )
-    return held
-
-
 class IrregularFileError(UserError, OSError):
     """A pipe, a device or a folder was found where a regular file is required."""
 
@@ -179,6 +199,45 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise IrregularFileError(f"{path} is not a regular file: delete or restore it")
     return open(descriptor, "rb")
+
+
+class RandomAccessFile:
+    """A regular file open for reading at any position; threads may share it.
+
+    It is closed when nothing refers to it any more. Raises IrregularFileError for a
+    pipe, a device or a folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = open_regular(path)
+        self._descriptor = self._stream.fileno()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            with suppress(OSError):  # a file system that is gone
+                self._stream.close()
+
+    def size(self) -> int:
+        """Return the current size of the file in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer`, a view of bytes, from byte `offset` of the file on.
+
+        Returns the number of bytes read, which is less than `len(buffer)` if the file
+        ends before. Raises OSError, with the file's name, if the file system fails.
+        """
+        try:
+            read = os.preadv(self._descriptor, (buffer,), offset)
+            more = read
+            while more and read < len(buffer):
+                more = os.preadv(self._descriptor, (buffer[read:],), offset + read)
+                read += more
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        return read
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 import submitit
 
 from colortrain.runs.layout import EXIT_STOPPED, lock_file
+from colortrain.runs.run_lock import LockWatch
 from shards.errors import UserError, run_command
-from shards.files import lock
+from shards.locks import holder_of, lock
 from slurm import rendezvous, runs
 from slurm.code import CodeSnapshot
 
@@ -88,18 +89,21 @@ class TrainingJob:
 
         devices.export_variables()
         _log_resources(devices.describe_devices())
-        if os.environ["RANK"] == "0":
-            runs.record_start(self.run, os.environ["SLURM_JOB_ID"])
-            wait_for_earlier_start(self.run)
-        from launch import train  # imports torch, which login nodes may lack
-
-        status = run_command("launch.train", train.main, self.argv)
+        status = run_command("launch.train", self._train, self.argv)
         if status == EXIT_STOPPED:
             assert callable(requeue)
             requeue_job(requeue)
         if status:
             exit_process(status)
         atexit.register(exit_process, 0)  # runs after submitit has recorded the success
+
+    def _train(self, argv: Sequence[str] | None) -> int | None:
+        if os.environ["RANK"] == "0":
+            runs.record_start(self.run, os.environ["SLURM_JOB_ID"])
+            wait_for_earlier_start(self.run)
+        from launch import train  # imports torch, which login nodes may lack
+
+        return train.main(argv)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Return the call that the requeued job runs; submitit calls this method.
@@ -133,23 +137,34 @@ def wait_for_earlier_start(run: Path) -> None:
     """Wait while a process of an earlier start of the job holds the run folder's lock.
 
     When SLURM loses contact with a node, the processes there keep running until contact
-    is restored, and two processes must not write to one run folder. The wait ends after
-    15 minutes; `launch.train` then refuses the locked folder.
+    is restored, and two processes must not write to one run folder. If the lock's
+    holder shows no sign of life for 5 minutes, the lock is taken for one that a network
+    file system keeps for a lost node, and its file is deleted. The wait ends after 15
+    minutes; `launch.train` then refuses the locked folder.
     """
-    end, reported = time.monotonic() + _LOCK_TIMEOUT, False
+    end, watch, reported = time.monotonic() + _LOCK_TIMEOUT, LockWatch(run), False
     while time.monotonic() < end:
         try:
             lock(lock_file(run), "").close()
             return
         except UserError:
+            holder = holder_of(lock_file(run)) or "unknown process"
+            if watch.is_stale():
+                # If the holder is only suspended, it stops before it saves anything.
+                lock_file(run).unlink(missing_ok=True)
+                _log(f"no sign of life of {holder}: its lock on {run} was deleted")
+                return
             if not reported:
-                print(
-                    f"slurm: a process of an earlier start still holds {run}: "
-                    "waiting for it to end",
-                    file=sys.stderr,
+                _log(
+                    f"a process of an earlier start still holds {run} ({holder}): "
+                    "waiting for it to end"
                 )
             reported = True
             time.sleep(1)
+
+
+def _log(text: str) -> None:
+    print(f"slurm: {text}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

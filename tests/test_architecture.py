@@ -15,7 +15,7 @@ PACKAGES = ["shards", "colortrain", "launch", "slurm"]
 # and from the rows before it.
 LAYERS = {
     "shards": [
-        {"errors", "files", "json_files", "progress", "color"},
+        {"errors", "files", "locks", "json_files", "progress", "color"},
         {"sources", "format"},
         {"builder", "read"},
         {"inspect"},

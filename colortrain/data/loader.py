@@ -208,10 +208,9 @@ class Loader:
             start += self.config.batch_size
 
     def _read_ahead(self, start: int) -> Generator[_Item | Batch, None, None]:
-        # Threads, not processes: copying from a memory-mapped file hardly holds the
-        # GIL, and nothing has to be pickled. Batches that were read ahead but not
-        # consumed are no part of a run's state; the batches are the same for any number
-        # of threads.
+        # Threads, not processes: reading from a file hardly holds the GIL, and nothing
+        # has to be pickled. Batches that were read ahead but not consumed are no part
+        # of a run's state; the batches are the same for any number of threads.
         pool = ThreadPoolExecutor(self.config.workers, "loader")
         pending: deque[Future[_Item | Batch]] = deque()
         try:

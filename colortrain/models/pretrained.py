@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from shards.errors import UserError
 from shards.files import sha256_of
+from shards.locks import locks_unsupported, warn_unsupported
 
 
 @runtime_checkable
@@ -83,7 +84,7 @@ def load_weights(name: str, published: PublishedWeights, alternative: str) -> di
 def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor]:
     file = published.file
     # no lock where the file exists: a shared cache may be read-only
-    with nullcontext() if file.is_file() else _exclusive_lock(file):
+    with nullcontext() if file.is_file() else _exclusive_lock(file, alternative):
         if file.is_file() and not sha256_of(file).startswith(published.hash_prefix):
             raise UserError(
                 f"{file} is damaged: its SHA-256 does not begin with {published.hash_prefix}; "
@@ -106,15 +107,38 @@ def _download(published: PublishedWeights, alternative: str) -> dict[str, Tensor
 
 
 @contextmanager
-def _exclusive_lock(file: Path) -> Iterator[None]:
-    """Hold this machine's lock for downloading `file` inside the `with` block."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR)
+def _exclusive_lock(file: Path, alternative: str) -> Iterator[None]:
+    """Hold this machine's lock for downloading `file` inside the `with` block.
+
+    Where the file system does not support locks, continues without one. Raises
+    UserError, with the advice `alternative`, if nothing can be written next to `file`.
+    """
+    path = file.with_name(f".{file.name}.lock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise UserError(
+            f"cannot download {file.name} to {file.parent} ({error.strerror}): "
+            f"set TORCH_HOME to a folder that can be written to, or {alternative}"
+        ) from None
+    try:
+        _wait_for_lock(descriptor, path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if not locks_unsupported(error):
+            error.filename = str(path)
+            raise
+        # Each of several processes downloads a file of its own and renames it.
+        risk = "several processes may download the file at the same time"
+        warn_unsupported(path, error.strerror or str(error), risk)
 
 
 def _read(path: Path, alternative: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Open a run's training data, and check and lock its folder."""
+"""Open a run's training data, and check its folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from colortrain.data.tar_stream import open_stream
 from colortrain.recipe import Recipe, differences, load_recipe
 from colortrain.runs.layout import lock_file, recipe_file
 from shards.errors import UserError
 from shards.files import check_utf8
-from shards.files import lock as lock_path
 from shards.read.cache import Cache
 from shards.read.dataset import Split
 from shards.read.mixture import Mixture, Samples, open_training
@@ -75,15 +74,6 @@ def open_streamed(
     """
     stream = open_stream(pattern, recipe.size, epoch_images)
     return TrainingData(stream, validation, workers, math.ceil(corrupt_limit * epoch_images))
-
-
-def lock(run: Path) -> IO[bytes]:
-    """Lock RUN/.lock and return the open file, which holds the lock.
-
-    The lock ends when the file is closed. Raises UserError if another process holds it.
-    """
-    message = f"{run} is being trained by another process: wait for it, or choose another --run"
-    return lock_path(lock_file(run), message)
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from colortrain.metrics.evaluate import ScoringStoppedError
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import load_state, load_tensors
-from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder, lock
+from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder
 from colortrain.runs.layout import recipe_file
 from colortrain.runs.retention import check_keep_best, resumed_best, save_best
+from colortrain.runs.run_lock import RunLock
 from colortrain.training.cadence import Cadence, Overhead
 from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
 from colortrain.training.finetune import InitialWeights
@@ -98,7 +99,7 @@ class Trainer:
         self.profiler: Profiler = NO_PROFILER
         self.stop_flag = SharedStopFlag(accelerator.device)
         self.validation_due = False  # validation of the current step was interrupted
-        self.run_lock = ExitStack()  # holds the lock on the run folder during `train`
+        self.run_lock = RunLock(run)  # held by rank 0 during `train`
 
     def _make_loader(self) -> Loader | StreamLoader:
         recipe, data, accelerator = self.recipe, self.data, self.accelerator
@@ -209,7 +210,7 @@ class Trainer:
     def _start(self) -> None:
         """Lock the run folder, load the checkpoint, if any, and open the journal."""
         if self.accelerator.is_main_process:
-            self.run_lock.enter_context(lock(self.run))
+            self.run_lock.acquire()
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step
@@ -329,6 +330,7 @@ class Trainer:
             if window := self.metrics.window():
                 files[WINDOW] = window
             if self.accelerator.is_main_process:
+                self.run_lock.check()
                 self.checkpoint_writer.save(self.step, files, self._metadata(), started)
         self.saved_step = self.step
 

@@ -29,8 +29,8 @@ from shards.builder.plan import (
 from shards.builder.records import SourceEntry, load_done, load_record, record_path
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
-from shards.files import lock
 from shards.format.manifest import MANIFEST
+from shards.locks import lock
 from shards.progress import ProgressLine
 from shards.sources.decode import UNREADABLE
 from shards.sources.listing import Listing, first_names, open_sources

@@ -29,7 +29,7 @@ from shards.errors import UserError
 from shards.files import open_atomic, path_below
 from shards.format.index import index_path, index_rows, join_rows, write_index
 from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest
-from shards.format.tar_layout import TarOfSamples, pixels_view
+from shards.format.tar_layout import TarOfSamples, read_pixels
 
 # Only the output folder is read and no source images, so it does not matter which
 # machines packed them.
@@ -230,9 +230,9 @@ def _copy(
     pixels of a sample do not have the SHA-256 in its entry.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
-    view = pixels_view(path_below(root, shard.path), shard.samples, size, dtype)
+    samples = read_pixels(path_below(root, shard.path), shard.samples, size, dtype)
     with TarOfSamples(root, shard.path, size, dtype) as tar:
-        for entry, sample in zip(entries, view, strict=True):
+        for entry, sample in zip(entries, samples, strict=True):
             pixels = sample.tobytes()
             if sha256(pixels).hexdigest() != entry.packed:
                 raise UserError(

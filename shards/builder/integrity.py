@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import zlib
 from collections.abc import Sequence
 from hashlib import sha256
@@ -58,42 +58,44 @@ def first_damage(
 
     `entries` are the record entries of the samples in the tar, in order.
     """
-    if path.stat().st_size == 0:
-        return "it is empty"
-    with (
-        open_regular(path) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    stride = member_stride(size, dtype)
+    with open_regular(path) as stream:
+        length = os.fstat(stream.fileno()).st_size
+        if not length:
+            return "it is empty"
         for index, entry in enumerate(entries):
-            if damage := _member_damage(data, index, entry, size, dtype):
+            member = stream.read(stride)
+            if damage := _member_damage(member, index * stride, entry, size, dtype):
                 return f"member {key_name(entry.key)}.{MEMBER} ({entry.source!r}), {damage}"
-        end = len(entries) * member_stride(size, dtype)
-        if len(data) != shard.bytes:
-            return f"it has {len(data)} bytes instead of {shard.bytes}"
-        if any(data[end:]):
-            return f"after the last member, bytes {end}-{len(data) - 1}: not zero"
+        if length != shard.bytes:
+            return f"it has {length} bytes instead of {shard.bytes}"
+        if any(stream.read()):
+            end = len(entries) * stride
+            return f"after the last member, bytes {end}-{length - 1}: not zero"
     return ""
 
 
-def _member_damage(data: mmap.mmap, index: int, entry: SourceEntry, size: int, dtype: str) -> str:
+def _member_damage(member: bytes, start: int, entry: SourceEntry, size: int, dtype: str) -> str:
+    """Return a message about the first damage in a member, "" if there is none.
+
+    `member` are the bytes of the tar from its byte `start` on.
+    """
     header, npy = tar_header(entry.key, size, dtype), member_header(size, dtype)
-    start = index * member_stride(size, dtype)
-    content = start + TAR_BLOCK
-    body, end = content + len(npy), content + member_bytes(size, dtype)
-    after = start + member_stride(size, dtype)
-    if len(data) < after:
-        return f"bytes {start}-{after - 1}: the file ends at byte {len(data)}"
-    if data[start:content] != header:
-        return f"bytes {start}-{content - 1}: wrong tar header"
-    if data[content:body] != npy:
-        return f"bytes {content}-{body - 1}: wrong npy header"
+    body, end = TAR_BLOCK + len(npy), TAR_BLOCK + member_bytes(size, dtype)
+    after = member_stride(size, dtype)
+    if len(member) < after:
+        return f"bytes {start}-{start + after - 1}: the file ends at byte {start + len(member)}"
+    if member[:TAR_BLOCK] != header:
+        return f"bytes {start}-{start + TAR_BLOCK - 1}: wrong tar header"
+    if member[TAR_BLOCK:body] != npy:
+        return f"bytes {start + TAR_BLOCK}-{start + body - 1}: wrong npy header"
     # So a tar with wrong pixels is found even if the SHA-256 recorded for the whole tar
     # matches.
-    pixels = data[body:end]
+    pixels = member[body:end]
     if sha256(pixels).hexdigest() != entry.packed:
-        return f"bytes {body}-{end - 1}: pixels are not those recorded"
+        return f"bytes {start + body}-{start + end - 1}: pixels are not those recorded"
     if zlib.crc32(pixels) != entry.crc32:
-        return f"bytes {body}-{end - 1}: pixels do not have the recorded CRC-32"
-    if any(data[end:after]):
-        return f"bytes {end}-{after - 1}: padding is not zero"
+        return f"bytes {start + body}-{start + end - 1}: pixels do not have the recorded CRC-32"
+    if any(member[end:]):
+        return f"bytes {start + end}-{start + after - 1}: padding is not zero"
     return ""

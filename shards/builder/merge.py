@@ -19,8 +19,16 @@ from shards.builder.plan import LINK_UNSUPPORTED, LOCK, Plan, check_plan, load_p
 from shards.builder.records import load_done, load_record, record_path, save_record
 from shards.builder.worker_pool import Result, Task, run_tasks
 from shards.errors import UserError
-from shards.files import fsync_folder, lock, open_regular, path_below, sha256_of, write_atomic
+from shards.files import (
+    fsync_file,
+    fsync_folder,
+    open_regular,
+    path_below,
+    sha256_of,
+    write_atomic,
+)
 from shards.format.manifest import Shard
+from shards.locks import lock
 from shards.progress import ProgressLine
 
 _MAX_LISTED = 20  # ranges of missing blocks in an error message
@@ -151,8 +159,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             raise
         with open_regular(source) as old, open(target, "wb") as new:
             shutil.copyfileobj(old, new, 1 << 20)
-            new.flush()
-            os.fsync(new.fileno())
+            fsync_file(new, target)
 
 
 def _describe_missing(

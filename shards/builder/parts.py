@@ -6,9 +6,7 @@ OUT/.lock-2-of-8    locked by part 2/8; deleted when the shard set is finished
 
 from __future__ import annotations
 
-import fcntl
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from shards.builder.plan import LOCK
 from shards.errors import UserError
-from shards.files import lock
+from shards.locks import lock
 
 _LOCK_NAME = re.compile(re.escape(LOCK) + r"-\d+-of-(\d+)")
 
@@ -60,32 +58,11 @@ def lock_part(root: Path, part: Part) -> Iterator[None]:
     Raises UserError if a build, a merge or another process of the same part is running.
     """
     message = f"another build is running in {root}: wait for it, or choose a new OUT"
-    with _shared_lock(root / LOCK, message):
+    risk = "do not start a merge while parts are running"
+    with lock(root / LOCK, message, shared=True, risk=risk):
         path = root / f"{LOCK}-{part.number}-of-{part.count}"
         with lock(path, f"part {part} is already running in {root}: wait until it ends"):
             yield
-
-
-@contextmanager
-def _shared_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a shared lock on the file `path` during the `with` block.
-
-    Raises `UserError(message)` if another process holds an exclusive lock on it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Network file systems allow a shared lock only on a file that is open for reading.
-    with open(path, "a+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(message) from None
-        except OSError as error:  # the file system does not support locks
-            print(
-                f"{path} cannot be locked ({error.strerror}): "
-                "do not start a merge while parts are running",
-                file=sys.stderr,
-            )
-        yield
 
 
 def part_counts(folders: Iterable[Path]) -> set[int]:

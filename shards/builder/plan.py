@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.errors import UserError, unknown
-from shards.files import check_types, fsync_folder, read_regular
+from shards.files import check_types, fsync_file, fsync_folder, read_regular
 from shards.format.manifest import DTYPES, FORMAT, MANIFEST, MAX_SIZE, ONE_SPLIT, is_split_name
 from shards.json_files import parse_json
 from shards.sources.decode import FITS, MAX_PIXELS
@@ -34,7 +34,7 @@ BUILD = "build.json"
 # holds both.
 DECODING = 2
 # Errors of os.link on a file system without hard links, or between two file systems.
-LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, 524)
 SOURCES = "sources"
 RESERVED_SPLITS = (ONE_SPLIT, SOURCES)  # not allowed as names of several splits
 LOCK = ".lock"  # held by the running build, or shared by all running parts
@@ -250,8 +250,7 @@ def _write_if_missing(path: Path, data: bytes) -> None:
     try:
         with open(temporary, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            fsync_file(stream, path)
         _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

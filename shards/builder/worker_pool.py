@@ -146,7 +146,7 @@ def _folder() -> str:
     # It holds the server's socket. A process that is killed cannot delete its folder,
     # but unlocks it. So first remove all folders that are no longer locked.
     for stale in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/{_FOLDER_LOCK}"):
-        with suppress(OSError), open(stale, "rb") as stream:
+        with suppress(OSError), open(stale, "r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(stale.parent, ignore_errors=True)
     # Renamed when it is locked, so that no other process removes it before.

@@ -10,16 +10,16 @@ CRC-32    the checksum (as in zlib) of the pixels, which follow the .npy header
 from __future__ import annotations
 
 import io
-import mmap
-import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import open_atomic, open_regular, sha256_of
+from shards.files import RandomAccessFile, open_atomic, open_regular, sha256_of
 from shards.format.manifest import (
     MEMBER,
     TAR_BLOCK,
@@ -28,7 +28,7 @@ from shards.format.manifest import (
     member_header,
     split_folder,
 )
-from shards.format.tar_layout import content_offsets, tar_bytes, tar_header
+from shards.format.tar_layout import content_offsets, member_stride, tar_bytes, tar_header
 
 INDEX = "index.npy"
 COLUMNS = 3  # key, offset, CRC-32
@@ -51,26 +51,66 @@ def write_index(path: Path, table: np.ndarray) -> None:
         np.save(stream, table, allow_pickle=False)
 
 
-def load_index(path: Path, samples: int) -> np.ndarray:
-    """Memory-map the index table of a split with `samples` samples: int64 (samples, 3).
+class Index(Protocol):
+    """The interface to the index table of a split; threads may share an object."""
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return the rows of the samples from `start` to `stop` - 1: int64 (rows, 3).
+
+        Raises UserError if they cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class IndexArray:
+    """An index table in memory, int64 (samples, 3)."""
+
+    table: np.ndarray
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self.table[start:stop]
+
+
+class IndexFile:
+    """The index table of a split with `samples` samples; its rows are read when needed.
 
     Raises UserError if the file is missing, is damaged or belongs to another manifest.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing: restore it or build the shard set again")
-    # Compared as bytes, because numpy's parser raises many kinds of errors on damage.
-    header = _header(samples)
-    with open_regular(path) as stream:
-        if stream.read(len(header)) != header or os.fstat(stream.fileno()).st_size != index_bytes(
-            samples
-        ):
-            raise UserError(
-                f"{path} is damaged or does not belong to this manifest: "
-                "restore it or build the shard set again"
-            )
-        if not samples:
-            return np.empty((0, COLUMNS), np.int64)
-        return np.memmap(stream, np.int64, "r", len(header), (samples, COLUMNS))
+
+    def __init__(self, path: Path, samples: int) -> None:
+        if not path.exists():
+            raise UserError(f"{path} is missing: restore it or build the shard set again")
+        self.path, self.samples = path, samples
+        self._file = RandomAccessFile(path)
+        # As bytes, because numpy's parser raises many kinds of errors on damage.
+        expected = _header(samples)
+        header = bytearray(len(expected))
+        self._file.read_into(memoryview(header), 0)
+        if header != expected or self._file.size() != index_bytes(samples):
+            raise self._damaged()
+        self._start = len(header)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        width = COLUMNS * 8
+        data = bytearray((stop - start) * width)
+        if self._file.read_into(memoryview(data), self._start + start * width) < len(data):
+            raise self._damaged()
+        return np.frombuffer(data, np.int64).reshape(-1, COLUMNS)
+
+    def _damaged(self) -> UserError:
+        return UserError(
+            f"{self.path} is damaged or does not belong to this manifest: "
+            "restore it or build the shard set again"
+        )
+
+
+def load_index(path: Path, samples: int) -> np.ndarray:
+    """Return the index table of a split with `samples` samples: int64 (samples, 3).
+
+    Raises UserError if the file is missing, is damaged or belongs to another manifest.
+    """
+    return IndexFile(path, samples).rows(0, samples)
 
 
 def _header(samples: int) -> bytes:
@@ -124,19 +164,17 @@ def rebuild_rows(path: Path, shard: Shard, size: int, dtype: str) -> np.ndarray:
     _check_tar(path, shard, tar_bytes(shard.samples, size, dtype))
     header = member_header(size, dtype)
     keys, checksums = [], []
-    with (
-        open_regular(path) as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    with open_regular(path) as stream:
         for offset in content_offsets(shard.samples, size, dtype).tolist():
-            key, body = _key_at(data, offset, size, dtype), offset + len(header)
-            if key < 0 or data[offset:body] != header:
+            member = stream.read(member_stride(size, dtype))
+            key, body = _key_of(member[:TAR_BLOCK], size, dtype), TAR_BLOCK + len(header)
+            if key < 0 or member[TAR_BLOCK:body] != header:
                 raise UserError(
                     f"{path}: no sample of {size} pixels at byte {offset}: "
                     "restore it or build again"
                 )
             keys.append(key)
-            checksums.append(zlib.crc32(data[body : offset + member_bytes(size, dtype)]))
+            checksums.append(zlib.crc32(member[body : TAR_BLOCK + member_bytes(size, dtype)]))
     return index_rows(keys, checksums, size, dtype)
 
 
@@ -163,10 +201,9 @@ def _check_tar(path: Path, shard: Shard, expected: int) -> None:
         )
 
 
-def _key_at(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
-    """Return the sample number in the tar header that ends at byte `offset`, or -1."""
-    start = offset - TAR_BLOCK
-    digits, end, _ = data[start : start + 100].partition(_KEY_ENDS)
+def _key_of(header: bytes, size: int, dtype: str) -> int:
+    """Return the sample number in a tar header of 512 bytes, or -1 if it is not one."""
+    digits, end, _ = header[:100].partition(_KEY_ENDS)
     if not end or not digits.isdigit():
         return -1
-    return int(digits) if data[start:offset] == tar_header(int(digits), size, dtype) else -1
+    return int(digits) if header == tar_header(int(digits), size, dtype) else -1

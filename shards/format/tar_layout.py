@@ -1,10 +1,11 @@
-"""Write tars of Lab arrays, byte for byte as webdataset does, and memory-map them."""
+"""Write tars of Lab arrays, byte for byte as webdataset does, and read them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tarfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,27 +52,33 @@ def tar_header(key: int, size: int, dtype: str) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def pixels_view(path: Path, samples: int, size: int, dtype: str) -> np.ndarray:
-    """Memory-map all pixels of a shard: (samples, 3, size, size), uint8 or float16.
+def read_pixels(
+    path: Path, samples: int, size: int, dtype: str, chunk: int = 1
+) -> Iterator[np.ndarray]:
+    """Yield the pixels of a shard in order, up to `chunk` samples at a time.
 
-    Raises UserError if the length of the tar is wrong.
+    Each array is (samples, 3, size, size), uint8 or float16. Raises UserError if the
+    length of the tar is wrong.
     """
-    stride = member_stride(size, dtype)
-    start = TAR_BLOCK + len(member_header(size, dtype))
-    if samples == 0:
-        return np.empty((0, 3, size, size), dtype)
-    with open_regular(path) as stream:
-        found, expected = os.fstat(stream.fileno()).st_size, tar_bytes(samples, size, dtype)
-        if found != expected:
-            raise UserError(
-                f"{path} has {found} bytes instead of {expected}: "
-                "restore it, or run the same build again"
-            )
-        mapped = np.memmap(stream, np.uint8, "r")
+    stride, start = member_stride(size, dtype), TAR_BLOCK + len(member_header(size, dtype))
     item = np.dtype(dtype).itemsize
     # All members have the same length, so the pixels are one strided array.
     strides = (stride, size * size * item, size * item, item)
-    return np.ndarray((samples, 3, size, size), dtype, mapped, start, strides)
+    with open_regular(path) as stream:
+        _check_bytes(path, os.fstat(stream.fileno()).st_size, tar_bytes(samples, size, dtype))
+        for first in range(0, samples, chunk):
+            count = min(chunk, samples - first)
+            data = stream.read(count * stride)
+            _check_bytes(path, first * stride + len(data), (first + count) * stride)
+            yield np.ndarray((count, 3, size, size), dtype, data, start, strides)
+
+
+def _check_bytes(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise UserError(
+            f"{path} has {found} bytes instead of {expected}: "
+            "restore it, or run the same build again"
+        )
 
 
 class TarOfSamples:

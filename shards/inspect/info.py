@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
 from shards.files import open_atomic, path_below
 from shards.format.manifest import Manifest
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 
 _COLUMNS = 8
 _MAX_TILE = 128
@@ -58,11 +57,9 @@ def save_sheet(root: Path, manifest: Manifest, path: Path, count: int) -> None:
 
 def _images(root: Path, manifest: Manifest) -> Iterator[Image.Image]:
     for shard in (shard for shards in manifest.splits.values() for shard in shards):
-        view = pixels_view(
-            path_below(root, shard.path), shard.samples, manifest.size, manifest.dtype
-        )
-        for stored in view:
-            yield Image.fromarray(lab_to_rgb(unpack(np.asarray(stored))))
+        path = path_below(root, shard.path)
+        for stored in read_pixels(path, shard.samples, manifest.size, manifest.dtype):
+            yield Image.fromarray(lab_to_rgb(unpack(stored[0])))
 
 
 def _sheet(tiles: list[Image.Image]) -> Image.Image:

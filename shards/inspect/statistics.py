@@ -30,7 +30,7 @@ from shards.files import (
     write_atomic,
 )
 from shards.format.manifest import Manifest, Shard, load_manifest
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 from shards.json_files import parse_json
 from shards.progress import ProgressLine
 
@@ -244,12 +244,12 @@ def _describe(samples: int, sums: Sums, dtype: str) -> dict[str, Any]:
 
 
 def _sums_of_shard(root: Path, manifest: Manifest, shard: Shard, report: Report) -> Sums:
-    view = pixels_view(path_below(root, shard.path), shard.samples, manifest.size, manifest.dtype)
-    step = max(1, _CHUNK_PIXELS // manifest.size**2)
-    sums = EMPTY
-    for start in range(0, shard.samples, step):
-        sums += color_sums(view[start : start + step])
-        report(min(start + step, shard.samples))
+    path, chunk = path_below(root, shard.path), max(1, _CHUNK_PIXELS // manifest.size**2)
+    sums, done = EMPTY, 0
+    for stored in read_pixels(path, shard.samples, manifest.size, manifest.dtype, chunk):
+        sums += color_sums(stored)
+        done += len(stored)
+        report(done)
     return sums
 
 

@@ -24,7 +24,8 @@ from typing import IO, NamedTuple
 from urllib.parse import quote
 
 from shards.errors import UserError
-from shards.files import write_atomic
+from shards.files import fsync_file, write_atomic
+from shards.locks import locks_unsupported
 
 TAG = "CACHEDIR.TAG"  # backups exclude the folder; only files in such a folder are deleted
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
@@ -135,7 +136,7 @@ class Cache:
             if excess <= 0:
                 break
             if file.complete:  # incomplete downloads are never evicted
-                # Linux keeps the content for processes that have it mapped or open.
+                # Linux keeps the content for processes that have it open.
                 file.path.unlink(missing_ok=True)
                 excess -= file.bytes
         return excess <= 0
@@ -259,6 +260,9 @@ def _flock(stream: IO[bytes], wait: bool) -> bool:
         return False
     except OSError as error:
         stream.close()
+        if not locks_unsupported(error):
+            error.filename = stream.name
+            raise
         folder = Path(stream.name).parent
         raise UserError(
             f"{folder} does not support file locks ({error.strerror}): "
@@ -268,4 +272,4 @@ def _flock(stream: IO[bytes], wait: bool) -> bool:
 
 def _sync(path: Path) -> None:
     with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
+        fsync_file(stream, path)

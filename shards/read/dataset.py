@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import os
+import errno
+import math
 import threading
 import zlib
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from shards.errors import UserError
-from shards.files import IrregularFileError, open_regular
+from shards.files import IrregularFileError, RandomAccessFile
 from shards.format.manifest import MEMBER, TAR_BLOCK, Manifest, Shard, key_name, member_header
 from shards.format.shard_table import sample_counts
 from shards.format.tar_layout import member_stride, tar_bytes
@@ -26,10 +26,10 @@ from shards.read.split_files import RESTORE, Fault, SplitFiles
 from shards.read.store import Folder, open_store
 
 _TRIES = 3  # attempts to open a file, which a small cache may evict in between
-# Shards mapped at the same time. When one is closed and opened again, its samples are
+# Shards open at the same time. When one is closed and opened again, its samples are
 # checked again.
 _MAX_OPEN = 256
-# The limit for a URL is lower, because evicted files use disk space while mapped.
+# The limit for a URL is lower, because evicted files use disk space while open.
 _MAX_OPEN_REMOTE = 2 * WINDOW_SHARDS
 
 
@@ -44,11 +44,12 @@ class DamagedSampleError(UserError):
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A memory-mapped shard, and which of its samples have been checked."""
+    """An open shard, and which of its samples have been checked."""
 
+    # Read with `pread`, not memory-mapped: reading a mapped file that was cut short, or
+    # whose file system fails, kills the process by SIGBUS without a message.
+    file: RandomAccessFile
     first: int  # number of its first sample in the split
-    pixels: np.ndarray  # (samples, 3, size, size)
-    heads: np.ndarray  # (samples, bytes of tar header and .npy header) uint8
     checked: np.ndarray  # (samples,) bool
 
 
@@ -74,8 +75,10 @@ class Split:
         self.counts = sample_counts(self.shards)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.header = member_header(self.manifest.size, self.manifest.dtype)
+        self.stride = member_stride(self.manifest.size, self.manifest.dtype)
+        self.pixels_start = TAR_BLOCK + len(self.header)  # in a member of a tar
         self.files = SplitFiles(self.store, self.manifest, self.name)
-        self.index = self.files.load_index()
+        self.index = self.files.open_index()
         self._open: dict[int, _OpenShard] = {}
         self._opening, self._repairing = threading.Lock(), threading.Lock()
         self._faults: dict[int, Fault] = {}  # what `_repair` returned for a shard
@@ -112,7 +115,7 @@ class Split:
 
     def key(self, sample: int) -> int:
         """Return a sample's key, which identifies its source image in OUT/sources."""
-        return int(self.index[sample, 0])
+        return int(self.index.rows(sample, sample + 1)[0, 0])
 
     def order(self, seed: int) -> Order:
         """Return the endless order in which training with `seed` reads the samples."""
@@ -150,39 +153,76 @@ class Split:
         numbers: (rows,) int64. out: (N, 3, size, size), uint8 or float16. Raises
         DamagedSampleError if a sample is damaged or missing.
         """
+        shape = self.manifest.sample_shape
+        if out.shape[1:] != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous {self.dtype} (N, {str(shape)[1:]}")
         shard_numbers = np.searchsorted(self.starts, numbers, side="right") - 1
+        memory, length = _bytes_of(out), math.prod(shape) * self.dtype.itemsize
         for row, sample, number in zip(rows, numbers.tolist(), shard_numbers.tolist(), strict=True):
             shard = self._open.get(number) or self._open_shard(number, row)
-            index = sample - shard.first
-            if not shard.checked[index]:
-                shard = self._check(number, index, row)
-            out[row] = shard.pixels[index]
+            index, pixels = sample - shard.first, memory[row * length : (row + 1) * length]
+            if not (shard.checked[index] and self._read_pixels(shard, index, pixels)):
+                self._read_checked(number, index, pixels, row)
 
-    def _check(self, number: int, index: int, row: int) -> _OpenShard:
-        """Verify sample `index` of shard `number` on its first use; return the shard.
+    def _read_pixels(self, shard: _OpenShard, index: int, pixels: memoryview) -> bool:
+        """Read a shard's sample `index` into `pixels`; return if it succeeded."""
+        try:
+            start = index * self.stride + self.pixels_start
+            return shard.file.read_into(pixels, start) == len(pixels)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return False
+
+    def _read_checked(self, number: int, index: int, pixels: memoryview, row: int) -> None:
+        """Read sample `index` of shard `number` into `pixels` and verify it.
 
         `row` is the sample's index among the requested ones. Raises DamagedSampleError
         if the sample does not match the index.
         """
+        try:
+            self._verify(number, index, pixels, row)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # The server of a network file system has lost track of the open file, but
+            # may find it by its name.
+            self._reopen(number)
+            self._verify(number, index, pixels, row)
+
+    def _reopen(self, number: int) -> None:
+        with self._opening:
+            self._open.pop(number, None)
+        self.index = self.files.open_index()
+
+    def _verify(self, number: int, index: int, pixels: memoryview, row: int) -> None:
         shard = self._open_shard(number, row)
-        if self._problem(shard, index):
+        if self._problem(shard, index, pixels):
             fault = self._repair(number)  # downloads the damaged file again, once
             shard = self._open_shard(number, row)
-            if problem := self._problem(shard, index):
+            if problem := self._problem(shard, index, pixels):
                 _raise_damaged(fault, problem, row)
         shard.checked[index] = True
-        return shard
 
-    def _problem(self, shard: _OpenShard, index: int) -> str:
-        """Return a message if a sample does not match the index, or "" if it does."""
-        key, offset, checksum = map(int, self.index[shard.first + index])
-        head = shard.heads[index].tobytes()
+    def _problem(self, shard: _OpenShard, index: int, pixels: memoryview) -> str:
+        """Read a sample into `pixels`; return a message unless it matches the index."""
+        number = shard.first + index
+        key, offset, checksum = self.index.rows(number, number + 1)[0].tolist()
+        start = index * self.stride
+        head = bytearray(self.pixels_start)
+        read = shard.file.read_into(memoryview(head), start)
+        read += shard.file.read_into(pixels, start + self.pixels_start)
         name = f"{key_name(key)}.{MEMBER}\0".encode()
-        expected = TAR_BLOCK + index * member_stride(self.manifest.size, self.manifest.dtype)
-        member = f"the member at byte {expected}"
-        if offset != expected or not head.startswith(name) or head[TAR_BLOCK:] != self.header:
+        member = f"the member at byte {start + TAR_BLOCK}"
+        if read < len(head) + len(pixels):
+            return f"{member} is cut off at byte {start + read}"
+        if (
+            offset != start + TAR_BLOCK
+            or not head.startswith(name)
+            or head[TAR_BLOCK:] != self.header
+        ):
             return f"{member} does not have the headers of {name[:-1].decode()!r}"
-        if zlib.crc32(shard.pixels[index]) != checksum:
+        if zlib.crc32(pixels) != checksum:
             return f"{member} ({name[:-1].decode()}) has a CRC-32 that differs from the index"
         return ""
 
@@ -191,52 +231,45 @@ class Split:
         with self._repairing:
             # Once per shard. Afterwards the shard and the index are opened again.
             if number not in self._faults:
-                rows = slice(*self.starts[number : number + 2].tolist())
-                self._faults[number] = self.files.replace_damaged(self.shards[number], rows)
-                with self._opening:
-                    self._open.pop(number, None)
-                self.index = self.files.load_index()
+                first, end = self.starts[number : number + 2].tolist()
+                self._faults[number] = self.files.replace_damaged(self.shards[number], (first, end))
+                self._reopen(number)
             return self._faults[number]
 
     def _open_shard(self, number: int, row: int) -> _OpenShard:
-        """Return shard `number`, memory-mapped on its first use."""
+        """Return shard `number`, opened on its first use."""
         with self._opening:
             if number not in self._open:
-                shard = self._map(number, row)
+                shard = self._open_file(number, row)
                 local = isinstance(self.store, Folder)
                 if len(self._open) >= (_MAX_OPEN if local else _MAX_OPEN_REMOTE):
                     self._open.pop(next(iter(self._open)))
                 self._open[number] = shard
             return self._open[number]
 
-    def _map(self, number: int, row: int) -> _OpenShard:
+    def _open_file(self, number: int, row: int) -> _OpenShard:
         record = self.shards[number]
         fault = Fault(f"{self.store.location}/{record.path}", RESTORE)
         try:
-            with self._file(record) as stream:
-                found = os.fstat(stream.fileno()).st_size
-                expected = tar_bytes(record.samples, self.size, self.manifest.dtype)
-                if not found == record.bytes == expected:
-                    problem = f"it has {found} bytes instead of {record.bytes}"
-                    _raise_damaged(fault, problem, row)
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            file = self._file(record)
         except (FileNotFoundError, IrregularFileError):
             _raise_damaged(fault, "it is in the manifest but missing, or not a regular file", row)
-        return self._arrays(mapped, record.samples, int(self.starts[number]))
+        found = file.size()
+        expected = tar_bytes(record.samples, self.size, self.manifest.dtype)
+        if not found == record.bytes == expected:
+            _raise_damaged(fault, f"it has {found} bytes instead of {record.bytes}", row)
+        return _OpenShard(file, int(self.starts[number]), np.zeros(record.samples, bool))
 
-    def _file(self, record: Shard) -> BinaryIO:
+    def _file(self, record: Shard) -> RandomAccessFile:
         for _ in range(_TRIES - 1):
             with suppress(FileNotFoundError):
-                return open_regular(self.files.tar(record))
-        return open_regular(self.files.tar(record))
+                return RandomAccessFile(self.files.tar(record))
+        return RandomAccessFile(self.files.tar(record))
 
-    def _arrays(self, mapped: mmap.mmap, samples: int, first: int) -> _OpenShard:
-        side, item, head = self.size, self.dtype.itemsize, TAR_BLOCK + len(self.header)
-        # All members of a tar have the same length, so a shard is one strided array.
-        strides = (member_stride(side, self.manifest.dtype), side * side * item, side * item, item)
-        pixels = np.ndarray((samples, 3, side, side), self.dtype, mapped, head, strides)
-        heads = np.ndarray((samples, head), np.uint8, mapped, 0, (strides[0], 1))
-        return _OpenShard(first, pixels, heads, np.zeros(samples, bool))
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Return a view of the bytes of a contiguous array."""
+    return array.data.cast("B") if array.size else memoryview(b"")
 
 
 def _raise_damaged(fault: Fault, problem: str, row: int) -> NoReturn:

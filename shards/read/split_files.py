@@ -13,9 +13,11 @@ import numpy as np
 from shards.errors import UserError
 from shards.files import path_below, sha256_of
 from shards.format.index import (
+    Index,
+    IndexArray,
+    IndexFile,
     index_bytes,
     index_path,
-    load_index,
     rebuild_index,
     rebuild_rows,
     write_index,
@@ -41,19 +43,19 @@ class SplitFiles:
         self.shards, self.samples = manifest.splits[split], manifest.samples(split)
         self.index_path = index_path(split)
 
-    def load_index(self) -> np.ndarray:
-        """Return the index of the split, int64 (samples, 3).
+    def open_index(self) -> Index:
+        """Open the index of the split.
 
         In a local folder, a missing index is rebuilt from the tars. Raises UserError if
         the index is damaged.
         """
         if isinstance(self.store, Folder):
             path = self.store.path(self.index_path)
-            return load_index(path, self.samples) if path.exists() else self._rebuild(self.store)
+            return IndexFile(path, self.samples) if path.exists() else self._rebuild(self.store)
         while True:
             path = self.store.path(self.index_path, bytes=index_bytes(self.samples))
             try:
-                return load_index(path, self.samples)
+                return IndexFile(path, self.samples)
             except UserError:
                 # A remote index that is damaged is downloaded a second time.
                 if not self.store.discard(self.index_path, lambda _: False):
@@ -62,24 +64,24 @@ class SplitFiles:
                         "to the manifest: replace it in the store"
                     ) from None
 
-    def _rebuild(self, folder: Folder) -> np.ndarray:
+    def _rebuild(self, folder: Folder) -> Index:
         shards, size, dtype = self.shards, self.manifest.size, self.manifest.dtype
         table = rebuild_index([self.tar(shard) for shard in shards], shards, size, dtype)
         path = folder.path(self.index_path)
         warnings.warn(f"{path} was missing and was rebuilt from the tars", stacklevel=4)
         with suppress(OSError, UserError):  # in a read-only folder it is rebuilt every time
             write_index(path_below(folder.root, self.index_path, writing=True), table)
-        return table
+        return IndexArray(table)
 
     def tar(self, shard: Shard) -> Path:
         """Return the local path of a shard's tar, downloading it if necessary."""
         return self.store.path(shard.path, bytes=shard.bytes, sha256=shard.sha256)
 
-    def replace_damaged(self, shard: Shard, rows: slice) -> Fault:
+    def replace_damaged(self, shard: Shard, rows: tuple[int, int]) -> Fault:
         """Download a shard's tar, or the index of the split, again if it is damaged.
 
-        `rows` are the shard's rows in the index. Returns the file to blame if the shard
-        still cannot be read.
+        `rows` are the first of the shard's rows in the index and the first after them.
+        Returns the file to blame if the shard still cannot be read.
         """
         self.store.discard(shard.path, partial(_is_intact, shard))
         path = self.tar(shard)
@@ -90,7 +92,7 @@ class SplitFiles:
         except UserError:
             return self._fault_of_tar(shard)
         self.store.discard(self.index_path, partial(self._has_rows, rows, expected))
-        if np.array_equal(self.load_index()[rows], expected):
+        if np.array_equal(self.open_index().rows(*rows), expected):
             return self._fault_of_tar(shard)
         remote = not isinstance(self.store, Folder)
         advice = "replace it in the store" if remote else "delete it, and it is rebuilt from tars"
@@ -99,9 +101,9 @@ class SplitFiles:
             f"the index does not match {shard.path}, which is intact: {advice}",
         )
 
-    def _has_rows(self, rows: slice, expected: np.ndarray, path: Path) -> bool:
+    def _has_rows(self, rows: tuple[int, int], expected: np.ndarray, path: Path) -> bool:
         try:
-            return np.array_equal(load_index(path, self.samples)[rows], expected)
+            return np.array_equal(IndexFile(path, self.samples).rows(*rows), expected)
         except UserError:
             return False
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from colortrain.runs.checkpoint import is_intact, load_tensors
-from colortrain.runs.folder import lock
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps
+from colortrain.runs.run_lock import RunLock
 from colortrain.training.trainer import step_seed
 from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
@@ -195,7 +195,8 @@ def test_two_processes_train_what_one_trains(shards: Path, tmp_path: Path) -> No
 
 @pytest.mark.distributed
 def test_a_locked_run_is_refused(shards: Path, tmp_path: Path) -> None:
-    with lock(tmp_path / "run"):
+    with RunLock(tmp_path / "run") as lock:
+        lock.acquire()
         second = run_command("launch.train", arguments(shards, tmp_path / "run", steps=2))
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
     assert "is being trained by another process" in second.stderr

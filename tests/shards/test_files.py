@@ -1,7 +1,9 @@
 """Tests of files: atomic writes, locks held by one process, untrusted paths."""
 
+import errno
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from shards import files
 from shards.builder.build import LOCK
 from shards.errors import UserError
 from shards.files import (
     IrregularFileError,
+    RandomAccessFile,
     is_path_below,
-    lock,
     open_atomic,
     open_regular,
     path_below,
@@ -28,7 +31,7 @@ from tests.support.photographs import make_folder, pack_folder
 
 def test_second_build_in_the_same_folder_raises_and_changes_nothing(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", 4)
-    hold = "import sys; from pathlib import Path; from shards.files import lock\n"
+    hold = "import sys; from pathlib import Path; from shards.locks import lock\n"
     hold += "held = lock(Path(sys.argv[1]), ''); print('held', flush=True); input()"
     first = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path / "out" / LOCK)],
@@ -45,21 +48,99 @@ def test_second_build_in_the_same_folder_raises_and_changes_nothing(tmp_path: Pa
     verify(tmp_path / "out", quiet=True)
 
 
-def test_lock_is_exclusive_and_released_on_close(tmp_path: Path) -> None:
-    with lock(tmp_path / "deeper" / "lock", "no"), pytest.raises(UserError, match="mine"):
-        lock(tmp_path / "deeper" / "lock", "mine")
-    lock(tmp_path / "deeper" / "lock", "mine").close()
+def refuse_fsync(monkeypatch: pytest.MonkeyPatch, number: int, *, folders: bool) -> None:
+    """Let `os.fsync` fail for folders only, or for files only."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == folders:
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(files, "_warned", False)
 
 
-def test_file_system_without_locks_prints_a_warning(
+@pytest.mark.parametrize(
+    ("number", "folders"),
+    [
+        (errno.EINVAL, True),
+        (errno.ENOSYS, True),
+        (errno.EBADF, True),
+        (errno.EOPNOTSUPP, True),
+        (524, True),
+        (errno.EINVAL, False),
+        (errno.EOPNOTSUPP, False),
+    ],
+)
+def test_without_fsync_a_file_is_written_and_one_warning_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    folders: bool,
+) -> None:
+    refuse_fsync(monkeypatch, number, folders=folders)
+    for content in (b"one", b"two"):
+        write_atomic(tmp_path / "file", content)
+        assert (tmp_path / "file").read_bytes() == content
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: the file system of {tmp_path} cannot flush its folders")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "folders"),
+    [(errno.EIO, True), (errno.EIO, False), (errno.ENOSPC, False), (errno.EBADF, False)],
+)
+def test_an_fsync_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, folders: bool
+) -> None:
+    refuse_fsync(monkeypatch, number, folders=folders)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_atomic(tmp_path / "file", b"one")
+
+
+def test_a_folder_that_may_not_be_opened_is_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(38, "Function not implemented")
+    """Some file systems do not open folders, and a folder may be writable only."""
+    real = os.open
 
-    monkeypatch.setattr("fcntl.flock", refuse)
-    lock(tmp_path / "lock", "mine").close()
-    assert "cannot be locked" in capsys.readouterr().err
+    def refuse(path: Path, flags: int, *rest: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(files, "_warned", False)
+    write_atomic(tmp_path / "file", b"one")
+    assert (tmp_path / "file").read_bytes() == b"one"
+    assert "(Permission denied)" in capsys.readouterr().err
+
+
+def test_a_whole_build_and_merge_work_without_links_locks_and_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same bytes as on a file system that supports everything."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    folder = make_folder(tmp_path / "photos", 4)
+    pack_folder(folder, tmp_path / "expected")
+    for name in ("fcntl.flock", "os.link", "os.fsync"):
+        monkeypatch.setattr(name, refuse)
+    monkeypatch.setattr(files, "_warned", False)
+    pack_folder(folder, tmp_path / "out")
+    error = capsys.readouterr().err
+    assert error.count("cannot be locked") == error.count("cannot flush") == 1
+    found, expected = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*") if path.is_file()}
+        for name in ("out", "expected")
+    )
+    del found[LOCK], expected[LOCK]
+    assert found == expected
 
 
 def test_temporary_name_has_host_and_process(tmp_path: Path) -> None:
@@ -146,6 +227,17 @@ def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"abc")
     with open_regular(path) as stream:
         assert stream.read() == b"abc"
+
+
+def test_closing_a_file_whose_file_system_is_gone_is_silent(tmp_path: Path) -> None:
+    """The error of reading is enough; pytest reports exceptions that are ignored."""
+    (tmp_path / "file").write_bytes(b"abc")
+    file = RandomAccessFile(tmp_path / "file")
+    os.close(file._descriptor)  # closing it again fails
+    with pytest.raises(OSError, match="Bad file descriptor") as error:
+        file.read_into(memoryview(bytearray(3)), 0)
+    assert error.value.filename == str(tmp_path / "file")
+    del file
 
 
 @pytest.mark.parametrize("name", ["a" * 255, "\u00e4" * 127, "a" * 65], ids=len)

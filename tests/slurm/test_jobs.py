@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from colortrain.runs import run_lock
 from colortrain.runs.layout import EXIT_STOPPED, lock_file
-from shards.files import lock
+from shards.errors import UserError
+from shards.locks import lock
 from slurm import jobs, runs
 from slurm.code import ROOT, CodeSnapshot
 from tests.support.requeue_cases import CASES
@@ -122,6 +125,62 @@ def test_a_start_waits_while_an_earlier_one_holds_the_run(
     jobs.wait_for_earlier_start(tmp_path)
     assert waits == 3
     assert capsys.readouterr().err.count("a process of an earlier start still holds") == 1
+
+
+def test_a_lock_without_a_sign_of_life_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the lock that NFS keeps for a node that was lost; it used to end the job."""
+    clock = SimpleNamespace(now=0.0)
+    module = SimpleNamespace(monotonic=lambda: clock.now, sleep=lambda _: advance())
+
+    def advance() -> None:
+        clock.now += 1
+
+    monkeypatch.setattr(jobs, "time", module)
+    monkeypatch.setattr(run_lock, "time", module)
+    with lock(lock_file(tmp_path), ""):  # by a process that does not update the file
+        jobs.wait_for_earlier_start(tmp_path)
+        assert 300 < clock.now < 305
+        lock(lock_file(tmp_path), "").close()
+    lines = capsys.readouterr().err.splitlines()
+    holder = f"process {os.getpid()} on "
+    assert f" of an earlier start still holds {tmp_path} ({holder}" in lines[0]
+    assert lines[1].startswith(f"slurm: no sign of life of {holder}")
+
+
+def test_a_holder_that_shows_signs_of_life_keeps_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(seconds: float) -> None:
+        clock.now += 10
+        os.utime(lock_file(tmp_path), (clock.now, clock.now))
+
+    module = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
+    monkeypatch.setattr(jobs, "time", module)
+    monkeypatch.setattr(run_lock, "time", module)
+    with lock(lock_file(tmp_path), ""):
+        jobs.wait_for_earlier_start(tmp_path)
+        assert clock.now == 900
+        with pytest.raises(UserError, match="used"):
+            lock(lock_file(tmp_path), "used")
+
+
+def test_a_file_system_that_fails_at_the_start_of_a_job_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(run: Path, job: str) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", str(run))
+
+    monkeypatch.setattr(runs, "record_start", fail)
+    monkeypatch.setattr(jobs.JobContext, "prepare", lambda self: None)
+    monkeypatch.setattr(jobs.rendezvous, "export_variables", lambda: None)
+    with pytest.raises(SystemExit, match="2"):
+        jobs.TrainingJob((), tmp_path, context(tmp_path), 1)()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"colortrain train: error: Stale file handle at {tmp_path}: the network")
 
 
 @pytest.mark.parametrize(("statuses", "exit_status"), [([1, 0], None), ([1, 2, 0], 2)])

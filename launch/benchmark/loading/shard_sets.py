@@ -41,7 +41,7 @@ def first_shards(split: Split, folder: Path, max_bytes: float) -> Split:
         (folder / shard.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / shard.path).symlink_to(tar.resolve())
     rows = sum(shard.samples for shard in shards)
-    write_index(split_folder(folder, split.name) / INDEX, np.array(split.index[:rows]))
+    write_index(split_folder(folder, split.name) / INDEX, split.index.rows(0, rows))
     save_manifest(replace(split.manifest, splits={split.name: shards}), folder)
     return Split(folder, split.name)
 

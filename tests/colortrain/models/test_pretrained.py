@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.trainer import Trainer
-from shards.errors import UserError
+from shards.errors import UserError, describe
 from tests.support.small_shard_set import small_set
 
 THIN = [
@@ -101,6 +103,63 @@ def test_downloads_are_verified_and_cached(tmp_path: Path, cache: Path) -> None:
         UserError, match=r"is damaged: its SHA-256 does not begin with .*; delete the file"
     ):
         load_weights("imagenet", published, "do without")
+
+
+def publish(folder: Path) -> PublishedWeights:
+    torch.save({"a": torch.arange(3)}, folder / "plain.pth")
+    content = (folder / "plain.pth").read_bytes()
+    named = folder / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    named.write_bytes(content)
+    return PublishedWeights(named.as_uri())
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+def test_weights_are_downloaded_where_the_file_system_has_no_locks(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refuse_locks(monkeypatch, errno.ENOSYS)
+    published = publish(tmp_path)
+    for _ in range(2):
+        loaded = load_weights("imagenet", published, "do without")
+        assert loaded["a"].tolist() == [0, 1, 2]
+    assert capsys.readouterr().err == (
+        f"{cache}/.{published.file.name}.lock cannot be locked (Function not implemented): "
+        "several processes may download the file at the same time\n"
+    )
+
+
+def test_a_lock_that_fails_is_one_line(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_locks(monkeypatch, errno.ESTALE)
+    with pytest.raises(OSError, match="Stale file handle") as error:
+        load_weights("imagenet", publish(tmp_path), "do without")
+    assert str(describe(error.value)).startswith(f"Stale file handle at {cache}/.net-")
+    assert not list(cache.glob("net-*"))
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(
+        UserError,
+        match=rf"^cannot download net-\w+.pth to {cache} \(Read-only file system\): set TORCH_HOME "
+        "to a folder that can be written to, or do without$",
+    ):
+        load_weights("imagenet", publish(tmp_path), "do without")
 
 
 def test_a_download_with_another_hash_is_rejected(tmp_path: Path, cache: Path) -> None:

@@ -12,7 +12,6 @@ from colortrain.recipes import get_recipe
 from colortrain.runs.folder import (
     check_checkpoint,
     check_run_folder,
-    lock,
     open_data,
     open_streamed,
 )
@@ -80,12 +79,6 @@ def test_a_folder_accepts_the_same_recipe_with_another_length(tmp_path: Path) ->
         check_run_folder(tmp_path, override(RECIPE, ["flip=0.25"]))
     with pytest.raises(UserError, match="is a file: give a folder as --run"):
         check_run_folder(recipe_file(tmp_path), RECIPE)
-
-
-def test_a_second_lock_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(UserError, match="is being trained by another process"):
-        lock(tmp_path)
-    lock(tmp_path).close()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import load_state, load_tensors, write_tensors
 from colortrain.runs.layout import checkpoint_steps
+from colortrain.runs.run_lock import RunLock
 from colortrain.training import checkpoint_writer as writer_module
 from colortrain.training.checkpoint_writer import CheckpointWriter, HostCopies
 from colortrain.training.journal import Journal
@@ -152,6 +153,25 @@ def test_a_full_disk_ends_the_run_with_one_line(
     # the same command resumes when there is space again
     assert run_command("launch.train", main, arguments(shards, tmp_path / "run")) == 0
     assert checkpoint_steps(tmp_path / "run")[-1] == 8
+
+
+def test_a_run_that_was_taken_over_saves_nothing(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = RunLock.acquire
+
+    def lose(lock: RunLock) -> None:
+        real(lock)
+        lock.path.unlink()
+        lock.path.write_text("process 1 on another machine")
+
+    monkeypatch.setattr(RunLock, "acquire", lose)
+    assert run_command("launch.train", main, arguments(shards, tmp_path / "run")) == 2
+    assert "has been taken over by process 1 on another machine: " in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path / "run") == []
 
 
 def test_every_checkpoint_is_logged_with_its_stall(shards: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from skimage.color import rgb2lab
 from shards.errors import UserError, run_command
 from shards.files import open_atomic
 from shards.format.manifest import load_manifest
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 from shards.inspect.verify import verify
 from tests.support.photographs import (
     encode,
@@ -81,7 +81,7 @@ def test_samples_equal_scikit_image_within_quantisation(
     photos: Path, built: Path, tmp_path: Path
 ) -> None:
     pack_folder(photos, tmp_path / "exact", size=48, dtype="float16", shard_size=40)
-    view = pixels_view(tmp_path / "exact" / "000000.tar", 40, 48, "float16")
+    (view,) = read_pixels(tmp_path / "exact" / "000000.tar", 40, 48, "float16", chunk=40)
     for name, entry in entries(tmp_path / "exact").items():
         image = np.asarray(Image.open(photos / name))
         lab = rgb2lab(image).transpose(2, 0, 1)
@@ -107,8 +107,9 @@ def test_webdataset_reads_all_samples(built: Path) -> None:
     table = np.load(built / "train" / "index.npy")
     assert [int(sample["__key__"]) for sample in samples] == table[:, 0].tolist()
     views = [
-        pixels_view(built / s.path, s.samples, 32, "uint8")
+        pixels
         for s in load_manifest(built).splits["train"]
+        for pixels in read_pixels(built / s.path, s.samples, 32, "uint8", chunk=7)
     ]
     assert np.array_equal([sample["lab.npy"] for sample in samples], np.concatenate(views))
 

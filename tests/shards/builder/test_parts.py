@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shards.builder.parts import Part, lock_part, parse_part, part_counts, remove_part_locks
 from shards.builder.plan import LOCK
 from shards.errors import UserError
-from shards.files import lock
+from shards.locks import lock
 
 
 @given(st.integers(1, 300), st.integers(1, 40))

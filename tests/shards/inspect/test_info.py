@@ -10,7 +10,7 @@ from PIL import Image
 from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
 from shards.format.manifest import load_manifest
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 from shards.inspect.info import describe, save_sheet
 from tests.support.small_shard_set import small_set
 
@@ -38,8 +38,8 @@ def test_sheet_shows_the_first_samples_in_rows_of_eight(root: Path, tmp_path: Pa
     save_sheet(root, manifest, tmp_path / "sheet.png", count=10)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 20 - 4, 8 * 20 - 4, 3)
-    view = pixels_view(root / manifest.splits["train"][0].path, 5, 16, "uint8")
-    for index, stored in enumerate(view):
+    pixels = read_pixels(root / manifest.splits["train"][0].path, 5, 16, "uint8")
+    for index, (stored,) in enumerate(pixels):
         tile = sheet[:16, 20 * index : 20 * index + 16]
         assert np.array_equal(tile, lab_to_rgb(unpack(np.asarray(stored))))
     assert (sheet[20:, 2 * 20 :] == 255).all()  # only two tiles in the second row

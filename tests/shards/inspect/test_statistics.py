@@ -21,7 +21,7 @@ from shards.__main__ import main
 from shards.builder.parts import Part
 from shards.color import unpack
 from shards.errors import UserError, run_command
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 from shards.inspect.statistics import (
     CENTRES,
     EDGES,
@@ -47,7 +47,9 @@ def test_statistics_equal_numpys(tmp_path: Path, dtype: str) -> None:
     document = compute_statistics(tmp_path / "out", workers=1, quiet=True)
     for split, shards in result.manifest.splits.items():
         views = [
-            pixels_view(tmp_path / "out" / shard.path, shard.samples, 32, dtype) for shard in shards
+            pixels
+            for shard in shards
+            for pixels in read_pixels(tmp_path / "out" / shard.path, shard.samples, 32, dtype)
         ]
         lab = unpack(np.concatenate(views)).transpose(1, 0, 2, 3).reshape(3, -1).astype(np.float64)
         each = document["splits"][split]

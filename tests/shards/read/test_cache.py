@@ -229,3 +229,15 @@ def test_file_system_without_locks_raises(tmp_path: Path, monkeypatch: pytest.Mo
         UserError, match=r"does not support file locks .*: give --cache a folder on a local disk"
     ):
         get(Cache(tmp_path, 100), 0, writer(1))
+
+
+def test_lock_that_fails_is_reported_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match="Stale file handle") as error:
+        get(Cache(tmp_path, 100), 0, writer(1))
+    assert error.value.filename == str(tmp_path / ".lock")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pickle
+import re
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards.errors import UserError
+from shards.errors import UserError, describe
 from shards.read import dataset
 from shards.read.dataset import Split, open_held_out
 from tests.support.small_shard_set import small_set
@@ -113,6 +118,110 @@ def test_damage_raises_a_one_line_error_with_the_file_name(tmp_path: Path, kind:
         Split(root).read(range(12))
     assert "\n" not in str(error.value)
     assert str(root) in str(error.value)
+
+
+READ_TRUNCATED = """
+import os, sys
+from pathlib import Path
+from shards.errors import run_command
+from shards.read.dataset import Split
+
+def main(argv):
+    name, *samples = argv
+    split = Split("set")
+    split.read(range(12))
+    os.truncate(Path("set") / name, int(samples[0]))
+    split.key(11)
+    split.read(range(12))
+
+sys.exit(run_command("colortrain read", main, sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "message"),
+    [
+        ("000002.tar", 0, "set/000002.tar: it has 0 bytes instead of 10240: restore it"),
+        ("000001.tar", 1500, "set/000001.tar: it has 1500 bytes instead of 10240: restore it"),
+        ("index.npy", 0, "set/index.npy is damaged or does not belong to this manifest"),
+    ],
+)
+def test_a_file_cut_short_while_it_is_open_ends_with_one_line(
+    tmp_path: Path, name: str, length: int, message: str
+) -> None:
+    """A memory-mapped file would end the process by SIGBUS, or read as zeros."""
+    small_set(tmp_path / "set", size=16, count=12)
+    code = [sys.executable, "-c", READ_TRUNCATED, name, str(length)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith(f"colortrain read: error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def fail_reads(
+    monkeypatch: pytest.MonkeyPatch, number: int, descriptors: set[int] | None = None
+) -> None:
+    """Let `os.preadv` fail, for these file descriptors or for all."""
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if descriptors is None or descriptor in descriptors:
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_file_system_that_fails_is_reported_with_the_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    split = Split(root)
+    split.read(range(23))
+    fail_reads(monkeypatch, number)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        split.read([0])
+    text = describe(error.value)
+    assert text
+    assert re.match(rf"{os.strerror(number)} at {root}/\S+: the (disk or the )?network", text)
+
+
+def test_a_stale_file_handle_is_opened_again_by_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Split(root)
+    expected = split.read(range(23))
+    open_files = {
+        int(path.name)
+        for path in Path("/proc/self/fd").iterdir()
+        if path.exists() and str(path.readlink()).startswith(str(root))
+    }
+    # The copy in the list keeps these file descriptors from being used again.
+    kept = [*split._open.values(), split.index]
+    fail_reads(monkeypatch, errno.ESTALE, open_files)
+    np.testing.assert_array_equal(split.read(range(23)), expected)
+    assert len(kept) > 2
+
+
+def test_parts_of_reads_are_joined(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may return fewer bytes than requested."""
+    expected, real = Split(root).read(range(23)), os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        return real(descriptor, [buffers[0][:100]], offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    split = Split(root)
+    for _ in range(2):
+        np.testing.assert_array_equal(split.read(range(23)), expected)
+
+
+def test_an_array_of_another_kind_is_refused(root: Path) -> None:
+    split = Split(root)
+    for out in (np.empty((2, 3, 16, 16), np.float16), np.empty((16, 16, 3, 2), np.uint8).T):
+        with pytest.raises(ValueError, match=r"must be contiguous uint8 \(N, 3, 16, 16\)"):
+            split.read([0, 1], out=out)
 
 
 def test_missing_index_is_rebuilt(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_missing_index_is_not_written_through_a_link_out_of_the_folder(root: Pat
     (root / "index.npy").unlink()
     (root / "index.npy").symlink_to("../victim")
     with pytest.warns(UserWarning, match="rebuilt"):
-        assert Split(root).index.tobytes() == expected[128:]
+        assert (split := Split(root)).index.rows(0, len(split)).tobytes() == expected[128:]
     assert not (root.parent / "victim").exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 from shards.color import lab_to_rgb, unpack
 from shards.errors import UserError
 from shards.format.manifest import load_manifest
-from shards.format.tar_layout import pixels_view
+from shards.format.tar_layout import read_pixels
 from shards.sources.cifar10 import load_labelled, load_python
 from tests.support.photographs import fingerprint, pack_folder, random_crops
 
@@ -105,7 +105,7 @@ def test_pixels_match_the_file(tmp_path: Path) -> None:
     make_binary(tmp_path / "bin")
     pack_folder(str(tmp_path / "bin" / "test_batch.bin"), tmp_path / "out", shard_size=20)
     shard = load_manifest(tmp_path / "out").splits["all"][0]
-    stored = pixels_view(tmp_path / "out" / shard.path, 20, 32, "uint8")
+    (stored,) = read_pixels(tmp_path / "out" / shard.path, 20, 32, "uint8", chunk=20)
     found = sorted(lab_to_rgb(unpack(each)).mean() for each in stored)
     np.testing.assert_allclose(found, np.sort(rows(2).mean(1)), atol=1)
 
