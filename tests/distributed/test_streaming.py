@@ -19,7 +19,8 @@ THIN = [
 
 
 def arguments(*more: object) -> list[object]:
-    sets = [text for change in [*THIN, "log_every=2", "evaluate_every=100"] for text in ("--set", change)]
+    changes = [*THIN, "log_every=2", "evaluate_every=100"]
+    sets = [text for change in changes for text in ("--set", change)]
     return ["--recipe", "nampouri_unet", *sets, *more]
 
 
