@@ -32,7 +32,7 @@ from colortrain.runs.layout import evaluation_file
 from colortrain.scale_down import scaled_down, without_downloads
 from colortrain.visualize import save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
-from launch.processes import launch_command, num_processes_for
+from launch.processes import training_launcher
 from shards.color import gamut_mapped_rgb
 from shards.errors import UserError, run_command, unknown
 from shards.files import write_atomic
@@ -77,21 +77,24 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
     """Train one recipe in the folder `run`, then score it, in separate processes.
 
     limit: number of held-out samples to score (None: all). Returns the contents of
-    evaluation.json, with the recipe's name and the seconds of training added. Raises
-    UserError if a process fails.
+    evaluation.json, with the recipe's name, the seconds of training and the numbers of
+    processes added. Raises UserError if a process fails.
     """
     recipe_file = run.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, recipe_file)
     train = ["-m", "launch.train", "--recipe", recipe_file, "--shards", shards, "--run", run]
-    launch = launch_command(num_processes_for(recipe.batch_size))
-    run_process(recipe.name, [*launch, *train, "--tracker", "none"])
+    run_process(recipe.name, [*training_launcher(recipe), *train, "--tracker", "none"])
     check_images(recipe, run)
     scores = evaluation_file(run)
     evaluate = ["-m", "launch.evaluate", "--run", run, "--shards", shards, "--json", scores]
     limited = ["--limit", str(limit)] if limit else []
     run_process(recipe.name, [sys.executable, *evaluate, *limited])
-    seconds = sum(line.get("seconds", 0.0) for line in read_journal(run, "train"))
-    return {"recipe": recipe.name, "seconds": seconds, **read_json(scores, Evaluation, "try again")}
+    lines = read_journal(run)
+    cost = {
+        "seconds": sum(line.get("seconds", 0.0) for line in lines if line["kind"] == "train"),
+        "processes": sorted({line["world"] for line in lines if line["kind"] == "start"}),
+    }
+    return {"recipe": recipe.name, **cost, **read_json(scores, Evaluation, "try again")}
 
 
 def check_images(recipe: Recipe, run: Path) -> None:
@@ -138,8 +141,10 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
         cells = _cells(result, metrics, "generated")
         rows.append([f"`{result['recipe']}`", *cells, f"{result['seconds']:.0f}"])
     protocol = results[0]["protocol"]
+    processes = ", ".join(map(str, sorted({n for row in results for n in row["processes"]})))
     caption = (
-        f"{images:,} training images each; scored on {results[0]['samples']:,} samples of "
+        f"{images:,} training images each, processes per network: {processes}; "
+        f"scored on {results[0]['samples']:,} samples of "
         f"{protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
         f"({protocol['fit']}), dropout as in each recipe."
     )

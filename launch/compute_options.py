@@ -24,13 +24,15 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--channels-last",
-        action="store_true",
-        help="use the channels_last memory format",
+        action=argparse.BooleanOptionalAction,
+        help="use the channels_last memory format (default: on GPUs in mixed precision, for "
+        "networks that have BatchNorm and no other normalisation)",
     )
     group.add_argument(
         "--compile",
-        action="store_true",
-        help="compile the generator, and the critic if it has no penalty",
+        action=argparse.BooleanOptionalAction,
+        help="compile the generator, and the critic if it has no penalty (default: on GPUs, if the "
+        "run has at least 50,000 steps)",
     )
     group.add_argument(
         "--recompute",

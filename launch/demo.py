@@ -20,12 +20,11 @@ from skimage import data
 
 from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
-from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.history import read_journal
 from colortrain.visualize import loss_curves, sample_grid, save_png
 from launch.cli import CommandParser
-from launch.processes import launch_command, num_processes_for
+from launch.processes import launch_command
 from shards.errors import UserError, run_command
 from shards.read.dataset import Split
 
@@ -46,6 +45,7 @@ SETTINGS = (
     "evaluate_every=250",
     "checkpoint_every=250",
 )
+_PROCESSES = 2  # BatchNorm sees 8 images in each; with more processes, fewer than it needs
 
 
 def photograph(name: str) -> Image.Image:
@@ -171,7 +171,7 @@ def _run_steps(run: Path, images: int) -> None:
     write_photographs(photos)
     build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
     run_step("Build Lab shards from the photographs", [*python, *build])
-    launch = launch_command(num_processes_for(get_recipe(RECIPE).batch_size))
+    launch = launch_command(1 if torch.cuda.device_count() == 1 else _PROCESSES)
     train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
     settings = [arg for setting in SETTINGS for arg in ("--set", setting)]
     run_step("Train", [*launch, *train, "--images", str(images), *settings])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import NoReturn
 import torch
 import yaml
 
+from colortrain.distributed.batch_statistics import local_layers
+from colortrain.recipe import Recipe
 from shards.errors import UserError
 
 CONFIGS = Path(__file__).parent / "accelerate"
@@ -41,10 +42,27 @@ def exit_process(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def num_processes_for(batch_size: int) -> int:
-    """Return how many processes to train with, as a divisor of the batch size."""
-    # Without a GPU, at most two processes are used.
-    return math.gcd(batch_size, torch.cuda.device_count() or 2)
+def num_processes_for(recipe: Recipe) -> int:
+    """Return with how many processes to train a recipe whose scores are compared.
+
+    One if layers use statistics of a process's images: the scores would depend on the
+    number of GPUs. Otherwise the largest divisor of the batch size up to the number of
+    GPUs. Without GPUs it is one, because one process uses all cores.
+    """
+    gpus = torch.cuda.device_count()
+    if not gpus or local_layers(recipe):
+        return 1
+    return max(count for count in range(1, gpus + 1) if recipe.batch_size % count == 0)
+
+
+def training_launcher(recipe: Recipe) -> list[str]:
+    """Return the start of the command line that trains such a recipe, before `-m`."""
+    # With small images in small batches, two processes on CPUs would mostly wait for
+    # each other.
+    if not torch.cuda.device_count():
+        return [sys.executable]
+    # also for one GPU, so that the precision does not depend on the number of GPUs
+    return launch_command(num_processes_for(recipe))
 
 
 def launch_command(processes: int | None = None) -> list[str]:

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from colortrain.data.loader import check_divides
+from colortrain.distributed.batch_statistics import small_batch_warning
 from colortrain.distributed.rank_failures import LostRanksError, detect_lost_ranks
 from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
@@ -345,6 +346,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         timeout=args.timeout, log_with=trackers or None, project_config=project
     )
     compute = compute_config(args, accelerator.gradient_accumulation_steps)
+    warning = small_batch_warning(recipe, accelerator.num_processes, compute.accumulate)
+    if warning and accelerator.is_main_process:
+        print(warning, file=sys.stderr)
     return run_training(
         lambda: Trainer(recipe, data, args.run, accelerator, init, compute, overhead(args)),
         accelerator,

@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.live import Live
 
 from colortrain.data.loader import check_divides
-from colortrain.models.batch_invariant import mixes_images
+from colortrain.distributed.batch_statistics import small_batch_warning
 from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.layout import recipe_file
 from launch import train
@@ -31,7 +30,6 @@ from slurm.code import CodeSnapshot, planned_snapshot, take_snapshot
 from slurm.jobs import JobContext, TrainingJob
 
 _INTERVAL = 2.0  # seconds between two queries of the queue
-_FEW_IMAGES = 8  # BatchNorm is less accurate with fewer: Wu and He 2018, figure 1
 _EXAMPLE = """\
 The arguments after -- are those of `colortrain train`, without --run. Before a time limit or
 an eviction SLURM sends a signal: all processes save between two steps, and the job is
@@ -132,29 +130,10 @@ def check_training(argv: Sequence[str], cluster: Cluster) -> Recipe:
 
 
 def warn_about_small_batches(recipes: Iterable[Recipe], cluster: Cluster) -> None:
-    """Print a warning for each batch size of which a process sees few images.
-
-    That changes a recipe if its networks have BatchNorm or `MinibatchStddev` layers,
-    because these use the images of one process.
-    """
-    processes = cluster.world_size
-    if processes == 1:
-        return
-    sizes = {recipe.batch_size for recipe in recipes if _mixes_images(recipe)}
-    for batch_size in sorted(size for size in sizes if size < _FEW_IMAGES * processes):
-        print(
-            f"warning: batch_size={batch_size} on {processes} processes: BatchNorm and "
-            f"minibatch standard deviation see {batch_size // processes} images at a time "
-            f"instead of {batch_size}, so scores differ from those of one process; use fewer "
-            "processes, or a larger batch_size with suitable learning rates",
-            file=sys.stderr,
-        )
-
-
-def _mixes_images(recipe: Recipe) -> bool:
-    with torch.device("meta"):
-        networks = recipe.build_networks()
-    return any(network is not None and mixes_images(network) for network in networks)
+    """Print a warning for each batch size of which a process sees too few images."""
+    warnings = {small_batch_warning(recipe, cluster.world_size): None for recipe in recipes}
+    for text in filter(None, warnings):
+        print(text, file=sys.stderr)
 
 
 def check_idle(run: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from colortrain.models.batch_invariant import KeyedDropout, frozen_bn_stats, replace_dropout
+from colortrain.models.residual_unet import ResidualUNet
 from colortrain.models.resnet18 import BasicBlock
 from shards.errors import UserError
 
@@ -28,9 +29,11 @@ class ComputeConfig:
     """
 
     accumulate: int = 1  # microbatches per local batch, to use less memory
-    channels_last: bool = False  # the memory format that is fastest for most convolutions
+    # the fastest memory format for most convolutions; None: see `compute_defaults`
+    channels_last: bool | None = None
     fused_adam: bool = False  # on CPUs; on GPUs Adam is always fused
-    compile: bool = False  # the generator, and the critic unless it has a penalty
+    # generator, and critic unless it has a penalty; None: see `compute_defaults`
+    compile: bool | None = None
     recompute: bool = False  # activation checkpointing of the generator's blocks
     deterministic: bool = False  # equal bits in each repetition of a run, on GPUs too
     resync: bool = False  # copy rank 0's tensors to all ranks before validations and saves
@@ -61,17 +64,23 @@ class ComputeConfig:
                 f"that each of {world_size} processes has; use one of {divisors}"
             )
 
-    def apply_to_process(self) -> None:
+    def named(self) -> dict[str, bool]:
+        """Return the options that are worth recording with a run, if they are on."""
+        names = ("channels_last", "compile", "resync")
+        return {name: True for name in names if getattr(self, name)}
+
+    def apply_to_process(self, device: torch.device) -> None:
         """Apply the options that torch has for the whole process, not for a network.
 
-        With `deterministic`, torch raises RuntimeError in an operation that has no
-        deterministic implementation on the device. The option has not been tried on a
-        GPU.
+        On a GPU, cuDNN measures which algorithms are fastest, unless `deterministic` is
+        set. With it, torch raises RuntimeError in an operation that has no
+        deterministic implementation on the device. Neither has been tried on a GPU.
         """
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = not self.deterministic
         if self.deterministic:
             # cuBLAS reads it at the first matrix product
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True)
 
     def apply_to(self, module: nn.Module, *, compiles: bool, recomputes: bool) -> nn.Module:
@@ -90,8 +99,18 @@ class ComputeConfig:
         return module
 
 
+def is_channels_last(module: nn.Module) -> bool:
+    """Return whether a network is in the channels_last memory format."""
+    # a kernel of one pixel, or of one channel, is in both formats
+    kernels = [each for each in module.parameters() if each.ndim == 4]
+    return any(not each.is_contiguous() for each in kernels)
+
+
 def recompute_blocks(module: nn.Module) -> None:
-    """Turn on activation checkpointing for each block of a network, in place."""
+    """Turn on activation checkpointing for each block of a network, in place.
+
+    With a `ResidualUNet`, also for what is computed from its logits.
+    """
     # The blocks of a U-Net are the items of its ModuleLists. Only a block's input is
     # kept until the backward pass, which computes the activations again.
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
@@ -99,6 +118,8 @@ def recompute_blocks(module: nn.Module) -> None:
     blocks += [child for child in module.modules() if isinstance(child, BasicBlock)]
     for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
+    if isinstance(module, ResidualUNet):
+        module.recompute_logits = True
 
 
 def _recomputed(block: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from colortrain.runs.checkpoint import Tensors
 from shards.errors import UserError
 
 STAGES = (0, 1, 2)
+_LARGEST_BUCKET = 2**24  # numbers: 64 MiB
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -105,11 +106,13 @@ class ZeroTrainableNetwork(TrainableNetwork):
             "train_micro_batch_size_per_gpu": 1,  # required, but not used here
             "gradient_accumulation_steps": self.compute.accumulate,
             "gradient_clipping": self.adam.clip,
-            # the default bucket of 500 million numbers would take 2 GB in each backward
-            # pass
+            # The default bucket of 500 million numbers would take 2 GB in each backward
+            # pass. Communication does not overlap with the backward pass: with
+            # overlap_comm, gradients may be wrong (DeepSpeed's issues 5545 and 8061).
             "zero_optimization": {
                 "stage": self.stage,
-                "reduce_bucket_size": num_parameters(module),
+                "reduce_bucket_size": min(num_parameters(module), _LARGEST_BUCKET),
+                "overlap_comm": False,
             },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from colortrain.lab import Batch
 from colortrain.losses.reconstruction import LossContext, LossFunction
+from colortrain.models.map_images import map_images
 from colortrain.models.residual_unet import SPACING, ResidualUNet, colours_in_gamut
 from colortrain.schedule import Schedule, constant
 from shards.errors import UserError
@@ -46,9 +48,10 @@ class ColourBins:
         lookup = nearest_colour_in_gamut().to(context.device)
 
         def loss(fake: Tensor, batch: Batch) -> Tensor:
-            assert generator.logits is not None
             ab = context.codec.decode_ab(batch.colour)
-            return cross_entropy(generator.logits, ab, lookup)
+            return cross_entropy(
+                generator.take_logits(), ab, lookup, recompute=generator.recompute_logits
+            )
 
         return loss
 
@@ -64,13 +67,18 @@ def nearest_colour_in_gamut() -> Tensor:
     return torch.cdist(grid, torch.from_numpy(colours_in_gamut())).argmin(dim=1)
 
 
-def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor, *, recompute: bool = False) -> Tensor:
     """Return the mean cross-entropy of logits with the soft target of the true ab.
 
     logits: (B, Q, H, W), over the Q grid points in the sRGB gamut. ab: (B, 2, H, W) in
     CIELAB units. lookup: the tensor that `nearest_colour_in_gamut` returns. The result
-    is a float32 scalar.
+    is a float32 scalar. recompute: see `map_images`.
     """
+    return map_images(partial(_pixel_cross_entropy, lookup), logits, ab, recompute=recompute).mean()
+
+
+def _pixel_cross_entropy(lookup: Tensor, logits: Tensor, ab: Tensor) -> Tensor:
+    """Return the cross-entropy of each pixel, (B, H, W)."""
     side = int(2 * _LARGEST / SPACING) + 1
     position = (ab.float() + _LARGEST).clamp(0, 2 * _LARGEST) / SPACING
     low = position.floor().clamp(max=side - 2)
@@ -86,4 +94,4 @@ def cross_entropy(logits: Tensor, ab: Tensor, lookup: Tensor) -> Tensor:
     # time of four gathers on a log_softmax
     logits = logits.float()
     target_logits = (logits.gather(1, lookup[points]) * weights).sum(dim=1)
-    return (logits.logsumexp(dim=1) - target_logits).mean()
+    return logits.logsumexp(dim=1) - target_logits

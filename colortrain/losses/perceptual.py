@@ -47,7 +47,9 @@ class Perceptual:
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             def features(colour: Tensor) -> list[Tensor]:
                 # colours outside sRGB are clipped; their gradient is zero
-                return network(lab_to_rgb(context.codec.decode(batch.L, colour)))
+                rgb = lab_to_rgb(context.codec.decode(batch.L, colour))
+                with context.autocast():  # the network takes most of the loss's time
+                    return [each.float() for each in network(rgb)]
 
             with torch.no_grad():
                 truth = features(batch.colour)

@@ -8,6 +8,7 @@ Each loss is a frozen dataclass with a `weight` and a `name`. Its method
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,13 +28,15 @@ class LossContext:
 
     `histogram()` returns (23, 23) float64: the fraction of the training pixels in bins
     of 10 units of a (rows) and b (columns), with centres -110 ... 110. `generator` is
-    the generator without its DDP wrapper.
+    the generator without its DDP wrapper. `autocast()` is a context manager for the
+    run's mixed precision.
     """
 
     device: torch.device
     codec: Codec
     histogram: Callable[[], np.ndarray]
     generator: nn.Module | None = None
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)

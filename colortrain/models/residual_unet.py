@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colortrain.models.map_images import map_images
 from colortrain.models.unet_config import UNetConfigBase
 from shards.color import lab_to_rgb, rgb_to_lab
 
@@ -104,7 +105,8 @@ class ResidualUNet(nn.Module):
     """The generator that `ResidualUNetConfig` describes."""
 
     colours: Tensor
-    logits: Tensor | None = None  # (B, Q, H, W), of the last forward pass in training mode
+    logits: Tensor | None = None  # (B, Q, H, W), see `take_logits`
+    recompute_logits = False  # whether functions of the logits save memory, see `map_images`
 
     def __init__(self, config: ResidualUNetConfig) -> None:
         super().__init__()
@@ -142,10 +144,25 @@ class ResidualUNet(nn.Module):
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(skips.pop() + F.interpolate(up(x), scale_factor=2.0, mode="nearest"))
         logits = self.head(self.norm(x).relu())
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             self.logits = logits
+        return map_images(self._mean_colour, logits, recompute=self.recompute_logits)
+
+    def _mean_colour(self, logits: Tensor) -> Tensor:
         likely = (logits / self.temperature).softmax(dim=1)
-        return (self.colours.T.to(likely.dtype) @ likely.flatten(2)).unflatten(2, L.shape[2:])
+        colour = self.colours.T.to(likely.dtype) @ likely.flatten(2)
+        return colour.unflatten(2, logits.shape[2:])
+
+    def take_logits(self) -> Tensor:
+        """Return the logits (B, Q, H, W) of the last forward pass that has gradients.
+
+        They can be taken once: kept, they would occupy memory until the next such pass.
+        Raises RuntimeError if there are none.
+        """
+        if self.logits is None:
+            raise RuntimeError("the logits of this forward pass have been taken already")
+        logits, self.logits = self.logits, None
+        return logits
 
 
 def residual_blocks(channels: int, blocks: int) -> nn.Sequential:

@@ -7,6 +7,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from colortrain.distributed.compute import ComputeConfig
+
 _PROGRESS_LOSSES = ("generator", "critic", "l1")
 
 
@@ -15,13 +17,12 @@ def start_values(
     dataset_id: str,
     accelerator: Accelerator,
     init_metadata: dict[str, Any] | None,
-    *,
-    resync: bool = False,
+    compute: ComputeConfig,
 ) -> dict[str, Any]:
     """Return the values that metrics.jsonl records when a run starts or resumes.
 
     `images` is the number of images seen so far; `init_metadata` describes the run that
-    the initial weights come from, if any; `resync` is the option --resync.
+    the initial weights come from, if any; `compute` are the generator's options.
     """
     values = {
         "images": images,
@@ -31,7 +32,7 @@ def start_values(
         "mixed_precision": accelerator.mixed_precision,
     }
     values |= {"init_from": init_metadata} if init_metadata else {}
-    return {**values, "resync": True} if resync else values
+    return {**values, **compute.named()}
 
 
 def progress_fields(values: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from colortrain.distributed.compute import is_channels_last
 from colortrain.models.pretrained import Pretrainable
 from colortrain.recipe import Recipe
 from colortrain.training.finetune import InitialWeights
@@ -34,12 +35,14 @@ def build_networks(
 def make_ema(recipe: Recipe, generator: nn.Module) -> nn.Module | None:
     """Return a copy of the generator that will hold the average of its weights.
 
-    The copy is in eval mode, with `requires_grad` off. The result is None if the recipe
-    has no moving average.
+    The copy is in eval mode, with `requires_grad` off, and in the memory format of the
+    generator. The result is None if the recipe has no moving average.
     """
     if not recipe.ema:
         return None
     ema = recipe.generator.build()
     ema.load_state_dict(generator.state_dict())
     device = next(generator.parameters()).device
+    if is_channels_last(generator):
+        ema.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ema.to(device).eval().requires_grad_(False)

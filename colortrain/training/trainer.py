@@ -72,7 +72,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.compute = compute or ComputeConfig()
-        self.compute.apply_to_process()
+        self.compute.apply_to_process(accelerator.device)
         self.dataset_id = data.train.dataset_id
         self.step = self.images = self.start_step = self.saved_step = 0
         self.total = recipe.total_images(len(data.train))
@@ -125,7 +125,8 @@ class Trainer:
     ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
         """Build the generator and the critic, and wrap them for DDP or DeepSpeed."""
         built = build_networks(self.recipe, init, resumes=self.resume_from is not None)
-        return make_networks(self.recipe, *built, self.accelerator, self.compute)
+        steps = -(-self.total // self.recipe.batch_size)
+        return make_networks(self.recipe, *built, self.accelerator, self.compute, steps=steps)
 
     def _build_losses(self) -> list[LossFunction]:
         """Build the reconstruction losses, one function per term of the objective."""
@@ -134,6 +135,7 @@ class Trainer:
             self.recipe.codec,
             lambda: ab_histogram(self.data.train),
             self.generator.module,
+            self.accelerator.autocast,
         )
         return [term.build(context) for term in self.recipe.objective.reconstruction]
 
@@ -150,7 +152,8 @@ class Trainer:
         if self.resume_from is None:
             start = "no checkpoint yet, starting at step 0"
         cadence = self.cadence.describe(self.validation is not None)
-        return f"{self.run}: {start} of {steps:,}; {cadence}"
+        options = "".join(f", {name}" for name in self.generator.compute.named())
+        return f"{self.run}: {start} of {steps:,}; {cadence}{options}"
 
     @property
     def epoch(self) -> float:
@@ -224,7 +227,7 @@ class Trainer:
             self.dataset_id,
             self.accelerator,
             self.init_metadata,
-            resync=self.compute.resync,
+            self.generator.compute,
         )
         self.journal.write("start", self.step, {**values, "overhead": self.cadence.limits()})
         if self.init_metadata and self.resume_from is None:

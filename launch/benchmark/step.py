@@ -70,7 +70,7 @@ def variants(compile_too: bool) -> list[Variant]:
     """
     every_flag = [
         Variant(COLORTRAIN),
-        Variant("bf16", "bf16"),
+        Variant("bf16", "bf16", ComputeConfig(channels_last=False)),
         Variant("channels_last", compute=ComputeConfig(channels_last=True)),
         Variant("recompute", compute=ComputeConfig(recompute=True)),
     ]

@@ -119,12 +119,18 @@ def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
 def seconds_per_image(recipe: Recipe) -> float:
     """Measure the seconds that training both networks of a recipe takes per image."""
     # The mixed precision of the training that is planned; measured in this process.
-    processes = num_processes_for(recipe.batch_size)
+    processes = num_processes_for(recipe)
     accelerator = make_accelerator(mixed_precision=mixed_precision(processes))
     small = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 16))
     networks = make_networks(small, *small.build_networks(), accelerator, ComputeConfig())
     uniform = np.full((len(CENTRES),) * 2, len(CENTRES) ** -2.0)
-    context = LossContext(accelerator.device, small.codec, lambda: uniform, networks[0].module)
+    context = LossContext(
+        accelerator.device,
+        small.codec,
+        lambda: uniform,
+        networks[0].module,
+        accelerator.autocast,
+    )
     losses = [term.build(context) for term in small.objective.reconstruction]
     batch = random_batch(small, accelerator)
     steps, start = -1, time.monotonic()

@@ -37,6 +37,7 @@ def conditions(
         "commit": git_commit(),  # of the code that scores the networks now
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "mixed_precision": sorted(precisions),
+        "processes": sorted({each for row in results for each in row.get("processes", [])}),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
         "machine": describe_machine(),
         "training_pictures": len(Split(sets.train, "train")),

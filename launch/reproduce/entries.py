@@ -18,7 +18,7 @@ from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.history import read_journal
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, evaluation_file, recipe_file
 from launch.compare import prepare_recipe, run_process
-from launch.processes import launch_command, num_processes_for
+from launch.processes import training_launcher
 from launch.reproduce.conditions import git_commit
 from launch.reproduce.feature_classifier import FeatureClassifier
 from launch.reproduce.options import Plan, ReproduceOptions
@@ -123,7 +123,7 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     save_recipe(entry.recipe, saved_recipe)
     args = ["--recipe", saved_recipe, "--shards", shards, "--run", entry.run, "--tracker", "none"]
     worker = ["-m", "launch.reproduce.train_worker"]
-    run_process(entry.name, [*launcher(entry.recipe), *worker, *args])
+    run_process(entry.name, [*training_launcher(entry.recipe), *worker, *args])
     cost = {
         **measured_cost(entry.run),
         "parameters": generator_parameters(entry.recipe),
@@ -131,16 +131,6 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
     }
     write_atomic(cost_file, json.dumps(cost).encode())
     return cost
-
-
-def launcher(recipe: Recipe) -> list[str]:
-    """Return the start of the command line that trains a recipe, before `-m MODULE`."""
-    # On CPUs, one process uses all cores: with small images in small batches, two would
-    # mostly wait for each other. `seconds_per_image` also measures one process.
-    if not torch.cuda.device_count():
-        return [sys.executable]
-    # Also on a single GPU, so that the precision does not depend on the number of GPUs.
-    return launch_command(num_processes_for(recipe.batch_size))
 
 
 def is_finished(entry: TableEntry) -> bool:
@@ -247,13 +237,14 @@ def curve_point(document: dict[str, Any]) -> dict[str, float]:
 
 
 def measured_cost(run: Path) -> dict[str, Any]:
-    """Return a run's seconds of training, peak memory and mixed precisions."""
+    """Return a run's seconds of training, peak memory, precisions and processes."""
     lines = read_journal(run)
     starts = [line for line in lines if line["kind"] == "start"]
     trained = [line for line in lines if line["kind"] == "train"]
     return {
         "seconds": float(sum(line.get("seconds", 0.0) for line in trained)),
         "mixed_precision": sorted({line.get("mixed_precision", "unknown") for line in starts}),
+        "processes": sorted({line["world"] for line in starts if "world" in line}),
         **_read_result(run / PEAK, Peak),
     }
 

@@ -151,11 +151,13 @@ def notes(facts: dict[str, Any]) -> list[str]:
     """Return the notes below the table: device, code, meaning of some columns."""
     machine = facts["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
+    processes = ", ".join(map(str, facts["processes"])) or "unknown"
     load = ", ".join(f"{value:.1f}" for value in machine["load_average"])
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {gpus}, load average {load} at the end; "
         f"{machine['date']}; commit {facts['commit'] or 'unknown'}, networks trained at "
-        f"{', '.join(facts['trained_at'])}, mixed precision {', '.join(facts['mixed_precision'])}; "
+        f"{', '.join(facts['trained_at'])}, mixed precision {', '.join(facts['mixed_precision'])}, "
+        f"processes per network: {processes}; "
         f"peak MB of {' or '.join(facts['peak_of'])}. Accuracy and MAE include L, which is exact "
         "for networks that take L as input and do not change it.",
     ]

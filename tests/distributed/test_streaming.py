@@ -19,8 +19,11 @@ THIN = [
 
 
 def arguments(*more: object) -> list[object]:
-    changes = [*THIN, "log_every=2", "evaluate_every=100"]
-    sets = [text for change in changes for text in ("--set", change)]
+    sets = [
+        text
+        for change in [*THIN, "log_every=2", "evaluate_every=100"]
+        for text in ("--set", change)
+    ]
     return ["--recipe", "nampouri_unet", *sets, *more]
 
 

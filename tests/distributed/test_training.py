@@ -292,8 +292,11 @@ def test_dry_run_writes_nothing(shards: Path, tmp_path: Path) -> None:
 @pytest.mark.distributed
 def test_the_command_starts_its_own_processes(shards: Path, tmp_path: Path) -> None:
     argv = [*arguments(shards, tmp_path / "run", steps=2), "--processes", 2]
-    assert run_command("launch.train", argv).returncode == 0
+    done = run_command("launch.train", argv)
+    assert done.returncode == 0, done.stderr
     assert read_metrics(tmp_path / "run")[0]["world"] == 2
+    warning = "batch_size=4 on 2 processes: BatchNorm sees 2 images at a time instead of 4"
+    assert done.stderr.count(warning) == 1
 
 
 @pytest.mark.distributed

@@ -88,8 +88,10 @@ def test_runs_with_more_images_are_rejected(tmp_path: Path) -> None:
 def test_baselines_without_values_have_no_row() -> None:
     l1 = {"generated": 0.25, "grey": 0.5, "truth": None}
     protocol = {"split": "val", "dataset_id": "feed", "size": 32, "fit": "crop"}
-    result = {"recipe": "ours", "seconds": 1.4, "samples": 2, "protocol": protocol}
+    cost = {"seconds": 1.4, "processes": [1]}
+    result = {"recipe": "ours", **cost, "samples": 2, "protocol": protocol}
     lines = markdown([{**result, "metrics": {"l1": l1}}], 1000).splitlines()
+    assert lines[0].startswith("1,000 training images each, processes per network: 1; scored on 2")
     assert lines[2:] == [
         "| recipe | L1 of ab / 110 | seconds |",
         "| --- | --: | --: |",

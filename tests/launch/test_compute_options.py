@@ -32,6 +32,8 @@ def test_every_option_sets_its_field() -> None:
         max_skipped=7,
     )
     assert config("--compile") == ComputeConfig(compile=True)
+    off = config("--no-compile", "--no-channels-last")
+    assert off == ComputeConfig(compile=False, channels_last=False)
 
 
 def test_accelerates_accumulation_is_used_unless_the_option_is_given() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from colortrain.recipes import get_recipe
 from launch.processes import (
     CONFIGS,
     check_processes,
@@ -20,6 +21,7 @@ from launch.processes import (
     memory_mb,
     mixed_precision,
     num_processes_for,
+    training_launcher,
 )
 from shards.errors import UserError
 from tests.support.processes import ROOT
@@ -30,13 +32,28 @@ def set_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "batch_size", "processes"), [(0, 16, 2), (0, 5, 1), (4, 16, 4), (3, 16, 1), (6, 16, 2)]
+    ("recipe", "gpus", "processes"),
+    [
+        ("flagship", 0, 1),
+        ("flagship", 3, 2),
+        ("flagship", 4, 4),
+        ("flagship", 6, 4),
+        ("nampouri_unet", 0, 1),
+        ("nampouri_unet", 8, 1),
+        ("drouilhet_progan", 8, 1),
+    ],
 )
-def test_the_number_of_processes_divides_batch_and_devices(
-    gpus: int, batch_size: int, processes: int, monkeypatch: pytest.MonkeyPatch
+def test_networks_that_are_compared_see_the_same_images_at_a_time_on_any_machine(
+    recipe: str, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The batch of `flagship` is 8 images; the others have batch statistics."""
     set_gpus(monkeypatch, gpus)
-    assert num_processes_for(batch_size) == processes
+    assert num_processes_for(get_recipe(recipe)) == processes
+    command = training_launcher(get_recipe(recipe))
+    if gpus:
+        assert command[-2:] == ["--num_processes", str(processes)]
+    else:
+        assert command == [sys.executable]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_batch_that_is_spread_thinly_gives_a_warning(
 ) -> None:
     """Only networks whose layers use statistics of the batch are changed by it."""
     submit.warn_about_small_batches([get_recipe(recipe)] * 2, Cluster(nodes=processes))
-    found = re.findall(r"batch_size=(\d+) on .* see (\d+) images", capsys.readouterr().err)
+    found = re.findall(r"batch_size=(\d+) on .* sees? (\d+) image", capsys.readouterr().err)
     assert [tuple(map(int, numbers)) for numbers in found] == sizes
 
 

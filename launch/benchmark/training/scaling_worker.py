@@ -57,6 +57,7 @@ class Rank:
             recipe.codec,
             lambda: ab_histogram(samples),
             self.generator.module,
+            accelerator.autocast,
         )
         self.measures = [term.build(context) for term in recipe.objective.reconstruction]
         batches = setup.load_batches()

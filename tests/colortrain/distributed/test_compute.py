@@ -101,9 +101,9 @@ def test_options_change_losses_by_rounding_only(change: dict[str, bool]) -> None
 
 def test_deterministic_refuses_other_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    ComputeConfig().apply_to_process()
+    ComputeConfig().apply_to_process(CPU)
     assert not torch.are_deterministic_algorithms_enabled()
-    ComputeConfig(deterministic=True).apply_to_process()
+    ComputeConfig(deterministic=True).apply_to_process(CPU)
     try:
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         with pytest.raises(RuntimeError, match="deterministic"):

@@ -1,8 +1,7 @@
-"""Wrapping networks: the number of images over which BatchNorm normalises."""
+"""Wrapping networks: one image at a time, and recipes without a critic."""
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import nullcontext
 
 import pytest
@@ -11,22 +10,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.distributed.compute import ComputeConfig
-from colortrain.distributed.wrap import batch_norm_images, make_networks
+from colortrain.distributed.wrap import make_networks
 from colortrain.recipe import override
 from colortrain.recipes import get_recipe
 from colortrain.scale_down import scaled_down, without_downloads
 from shards.errors import UserError
 from tests.support.step_equivalence import RECIPES
-
-
-def test_synchronised_statistics_are_over_all_processes() -> None:
-    alone, together = (
-        dataclasses.replace(RECIPES["bce"], batch_size=8, sync_batch_norm=sync)
-        for sync in (False, True)
-    )
-    cases = ((1, 1), (4, 1), (4, 2))
-    assert [batch_norm_images(alone, world, accumulate) for world, accumulate in cases] == [8, 2, 1]
-    assert [batch_norm_images(together, *case) for case in cases] == [8, 8, 4]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ def test_mean_of_the_target_is_the_true_colour() -> None:
     assert torch.allclose(target @ torch.from_numpy(colours_in_gamut()), ab.flatten(), atol=1e-4)
 
 
+def test_recomputing_changes_no_bit_of_the_loss_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, len(colours_in_gamut()), 4, 4)
+    ab, lookup = torch.randn(3, 2, 4, 4) * 40, nearest_colour_in_gamut()
+    results = []
+    for recompute in (False, True):
+        leaf = logits.clone().requires_grad_()
+        loss = cross_entropy(leaf, ab, lookup, recompute=recompute)
+        results.append((loss, *torch.autograd.grad(loss, leaf)))
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
 def test_colour_bins_needs_a_generator_with_logits() -> None:
     network = small().train()
     context = LossContext(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
 from colortrain.losses.perceptual import Perceptual
@@ -17,6 +21,7 @@ from colortrain.models.vgg16 import load_vgg16
 from shards.errors import UserError
 
 CPU = torch.device("cpu")
+autocast = partial(torch.autocast, "cpu", torch.bfloat16)
 
 
 RANDOM = Perceptual(weights="random")
@@ -106,3 +111,30 @@ def test_without_internet_access_the_error_names_the_options(
     cache = str(tmp_path / "hub" / "checkpoints")
     option = "--set objective.reconstruction.0.weights=random"
     assert all(part in message for part in ("vgg16-397923af.pth", cache, option))
+
+
+def test_the_network_runs_in_the_mixed_precision_of_the_run() -> None:
+    """The distance is a float32 close to the exact one."""
+    dtypes: list[torch.dtype] = []
+
+    class Recording(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.conv2d:
+                dtypes.append(result.dtype)
+            return result
+
+    context = LossContext(CPU, SYMMETRIC, lambda: np.zeros((23, 23)), autocast=autocast)
+    mixed, one = RANDOM.build(context), batch()
+    fake = (one.colour + 0.1).requires_grad_()
+    with Recording():
+        loss = mixed(fake, one)
+    (slope,) = torch.autograd.grad(loss, fake)
+    assert set(dtypes) == {torch.bfloat16}
+    assert loss.dtype == slope.dtype == torch.float32
+    exact = measure()(fake, one)
+    assert loss.item() == pytest.approx(exact.item(), rel=0.03)
+    (exact_slope,) = torch.autograd.grad(exact, fake)
+    assert float(torch.cosine_similarity(slope.flatten(), exact_slope.flatten(), 0)) > 0.99

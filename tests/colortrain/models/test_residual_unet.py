@@ -42,18 +42,20 @@ def test_a_low_temperature_selects_the_most_likely_colour() -> None:
     assert torch.allclose(network(torch.zeros(1, 1, 8, 8))[0, :, 3, 4], expected, atol=1e-5)
 
 
-def test_all_weights_get_gradients_and_logits_are_kept_in_training_only() -> None:
+def test_all_weights_get_gradients_and_logits_can_be_taken_once() -> None:
     network = small(blocks=2).train()
     for block in network.modules():  # blocks start as the identity: randomise them
         if isinstance(block, torch.nn.Conv2d):
             torch.nn.init.normal_(block.weight, std=0.1)
     network(torch.randn(2, 1, 8, 8)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    remembered = network.logits
-    assert remembered is not None
-    assert remembered.shape == (2, len(colours_in_gamut()), 8, 8)
+    with torch.no_grad():  # as when the critic alone is updated
+        network(torch.randn(3, 1, 8, 8))
     network.eval()(torch.randn(1, 1, 8, 8))
-    assert network.logits is remembered
+    assert network.take_logits().shape == (2, len(colours_in_gamut()), 8, 8)
+    assert network.logits is None
+    with pytest.raises(RuntimeError, match="have been taken already"):
+        network.take_logits()
     assert not any("colours" in name or "logits" in name for name in network.state_dict())
 
 

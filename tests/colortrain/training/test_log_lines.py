@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 
+from colortrain.distributed.compute import ComputeConfig
 from colortrain.training.log_lines import progress_fields, start_values
 
 
-def test_start_lines_name_another_run_only_if_its_weights_are_used() -> None:
+def test_start_lines_name_another_run_and_options_only_if_they_are_used() -> None:
     accelerator = Accelerator(cpu=True)
     values = {
         "images": 40,
@@ -17,10 +18,14 @@ def test_start_lines_name_another_run_only_if_its_weights_are_used() -> None:
         "device": str(torch.device("cpu")),
         "mixed_precision": accelerator.mixed_precision,
     }
-    assert start_values(40, "feed", accelerator, None) == values
-    assert start_values(40, "feed", accelerator, None, resync=True) == {**values, "resync": True}
+    plain = ComputeConfig()
+    assert start_values(40, "feed", accelerator, None, plain) == values
     origin = {"run": "old", "step": 8}
-    assert start_values(40, "feed", accelerator, origin) == {**values, "init_from": origin}
+    from_run = start_values(40, "feed", accelerator, origin, plain)
+    assert from_run == {**values, "init_from": origin}
+    options = ComputeConfig(resync=True, channels_last=True, compile=False)
+    recorded = start_values(40, "feed", accelerator, None, options)
+    assert recorded == {**values, "resync": True, "channels_last": True}
 
 
 def test_the_progress_bar_shows_the_losses_there_are() -> None:

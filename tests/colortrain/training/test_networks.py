@@ -54,3 +54,15 @@ def test_the_average_starts_as_a_copy_without_gradients() -> None:
     assert not ema.training
     assert not any(parameter.requires_grad for parameter in ema.parameters())
     assert make_ema(scaled(get_recipe("nampouri_unet")), generator) is None
+
+
+def test_the_average_has_the_memory_format_of_the_generator() -> None:
+    """Tensors with different strides are averaged one by one, and converted."""
+    recipe = override(scaled(get_recipe("nampouri_unet")), ["ema.half_life=20"])
+    generator, _ = build_networks(recipe, None, resumes=False)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = make_ema(recipe, generator)
+    assert ema is not None
+    strides = [[each.stride() for each in module.parameters()] for module in (ema, generator)]
+    assert strides[0] == strides[1]
+    assert_equal(ema.state_dict(), generator.state_dict())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from colortrain.models.classifier import Classifier
-from colortrain.recipes import get_recipe
 from colortrain.runs.checkpoint import save_checkpoint
 from launch.reproduce.budget import FULL
 from launch.reproduce.entries import (
     finished_rows,
     is_finished,
-    launcher,
     make_entries,
     measured_cost,
 )
@@ -37,13 +33,8 @@ def test_nazeris_table_has_the_published_size(tmp_path: Path) -> None:
     assert recipe.total_images(1) == 200 * 50_000
 
 
-def test_one_process_trains_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert launcher(get_recipe("nampouri_unet")) == [sys.executable]
-
-
 def test_costs_are_summed_over_all_starts(tmp_path: Path) -> None:
-    start = {"kind": "start", "step": 0, "mixed_precision": "no"}
+    start = {"kind": "start", "step": 0, "mixed_precision": "no", "world": 2}
     again = {**start, "mixed_precision": "bf16"}
     trained = [{"kind": "train", "step": 1, "images": 4, "seconds": each} for each in (2, 3)]
     lines = [start, trained[0], again, trained[1]]
@@ -52,6 +43,7 @@ def test_costs_are_summed_over_all_starts(tmp_path: Path) -> None:
     assert measured_cost(tmp_path) == {
         "seconds": 5,
         "mixed_precision": ["bf16", "no"],
+        "processes": [2],
         "peak_mb": 7,
         "peak_of": "GPU memory",
     }

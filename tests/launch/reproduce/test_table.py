@@ -43,6 +43,7 @@ def test_metrics_missing_from_a_result_are_empty_cells() -> None:
         "commit": None,
         "trained_at": [],
         "mixed_precision": [],
+        "processes": [1, 4],
         "peak_of": [],
         "judge": "features of a classifier",
         "another_judges": ["flagship-7"],
@@ -53,6 +54,7 @@ def test_metrics_missing_from_a_result_are_empty_cells() -> None:
     assert "| *grayscale* |  | 9.00 | 9.000 |  |  |  |" in lines
     assert "| `old` | 0 | **1.00** |  | 1 | 2 | 3 |" in lines
     assert "| `new` | 0 | 2.00 | **0.500** | 1 | 2 | 3 |" in lines
+    assert "processes per network: 1, 4; peak MB" in "\n".join(lines)
     assert lines[-1] == (
         "Not in the table, because they were scored with another classifier: flagship-7."
     )
