@@ -49,7 +49,8 @@ class Perceptual:
                 # colours outside sRGB are clipped; their gradient is zero
                 rgb = lab_to_rgb(context.codec.decode(batch.L, colour))
                 with context.autocast():  # the network takes most of the loss's time
-                    return [each.float() for each in network(rgb)]
+                    maps = network(rgb)
+                return [each.to(torch.promote_types(each.dtype, torch.float32)) for each in maps]
 
             with torch.no_grad():
                 truth = features(batch.colour)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
+from colortrain.losses import perceptual
 from colortrain.losses.perceptual import Perceptual
 from colortrain.losses.reconstruction import LossContext, LossFunction
 from colortrain.metrics.extractors import vgg_distance
@@ -138,3 +140,13 @@ def test_the_network_runs_in_the_mixed_precision_of_the_run() -> None:
     assert loss.item() == pytest.approx(exact.item(), rel=0.03)
     (exact_slope,) = torch.autograd.grad(exact, fake)
     assert float(torch.cosine_similarity(slope.flatten(), exact_slope.flatten(), 0)) > 0.99
+
+
+def test_float64_stays_float64() -> None:
+    one = batch()
+    double = Batch(one.L.double(), one.colour.double(), one.mix)
+    context = LossContext(CPU, SYMMETRIC, lambda: np.zeros((23, 23)))
+    # weights in float64 too
+    with patch.object(perceptual, "load_vgg16", lambda *args: load_vgg16(*args).double()):
+        exact = RANDOM.build(context)
+    assert exact(double.colour + 0.1, double).dtype == torch.float64
