@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ImageOps
 
 from colortrain.inference.colorizer import Colorizer
+from colortrain.out_of_memory import explain_out_of_memory
 from colortrain.visualize import recolor, save_jpeg, save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
 from launch.colorize_journal import Journal, earlier_results, select_jobs
@@ -62,6 +63,7 @@ _FATAL = (
     errno.EMFILE,
     errno.ENFILE,
 )
+_MEMORY_ADVICE = "give a --batch-size below {}, or --device cpu; the same command resumes"
 _SHEET_ROWS = 64
 _SHEET_SIDE = 192  # pixels of an image on the sheet
 
@@ -270,7 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal.create()
         if num_done:
             print(f"{num_done:,} of {len(jobs):,} inputs were done before", flush=True)
-    outcome = colorize_all(selected, networks, journal, args)
+    with explain_out_of_memory("colorizing", _MEMORY_ADVICE.format(args.batch_size)):
+        outcome = colorize_all(selected, networks, journal, args)
     if args.sheet:
         with journal.writing(args.sheet):
             write_sheet(jobs, names, args.sheet)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from colortrain.distributed.device import num_gpus
 from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
 from colortrain.runs.checkpoint import load_generator
@@ -166,12 +167,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_steps(run: Path, images: int) -> None:
     python = [sys.executable, "-m"]
+    # first, because it raises if training cannot start
+    launch = launch_command(1 if num_gpus() == 1 else _PROCESSES)
     data_folder = run.with_name(run.name + "-data")
     photos, shards = data_folder / "photos", data_folder / "shards"
     write_photographs(photos)
     build = ["shards", "build", photos, shards, "--size", str(SIZE), "--splits", "source"]
     run_step("Build Lab shards from the photographs", [*python, *build])
-    launch = launch_command(1 if torch.cuda.device_count() == 1 else _PROCESSES)
     train = ["-m", "launch.train", "--recipe", RECIPE, "--shards", shards, "--run", run]
     settings = [arg for setting in SETTINGS for arg in ("--set", setting)]
     run_step("Train", [*launch, *train, "--images", str(images), *settings])

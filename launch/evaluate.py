@@ -27,6 +27,7 @@ from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.score_tables import text_table
 from colortrain.models.memory import build_network
+from colortrain.out_of_memory import explain_out_of_memory
 from colortrain.recipe import Recipe
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.layout import evaluation_file
@@ -146,10 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
     modes = dropout_modes(args.dropout, recipe)
-    extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
-    scores = [
-        score(generator, recipe, split, accelerator, mode, extractors, args) for mode in modes
-    ]
+    with explain_out_of_memory("scoring", f"give a --batch-size below {args.batch_size}"):
+        extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
+        scores = [
+            score(generator, recipe, split, accelerator, mode, extractors, args) for mode in modes
+        ]
     if accelerator.is_main_process:
         facts = {
             "run": str(args.run),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from colortrain.distributed.device import default_device
 from colortrain.inference.colorizer import Colorizer, load
 from launch.cli import step_or_best
 from shards.errors import UserError
@@ -86,10 +87,10 @@ def choose_device(name: str | None) -> torch.device:
     """Return the device called `name`; if that is None, the default device.
 
     The default is a GPU if there is one, else the CPU. Raises UserError if this machine
-    has no such device.
+    has no such device, or if it has a GPU that torch cannot use and `name` is None.
     """
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name) if name else default_device()
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None

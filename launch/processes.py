@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-import torch
 import yaml
 
 from colortrain.distributed.batch_statistics import local_layers
+from colortrain.distributed.device import num_gpus
 from colortrain.recipe import Recipe
 from shards.errors import UserError
 
@@ -22,7 +22,7 @@ def check_processes(count: int, option: str = "--processes") -> None:
 
     option: the command-line option that the message names.
     """
-    gpus = torch.cuda.device_count()
+    gpus = num_gpus()
     # Each process needs a GPU of its own.
     if count < 1 or (gpus and count > gpus):
         raise UserError(
@@ -49,7 +49,7 @@ def num_processes_for(recipe: Recipe) -> int:
     number of GPUs. Otherwise the largest divisor of the batch size up to the number of
     GPUs. Without GPUs it is one, because one process uses all cores.
     """
-    gpus = torch.cuda.device_count()
+    gpus = num_gpus()
     if not gpus or local_layers(recipe):
         return 1
     return max(count for count in range(1, gpus + 1) if recipe.batch_size % count == 0)
@@ -59,7 +59,7 @@ def training_launcher(recipe: Recipe) -> list[str]:
     """Return the start of the command line that trains such a recipe, before `-m`."""
     # With small images in small batches, two processes on CPUs would mostly wait for
     # each other.
-    if not torch.cuda.device_count():
+    if not num_gpus():
         return [sys.executable]
     # also for one GPU, so that the precision does not depend on the number of GPUs
     return launch_command(num_processes_for(recipe))
@@ -71,15 +71,15 @@ def launch_command(processes: int | None = None) -> list[str]:
     The caller appends `-m MODULE ARGS`. processes: None for one per GPU, or two without
     GPUs.
     """
-    processes = processes or torch.cuda.device_count() or 2
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    processes = processes or num_gpus() or 2
+    command = [sys.executable, "-m", "launch.start_processes"]
     command += ["--config_file", str(config_file(processes))]
     return [*command, "--num_processes", str(processes)]
 
 
 def config_file(processes: int) -> Path:
     """Return the path of the accelerate configuration for `processes` processes."""
-    if not torch.cuda.device_count():
+    if not num_gpus():
         return CONFIGS / "cpu.yaml"
     return CONFIGS / ("one_gpu.yaml" if processes == 1 else "ddp.yaml")
 

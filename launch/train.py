@@ -28,7 +28,7 @@ from colortrain.distributed.batch_statistics import small_batch_warning
 from colortrain.distributed.rank_failures import LostRanksError, detect_lost_ranks
 from colortrain.distributed.setup import check_trackers, make_accelerator
 from colortrain.models.initialise import num_parameters
-from colortrain.models.memory import is_out_of_memory
+from colortrain.out_of_memory import explain_out_of_memory
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import TrainingData, check_run_folder, open_data, open_streamed
@@ -64,8 +64,8 @@ from shards.read.dataset import open_held_out
 
 _EXAMPLE = """\
 exit status: 0 finished, 75 stopped by a signal with everything saved, 69 another process of the
-run has died or hangs, 2 invalid options or data (one line says what is wrong), 70 a bug,
-130 Ctrl-C
+run has died or hangs, 2 invalid options or data, or not enough memory (one line says what is
+wrong), 70 a bug, 130 Ctrl-C
 
 example: small networks, 64 px, two processes on two cores
   accelerate launch --config_file launch/accelerate/cpu.yaml -m launch.train \\
@@ -74,6 +74,9 @@ example: small networks, 64 px, two processes on two cores
     --set critic.base_channels=16
 For the same without a configuration file: colortrain train --processes 2 --recipe ...
 """
+_MEMORY_ADVICE = (
+    "set a smaller batch_size or fewer base_channels, or give --accumulate N or --recompute"
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -377,20 +380,17 @@ def run_training(
     timeout: seconds after which a silent process counts as hanging.
     """
     try:
-        with detect_lost_ranks(accelerator, timeout), handling_signals():
+        with (
+            detect_lost_ranks(accelerator, timeout),
+            explain_out_of_memory("this recipe", _MEMORY_ADVICE),
+            handling_signals(),
+        ):
             trainer = make_trainer()
             finished = trainer.train()
     except LostRanksError as lost:
         if lost.line:
             print(f"{command_name('train')}: error: {lost.line}", file=sys.stderr)
         return EXIT_LOST_RANK
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"not enough memory for this recipe ({str(error).splitlines()[0]}): set a smaller "
-            "batch_size or fewer base_channels, or give --accumulate N or --recompute"
-        ) from None
     # not after an exception: NCCL would wait here for ranks that do not arrive
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -6,14 +6,17 @@ traceback.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import io
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -21,6 +24,24 @@ class UserError(Exception):
 
     The message is one line: what is wrong, where, and what to do.
     """
+
+
+class PermanentError(UserError):
+    """A user error that would occur again if the same command was started again.
+
+    SLURM does not requeue a job in which a process ended with it.
+    """
+
+
+# The name of an environment variable. `run_command` creates the file that it names when
+# a PermanentError or a lack of memory ends the command. The batch scripts of SLURM jobs
+# look for this file, because the status of srun may be that of another process.
+PERMANENT_ERROR_FILE = "COLORTRAIN_PERMANENT_ERROR_FILE"
+
+# In the messages of torch, cuDNN, cuBLAS and NCCL about memory that is used up.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|ALLOC_FAILED|ALLOCATION_FAILED|Failed to CUDA calloc"
+)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
@@ -34,8 +55,25 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(names) or 'none'}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or its cause, is that memory is used up.
+
+    The memory may be that of the machine or of a GPU.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # torch.OutOfMemoryError and the errors of torch.distributed are RuntimeErrors
+    if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+        return True
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return cause is not None and is_out_of_memory(cause)
+
+
 def describe(error: BaseException) -> str | None:
-    """Return a one-line message for a UserError or a known OSError, None for others."""
+    """Return a one-line message for a UserError, a known OSError or a lack of memory.
+
+    Returns None for other errors.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and "usable temporary directory" in str(error):
@@ -45,7 +83,14 @@ def describe(error: BaseException) -> str | None:
         return f"{error.strerror}{where}: {_OS_ERRORS[error.errno]}"
     if isinstance(error, OSError) and "MPLCONFIGDIR" in str(error):
         return str(error)  # of matplotlib, which found no folder for its cache
+    if is_out_of_memory(error):
+        return f"{_OS_ERRORS[errno.ENOMEM]} ({first_line(error)})"
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _OS_ERRORS = {
@@ -123,9 +168,9 @@ def escape_unprintable() -> None:
 def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> int:
     """Run a command's `main(argv)` and return its exit status.
 
-    The status is 2 after a user error, 70 after a bug and 130 after Ctrl-C. A user
-    error is printed as one line that starts with `command_name(program)`, a bug as a
-    traceback.
+    The status is 2 after a user error or a lack of memory, 70 after a bug and 130 after
+    Ctrl-C. A user error is printed as one line that starts with
+    `command_name(program)`, a bug as a traceback.
     """
     escape_unprintable()
     name = command_name(program)
@@ -142,5 +187,13 @@ def run_command(program: str, main: Main, argv: Sequence[str] | None = None) -> 
         if line is None:  # not Python's status 1, which means that images were left out
             traceback.print_exc()
             return os.EX_SOFTWARE
+        if isinstance(error, PermanentError) or is_out_of_memory(error):
+            _write_permanent_error_file()
         print(f"{name}: error: {_prefix_rank(line)}", file=sys.stderr)
         return 2
+
+
+def _write_permanent_error_file() -> None:
+    if path := os.environ.get(PERMANENT_ERROR_FILE):
+        with contextlib.suppress(OSError):  # the error itself is more important
+            Path(path).touch()

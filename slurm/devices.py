@@ -18,10 +18,13 @@ def accelerate_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
     - ACCELERATE_MIXED_PRECISION: "bf16" if all GPUs that the task sees compute in it,
       else "no";
-    - ACCELERATE_USE_CPU: "true" if SLURM gave the task no GPU and it sees none.
+    - ACCELERATE_USE_CPU: "true" if SLURM gave the task no GPU and it sees none; "false"
+      if SLURM gave it GPUs, so that it refuses to train without them.
     """
     variables = {"ACCELERATE_MIXED_PRECISION": "bf16" if _has_bf16() else "no"}
-    if environment.get("SLURM_GPUS_ON_NODE", "0") == "0" and not torch.cuda.is_available():
+    if environment.get("SLURM_GPUS_ON_NODE", "0") != "0":
+        variables["ACCELERATE_USE_CPU"] = "false"
+    elif not torch.cuda.is_available():
         variables["ACCELERATE_USE_CPU"] = "true"
     return {name: value for name, value in variables.items() if name not in environment}
 

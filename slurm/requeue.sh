@@ -8,7 +8,9 @@
 # A job is requeued after status 75 (everything is saved, and the processes could not requeue
 # the job themselves), and after any other failure, such as a killed process, until
 # MAX_RESTARTS consecutive starts, however they ended, have saved no checkpoint of RUN. It is not
-# requeued after success, after an error of the user (2), or when SLURM itself ends the job.
+# requeued after success, after an error of the user (2), or when SLURM itself ends the job. A
+# process that ends with an error which a restart would not fix, such as a lack of memory, creates
+# the file $COLORTRAIN_PERMANENT_ERROR_FILE, because STATUS may be that of another process.
 # STARTS is a file to which each start appends its checkpoint; RESUME_COMMAND is shown to the
 # user. `TrainingJob.checkpoint` in jobs.py applies the same rule where the processes requeue
 # the job themselves.
@@ -22,10 +24,15 @@ newest_checkpoint() {
 }
 
 # also for starts that SLURM or the processes themselves will requeue
-record_start() { [ -z "$1" ] || newest_checkpoint "$1" >>"$2"; }
+record_start() {
+    export COLORTRAIN_PERMANENT_ERROR_FILE=$2.permanent-error
+    rm -f "$COLORTRAIN_PERMANENT_ERROR_FILE"
+    [ -z "$1" ] || newest_checkpoint "$1" >>"$2"
+}
 
 requeue() {
     local status=$1 run=$2 starts=$3 max_restarts=$4 resume_command=$5 newest fruitless
+    [ ! -e "$COLORTRAIN_PERMANENT_ERROR_FILE" ] || status=2
     case $status in 0 | 2) exit "$status" ;; esac
     [ "$(squeue -h -j "$(job_id)" -o %T)" = RUNNING ] || exit "$status"
     newest=$(newest_checkpoint "$run")

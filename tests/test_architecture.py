@@ -22,7 +22,7 @@ LAYERS = {
         {"__main__"},
     ],
     "colortrain": [
-        {"schedule", "lab", "serialize", "visualize"},
+        {"schedule", "lab", "serialize", "visualize", "out_of_memory"},
         {"models"},
         {"losses", "metrics"},
         {"headline"},

@@ -1,4 +1,7 @@
-"""Find the rank that died or hangs, and end the other processes within the timeout."""
+"""Find the rank that died or hangs, and end the other processes within the timeout.
+
+Errors of NCCL were only simulated: nothing here was run on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,19 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 
+from colortrain.distributed.device import num_gpus
 from shards.errors import describe
 
-# When a collective operation (an all-reduce, for instance) fails, its error says only
-# that a connection broke or that time ran out. Therefore every rank that gets such an
-# error reports itself in the launcher's TCP store. The ranks that have not reported
-# themselves after a few seconds are those that died or hang.
+# When a collective operation (such as an all-reduce) fails on CPUs, its error says only
+# that a connection broke or that time ran out. Therefore every rank that gets such
+# an error reports itself in the launcher's TCP store. The ranks that have not reported
+# themselves after a few seconds are those that died or hang. On GPUs, healthy ranks do
+# not report themselves either: they wait for the GPU, and get no error until NCCL's own
+# timeout. There the error itself may be the cause, so it is always printed.
 _REPORT_SECONDS = 5.0  # within which ranks must report themselves
+_LONGEST_MESSAGE = 1000  # characters of an error's message on one line
 _GRACE = 2.0  # seconds after the timeout; by then, waiting ranks have failed
 _COLLECTIVE_ERROR = re.compile(
     r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out",
@@ -102,7 +109,10 @@ def detect_lost_ranks(accelerator: Accelerator, timeout: float) -> Iterator[None
             yield
     except Exception as error:
         if is_collective_error(error):
-            raise LostRanksError(describe_lost_ranks(names, rank)) from error
+            # at once, because the launcher may soon kill this process
+            print(f"{names[rank]}: {on_one_line(error)}", file=sys.stderr, flush=True)
+            on_gpus = accelerator.device.type == "cuda"
+            raise LostRanksError(describe_lost_ranks(names, rank, on_gpus)) from error
         if describe(error) is None:
             print(f"{names[rank]} failed:", file=sys.stderr)  # the traceback follows
         _report(rank, "failed")  # so that the other ranks know
@@ -120,9 +130,8 @@ def init_process_group_after_restart(timeout: float) -> None:
     # The launcher's TCP store still contains the addresses of the previous attempt's
     # processes, which no longer exist (torch 2.13, static rendezvous), so the group
     # uses new keys in the store.
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     torch.distributed.init_process_group(
-        "gloo" if on_cpu else "nccl",
+        "nccl" if num_gpus() else "gloo",
         store=torch.distributed.PrefixStore(f"colortrain/attempt/{attempt}", _store(timeout)),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
@@ -131,17 +140,27 @@ def init_process_group_after_restart(timeout: float) -> None:
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Return whether a collective operation failed because another rank was lost."""
+    """Return whether an error was raised by a collective operation.
+
+    The cause may be that another rank was lost, or on a GPU an error of NCCL itself.
+    """
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and bool(_COLLECTIVE_ERROR.search(str(error)))
 
 
-def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
+def on_one_line(error: BaseException) -> str:
+    """Return the message of an error as one line, without a stack of C++ functions."""
+    message = str(error).partition("Exception raised from")[0]
+    return " ".join(message.split())[:_LONGEST_MESSAGE] or type(error).__name__
+
+
+def describe_lost_ranks(names: Sequence[str], rank: int, on_gpus: bool = False) -> str:
     """Return an error message that names the ranks that died or hang.
 
     `names` are the names of all ranks, in order; `rank` is the number of this one. The
-    message is "" if a failed rank has printed its own error.
+    message is "" if a failed rank has printed its own error. With `on_gpus`, no rank is
+    named, because a healthy one may wait for its GPU.
     """
     store = _report(rank, "alive")
     if store is None:
@@ -158,6 +177,11 @@ def describe_lost_ranks(names: Sequence[str], rank: int) -> str:
     reported = [store.check([key]) for key in keys]
     if any(store.get(key) == b"failed" for key, there in zip(keys, reported, strict=True) if there):
         return ""
+    if on_gpus:
+        return (
+            "a collective operation failed: see the messages of the ranks and of NCCL above; "
+            "run the same command again to resume from the last checkpoint"
+        )
     lost = [name for name, there in zip(names, reported, strict=True) if not there]
     subject = ", ".join(lost) or "a connection between processes"
     return (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 
+from colortrain.distributed.device import num_gpus
 from colortrain.distributed.rank_failures import init_process_group_after_restart
 from shards.errors import UserError, unknown
 
@@ -37,11 +40,14 @@ _ADVICE = (
 def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     """Return the `Accelerator` of a run, on the CPU (gloo) if there is no GPU.
 
-    A collective operation fails after `timeout` seconds; `options` are passed to
-    `Accelerator`. Raises UserError if the processes do not form one group, or if a
-    launcher's variables or accelerate's configuration cannot be used.
+    The first process prints a line with device, precision and number of processes. A
+    collective operation fails after `timeout` seconds; `options` are passed to
+    `Accelerator`. Raises UserError if the processes do not form one group, if a
+    launcher's variables or accelerate's configuration cannot be used, or if a GPU
+    cannot be used and the CPU was not requested.
     """
     check_launch_variables(os.environ)
+    on_cpu = num_gpus() == 0
     # Broadcasting BatchNorm's buffers before each forward pass would break the second
     # forward pass of a network within a step.
     handlers = [
@@ -54,9 +60,7 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
         warnings.filterwarnings("ignore", message=f"{name} is deprecated")
     try:
         init_process_group_after_restart(timeout)
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **options
-        )
+        accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=handlers, **options)
     except torch.distributed.DistError as error:
         raise UserError(
             f"the processes of this run did not find each other ({str(error).splitlines()[0]}): "
@@ -65,7 +69,31 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     check_world_size(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
     check_plugins(accelerator)
+    if accelerator.is_main_process:
+        _print_once(describe_start(accelerator))
     return accelerator
+
+
+def describe_start(accelerator: Accelerator) -> str:
+    """Return a line with the device, the mixed precision and the number of processes.
+
+    Example: "NVIDIA H100 80GB HBM3, mixed precision bf16, 8 processes".
+    """
+    device, count = accelerator.device, accelerator.num_processes
+    threads = torch.get_num_threads()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU with {threads} thread{'s' if threads > 1 else ''} per process"
+    )
+    processes = f"{count} process{'es' if count > 1 else ''}"
+    return f"{name}, mixed precision {accelerator.mixed_precision}, {processes}"
+
+
+@cache
+def _print_once(line: str) -> None:
+    # benchmarks make several accelerators in one process
+    print(line, file=sys.stderr, flush=True)
 
 
 def check_launch_variables(variables: Mapping[str, str]) -> None:

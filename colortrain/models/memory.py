@@ -93,13 +93,6 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory of the machine or a GPU is used up."""
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
-        "can't allocate memory" in str(error)
-    )
-
-
 def check_batch(images: int, image_bytes: int) -> None:
     """Raise UserError if the images of a process's batch alone do not fit into memory.
 

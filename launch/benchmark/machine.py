@@ -39,7 +39,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": available_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+        "gpus": _gpus(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -60,6 +60,12 @@ def format_machine(facts: dict[str, Any]) -> str:
             f"Python {facts['python']}, {versions}",
         ]
     )
+
+
+def _gpus() -> list[str]:
+    # with an old driver, `device_count` counts GPUs that cannot be used
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(number) for number in range(count)]
 
 
 def _cpu() -> str:

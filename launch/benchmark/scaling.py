@@ -12,9 +12,8 @@ import json
 import subprocess
 from collections.abc import Sequence
 
-import torch
-
 from colortrain.data.loader import check_divides
+from colortrain.distributed.device import num_gpus
 from colortrain.recipe import save_recipe
 from launch.benchmark.report import Report, settings_of
 from launch.benchmark.scratch_folder import scratch_folder
@@ -136,7 +135,7 @@ def _add_averaging(report: Report, ranks: int, speedup: Measurements) -> None:
 def default_ranks(batch_size: int) -> list[int]:
     """Return the numbers of processes to measure if --ranks is not given."""
     # On a machine without GPUs, at most two processes are used.
-    limit = torch.cuda.device_count() or 2
+    limit = num_gpus() or 2
     return [ranks for ranks in range(1, limit + 1) if batch_size % ranks == 0]
 
 

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 
 from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.device import default_device, num_gpus
 from colortrain.lab import Batch
 from colortrain.models.initialise import num_parameters
 from colortrain.training.trainer import Trainer
@@ -76,7 +77,7 @@ def variants(compile_too: bool) -> list[Variant]:
     ]
     if compile_too:
         every_flag.append(Variant("compile", compute=ComputeConfig(compile=True)))
-    if torch.cuda.is_available():
+    if num_gpus():
         combined = ComputeConfig(channels_last=True, compile=True)
         return [*every_flag, Variant(COMBINED, "bf16", combined)]
     return [*every_flag, Variant("fused Adam", compute=ComputeConfig(fused_adam=True))]
@@ -96,11 +97,6 @@ def make_plain_loop(setup: TrainingSetup, device: torch.device) -> PlainLoop:
     generator, critic = recipe.build_networks()
     assert critic is not None, "see is_supported"
     return PlainLoop(recipe, generator, critic, device)
-
-
-def default_device() -> torch.device:
-    """Return the GPU if this machine has one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def stream_steps(
@@ -215,7 +211,7 @@ def compare_with_plain_loop(report: Report, rates: dict[str, Measurements]) -> N
 def section_time(setup: TrainingSetup, report: Report, seconds: float) -> None:
     """Train from the shards for `seconds`; report the time of each part of a step."""
     variant = Variant("fractions")
-    if torch.cuda.is_available():
+    if num_gpus():
         variant = Variant("fractions", "bf16", ComputeConfig(channels_last=True))
     fractions = time_fractions.train_for(make_trainer(setup, variant), seconds)
     for name, fraction in fractions.items():
@@ -252,7 +248,7 @@ def section_arithmetic(
 
 def section_memory(setup: TrainingSetup, report: Report, args: argparse.Namespace) -> None:
     """Measure the peak memory of training; each measurement has its own process."""
-    kind = "on the GPU" if torch.cuda.is_available() else "resident"
+    kind = "on the GPU" if num_gpus() else "resident"
     rows: list[tuple[str, Variant | None]] = [(PLAIN, None)] if is_supported(setup.recipe) else []
     rows += [
         (variant.name, variant)

@@ -22,6 +22,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from colortrain.distributed.device import num_gpus
 from colortrain.recipes import RECIPES
 from launch.cli import CommandParser, at_least_one, at_least_zero
 from launch.compare import draw_comparison, open_photos
@@ -167,6 +168,7 @@ def make_table(
 def main(argv: Sequence[str] | None = None) -> int:
     """Build shards, train, score, print the table, and return the exit status."""
     options, budget, photos = parse_options(argv)
+    num_gpus()  # raises before the shards are built if training cannot start
     sets = datasets.build(options.table, options.source, options.out / "shards")
     plan = make_plan(options, budget, sets)
     text = make_table(options, plan, sets, photos)

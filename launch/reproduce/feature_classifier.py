@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
+from colortrain.distributed.device import default_device
 from colortrain.lab import lab_to_rgb, stored_to_lab
 from colortrain.metrics.baselines import median_colour
 from colortrain.metrics.evaluate import generate
@@ -108,7 +109,7 @@ def load_or_train(source: Path, path: Path, images: int) -> FeatureClassifier:
     source: folder of CIFAR-10; images: number of images to train on, drawn with
     repetition. Raises UserError if a saved classifier is damaged.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     record = path.with_suffix(".json")
     if not record.is_file():
         training_images, labels = read_labelled(source, "data_batch")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from colortrain.distributed.device import num_gpus
 from launch import train
 from launch.processes import exit_process, memory_mb
 from launch.reproduce.entries import PEAK, Peak
@@ -41,7 +42,7 @@ def peak_memory() -> dict[str, Any]:
 
     "peak_of" is "GPU memory" if there is a GPU, else "resident memory".
     """
-    if torch.cuda.is_available():
+    if num_gpus():
         return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6, "peak_of": "GPU memory"}
     return {"peak_mb": memory_mb("VmHWM"), "peak_of": "resident memory"}
 

@@ -30,6 +30,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from colortrain.inference.colorizer import Colorizer
+from shards.errors import is_out_of_memory
 from shards.sources.decode import BOMB, UndecodableError, decode_image
 
 T = TypeVar("T")
@@ -168,8 +169,8 @@ def colorize_image(
 ) -> bytes:
     """Decode and colorize an image file, and return the bytes of a PNG file.
 
-    Raises HTTPException if the image cannot be decoded or has more than `max_pixels`,
-    and ClientDisconnect if `gone` is set.
+    Raises HTTPException if the image cannot be decoded, has more than `max_pixels`, or
+    needs more memory than there is, and ClientDisconnect if `gone` is set.
     """
     try:
         image = decode_image(data, max_pixels)
@@ -182,7 +183,14 @@ def colorize_image(
             ) from None
         raise HTTPException(422, "This file is damaged or not a supported image.") from None
     raise_if_gone(gone)
-    coloured = network.colorize(image)
+    try:
+        coloured = network.colorize(image)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HTTPException(
+            503, "This server has not enough free memory for this photograph. Try a smaller one."
+        ) from None
     raise_if_gone(gone)
     stream = io.BytesIO()
     coloured.save(stream, "PNG", compress_level=1)

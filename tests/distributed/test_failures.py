@@ -125,6 +125,38 @@ def test_a_rank_that_fails_leaves_its_name_and_traceback(
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_runs_out_in_a_collective_is_one_line(
+    warm: WarmLauncher, shards: Path, tmp_path: Path, rank: int
+) -> None:
+    """As NCCL reports it; gloo, which runs here, needs no memory of a GPU."""
+    error = "NCCL error in: NCCLUtils.cpp:94\nLast error:\nCuda failure 2 'out of memory'"
+    launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure(error, rank))
+    launch.status()  # the test's own launcher does not pass a rank's status on
+    output = launch.log.read_text()
+    lines = [line for line in output.splitlines() if "colortrain train: error" in line]
+    assert len(lines) == 1, output
+    assert "not enough memory for this recipe (Cuda failure 2 'out of memory'): set a" in lines[0]
+    assert ("rank 1: " in lines[0]) == bool(rank)
+    assert "died or hangs" not in output
+    assert "\nTraceback" not in output
+
+
+@pytest.mark.distributed
+def test_an_error_of_a_collective_is_printed_with_its_rank(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
+    error = "NCCL error in: NCCLUtils.cpp:94\nLast error:\nNo route to host"
+    launch = warm.start(arguments(shards, tmp_path / "run"), failure=failure(error))
+    assert launch.wait_until(lambda: "No route to host" in launch.log.read_text())
+    launch.kill()
+    (line,) = [each for each in launch.log.read_text().splitlines() if "No route" in each]
+    assert re.fullmatch(
+        r"rank 1 \(.*\): NCCL error in: NCCLUtils.cpp:94 Last error: No route to host", line
+    )
+
+
+@pytest.mark.distributed
 def test_a_rank_that_diverges_is_detected_at_the_next_save(
     warm: WarmLauncher, shards: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def run_zero(
     """Run a module on two CPU processes with ZeRO."""
     text = (ROOT / "launch" / "accelerate" / f"zero{stage or 1}.yaml").read_text()
     text = text.replace("zero_stage: 1", f"zero_stage: {stage}").replace(
-        "use_cpu: false", "use_cpu: true"
+        "use_cpu: false", "use_cpu: true\ngpu_ids: '-1,-1'"
     )
     config = folder / f"zero{stage}.yaml"
     config.write_text(text.replace("mixed_precision: bf16", "mixed_precision: 'no'"))

@@ -27,6 +27,7 @@ def test_training_uses_at_most_two_processes(
     gpus: int, processes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: dict[str, Sequence[object]] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(demo, "run_step", commands.__setitem__)
     for name in ("write_photographs", "draw_grid", "loss_curves"):

@@ -4,11 +4,20 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from shards.errors import UserError, describe, run_command, unknown
+from shards.errors import (
+    PERMANENT_ERROR_FILE,
+    PermanentError,
+    UserError,
+    describe,
+    is_out_of_memory,
+    run_command,
+    unknown,
+)
 
 
 def test_unknown_lists_valid_names_nearest_first() -> None:
@@ -29,10 +38,65 @@ def test_unknown_lists_valid_names_nearest_first() -> None:
             "No usable temporary directory found in ['/tmp']: set TMPDIR to a writable folder",
         ),
         (ValueError("a bug"), None),
+        (
+            MemoryError("Unable to allocate 9 EiB"),
+            "not enough memory, run the same command again with a smaller batch or fewer workers "
+            "(Unable to allocate 9 EiB)",
+        ),
     ],
 )
 def test_describe(error: Exception, line: str | None) -> None:
     assert describe(error) == line
+
+
+def caused_by(cause: Exception) -> Exception:
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise ValueError("while it was handled") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        caused_by(MemoryError()),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError(
+            "NCCL error in: a.cpp:9, unhandled cuda error\nCuda failure 2 'out of memory'"
+        ),
+        RuntimeError("Last error:\nFailed to CUDA calloc async 608 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_lack_of_memory_is_recognised(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch"), caused_by(ValueError()), ValueError("out of memory")]
+)
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(PermanentError("a"), True), (MemoryError(), True), (UserError("a"), False)],
+)
+def test_errors_that_a_restart_would_not_fix_leave_a_file(
+    error: Exception, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PERMANENT_ERROR_FILE, str(tmp_path / "file"))
+    assert failing(error) == 2
+    assert (tmp_path / "file").exists() == expected
+    monkeypatch.setenv(PERMANENT_ERROR_FILE, str(tmp_path / "no folder" / "file"))
+    assert failing(error) == 2
 
 
 def failing(error: BaseException) -> int:

@@ -10,6 +10,7 @@ import torch
 from slurm import devices
 
 GPU = {"SLURM_GPUS_ON_NODE": "2"}
+NO_CPU = {"ACCELERATE_USE_CPU": "false"}
 
 
 @pytest.fixture
@@ -26,14 +27,14 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
 @pytest.mark.parametrize(
     ("gpus", "environment", "expected"),
     [
-        ([(9, 0), (9, 0)], GPU, {"ACCELERATE_MIXED_PRECISION": "bf16"}),
-        ([(7, 0), (7, 0)], GPU, {"ACCELERATE_MIXED_PRECISION": "no"}),  # V100
-        ([(8, 0), (7, 5)], GPU, {"ACCELERATE_MIXED_PRECISION": "no"}),  # all ranks agree
-        ([(9, 0)], {**GPU, "ACCELERATE_MIXED_PRECISION": "fp16"}, {}),
+        ([(9, 0), (9, 0)], GPU, {"ACCELERATE_MIXED_PRECISION": "bf16", **NO_CPU}),
+        ([(7, 0), (7, 0)], GPU, {"ACCELERATE_MIXED_PRECISION": "no", **NO_CPU}),  # V100
+        ([(8, 0), (7, 5)], GPU, {"ACCELERATE_MIXED_PRECISION": "no", **NO_CPU}),  # all ranks agree
+        ([(9, 0)], {**GPU, "ACCELERATE_MIXED_PRECISION": "fp16"}, NO_CPU),
         # a site that does not manage its GPUs through SLURM
         ([(9, 0)], {}, {"ACCELERATE_MIXED_PRECISION": "bf16"}),
         # an old driver: SLURM gave GPUs, so training on the CPU would be an error
-        ([], GPU, {"ACCELERATE_MIXED_PRECISION": "no"}),
+        ([], GPU, {"ACCELERATE_MIXED_PRECISION": "no", **NO_CPU}),
         ([], {}, {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "true"}),
         (
             [],

@@ -25,6 +25,7 @@ STUBS = {
     "scontrol": 'case $1 in show) echo node1 ;; requeue) [ -z "$REFUSED" ] && : >requeued ;; esac',
     "srun": """\
 { env; shift; printf '%s\\n' "$@"; } >srun.log
+[ -z "$PERMANENT" ] || : >"$COLORTRAIN_PERMANENT_ERROR_FILE"
 mkdir -p "$CREATE"; [ -z "$SIGNAL" ] || kill -USR2 $PPID; exit $STATUS""",
 }
 
@@ -78,6 +79,7 @@ def start(
         "SIGNAL": "yes" if signalled and signals_script else "",
         "STATUS": "75" if signalled and not signals_script else "1",
         "REFUSED": refused,
+        "PERMANENT": "",
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "SLURM_JOB_ID": "7",
         "SLURM_CPUS_PER_TASK": "1",
@@ -111,6 +113,21 @@ def test_scripts_requeue_until_consecutive_starts_saved_no_checkpoint(
         assert (tmp_path / "requeued").exists() == (requeued == "y"), done.stderr
     gave_up = f"{max_restarts} consecutive starts saved no checkpoint (max_restarts)" in done.stderr
     assert gave_up == (requeued == "n")
+
+
+@pytest.mark.parametrize("script", [plain_script, submitted_script])
+def test_an_error_that_a_restart_would_not_fix_is_not_requeued(
+    tmp_path: Path, script: Script
+) -> None:
+    """One process ended with status 2; the status of srun is that of another."""
+    command = script(tmp_path, 5)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    done = start(tmp_path, command, "F", PERMANENT="yes")
+    assert done.returncode == 2
+    assert not (tmp_path / "requeued").exists()
+    start(tmp_path, command, "F")  # the user resubmits; another failure is requeued again
+    assert (tmp_path / "requeued").exists()
 
 
 @pytest.mark.parametrize(("letter", "status"), [("S", 0), ("s", 1)])

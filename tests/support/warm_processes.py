@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -37,12 +38,15 @@ from colortrain.training.trainer import Trainer
 from launch import train
 from shards.errors import run_command
 
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
 
 class Failure(TypedDict):
     """A failure of one rank after a step, once.
 
-    `what` is "kill" or "stop" (by signal), "hang", "raise", "spoil" (change a weight)
-    or "drift" (change the last bits of all tensors).
+    `what` is "kill" or "stop" (by signal), "hang", "raise", "spoil" (change a weight),
+    "drift" (change the last bits of all tensors), or a text to raise as an error of the
+    next collective operation.
     """
 
     rank: int
@@ -154,8 +158,14 @@ def _fail(what: str, trainer: Trainer) -> None:
     elif what == "spoil":
         with torch.no_grad():
             next(trainer.networks["critic"].module.parameters()).view(-1)[0] += 1e-7
+    elif what in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[what])
     else:
-        os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[what])
+        setattr(torch.distributed, "all_reduce", partial(_raise, what))  # noqa: B010
+
+
+def _raise(message: str, *_: Any, **__: Any) -> None:
+    raise torch.distributed.DistBackendError(message)
 
 
 def _slow_down_fsync(seconds: float) -> None:

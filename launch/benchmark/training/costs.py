@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from colortrain.distributed.device import num_gpus
 from colortrain.lab import Batch
 from colortrain.training.trainer import Trainer
 from launch.benchmark.training.setup import cycle_batches
@@ -41,6 +42,6 @@ def memory_of_steps(
     step = make_step()
     for batch, _ in zip(cycle_batches(load_batches()), range(steps), strict=False):
         step(batch)
-    if torch.cuda.is_available():
+    if num_gpus():
         return torch.cuda.max_memory_allocated() / 1e6
     return memory_mb("VmHWM") - before

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from colortrain.data.loader import LoaderConfig
 from colortrain.data.tar_stream import make_loader
 from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.device import default_device
 from colortrain.distributed.setup import make_accelerator
 from colortrain.lab import Batch
 from colortrain.recipe import Recipe, load_recipe, override
@@ -64,7 +65,7 @@ class TrainingSetup:
 
     def load_batches(self) -> list[Batch]:
         """Return the first four training batches, on the GPU if there is one."""
-        recipe, device = self.recipe, "cuda" if torch.cuda.is_available() else "cpu"
+        recipe, device = self.recipe, default_device().type
         loader = make_loader(
             open_data(self.shards, recipe).train,
             recipe.codec,
@@ -148,8 +149,10 @@ def make_setup(args: argparse.Namespace, scratch: Path) -> TrainingSetup:
     """Return the recipe and the shards that the options select; set torch's threads.
 
     Nothing is downloaded: pretrained weights of the recipe are replaced by random ones.
-    Raises UserError if an option is invalid, or if the recipe does not fit the shards.
+    Raises UserError if an option is invalid, if the recipe does not fit the shards, or
+    if a GPU cannot be used and the CPU was not requested.
     """
+    default_device()
     if args.seconds <= 0:
         raise UserError(f"--seconds {args.seconds}: must be above 0")
     if args.threads:

@@ -8,12 +8,19 @@ from __future__ import annotations
 import socket
 import time
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 import torch
 
 from colortrain.distributed import rank_failures
-from colortrain.distributed.rank_failures import Watchdog, describe_lost_ranks, is_collective_error
+from colortrain.distributed.rank_failures import (
+    LostRanksError,
+    Watchdog,
+    describe_lost_ranks,
+    detect_lost_ranks,
+    is_collective_error,
+)
 
 NAMES = ["rank 0 (a, process 1)", "rank 1 (b, process 2)", "rank 2 (b, process 3)"]
 KEY = "colortrain/0/{}"
@@ -59,6 +66,47 @@ def test_ranks_that_do_not_report_are_named(store: torch.distributed.TCPStore) -
 def test_a_rank_that_failed_has_printed_its_own_error(store: torch.distributed.TCPStore) -> None:
     store.set(KEY.format(1), "failed")
     assert describe_lost_ranks(NAMES, 0) == ""
+
+
+NCCL_ERROR = """\
+NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94, unhandled system error
+ncclSystemError: System call (e.g. socket, malloc) or external library call failed.
+Last error:
+socketStartConnect: Connect to 10.0.0.2<38191> failed : No route to host
+Exception raised from getNCCLComm at NCCLUtils.cpp:94 (most recent call first):
+frame #0: c10::Error::Error(c10::SourceLocation)"""
+
+
+class FakeAccelerator:
+    """The first of three processes on GPUs."""
+
+    num_processes, process_index = 3, 0
+    device = torch.device("cuda", 0)
+
+
+def test_an_error_of_nccl_is_printed_and_healthy_ranks_are_not_blamed(
+    store: torch.distributed.TCPStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The other ranks wait for their GPUs and do not report themselves."""
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        raise torch.distributed.DistBackendError(NCCL_ERROR)
+
+    monkeypatch.setattr(rank_failures, "gather_object", lambda _: NAMES)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with (
+        pytest.raises(LostRanksError) as raised,
+        detect_lost_ranks(cast(Any, FakeAccelerator()), timeout=60),
+    ):
+        torch.distributed.all_reduce(torch.ones(1))
+    line = raised.value.line
+    assert line.startswith("a collective operation failed: see the messages of the ranks")
+    assert not any(name in line for name in NAMES)
+    (printed,) = capfd.readouterr().err.splitlines()
+    assert printed.startswith("rank 0 (a, process 1): NCCL error in: ")
+    assert printed.endswith("Connect to 10.0.0.2<38191> failed : No route to host")
 
 
 def test_without_a_lost_rank_the_connection_is_named(store: torch.distributed.TCPStore) -> None:

@@ -51,6 +51,7 @@ def test_without_a_user_error_the_end_of_the_output_is_given() -> None:
 def test_by_default_the_counts_divide_the_batch(
     gpus: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert scaling.default_ranks(4) == counts
 
@@ -58,6 +59,7 @@ def test_by_default_the_counts_divide_the_batch(
 def test_more_processes_than_gpus_are_refused(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="--ranks 2: give a number from 1 to 1"):
         main(["scaling", *small_argv(shards, "--ranks", "2")])

@@ -91,6 +91,7 @@ def test_speed_is_measured_with_the_precision_of_the_training(
     gpus: int, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The precision does not depend on the number of GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     recipe = get_recipe("flagship")
     (path,) = [Path(arg) for arg in training_launcher(recipe) if arg.endswith(".yaml")]

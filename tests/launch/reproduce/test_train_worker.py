@@ -27,6 +27,7 @@ def test_the_largest_peak_of_rank_0_is_recorded(
 ) -> None:
     monkeypatch.setattr(train_worker.train, "main", lambda argv: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     args = ["--recipe", "flagship", "--shards", "none", "--run", str(tmp_path)]
     # The last start has nothing left to train, so its peak is lower.
     for rank, allocated in (("1", 9_000_000), ("0", 7_000_000), ("0", 5_000_000)):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
@@ -206,6 +207,18 @@ def test_colorizing_ends_at_the_next_step_if_the_client_is_gone(
     monkeypatch.setattr(network, "colorize", lambda _: pytest.fail("colorized"))
     with pytest.raises(ClientDisconnect):
         colorize_image(network, image, 10**6, gone)
+
+
+def test_a_photograph_that_does_not_fit_into_memory_is_rejected(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def colorize(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("colortrain.inference.colorizer.Colorizer.colorize", colorize)
+    status, body, _ = post(site, encode(photograph("chelsea")))
+    assert status == 503
+    assert "not enough free memory" in body.decode()
 
 
 def test_only_allowed_hosts_may_serve_the_page_and_send_photographs(site: Site) -> None:

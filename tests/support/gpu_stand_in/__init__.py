@@ -16,5 +16,5 @@ The parts:
 
 Numbers are the CPU's. The stand-in cannot show what depends on CUDA itself: TF32,
 cuDNN, Triton (`torch.compile` runs the backend aot_eager), streams and races, NCCL,
-CUDA graphs, a device that runs out of memory, or speed.
+CUDA graphs, or speed. GPU_STAND_IN_MEMORY, a number of bytes, limits each GPU's memory.
 """

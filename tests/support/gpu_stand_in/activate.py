@@ -10,7 +10,8 @@ from tests.support.gpu_stand_in.build import LIBRARY_VARIABLE
 
 assert "torch" not in sys.modules, "torch asks only once, when it is loaded, whether it has a GPU"
 LIBRARY = ctypes.CDLL(os.environ[LIBRARY_VARIABLE], mode=ctypes.RTLD_GLOBAL)
-LIBRARY.stand_in_memory.restype = LIBRARY.stand_in_peak_memory.restype = ctypes.c_int64
+for function in ("memory", "peak_memory", "total_memory"):
+    getattr(LIBRARY, f"stand_in_{function}").restype = ctypes.c_int64
 
 import torch  # noqa: E402
 

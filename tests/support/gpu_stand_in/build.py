@@ -17,6 +17,7 @@ ROOT = FOLDER.parent.parent.parent
 SOURCE = FOLDER / "stand_in.cpp"
 CACHE = ROOT / ".pytest_cache" / "d" / "gpu_stand_in"  # where pytest's own cache keeps files
 TORCH_VERSION = "2.13.0"  # the C++ interfaces that the source uses change between versions
+MEMORY_VARIABLE = "GPU_STAND_IN_MEMORY"  # the bytes of memory of each GPU (default: 80 GiB)
 LIBRARY_VARIABLE, GPUS_VARIABLE = "GPU_STAND_IN_LIBRARY", "GPU_STAND_IN_GPUS"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 
@@ -16,16 +17,20 @@ needs_stand_in = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
 
 def run_on_gpus(
-    module: str, arguments: Sequence[object], gpus: int = 1
+    module: str,
+    arguments: Sequence[object],
+    gpus: int = 1,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     """Run a module to its end on stand-ins; return status and output.
 
-    With several GPUs `accelerate launch` starts one process for each.
+    With several GPUs `accelerate launch` starts one process for each. `variables` are
+    added to the environment.
     """
     alone = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(
         alone if gpus == 1 else gpu_command(module, arguments, gpus),
-        env={**environment(), **build.environment(gpus)},
+        env={**environment(), **build.environment(gpus), **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@
 #include <c10/core/impl/FakeGuardImpl.h>
 #include <torch/library.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -106,6 +107,19 @@ class MemoryUse {
   int64_t now_ = 0, peak_ = 0;
 };
 
+// The bytes of memory that each device has.
+static int64_t device_memory() {
+  static const char* text = std::getenv("GPU_STAND_IN_MEMORY");
+  static const int64_t bytes = text ? std::atoll(text) : int64_t(80) << 30;
+  return bytes;
+}
+
+static std::string mebibytes(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f MiB", double(bytes) / (1 << 20));
+  return text;
+}
+
 static MemoryUse& memory_use() {  // never destroyed: tensors are freed until the very end
   static auto* use = new MemoryUse();
   return *use;
@@ -127,10 +141,21 @@ struct DeviceBlock {
   }
 };
 
+// Raises the error of CUDA's allocator, with its message.
+static void check_free_memory(int64_t bytes) {
+  int64_t free = device_memory() - memory_use().now();
+  TORCH_CHECK_WITH(OutOfMemoryError, bytes <= free, "CUDA out of memory. Tried to allocate ",
+                   mebibytes(bytes), ". GPU ", int(Guard::getDeviceIndex()),
+                   " has a total capacity of ", mebibytes(device_memory()), " of which ",
+                   mebibytes(free), " is free. Including non-PyTorch memory, this process has ",
+                   mebibytes(memory_use().now()), " memory in use.");
+}
+
 static void free_device(void* block) { delete static_cast<DeviceBlock*>(block); }
 
 struct DeviceAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
+    check_free_memory(static_cast<int64_t>(bytes));
     auto* block = new DeviceBlock(std::nullopt, ::allocate(bytes), static_cast<int64_t>(bytes));
     return {block->address, block, &free_device, current_device()};
   }
@@ -188,6 +213,7 @@ void stand_in_listen(void (*function)(const char*, int64_t)) { listener = functi
 void stand_in_set_device(int index) { Guard::setDeviceIndex(index); }
 int stand_in_get_device() { return Guard::getDeviceIndex(); }
 int64_t stand_in_memory() { return memory_use().now(); }
+int64_t stand_in_total_memory() { return device_memory(); }
 int64_t stand_in_peak_memory() { return memory_use().peak(); }
 void stand_in_reset_peak_memory() { memory_use().reset_peak(); }
 }
@@ -199,6 +225,7 @@ static void drop_storage(void* storage) { delete static_cast<c10::Storage*>(stor
 static c10::DataPtr share(const c10::Storage& storage, Device device) {
   void* data = storage.mutable_data();
   if (device.is_cpu()) return {data, new c10::Storage(storage), &drop_storage, device};
+  check_free_memory(static_cast<int64_t>(storage.nbytes()));
   auto* block = new DeviceBlock(storage, data, static_cast<int64_t>(storage.nbytes()));
   return {data, block, &free_device, device};
 }

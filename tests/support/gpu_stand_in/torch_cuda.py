@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -87,7 +88,11 @@ def num_gpus() -> int:
     """Return the number of GPUs that this process sees."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = int(os.environ[GPUS_VARIABLE])
-    return count if visible is None else min(count, len([n for n in visible.split(",") if n]))
+    if visible is None:
+        return count
+    # a negative number hides itself and what follows
+    shown = itertools.takewhile(lambda number: not number.startswith("-"), visible.split(","))
+    return min(count, len([number for number in shown if number]))
 
 
 class SyncDebugMode:
@@ -178,7 +183,11 @@ def _replacements(library: ctypes.CDLL) -> dict[str, Any]:
         *("_lazy_init", "init", "set_stream", "empty_cache", "ipc_collect", "seed_all"),
         *("manual_seed", "manual_seed_all", "reset_accumulated_memory_stats"),
     )
-    now, peak = library.stand_in_memory, library.stand_in_peak_memory
+    now, peak, total = (
+        library.stand_in_memory,
+        library.stand_in_peak_memory,
+        library.stand_in_total_memory(),
+    )
     return {
         **{name: _make_nothing() for name in do_nothing},
         **_devices(library),
@@ -196,7 +205,7 @@ def _replacements(library: ctypes.CDLL) -> dict[str, Any]:
         "max_memory_reserved": lambda device=None: peak(),
         "reset_peak_memory_stats": lambda device=None: library.stand_in_reset_peak_memory(),
         "memory_stats": lambda device=None: {},
-        "mem_get_info": lambda device=None: (79 * _GIGABYTE, 80 * _GIGABYTE),
+        "mem_get_info": lambda device=None: (total - now(), total),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
     }
