@@ -185,7 +185,8 @@ def test_ranks_that_round_differently_are_made_equal_if_requested(
 
     At step 12 nothing differs any more, so optimizers and average were copied as well.
     """
-    run, argv = tmp_path / "run", ["--set", "ema.half_life=20"]
+    run = tmp_path / "run"
+    argv = ["--set", "ema.half_life=20", "--set", "evaluate_every=100"]
     launch = warm.start(arguments(shards, run, *argv), failure=failure("drift"))
     assert launch.status() == 1
     output = launch.log.read_text()
