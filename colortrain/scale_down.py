@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TypeVar
 
 from colortrain.losses.perceptual import Perceptual
@@ -30,17 +31,37 @@ def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
     return dataclasses.replace(recipe, size=size, generator=generator, critic=critic)
 
 
-def without_downloads(recipe: Recipe) -> Recipe:
-    """Return a copy of `recipe` that uses random weights instead of pretrained ones."""
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Which weights recipes use whose systems need pretrained ones.
+
+    vgg16: of the perceptual loss, "imagenet", a file or "random"; resnet18: of
+    generators around a ResNet-18, "imagenet", a file or None.
+    """
+
+    vgg16: str = "random"
+    resnet18: str | None = None
+
+
+WITHOUT_DOWNLOADS = PretrainedWeights()
+
+
+def with_weights(recipe: Recipe, weights: PretrainedWeights) -> Recipe:
+    """Return a copy of `recipe` that uses the given pretrained weights."""
     generator = recipe.generator
     if isinstance(generator, ResNet18UNetConfig):
-        generator = dataclasses.replace(generator, pretrained=None)
+        generator = dataclasses.replace(generator, pretrained=weights.resnet18)
     terms = tuple(
-        dataclasses.replace(term, weights="random") if isinstance(term, Perceptual) else term
+        dataclasses.replace(term, weights=weights.vgg16) if isinstance(term, Perceptual) else term
         for term in recipe.objective.reconstruction
     )
     objective = dataclasses.replace(recipe.objective, reconstruction=terms)
     return dataclasses.replace(recipe, generator=generator, objective=objective)
+
+
+def without_downloads(recipe: Recipe) -> Recipe:
+    """Return a copy of `recipe` that uses random weights instead of pretrained ones."""
+    return with_weights(recipe, WITHOUT_DOWNLOADS)
 
 
 def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:

@@ -2,7 +2,8 @@
 
     colortrain compare --shards cifar-32 --out runs/compare --images 20000
 
-Networks are scaled down in width (--base-channels) and in depth to fit the images;
+Networks are scaled down in width (--base-channels) and in depth to fit the images. A
+row says so if its system lacks pretrained weights, or ends before its schedules change;
 everything else is as published. After an interruption the same command resumes.
 """
 
@@ -20,16 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from colortrain.differences import differences, stretched
 from colortrain.lab import stored_to_lab
 from colortrain.metrics.evaluate import generate
 from colortrain.metrics.registry import METRICS, Metric
 from colortrain.metrics.score_tables import COLUMNS, LABELS
-from colortrain.recipe import Recipe, save_recipe
+from colortrain.recipe import Plateau, Recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_generator, load_state
 from colortrain.runs.history import Evaluation, read_journal
 from colortrain.runs.layout import evaluation_file
-from colortrain.scale_down import scaled_down, without_downloads
+from colortrain.scale_down import (
+    WITHOUT_DOWNLOADS,
+    PretrainedWeights,
+    scaled_down,
+    with_weights,
+)
 from colortrain.visualize import save_png, titled_grid, to_grayscale
 from launch.cli import CommandParser, at_least_one
 from launch.processes import training_launcher
@@ -49,14 +56,21 @@ _CHECKPOINTS = 4  # per training
 _LOG_LINES = 50  # per training
 
 
-def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Recipe:
+def prepare_recipe(
+    name: str,
+    size: int,
+    base_channels: int,
+    images: int,
+    weights: PretrainedWeights = WITHOUT_DOWNLOADS,
+) -> Recipe:
     """Return the recipe `name`, scaled down to images of `size` pixels.
 
-    base_channels: width of its networks; images: number of images to train on. Raises
-    UserError if its networks cannot be built for this size.
+    base_channels: width of its networks; images: number of images to train on;
+    weights: pretrained weights, for systems that need them. Raises UserError if its
+    networks cannot be built for this size.
     """
     try:
-        recipe = scaled_down(without_downloads(get_recipe(name)), size, base_channels)
+        recipe = scaled_down(with_weights(get_recipe(name), weights), size, base_channels)
     except ValueError as error:
         reason = str(error).partition(": set ")[0]  # this command has no --set
         raise UserError(
@@ -67,6 +81,7 @@ def prepare_recipe(name: str, size: int, base_channels: int, images: int) -> Rec
     return dataclasses.replace(
         recipe,
         images=images,
+        plateau=Plateau(),  # there is one validation, at the end
         log_every=max(1, steps // _LOG_LINES),
         evaluate_every=steps,  # only at the end
         checkpoint_every=max(1, steps // _CHECKPOINTS),
@@ -77,8 +92,9 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
     """Train one recipe in the folder `run`, then score it, in separate processes.
 
     limit: number of held-out samples to score (None: all). Returns the contents of
-    evaluation.json, with the recipe's name, the seconds of training and the numbers of
-    processes added. Raises UserError if a process fails.
+    evaluation.json, with the recipe's name, what it lacks of its paper's system, the
+    seconds of training and the numbers of processes added. Raises UserError if a
+    process fails.
     """
     recipe_file = run.parent / "recipes" / f"{recipe.name}.json"
     save_recipe(recipe, recipe_file)
@@ -91,6 +107,7 @@ def train_and_score(recipe: Recipe, shards: Path, run: Path, limit: int | None) 
     run_process(recipe.name, [sys.executable, *evaluate, *limited])
     lines = read_journal(run)
     cost = {
+        "differences": differences(recipe, len(Split(shards, "train"))),
         "seconds": sum(line.get("seconds", 0.0) for line in lines if line["kind"] == "train"),
         "processes": sorted({line["world"] for line in lines if line["kind"] == "start"}),
     }
@@ -139,7 +156,7 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
             rows.append([f"*{LABELS[version]}*", *cells, ""])
     for result in results:
         cells = _cells(result, metrics, "generated")
-        rows.append([f"`{result['recipe']}`", *cells, f"{result['seconds']:.0f}"])
+        rows.append([row_name(result), *cells, f"{result['seconds']:.0f}"])
     protocol = results[0]["protocol"]
     processes = ", ".join(map(str, sorted({n for row in results for n in row["processes"]})))
     caption = (
@@ -148,7 +165,25 @@ def markdown(results: Sequence[dict[str, Any]], images: int) -> str:
         f"{protocol['split']} of {protocol['dataset_id']}, {protocol['size']} px "
         f"({protocol['fit']}), dropout as in each recipe."
     )
-    return "\n".join([caption, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    lines = [caption, "", *("| " + " | ".join(row) + " |" for row in rows)]
+    note = differences_note(results)
+    return "\n".join([*lines, *([""] if note else []), *note]) + "\n"
+
+
+def row_name(result: dict[str, Any]) -> str:
+    """Return the name of a network in a table, and what it lacks of the paper's."""
+    different = result.get("differences") or []
+    return f"`{result['recipe']}`" + (f" ({', '.join(different)})" if different else "")
+
+
+def differences_note(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a note about the rows that lack something of their papers, or no note."""
+    if not any(result.get("differences") for result in results):
+        return []
+    return [
+        "Rows with a remark in brackets are not their papers' systems as published: --vgg16 and "
+        "--resnet18 give pretrained weights, --stretch-schedules fits schedules to the run."
+    ]
 
 
 def _cells(result: dict[str, Any], metrics: Sequence[Metric], version: str) -> list[str]:
@@ -228,6 +263,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="base channels, the width of all networks (default: 16)",
     )
+    add_fidelity_arguments(parser)
     parser.add_argument(
         "--photos",
         type=Path,
@@ -240,6 +276,39 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_fidelity_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make recipes more like their papers to a parser."""
+    parser.add_argument(
+        "--vgg16",
+        default="random",
+        metavar="imagenet|FILE",
+        help="weights of the VGG-16 in perceptual losses (default: random ones)",
+    )
+    parser.add_argument(
+        "--resnet18",
+        metavar="imagenet|FILE",
+        help="weights of the ResNet-18 in generators; requires --base-channels 64 (default: none)",
+    )
+    parser.add_argument(
+        "--stretch-schedules",
+        action="store_true",
+        help="let the schedules of each recipe span the run instead of the paper's epochs",
+    )
+
+
+def pretrained_weights(args: argparse.Namespace) -> PretrainedWeights:
+    """Return the weights that the options name.
+
+    Raises UserError if a file does not exist, or if the networks are too narrow.
+    """
+    for option, name in (("--vgg16", args.vgg16), ("--resnet18", args.resnet18)):
+        if name not in (None, "imagenet", "random") and not Path(name).is_file():
+            raise UserError(f"{option} {name}: no such file; give one, or imagenet")
+    if args.resnet18 and args.base_channels != 64:
+        raise UserError("--resnet18: the weights of ResNet-18 require --base-channels 64")
+    return PretrainedWeights(args.vgg16, args.resnet18)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and score all recipes, draw the image, and return the exit status."""
     args = make_parser().parse_args(argv)
@@ -248,7 +317,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("recipe", name, RECIPES)
     size = open_held_out(args.shards).manifest.size
     open_photos(args.photos or args.shards, size)
-    recipes = [prepare_recipe(name, size, args.base_channels, args.images) for name in args.recipes]
+    weights = pretrained_weights(args)
+    recipes = [
+        prepare_recipe(name, size, args.base_channels, args.images, weights)
+        for name in args.recipes
+    ]
+    recipes = [stretched(recipe) for recipe in recipes] if args.stretch_schedules else recipes
     runs = {recipe.name: args.out / recipe.name for recipe in recipes}
     results = []
     for number, recipe in enumerate(recipes, 1):

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from colortrain.distributed.from_rank_0 import copy_from_rank_0, on_rank_0
-from colortrain.distributed.setup import make_accelerator
+from colortrain.distributed.setup import announce_start, make_accelerator
 from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
 from colortrain.metrics.score_tables import text_table
@@ -141,11 +141,12 @@ def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the run, print and save the scores, and return the exit status."""
     args = make_parser().parse_args(argv)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(announced=False)
     generator, recipe, step = load_on_rank_0(args, accelerator)
     split = open_split(args.shards, args.split, recipe, make_cache(args))
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
+    announce_start(accelerator)  # after all checks, so that a mistake is one line
     modes = dropout_modes(args.dropout, recipe)
     with explain_out_of_memory("scoring", f"give a --batch-size below {args.batch_size}"):
         extractors = load_extractors(args.inception, args.vgg16, accelerator.device)

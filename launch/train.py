@@ -38,7 +38,7 @@ from colortrain.runs.layout import (
     checkpoint_steps,
     tensorboard_folder,
 )
-from colortrain.runs.retention import check_keep_best
+from colortrain.runs.retention import check_steering
 from colortrain.serialize import to_plain
 from colortrain.training.cadence import (
     DEFAULT_OVERHEAD,
@@ -331,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = open_training_data(args, recipe)
     recipe = with_shorter_intervals(recipe, len(data.train), given_fields(args))
     check_run_folder(args.run, recipe)
-    check_keep_best(recipe, data.validation is not None)
+    check_steering(recipe, data.validation)
     init = load_initial_weights(args, recipe)
     trackers = [name for name in args.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)

@@ -28,7 +28,7 @@ LAYERS = {
         {"headline"},
         {"recipe"},
         {"recipes", "scale_down", "data"},
-        {"runs"},
+        {"runs", "differences"},
         {"inference", "distributed"},
         {"training"},
     ],

@@ -37,14 +37,15 @@ _ADVICE = (
 )
 
 
-def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
+def make_accelerator(
+    *, timeout: float = 1800, announced: bool = True, **options: Any
+) -> Accelerator:
     """Return the `Accelerator` of a run, on the CPU (gloo) if there is no GPU.
 
-    The first process prints a line with device, precision and number of processes. A
-    collective operation fails after `timeout` seconds; `options` are passed to
-    `Accelerator`. Raises UserError if the processes do not form one group, if a
-    launcher's variables or accelerate's configuration cannot be used, or if a GPU
-    cannot be used and the CPU was not requested.
+    If `announced`, calls `announce_start`. A collective operation fails after `timeout`
+    seconds; `options` are passed to `Accelerator`. Raises UserError if the processes do
+    not form one group, if a launcher's variables or accelerate's configuration cannot
+    be used, or if a GPU cannot be used and the CPU was not requested.
     """
     check_launch_variables(os.environ)
     on_cpu = num_gpus() == 0
@@ -69,9 +70,15 @@ def make_accelerator(*, timeout: float = 1800, **options: Any) -> Accelerator:
     check_world_size(accelerator.num_processes, accelerator.process_index)
     check_precision(accelerator.mixed_precision, accelerator.device)
     check_plugins(accelerator)
+    if announced:
+        announce_start(accelerator)
+    return accelerator
+
+
+def announce_start(accelerator: Accelerator) -> None:
+    """Print, in the first process, the line that `describe_start` returns."""
     if accelerator.is_main_process:
         _print_once(describe_start(accelerator))
-    return accelerator
 
 
 def describe_start(accelerator: Accelerator) -> str:

@@ -89,8 +89,7 @@ class RebalancedL1:
         def loss(fake: Tensor, batch: Batch) -> Tensor:
             pixel_weights = weights[bin_indices(batch, context.codec)]
             # The paper's formula adds the differences of a and of b, but the values
-            # that it reports are those of the mean: 0.044 at the end of figure 1c,
-            # where the grayscale baseline has about 0.5 * 0.096.
+            # that it reports are those of the mean: 0.044 at the end of figure 1c.
             return (pixel_weights * (fake - batch.colour).abs().mean(dim=1)).mean()
 
         return loss

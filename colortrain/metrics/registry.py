@@ -17,8 +17,9 @@ Scores = dict[str, Any]  # what `evaluate.score_split` returns, and evaluation.j
 # value, or 1).
 Direction = Literal["lower", "higher", "truth", "one"]
 # What computing it requires: nothing special, too much time for validation during
-# training, or the weights of the network of that name.
-Needs = Literal["", "time", "inception", "vgg16"]
+# training, or the weights of the network of that name ("classifier": the one that
+# `colortrain reproduce` trains).
+Needs = Literal["", "time", "inception", "vgg16", "classifier"]
 
 _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1"}
 
@@ -78,6 +79,9 @@ _ALL = (
     Metric("lpips", "LPIPS (VGG-16)", "lower", 4, "vgg16"),
     Metric("vgg_distance", "VGG distance", "lower", 4, "vgg16"),
     Metric("frechet_lab", "Fréchet distance of 4 x 4 Lab fields (not FID)", "lower", 1),
+    Metric(
+        "frechet_classifier", "Fréchet distance, classifier (not FID)", "lower", 3, "classifier"
+    ),
     Metric("bright_spots", "bright spots, % of pixels", "lower", 3),
     Metric("sepia", "sepia (one hue = 1)", "truth", 3),
 )

@@ -28,8 +28,7 @@ def drouilhet_gan() -> Recipe:
     images. Rare colours have a higher weight in L1.
 
     The reported scores are measured on COCO at 256 px; PSNR is computed from RGB in [0,
-    1] (section 5). The grayscale baseline reaches about 23.8 dB as the mean over images
-    and 20.1 dB pooled. Cost: not given.
+    1] (section 5). Cost: not given.
 
         accelerate launch -m launch.train --recipe drouilhet_gan \
             --shards SHARDS --run runs/drouilhet_gan
@@ -90,9 +89,8 @@ def drouilhet_wgan_gp() -> Recipe:
     (Sections 6 and 7 of the paper.) There are five critic steps per generator step, and
     the critic has InstanceNorm. The weight of L1 is first 70, then 10, then 30.
 
-    The reported scores are measured as in `drouilhet_gan`. The grayscale baseline
-    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: over 10
-    hours on Colab (section 7.5.3).
+    The reported scores are measured as in `drouilhet_gan`. Cost: over 10 hours on
+    Colab (section 7.5.3).
 
         accelerate launch -m launch.train --recipe drouilhet_wgan_gp \
             --shards SHARDS --run runs/drouilhet_wgan_gp
@@ -132,8 +130,7 @@ def drouilhet_progan() -> Recipe:
     generator and the minibatch standard deviation in the critic. The critic's output
     therefore depends on the number of processes.
 
-    The reported scores are measured as in `drouilhet_gan`. The grayscale baseline
-    reaches about 23.8 dB as the mean over images and 20.1 dB pooled. Cost: not given.
+    The reported scores are measured as in `drouilhet_gan`. Cost: not given.
 
         accelerate launch -m launch.train --recipe drouilhet_progan \
             --shards SHARDS --run runs/drouilhet_progan

@@ -24,8 +24,7 @@ def nampouri_unet() -> Recipe:
     r"""Nampouri et al.'s U-Net with the 70-pixel patch critic.
 
     (Section 4.2 and appendix A.1 of the paper.) The reported score is the L1 on 2,000
-    COCO test photographs of 256 px. The grayscale baseline reaches about 0.096 on such
-    photographs. Cost: one A100, about 4 hours (section 5.2).
+    COCO test photographs of 256 px. Cost: one A100, about 4 hours (section 5.2).
 
         accelerate launch -m launch.train --recipe nampouri_unet \
             --shards SHARDS --run runs/nampouri_unet
@@ -66,9 +65,8 @@ def nampouri_resnet18() -> Recipe:
     (Section 4.2 and appendix A.2 of the paper.) Everything else is as in
     `nampouri_unet`.
 
-    The reported score is the L1 on 2,000 COCO test photographs of 256 px. It is within
-    sampling error of the grayscale baseline, which reaches about 0.096. Cost: one A100,
-    about 4 hours (section 5.2).
+    The reported score is the L1 on 2,000 COCO test photographs of 256 px. Cost: one
+    A100, about 4 hours (section 5.2).
 
         accelerate launch -m launch.train --recipe nampouri_resnet18 \
             --shards SHARDS --run runs/nampouri_resnet18

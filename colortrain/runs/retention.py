@@ -21,6 +21,7 @@ from colortrain.runs.layout import (
 )
 from shards.errors import UserError, unknown
 from shards.files import write_atomic
+from shards.read.dataset import Split
 
 # The metrics that validation during training measures: the valid values of `keep_best`.
 VALIDATION_METRICS = [metric.name for metric in METRICS.values() if not metric.needs]
@@ -36,14 +37,26 @@ class Best:
     distance: float  # of `value` from the best value; lower is better
 
 
-def check_keep_best(recipe: Recipe, has_validation: bool) -> None:
-    """Raise UserError if validation cannot measure the metric `recipe.keep_best`."""
+def check_steering(recipe: Recipe, validation: Split | None) -> None:
+    """Raise UserError if scores cannot or must not steer a run as its recipe says.
+
+    They steer it through `keep_best` and `plateau`. `validation` is the split that the
+    run validates on, if any.
+    """
     if recipe.keep_best and recipe.keep_best not in VALIDATION_METRICS:
         raise unknown("metric of keep_best", recipe.keep_best, VALIDATION_METRICS)
-    if recipe.keep_best and not has_validation:
+    if recipe.keep_best and validation is None:
         raise UserError(
             f"keep_best={recipe.keep_best}: the shards have no split to validate on: "
             "leave keep_best out, or give shards with a held-out split"
+        )
+    steers = "keep_best" if recipe.keep_best else "plateau" if recipe.plateau.patience else ""
+    if steers and validation is not None and validation.name == "test":
+        off = "keep_best=" if recipe.keep_best else "plateau.patience=0"
+        raise UserError(
+            f"{steers} would steer the run by the test images, because the shards have no other "
+            "held-out split: build shards with --splits train=0.9,val=0.1 from the training "
+            f"images, or give --set {off}"
         )
 
 

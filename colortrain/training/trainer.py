@@ -27,7 +27,7 @@ from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import load_state, load_tensors
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder
 from colortrain.runs.layout import recipe_file
-from colortrain.runs.retention import check_keep_best, resumed_best, save_best
+from colortrain.runs.retention import check_steering, resumed_best, save_best
 from colortrain.runs.run_lock import RunLock
 from colortrain.training.cadence import Cadence, Overhead
 from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
@@ -77,7 +77,7 @@ class Trainer:
         self.step = self.images = self.start_step = self.saved_step = 0
         self.total = recipe.total_images(len(data.train))
         check_run_folder(run, recipe)
-        check_keep_best(recipe, data.validation is not None)
+        check_steering(recipe, data.validation)
         self.loader = self._make_loader()
         self.resume_from = choose_checkpoint(run, accelerator)
         self.init_metadata = init.metadata if init and self.resume_from is None else None

@@ -25,7 +25,12 @@ from pathlib import Path
 from colortrain.distributed.device import num_gpus
 from colortrain.recipes import RECIPES
 from launch.cli import CommandParser, at_least_one, at_least_zero
-from launch.compare import draw_comparison, open_photos
+from launch.compare import (
+    add_fidelity_arguments,
+    draw_comparison,
+    open_photos,
+    pretrained_weights,
+)
 from launch.reproduce import datasets, feature_classifier, table
 from launch.reproduce.budget import Budget, make_plan, parse_budget
 from launch.reproduce.conditions import conditions
@@ -84,6 +89,7 @@ def make_parser() -> CommandParser:
         help="base channels, the width of all networks, except in the table nazeri, which has "
         "the published width (default: 16)",
     )
+    add_fidelity_arguments(parser)
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N held-out images only"
     )
@@ -122,6 +128,8 @@ def parse_options(
         seeds=tuple(args.seeds),
         base_channels=None if args.table == "nazeri" else args.base_channels,
         limit=args.limit,
+        weights=pretrained_weights(args),
+        stretch_schedules=args.stretch_schedules,
     )
     return options, args.budget, args.photos
 

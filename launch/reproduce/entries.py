@@ -11,12 +11,14 @@ from typing import Any, TypedDict
 
 import torch
 
+from colortrain.differences import differences, stretched
 from colortrain.models.initialise import num_parameters
 from colortrain.recipe import Recipe, load_recipe, save_recipe
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.runs.checkpoint import latest_checkpoint, load_state
 from colortrain.runs.history import read_journal
 from colortrain.runs.layout import checkpoint_folder, checkpoint_steps, evaluation_file, recipe_file
+from colortrain.scale_down import with_weights
 from launch.compare import prepare_recipe, run_process
 from launch.processes import training_launcher
 from launch.reproduce.conditions import git_commit
@@ -25,11 +27,13 @@ from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 from shards.json_files import read_json
+from shards.read.dataset import Split
 
 # Files in a run folder in addition to those of `colortrain train` and `evaluate`.
 _SCORES = "scores.json"
 _COST = "cost.json"
 PEAK = "peak.json"  # written by `launch.reproduce.train_worker`
+CLASSIFIER_DISTANCE = "frechet_classifier"  # its name among the metrics
 _NEVER = 10**9  # steps between validations: more than any run has
 
 
@@ -96,15 +100,21 @@ def resolve_recipe(name: str, options: ReproduceOptions, size: int, images: int)
     size: side of the images in pixels; images: number of images to train on. Raises
     UserError if the recipe cannot be trained on images of this size.
     """
+    recipe = _resolve(name, options, size, images)
+    return stretched(recipe) if options.stretch_schedules else recipe
+
+
+def _resolve(name: str, options: ReproduceOptions, size: int, images: int) -> Recipe:
     if options.base_channels is not None:
-        return prepare_recipe(name, size, options.base_channels, images)
-    recipe = get_recipe(name)
+        return prepare_recipe(name, size, options.base_channels, images, options.weights)
+    recipe = with_weights(get_recipe(name), options.weights)
     steps = -(-images // recipe.batch_size)
     return dataclasses.replace(
         recipe,
         images=images,
         log_every=max(1, steps // 50),
-        evaluate_every=_NEVER,
+        # validations are needed only by rules that depend on them
+        evaluate_every=recipe.evaluate_every if recipe.plateau.patience else _NEVER,
         checkpoint_every=max(1, steps // 4),
         keep_checkpoints=5,
     )
@@ -128,6 +138,7 @@ def train(entry: TableEntry, shards: Path) -> dict[str, Any]:
         **measured_cost(entry.run),
         "parameters": generator_parameters(entry.recipe),
         "commit": git_commit(),
+        "differences": differences(entry.recipe, len(Split(shards, "train"))),
     }
     write_atomic(cost_file, json.dumps(cost).encode())
     return cost
@@ -170,7 +181,12 @@ def score(
     latest = latest_checkpoint(entry.run)
     assert latest is not None
     judge = classifier.digest if classifier else None
-    request = {"checkpoint": latest.name, "limit": limit, "judge": judge}
+    request = {
+        "distance": CLASSIFIER_DISTANCE,
+        "checkpoint": latest.name,
+        "limit": limit,
+        "judge": judge,
+    }
     scores_file = entry.run / _SCORES
     if scores_file.is_file():
         earlier = _read_result(scores_file, _Scored)
@@ -183,7 +199,7 @@ def score(
     if curve:
         result["curve"] = [curve_point(each) for each in (*documents, document)]
     if classifier:
-        result["metrics"]["fid"] = classifier.distances(entry.run, shards, limit)
+        result["metrics"][CLASSIFIER_DISTANCE] = classifier.distances(entry.run, shards, limit)
     write_atomic(scores_file, json.dumps({"asked": request, "result": result}).encode())
     return result
 

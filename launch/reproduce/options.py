@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from colortrain.scale_down import WITHOUT_DOWNLOADS, PretrainedWeights
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions:
@@ -13,7 +15,8 @@ class ReproduceOptions:
 
     table: name of the results table, such as "nazeri"; base_channels: width of the
     networks, or None for the published width; limit: number of held-out images to
-    score, or None for all.
+    score, or None for all; weights: pretrained weights of the systems that need them;
+    stretch_schedules: whether schedules span the run.
     """
 
     table: str
@@ -23,6 +26,8 @@ class ReproduceOptions:
     seeds: tuple[int, ...]
     base_channels: int | None
     limit: int | None
+    weights: PretrainedWeights = WITHOUT_DOWNLOADS
+    stretch_schedules: bool = False
 
     def shared(self) -> dict[str, Any]:
         """Return the options that all rows of the results table share, for JSON."""

@@ -11,6 +11,7 @@ from typing import Any
 from colortrain.metrics.registry import METRICS
 from colortrain.metrics.score_tables import COLUMNS, LABELS
 from colortrain.recipes import get_recipe
+from launch.compare import differences_note, row_name
 from launch.reproduce.datasets import NAZERI
 
 # The metrics that are printed and their column heads. Decimals and directions are in
@@ -25,13 +26,12 @@ HEADS = {
     "psnr": "PSNR",
     "psnr_pooled": "PSNR, pooled",
     "ssim": "SSIM",
-    "fid": "Fréchet distance, classifier",
+    "frechet_classifier": "Fréchet distance, classifier",
     "frechet_lab": "Fréchet distance, Lab fields",
     "colourfulness_ratio": "colourfulness / truth",
     "bright_spots": "bright spots, %",
     "sepia": "sepia",
 }
-_DECIMALS = {"fid": 3}  # distances by the small classifier are below 1
 
 
 def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
@@ -51,7 +51,20 @@ def markdown(table: str, results: Sequence[dict[str, Any]], facts: dict[str, Any
     best = {name: best_value(name, results) for name in shown}
     lines += [network_row(result, shown, best) for result in results]
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
-    return "\n".join([*caption(facts), "", *rows, *curves(results), "", *notes(facts)]) + "\n"
+    return (
+        "\n".join(
+            [
+                *caption(facts),
+                "",
+                *rows,
+                *curves(results),
+                "",
+                *notes(facts),
+                *differences_note(results),
+            ]
+        )
+        + "\n"
+    )
 
 
 def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
@@ -74,7 +87,7 @@ def network_row(
         value, text = generated_score(name, result), _number(generated_score(name, result), name)
         cells.append(f"**{text}**" if text and value == best[name] else text)
     cost = [f"{result['seconds']:.0f}", f"{result['peak_mb']:.0f}", f"{result['parameters']:,}"]
-    return [f"`{result['recipe']}`", str(result["seed"]), *cells, *cost]
+    return [row_name(result), str(result["seed"]), *cells, *cost]
 
 
 def generated_score(metric: str, result: dict[str, Any]) -> float | None:
@@ -172,4 +185,4 @@ def notes(facts: dict[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.{_DECIMALS.get(metric, METRICS[metric].decimals)}f}"
+    return "" if value is None else f"{value:.{METRICS[metric].decimals}f}"

@@ -10,7 +10,11 @@ from colortrain.losses.perceptual import Perceptual
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.models.resnet18 import ResNet18UNetConfig
 from colortrain.recipes import RECIPES, get_recipe
-from colortrain.scale_down import fit_to_size, scaled_down, without_downloads
+from colortrain.scale_down import (
+    fit_to_size,
+    scaled_down,
+    without_downloads,
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from colortrain.differences import missing_weights
 from colortrain.recipes import RECIPES
 from launch import compare
-from launch.compare import check_images, markdown, prepare_recipe
+from launch.compare import (
+    check_images,
+    make_parser,
+    markdown,
+    prepare_recipe,
+    pretrained_weights,
+)
 from shards.errors import UserError
 from tests.support.processes import run_command
 from tests.support.small_run import small_run
@@ -83,6 +90,53 @@ def test_runs_with_more_images_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained on 1,600 images, more than --images"):
         check_images(recipe, tmp_path)
     check_images(prepare_recipe("nazeri_unet_l2", 32, 8, 1600), tmp_path)
+
+
+def test_rows_name_what_they_lack_of_their_papers() -> None:
+    protocol = {"split": "val", "dataset_id": "feed", "size": 32, "fit": "crop"}
+    shared = {"seconds": 1, "processes": [1], "samples": 2, "protocol": protocol}
+    results = [
+        {**shared, "recipe": name, "metrics": {"l1": {"generated": 0.5}}, "differences": lacks}
+        for name, lacks in (("a", ["random VGG-16"]), ("b", []))
+    ]
+    lines = markdown(results, 1000).splitlines()
+    assert "| `a` (random VGG-16) | 0.5000 | 1 |" in lines
+    assert "| `b` | 0.5000 | 1 |" in lines
+    assert "not their papers' systems as published" in lines[-1]
+    assert "as published" not in markdown(results[1:], 1000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--vgg16", "nowhere.pth"], "--vgg16 nowhere.pth: no such file"),
+        (["--resnet18", "imagenet"], "require --base-channels 64"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_rejected_before_any_work(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=4, splits=("train", "val"))
+    args = ["--shards", str(shards), "--out", str(tmp_path / "out"), "--images", "8"]
+    with pytest.raises(UserError, match=message):
+        compare.main([*args, *options])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_options_reach_the_recipes(tmp_path: Path) -> None:
+    file = tmp_path / "vgg.pth"
+    file.touch()
+    argv = ["--shards", "s", "--out", "o", "--images", "8", "--base-channels", "64"]
+    args = make_parser().parse_args([*argv, "--vgg16", str(file), "--resnet18", "imagenet"])
+    weights = pretrained_weights(args)
+    progan = prepare_recipe("drouilhet_progan", 32, 64, 8, weights)
+    assert [term.weights for term in progan.objective.reconstruction] == [str(file)]  # type: ignore[union-attr]
+    assert missing_weights(progan) == []
+    resnet = prepare_recipe("nampouri_resnet18", 64, 64, 8, weights)
+    assert resnet.generator.pretrained == "imagenet"  # type: ignore[union-attr]
+    assert missing_weights(prepare_recipe("nampouri_resnet18", 64, 16, 8)) == [
+        "ResNet-18 without ImageNet weights"
+    ]
 
 
 def test_baselines_without_values_have_no_row() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from launch import demo
 from shards.errors import UserError
+from tests.support.gpus import pretend_gpus
 
 
 @pytest.mark.parametrize("out", ["", ".", "..", "/", "runs/.."])
@@ -27,8 +27,7 @@ def test_training_uses_at_most_two_processes(
     gpus: int, processes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: dict[str, Sequence[object]] = {}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    pretend_gpus(monkeypatch, gpus)
     monkeypatch.setattr(demo, "run_step", commands.__setitem__)
     for name in ("write_photographs", "draw_grid", "loss_curves"):
         monkeypatch.setattr(demo, name, lambda *paths: None)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from colortrain.recipes import get_recipe
@@ -24,12 +23,8 @@ from launch.processes import (
     training_launcher,
 )
 from shards.errors import UserError
+from tests.support.gpus import pretend_gpus
 from tests.support.processes import ROOT
-
-
-def set_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +43,7 @@ def test_networks_that_are_compared_see_the_same_images_at_a_time_on_any_machine
     recipe: str, gpus: int, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch of `flagship` is 8 images; the others have batch statistics."""
-    set_gpus(monkeypatch, gpus)
+    pretend_gpus(monkeypatch, gpus)
     assert num_processes_for(get_recipe(recipe)) == processes
     command = training_launcher(get_recipe(recipe))
     if gpus:
@@ -64,7 +59,7 @@ def test_networks_that_are_compared_see_the_same_images_at_a_time_on_any_machine
 def test_the_configuration_depends_on_the_devices(
     gpus: int, processes: int, name: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_gpus(monkeypatch, gpus)
+    pretend_gpus(monkeypatch, gpus)
     assert config_file(processes) == CONFIGS / f"{name}.yaml"
     assert mixed_precision(processes) == precision
     command = launch_command()
@@ -73,11 +68,11 @@ def test_the_configuration_depends_on_the_devices(
 
 
 def test_more_processes_than_gpus_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_gpus(monkeypatch, 2)
+    pretend_gpus(monkeypatch, 2)
     check_processes(2)
     with pytest.raises(UserError, match=r"^--ranks 3: give a number from 1 to 2$"):
         check_processes(3, "--ranks")
-    set_gpus(monkeypatch, 0)
+    pretend_gpus(monkeypatch, 0)
     check_processes(3)
     with pytest.raises(UserError, match="--processes 0: give a number from 1 to the number of"):
         check_processes(0)

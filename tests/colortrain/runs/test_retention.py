@@ -197,3 +197,27 @@ def test_every_valid_metric_is_measured_by_validation(shards: Path, tmp_path: Pa
     assert all(isinstance(candidate_best(name, 1, scores), Best) for name in VALIDATION_METRICS)
     assert load_state(checkpoint_folder(run, 4))["best"] is None
     assert torch.is_tensor(next(load_generator(run)[0].parameters()))
+
+
+@pytest.mark.parametrize("rule", ["keep_best=l1", "plateau.patience=2"])
+def test_test_images_never_steer_a_run(
+    rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=16, splits=("train", "test"))
+    run = tmp_path / "run"
+    assert train(shards, run, rule) == 2
+    error = capsys.readouterr().err
+    assert f"{rule.split('.')[0].split('=')[0]} would steer the run by the test images" in error
+    assert error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_the_rates_fall_by_the_scores_of_a_validation_split(shards: Path, tmp_path: Path) -> None:
+    """Rates of almost 0 change no score, so each later validation reduces them."""
+    rule = ["plateau.patience=1", "plateau.factor=0.5", "evaluate_every=1", "log_every=1"]
+    rates = ["generator_adam.lr=1e-30", "critic_adam.lr=1e-30"]
+    assert train(shards, tmp_path / "run", *rule, *rates) == 0
+    lines = read_journal(tmp_path / "run", "train")
+    assert [line["lr"] for line in lines[:4]] == pytest.approx(
+        [1e-30, 1e-30, 0.5e-30, 0.25e-30], rel=1e-6
+    )

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from launch.benchmark import main, scaling
 from launch.benchmark.training.scaling_worker import MODULE, WEAK
@@ -15,6 +14,7 @@ from launch.benchmark.training.setup import TrainingSetup
 from shards.errors import UserError, command_name
 from tests.support.benchmark_reports import check_report
 from tests.support.benchmark_setup import small_argv, small_setup
+from tests.support.gpus import pretend_gpus
 
 
 def test_two_processes_are_compared_with_one(shards: Path, tmp_path: Path) -> None:
@@ -51,16 +51,14 @@ def test_without_a_user_error_the_end_of_the_output_is_given() -> None:
 def test_by_default_the_counts_divide_the_batch(
     gpus: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    pretend_gpus(monkeypatch, gpus)
     assert scaling.default_ranks(4) == counts
 
 
 def test_more_processes_than_gpus_are_refused(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    pretend_gpus(monkeypatch, 1)
     with pytest.raises(UserError, match="--ranks 2: give a number from 1 to 1"):
         main(["scaling", *small_argv(shards, "--ranks", "2")])
     with pytest.raises(UserError, match="batch_size=4 does not divide"):

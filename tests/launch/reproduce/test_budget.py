@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-import torch
 import yaml
 
 from colortrain.recipes import get_recipe
@@ -20,6 +19,7 @@ from launch.reproduce.entries import make_entries
 from launch.reproduce.options import Plan
 from shards.errors import UserError
 from tests.launch.reproduce.cifar import make_options
+from tests.support.gpus import pretend_gpus
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,7 @@ def test_speed_is_measured_with_the_precision_of_the_training(
     gpus: int, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The precision does not depend on the number of GPUs."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    pretend_gpus(monkeypatch, gpus)
     recipe = get_recipe("flagship")
     (path,) = [Path(arg) for arg in training_launcher(recipe) if arg.endswith(".yaml")]
     assert path.name == config

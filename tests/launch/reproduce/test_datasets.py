@@ -8,7 +8,7 @@ import pytest
 
 from launch.reproduce.datasets import build
 from shards.errors import UserError
-from shards.read.dataset import Split
+from shards.read.dataset import Split, open_held_out
 from tests.launch.reproduce.cifar import small_cifar
 
 
@@ -17,6 +17,16 @@ def test_only_the_training_set_is_without_grayscale_images(tmp_path: Path) -> No
     assert len(Split(sets.train, "train")) == 11
     assert len(Split(sets.held_out, "test")) == 12
     assert (sets.size, sets.labelled) == (32, True)
+
+
+def test_the_rates_of_nazeris_table_fall_by_a_part_of_the_training_images(tmp_path: Path) -> None:
+    source = small_cifar(tmp_path / "cifar-10-batches-bin", count=40)
+    sets = build("nazeri", source, tmp_path / "sets")
+    assert open_held_out(sets.train).name == "val"
+    sizes = [len(Split(sets.train, split)) for split in ("train", "val")]
+    assert sum(sizes) == 39  # one is grayscale
+    assert sizes[1] > 0
+    assert len(Split(sets.held_out, "test")) == 40
 
 
 def test_a_folder_without_batches_is_an_error(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_nazeris_table_has_the_published_size(tmp_path: Path) -> None:
     recipe = entries[0].recipe
     assert (recipe.generator.base_channels, recipe.batch_size) == (64, 128)
     assert recipe.total_images(1) == 200 * 50_000
+    assert (recipe.plateau.patience, recipe.evaluate_every) == (30, 391)  # so the rates fall
 
 
 def test_costs_are_summed_over_all_starts(tmp_path: Path) -> None:

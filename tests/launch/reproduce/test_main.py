@@ -56,9 +56,9 @@ def test_one_command_creates_the_table(reproduced: tuple[Path, Path, str]) -> No
     ]
     assert "out of 11 (left out: 1 grey)" in text  # the grayscale image of the training batch
     assert [row["samples"] for row in rows(out)] == [5, 5]
-    assert all(row["metrics"]["fid"]["generated"] > 0 for row in rows(out))
+    assert all(row["metrics"]["frechet_classifier"]["generated"] > 0 for row in rows(out))
     assert {"seconds", "peak_mb", "parameters", "commit"} <= set(rows(out)[0])
-    assert "mixed precision no; peak MB of resident memory." in text
+    assert "mixed precision no, processes per network: 1; peak MB of resident memory." in text
     with Image.open(out / "picture.png") as image:
         assert image.width > 4 * 32
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from launch.reproduce import train_worker
+from tests.support.gpus import pretend_gpus
 from tests.support.processes import ROOT, environment
 
 
@@ -26,8 +27,7 @@ def test_the_largest_peak_of_rank_0_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_worker.train, "main", lambda argv: 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    pretend_gpus(monkeypatch, 1)
     args = ["--recipe", "flagship", "--shards", "none", "--run", str(tmp_path)]
     # The last start has nothing left to train, so its peak is lower.
     for rank, allocated in (("1", 9_000_000), ("0", 7_000_000), ("0", 5_000_000)):
