@@ -85,10 +85,6 @@ class TrainingJob:
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's; the trainer replaces it
         self.context.prepare()
         rendezvous.export_variables()
-        from slurm import devices  # imports torch, which nodes that build shards may lack
-
-        devices.export_variables()
-        _log_resources(devices.describe_devices())
         status = run_command("launch.train", self._train, self.argv)
         if status == EXIT_STOPPED:
             assert callable(requeue)
@@ -101,8 +97,13 @@ class TrainingJob:
         if os.environ["RANK"] == "0":
             runs.record_start(self.run, os.environ["SLURM_JOB_ID"])
             wait_for_earlier_start(self.run)
-        from launch import train  # imports torch, which login nodes may lack
+        # Imported here, because they import torch, which login nodes may lack. As that
+        # takes seconds, a signal must find this start recorded.
+        from launch import train
+        from slurm import devices
 
+        devices.export_variables()
+        _log_resources(devices.describe_devices())
         return train.main(argv)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:

@@ -159,7 +159,7 @@ def test_a_sweep_is_a_table(
         second = capsys.readouterr().out
     points = list(json.loads((out / "sweep.json").read_text()))
     assert points[1] == "generator.depth=2,objective.penalties.0.weight=.1"
-    assert [checkpoint_steps(out / name) for name in points] == [[3]] * 9
+    assert [checkpoint_steps(out / name)[-1] for name in points] == [3] * 9
     recipe = json.loads((out / points[1] / "recipe.json").read_text())
     assert (recipe["generator"]["depth"], recipe["objective"]["penalties"][0]["weight"]) == (2, 0.1)
     assert sum("completed" in line for line in first.splitlines()) == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +182,23 @@ def test_a_file_system_that_fails_at_the_start_of_a_job_is_one_line(
         jobs.TrainingJob((), tmp_path, context(tmp_path), 1)()
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"colortrain train: error: Stale file handle at {tmp_path}: the network")
+
+
+def test_a_start_is_recorded_before_torch_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal during the import, which takes seconds, must find the start counted."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for name in ("launch", "slurm.devices"):  # the modules that import torch
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr("slurm.devices", raising=False)
+    monkeypatch.setattr(jobs.JobContext, "prepare", lambda self: None)
+    monkeypatch.setattr(jobs.rendezvous, "export_variables", lambda: None)
+    runs.starts_file(tmp_path).parent.mkdir(parents=True)
+    with pytest.raises((ImportError, SystemExit)):
+        jobs.TrainingJob((), tmp_path, context(tmp_path), 1)()
+    assert runs.starts_without_progress(tmp_path, "7") == 1
 
 
 @pytest.mark.parametrize(("statuses", "exit_status"), [([1, 0], None), ([1, 2, 0], 2)])
