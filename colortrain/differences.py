@@ -65,7 +65,7 @@ def constant_rates(recipe: Recipe, dataset_size: int) -> list[str]:
     if recipe.plateau.patience or recipe.name not in RECIPES:
         return []
     published = get_recipe(recipe.name)
-    steps = recipe.total_images(dataset_size) // recipe.batch_size
+    steps = recipe.total_steps(dataset_size)
     earliest = published.plateau.patience * published.evaluate_every  # steps
     return ["learning rates never fall"] if 0 < earliest < steps else []
 

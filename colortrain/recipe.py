@@ -289,6 +289,10 @@ class Recipe:
         """
         return self.images if self.images is not None else max(1, round(self.epochs * dataset_size))
 
+    def total_steps(self, dataset_size: int) -> int:
+        """Return the number of steps of the whole run; see `total_images`."""
+        return -(-self.total_images(dataset_size) // self.batch_size)
+
     @property
     def resumable_fields(self) -> tuple[str, ...]:
         """Names of the fields that may change when a run is resumed."""

@@ -268,7 +268,7 @@ def describe(recipe: Recipe, data: TrainingData) -> str:
         f"generator: {num_parameters(generator):,} parameters, {critic_text}",
         f"dataset {data.train.dataset_id}: {len(data.train):,} training samples, "
         f"{held_out:,} held out",
-        f"{total:,} images, {-(-total // recipe.batch_size):,} steps, "
+        f"{total:,} images, {recipe.total_steps(len(data.train)):,} steps, "
         f"{total / len(data.train):,.2f} epochs",
     ]
     return "\n".join(lines)

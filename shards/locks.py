@@ -14,7 +14,6 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from shards.errors import UserError
@@ -54,21 +53,16 @@ class HeldLock:
     def __enter__(self) -> HeldLock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def lock(path: Path, message: str, *, shared: bool = False, risk: str = "") -> HeldLock:
     """Lock the file `path`, exclusively or `shared`.
 
-    Raises UserError, whose text begins with
-    `message`, if another process holds the lock. Where the file system does not support
-    locks, prints one warning, which ends with the advice `risk`, and continues.
+    Raises UserError, whose text begins with `message`, if another process holds the
+    lock. Where the file system does not support locks, prints one warning, which ends
+    with the text `risk`, and continues.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(_TRIES):

@@ -96,13 +96,6 @@ def notes(scores: Scores) -> list[str]:
     return lines + [f"not computed: {names}; requires {how}" for names, how in missing]
 
 
-def markdown_table(scores: Scores) -> str:
-    """Return the scores as a Markdown table, with a caption and notes."""
-    lines = [HEAD, ["---", ":-:", *["--:"] * (len(HEAD) - 2)], *table_rows(scores)]
-    table = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([caption(scores), "", *table, *("\n" + note for note in notes(scores))]) + "\n"
-
-
 def text_table(scores: Scores) -> str:
     """Return the scores as a plain-text table, with a caption and notes."""
     lines = [list(HEAD), *table_rows(scores)]

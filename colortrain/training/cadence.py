@@ -151,8 +151,7 @@ def with_shorter_intervals(recipe: Recipe, dataset_size: int, given: Collection[
     as they are, and also `evaluate_every` if the learning rates depend on the number of
     validations, and `checkpoint_every` if there is a `keep_every`.
     """
-    steps = -(-recipe.total_images(dataset_size) // recipe.batch_size)
-    longest = max(1, steps // MIN_TIMES)
+    longest = max(1, recipe.total_steps(dataset_size) // MIN_TIMES)
     kept = {*given}
     kept |= {"evaluate_every"} if recipe.plateau.patience else set()
     kept |= {"checkpoint_every"} if recipe.keep_every else set()

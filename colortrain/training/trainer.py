@@ -125,7 +125,7 @@ class Trainer:
     ) -> tuple[TrainableNetwork, TrainableNetwork | None]:
         """Build the generator and the critic, and wrap them for DDP or DeepSpeed."""
         built = build_networks(self.recipe, init, resumes=self.resume_from is not None)
-        steps = -(-self.total // self.recipe.batch_size)
+        steps = self.recipe.total_steps(len(self.data.train))
         return make_networks(self.recipe, *built, self.accelerator, self.compute, steps=steps)
 
     def _build_losses(self) -> list[LossFunction]:
@@ -147,7 +147,7 @@ class Trainer:
 
     def describe_start(self) -> str:
         """Return in one line where the run starts, and when it validates and saves."""
-        steps = -(-self.total // self.recipe.batch_size)
+        steps = self.recipe.total_steps(len(self.data.train))
         start = f"resuming from step {self.step:,}"
         if self.resume_from is None:
             start = "no checkpoint yet, starting at step 0"
