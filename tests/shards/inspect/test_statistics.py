@@ -201,6 +201,14 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def listeners(folder: Path) -> list[str]:
+    """Return the sockets of worker pools below a folder.
+
+    `Path.rglob` fails if a process removes a folder meanwhile; `os.walk` does not.
+    """
+    return [name for _, _, files in os.walk(folder) for name in files if name[:9] == "listener-"]
+
+
 def test_files_of_killed_runs_are_removed_by_the_next_run(
     built: Path, tmp_path: Path, short_folder: Path
 ) -> None:
@@ -209,11 +217,11 @@ def test_files_of_killed_runs_are_removed_by_the_next_run(
     command += ["--json", str(tmp_path / "colours.json")]
     environment = {**os.environ, "TMPDIR": str(short_folder)}
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while killed.poll() is None and not list(short_folder.rglob("listener-*")):
+    while killed.poll() is None and not listeners(short_folder):
         time.sleep(0.002)
     killed.kill()
     killed.wait()
-    assert list(short_folder.rglob("listener-*"))
+    assert listeners(short_folder)
     temporary = tmp_path / f".colours.json.{os.uname().nodename}.{killed.pid}.tmp"
     temporary.write_bytes(b"{")
     subprocess.run(command, env=environment, check=True, capture_output=True)
