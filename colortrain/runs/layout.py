@@ -62,14 +62,19 @@ def best_file(run: Path) -> Path:
     return checkpoints_folder(run) / "best.json"
 
 
+def samples_folder(run: Path) -> Path:
+    """Return the path RUN/samples."""
+    return run / "samples"
+
+
 def sample_file(run: Path, step: int) -> Path:
     """Return the path RUN/samples/step-NNNNNNNNN.png: a step's grid of images."""
-    return run / "samples" / f"step-{step:09d}.png"
+    return samples_folder(run) / f"step-{step:09d}.png"
 
 
 def sample_files(run: Path) -> list[tuple[int, Path]]:
     """Return (step, PNG file) of each sample grid in RUN/samples, by ascending step."""
-    paths = (run / "samples").glob("step-*.png")
+    paths = samples_folder(run).glob("step-*.png")
     steps = ((step_of(path.with_suffix("")), path) for path in paths)
     return sorted((step, path) for step, path in steps if step is not None)
 

@@ -18,6 +18,10 @@ from colortrain.runs.layout import (
     checkpoint_folder,
     checkpoint_steps,
     checkpoints_folder,
+    journal_file,
+    recipe_file,
+    samples_folder,
+    trackers_file,
 )
 from shards.errors import UserError, unknown
 from shards.files import write_atomic
@@ -93,6 +97,18 @@ def resumed_best(run: Path, metric: str, state: Mapping[str, Any] | None) -> Bes
     if not state or state["metric"] != metric or not checkpoint_folder(run, state["step"]).is_dir():
         return None
     return Best(**{field.name: state[field.name] for field in dataclasses.fields(Best)})
+
+
+def remove_temporaries(run: Path) -> None:
+    """Remove temporary files that a killed training process left in a run folder.
+
+    The caller must hold the lock on the folder. Files of other commands stay.
+    """
+    trained = (recipe_file(run), journal_file(run), trackers_file(run))
+    own = [path for each in trained for path in run.glob(f".{each.name}.*.tmp")]
+    folders = (checkpoints_folder(run), samples_folder(run))
+    for path in (*own, *(path for folder in folders for path in folder.glob(".*.tmp"))):
+        path.unlink(missing_ok=True)
 
 
 def steps_to_keep(

@@ -27,7 +27,7 @@ from colortrain.recipe import Recipe, save_recipe
 from colortrain.runs.checkpoint import load_state, load_tensors
 from colortrain.runs.folder import TrainingData, check_checkpoint, check_run_folder
 from colortrain.runs.layout import recipe_file
-from colortrain.runs.retention import check_steering, resumed_best, save_best
+from colortrain.runs.retention import check_steering, remove_temporaries, resumed_best, save_best
 from colortrain.runs.run_lock import RunLock
 from colortrain.training.cadence import Cadence, Overhead
 from colortrain.training.checkpoint_writer import CheckpointWriter, TensorFiles
@@ -214,6 +214,7 @@ class Trainer:
         """Lock the run folder, load the checkpoint, if any, and open the journal."""
         if self.accelerator.is_main_process:
             self.run_lock.acquire()
+            remove_temporaries(self.run)
         if self.resume_from is not None:
             self.load(self.resume_from)
         self.start_step = self.step

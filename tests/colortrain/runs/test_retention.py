@@ -18,6 +18,7 @@ from colortrain.runs.retention import (
     better,
     candidate_best,
     prune,
+    remove_temporaries,
     resumed_best,
     save_best,
     steps_to_keep,
@@ -221,3 +222,34 @@ def test_the_rates_fall_by_the_scores_of_a_validation_split(shards: Path, tmp_pa
     assert [line["lr"] for line in lines[:4]] == pytest.approx(
         [1e-30, 1e-30, 0.5e-30, 0.25e-30], rel=1e-6
     )
+
+
+def test_temporary_files_of_killed_training_are_removed_and_those_of_other_commands_stay(
+    tmp_path: Path,
+) -> None:
+    left = [
+        "checkpoints/.best.json.node1.2354.tmp",
+        "samples/.step-000000010.png.node1.2354.tmp",
+        ".recipe.json.node1.2354.tmp",
+        ".metrics.jsonl.node1.2354.tmp",
+        ".trackers.json.node1.2354.tmp",
+    ]
+    others = [".evaluation.json.node2.99.tmp", "recipe.json", "checkpoints/best.json"]
+    for name in (*left, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path)
+    files = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path)) for path in files} == set(others)
+
+
+def test_training_removes_them_when_it_starts(tmp_path: Path) -> None:
+    shards = small_set(tmp_path / "set", size=32, count=8, splits=("train", "val"))
+    run = tmp_path / "run"
+    temporary = run / "checkpoints" / ".best.json.node1.2354.tmp"
+    args = ["--recipe", "nampouri_unet", "--shards", str(shards), "--run", str(run)]
+    sets = [word for field in FIELDS for word in ("--set", field)]
+    assert main([*args, *sets, "--tracker", "none"]) == 0
+    temporary.touch()
+    assert main([*args, *sets, "--tracker", "none"]) == 0  # nothing is left to train
+    assert not temporary.exists()
