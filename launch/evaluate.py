@@ -35,7 +35,7 @@ from colortrain.serialize import finite
 from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache
 from launch.network_options import add_weight_arguments
 from launch.processes import exit_process
-from shards.errors import UserError, run_command, unknown
+from shards.errors import UserError, run_command
 from shards.files import write_atomic
 from shards.progress import ProgressLine
 from shards.read.cache import Cache
@@ -100,15 +100,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def open_split(shards: str, name: str | None, recipe: Recipe, cache: Cache | None = None) -> Split:
+def open_split(
+    shards: str,
+    name: str | None,
+    recipe: Recipe,
+    cache: Cache | None = None,
+    option: str = "",
+) -> Split:
     """Return the split `name` of a shard set, or its held-out split if `name` is None.
 
+    `option` is the option of the command that gives `name`, for messages.
     Raises UserError if there is no such split, or if its samples do not have the image
     size of the recipe.
     """
-    split = Split(shards, name, cache=cache) if name else open_held_out(shards, cache)
-    if name is not None and split.name != name:
-        raise UserError(f"{shards}: {unknown('split', name, split.manifest.splits)}")
+    split = open_held_out(shards, cache, name, option)
     size = split.manifest.size
     if size != recipe.size:
         raise UserError(
@@ -143,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     accelerator = make_accelerator(announced=False)
     generator, recipe, step = load_on_rank_0(args, accelerator)
-    split = open_split(args.shards, args.split, recipe, make_cache(args))
+    split = open_split(args.shards, args.split, recipe, make_cache(args), "--split")
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
     announce_start(accelerator)  # after all checks, so that a mistake is one line

@@ -60,7 +60,7 @@ from launch.cli import (
 from launch.compute_options import add_compute_arguments, compute_config
 from launch.processes import check_processes, exit_process, launch_command
 from shards.errors import UserError, command_name, run_command
-from shards.read.dataset import open_held_out
+from shards.read.dataset import Split, open_held_out
 
 _EXAMPLE = """\
 exit status: 0 finished, 75 stopped by a signal with everything saved, 69 another process of the
@@ -130,6 +130,16 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--validation", metavar="DIR", help="with --stream: a shard set for validation"
+    )
+    parser.add_argument(
+        "--train-split",
+        metavar="NAME",
+        help="the split of --shards to train on (default: train, or the only split)",
+    )
+    parser.add_argument(
+        "--validation-split",
+        metavar="NAME",
+        help="the split to validate on (default: val, validation or test, if there is one)",
     )
     parser.add_argument(
         "--workers",
@@ -257,7 +267,6 @@ def overhead(args: argparse.Namespace) -> Overhead:
 def describe(recipe: Recipe, data: TrainingData) -> str:
     """Return the text of --dry-run: recipe, parameters, samples, length of the run."""
     total = recipe.total_images(len(data.train))
-    held_out = len(data.validation) if data.validation is not None else 0
     with torch.device("meta"):
         generator, critic = recipe.build_networks()
     critic_text = "no critic"
@@ -266,12 +275,16 @@ def describe(recipe: Recipe, data: TrainingData) -> str:
     lines = [
         json.dumps(to_plain(recipe), indent=1),
         f"generator: {num_parameters(generator):,} parameters, {critic_text}",
-        f"dataset {data.train.dataset_id}: {len(data.train):,} training samples, "
-        f"{held_out:,} held out",
+        f"dataset {data.dataset_id}: {len(data.train):,} training samples, "
+        f"{_describe_validation(data.validation)}",
         f"{total:,} images, {recipe.total_steps(len(data.train)):,} steps, "
         f"{total / len(data.train):,.2f} epochs",
     ]
     return "\n".join(lines)
+
+
+def _describe_validation(validation: Split | None) -> str:
+    return f"{len(validation):,} held out ({validation.name})" if validation else "0 held out"
 
 
 def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData:
@@ -287,12 +300,29 @@ def open_training_data(args: argparse.Namespace, recipe: Recipe) -> TrainingData
                 "--epoch-images and --validation are for --stream only: remove them, "
                 "because shard sets define both"
             )
-        return open_data(args.shards, recipe, workers=workers, corrupt_limit=limit, cache=cache)
+        return open_data(
+            args.shards,
+            recipe,
+            workers=workers,
+            corrupt_limit=limit,
+            cache=cache,
+            train_split=args.train_split,
+            validation_split=args.validation_split,
+        )
+    if args.train_split or (args.validation_split and not args.validation):
+        raise UserError(
+            "--train-split is for --shards only, and --validation-split requires --validation "
+            "with --stream: remove them"
+        )
     if not args.epoch_images:
         raise UserError(
             "--stream requires --epoch-images N, because tars without an index have no known size"
         )
-    held_out = open_held_out(args.validation, cache) if args.validation else None
+    held_out = (
+        open_held_out(args.validation, cache, args.validation_split, "--validation-split")
+        if args.validation
+        else None
+    )
     if held_out is not None and held_out.size != recipe.size:
         raise UserError(
             f"--validation {args.validation} has samples of {held_out.size} px, "

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from shards.builder.build import BuildOptions, build, build_part, check_workers
 from shards.builder.merge import merge
 from shards.builder.parts import Part, parse_part
 from shards.builder.plan import Parameters
+from shards.builder.splits import DEFAULT_SPARE
 from shards.errors import UserError, run_command
 from shards.format.manifest import DTYPES, load_manifest
 from shards.inspect.info import describe, save_sheet
@@ -29,15 +31,49 @@ from shards.inspect.statistics import (
 from shards.inspect.verify import verify
 from shards.sources.decode import FITS, MAX_PIXELS
 
-BUILD_HELP = """\
+SOURCE_HELP = """\
 SOURCE is one of
   a folder            all images in it and its subfolders, by file suffix
   a text file         one path per line, relative to the folder of the file
   'FOLDER/*.tar'      tars of images (img2dataset, WebDataset); quote the pattern
   a CIFAR-10 folder   in the binary or Python layout, as downloaded or with some batches only
 
+"""
+
+SPLITS_HELP = """\
+Splits: --splits VALUE is one of
+  train=0.9,val=0.1          fractions, by a hash of each file's content
+  train=8000,val=2000        numbers of images; `train=rest` is all that the others leave
+  source                     the top-level folders of SOURCE (train and test for CIFAR-10)
+  LIST                       a file with `path<TAB>split` on each line
+  train=LIST,val=LIST        a file for each split with one path on each line, perhaps
+                             followed by a blank or a tab and a class number
+  train=LIST:FOLDER,...      the same, with paths relative to FOLDER in SOURCE
+A LIST is a path with a `.` or a `/`. Its paths are relative to SOURCE; SOURCE, `./` or `/` at
+their start is ignored. Images that are in no list are not packed, and are counted.
+
+With `source` and with lists, in this order:
+  --rename OLD=NEW,...       renames splits; two splits with one new name are joined
+  --carve NEW=OLD:AMOUNT,... moves a number, or a fraction of OLD's images in SOURCE, to a new
+                             split
+  --take NAME=COUNT,...      keeps only COUNT images of a split (0: none)
+
+Numbers of images are those in the finished shards. The images are chosen by a hash of --seed
+and their names, so the choice does not depend on their order, on --workers or on --part. If one
+is left out (unreadable, a duplicate, ...), the next one in this order replaces it. For this,
+the build packs --spare more images than needed and drops those that are not used. If too few
+are left, the build fails with one line.
+
+examples:
+  Places365  --splits train=places365_train_standard.txt:data_256,val=places365_val.txt:val_256
+  COCO 2014  --splits source --rename train2014=train,val2014=val --take train=8000,val=2000
+  CIFAR-10   --splits source --carve val=train:5000
+
+"""
+BUILD_HELP = """\
 Every image is either packed or listed in OUT/left_out.tsv with the reason: unreadable,
-too small, grey (--drop-grey), duplicate, or decompression bomb.
+too small, grey (--drop-grey), duplicate, or decompression bomb. Images that the options for
+splits do not choose are only counted, and do not count as left out.
 
 exit status: 0 all images packed, 1 some left out, 2 user error (one line), 70 bug, 130 Ctrl-C
 
@@ -53,10 +89,6 @@ example:
   colortrain shards build photos photos-256 --size 256 --splits train=0.95,val=0.05
 """
 
-SPLITS_HELP = (
-    "assign images to splits by a hash of each file, e.g. train=0.9,val=0.1; or `source`: use the "
-    "top-level folders of SOURCE as splits (train and test for CIFAR-10)"
-)
 MIN_SIDE_HELP = (
     "leave out images whose shorter side has fewer than N pixels (default: half of --size, so that "
     "no image is enlarged by more than a factor of 2)"
@@ -155,7 +187,13 @@ def _add_command(
 
 
 def _add_build(commands: Subparsers) -> None:
-    parser = _add_command(commands, "build", _build, "pack photographs into shards", BUILD_HELP)
+    parser = _add_command(
+        commands,
+        "build",
+        _build,
+        "pack photographs into shards",
+        SOURCE_HELP + SPLITS_HELP + BUILD_HELP,
+    )
     add = parser.add_argument
     add("source", metavar="SOURCE", help="the images (see below)")
     add("out", metavar="OUT", type=Path, help="a new folder, or the folder of a build to resume")
@@ -180,7 +218,7 @@ def _add_build(commands: Subparsers) -> None:
         help="data type of the stored samples; maximum error: 0.2 in L and 0.5 in a and b for "
         "uint8, 2^-5 for float16 (default: uint8)",
     )
-    add("--splits", default="", metavar="NAME=FRACTION,...", help=SPLITS_HELP)
+    _add_split_options(parser)
     add("--drop-grey", action="store_true", help="leave out grayscale images")
     add("--min-side", type=int, default=-1, metavar="N", help=MIN_SIDE_HELP)
     add(
@@ -209,14 +247,43 @@ def _add_build(commands: Subparsers) -> None:
     )
 
 
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--splits", default="", metavar="VALUE", help="assign images to splits (see below)")
+    add("--rename", default="", metavar="OLD=NEW,...", help="rename splits")
+    add(
+        "--carve",
+        default="",
+        metavar="NEW=OLD:AMOUNT,...",
+        help="move some images of a split to a new split, for example val=train:5000",
+    )
+    add("--take", default="", metavar="NAME=COUNT,...", help="keep only some images of a split")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="choose other images for the same numbers or fractions (default: 0)",
+    )
+    add(
+        "--spare",
+        type=float,
+        default=DEFAULT_SPARE,
+        metavar="FRACTION",
+        help="with numbers of images: pack so many more, as replacements for those that are left "
+        f"out (default: {DEFAULT_SPARE})",
+    )
+
+
 def _build(args: argparse.Namespace) -> int:
-    names = ("size", "fit", "dtype", "splits", "drop_grey", "min_side", "max_pixels", "shard_size")
-    parameters = Parameters(**{name: getattr(args, name) for name in names})
+    parameters = Parameters(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(Parameters)}
+    )
     options = _build_options(args)
     if args.part is not None:
         part = build_part(args.source, parameters, parse_part(args.part), options)
         return 1 if part.left_out else 0
-    return 1 if build(args.source, parameters, options).manifest.left_out else 0
+    return 1 if build(args.source, parameters, options).failures else 0
 
 
 def _build_options(args: argparse.Namespace) -> BuildOptions:
@@ -245,7 +312,7 @@ def _add_merge(commands: Subparsers) -> None:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    return 1 if merge(args.parts, _build_options(args)).manifest.left_out else 0
+    return 1 if merge(args.parts, _build_options(args)).failures else 0
 
 
 def _add_verify(commands: Subparsers) -> None:

@@ -66,7 +66,7 @@ def train_arguments(folder: Path) -> list[str]:
 
 def build_arguments(folder: Path) -> list[str]:
     paths = [str(folder / "photos"), str(folder / "shards")]
-    return ["build", *paths, "--size", "32", "--splits", "train=0.6,val=0.4", "--workers", "1"]
+    return ["build", *paths, "--size", "32", "--splits", "train=6,val=4", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")

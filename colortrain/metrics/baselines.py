@@ -8,11 +8,11 @@ from functools import lru_cache
 import numpy as np
 
 from shards.color import unpack
+from shards.format.manifest import TRAIN
 from shards.read.dataset import Split
 from shards.read.mixture import evenly_spaced
 
 _MAX_SAMPLES = 2000  # from which the median is computed, evenly spaced
-_TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ class MedianColour:
 def median_colour(scored: Split) -> MedianColour:
     """Return the colour of the constant-colour baseline for the split `scored`.
 
-    It is the median colour of the split "train" if the dataset has one, otherwise of
-    `scored`.
+    It is the median colour of the split "train", else of the first split whose name
+    begins with "train" (such as train2014), else of `scored`.
     """
     # The median is the constant colour with the least L1. From the scored split it is
     # an oracle, which uses the true colours of the scored images.
-    use_train = bool(scored.manifest.splits.get(_TRAIN)) and scored.name != _TRAIN
-    return _count(scored.sibling(_TRAIN) if use_train else scored)
+    filled = sorted(name for name, shards in scored.manifest.splits.items() if shards)
+    train = next((name for name in filled if name.startswith(TRAIN)), scored.name)
+    return _count(scored if train == scored.name else scored.sibling(train))
 
 
 def _count(split: Split) -> MedianColour:

@@ -14,6 +14,7 @@ from colortrain.recipe import Recipe, differences, load_recipe
 from colortrain.runs.layout import lock_file, recipe_file
 from shards.errors import UserError
 from shards.files import check_utf8
+from shards.format.manifest import TRAIN
 from shards.read.cache import Cache
 from shards.read.dataset import Split
 from shards.read.mixture import Mixture, Samples, open_training
@@ -22,12 +23,21 @@ from shards.read.order import ORDER_VERSION
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A run's training samples, its validation samples, and options for reading."""
+    """A run's training samples, its validation samples, and options for reading.
+
+    `chosen` describes the splits that are not the default ones, e.g. "train=train2014".
+    """
 
     train: Samples
-    validation: Split | None  # the held-out split ("val", "validation", "test"), if there is one
+    validation: Split | None  # by default "val", "validation" or "test", if there is one
     workers: int = 1  # threads that read ahead
     max_damaged: int = 0  # number of damaged samples that may be replaced before the run ends
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def dataset_id(self) -> str:
+        """Identifies the shard sets and the chosen splits."""
+        return ":".join((self.train.dataset_id, *self.chosen))
 
 
 def open_data(
@@ -37,13 +47,17 @@ def open_data(
     workers: int = 1,
     corrupt_limit: float = 0.0,
     cache: Cache | None = None,
+    train_split: str | None = None,
+    validation_split: str | None = None,
 ) -> TrainingData:
     """Open the shard sets (`DIR` or `DIR:WEIGHT`) that a recipe is trained on.
 
-    `corrupt_limit` is the fraction of the training samples that may be damaged. Raises
-    UserError if the shards cannot be opened or have another image size than the recipe.
+    `corrupt_limit` is the fraction of the training samples that may be damaged. The
+    training split is by default "train" or the only split, the validation split "val",
+    "validation" or "test", and never the training split. Raises UserError if the shards
+    cannot be opened, lack a split or have another image size than the recipe.
     """
-    train = open_training(shards, cache=cache)
+    train = open_training(shards, train_split, cache=cache)
     first = train.parts[0] if isinstance(train, Mixture) else train
     if train.size != recipe.size:
         raise UserError(
@@ -51,10 +65,28 @@ def open_data(
             f"{recipe.size} px: give --set size={train.size}, or build shards with --size "
             f"{recipe.size}"
         )
-    # validation uses the held-out split of the first set
-    held_out = first.manifest.held_out()
+    validation = _open_validation(first, validation_split)
     max_damaged = math.ceil(corrupt_limit * len(train))
-    return TrainingData(train, first.sibling(held_out) if held_out else None, workers, max_damaged)
+    return TrainingData(train, validation, workers, max_damaged, _chosen(first, validation))
+
+
+def _open_validation(train: Split, name: str | None) -> Split | None:
+    """Open the split `name`, or by default the held-out split, of a training set."""
+    if name is not None:
+        train.manifest.check_split(name, train.root)
+    name = name or train.manifest.held_out(train.name)
+    return train.sibling(name) if name else None
+
+
+def _chosen(train: Split, validation: Split | None) -> tuple[str, ...]:
+    """Describe the splits of a shard set that are not the default ones."""
+    chosen = []
+    if train.name != TRAIN and len(train.manifest.splits) > 1:
+        chosen.append(f"train={train.name}")
+    default = train.manifest.held_out(train.name)
+    if validation is not None and validation.name != default:
+        chosen.append(f"validation={validation.name}")
+    return tuple(chosen)
 
 
 def open_streamed(

@@ -55,12 +55,12 @@ def check_steering(recipe: Recipe, validation: Split | None) -> None:
             "leave keep_best out, or give shards with a held-out split"
         )
     steers = "keep_best" if recipe.keep_best else "plateau" if recipe.plateau.patience else ""
-    if steers and validation is not None and validation.name == "test":
+    if steers and validation is not None and validation.name.lower().startswith("test"):
         off = "keep_best=" if recipe.keep_best else "plateau.patience=0"
         raise UserError(
-            f"{steers} would steer the run by the test images, because the shards have no other "
-            "held-out split: build shards with --splits train=0.9,val=0.1 from the training "
-            f"images, or give --set {off}"
+            f"{steers} would steer the run by the test images: hold out training images "
+            "(`shards build --splits source --carve val=train:0.1`), choose another split with "
+            f"--validation-split, or give --set {off}"
         )
 
 

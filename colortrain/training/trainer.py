@@ -73,7 +73,7 @@ class Trainer:
         self.recipe, self.data, self.run, self.accelerator = recipe, data, run, accelerator
         self.compute = compute or ComputeConfig()
         self.compute.apply_to_process(accelerator.device)
-        self.dataset_id = data.train.dataset_id
+        self.dataset_id = data.dataset_id
         self.step = self.images = self.start_step = self.saved_step = 0
         self.total = recipe.total_images(len(data.train))
         check_run_folder(run, recipe)

@@ -27,6 +27,7 @@ from shards.builder.plan import (
     save_plan,
 )
 from shards.builder.records import SourceEntry, load_done, load_record, record_path
+from shards.builder.selection import Selection, select
 from shards.builder.worker_pool import Task, run_tasks
 from shards.errors import UserError
 from shards.format.manifest import MANIFEST
@@ -52,22 +53,25 @@ def build(source: str, parameters: Parameters, options: BuildOptions) -> BuildRe
     Raises UserError if `source` or the folder `options.out` is invalid, another build
     is running in the folder, or an image cannot be packed and `options.strict` is set.
     """
-    listing, plan = _list_and_plan(source, parameters, options.out)
+    listing, selection, plan = _list_and_plan(source, parameters, options.out)
     with lock(
         options.out / LOCK,
         f"another build is running in {options.out}: wait for it, or choose a new OUT",
     ):
         save_plan(plan, options.out)
-        result = _pack_and_finalize(list(blocks_of(plan, listing.sources)), plan, options)
+        result = _pack_and_finalize(list(blocks_of(plan, selection.sources)), plan, options)
     if not options.quiet:
         print("\n".join([summary(result, options.out), *not_listed(listing)]))
     return result
 
 
-def _list_and_plan(source: str, parameters: Parameters, out: Path) -> tuple[Listing, Plan]:
+def _list_and_plan(
+    source: str, parameters: Parameters, out: Path
+) -> tuple[Listing, Selection, Plan]:
     check_out(out)
     listing = open_sources(source, out)
-    return listing, make_plan(parameters, listing.sources)
+    selection = select(parameters.rules, listing.sources, source)
+    return listing, selection, make_plan(parameters, listing.sources, selection)
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ def build_part(
     or the folder is invalid, if a build, a merge or the same part is running in the
     folder, or if an image cannot be packed and `options.strict` is set.
     """
-    listing, plan = _list_and_plan(source, parameters, options.out)
+    listing, selection, plan = _list_and_plan(source, parameters, options.out)
     numbers = part.blocks(plan.num_blocks)
     with lock_part(options.out, part):
         save_plan(plan, options.out)
-        blocks = list(blocks_of(plan, listing.sources))[numbers.start : numbers.stop]
+        blocks = list(blocks_of(plan, selection.sources))[numbers.start : numbers.stop]
         pack_blocks(blocks, plan, options)
         left_out = [
             entry for number in numbers for entry in load_record(options.out, plan, number).left_out
@@ -175,9 +179,11 @@ def summary(result: BuildResult, root: Path) -> str:
     lines = [f"{root}: {result.num_packed:,} of {result.num_sources:,} images in {shards} shards"]
     if len(manifest.splits) > 1:
         lines += [f"  {split}: {manifest.samples(split):,}" for split in manifest.splits]
-    if manifest.left_out:
+    if result.unused:
+        lines.append(f"  not in any split: {_reasons(result.unused)}")
+    if result.failures:
         lines.append(
-            f"  left out: {_reasons(manifest.left_out)}; each is listed in {root / LEFT_OUT}"
+            f"  left out: {_reasons(result.failures)}; each is listed in {root / LEFT_OUT}"
         )
     lines.append(f"  dataset {manifest.dataset_id}")
     return "\n".join(lines)

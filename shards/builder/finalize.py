@@ -1,4 +1,4 @@
-"""Finalize a build: remove duplicates, then write the indexes and the manifest.
+"""Finalize a build: apply the images' fates, then write the indexes and the manifest.
 
 This runs when all images are packed.
 """
@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from shards.builder.fates import find_fates
 from shards.builder.parts import remove_part_locks
-from shards.builder.plan import BY_SOURCE, SOURCES, Plan, parse_splits
+from shards.builder.plan import Plan
 from shards.builder.records import (
-    DUPLICATE,
+    Fate,
     Record,
     SourceEntry,
     load_record,
-    mark_duplicates,
     record_path,
     save_record,
+    with_fates,
 )
+from shards.builder.selection import UNUSED
+from shards.builder.splits import SOURCES
 from shards.errors import UserError
 from shards.files import open_atomic, path_below
 from shards.format.index import index_path, index_rows, join_rows, write_index
-from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest
+from shards.format.manifest import MANIFEST, ONE_SPLIT, Manifest, Shard, save_manifest, shard_path
 from shards.format.tar_layout import TarOfSamples, read_pixels
 
 # Only the output folder is read and no source images, so it does not matter which
@@ -52,6 +56,21 @@ class BuildResult:
         """Number of packed images in all splits together."""
         return sum(self.manifest.samples(split) for split in self.manifest.splits)
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """{reason: number} of the images that could not be packed.
+
+        Images that --splits, --carve or --take do not choose are not among them.
+        """
+        reasons = self.manifest.left_out.items()
+        return {reason: count for reason, count in reasons if reason not in UNUSED}
+
+    @property
+    def unused(self) -> dict[str, int]:
+        """{reason: number} of the images that the options for splits do not choose."""
+        reasons = self.manifest.left_out.items()
+        return {reason: count for reason, count in reasons if reason in UNUSED}
+
 
 def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     """Complete the shard set in `root`, in which all images of `plan` are packed.
@@ -59,7 +78,7 @@ def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
     Raises UserError if no image could be packed or, with `strict`, if any was left out.
     Raises RepackError if some images must be packed again.
     """
-    drop_duplicates(root, plan)
+    apply_fates(root, plan)
     records = [load_record(root, plan, block) for block in range(plan.num_blocks)]
     left_out = [entry for record in records for entry in record.left_out]
     write_left_out(root, left_out)
@@ -75,10 +94,18 @@ def finalize(root: Path, plan: Plan, strict: bool = False) -> BuildResult:
         fit=parameters.fit,
         dtype=parameters.dtype,
         splits={**splits},
-        left_out=dict(sorted(Counter(entry.reason for entry in left_out).items())),
+        left_out=count_left_out(plan, records),
     )
     save_manifest(manifest, root)
-    return BuildResult(manifest, plan.num_sources)
+    return BuildResult(manifest, plan.num_sources + sum(plan.unused.values()))
+
+
+def count_left_out(plan: Plan, records: Iterable[Record]) -> dict[str, int]:
+    """Return how many images of the source are not in the shards: {reason: number}."""
+    counts = Counter(plan.unused)
+    for record in records:
+        counts.update(entry.reason for entry in record.entries if entry.reason)
+    return dict(sorted(counts.items()))
 
 
 def _check_left_out(root: Path, plan: Plan, left_out: list[SourceEntry], strict: bool) -> None:
@@ -100,9 +127,10 @@ def describe_left_out(left_out: Sequence[SourceEntry], num_sources: int) -> str:
 
 
 def _split_names(plan: Plan, records: Iterable[Record]) -> list[str]:
-    if plan.parameters.splits == BY_SOURCE:
-        return sorted({split for record in records for split in record.shards})
-    return [name for name, _ in parse_splits(plan.parameters.splits)] or [ONE_SPLIT]
+    if not plan.parameters.splits:
+        return [ONE_SPLIT]
+    fractions = [name for name, _ in plan.parameters.rules.fractions]
+    return fractions or sorted({split for record in records for split in record.shards})
 
 
 def _shards_of(records: Iterable[Record], split: str) -> tuple[Shard, ...]:
@@ -121,78 +149,36 @@ def index_table(plan: Plan, records: Iterable[Record], split: str) -> np.ndarray
     )
 
 
-def find_duplicates(root: Path, plan: Plan) -> dict[int, dict[int, str]]:
-    """Find the images whose stored pixels are equal to an earlier image's pixels.
+def apply_fates(root: Path, plan: Plan) -> None:
+    """Drop duplicates and unused spare images, and move images to their final splits.
 
-    Returns {block number: {key of the duplicate: source name of its first copy}}.
+    Raises RepackError if some images must be packed again, and UserError if a split has
+    too few images.
     """
-    keys, digests = [], []
-    for block in range(plan.num_blocks):
-        for entry in load_record(root, plan, block).entries:
-            if entry.packed:  # pixels, because equal files have equal pixels too
-                keys.append(entry.key)
-                digests.append(entry.packed[:32])
-    if not keys:
-        return {}
-    _, firsts, groups = np.unique(np.array(digests, "S32"), return_index=True, return_inverse=True)
-    # Keys ascend, so the first index with a digest is the one with the smallest key.
-    first_keys = {
-        keys[later]: keys[firsts[groups[later]]]
-        for later in np.flatnonzero(firsts[groups] != np.arange(len(keys)))
-    }
-    names = _names(root, plan, set(first_keys.values()))
-    duplicates: dict[int, dict[int, str]] = {}
-    for key, first_key in first_keys.items():
-        duplicates.setdefault(key // plan.block_size, {})[key] = names[first_key]
-    return duplicates
-
-
-def _names(root: Path, plan: Plan, keys: set[int]) -> dict[int, str]:
-    """Return the source names of the images with these keys, as {key: name}."""
-    names = {}
-    for block in sorted({key // plan.block_size for key in keys}):
-        names.update(
-            {
-                entry.key: entry.source
-                for entry in load_record(root, plan, block).entries
-                if entry.key in keys
-            }
-        )
-    return names
-
-
-def drop_duplicates(root: Path, plan: Plan) -> None:
-    """Remove duplicates from the shards: of equal images, only the first stays.
-
-    Raises RepackError if some images must be packed again.
-    """
-    duplicates = find_duplicates(root, plan)
-    _delete_stale_records(root, plan, duplicates)
+    fates = find_fates(root, plan)
+    _delete_stale_records(root, plan, fates)
     for block in range(plan.num_blocks):
         record = load_record(root, plan, block)
-        updated = mark_duplicates(record, duplicates.get(block, {}))
+        updated = with_fates(record, fates.get(block, {}))
         if updated != record:
             (root / MANIFEST).unlink(missing_ok=True)
             save_record(_rewrite(root, plan, record, updated), root)
 
 
-def _delete_stale_records(
-    root: Path, plan: Plan, duplicates: Mapping[int, Mapping[int, str]]
-) -> None:
-    """Delete the records of blocks in which images were wrongly removed as duplicates.
+def _delete_stale_records(root: Path, plan: Plan, fates: Mapping[int, Mapping[int, Fate]]) -> None:
+    """Delete the records of blocks in which images were dropped that are needed now.
 
     Raises RepackError if there are such blocks.
     """
-    # An earlier run removed an image as a duplicate of another image. One of them has
-    # changed since then, so they are no longer equal.
+    # An earlier run dropped an image as a duplicate of another image, or because it was
+    # not needed. Other images have changed since then.
     stale = []
     for block in range(plan.num_blocks):
-        dropped = (
-            entry.key
-            for entry in load_record(root, plan, block).left_out
-            if entry.reason == DUPLICATE
-        )
-        if not duplicates.get(block, {}).keys() >= set(dropped):
+        dropped = {key for key, fate in fates.get(block, {}).items() if fate.reason}
+        if any(
+            entry.packed and entry.reason and entry.key not in dropped
+            for entry in load_record(root, plan, block).entries
+        ):
             stale.append(block)
     if stale:
         (root / MANIFEST).unlink(missing_ok=True)
@@ -204,45 +190,59 @@ def _delete_stale_records(
 
 
 def _rewrite(root: Path, plan: Plan, before: Record, updated: Record) -> Record:
-    """Rewrite a block's shards for the images in `updated`, and return its record."""
-    shards = {}
-    for split, shard in before.shards.items():
-        keys = set(updated.keys(split))
-        if keys == set(before.keys(split)):  # nothing changes
+    """Rewrite a block's shards for the images in `updated`, and return its record.
+
+    Raises UserError if the pixels of a sample do not have the SHA-256 in its entry.
+    """
+    splits = sorted({*before.shards, *(entry.split for entry in updated.entries if entry.split)})
+    changed = [split for split in splits if before.keys(split) != updated.keys(split)]
+    shards = {split: shard for split, shard in before.shards.items() if split not in changed}
+    tars = {
+        split: _tar(root, plan, split, before.block) for split in changed if updated.keys(split)
+    }
+    final = {entry.key: entry for entry in updated.entries}
+    with ExitStack() as stack:
+        for tar in tars.values():
+            stack.enter_context(tar)
+        for key, pixels in _packed_pixels(root, plan, before):
+            if not final[key].reason and final[key].split in tars:
+                tars[final[key].split].add(key, pixels)
+    for split in changed:
+        if split in tars:
+            shard = tars[split].shard
+            assert shard
             shards[split] = shard
-        elif keys:
-            shards[split] = _copy(
-                root, plan, shard, [each for each in before.entries if each.is_in(split)], keys
-            )
         else:
-            path = path_below(root, shard.path, writing=True)
+            path = path_below(root, before.shards[split].path, writing=True)
             for each in (path, path.with_suffix(".idx")):
                 each.unlink(missing_ok=True)
     return replace(updated, shards=shards)
 
 
-def _copy(
-    root: Path, plan: Plan, shard: Shard, entries: list[SourceEntry], kept: set[int]
-) -> Shard:
-    """Rewrite a shard with only the samples whose keys are in `kept`; return the shard.
+def _tar(root: Path, plan: Plan, split: str, block: int) -> TarOfSamples:
+    return TarOfSamples(root, shard_path(split, block), plan.parameters.size, plan.parameters.dtype)
 
-    `entries` are the record entries of the samples in it. Raises UserError if the
-    pixels of a sample do not have the SHA-256 in its entry.
+
+def _packed_pixels(root: Path, plan: Plan, record: Record) -> Iterator[tuple[int, bytes]]:
+    """Yield the key and the stored pixels of each sample of a block, in key order.
+
+    Raises UserError if the pixels of a sample do not have the SHA-256 in its entry.
     """
     size, dtype = plan.parameters.size, plan.parameters.dtype
-    samples = read_pixels(path_below(root, shard.path), shard.samples, size, dtype)
-    with TarOfSamples(root, shard.path, size, dtype) as tar:
-        for entry, sample in zip(entries, samples, strict=True):
-            pixels = sample.tobytes()
-            if sha256(pixels).hexdigest() != entry.packed:
-                raise UserError(
-                    f"{root / shard.path} changed during the build: run the same build again"
-                )
-            if entry.key in kept:
-                tar.add(entry.key, pixels)
-    assert tar.shard
-    assert tar.shard.samples == len(kept)
-    return tar.shard
+    samples = {
+        split: read_pixels(path_below(root, shard.path), shard.samples, size, dtype)
+        for split, shard in record.shards.items()
+    }
+    for entry in record.entries:
+        if entry.reason:
+            continue
+        pixels = next(samples[entry.split]).tobytes()
+        if sha256(pixels).hexdigest() != entry.packed:
+            raise UserError(
+                f"{root / record.shards[entry.split].path} changed during the build: "
+                "run the same build again"
+            )
+        yield entry.key, pixels
 
 
 def write_left_out(root: Path, left_out: list[SourceEntry]) -> None:

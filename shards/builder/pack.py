@@ -88,7 +88,7 @@ def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[S
     try:
         data = _read(source, parameters.max_pixels)
         digest = hashlib.sha256(data).hexdigest()
-        entry = replace(entry, sha256=digest, split=split_of(digest, source, parameters.splits))
+        entry = replace(entry, sha256=digest, split=split_of(digest, source, parameters))
         (width, height), rgb = _square(source, data, parameters)
         entry = replace(entry, width=width, height=height)
         if parameters.drop_grey and (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:

@@ -12,16 +12,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from shards.builder.selection import Quotas, Selection
+from shards.builder.splits import (
+    DEFAULT_SPARE,
+    REST,
+    SplitRules,
+    check_split_name,
+    parse_rules,
+    without_folders,
+)
 from shards.errors import UserError, unknown
 from shards.files import check_types, fsync_file, fsync_folder, read_regular
-from shards.format.manifest import DTYPES, FORMAT, MANIFEST, MAX_SIZE, ONE_SPLIT, is_split_name
+from shards.format.manifest import DTYPES, FORMAT, MANIFEST, MAX_SIZE, ONE_SPLIT
 from shards.json_files import parse_json
 from shards.sources.decode import FITS, MAX_PIXELS
 from shards.sources.listing import ImageSource
@@ -35,10 +45,7 @@ BUILD = "build.json"
 DECODING = 2
 # Errors of os.link on a file system without hard links, or between two file systems.
 LINK_UNSUPPORTED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, 524)
-SOURCES = "sources"
-RESERVED_SPLITS = (ONE_SPLIT, SOURCES)  # not allowed as names of several splits
 LOCK = ".lock"  # held by the running build, or shared by all running parts
-BY_SOURCE = "source"  # `--splits source`
 _MAX_BLOCKS = 300_000  # the manifest of more shards would be too large
 _MAX_PLAN_BYTES = 1 << 20
 
@@ -53,11 +60,16 @@ class Parameters:
     size: int
     fit: str = "crop"
     dtype: str = "uint8"
-    splits: str = ""  # as given by the user
+    splits: str = ""  # as given by the user, but without the folders of lists
     drop_grey: bool = False
     min_side: int = -1  # images with a shorter side are left out; -1: half of `size`
     max_pixels: int = MAX_PIXELS
     shard_size: int = 0  # sources per block; 0: at most 1000, and at least 16 blocks
+    rename: str = ""  # this and the following as given by the user
+    carve: str = ""
+    take: str = ""
+    seed: int = 0
+    spare: float = DEFAULT_SPARE
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MAX_SIZE:
@@ -70,7 +82,12 @@ class Parameters:
             raise UserError(
                 "--min-side and --shard-size must be at least 0, --max-pixels at least 1"
             )
-        parse_splits(self.splits)
+        assert self.rules  # raises UserError for invalid values
+
+    @property
+    def rules(self) -> SplitRules:
+        """The rules by which images are assigned to splits."""
+        return parse_rules(self.splits, self.rename, self.carve, self.take, self.seed, self.spare)
 
     @property
     def smallest_side(self) -> int:
@@ -79,59 +96,19 @@ class Parameters:
         return self.size // 2 if self.min_side < 0 else self.min_side
 
 
-@lru_cache(maxsize=16)
-def parse_splits(text: str) -> tuple[tuple[str, Fraction], ...]:
-    """Parse the value of --splits into pairs (split name, upper end of its interval).
+def split_of(digest: str, source: ImageSource, parameters: Parameters) -> str:
+    """Return the name of the split that an image is packed into.
 
-    The intervals divide [0, 1): `train=0.9,val=0.1` gives (train, 9/10), (val, 1).
-    There are no pairs for "" and "source". Raises UserError if a name or a fraction is
-    invalid or the fractions do not add up to 1.
+    `digest` is the SHA-256 of the image's encoded bytes.
     """
-    if text in ("", BY_SOURCE):
-        return ()
-    names: list[str] = []
-    ends: list[Fraction] = []
-    for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        check_split_name(name.strip())
-        try:
-            fraction = Fraction(value.strip())
-        except (ValueError, ZeroDivisionError):
-            fraction = Fraction(0)
-        if not equals or fraction <= 0 or name.strip() in names:
-            raise UserError(
-                f"--splits {text!r}: give each name once with a fraction above 0, "
-                "such as train=0.9,val=0.1"
-            )
-        names.append(name.strip())
-        ends.append(fraction + (ends[-1] if ends else 0))
-    if abs(ends[-1] - 1) > Fraction(1, 10**6):
-        raise UserError(
-            f"--splits {text!r}: the fractions add up to {float(ends[-1]):g} instead of 1"
-        )
-    return tuple(zip(names, [*ends[:-1], Fraction(1)], strict=True))
-
-
-def check_split_name(name: str) -> None:
-    """Raise UserError unless `name` is allowed as the name of a split."""
-    if not is_split_name(name) or name in RESERVED_SPLITS:
-        raise UserError(
-            f"invalid split name {name!r}: use letters, digits, - and _, with a letter first; "
-            f"{ONE_SPLIT!r} and {SOURCES!r} are reserved"
-        )
-
-
-def split_of(digest: str, source: ImageSource, splits: str) -> str:
-    """Return the name of the split that an image belongs to.
-
-    `digest` is the SHA-256 of the image's encoded bytes, and `splits` the value of
-    --splits.
-    """
-    if splits == BY_SOURCE:
-        return source.split
-    # Depends only on the encoded bytes, so it is the same at every --size.
+    if not parameters.splits:
+        return ONE_SPLIT
+    rules = parameters.rules
+    # Depends only on the encoded bytes and the seed, so it is the same at every --size.
+    if rules.fractions and rules.seed:
+        digest = hashlib.sha256(f"{rules.seed}\0{digest}".encode()).hexdigest()
     point = Fraction(int(digest[:16], 16), 1 << 64)
-    return next((name for name, end in parse_splits(splits) if point < end), ONE_SPLIT)
+    return next((name for name, end in rules.fractions if point < end), source.split)
 
 
 @dataclass(frozen=True)
@@ -160,6 +137,10 @@ class Plan:
     block_size: int
     format: str = FORMAT
     decoding: int = 1  # that of a build.json without this field
+    # The following fields are those of `Selection`.
+    num_spare: int = 0
+    quotas: Quotas = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_blocks > _MAX_BLOCKS:
@@ -176,30 +157,49 @@ class Plan:
     @cached_property
     def identity(self) -> str:
         """Hash of the plan, 16 hexadecimal digits, which every record file contains."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        document = json.dumps(_without_new_defaults(self), sort_keys=True)
+        return hashlib.sha256(document.encode()).hexdigest()[:16]
 
     def keys_of(self, block: int) -> range:
         """Return the keys (indices in the shuffled source list) of a block's images."""
         return range(block * self.block_size, min(self.num_sources, (block + 1) * self.block_size))
 
 
-def make_plan(parameters: Parameters, sources: Sequence[ImageSource]) -> Plan:
+def _without_new_defaults(plan: Plan) -> dict[str, Any]:
+    """Return the fields of a plan, except defaults of fields that were added later."""
+    # So a build can be resumed that was begun before these fields existed.
+    document = asdict(plan)
+    for name in ("rename", "carve", "take", "seed", "spare"):
+        if document["parameters"][name] == getattr(Parameters, name):
+            del document["parameters"][name]
+    for name in ("num_spare", "quotas", "unused"):
+        if not document[name]:
+            del document[name]
+    return document
+
+
+def make_plan(
+    parameters: Parameters, sources: Sequence[ImageSource], selection: Selection | None = None
+) -> Plan:
     """Return the plan for building `sources`, which must be sorted by name.
 
-    Raises UserError if `--splits source` is given and an image is not in a subfolder
-    whose name is a valid split name.
+    `selection` says which of them are packed; by default, it is all of them.
     """
-    if parameters.splits == BY_SOURCE:
-        _check_own_splits(sources)
+    selection = selection or Selection(sources=sources)
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.name.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(selection.listed_sha256.encode())
+    num_sources = len(selection.sources)
     return Plan(
         decoding=DECODING,
-        parameters=parameters,
-        num_sources=len(sources),
+        parameters=replace(parameters, splits=without_folders(parameters.splits)),
+        num_sources=num_sources,
         sources_sha256=digest.hexdigest(),
-        block_size=_block_size(parameters, len(sources)),
+        block_size=_block_size(parameters, num_sources),
+        num_spare=selection.num_spare,
+        quotas=selection.quotas,
+        unused=selection.unused,
     )
 
 
@@ -208,21 +208,14 @@ def _block_size(parameters: Parameters, num_sources: int) -> int:
     return parameters.shard_size or min(1000, -(-num_sources // 16))
 
 
-def _check_own_splits(sources: Sequence[ImageSource]) -> None:
-    for source in sources:
-        if not source.split:
-            raise UserError(
-                f"--splits {BY_SOURCE}: {source.name} is not in a subfolder: move it to a folder "
-                "named after its split, e.g. train/, or use --splits train=0.9,val=0.1"
-            )
-        check_split_name(source.split)
-
-
 def blocks_of(plan: Plan, sources: Sequence[ImageSource]) -> Iterator[Block]:
-    """Shuffle `sources` and yield them block by block."""
+    """Shuffle `sources`, the selected ones, and yield them block by block."""
     # The permutation depends only on the number of sources. It spreads the images of
-    # each source folder over all shards.
-    order = np.argsort(np.random.Philox(key=0).random_raw(len(sources)), kind="stable")
+    # each source folder over all shards. The spare ones come last, so that most blocks
+    # need not be rewritten when they are dropped.
+    num_chosen = len(sources) - plan.num_spare
+    order = np.argsort(np.random.Philox(key=0).random_raw(num_chosen), kind="stable")
+    order = np.append(order, np.arange(num_chosen, len(sources)))
     for number in range(plan.num_blocks):
         keys = plan.keys_of(number)
         yield Block(
@@ -314,9 +307,23 @@ def _parse_plan(data: bytes) -> Plan:
     plan = Plan(**{**document, "parameters": Parameters(**document["parameters"])})
     check_types(plan)
     check_types(plan.parameters)
+    _check_quotas(plan)
     if plan.num_sources < 1 or plan.block_size != _block_size(plan.parameters, plan.num_sources):
         raise ValueError(f"blocks of {plan.block_size} of {plan.num_sources} images")
     return plan
+
+
+def _check_quotas(plan: Plan) -> None:
+    """Raise ValueError, TypeError or AttributeError for invalid quotas and counts."""
+    counts = [*plan.unused.values(), plan.num_spare]
+    for pool in plan.quotas.values():
+        counts += [count for count in pool.values() if count != REST]
+        for name in pool:
+            check_split_name(name)
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("invalid quotas or counts")
+    if plan.num_spare > plan.num_sources:
+        raise ValueError(f"{plan.num_spare} of {plan.num_sources} images are spare")
 
 
 def _difference(existing: Plan, plan: Plan) -> str:
@@ -330,4 +337,6 @@ def _difference(existing: Plan, plan: Plan) -> str:
         for name in new
         if old.get(name) != new[name]
     ]
-    return "; ".join(changed) or "its source files are different"
+    return "; ".join(changed) or "its source files are different" + ", or its lists" * bool(
+        plan.parameters.rules.lists
+    )

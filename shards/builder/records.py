@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shards.builder.plan import BY_SOURCE, RESERVED_SPLITS, SOURCES, Plan, parse_splits
+from shards.builder.plan import Plan
+from shards.builder.selection import NOT_CHOSEN
+from shards.builder.splits import RESERVED_SPLITS, SOURCES
 from shards.errors import UserError
 from shards.files import (
     check_types,
@@ -47,8 +50,8 @@ class SourceEntry:
     height: int = 0
     split: str = ""
     sha256: str = ""  # of the encoded bytes
-    # The entry of a duplicate, which is left out, still has the two hashes of its
-    # pixels.
+    # The entries of duplicates and of unused spare images, which are left out, still
+    # have the two hashes of their pixels.
     packed: str = ""  # SHA-256 of the stored pixels, used to find duplicates
     crc32: int = 0  # of the stored pixels, for the index
     reason: str = ""
@@ -74,8 +77,16 @@ class Record:
 
     @property
     def left_out(self) -> list[SourceEntry]:
-        """The entries of the source images that were not packed."""
-        return [entry for entry in self.entries if entry.reason]
+        """The entries of the source images that could not be packed.
+
+        Spare images that were not needed are not among them.
+        """
+        return [entry for entry in self.entries if entry.reason not in ("", NOT_CHOSEN)]
+
+    @property
+    def num_unused(self) -> int:
+        """Number of spare images that were not needed."""
+        return sum(entry.reason == NOT_CHOSEN for entry in self.entries)
 
 
 def record_path(root: Path, block: int) -> Path:
@@ -152,11 +163,14 @@ def _check_shards(record: Record, plan: Plan, block: int) -> None:
 
 def _check_split(split: str, plan: Plan) -> None:
     """Raise ValueError unless a build of this plan can have written this split."""
-    splits = plan.parameters.splits
-    if splits == BY_SOURCE:
-        if not is_split_name(split) or split in RESERVED_SPLITS:
-            raise ValueError(f"invalid split name {split!r}")
-    elif split not in ([name for name, _ in parse_splits(splits)] or [ONE_SPLIT]):
+    parameters = plan.parameters
+    if not parameters.splits:
+        valid = split == ONE_SPLIT
+    elif fractions := parameters.rules.fractions:
+        valid = split in dict(fractions)
+    else:
+        valid = is_split_name(split) and split not in RESERVED_SPLITS
+    if not valid:
         raise ValueError(f"invalid split name {split!r}")
 
 
@@ -181,15 +195,26 @@ def is_intact(root: Path, shard: Shard) -> bool:
     return sha256_of(path) == shard.sha256
 
 
-def mark_duplicates(record: Record, firsts: dict[int, str]) -> Record:
-    """Return a copy of `record` in which exactly the images in `firsts` are duplicates.
+@dataclass(frozen=True)
+class Fate:
+    """What finally becomes of an image that was decoded: its split, or why left out."""
 
-    `firsts` maps the key of each duplicate to the source name of its first copy.
+    split: str
+    reason: str = ""
+    detail: str = ""
+
+
+def with_fates(record: Record, fates: Mapping[int, Fate]) -> Record:
+    """Return a copy of `record` in which images have their final split or reason.
+
+    `fates` maps the keys of images to their fates; a decoded image that is not in it
+    stays in its split.
     """
 
-    def mark(entry: SourceEntry) -> SourceEntry:
-        if entry.key in firsts:
-            return replace(entry, reason=DUPLICATE, detail=f"of {firsts[entry.key]}")
-        return replace(entry, reason="", detail="") if entry.reason == DUPLICATE else entry
+    def update(entry: SourceEntry) -> SourceEntry:
+        if entry.packed:
+            fate = fates.get(entry.key, Fate(entry.split))
+            return replace(entry, split=fate.split, reason=fate.reason, detail=fate.detail)
+        return entry
 
-    return replace(record, entries=tuple(mark(entry) for entry in record.entries))
+    return replace(record, entries=tuple(update(entry) for entry in record.entries))

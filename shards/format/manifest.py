@@ -40,6 +40,7 @@ FORMAT = f"{_FORMATS}2"
 MEMBER = "lab.npy"
 MANIFEST = "manifest.json"
 ONE_SPLIT = "all"
+TRAIN = "train"
 HELD_OUT = ("val", "validation", "test")
 DTYPES = ("uint8", "float16")
 TAR_BLOCK = 512
@@ -77,9 +78,32 @@ class Manifest:
         """Return the number of samples in a split."""
         return int(sample_counts(self.splits[split]).sum())
 
-    def held_out(self) -> str | None:
-        """Return the first existing split of val, validation and test, or None."""
-        return next((name for name in HELD_OUT if name in self.splits), None)
+    def held_out(self, training: str = "") -> str | None:
+        """Return the first existing split of val, validation and test, or None.
+
+        It is never the split `training`.
+        """
+        return next((name for name in HELD_OUT if name in self.splits and name != training), None)
+
+    def training_split(self, where: str | Path) -> str:
+        """Return the split to train on by default: "train", or the only split.
+
+        `where` is the location of the shard set, for messages. Raises UserError if
+        there is no split "train" and there are several others or only a held-out one.
+        """
+        if TRAIN in self.splits:
+            return TRAIN
+        if len(self.splits) == 1 and not self.held_out():
+            return next(iter(self.splits))
+        raise UserError(
+            f"{where} has no split {TRAIN!r}: choose one with `colortrain train --train-split`: "
+            f"{', '.join(self.splits)}"
+        )
+
+    def check_split(self, name: str, where: str | Path) -> None:
+        """Raise UserError, with the names that exist, if there is no split `name`."""
+        if name not in self.splits:
+            raise UserError(f"{where}: {unknown('split', name, self.splits)}")
 
     def choose_split(self, name: str, where: str | Path) -> str:
         """Return `name` if it is the name of a split, else the name of the only split.
@@ -89,9 +113,9 @@ class Manifest:
         """
         if name in self.splits:
             return name
-        if len(self.splits) == 1:
-            return next(iter(self.splits))
-        raise UserError(f"{where}: {unknown('split', name, self.splits)}")
+        if len(self.splits) != 1:
+            self.check_split(name, where)
+        return next(iter(self.splits))
 
 
 def split_folder(root: Path, split: str) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from shards.builder.finalize import index_table
+from shards.builder.finalize import count_left_out, index_table
 from shards.builder.integrity import recorded_index, tar_damage
 from shards.builder.pack import Report
 from shards.builder.plan import BUILD, Plan, load_plan
@@ -59,8 +58,7 @@ def _check_records(root: Path, manifest: Manifest, plan: Plan, records: Sequence
             raise UserError(
                 f"{root / path}: {MANIFEST} and the record of its sources differ; {REPAIR}"
             )
-    left_out = Counter(entry.reason for record in records for entry in record.left_out)
-    if left_out != Counter(manifest.left_out):
+    if count_left_out(plan, records) != manifest.left_out:
         raise UserError(f"{root / MANIFEST}: left_out does not match the records; {REPAIR}")
 
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from shards.errors import UserError
 from shards.files import IrregularFileError, RandomAccessFile
-from shards.format.manifest import MEMBER, TAR_BLOCK, Manifest, Shard, key_name, member_header
+from shards.format.manifest import (
+    HELD_OUT,
+    MEMBER,
+    TAR_BLOCK,
+    Manifest,
+    Shard,
+    key_name,
+    member_header,
+)
 from shards.format.shard_table import sample_counts
 from shards.format.tar_layout import member_stride, tar_bytes
 from shards.read.cache import Cache
@@ -60,17 +68,22 @@ class Split:
     >>> batch = split.read([5, 1, 7])          # uint8 (3, 3, 256, 256)
 
     `root` is a folder or a URL; a URL requires a `cache`. Samples have the stored
-    format of `shards.color.pack`. Threads may share a split. Raises UserError if the
-    shard set is missing or damaged, or has no such split.
+    format of `shards.color.pack`. Threads may share a split. If `split` is None, it is
+    `Manifest.training_split`. Raises UserError if the shard set is missing or damaged,
+    or has no such split.
     """
 
     def __init__(
-        self, root: str | Path, split: str = "train", *, cache: Cache | None = None
+        self, root: str | Path, split: str | None = "train", *, cache: Cache | None = None
     ) -> None:
         self.root, self.cache = root, cache
         self.store = open_store(root, cache)
         self.manifest: Manifest = self.store.manifest()
-        self.name = self.manifest.choose_split(split, root)
+        self.name = (
+            self.manifest.training_split(root)
+            if split is None
+            else self.manifest.choose_split(split, root)
+        )
         self.shards = self.manifest.splits[self.name]
         self.counts = sample_counts(self.shards)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
@@ -278,10 +291,20 @@ def _raise_damaged(fault: Fault, problem: str, row: int) -> NoReturn:
     raise error
 
 
-def open_held_out(root: str | Path, cache: Cache | None = None) -> Split:
+def open_held_out(
+    root: str | Path, cache: Cache | None = None, name: str | None = None, option: str = ""
+) -> Split:
     """Open the split to evaluate on: `val`, `validation`, `test` or the only split.
 
-    Raises UserError if there are several splits but none of these.
+    With `name`, open the split of this name. `option` is the option of the command that
+    chooses a split, for messages. Raises UserError if there is no such split.
     """
     manifest = open_store(root, cache).manifest()
-    return Split(root, manifest.held_out() or "val", cache=cache)
+    if name is not None:
+        manifest.check_split(name, root)
+    elif not manifest.held_out() and len(manifest.splits) > 1:
+        advice = f"choose one with {option}" if option else "rename one with `shards build`"
+        raise UserError(
+            f"{root} has no split {', '.join(HELD_OUT)}: {advice}: {', '.join(manifest.splits)}"
+        )
+    return Split(root, name or manifest.held_out() or HELD_OUT[0], cache=cache)

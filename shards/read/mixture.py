@@ -149,10 +149,11 @@ def parse_shards(text: str) -> tuple[str, Fraction | None]:
 
 
 def open_training(
-    shards: str | Path | Sequence[str], split: str = "train", cache: Cache | None = None
+    shards: str | Path | Sequence[str], split: str | None = None, cache: Cache | None = None
 ) -> Split | Mixture:
     """Open the shard sets in `shards`, the values `DIR` or `DIR:WEIGHT` of --shards.
 
+    `split` is the name of the split of each; by default it is "train", or the only one.
     Returns a `Split` for one value and a `Mixture` for several. Without weights, each
     shard set is weighted by its number of samples. Raises UserError if only some have a
     weight, or a shard set cannot be opened.
@@ -160,6 +161,8 @@ def open_training(
     shards = [str(shards)] if isinstance(shards, str | Path) else shards
     parsed = [parse_shards(text) for text in shards]
     parts = [Split(location, split, cache=cache) for location, _ in parsed]
+    for part in parts if split else ():
+        part.manifest.check_split(split or "", part.root)
     if len(parts) == 1:
         return parts[0]
     weights = [weight for _, weight in parsed if weight is not None]

@@ -254,15 +254,22 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _list_text(path: Path) -> Listing:
+    lines = text_lines(
+        path, "a folder, a .tar or a text file with one path per line: give one of these as SOURCE"
+    )
+    names = [_without_blanks(os.fsdecode(line), path.parent) for line in lines]
+    return Listing([ImageSource(name, str(path.parent / name)) for name in names]).in_utf8()
+
+
+def text_lines(path: Path, expected: str) -> list[bytes]:
+    """Return the lines of a text file that are not blank, as UTF-8.
+
+    Raises UserError, which ends with `expected`, if the file contains null bytes.
+    """
     data = _without_byte_order_mark(path.read_bytes())
     if b"\0" in data:
-        raise UserError(
-            f"{path} is not a folder, a .tar or a text file with one path per line: "
-            "give one of these as SOURCE"
-        )
-    lines = [os.fsdecode(line) for line in data.split(b"\n") if line.strip()]
-    names = [_without_blanks(line, path.parent) for line in lines]
-    return Listing([ImageSource(name, str(path.parent / name)) for name in names]).in_utf8()
+        raise UserError(f"{path} is not {expected}")
+    return [line for line in data.split(b"\n") if line.strip()]
 
 
 def _without_byte_order_mark(data: bytes) -> bytes:

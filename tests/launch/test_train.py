@@ -15,6 +15,7 @@ import torch
 from colortrain.distributed.rank_failures import LostRanksError
 from colortrain.recipe import save_recipe
 from colortrain.recipes import get_recipe
+from colortrain.runs.history import read_journal
 from colortrain.runs.layout import EXIT_LOST_RANK, EXIT_STOPPED
 from colortrain.training.cadence import Overhead
 from launch import train
@@ -52,8 +53,33 @@ def test_dry_run_prints_the_recipe_and_writes_nothing(
     printed = capsys.readouterr().out
     document = json.loads(printed[: printed.index("\ngenerator: ")])
     assert (document["size"], document["images"]) == (32, 10)
-    assert ": 4 training samples, 4 held out\n10 images, 5 steps, 2.50 epochs\n" in printed
+    assert ": 4 training samples, 4 held out (val)\n10 images, 5 steps, 2.50 epochs\n" in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_splits_are_chosen_and_a_run_resumes_only_with_the_same_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = small_set(tmp_path / "set", count=12, splits=("train2014", "val2014", "other"))
+    run = tmp_path / "run"
+    args = arguments("--shards", shards, "--run", run, *settings("batch_size=2"))
+    with pytest.raises(UserError, match=r"--train-split`: train2014, val2014, other$"):
+        main([*args, "--images", "4"])
+    assert not run.exists()
+    chosen = ["--train-split", "train2014", "--validation-split", "val2014"]
+    args += ["--tracker", "none"]
+    assert main([*args, *chosen, "--images", "4", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        ":train=train2014:validation=val2014: 4 training samples, 4 held out (val2014)" in printed
+    )
+    assert main([*args, *chosen, "--images", "4"]) == 0
+    assert read_journal(run, "validation")[0]["metrics"]["l1"]["generated"] > 0
+    assert main([*args, *chosen, "--images", "6"]) == 0  # resumes
+    others = [*chosen[:1], "other", *chosen[2:]], chosen[:2]
+    for changed in others:
+        with pytest.raises(UserError, match=r"was trained on dataset .*:train=train2014:validat"):
+            main([*args, *changed, "--images", "8"])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +122,10 @@ def test_intervals_of_a_file_are_exact(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--shards", "s", "--validation", "v"], "--validation are for --stream only"),
         (["--stream", "*.tar"], "--stream requires --epoch-images N"),
+        (["--stream", "*.tar", "--train-split", "x"], "--train-split is for --shards only"),
+        (["--stream", "*.tar", "--validation-split", "x"], "requires --validation"),
+        (["--shards", "SET", "--train-split", "x"], "unknown split 'x'; .* train, val"),
+        (["--shards", "SET", "--validation-split", "x"], "unknown split 'x'; .* train, val"),
         (["--shards", "SET", "--only", "generator"], "--only requires --init-from RUN"),
         (["--shards", "SET", "--corrupt-limit", "0"], "--corrupt-limit: must be above 0"),
         (["--shards", "SET", "--processes", "3"], "batch_size=2 does not divide"),

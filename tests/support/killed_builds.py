@@ -4,12 +4,14 @@
 
 A forked child exits before the n-th call that changes something on disk; then the same
 build must finish with the same bytes. MODE is `plain`, or `parts`: two parts in two
-folders and a merge, which must give the bytes of a plain build.
+folders and a merge, which must give the bytes of a plain build; or `counts`: the same
+with numbers of images, so that spare images are dropped and others move to their split.
 """
 
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +22,36 @@ from shards.builder.plan import Parameters
 from tests.support.photographs import fingerprint, pack_folder
 
 CALLS = ("open", "mkdir", "fsync", "link", "replace", "rename", "unlink")
-OPTIONS: dict[str, Any] = {"size": 16, "splits": "train=.6,val=.4", "shard_size": 4}
+FRACTIONS: dict[str, Any] = {"size": 16, "splits": "train=.6,val=.4", "shard_size": 4}
+COUNTS: dict[str, Any] = {"size": 16, "splits": "train=5,val=2", "shard_size": 4, "spare": 0.6}
 Build = Callable[[Path, Path], None]
 
 
-def build_plain(photos: Path, out: Path) -> None:
-    pack_folder(photos, out, **OPTIONS)
+def build_plain(options: dict[str, Any], photos: Path, out: Path) -> None:
+    pack_folder(photos, out, **options)
 
 
-def build_in_parts(photos: Path, out: Path) -> None:
+def build_in_parts(options: dict[str, Any], photos: Path, out: Path) -> None:
     other = out.with_name(f"{out.name} of another machine")
     for number, folder in enumerate((out, other), 1):
         build_part(
             str(photos),
-            Parameters(**OPTIONS),
+            Parameters(**options),
             Part(number, 2),
             BuildOptions(out=folder, quiet=True),
         )
     merge([other], BuildOptions(out=out, quiet=True))
 
 
-MODES: dict[str, Build] = {"plain": build_plain, "parts": build_in_parts}
+# The build that is killed, and the one whose bytes it must have in the end.
+MODES: dict[str, tuple[Build, Build]] = {
+    mode: (partial(build, options), partial(build_plain, options))
+    for mode, build, options in (
+        ("plain", build_plain, FRACTIONS),
+        ("parts", build_in_parts, FRACTIONS),
+        ("counts", build_in_parts, COUNTS),
+    )
+}
 
 
 def exit_before_call(number: int) -> list[int]:
@@ -101,8 +112,8 @@ def build_killed_at(build: Build, photos: Path, out: Path, point: int) -> int:
     return run_in_child(work)
 
 
-def main(photos: Path, folder: Path, points: int, build: Build) -> None:
-    build_plain(photos, folder / "uninterrupted")  # this also imports everything before forks
+def main(photos: Path, folder: Path, points: int, build: Build, plain: Build) -> None:
+    plain(photos, folder / "uninterrupted")  # this also imports everything before forks
     expected = fingerprint(folder / "uninterrupted")
     total = count_calls(build, photos, folder / "counted")
     calls = sorted({1 + index * (total - 1) // (points - 1) for index in range(points)})
@@ -117,4 +128,4 @@ def main(photos: Path, folder: Path, points: int, build: Build) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), MODES[sys.argv[4]])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *MODES[sys.argv[4]])

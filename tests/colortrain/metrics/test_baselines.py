@@ -42,6 +42,12 @@ def test_median_is_computed_from_the_train_split(tmp_path: Path, generator: nn.M
         assert ("oracle" in text_table(scores)) is oracle
 
 
+def test_median_is_computed_from_a_split_whose_name_begins_with_train(tmp_path: Path) -> None:
+    root = small_set(tmp_path, size=32, count=9, splits=("train2014", "val2014", "test"))
+    assert median_colour(Split(root, "val2014")).split == "train2014"
+    assert median_colour(Split(root, "train2014")).split == "train2014"
+
+
 def test_without_a_train_split_the_median_is_an_oracle(split: Split, generator: nn.Module) -> None:
     median = median_colour(split)
     assert (median.split, median.samples) == ("all", 13)

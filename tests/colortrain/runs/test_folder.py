@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from colortrain.runs.folder import (
 )
 from colortrain.runs.layout import recipe_file
 from shards.errors import UserError
+from shards.read.dataset import Split
 from shards.read.order import ORDER_VERSION
 from tests.support.small_shard_set import small_set
 
@@ -44,6 +46,45 @@ def test_a_mixture_validates_on_its_first_set(shards: Path, tmp_path: Path) -> N
     assert data.validation is not None
     assert data.validation.root == open_data(shards, RECIPE).validation.root  # type: ignore[union-attr]
     assert open_data(str(other), RECIPE).validation is None
+
+
+def names(shards: Path, **splits: Any) -> tuple[str, str | None, str]:
+    """Return the names of the opened splits, and what the id says about them."""
+    data = open_data(shards, RECIPE, **splits)
+    assert isinstance(data.train, Split)
+    validation = data.validation.name if data.validation is not None else None
+    assert data.dataset_id.startswith(data.train.dataset_id)
+    return data.train.name, validation, data.dataset_id.removeprefix(data.train.dataset_id)
+
+
+def test_validation_is_never_on_the_training_split_unless_it_is_chosen(tmp_path: Path) -> None:
+    both = small_set(tmp_path / "both", size=32, count=6, splits=("val", "test"))
+    assert names(both, train_split="val") == ("val", "test", ":train=val")
+    assert names(both, train_split="test") == ("test", "val", ":train=test")
+    chosen = names(both, train_split="val", validation_split="val")
+    assert chosen == ("val", "val", ":train=val:validation=val")
+    for name in ("val", "test"):
+        only = small_set(tmp_path / name, size=32, count=3, splits=(name,))
+        assert names(only, train_split=name) == (name, None, "")
+        with pytest.raises(UserError, match=f"no split 'train': .*--train-split`: {name}"):
+            open_data(only, RECIPE)
+
+
+def test_default_splits_leave_the_dataset_id_as_it_was(shards: Path, tmp_path: Path) -> None:
+    assert names(shards) == ("train", "val", "")
+    assert names(shards, train_split="train", validation_split="val") == ("train", "val", "")
+    assert names(shards, validation_split="train") == ("train", "train", ":validation=train")
+    assert names(small_set(tmp_path, size=32, count=3), train_split="all") == ("all", None, "")
+
+
+def test_mixture_is_of_the_chosen_split_of_each_set(shards: Path, tmp_path: Path) -> None:
+    other = small_set(tmp_path / "other", size=32, count=9, splits=("train", "val"))
+    data = open_data([f"{shards}:0.5", f"{other}:0.5"], RECIPE, train_split="val")
+    assert len(data.train) == 7 + 4
+    assert data.dataset_id == f"{data.train.dataset_id}:train=val"
+    single = small_set(tmp_path / "single", size=32, count=9)
+    with pytest.raises(UserError, match=r"single: unknown split 'val'"):
+        open_data([str(shards), str(single)], RECIPE, train_split="val")
 
 
 def test_shards_of_another_size_are_refused(shards: Path) -> None:

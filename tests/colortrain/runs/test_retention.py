@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ FIELDS = [
 ]
 
 
-def train(shards: Path, run: Path, *changes: str) -> int:
-    options = ["--shards", str(shards), "--run", str(run), "--tracker", "none"]
+def train(shards: Path, run: Path, *changes: str, options: Sequence[str] = ()) -> int:
+    options = ["--shards", str(shards), "--run", str(run), "--tracker", "none", *options]
     fields = [arg for change in [*FIELDS, *changes] for arg in ("--set", change)]
     return run_command("launch.train", main, ["--recipe", "nampouri_unet", *options, *fields])
 
@@ -211,6 +212,17 @@ def test_test_images_never_steer_a_run(
     assert f"{rule.split('.')[0].split('=')[0]} would steer the run by the test images" in error
     assert error.count("\n") == 1
     assert not run.exists()
+
+
+def test_test_images_never_steer_a_run_that_chooses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = ("train", "val", "test2014")
+    shards = small_set(tmp_path / "set", size=32, count=16, splits=splits)
+    chosen = ["--validation-split", "test2014"]
+    assert train(shards, tmp_path / "run", "keep_best=l1", options=chosen) == 2
+    assert "would steer the run by the test images" in capsys.readouterr().err
+    assert train(shards, tmp_path / "run", "images=8", options=chosen) == 0
 
 
 def test_the_rates_fall_by_the_scores_of_a_validation_split(shards: Path, tmp_path: Path) -> None:

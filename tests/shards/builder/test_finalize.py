@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.builder.finalize import drop_duplicates
+from shards.builder.finalize import apply_fates
 from shards.builder.plan import load_plan
 from shards.builder.records import DUPLICATE, SourceEntry, load_record
 from shards.errors import UserError
@@ -130,14 +130,14 @@ def test_duplicates_are_not_removed_from_a_shard_that_differs_from_its_record(
     (folder / "copy.jpg").write_bytes((folder / "class0" / "photo 000.jpg").read_bytes())
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.builder.finalize.drop_duplicates", lambda root, plan: None)
+        patch.setattr("shards.builder.finalize.apply_fates", lambda root, plan: None)
         pack_folder(folder, out, shard_size=9)
     tar = out / "000000.tar"
     data = bytearray(tar.read_bytes())
     data[1000] ^= 1
     tar.write_bytes(data)
     with pytest.raises(UserError, match=r"000000.tar changed during the build"):
-        drop_duplicates(out, load_plan(out))
+        apply_fates(out, load_plan(out))
     assert tar.read_bytes() == data
     assert pack_folder(folder, out, shard_size=9).num_packed == 8
     verify(out, quiet=True)

@@ -138,9 +138,11 @@ def newest_process_of_session(session: int) -> int:
     return max(found)[1]
 
 
-@pytest.mark.parametrize("mode", ["plain", "parts"])
-def test_build_killed_before_any_change_on_disk_is_resumed(tmp_path: Path, mode: str) -> None:
-    """Kills a build twice at each of 30 points.
+@pytest.mark.parametrize(("mode", "points"), [("plain", 30), ("parts", 30), ("counts", 15)])
+def test_build_killed_before_any_change_on_disk_is_resumed(
+    tmp_path: Path, mode: str, points: int
+) -> None:
+    """Kills a build twice at each of several points.
 
     The source has duplicates and a damaged file, and there are two splits.
     """
@@ -151,11 +153,11 @@ def test_build_killed_before_any_change_on_disk_is_resumed(tmp_path: Path, mode:
             (folder / "class1" / "photo 001.png").read_bytes()
         )
     command = [sys.executable, "-m", "tests.support.killed_builds"]
-    command += [str(folder), str(tmp_path), "30", mode]
+    command += [str(folder), str(tmp_path), str(points), mode]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # because it forks
     done = subprocess.run(
         command, env={**os.environ, **one_thread}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     tested, _, total, _ = done.stdout.split()
-    assert int(tested) == 30 < int(total)
+    assert int(tested) == points < int(total)

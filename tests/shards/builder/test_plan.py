@@ -6,83 +6,34 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shards.builder.plan import (
     Parameters,
     blocks_of,
     load_plan,
     make_plan,
-    parse_splits,
     save_plan,
     split_of,
 )
+from shards.builder.selection import select
 from shards.errors import UserError
 from shards.sources.listing import ImageSource
 
 SOURCES = [ImageSource(f"{number:04d}.jpg", f"/x/{number:04d}.jpg") for number in range(100)]
 
 
-@given(
-    st.dictionaries(
-        st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
-        st.integers(1, 50),
-        min_size=1,
-        max_size=6,
-    )
-)
-def test_fractions_cover_the_unit_interval_in_order(weights: dict[str, int]) -> None:
-    weights = {
-        name: weight for name, weight in weights.items() if name not in ("all", "sources")
-    } or {"train": 1}
-    total = sum(weights.values())
-    text = ",".join(f"{name}={weight}/{total}" for name, weight in weights.items())
-    parsed = parse_splits(text)
-    assert [name for name, _ in parsed] == list(weights)
-    ends = [end for _, end in parsed]
-    widths = [end - start for start, end in zip([Fraction(0), *ends], ends, strict=False)]
-    assert widths == [Fraction(weight, total) for weight in weights.values()]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "train",
-        "train=",
-        "train=x",
-        "train=.5",
-        "train=.9,val=.2",
-        "train=1,train=0",
-        "train=.5,train=.5",
-        "=1",
-        "a/b=1",
-        "train=1,val=0",
-        "all=1",
-        "sources=1",
-        "train=2,val=-1",
-        "train=1/0",
-        "train=nan",
-        "a.b=1",
-        ",",
-        " ",
-    ],
-)
-def test_invalid_splits_raise(text: str) -> None:
-    with pytest.raises(UserError, match="split"):
-        parse_splits(text)
-
-
 def test_split_depends_only_on_the_digest() -> None:
     digests = [f"{(2 * n + 1) * 2**63 // 1000:016x}" + "0" * 48 for n in range(1000)]
-    found = [split_of(digest, SOURCES[0], "train=.9,val=.1") for digest in digests]
+    found = [
+        split_of(digest, SOURCES[0], Parameters(size=8, splits="train=.9,val=.1"))
+        for digest in digests
+    ]
     assert found == ["train"] * 900 + ["val"] * 100
-    assert split_of(digests[0], SOURCES[0], "") == "all"
+    assert split_of(digests[0], SOURCES[0], Parameters(size=8)) == "all"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +51,33 @@ def test_blocks_contain_each_source_once_in_shuffled_order(
     assert [block.first_key for block in blocks] == [
         plan.keys_of(block.number).start for block in blocks
     ]
+
+
+def test_identity_is_that_of_versions_without_the_later_options() -> None:
+    """Builds that such a version has begun or finished are resumed."""
+    plan = make_plan(Parameters(size=8, splits="train=.9,val=.1"), SOURCES)
+    assert plan.identity == "43f3c9c5981b4e75"
+    other = make_plan(Parameters(size=8, splits="train=.9,val=.1", seed=1), SOURCES)
+    assert other.identity != plan.identity
+
+
+def test_plan_with_counts_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    parameters = Parameters(size=8, splits="val=20,train=10", seed=3, spare=0.2)
+    plan = make_plan(parameters, SOURCES, select(parameters.rules, SOURCES, "x"))
+    assert (plan.num_sources, plan.num_spare, plan.unused) == (36, 6, {"not chosen": 64})
+    save_plan(plan, tmp_path)
+    loaded = load_plan(tmp_path)
+    assert loaded == plan
+    assert loaded.identity == plan.identity
+    assert list(loaded.quotas["all"].items()) == [("val", 20), ("train", 10)]
+
+
+def test_fractions_depend_on_the_seed() -> None:
+    digests = [f"{(2 * n + 1) * 2**63 // 1000:016x}" + "0" * 48 for n in range(1000)]
+    parameters = Parameters(size=8, splits="train=.5,val=.5", seed=1)
+    found = [split_of(digest, SOURCES[0], parameters) for digest in digests]
+    assert 400 < found.count("train") < 600
+    assert 150 < found[:500].count("train") < 350
 
 
 def test_folder_accepts_only_one_plan(tmp_path: Path) -> None:

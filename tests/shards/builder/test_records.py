@@ -8,12 +8,13 @@ import pytest
 from shards.builder.plan import Plan, load_plan
 from shards.builder.records import (
     DUPLICATE,
+    Fate,
     Record,
     load_done,
     load_record,
-    mark_duplicates,
     record_path,
     save_record,
+    with_fates,
 )
 from shards.errors import UserError
 from tests.support.photographs import fingerprint, make_folder, pack_folder
@@ -80,9 +81,9 @@ def test_invalid_record_raises(built: Path, old: str, new: str, message: str) ->
 def test_duplicates_are_marked_and_unmarked(built: Path) -> None:
     record = first(built)[1]
     key = record.entries[1].key
-    marked = mark_duplicates(record, {key: "first.png"})
+    marked = with_fates(record, {key: Fate("all", DUPLICATE, "of first.png")})
     (entry,) = marked.left_out
     assert (entry.key, entry.reason, entry.detail) == (key, DUPLICATE, "of first.png")
     assert entry == replace(record.entries[1], reason=DUPLICATE, detail="of first.png")
     assert marked.keys("all") == [each.key for each in record.entries if each.key != key]
-    assert mark_duplicates(marked, {}) == record
+    assert with_fates(marked, {}) == record

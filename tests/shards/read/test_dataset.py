@@ -86,6 +86,13 @@ def test_open_held_out_chooses_the_split(
     assert open_held_out(small_set(tmp_path, size=16, count=4, splits=splits)).name == chosen
 
 
+def test_missing_held_out_split_names_those_that_exist(tmp_path: Path) -> None:
+    root = small_set(tmp_path, size=16, count=4, splits=("train2014", "val2014"))
+    with pytest.raises(UserError, match=r"no split val, .* with --split: train2014, val2014$"):
+        open_held_out(root, option="--split")
+    assert open_held_out(root, name="val2014").name == "val2014"
+
+
 def damage(root: Path, kind: str) -> str:
     """Damage a shard set in one way; returns a name that the error must contain."""
     tar, index = sorted(root.rglob("*.tar"))[1], root / "index.npy"
