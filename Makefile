@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "colortrain needs Python 3.10 or newer: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,remote,deepspeed,export,serve,video,heic,jxl,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm,remote,parquet,deepspeed,export,serve,video,heic,jxl,dev]'
 	touch $(READY)
 
 demo: $(READY)
@@ -44,7 +44,7 @@ OLDEST := .venv-oldest
 oldest: $(READY)
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python .ci/oldest_requirements.py slurm export serve video heic jxl > $(OLDEST)/requirements.txt
+	$(BIN)/python .ci/oldest_requirements.py slurm parquet export serve video heic jxl > $(OLDEST)/requirements.txt
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --requirement $(OLDEST)/requirements.txt
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --numprocesses=2 --dist=loadfile -W default $(OLDEST_TESTS)
 OLDEST_TESTS := tests/distributed/test_training.py tests/launch/test_train.py tests/launch/test_evaluate.py \

@@ -33,10 +33,13 @@ from shards.sources.decode import FITS, MAX_PIXELS
 
 SOURCE_HELP = """\
 SOURCE is one of
-  a folder            all images in it and its subfolders, by file suffix
+  a folder            all images in it and its subfolders, by file suffix; without images, its
+                      parquet files with an image column (datasets of Hugging Face)
   a text file         one path per line, relative to the folder of the file
-  'FOLDER/*.tar'      tars of images (img2dataset, WebDataset); quote the pattern
-  a CIFAR-10 folder   in the binary or Python layout, as downloaded or with some batches only
+  'FOLDER/*.tar'      tars of images (img2dataset, WebDataset), or parquet files; quote the pattern
+  a CIFAR-10 or       in the binary or Python layout, as downloaded or with some batches only
+    CIFAR-100 folder
+  MIRFLICKR-25k       the folder of Kaggle's arrays in CIELAB: l/gray_scale.npy, ab/ab/ab1.npy, ...
 
 """
 

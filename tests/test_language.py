@@ -16,7 +16,9 @@ FILES = sorted(
     if path.suffix in SUFFIXES
 )
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile")]
-DOCUMENTS += [ROOT / "docs" / name for name in ("SLURM.md", "RECIPES.md", "HISTORICAL.md")]
+DOCUMENTS += [
+    ROOT / "docs" / name for name in ("SLURM.md", "RECIPES.md", "HISTORICAL.md", "DATASETS.md")
+]
 RETIRED = {  # what was written -> what to write
     r"words": "parser, args, argv, options",
     r"asked|told": "requested, args; messages, on_warning",

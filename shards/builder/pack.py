@@ -14,14 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from shards.builder.plan import Block, Parameters, Plan, split_of
 from shards.builder.records import GREY, TOO_SMALL, Record, SourceEntry, save_record
-from shards.color import pack, rgb_to_lab
+from shards.color import lab_to_rgb, pack, rgb_to_lab
 from shards.errors import UserError
 from shards.format.manifest import shard_path
 from shards.format.tar_layout import TarOfSamples
-from shards.sources import cifar10
+from shards.sources import cifar10, mirflickr_lab
 from shards.sources.decode import (
     UNREADABLE,
     ReducedImage,
@@ -30,7 +31,7 @@ from shards.sources.decode import (
     fit_image,
     open_image,
 )
-from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, ImageSource, read_bytes
+from shards.sources.listing import CIFAR_BINARY, CIFAR_PYTHON, LAB, ImageSource, read_bytes
 
 # An image is grayscale if its R, G and B differ by at most this in every pixel, as they
 # do after JPEG compression of a grayscale image.
@@ -89,17 +90,16 @@ def pack_image(source: ImageSource, key: int, parameters: Parameters) -> tuple[S
         data = _read(source, parameters.max_pixels)
         digest = hashlib.sha256(data).hexdigest()
         entry = replace(entry, sha256=digest, split=split_of(digest, source, parameters))
-        (width, height), rgb = _square(source, data, parameters)
+        to_lab = _lab_square if source.kind == LAB else _rgb_square_as_lab
+        (width, height), lab = to_lab(source, data, parameters)
         entry = replace(entry, width=width, height=height)
-        if parameters.drop_grey and (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:
-            raise UndecodableError(GREY, f"R, G and B differ by at most {GREY_LEVELS} levels")
     except UndecodableError as error:
         return replace(entry, reason=error.reason, detail=error.detail), b""
     except MemoryError:
         raise UserError(
             f"not enough memory for {source.name}: use fewer --workers or a lower --max-pixels"
         ) from None
-    pixels = pack(rgb_to_lab(rgb), parameters.dtype).tobytes()
+    pixels = pack(lab, parameters.dtype).tobytes()
     return replace(
         entry, packed=hashlib.sha256(pixels).hexdigest(), crc32=zlib.crc32(pixels)
     ), pixels
@@ -115,13 +115,13 @@ def _read(source: ImageSource, max_pixels: int) -> bytes:
         raise UndecodableError(UNREADABLE, error.strerror or str(error)) from None
 
 
-def _square(
+def _rgb_square_as_lab(
     source: ImageSource, data: bytes, parameters: Parameters
 ) -> tuple[tuple[int, int], np.ndarray]:
     """Decode an image; return its width and height, and its pixels as a square.
 
-    The pixels are (size, size, 3) uint8, sRGB. Raises UndecodableError if the image is
-    too small or cannot be decoded.
+    The pixels are (3, size, size) float32, CIELAB. Raises UndecodableError if the image
+    is too small, cannot be decoded, or is grayscale and such images are left out.
     """
     if source.kind in (CIFAR_BINARY, CIFAR_PYTHON):
         _check_side(cifar10.SIDE, cifar10.SIDE, parameters)
@@ -130,8 +130,34 @@ def _square(
         opened = open_image(data, parameters.max_pixels)
         _check_side(*opened.size, parameters)
         image = decode_reduced(opened, parameters.size)
+    rgb = np.asarray(fit_image(image, parameters.size, parameters.fit))
+    if parameters.drop_grey:
+        _check_colour(rgb)
     # The size before resizing, after rotation by Exif.
-    return image.size, np.asarray(fit_image(image, parameters.size, parameters.fit))
+    return image.size, rgb_to_lab(rgb)
+
+
+def _lab_square(
+    source: ImageSource, data: bytes, parameters: Parameters
+) -> tuple[tuple[int, int], np.ndarray]:
+    """Return what `_rgb_square_as_lab` does, of an image that is stored as CIELAB."""
+    lab = mirflickr_lab.to_lab(data)
+    height, width = lab.shape[1:]
+    _check_side(width, height, parameters)
+    # Each channel is resized by itself, so that the values do not pass through 8-bit
+    # sRGB, and an image of this size keeps its bytes.
+    channels = [fit_image(Image.fromarray(each), parameters.size, parameters.fit) for each in lab]
+    square = np.stack([np.asarray(each) for each in channels])
+    square[0] = square[0].clip(0, 100)  # bicubic filters overshoot at edges
+    if parameters.drop_grey:
+        _check_colour(lab_to_rgb(square))
+    return (width, height), square
+
+
+def _check_colour(rgb: np.ndarray) -> None:
+    """Raise UndecodableError if an image, (H, W, 3) uint8, sRGB, is grayscale."""
+    if (rgb.max(-1) - rgb.min(-1)).max() <= GREY_LEVELS:
+        raise UndecodableError(GREY, f"R, G and B differ by at most {GREY_LEVELS} levels")
 
 
 def _check_side(width: int, height: int, parameters: Parameters) -> None:

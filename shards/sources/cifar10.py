@@ -48,20 +48,21 @@ def find_batches(folder: Path) -> list[Path]:
     return []
 
 
-def count(path: Path) -> int:
+def count(path: Path, label_bytes: int = 1) -> int:
     """Return the number of images in a batch file.
 
+    A record of the binary layout begins with `label_bytes`: 1, or 2 for CIFAR-100.
     Raises UserError if the file is damaged.
     """
     if path.suffix != ".bin":
         return len(load_python(str(path)))
-    size = path.stat().st_size
-    if size == 0 or size % RECORD:
+    size, record = path.stat().st_size, label_bytes + PIXELS
+    if size == 0 or size % record:
         raise UserError(
-            f"{path} has {size} bytes, which is not a multiple of {RECORD}: "
-            "it is cut short, or not in CIFAR-10's binary layout; download it again"
+            f"{path} has {size} bytes, which is not a multiple of {record}: "
+            "it is cut short, or not in CIFAR's binary layout; download it again"
         )
-    return size // RECORD
+    return size // record
 
 
 def to_image(data: bytes) -> Image.Image:
@@ -73,7 +74,7 @@ def to_image(data: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def load_python(path: str) -> np.ndarray:
-    """Return the pixels of a CIFAR-10 batch in the Python layout: (images, 3072) uint8.
+    """Return the pixels of a batch in the Python layout: (images, 3072) uint8.
 
     Raises UserError if the file is not such a batch.
     """
@@ -103,21 +104,21 @@ def _load_batch(path: str) -> tuple[np.ndarray, dict[Any, Any]]:
     Raises UserError if the file is not such a batch.
     """
     if Path(path).stat().st_size > _MAX_PICKLE_BYTES:
-        raise UserError(f"{path} is too large for a CIFAR-10 batch: exclude it from SOURCE")
+        raise UserError(f"{path} is too large for a CIFAR batch: exclude it from SOURCE")
     data = Path(path).read_bytes()
     try:
         _check_tuples(data)
         batch = _RestrictedUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # other pickles can raise anything
         raise UserError(
-            f"{path} is not in CIFAR-10's Python layout ({error}; none of its code was executed): "
+            f"{path} is not in CIFAR's Python layout ({error}; none of its code was executed): "
             "exclude it from SOURCE"
         ) from None
     array = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
     pixels = array.pixels if isinstance(array, _ArrayStub) else None
     if pixels is None or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise UserError(
-            f"{path} is not in CIFAR-10's Python layout (no uint8 array with rows of {PIXELS}): "
+            f"{path} is not in CIFAR's Python layout (no uint8 array with rows of {PIXELS}): "
             "exclude it from SOURCE"
         )
     return pixels, batch

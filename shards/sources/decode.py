@@ -156,8 +156,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -> Image.Image:
     """Resize an image to `size` x `size` pixels with antialiasing.
 
-    fit: "crop" scales the centre square; "squash" scales the image without keeping its
-    aspect ratio; "pad" keeps the aspect ratio and fills the rest with black.
+    image: in RGB, or one channel of CIELAB in mode F. fit: "crop" scales the centre
+    square; "squash" scales the image without keeping its aspect ratio; "pad" keeps the
+    aspect ratio and fills the rest with black.
     """
     full = image if isinstance(image, ReducedImage) else ReducedImage(image, image.size)
     width, height = full.size
@@ -168,7 +169,7 @@ def fit_image(image: Image.Image | ReducedImage, size: int, fit: str = "crop") -
         left, top = (width - side) // 2, (height - side) // 2
         return full.resized((size, size), left, top, left + side, top + side)
     inner = tuple(max(1, round(side * size / max(width, height))) for side in (width, height))
-    canvas = Image.new("RGB", (size, size))
+    canvas = Image.new(full.rgb.mode, (size, size))
     canvas.paste(
         full.resized((inner[0], inner[1]), 0, 0, width, height),
         ((size - inner[0]) // 2, (size - inner[1]) // 2),

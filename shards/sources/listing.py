@@ -1,7 +1,7 @@
-"""List the images of a source: a folder tree, a text file, tars of images, or CIFAR-10.
+"""List the images of a source: a folder, a text file, tars, parquet files, or arrays.
 
-Listing reads only file names and tar headers; `read_bytes` reads one image, in any
-process.
+Arrays are those of CIFAR-10, CIFAR-100 and MIRFLICKR-25k in CIELAB. Listing reads only
+file names and headers; `read_bytes` reads one image, in any process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shards.errors import UserError
-from shards.sources import archives, cifar10
+from shards.sources import archives, cifar10, cifar100, mirflickr_lab, parquet
 
 # Camera raw files are included, so that they are reported as unreadable and not
 # silently ignored. What can be decoded is in `image_formats.FORMATS`.
@@ -61,17 +61,22 @@ _SYSTEM_FOLDERS = frozenset(
     )
 )
 FILE, MEMBER, CIFAR_BINARY, CIFAR_PYTHON = "file", "member", "cifar binary", "cifar python"
+PARQUET, LAB = "parquet", "lab"
+_KINDS_OF_SOURCE = (
+    "give a folder, a text file, a quoted pattern of tars or parquet files, or the folder of "
+    "CIFAR-10, CIFAR-100 or MIRFLICKR-25k in CIELAB"
+)
 
 
 class ImageSource(NamedTuple):
     """One source image: its name relative to SOURCE, and where its bytes are stored."""
 
     name: str
-    path: str
+    path: str  # of the file; LAB: of the folder with the arrays
     kind: str = FILE
-    offset: int = 0  # of the first byte (tar member, CIFAR binary), or the row (CIFAR Python)
+    offset: int = 0  # of the first byte (MEMBER, CIFAR_BINARY), or the row (other arrays, PARQUET)
     size: int = 0
-    split: str = ""  # CIFAR-10: train or test; otherwise the top-level folder
+    split: str = ""  # the top-level folder; CIFAR: train or test; PARQUET: by the file's name
 
 
 @dataclass
@@ -117,7 +122,7 @@ def _hint(listing: Listing) -> str:
         return f": it contains {tars} tars, give them as a quoted pattern such as 'FOLDER/*.tar'"
     if listing.hidden:
         return f" except hidden ones: {first_names(listing.hidden)}; rename them"
-    return ": give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
+    return f": {_KINDS_OF_SOURCE}"
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:
@@ -130,27 +135,48 @@ def first_names(names: Sequence[str], most: int = 5) -> str:
 def _list_any(source: str, out: Path) -> Listing:
     path = Path(source)
     if path.is_dir():
-        batches = cifar10.find_batches(path)
-        return _list_cifar(batches) if batches else list_folder(path, out).in_utf8()
+        return _list_folder_of_any_layout(path, out)
     if path.is_file():
         return _list_file(path)
     if names := _expand(source, out):
-        paths = [Path(name) for name in names]
-        return _list_cifar(paths) if all(map(cifar10.is_batch, paths)) else _list_tars(paths)
-    raise UserError(
-        f"no such source {source}: "
-        "give a folder, a text file, a quoted pattern of tars, or the CIFAR-10 folder"
-    )
+        return _list_files([Path(name) for name in names])
+    raise UserError(f"no such source {source}: {_KINDS_OF_SOURCE}")
+
+
+def _list_folder_of_any_layout(folder: Path, out: Path) -> Listing:
+    if batches := cifar10.find_batches(folder) or cifar100.find_batches(folder):
+        return _list_cifar(batches)
+    if mirflickr_lab.is_lab_folder(folder):
+        return _list_lab_arrays(folder)
+    listing = list_folder(folder, out)
+    if not listing.sources:  # next to images, parquet files hold metadata
+        tables = [name for name in listing.ignored if name.endswith(parquet.SUFFIX)]
+        listing.ignored = [name for name in listing.ignored if not name.endswith(parquet.SUFFIX)]
+        listing.sources = _parquet_sources(folder, tables)
+    return listing.in_utf8()
+
+
+def _list_files(paths: list[Path]) -> Listing:
+    """List the images of several files of one kind: batches, parquet files or tars."""
+    if all(map(_is_cifar_batch, paths)):
+        return _list_cifar(paths)
+    root = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
+    if all(path.suffix == parquet.SUFFIX for path in paths):
+        names = [os.path.relpath(path.absolute(), root) for path in paths]
+        return Listing(_parquet_sources(root, names)).in_utf8()
+    return _list_tars(paths, root)
 
 
 def _list_file(path: Path) -> Listing:
-    if cifar10.is_batch(path):
-        return _list_cifar([path])
-    if path.suffix == ".tar":
-        return _list_tars([path])
+    if path.suffix in (".tar", parquet.SUFFIX) or _is_cifar_batch(path):
+        return _list_files([path])
     if _is_image(path.name):
         raise UserError(f"{path} is one image: give its folder, or a text file that lists images")
     return _list_text(path)
+
+
+def _is_cifar_batch(path: Path) -> bool:
+    return cifar10.is_batch(path) or cifar100.is_batch(path)
 
 
 def _expand(pattern: str, out: Path) -> list[str]:
@@ -255,7 +281,9 @@ def _is_within(path: str, folder: str) -> bool:
 
 def _list_text(path: Path) -> Listing:
     lines = text_lines(
-        path, "a folder, a .tar or a text file with one path per line: give one of these as SOURCE"
+        path,
+        "a folder, a .tar, a .parquet or a text file with one path per line: "
+        "give one of these as SOURCE",
     )
     names = [_without_blanks(os.fsdecode(line), path.parent) for line in lines]
     return Listing([ImageSource(name, str(path.parent / name)) for name in names]).in_utf8()
@@ -286,8 +314,7 @@ def _without_blanks(line: str, folder: Path) -> str:
     return line if stripped != line and os.path.lexists(folder / line) else stripped
 
 
-def _list_tars(paths: list[Path]) -> Listing:
-    root = os.path.commonpath([path.parent.absolute() for path in paths])
+def _list_tars(paths: list[Path], root: Path) -> Listing:
     listing = Listing()
     for path in paths:
         tar_name = _in_utf8(os.path.relpath(path.absolute(), root))
@@ -308,8 +335,11 @@ def _list_cifar(batches: list[Path]) -> Listing:
     for path in batches:
         split = "test" if path.name.startswith("test") else "train"
         kind = CIFAR_BINARY if path.suffix == ".bin" else CIFAR_PYTHON
-        for row in range(cifar10.count(path)):
-            offset = row * cifar10.RECORD + 1 if kind == CIFAR_BINARY else row
+        label_bytes = 1 if cifar10.is_batch(path) else cifar100.LABEL_BYTES
+        for row in range(cifar10.count(path, label_bytes)):
+            offset = row
+            if kind == CIFAR_BINARY:
+                offset = row * (label_bytes + cifar10.PIXELS) + label_bytes
             name = f"{path.name}#{row:05d}"
             listing.sources.append(
                 ImageSource(name, str(path), kind, offset, cifar10.PIXELS, split)
@@ -317,14 +347,34 @@ def _list_cifar(batches: list[Path]) -> Listing:
     return listing
 
 
+def _list_lab_arrays(folder: Path) -> Listing:
+    num_images = mirflickr_lab.find_arrays(str(folder)).lightness.num_rows
+    names = (f"{mirflickr_lab.LIGHTNESS}#{row:05d}" for row in range(num_images))
+    return Listing([ImageSource(name, str(folder), LAB, row) for row, name in enumerate(names)])
+
+
+def _parquet_sources(root: Path, names: Sequence[str]) -> list[ImageSource]:
+    return [
+        ImageSource(
+            f"{name}#{row:07d}", str(root / name), PARQUET, row, split=parquet.split_of(name)
+        )
+        for name in names
+        for row in range(parquet.count(root / name))
+    ]
+
+
 def read_bytes(source: ImageSource, limit: int) -> bytes:
-    """Return the encoded bytes of an image, or the 3072 pixel bytes for CIFAR-10.
+    """Return the encoded bytes of an image, or the bytes of its pixels in an array.
 
     Raises OSError if the bytes cannot be read, are not in a regular file, or are more
     than `limit`.
     """
     if source.kind == CIFAR_PYTHON:
         return cifar10.load_python(source.path)[source.offset].tobytes()
+    if source.kind == PARQUET:
+        return parquet.read_row(source.path, source.offset, limit)
+    if source.kind == LAB:
+        return mirflickr_lab.read_row(source.path, source.offset)
     if source.offset == archives.NO_CONTENT:
         raise OSError("a link whose target is not a file in its tar, or a sparse or special file")
     with open(source.path, "rb", opener=_open_nonblocking) as stream:

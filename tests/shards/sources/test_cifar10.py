@@ -123,7 +123,7 @@ class Reduced:
 def load_error(folder: Path, data: bytes) -> str:
     """Return the message of the error that loading this pickle must raise."""
     (folder / "data_batch_1").write_bytes(data)
-    with pytest.raises(UserError, match=r"is not in CIFAR-10's Python layout") as caught:
+    with pytest.raises(UserError, match=r"is not in CIFAR's Python layout") as caught:
         load_python(str(folder / "data_batch_1"))
     return str(caught.value)
 

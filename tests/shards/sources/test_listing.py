@@ -222,7 +222,7 @@ def test_unusual_file_names_are_preserved(tmp_path: Path) -> None:
     [
         ("missing", None, "no such source .*missing"),
         ("empty.txt", b"\n\n", "no images in .*empty.txt"),
-        ("binary.bin", b"\0\1", "is not a folder, a .tar or a text file"),
+        ("binary.bin", b"\0\1", "is not a folder, a .tar, a .parquet or a text file"),
         ("one.jpg", b"x", "is one image: give its folder"),
         ("bad.tar", b"no tar at all" * 100, "is not an uncompressed tar"),
         ("data_batch_1.bin", b"x" * 3074, "not a multiple of 3073"),
