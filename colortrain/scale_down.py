@@ -21,10 +21,11 @@ DEPTH_FIELDS = (
 ConfigT = TypeVar("ConfigT", bound=GeneratorConfig | CriticConfig)
 
 
-def scaled_down(recipe: Recipe, size: int, base_channels: int) -> Recipe:
+def scaled_down(recipe: Recipe, size: int, base_channels: int | None) -> Recipe:
     """Return a copy of `recipe` for images of `size` px, with smaller networks.
 
-    Raises ValueError if a network cannot be made to fit the image size.
+    base_channels: width of the networks, or None to keep it. Raises ValueError if a
+    network cannot be made to fit the image size.
     """
     generator = fit_to_size(recipe.generator, size, base_channels)
     critic = recipe.critic and fit_to_size(recipe.critic, size, base_channels)
@@ -64,13 +65,14 @@ def without_downloads(recipe: Recipe) -> Recipe:
     return with_weights(recipe, WITHOUT_DOWNLOADS)
 
 
-def fit_to_size(config: ConfigT, size: int, base_channels: int) -> ConfigT:
+def fit_to_size(config: ConfigT, size: int, base_channels: int | None) -> ConfigT:
     """Return a network's config, changed to fit images of `size` x `size` pixels.
 
-    Its depth is reduced only as far as necessary. Raises ValueError if no depth fits.
+    base_channels: its width, or None to keep it. Its depth is reduced only as far as
+    necessary. Raises ValueError if no depth fits.
     """
     names = {field.name for field in dataclasses.fields(config)}
-    if "base_channels" in names:
+    if base_channels and "base_channels" in names:
         config = dataclasses.replace(config, base_channels=base_channels)
     depth = next((name for name in DEPTH_FIELDS if name in names), None)
     min_depth = getattr(config, "min_halvings", 1)

@@ -106,7 +106,8 @@ def test_layers_import_only_earlier_layers(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [*PACKAGES, "launch.benchmark", "launch.report", "launch.reproduce", "launch.video"]
+    "package",
+    [*PACKAGES, *(f"launch.{name}" for name in ("benchmark", "experiment", "report", "video"))],
 )
 def test_no_cycles_between_the_folders_and_modules_of_a_package(package: str) -> None:
     graph: dict[str, set[str]] = {}

@@ -20,6 +20,10 @@ from shards.errors import UserError
 WINDOW = "train_metrics"  # the file of a checkpoint that holds `TrainMetrics.window`
 
 
+class DivergedError(UserError):
+    """The updates of a network were skipped too often: training cannot continue."""
+
+
 class TrainMetrics:
     """Collects the metrics of training steps on the device."""
 
@@ -53,8 +57,8 @@ class TrainMetrics:
         """Return the metrics of all steps since the last call.
 
         `images` is the number of images seen so far. The result is {} if no network was
-        updated. All ranks must call it. Raises UserError, with a message that starts
-        with `prefix`, if too many consecutive updates of a network were skipped.
+        updated. All ranks must call it. Raises DivergedError, with a message that
+        starts with `prefix`, if too many consecutive updates of a network were skipped.
         """
         losses = self._mean_losses()
         if not losses:
@@ -123,7 +127,7 @@ class TrainMetrics:
     def _num_skipped(self, name: str, prefix: str) -> int:
         count, consecutive = self.networks[name].skipped_updates.read()
         if consecutive >= self.max_skipped:
-            raise UserError(
+            raise DivergedError(
                 f"{prefix}: {consecutive} consecutive updates of the {name} were skipped because "
                 f"the loss or the gradients were not finite: lower {name}_adam.lr, set "
                 f"{name}_adam.clip, or use bf16"

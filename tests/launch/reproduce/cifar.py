@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from launch.reproduce.options import ReproduceOptions
+from launch.experiment.options import ExperimentOptions, unchanged
 from tests.support.photographs import random_crops
 
 
@@ -27,15 +27,14 @@ def small_cifar(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def make_options(out: Path, **changes: Any) -> ReproduceOptions:
+def make_options(out: Path, *recipes: str, **changes: Any) -> ExperimentOptions:
     """Return options for the table cifar10, two seeds of one recipe, with `changes`."""
     options: dict[str, Any] = {
         "table": "cifar10",
-        "source": out,
         "out": out,
-        "recipes": ("flagship",),
+        "networks": unchanged(*(recipes or ("flagship",))),
         "seeds": (0, 1),
+        "size": 32,
         "base_channels": 4,
-        "limit": None,
     }
-    return ReproduceOptions(**{**options, **changes})
+    return ExperimentOptions(**{**options, **changes})

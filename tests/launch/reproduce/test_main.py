@@ -18,6 +18,7 @@ from colortrain.runs.checkpoint import latest_checkpoint
 from launch.reproduce import parse_options
 from shards.errors import UserError
 from tests.launch.reproduce.cifar import small_cifar
+from tests.support.photographs import make_folder
 from tests.support.processes import ROOT, command, environment, run_command
 from tests.support.small_shard_set import small_set
 
@@ -57,10 +58,13 @@ def test_one_command_creates_the_table(reproduced: tuple[Path, Path, str]) -> No
     assert "out of 11 (left out: 1 grey)" in text  # the grayscale image of the training batch
     assert [row["samples"] for row in rows(out)] == [5, 5]
     assert all(row["metrics"]["frechet_classifier"]["generated"] > 0 for row in rows(out))
+    assert "| nazeri_unet_l2, the paper's table 1 |  | 7.90 | 13.7 | 37.2 |" in text
     assert {"seconds", "peak_mb", "parameters", "commit"} <= set(rows(out)[0])
     assert "mixed precision no, processes per network: 1; peak MB of resident memory." in text
     with Image.open(out / "picture.png") as image:
         assert image.width > 4 * 32
+    with Image.open(out / "curves.png") as image:
+        assert image.width == 1500
 
 
 @pytest.mark.distributed
@@ -109,6 +113,32 @@ def test_finished_work_is_not_repeated_and_rows_are_added(
     assert "was started with other options" in other.stderr
 
 
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("table", "recipe", "rows_expected"),
+    [
+        ("nampouri", "nampouri_unet", ["nampouri_unet"]),
+        ("nazeri-places", "nazeri_gan_places", ["nazeri_gan_places"]),
+        ("arun", "arun_wgan_gp", ["arun_wgan_gp"]),
+        ("drouilhet", "drouilhet_gan", ["drouilhet_gan"]),
+        ("valentini", "valentini_cgan", [f"valentini_cgan-depth{n}" for n in (2, 3, 4)]),
+    ],
+)
+def test_every_papers_table_is_made_from_a_folder_of_photographs(
+    table: str, recipe: str, rows_expected: list[str], tmp_path: Path
+) -> None:
+    photos = make_folder(tmp_path / "photos", 26)
+    args: list[object] = [table, "--source", photos, "--out", tmp_path / "out", "--limit", 2]
+    args += ["--budget", "images:16", "--size", 32, "--base-channels", 2, "--recipes", recipe]
+    done = run_command("launch.reproduce", args)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert [row["network"] for row in rows(tmp_path / "out")] == rows_expected
+    assert ("the paper's" in text) is (table != "valentini")
+    assert "32 px, 2 base channels" in text
+    assert (tmp_path / "out" / "curves.png").is_file()
+
+
 def test_seeds_and_photos_are_checked_before_any_work(tmp_path: Path) -> None:
     args = ["cifar10", "--source", str(tmp_path), "--out", str(tmp_path / "out")]
     args += ["--budget", "full"]
@@ -122,4 +152,4 @@ def test_seeds_and_photos_are_checked_before_any_work(tmp_path: Path) -> None:
     message = "has samples of 64 px, but the networks are trained at 32 px"
     with pytest.raises(UserError, match=message):
         parse_options([*args, "--photos", str(photos)])
-    assert parse_options(["photos", *args[1:], "--photos", str(photos)])[2] == photos
+    assert parse_options(["photos", *args[1:], "--photos", str(photos)])[3] == photos

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from colortrain.distributed.setup import make_accelerator
 from colortrain.recipe import save_recipe
+from colortrain.recipes import get_recipe
+from colortrain.scale_down import scaled_down
 from launch.benchmark.training import scaling_worker
 from launch.benchmark.training.scaling_worker import STRONG, WEAK, Rank
 from launch.benchmark.training.setup import TrainingSetup
-from launch.compare import prepare_recipe
 from tests.support.benchmark_setup import small_setup
 
 
 def test_recipes_that_weight_colours_can_be_measured(shards: Path, tmp_path: Path) -> None:
     """Their losses need the histogram of the set's colours."""
-    recipe = replace(prepare_recipe("flagship", 32, 4, 100), batch_size=4)
+    recipe = replace(scaled_down(get_recipe("flagship"), 32, 4), batch_size=4)
     rank = Rank(TrainingSetup(recipe, (str(shards),), tmp_path), make_accelerator())
     rank.take_steps(WEAK, 1)
     assert rank.step == 1

@@ -1,4 +1,4 @@
-"""Describe the conditions of a table of `colortrain reproduce`: device, code, data."""
+"""Describe the conditions of an experiment: device, code, data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from launch.benchmark.machine import describe_machine
-from launch.reproduce.datasets import Sets
-from launch.reproduce.feature_classifier import FeatureClassifier
-from launch.reproduce.options import Plan, ReproduceOptions
-from shards.read.dataset import Split, open_held_out
+from launch.experiment.feature_classifier import FeatureClassifier
+from launch.experiment.options import ExperimentOptions, Plan
+from launch.experiment.sets import Sets
 
 
 def conditions(
-    options: ReproduceOptions,
+    options: ExperimentOptions,
     plan: Plan,
     sets: Sets,
     classifier: FeatureClassifier | None,
@@ -28,23 +27,24 @@ def conditions(
 
     results: the table's rows, one dict with scores and cost per network.
     """
-    held_out = open_held_out(sets.held_out)
+    scored = sets.scored()
     precisions = {each for row in results for each in row.get("mixed_precision", ["unknown"])}
     return {
         **options.shared(),
         **asdict(plan),
-        "judge": classifier.describe() if classifier else None,
+        "classifier": classifier.describe() if classifier else None,
         "commit": git_commit(),  # of the code that scores the networks now
         "trained_at": sorted({row.get("commit") or "unknown" for row in results}),
         "mixed_precision": sorted(precisions),
         "processes": sorted({each for row in results for each in row.get("processes", [])}),
         "peak_of": sorted({row.get("peak_of", "resident memory") for row in results}),
         "machine": describe_machine(),
-        "training_pictures": len(Split(sets.train, "train")),
+        "training_images": sets.training_images(),
         "left_out": left_out(sets.train),
-        "held_out": f"{held_out.name} of {held_out.dataset_id}",
-        "held_out_pictures": min(len(held_out), plan.limit or len(held_out)),
-        "size": sets.size,
+        "scored": f"{scored.name} of {scored.dataset_id}",
+        "scored_images": min(len(scored), plan.limit or len(scored)),
+        "note": sets.note,
+        "metrics": list(options.metrics),
     }
 
 

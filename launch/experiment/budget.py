@@ -22,31 +22,32 @@ from colortrain.losses.reconstruction import LossContext
 from colortrain.recipe import Recipe
 from colortrain.training.step import train_step
 from launch.benchmark.training.setup import synchronize
+from launch.experiment.options import ExperimentOptions, Plan
+from launch.experiment.prepare import prepare_recipe
+from launch.experiment.sets import Sets
 from launch.processes import mixed_precision, num_processes_for
-from launch.reproduce.datasets import Sets
-from launch.reproduce.entries import resolve_recipe
-from launch.reproduce.options import Plan, ReproduceOptions
 from shards.errors import UserError
 from shards.files import write_atomic
 from shards.inspect.statistics import CENTRES
 from shards.json_files import read_json
 
-# Images per network for `--budget full`: about 200, 10 and 100 epochs.
-FULL = {"nazeri": 10_000_000, "cifar10": 500_000, "photos": 150_000}
 _CLASSIFIER_IMAGES = 100_000  # two epochs of CIFAR-10: 74 % accuracy on the test images
 _TRAINING_FRACTION = 0.85  # of the minutes; the rest is for the shards and the feature classifier
 _START_SECONDS = 25.0  # time to start and end one training and one scoring, on two slow cores
+_FEW_STEPS = 100  # a budget of fewer steps deserves a hint
 _PROBE_SECONDS = 1.0  # time for which the speed of a recipe is measured
 _PLANNED_FRACTION = 0.8  # of the remaining time; the rest is for reading, saving, other load
 
 
 class _PlanFields(TypedDict):
-    images: int
+    images: int | None
     limit: int | None
-    judge_images: int
+    classifier_images: int
 
 
-_PlanFile = TypedDict("_PlanFile", {"asked": dict[str, Any], "plan": _PlanFields})  # noqa: UP013 - the key of plan.json
+class _PlanFile(TypedDict):
+    request: dict[str, Any]
+    plan: _PlanFields
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def parse_budget(text: str) -> Budget:
     raise argparse.ArgumentTypeError(f"must be minutes:N, images:N or full, got {text!r}")
 
 
-def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
+def make_plan(options: ExperimentOptions, budget: Budget, sets: Sets) -> Plan:
     """Return on how many images the networks are trained, and how many are scored.
 
     The plan is made at the first start of the command, and read from OUT/plan.json at
@@ -83,29 +84,30 @@ def make_plan(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
     path, request = options.out / "plan.json", {**options.shared(), "budget": asdict(budget)}
     if path.is_file():
         document = read_json(path, _PlanFile, f"choose another --out, or delete {options.out}")
-        if document["asked"] != request:
+        if document["request"] != request:
             raise UserError(
-                f"{options.out} was started with other options ({document['asked']}): "
+                f"{options.out} was started with other options ({document['request']}): "
                 "choose another --out"
             )
         plan = document["plan"]
-        return Plan(plan["images"], plan["limit"], plan["judge_images"])
+        return Plan(plan["images"], plan["limit"], plan["classifier_images"])
     plan = _decide(options, budget, sets)
-    document = {"asked": request, "plan": asdict(plan)}
+    document = {"request": request, "plan": asdict(plan)}
     write_atomic(path, json.dumps(document, indent=1).encode() + b"\n")
     return plan
 
 
-def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
+def _decide(options: ExperimentOptions, budget: Budget, sets: Sets) -> Plan:
     if budget.kind == "images":
         return Plan(budget.amount, options.limit, min(_CLASSIFIER_IMAGES, 10 * budget.amount))
     if budget.kind == "full":
-        return Plan(FULL[options.table], options.limit, _CLASSIFIER_IMAGES)
+        return Plan(options.full_images, options.limit, _CLASSIFIER_IMAGES)
     limit = options.limit or max(200, 50 * budget.amount)
     classifier_images = min(_CLASSIFIER_IMAGES, 2_000 * budget.amount)
-    recipes = [resolve_recipe(name, options, sets.size, 10**6) for name in options.recipes]
+    dataset_size = sets.training_images()
+    recipes = [prepare_recipe(each, options, 10**6, dataset_size) for each in options.networks]
     per_image = sum(seconds_per_image(recipe) for recipe in recipes) * len(options.seeds)
-    starts = _START_SECONDS * len(options.recipes) * len(options.seeds)
+    starts = _START_SECONDS * len(recipes) * len(options.seeds)
     seconds = _TRAINING_FRACTION * (60 * budget.amount) - starts
     least = max(recipe.batch_size for recipe in recipes)
     images = max(least, int(_PLANNED_FRACTION * seconds / per_image))
@@ -113,6 +115,12 @@ def _decide(options: ReproduceOptions, budget: Budget, sets: Sets) -> Plan:
         f"{1 / per_image:.1f} images per second through all networks: {images:,} images each",
         flush=True,
     )
+    if images < _FEW_STEPS * least:
+        print(
+            f"These are few steps: smaller networks and images train faster, for example with "
+            f"--size {min(64, options.size)} --base-channels 16",
+            flush=True,
+        )
     return Plan(images, limit, classifier_images)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from launch.reproduce.feature_classifier import (
+from launch.experiment.feature_classifier import (
     augment,
     load_classifier,
     load_or_train,

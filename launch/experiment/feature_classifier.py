@@ -28,7 +28,7 @@ from shards.errors import UserError
 from shards.files import sha256_of, write_atomic
 from shards.json_files import read_json
 from shards.progress import ProgressLine
-from shards.read.dataset import open_held_out
+from shards.read.dataset import Split
 from shards.sources.cifar10 import SIDE, find_batches, load_labelled
 
 _BATCH = 128
@@ -63,15 +63,14 @@ class FeatureClassifier:
             f"test images, SHA-256 {self.digest[:12]}), not Inception's"
         )
 
-    def distances(self, run: Path, shards: Path, limit: int | None) -> dict[str, float]:
-        """Return Fréchet distances to the true images of a shard set's held-out split.
+    def distances(self, run: Path, split: Split, limit: int | None) -> dict[str, float]:
+        """Return Fréchet distances to the true images of a split.
 
         Returns one for "generated" images of the run, one for "grey" images and one for
-        images in the "median" colour. limit: number of held-out images (None: all).
+        images in the "median" colour. limit: number of images (None: all).
         Raises UserError if the network cannot be loaded.
         """
         generator, recipe, _ = load_generator(run)
-        split = open_held_out(shards)
         constant = torch.tensor(median_colour(split).ab).view(1, 2, 1, 1)
         versions = {
             "generated": lambda lab, seed: generate(

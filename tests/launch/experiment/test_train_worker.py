@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from launch.reproduce import train_worker
+from launch.experiment import train_worker
 from tests.support.gpus import pretend_gpus
 from tests.support.processes import ROOT, environment
 
 
 def test_the_worker_starts_without_warnings() -> None:
-    line = [sys.executable, "-W", "error", "-m", "launch.reproduce.train_worker", "--help"]
+    line = [sys.executable, "-W", "error", "-m", "launch.experiment.train_worker", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment(), cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: colortrain train ")
@@ -44,7 +44,7 @@ def test_the_peak_does_not_include_the_parents_memory() -> None:
     line = [
         sys.executable,
         "-c",
-        "from launch.reproduce.train_worker import peak_memory; print(peak_memory()['peak_mb'])",
+        "from launch.experiment.train_worker import peak_memory; print(peak_memory()['peak_mb'])",
     ]
     done = subprocess.run(
         line, capture_output=True, text=True, env=environment(), cwd=ROOT, check=True

@@ -11,15 +11,16 @@ import pytest
 import yaml
 
 from colortrain.recipes import get_recipe
+from launch.experiment.budget import Budget, make_plan, parse_budget, seconds_per_image
+from launch.experiment.options import Plan
+from launch.experiment.prepare import prepare_recipe
+from launch.experiment.sets import Sets
 from launch.processes import training_launcher
 from launch.reproduce import parse_options
-from launch.reproduce.budget import FULL, Budget, make_plan, parse_budget, seconds_per_image
-from launch.reproduce.datasets import SIZES, Sets
-from launch.reproduce.entries import make_entries
-from launch.reproduce.options import Plan
 from shards.errors import UserError
 from tests.launch.reproduce.cifar import make_options
 from tests.support.gpus import pretend_gpus
+from tests.support.small_shard_set import small_set
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_invalid_budgets_are_rejected(text: str, tmp_path: Path) -> None:
 
 
 def test_a_plan_is_kept_and_other_options_are_rejected(tmp_path: Path) -> None:
-    sets, options = Sets(tmp_path, tmp_path, 32, labelled=True), make_options(tmp_path)
+    sets, options = Sets(tmp_path, tmp_path, 32), make_options(tmp_path)
     assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 7000)
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace("7000", "123"))
     assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 123)
@@ -51,21 +52,29 @@ def test_a_plan_is_kept_and_other_options_are_rejected(tmp_path: Path) -> None:
 
 
 def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
-    sets = Sets(tmp_path, tmp_path, 32, labelled=True)
-    options = make_options(tmp_path, recipes=("flagship", "drouilhet_gan"))
+    shards = small_set(tmp_path / "set", count=4, splits=("train", "val"))
+    sets = Sets(shards, shards, 32)
+    options = make_options(tmp_path, "flagship", "drouilhet_gan")
     plan = make_plan(options, Budget("minutes", 60), sets)
+    assert plan.images
     assert plan.images > 16
-    assert (plan.limit, plan.judge_images) == (3000, 100_000)
+    assert (plan.limit, plan.classifier_images) == (3000, 100_000)
 
 
-def test_every_table_has_a_full_number() -> None:
-    assert set(FULL) == set(SIZES)
+def test_the_full_budget_is_that_of_the_table_or_of_each_recipe(tmp_path: Path) -> None:
+    sets = Sets(tmp_path, tmp_path, 32)
+    for images in (10_000_000, None):
+        options = make_options(tmp_path / str(images), full_images=images)
+        plan = make_plan(options, Budget("full"), sets)
+        assert plan == make_plan(options, Budget("full"), sets) == Plan(images, None, 100_000)
+    recipe = prepare_recipe(options.networks[0], options, plan.images, 10)
+    assert recipe.total_images(10) == 10 * get_recipe("flagship").epochs
 
 
 def test_speed_is_measured_over_complete_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step is not counted; the last step of a cycle is the slowest."""
-    options = make_options(Path(), recipes=("drouilhet_wgan_gp",))
-    recipe = make_entries(options, Plan(100, None, 1), 32)[0].recipe
+    options = make_options(Path(), "drouilhet_wgan_gp")
+    recipe = prepare_recipe(options.networks[0], options, 100, 100)
     cycle, costs, clock = recipe.n_critic, [100.0], SimpleNamespace(now=0.0, waits=[])
     costs += 3 * [*(cycle - 1) * [0.3], 0.6]
     clock.monotonic = lambda: clock.now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from launch.reproduce.conditions import git_commit, left_out
+from launch.experiment.conditions import git_commit, left_out
 
 
 def test_images_left_out_are_counted_by_reason(tmp_path: Path) -> None:
