@@ -23,19 +23,22 @@ from torch import nn
 
 from colortrain.distributed.from_rank_0 import copy_from_rank_0, on_rank_0
 from colortrain.distributed.setup import announce_start, make_accelerator
-from colortrain.metrics.evaluate import ScoringConfig, score_split
+from colortrain.metrics.evaluate import ScoringConfig, conditions, score_split
 from colortrain.metrics.extractors import FeatureExtractors, load_extractors
+from colortrain.metrics.features import INCEPTION_SPLITS
+from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.score_tables import text_table
 from colortrain.models.memory import build_network
 from colortrain.out_of_memory import explain_out_of_memory
 from colortrain.recipe import Recipe
+from colortrain.runs.added_scores import add_scores, read_comparable
 from colortrain.runs.checkpoint import load_generator
 from colortrain.runs.layout import evaluation_file
 from colortrain.serialize import finite
 from launch.cli import CommandParser, add_cache_arguments, at_least_one, make_cache
 from launch.network_options import add_weight_arguments
 from launch.processes import exit_process
-from shards.errors import UserError, run_command
+from shards.errors import UserError, run_command, unknown
 from shards.files import write_atomic
 from shards.progress import ProgressLine
 from shards.read.cache import Cache
@@ -45,7 +48,13 @@ _EXAMPLE = """\
 example: the test split, with and without dropout
   colortrain evaluate --run runs/first --shards photos-256 --split test --dropout both
 """
-_EXTRACTORS = {"inception": "FID, KID and the inception score", "vgg16": "VGG distance and LPIPS"}
+_EXTRACTORS = {
+    "inception": "FID, KID and the inception score",
+    "vgg16": "VGG distance and LPIPS",
+    "squeezenet": "LPIPS and a Fréchet distance of SqueezeNet 1.1",
+}
+# the classifier is trained by `colortrain reproduce`, which computes that distance
+_METRICS = [name for name, metric in METRICS.items() if metric.needs != "classifier"]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -74,6 +83,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file for the scores (default: RUN/evaluation.json)",
     )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="compute only these metrics, and add them to the scores in the file if it exists: "
+        f"{', '.join(_METRICS)} (default: all whose weights there are, in a new file)",
+    )
     add_weight_arguments(parser)
     parser.add_argument(
         "--dropout",
@@ -87,6 +103,13 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"weights for {metrics}: a file, `imagenet` (downloaded once) or `random` "
             "(default: the published file if it is in torch's cache, else no such metrics)",
         )
+    parser.add_argument(
+        "--is-splits",
+        type=at_least_one,
+        metavar="N",
+        help="parts of the split for the inception score, whose mean and standard deviation over "
+        f"them are printed (default: {INCEPTION_SPLITS}, or one image each if there are fewer)",
+    )
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N samples only"
     )
@@ -123,6 +146,20 @@ def open_split(
     return split
 
 
+def inception_splits(option: int | None, samples: int) -> int:
+    """Return the number of parts of the split for the inception score.
+
+    option: the value of --is-splits, or None for the default; samples: how many images
+    are scored. Raises UserError if that is less than `option`.
+    """
+    if option and option > samples:
+        raise UserError(
+            f"--is-splits {option} requires at least {option} images, {samples} are scored: "
+            "give fewer splits"
+        )
+    return option or INCEPTION_SPLITS
+
+
 def check_output_file(path: Path) -> None:
     """Raise UserError if the file for the scores (--json) cannot be written."""
     if path.is_dir():
@@ -143,31 +180,70 @@ def dropout_modes(option: str | None, recipe: Recipe) -> list[bool]:
     return {None: [own], "on": [True], "off": [False], "both": [own, not own]}[option]
 
 
+def chosen_metrics(names: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the metrics of --metrics, or None for all.
+
+    Raises UserError for an unknown name.
+    """
+    for name in names or ():
+        if name not in _METRICS:
+            raise unknown("metric", name, _METRICS)
+    return frozenset(names) if names else None
+
+
+def check_image_size(split: Split, extractors: FeatureExtractors) -> None:
+    """Raise UserError if images of a split are too small for the extractors."""
+    size = split.manifest.size
+    if size < extractors.min_size:
+        raise UserError(
+            f"LPIPS requires images of at least {extractors.min_size} px, {split.root} has samples "
+            f"of {size} px: leave out the option that gives its weights, or give --metrics"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Score the run, print and save the scores, and return the exit status."""
     args = make_parser().parse_args(argv)
+    only = chosen_metrics(args.metrics)
     accelerator = make_accelerator(announced=False)
     generator, recipe, step = load_on_rank_0(args, accelerator)
     split = open_split(args.shards, args.split, recipe, make_cache(args), "--split")
     out = args.json or evaluation_file(args.run)
     check_output_file(out)
-    announce_start(accelerator)  # after all checks, so that a mistake is one line
-    modes = dropout_modes(args.dropout, recipe)
+    samples = min(len(split), args.limit or len(split))
+    splits = inception_splits(args.is_splits, samples)
+    weights = {
+        "recipe_digest": recipe.digest,
+        "step": step,
+        "ema": args.ema and bool(recipe.ema),
+    }
     with explain_out_of_memory("scoring", f"give a --batch-size below {args.batch_size}"):
-        extractors = load_extractors(args.inception, args.vgg16, accelerator.device)
-        scores = [
-            score(generator, recipe, split, accelerator, mode, extractors, args) for mode in modes
+        extractors = load_extractors(
+            **{name: getattr(args, name) for name in _EXTRACTORS},
+            inception_splits=splits,
+            only=only,
+            device=accelerator.device,
+        )
+        check_image_size(split, extractors)
+        configs = [
+            ScoringConfig(
+                batch_size=args.batch_size,
+                limit=args.limit,
+                dropout=dropout,
+                only=only,
+                extractors=extractors,
+            )
+            for dropout in dropout_modes(args.dropout, recipe)
         ]
+        required = {"samples": samples, "protocol": conditions(recipe.codec, split, configs[0])}
+        earlier = read_comparable(out, {**weights, **required}) if only else {}
+        announce_start(accelerator)  # after all checks, so that a mistake is one line
+        scores = [score(generator, recipe, split, accelerator, config) for config in configs]
     if accelerator.is_main_process:
-        facts = {
-            "run": str(args.run),
-            "recipe": recipe.name,
-            "recipe_digest": recipe.digest,
-            "step": step,
-        }
-        document = {**facts, "ema": args.ema and bool(recipe.ema), **scores[0]}
+        facts = {"run": str(args.run), "recipe": recipe.name, **weights}
+        document = add_scores(earlier, {**facts, **scores[0]})
         if len(scores) > 1:
-            document["other_dropout"] = scores[1]
+            document["other_dropout"] = add_scores(earlier.get("other_dropout", {}), scores[1])
         try:
             write_json(document, out)
         finally:  # so that a full disk does not lose the scores
@@ -184,25 +260,18 @@ def score(
     recipe: Recipe,
     split: Split,
     accelerator: Accelerator,
-    dropout: bool,
-    extractors: FeatureExtractors,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
+    config: ScoringConfig,
+) -> Scores:
     """Return a generator's scores on a split, computed by all processes together."""
-    total = min(len(split), args.limit or len(split))
-    label = f"scoring {split.name}, dropout {'on' if dropout else 'off'}"
+    total = min(len(split), config.limit or len(split))
+    label = f"scoring {split.name}, dropout {'on' if config.dropout else 'off'}"
     with ProgressLine(label, total, "images", shown=accelerator.is_main_process) as progress:
         return score_split(
             generator,
             recipe.codec,
             split,
             accelerator.device,
-            ScoringConfig(
-                batch_size=args.batch_size,
-                limit=args.limit,
-                dropout=dropout,
-                extractors=extractors,
-            ),
+            config,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
             progress=progress.advance_to,

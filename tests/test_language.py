@@ -17,7 +17,8 @@ FILES = sorted(
 )
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile")]
 DOCUMENTS += [
-    ROOT / "docs" / name for name in ("SLURM.md", "RECIPES.md", "HISTORICAL.md", "DATASETS.md")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("SLURM", "RECIPES", "HISTORICAL", "DATASETS", "METRICS")
 ]
 RETIRED = {  # what was written -> what to write
     r"words": "parser, args, argv, options",

@@ -5,7 +5,7 @@ The scores are bit-identical on any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from colortrain.metrics.image_metrics import (
 )
 from colortrain.metrics.registry import METRICS, Scores
 from colortrain.metrics.set_metrics import FeatureKey, SetMetrics, Stats
-from colortrain.metrics.summaries import Rows, intervals, summarise
+from colortrain.metrics.summaries import Rows, intervals, source_names, summarise
 from colortrain.metrics.transfers import HostCopy, upload
 from shards.errors import UserError
 from shards.read.dataset import Split
@@ -109,6 +109,7 @@ class ScoringConfig:
     limit: int | None = None  # score only this many samples, from the first; None: all
     dropout: bool = False  # keep dropout layers active
     seed: int = 0  # of the dropout masks
+    only: frozenset[str] | None = None  # compute only these metrics; None: all
     metrics: Depth = "all"  # "core" leaves out slow metrics and intervals, for use in training
     extractors: FeatureExtractors = field(default_factory=FeatureExtractors)  # feature metrics
 
@@ -182,6 +183,8 @@ class SplitScorer:
         - "metrics": metric -> version of the images -> value. The versions are
           "generated", "grey" (the grayscale baseline), "median" (the constant-colour
           baseline) and "truth".
+        - "deviations", if a metric has them: metric -> version -> standard deviation
+          over the parts of the set that protocol["deviations"] describes
         - "intervals", unless `config.metrics` is "core": metric -> version -> [low,
           high], a bootstrap interval. One more version is the difference "generated -
           grey".
@@ -199,16 +202,24 @@ class SplitScorer:
         self.rows = self.rows | _concatenate(chunk for part in parts for chunk in part)
         self.stats = self.stats | stats
         set_metrics = SetMetrics(self.config.extractors.set_extractors, self.stats)
-        values = summarise(self.rows) | set_metrics.compute()
-        scores = {
+        of_sets = set_metrics.compute()
+        values = self._chosen(summarise(self.rows) | of_sets.metrics)
+        scores: Scores = {
             "samples": self.count,
             "protocol": self._protocol(set_metrics),
             "metrics": {name: values[name] for name in METRICS if name in values},
         }
+        if deviations := self._chosen(of_sets.deviations):
+            scores["deviations"] = deviations
         # not of metrics of whole sets: resampling with repetition biases them
         if self.config.metrics == "core":
             return scores
-        return {**scores, "intervals": intervals(self.rows)}
+        return {**scores, "intervals": self._chosen(intervals(self.rows))}
+
+    def _chosen(self, by_metric: Mapping[str, T]) -> dict[str, T]:
+        """Return the entries of the metrics that are to be computed."""
+        only = self.config.only
+        return {name: x for name, x in by_metric.items() if only is None or name in only}
 
     def _score_chunks(
         self,
@@ -257,23 +268,22 @@ class SplitScorer:
         images = image_versions(generated, truth, median_colour(self.split).ab)
         versions = ("generated",) if self.has_baselines else tuple(images)
         chosen = {version: images[version] for version in versions}
-        rows = metrics_on_device(images, versions, predicted=predicted, metrics=config.metrics)
-        if extractors.pair_metrics:
-            rows |= extractors.pair_metrics({**chosen, "truth": images["truth"]})
+        only = None if config.only is None else source_names(config.only)
+        rows = metrics_on_device(
+            images, versions, predicted=predicted, metrics=config.metrics, only=only
+        )
+        for pair_metrics in extractors.pair_metrics:
+            rows |= pair_metrics({**chosen, "truth": images["truth"]})
         features = SetMetrics(extractors.set_extractors).extract(chosen)
         return _Chunk(start, HostCopy(rows), HostCopy(features))
 
     def _protocol(self, set_metrics: SetMetrics) -> dict[str, Any]:
-        config, extractors = self.config, self.config.extractors
+        extractors, deviations = self.config.extractors, self._chosen(set_metrics.deviations)
         return {
-            **_split_facts(self.split),
-            "dropout": config.dropout,
-            "seed": config.seed,
-            "batch_size": config.batch_size,
-            "lightness": "made" if self.codec.channels == 3 else "given",
-            "median": median_colour(self.split).protocol(self.split),
-            "extractors": dict(extractors.facts),
+            **conditions(self.codec, self.split, self.config),
+            "extractors": self._chosen(extractors.facts),
             "left_out": dict(extractors.left_out) | set_metrics.left_out,
+            **({"deviations": deviations} if deviations else {}),
         }
 
 
@@ -293,6 +303,18 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
         yield from previous
         previous = [item]
     yield from previous
+
+
+def conditions(codec: Codec, split: Split, config: ScoringConfig) -> dict[str, Any]:
+    """Return the part of scores["protocol"] that does not depend on the metrics."""
+    return {
+        **_split_facts(split),
+        "dropout": config.dropout,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "lightness": "made" if codec.channels == 3 else "given",
+        "median": median_colour(split).protocol(split),
+    }
 
 
 def _split_facts(split: Split) -> dict[str, Any]:

@@ -15,6 +15,8 @@ _LIMIT = 2.0**9  # and must be below this in magnitude
 # the most rows whose products float64 sums without rounding: 2 (12 + 9) + 11 = 53 bits
 _ROWS_PER_PRODUCT = 2**11
 _LARGEST_SET = 2**21  # the most rows whose products int64 sums without overflow
+INCEPTION_SPLITS = 10  # parts of a set for the inception score (Salimans et al. 2016)
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # images (Bińkowski et al. 2018)
 
 
 class OutOfRangeError(ValueError):
@@ -144,12 +146,13 @@ def fid_diagonal(real: Moments, fake: Moments) -> float:
     return float(2 * np.square(real.mean - fake.mean).sum() + np.square(real.std - fake.std).sum())
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
+def inception_score(logits: np.ndarray, splits: int = INCEPTION_SPLITS) -> tuple[float, float]:
     """Return the inception score's mean and standard deviation over splits.
 
     logits: (N, classes). The score is exp of the mean KL divergence of p(y | x) from
-    p(y), where x is an image and y its class (Salimans et al. 2016, section 4). Raises
-    ValueError if there are fewer images than splits.
+    p(y), where x is an image and y its class (Salimans et al. 2016, section 4). The
+    score of a split of n images is between 1 and n, so it is smaller for smaller
+    splits. Raises ValueError if there are fewer images than splits.
     """
     if len(logits) < splits:
         raise ValueError(f"{splits} splits require at least {splits} images, got {len(logits)}")
@@ -169,8 +172,8 @@ def kid(
     real: np.ndarray,
     fake: np.ndarray,
     *,
-    subsets: int = 100,
-    subset_size: int = 1000,
+    subsets: int = KID_SUBSETS,
+    subset_size: int = KID_SUBSET_SIZE,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the kernel inception distance (KID) and its standard deviation.

@@ -81,6 +81,15 @@ def psnr(mean_squared: Tensor) -> Tensor:
     return -10 * torch.log10(mean_squared.clamp(min=MSE_FLOOR))
 
 
+def rmse(rgb: Tensor, truth: Tensor) -> Tensor:
+    """Return the root mean squared error of RGB images in [0, 1], per image: (B,).
+
+    rgb and truth: (B, 3, H, W). An image's PSNR is -20 log10 of it. Times 255, it is in
+    8-bit levels.
+    """
+    return mse(rgb, truth).sqrt()
+
+
 def ssim(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the structural similarity (B,) (Wang et al. 2004).
 
@@ -135,6 +144,7 @@ PAIRED: dict[str, Callable[[ImageBatch, ImageBatch], Tensor]] = {
     "l1": lambda images, truth: l1(images.lab, truth.lab),
     "mse": lambda images, truth: mse(images.rgb, truth.rgb),
     "psnr": lambda images, truth: psnr(mse(images.rgb, truth.rgb)),
+    "rmse": lambda images, truth: rmse(images.rgb, truth.rgb),
     "bright_spots": lambda images, truth: bright_pixels(images.lab, truth.chroma_nearby),
     "accuracy_ab_2": lambda images, truth: accuracy(images.lab, truth.lab, 2, slice(1, 3)),
     "accuracy_ab_5": lambda images, truth: accuracy(images.lab, truth.lab, 5, slice(1, 3)),
@@ -199,12 +209,14 @@ def metrics_on_device(
     *,
     predicted: Tensor | None,
     metrics: Depth,
+    only: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Return metrics of some versions as tensors on the images' device.
 
     They are (B,), or maps (B, H, W) for the metrics in `HOST_PARTS`; `values_per_image`
     completes those. The host does not wait for the device. `versions` are the keys of
-    `images` to score; the other arguments are described in `per_image`.
+    `images` to score. If `only` is given, the other metrics are left out. The other
+    arguments are described in `per_image`.
     """
     true = images["truth"]
     own = images if predicted is None else {**images, "generated": ImageBatch(predicted.float())}
@@ -214,11 +226,13 @@ def metrics_on_device(
         f"{name}.{version}": metric(batches[version], true)
         for group, batches in ((paired, images), (WITH_OWN_L, own))
         for name, metric in group.items()
+        if only is None or name in only
         for version in others
     }
     return rows | {
         f"{name}.{version}": single(images[version])
         for name, single in SINGLE.items()
+        if only is None or name in only
         for version in versions
     }
 

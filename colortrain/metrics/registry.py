@@ -19,7 +19,7 @@ Direction = Literal["lower", "higher", "truth", "one"]
 # What computing it requires: nothing special, too much time for validation during
 # training, or the weights of the network of that name ("classifier": the one that
 # `colortrain reproduce` trains).
-Needs = Literal["", "time", "inception", "vgg16", "classifier"]
+Needs = Literal["", "time", "inception", "vgg16", "squeezenet", "classifier"]
 
 _SYMBOLS = {"lower": "↓", "higher": "↑", "truth": "→ truth", "one": "→ 1"}
 
@@ -39,9 +39,15 @@ class Metric:
         """The arrow that shows which values are better (↓, ↑, → truth, → 1), or ""."""
         return _SYMBOLS[self.direction] if self.direction else ""
 
-    def text(self, value: float | None) -> str:
-        """Return a value as text, with the metric's number of decimals; "" for None."""
-        return "" if value is None else f"{value:.{self.decimals}f}"
+    def text(self, value: float | None, deviation: float | None = None) -> str:
+        """Return a value as text, with the metric's number of decimals; "" for None.
+
+        With a standard deviation, the text is, for instance, "4.312 ± 1.837".
+        """
+        if value is None:
+            return ""
+        spread = "" if deviation is None else f" ± {deviation:.{self.decimals}f}"
+        return f"{value:.{self.decimals}f}{spread}"
 
     def distance(self, value: float, truth: float | None = None) -> float:
         """Return how far a value is from the best possible one; lower is better.
@@ -61,6 +67,7 @@ _ALL = (
     Metric("l1", "L1 of ab / 110", "lower", 4),
     Metric("psnr", "PSNR, mean over images, dB", "higher", 2),
     Metric("psnr_pooled", "PSNR, pooled, dB", "higher", 2),
+    Metric("rmse", "RMSE of RGB in [0, 1]", "lower", 4),
     Metric("ssim", "SSIM", "higher", 4, "time"),
     Metric("accuracy_2", "accuracy at 2 %, Lab, %", "higher", 1),
     Metric("accuracy_5", "accuracy at 5 %, Lab, %", "higher", 1),
@@ -77,8 +84,12 @@ _ALL = (
     Metric("kid", "KID", "lower", 5, "inception"),
     Metric("inception_score", "inception score", "higher", 3, "inception"),
     Metric("lpips", "LPIPS (VGG-16)", "lower", 4, "vgg16"),
+    Metric("lpips_squeeze", "LPIPS (SqueezeNet)", "lower", 4, "squeezenet"),
     Metric("vgg_distance", "VGG distance", "lower", 4, "vgg16"),
     Metric("frechet_lab", "Fréchet distance of 4 x 4 Lab fields (not FID)", "lower", 1),
+    Metric(
+        "frechet_squeezenet", "Fréchet distance, SqueezeNet (not FID)", "lower", 1, "squeezenet"
+    ),
     Metric(
         "frechet_classifier", "Fréchet distance, classifier (not FID)", "lower", 3, "classifier"
     ),

@@ -28,7 +28,8 @@ def table_rows(scores: Scores) -> list[list[str]]:
 
 def _row(metric: Metric, scores: Scores) -> list[str]:
     values = scores["metrics"][metric.name]
-    generated, *others = (metric.text(values.get(column)) for column in COLUMNS)
+    spreads = scores.get("deviations", {}).get(metric.name, {})
+    generated, *others = (metric.text(values.get(v), spreads.get(v)) for v in COLUMNS)
     ends = scores.get("intervals", {}).get(metric.name, {}).get("generated", ())
     interval = " to ".join(map(metric.text, ends))
     comparison = compared_with_grayscale(scores, metric.name)
@@ -75,7 +76,7 @@ def caption(scores: Scores) -> str:
 def notes(scores: Scores) -> list[str]:
     """Return the notes under a table of scores, one line of text each.
 
-    They are about intervals, feature extractors and missing metrics.
+    They are about intervals, deviations, feature extractors and missing metrics.
     """
     protocol = scores["protocol"]
     lines = []
@@ -84,6 +85,10 @@ def notes(scores: Scores) -> list[str]:
             "95 %: bootstrap over images; vs. grayscale: from the differences per image; "
             "metrics of whole sets have no interval"
         )
+    lines += [
+        f"{metric_named(name).label}: ± the standard deviation over {parts}"
+        for name, parts in protocol.get("deviations", {}).items()
+    ]
     by_facts: dict[tuple[str, ...], list[str]] = {}
     for name, facts in protocol.get("extractors", {}).items():
         key = (facts["extractor"], facts["weights"], f"resize {facts['resize']}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,20 @@ class FeatureStats:
         )
 
 
+class Estimate(NamedTuple):
+    """The value of a metric, and perhaps its standard deviation over parts of a set."""
+
+    value: float
+    deviation: float | None = None
+
+
+class SetScores(NamedTuple):
+    """Metrics of sets, and their deviations: metric -> version of images -> number."""
+
+    metrics: dict[str, dict[str, float]]
+    deviations: dict[str, dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Extractor:
     """A feature extractor, with functions that compute metrics from its features.
@@ -49,14 +64,16 @@ class Extractor:
     host does not wait for them. `collect` returns the statistics of a batch, given the
     extracted features and the index of the first image. `compare` returns metrics,
     given the statistics of the true images and of the images to score. `score` returns
-    metrics that do not need the truth.
+    metrics that do not need the truth. `deviations` describes the parts over which
+    deviations are computed, by metric, given the number of images.
     """
 
     name: str
     extract: Callable[[ImageBatch], Mapping[str, Tensor]]
     collect: Callable[[Mapping[str, np.ndarray], int], FeatureStats]
-    compare: Callable[[FeatureStats, FeatureStats], dict[str, float]]
-    score: Callable[[FeatureStats], dict[str, float]] = lambda stats: {}
+    compare: Callable[[FeatureStats, FeatureStats], dict[str, Estimate]]
+    score: Callable[[FeatureStats], dict[str, Estimate]] = lambda stats: {}
+    deviations: Callable[[int], dict[str, str]] = lambda num: {}
 
 
 Key = tuple[str, str]  # extractor's name, version
@@ -130,25 +147,46 @@ class SetMetrics:
         )
         return {"distances between sets": "a split of two images or more"} if few else {}
 
-    def compute(self) -> dict[str, dict[str, float]]:
-        """Return the metrics as metric -> version of the images -> value.
+    @property
+    def deviations(self) -> dict[str, str]:
+        """Map metrics to the parts of a set over which their deviations are computed.
 
-        Distances between sets are left out if the sets have only one image. Values are
-        NaN for a version whose features are not finite or too large.
+        The value is text, such as "10 splits of 300 images".
         """
         return {
-            metric: values
+            metric: parts
             for extractor in self.extractors
-            for metric, values in self._metrics_of(extractor).items()
+            for metric, parts in extractor.deviations(self._count(extractor)).items()
         }
 
-    def _metrics_of(self, extractor: Extractor) -> dict[str, dict[str, float]]:
+    def _count(self, extractor: Extractor) -> int:
+        truth = self.stats[extractor.name, "truth"]
+        assert truth is not None  # photographs are finite
+        return truth.moments.num
+
+    def compute(self) -> SetScores:
+        """Return the metrics and their deviations.
+
+        Distances between sets are left out if the sets have only one image. Values are
+        NaN, without a deviation, for a version whose features are not finite or too
+        large.
+        """
+        metrics: dict[str, dict[str, float]] = {}
+        deviations: dict[str, dict[str, float]] = {}
+        for extractor in self.extractors:
+            for metric, estimates in self._estimates(extractor).items():
+                metrics[metric] = {version: x.value for version, x in estimates.items()}
+                spread = {v: x.deviation for v, x in estimates.items() if x.deviation is not None}
+                deviations |= {metric: spread} if spread else {}
+        return SetScores(metrics, deviations)
+
+    def _estimates(self, extractor: Extractor) -> dict[str, dict[str, Estimate]]:
         versions = {
             version: stats
             for (name, version), stats in self.stats.items()
             if name == extractor.name
         }
-        truth, metrics = versions["truth"], dict[str, dict[str, float]]()
+        truth, metrics = versions["truth"], dict[str, dict[str, Estimate]]()
         assert truth is not None  # photographs are finite
         for version, stats in versions.items():
             if stats is not None:
@@ -156,10 +194,18 @@ class SetMetrics:
                 values = extractor.score(stats) | (
                     extractor.compare(truth, stats) if comparable else {}
                 )
-                for metric, value in values.items():
-                    metrics.setdefault(metric, {})[version] = round_to_nine_digits(value)
-        not_finite = {version: math.nan for version, stats in versions.items() if stats is None}
+                for metric, estimate in values.items():
+                    metrics.setdefault(metric, {})[version] = _rounded(estimate)
+        not_finite = {v: Estimate(math.nan) for v, stats in versions.items() if stats is None}
         return {metric: values | not_finite for metric, values in metrics.items()}
+
+
+def _rounded(estimate: Estimate) -> Estimate:
+    value, deviation = estimate
+    return Estimate(
+        round_to_nine_digits(value),
+        None if deviation is None else round_to_nine_digits(deviation),
+    )
 
 
 def round_to_nine_digits(value: float) -> float:
@@ -187,5 +233,5 @@ LAB_FIELDS = Extractor(
     "lab_fields",
     lambda images: {"fields": colour_fields(images.lab)},
     lambda features, start: FeatureStats(Moments.of(features["fields"])),
-    lambda truth, stats: {"frechet_lab": fid(truth.moments, stats.moments)},
+    lambda truth, stats: {"frechet_lab": Estimate(fid(truth.moments, stats.moments))},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from colortrain.metrics.image_metrics import MSE_FLOOR
 
 Rows = dict[str, np.ndarray]  # "l1.generated" -> (N,) float64, one value per image
 Metrics = dict[str, dict[str, float]]  # metric -> version -> value
+
+_RATIOS = {f"{name}_ratio": name for name in ("colourfulness", "colourfulness_absolute")}
+_SOURCES = {"psnr_pooled": "mse", **_RATIOS}  # the values from which a metric is computed
+
+
+def source_names(metrics: Collection[str]) -> set[str]:
+    """Return the names of the values per image from which metrics are computed."""
+    return {_SOURCES.get(name, name) for name in metrics}
 
 
 def summarise(rows: Rows) -> Metrics:
@@ -34,7 +42,7 @@ def intervals(rows: Rows) -> dict[str, dict[str, list[float]]]:
     "generated - grey", is the difference between the generated images and the grayscale
     baseline.
     """
-    means = combine_means(bootstrap.resampled_means(rows))
+    means = combine_means(bootstrap.resampled_means(rows) if rows else {})
     result: dict[str, dict[str, list[float]]] = {}
     for metric, values in means.items():
         # on the same resamples
@@ -58,17 +66,20 @@ def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.nda
     The keys of `means` are "metric.version", such as "l1.grey"; the values are scalars
     or arrays. In the result, `psnr_pooled` replaces the mean squared error. Ratios to
     the colourfulness of the truth are added; they are NaN where the truth has no
-    colour.
+    colour. Metrics whose values are missing are left out.
     """
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for name, values in means.items():
         metric, version = name.split(".")
         metrics.setdefault(metric, {})[version] = values
     # from the mean squared error of all images, whereas `psnr` is a mean over images
-    metrics["psnr_pooled"] = {
-        v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()
-    }
-    for name in ("colourfulness", "colourfulness_absolute"):
+    if "mse" in metrics:
+        metrics["psnr_pooled"] = {
+            v: -10 * np.log10(np.maximum(x, MSE_FLOOR)) for v, x in metrics.pop("mse").items()
+        }
+    for ratio, name in _RATIOS.items():
+        if name not in metrics:
+            continue
         truth = metrics[name]["truth"]
         with np.errstate(divide="ignore", invalid="ignore"):  # photographs without any colour
             ratios = {
@@ -76,5 +87,5 @@ def combine_means(means: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.nda
                 for v, x in metrics[name].items()
                 if v != "truth"
             }
-        metrics[f"{name}_ratio"] = ratios
+        metrics[ratio] = ratios
     return metrics

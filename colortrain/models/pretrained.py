@@ -22,6 +22,9 @@ from shards.errors import UserError
 from shards.files import sha256_of
 from shards.locks import locks_unsupported, warn_unsupported
 
+# of ImageNet's RGB in [0, 1], with which torchvision's weights were trained
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @runtime_checkable
 class Pretrainable(Protocol):
@@ -59,9 +62,10 @@ class PublishedWeights:
         return self.file.stem.rpartition("-")[2]
 
 
-# ResNet-18 and VGG-16: torchvision's IMAGENET1K_V1
+# ResNet-18, VGG-16 and SqueezeNet 1.1: torchvision's IMAGENET1K_V1
 RESNET18 = PublishedWeights("https://download.pytorch.org/models/resnet18-f37072fd.pth")
 VGG16 = PublishedWeights("https://download.pytorch.org/models/vgg16-397923af.pth")
+SQUEEZENET = PublishedWeights("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth")
 # TensorFlow's weights of 2015-12-05, converted by torch-fidelity
 INCEPTION = PublishedWeights(
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

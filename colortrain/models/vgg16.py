@@ -11,12 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from colortrain.models.pretrained import VGG16, load_matching, load_weights
+from colortrain.models.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VGG16,
+    load_matching,
+    load_weights,
+)
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DEPTH, DEPTH_LPIPS = 3, 5  # blocks: up to relu3_3, up to relu5_3
-_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB, as used to train torchvision's weights
-_STD = (0.229, 0.224, 0.225)
+MIN_SIZE_LPIPS = 16  # pixels: the blocks before the last one halve the size four times
 
 
 class VGG16Features(nn.Module):
@@ -45,8 +50,8 @@ class VGG16Features(nn.Module):
         ]
         self.taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:

@@ -31,8 +31,11 @@ def arun_wgan_gp() -> Recipe:
 
     The reported "FID" is not FID but the variant `fid_diagonal` (section II-F).
     Training and test use the same 5,000 photographs of 224 px (section II-B), so the
-    reported values do not describe unseen images. Cost: 750,000 steps of one photograph
-    each; the paper gives neither hardware nor hours.
+    reported values do not describe unseen images. The deviation of the inception score
+    is larger than random splits of any size gave in our tests (docs/METRICS.md).
+
+    Cost: 750,000 steps of one photograph each; the paper gives neither hardware nor
+    hours.
 
         accelerate launch -m launch.train --recipe arun_wgan_gp \
             --shards SHARDS --run runs/arun_wgan_gp

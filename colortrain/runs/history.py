@@ -79,6 +79,7 @@ class Protocol(TypedDict, total=False):
     median: _Median
     extractors: dict[str, _Extractor]
     left_out: dict[str, str]
+    deviations: dict[str, str]
 
 
 class Evaluation(TypedDict, total=False):
@@ -91,6 +92,7 @@ class Evaluation(TypedDict, total=False):
     metrics: _Metrics
     protocol: Protocol
     intervals: dict[str, dict[str, tuple[float, float]]]
+    deviations: _Metrics
 
 
 def read_lines(path: Path, kind: Any = Line) -> list[Line]:

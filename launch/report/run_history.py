@@ -70,6 +70,11 @@ class RunHistory:
         """The scores as metric -> version ("generated", "grey", ...) -> value."""
         return dict(self.scores.get("metrics", {}))
 
+    @property
+    def deviations(self) -> dict[str, dict[str, float]]:
+        """The standard deviations of scores: metric -> version -> value."""
+        return dict(self.scores.get("deviations", {}))
+
 
 def read_histories(runs: Sequence[Path]) -> list[RunHistory]:
     """Return the histories of several runs, each with a different name.

@@ -24,9 +24,15 @@ METRIC_COLUMNS = (*HEAD[2:], "paper")
 Cell = dict[str, Any]  # {"text": ..., "value": the number by which the column is sorted, or None}
 
 
-def cell(value: float | None, decimals: int) -> Cell:
-    """Return a table cell with a number of `decimals` places, or empty for None."""
-    return {"text": "" if value is None else f"{value:,.{decimals}f}", "value": value}
+def cell(value: float | None, decimals: int, deviation: float | None = None) -> Cell:
+    """Return a table cell with a number of `decimals` places, or empty for None.
+
+    If there is a standard deviation, it follows the number, after "±".
+    """
+    text = "" if value is None else f"{value:,.{decimals}f}"
+    if text and deviation is not None:
+        text += f" ± {deviation:,.{decimals}f}"
+    return {"text": text, "value": value}
 
 
 def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
@@ -36,7 +42,8 @@ def metric_rows(history: RunHistory) -> list[dict[str, Any]]:
     for name, values in history.metrics.items():
         metric = metric_named(name)
         decimals = metric.decimals
-        cells = [cell(values.get(column), decimals) for column in COLUMNS]
+        spreads = history.deviations.get(name, {})
+        cells = [cell(values.get(v), decimals, spreads.get(v)) for v in COLUMNS]
         cells[1:1] = [
             _interval(history, name, decimals),
             {"text": compared_with_grayscale(history.scores, name), "value": None},
@@ -92,7 +99,12 @@ def _length(history: RunHistory) -> list[Cell]:
 
 def _scores(history: RunHistory, metrics: Sequence[str], version: str) -> list[Cell]:
     return [
-        cell(history.metrics.get(name, {}).get(version), METRICS[name].decimals) for name in metrics
+        cell(
+            history.metrics.get(name, {}).get(version),
+            METRICS[name].decimals,
+            history.deviations.get(name, {}).get(version),
+        )
+        for name in metrics
     ]
 
 

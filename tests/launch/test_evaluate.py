@@ -16,11 +16,14 @@ import torch
 
 from colortrain.metrics.evaluate import ScoringConfig, score_split
 from colortrain.metrics.extractors import load_extractors
+from colortrain.metrics.registry import METRICS
 from colortrain.runs.checkpoint import load_generator
+from colortrain.runs.history import read_evaluation
 from launch.evaluate import load_on_rank_0, main, make_parser, write_json
 from shards.errors import UserError
 from shards.format.manifest import Manifest, save_manifest
 from shards.read.dataset import Split
+from tests.colortrain.metrics.test_network_metrics import Small
 from tests.support.processes import run_command
 from tests.support.small_run import small_run
 from tests.support.small_shard_set import small_set, write_tar
@@ -73,6 +76,108 @@ def test_options_select_checkpoint_split_limit_and_dropout(folder: Path, tmp_pat
     assert on["metrics"]["l1"]["generated"] != off["metrics"]["l1"]["generated"]
 
 
+def test_the_inception_score_is_a_mean_and_a_deviation_over_splits(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of 19 images; the default is 10 splits."""
+    monkeypatch.setattr("colortrain.metrics.extractors.load_inception", lambda *_: Small())
+    documents = [
+        evaluated(folder, tmp_path / "scores.json", "--inception", "random", *options)
+        for options in ([], ["--is-splits", "10"], ["--is-splits", "3"])
+    ]
+    assert documents[0] == documents[1]
+    printed = capsys.readouterr().out
+    for document, parts in zip(
+        documents[1:], ("10 splits of 1 or 2 images", "3 splits of 6 or 7 images"), strict=True
+    ):
+        assert document["protocol"]["deviations"] == {"inception_score": parts}
+        means = document["metrics"]["inception_score"]
+        deviations = document["deviations"]["inception_score"]
+        assert set(means) == set(deviations) == {"generated", "grey", "median", "truth"}
+        assert f"{means['truth']:.3f} ± {deviations['truth']:.3f}" in printed
+        assert f"± the standard deviation over {parts}" in printed
+    assert documents[1]["metrics"]["inception_score"] != documents[2]["metrics"]["inception_score"]
+    assert read_evaluation(tmp_path) == {}
+    (tmp_path / "evaluation.json").write_text(json.dumps(documents[2]))
+    assert read_evaluation(tmp_path)["deviations"] == documents[2]["deviations"]
+
+
+NAMED = ["psnr_pooled", "colourfulness_ratio", "lpips_squeeze", "frechet_squeezenet"]
+
+
+def test_named_metrics_are_computed_alone_with_the_same_values(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--squeezenet", "random", "--limit", "8")
+    every = evaluated(folder, tmp_path / "all.json", *options)
+    alone = evaluated(folder, tmp_path / "named.json", *options, "--metrics", *NAMED)
+    assert list(alone["metrics"]) == NAMED
+    assert alone["metrics"] == {name: every["metrics"][name] for name in NAMED}
+    assert alone["intervals"] == {name: every["intervals"][name] for name in NAMED[:3]}
+    assert set(alone["metrics"]["frechet_squeezenet"]) == {"generated", "grey", "median"}
+    assert set(alone["protocol"]["extractors"]) == {"lpips_squeeze", "frechet_squeezenet"}
+    assert alone["protocol"]["left_out"] == {}
+    assert "not computed" not in capsys.readouterr().out.rpartition("95 %: bootstrap")[2]
+
+
+@pytest.mark.parametrize("first", [["--limit", "19"], ["--metrics", "l1", "rmse"]])
+def test_named_metrics_are_added_to_earlier_scores(
+    folder: Path, tmp_path: Path, first: list[str]
+) -> None:
+    out = tmp_path / "scores.json"
+    earlier = evaluated(folder, out, *first)
+    both = evaluated(folder, out, "--squeezenet", "random", "--metrics", "lpips_squeeze", "l1")
+    assert both["metrics"].keys() == earlier["metrics"].keys() | {"lpips_squeeze"}
+    names = list(both["metrics"])
+    assert names == [name for name in METRICS if name in names]  # in the order of tables
+    assert {**both["metrics"], **earlier["metrics"]} == both["metrics"]
+    assert len(both["intervals"]["lpips_squeeze"]["generated"]) == 2
+    kept = ("run", "recipe", "step", "samples", "ema")
+    assert [both[name] for name in kept] == [earlier[name] for name in kept]
+    # the Fréchet distance still lacks its weights, and what the first one lacked
+    frechet = "lpips_squeeze, frechet_squeezenet"
+    assert both["protocol"]["left_out"] == earlier["protocol"]["left_out"]
+    assert (frechet in earlier["protocol"]["left_out"]) is (first[0] == "--limit")
+    complete = evaluated(folder, out, "--squeezenet", "random", "--metrics", "frechet_squeezenet")
+    assert frechet not in complete["protocol"]["left_out"]
+    assert complete["metrics"].keys() == both["metrics"].keys() | {"frechet_squeezenet"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "3"], "scores of step 8, not 3"),
+        (["--limit", "5"], "scores of samples 19, not 5"),
+        (["--split", "train"], "scores of split val, not train"),
+        (["--dropout", "off"], "scores of dropout True, not False"),
+    ],
+)
+def test_metrics_of_other_images_are_not_added(
+    folder: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    out = tmp_path / "scores.json"
+    evaluated(folder, out, "--metrics", "l1")
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=f"{out} has {message}: give --json FILE for a new file"):
+        evaluated(folder, out, "--metrics", "rmse", *options)
+    out.write_text("[]")
+    with pytest.raises(UserError, match=f"{out} is damaged"):
+        evaluated(folder, out, "--metrics", "rmse")
+    assert before != out.read_bytes() == b"[]"
+
+
+def test_images_that_are_too_small_for_lpips_are_one_line(tmp_path: Path) -> None:
+    small_run(tmp_path / "run", settings=("size=16", "generator.levels=3"))
+    small_set(tmp_path / "shards", size=16, count=4)
+    args = arguments(tmp_path, "--json", str(tmp_path / "s.json"), "--squeezenet", "random")
+    with pytest.raises(UserError, match=r"LPIPS requires images of at least 17 px, .* of 16 px"):
+        main(args)
+    assert main([*args, "--metrics", "frechet_squeezenet", "l1"]) == 0
+
+
 @pytest.mark.parametrize("setting", ["ema.half_life=100", "ema.share=0.1"])
 def test_averaged_weights_are_the_default(setting: str, tmp_path: Path) -> None:
     small_run(tmp_path / "run", settings=(setting,))
@@ -92,7 +197,7 @@ def test_two_processes_write_the_same_file_as_one(folder: Path, tmp_path: Path) 
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
         options = ["--json", str(out), "--batch-size", "3", "--dropout", "both"]
-        args = arguments(folder, *options, "--vgg16", "random")
+        args = arguments(folder, *options, "--squeezenet", "random")
         done = run_command("launch.evaluate", args, processes)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("L1 of ab / 110") == 2, "only rank 0 prints, one table per mode"
@@ -137,6 +242,10 @@ def test_shards_of_another_size_are_rejected(folder: Path, tmp_path: Path) -> No
         (["--split", "tset"], "unknown split 'tset'; valid, nearest first: train, val"),
         (["--checkpoint", "4"], "no intact checkpoint of step 4"),
         (["--limit", "0"], "at least 1"),
+        (["--is-splits", "0"], "at least 1"),
+        (["--metrics", "l1", "lpip"], "unknown metric 'lpip'; valid, nearest first: lpips, "),
+        (["--metrics", "frechet_classifier"], "unknown metric 'frechet_classifier'"),
+        (["--is-splits", "20"], "--is-splits 20 requires at least 20 images, 19 are scored"),
         (["--dropout", "maybe"], "--dropout"),
         (["--json", "."], "--json . is a folder"),
         (

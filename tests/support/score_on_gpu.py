@@ -19,7 +19,8 @@ from torch import nn
 
 from colortrain.lab import SymmetricCodec
 from colortrain.metrics.evaluate import ScoringConfig, SplitScorer
-from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
+from colortrain.metrics.extractors import FeatureExtractors
+from colortrain.metrics.network_metrics import inception_extractor
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.pix2pix import UNetConfig
 from shards.read.dataset import Split

@@ -24,7 +24,8 @@ from torch import Tensor, distributed, nn
 from colortrain.lab import SymmetricCodec
 from colortrain.metrics import evaluate
 from colortrain.metrics.evaluate import ScoringConfig, score_split
-from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
+from colortrain.metrics.extractors import FeatureExtractors
+from colortrain.metrics.network_metrics import inception_extractor
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.pix2pix import UNetConfig
 from colortrain.serialize import finite

@@ -17,9 +17,8 @@ from colortrain.lab import Batch, LabCodec, SymmetricCodec, lab_to_rgb
 from colortrain.losses import perceptual
 from colortrain.losses.perceptual import Perceptual
 from colortrain.losses.reconstruction import LossContext, LossFunction
-from colortrain.metrics.extractors import vgg_distance
 from colortrain.models.pretrained import PublishedWeights
-from colortrain.models.vgg16 import load_vgg16
+from colortrain.models.vgg16 import feature_distance, load_vgg16
 from shards.errors import UserError
 
 CPU = torch.device("cpu")
@@ -64,7 +63,7 @@ def test_loss_is_the_mean_of_the_metric() -> None:
     def rgb(colour: Tensor) -> Tensor:
         return lab_to_rgb(SymmetricCodec().decode(true.L, colour))
 
-    expected = vgg_distance(network, rgb(fake), rgb(true.colour))
+    expected = feature_distance(network(rgb(fake)), network(rgb(true.colour)))
     assert expected.shape == (2,)
     torch.testing.assert_close(measure()(fake, true), expected.mean())
 

@@ -21,13 +21,14 @@ from colortrain.metrics.evaluate import (
     predict_lab,
     score_split,
 )
-from colortrain.metrics.extractors import FeatureExtractors, inception_extractor
+from colortrain.metrics.extractors import FeatureExtractors
 from colortrain.metrics.image_metrics import image_versions, l1, per_image
+from colortrain.metrics.network_metrics import inception_extractor
 from colortrain.metrics.score_tables import compared_with_grayscale, text_table
 from colortrain.metrics.set_metrics import LAB_FIELDS
 from colortrain.models.fully_convolutional import FullyConvolutionalConfig
 from shards.read.dataset import Split
-from tests.colortrain.metrics.test_extractors import Small
+from tests.colortrain.metrics.test_network_metrics import Small
 
 CODEC = SymmetricCodec()
 

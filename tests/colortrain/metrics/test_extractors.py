@@ -1,123 +1,41 @@
-"""Metrics from pretrained networks, against torchmetrics' implementations."""
+"""Loading of the pretrained networks for metrics: facts, missing weights, choices."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torchmetrics.functional.image import lpips as reference_lpips
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
-from torchmetrics.image.kid import KernelInceptionDistance
+from safetensors.torch import save_file
 
-from colortrain.metrics.extractors import (
-    _lpips_weights,
-    inception_extractor,
-    load_extractors,
-    vgg_pair_metrics,
-)
-from colortrain.metrics.image_metrics import ImageBatch, image_versions
-from colortrain.metrics.set_metrics import SetMetrics
+from colortrain.metrics.extractors import load_extractors
+from colortrain.metrics.network_metrics import lpips_file
+from colortrain.metrics.registry import METRICS
 from colortrain.models.pretrained import PublishedWeights
+from colortrain.models.squeezenet import load_squeezenet
 from colortrain.models.vgg16 import DEPTH_LPIPS, load_vgg16
-from shards.color import rgb_to_lab
 from shards.errors import UserError
-from tests.support.small_shard_set import cut_outs
+from shards.files import sha256_of
 
 
-@pytest.fixture(scope="module")
-def images() -> dict[str, ImageBatch]:
-    """Forty photographs of 32 px, and the same with paler, noisy colours."""
-    truth = torch.tensor(np.stack([rgb_to_lab(rgb) for rgb in cut_outs(32, 40)]))
-    noise = torch.randn(truth[:, 1:].shape, generator=torch.Generator().manual_seed(0))
-    return image_versions(
-        torch.cat([truth[:, :1], 0.6 * truth[:, 1:] + 8 * noise], dim=1), truth, (0, 6)
-    )
-
-
-class Small(nn.Module):
-    """A small network with the interface of `Inception`."""
-
-    num_features = 24
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            self.net = nn.Sequential(
-                nn.Conv2d(3, 24, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-            )
-            self.fc = nn.Linear(24, 30, bias=False)
-
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.net(rgb.float() / 32)
-        return features, 3 * self.fc(features)
-
-
-class Output(nn.Module):
-    """One of the two outputs, in the form that torchmetrics needs."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        self.small, self.index, self.num_features = Small(), index, Small.num_features
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        output: Tensor = self.small(rgb)[self.index]
-        return output
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torchmetrics warns about memory
-def test_fid_kid_and_inception_score_equal_torchmetrics(images: dict[str, ImageBatch]) -> None:
-    set_metrics = SetMetrics([inception_extractor(Small(), splits=1)])
-    for start in (16, 0, 32):
-        set_metrics.update(
-            {name: ImageBatch(one.lab[start : start + 16]) for name, one in images.items()}, start
-        )
-    result = set_metrics.compute()
-    eight_bits = {name: (255 * one.rgb).round().to(torch.uint8) for name, one in images.items()}
-    for version in ("generated", "grey", "median"):
-        distance = FrechetInceptionDistance(feature=Output(0))
-        kernel = KernelInceptionDistance(feature=Output(0), subsets=1, subset_size=40)
-        score = InceptionScore(feature=Output(1), splits=1)
-        for metric in (distance, kernel):
-            metric.update(eight_bits["truth"], real=True)
-            metric.update(eight_bits[version], real=False)
-        score.update(eight_bits[version])
-        assert result["fid"][version] == pytest.approx(float(distance.compute()), rel=1e-4)
-        assert result["kid"][version] == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
-        assert result["inception_score"][version] == pytest.approx(
-            float(score.compute()[0]), rel=1e-4
-        )
-    assert "truth" in result["inception_score"]
-    assert "truth" not in result["fid"]
-
-
-def test_lpips_equals_torchmetrics(
-    images: dict[str, ImageBatch], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = load_vgg16("random", "", DEPTH_LPIPS)
-    monkeypatch.setattr(
-        reference_lpips, "_get_tv_model_features", lambda net, pretrained: network.features
-    )
-    reference = reference_lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True)
-    rows = vgg_pair_metrics(network, _lpips_weights())(images)
-    for version in ("generated", "grey", "median"):
-        expected = reference(images[version].rgb, images["truth"].rgb, normalize=True).flatten()
-        torch.testing.assert_close(rows[f"lpips.{version}"], expected, rtol=1e-4, atol=0)
-    assert (rows["vgg_distance.generated"] > 0).all()
+@pytest.fixture(autouse=True)
+def no_cached_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
 def test_without_weights_left_out_says_how_to_enable_the_metrics(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     by = load_extractors()
     assert [extractor.name for extractor in by.set_extractors] == ["lab_fields"]
-    assert list(by.left_out) == ["fid, fid_diagonal, kid, inception_score", "vgg_distance, lpips"]
-    assert all("--inception FILE" in how or "--vgg16 FILE" in how for how in by.left_out.values())
+    assert list(by.left_out) == [
+        "fid, fid_diagonal, kid, inception_score",
+        "lpips, vgg_distance",
+        "lpips_squeeze, frechet_squeezenet",
+    ]
+    options = ("--inception", "--vgg16", "--squeezenet")
+    for option, how in zip(options, by.left_out.values(), strict=True):
+        assert how.startswith(f"{option} FILE or {option} imagenet (https://")
     monkeypatch.setattr(
         "colortrain.models.inception.INCEPTION",
         PublishedWeights((tmp_path / "w-6726825d.pth").as_uri()),
@@ -133,3 +51,56 @@ def test_facts_include_the_hash_of_the_weights(tmp_path: Path) -> None:
     assert facts["weights"].startswith("sha256 ")
     assert len(facts["weights"]) == len("sha256 ") + 16
     assert "random" in load_extractors(vgg16="random").facts["lpips"]["weights"]
+
+
+def test_squeezenet_is_described_with_both_hashes(tmp_path: Path) -> None:
+    """Half precision, as the file may be."""
+    file = tmp_path / "squeezenet.safetensors"
+    state = load_squeezenet("random", "").state_dict()
+    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, file)
+    by = load_extractors(squeezenet=str(file))
+    digest, heads = sha256_of(file)[:16], sha256_of(lpips_file("squeeze"))[:16]
+    assert by.facts["lpips_squeeze"] == {
+        "extractor": f"SqueezeNet 1.1, LPIPS 0.1's linear layers (sha256 {heads})",
+        "weights": f"sha256 {digest}",
+        "resize": "none",
+    }
+    assert by.facts["frechet_squeezenet"] == {
+        "extractor": "SqueezeNet 1.1",
+        "weights": f"sha256 {digest}",
+        "resize": "128 px, bilinear",
+    }
+    assert by.min_size == 17
+
+
+@pytest.mark.parametrize(
+    ("only", "extractors", "pairs"),
+    [
+        ({"lpips_squeeze"}, [], 1),
+        ({"frechet_squeezenet"}, ["squeezenet"], 0),
+        ({"frechet_lab", "l1"}, ["lab_fields"], 0),
+        ({"frechet_squeezenet", "lpips_squeeze", "frechet_lab"}, ["lab_fields", "squeezenet"], 1),
+    ],
+)
+def test_only_what_the_metrics_need_is_loaded(
+    only: set[str], extractors: list[str], pairs: int
+) -> None:
+    by = load_extractors(inception="missing", vgg16="missing", squeezenet="random", only=only)
+    assert [each.name for each in by.set_extractors] == extractors
+    assert len(by.pair_metrics) == pairs
+    assert by.left_out == {}
+    assert set(by.facts) == {name for name in only if METRICS[name].needs}
+
+
+def test_a_metric_that_lacks_its_weights_is_an_error() -> None:
+    with pytest.raises(UserError, match="--metrics lpips: requires --vgg16 FILE or --vgg16 imag"):
+        load_extractors(squeezenet="random", only={"lpips", "lpips_squeeze"})
+
+
+def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "vgg.safetensors"
+    save_file(load_vgg16("random", "").state_dict(), file)
+    with pytest.raises(UserError, match=r"SqueezeNet 1.1 from .*vgg.safetensors lacks 48 of 50"):
+        load_extractors(squeezenet=str(file))
+    with pytest.raises(UserError, match=r"no weights file .*none.pth.* or leave out --squeezenet"):
+        load_extractors(squeezenet=str(tmp_path / "none.pth"))

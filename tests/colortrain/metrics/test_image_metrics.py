@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import (
+    mean_squared_error,
+    peak_signal_noise_ratio,
+    structural_similarity,
+)
 from torch import Tensor
 
 from colortrain.metrics.image_metrics import (
@@ -47,6 +51,16 @@ def test_psnr_equals_scikit_image_for_each_image(truth: Tensor, other: Tensor) -
         for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
     ]
     np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_rmse_equals_scikit_image_for_each_image(truth: Tensor, other: Tensor) -> None:
+    rows = per_image(image_versions(other, truth))
+    expected = [
+        np.sqrt(mean_squared_error(t, o))
+        for t, o in zip(*map(as_numpy, (truth, other)), strict=True)
+    ]
+    np.testing.assert_allclose(rows["rmse.generated"], expected, rtol=1e-5)
+    np.testing.assert_allclose(rows["psnr.grey"], -20 * rows["rmse.grey"].log10(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [48, 11, 12])

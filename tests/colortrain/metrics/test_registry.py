@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,12 @@ def test_metrics_too_slow_for_validation_are_marked() -> None:
     assert {name for name, metric in METRICS.items() if metric.needs == "time"} == set(PAIRED_SLOW)
     quick = {*PAIRED, *WITH_OWN_L, *SINGLE} & set(METRICS)
     assert all(METRICS[name].needs == "" for name in quick)
+
+
+def test_each_metric_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "METRICS.md").read_text(encoding="utf-8")
+    rows = {row.partition(" | ")[0] for row in text.splitlines() if row.startswith("| `")}
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(METRICS)
 
 
 def test_unknown_names_have_no_direction() -> None:

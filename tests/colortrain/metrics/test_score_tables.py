@@ -85,6 +85,23 @@ def test_caption_and_notes_state_the_protocol() -> None:
     assert lines[0].startswith("95 %: bootstrap over images")
 
 
+def test_a_deviation_follows_its_value() -> None:
+    """As papers print it: 4.3125 +- 1.8372."""
+    name = "inception_score"
+    scores: dict[str, Any] = {
+        **SCORES,
+        "metrics": {name: {"generated": 4.3125, "grey": 2.0, "truth": 4.3412}},
+        "deviations": {name: {"generated": 1.8372, "truth": 1.7963}},
+        "protocol": {**SCORES["protocol"], "deviations": {name: "10 splits of 123 images"}},
+    }
+    row = dict(zip(HEAD, table_rows(scores)[0], strict=True))
+    assert (row["generated"], row["truth"]) == ("4.312 ± 1.837", "4.341 ± 1.796")
+    assert (row["grayscale"], row["median colour"], row["95 %"]) == ("2.000", "", "")
+    assert notes(scores)[1] == (
+        "inception score: ± the standard deviation over 10 splits of 123 images"
+    )
+
+
 def test_the_table_has_caption_rows_and_notes() -> None:
     text = text_table(SCORES).splitlines()
     assert text[0] == caption(SCORES)

@@ -25,7 +25,7 @@ def truth() -> Tensor:
 def distance(truth: Tensor, ab: Tensor) -> float:
     set_metrics = SetMetrics([LAB_FIELDS])
     set_metrics.update(image_versions(torch.cat([truth[:, :1], ab], dim=1), truth), 0)
-    return set_metrics.compute()["frechet_lab"]["generated"]
+    return set_metrics.compute().metrics["frechet_lab"]["generated"]
 
 
 def test_fields_are_means_and_deviations_of_cells(truth: Tensor) -> None:
@@ -73,7 +73,7 @@ def test_only_the_generated_version_may_have_features_out_of_range(truth: Tensor
         SetMetrics([LAB_FIELDS]).update({**images, "truth": ImageBatch(truth * 100)}, 0)
     set_metrics = SetMetrics([LAB_FIELDS])
     set_metrics.update({**images, "generated": ImageBatch(truth * math.nan)}, 0)
-    result = set_metrics.compute()["frechet_lab"]
+    result = set_metrics.compute().metrics["frechet_lab"]
     assert math.isnan(result["generated"])
     assert math.isfinite(result["grey"])
 
@@ -91,7 +91,7 @@ def test_any_order_of_batches_gives_the_same_bits(truth: Tensor) -> None:
                 },
                 part,
             )
-        result.append(set_metrics.compute())
+        result.append(set_metrics.compute().metrics)
     assert result[0] == result[1]
     assert math.isfinite(result[0]["frechet_lab"]["generated"])
     assert set(result[0]["frechet_lab"]) == {"generated", "grey"}

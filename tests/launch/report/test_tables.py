@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from playwright.sync_api import Page
 from launch.evaluate import main as evaluate
 from launch.report.__main__ import main
 from launch.report.run_history import read_history
-from launch.report.tables import flatten, recipe_rows
+from launch.report.tables import comparison, flatten, metric_rows, recipe_rows
 
 
 def numbers(page: Page, table: str, column: int) -> list[float]:
@@ -55,6 +56,22 @@ def test_scores_of_an_evaluation_are_shown_with_their_intervals(
     comparisons = [text for text in texts if text]
     assert comparisons == sorted(comparisons)
     assert texts[: len(comparisons)] == comparisons  # empty cells come last in both orders
+
+
+def test_a_deviation_follows_its_value(folder: Path) -> None:
+    scores = {
+        "step": 1,
+        "metrics": {"inception_score": {"generated": 4.3125, "grey": 2.0, "truth": 4.3412}},
+        "deviations": {"inception_score": {"generated": 1.8372, "truth": 1.7963}},
+    }
+    history = dataclasses.replace(read_history(folder / "one", "one"), scores=scores)
+    generated, *_, grey, _, truth, paper = (
+        cell["text"] for cell in metric_rows(history)[0]["cells"]
+    )
+    assert (generated, grey, truth, paper) == ("4.312 ± 1.837", "2.000", "4.341 ± 1.796", "")
+    rows = {row["name"]: row["cells"][-1] for row in comparison([history])["rows"]}
+    assert rows["one"] == {"text": "4.312 ± 1.837", "value": 4.3125}
+    assert rows["truth"]["text"] == "4.341 ± 1.796"
 
 
 def test_nested_fields_have_the_names_of_set() -> None:
