@@ -53,6 +53,11 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of Inception for FID and the inception score (default: no such metrics)",
     )
     parser.add_argument(
+        "--squeezenet",
+        metavar="imagenet|FILE",
+        help="weights of SqueezeNet for LPIPS and a Fréchet distance (default: no such metrics)",
+    )
+    parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="score the first N held-out images only"
     )
     parser.add_argument(
@@ -85,7 +90,11 @@ def shared_options(
     weights = pretrained_weights(args, base_channels)
     vgg16 = args.vgg16 or (weights.vgg16 if "vgg_distance" in metrics else None)
     # The features of random weights mean nothing, so there are no such metrics.
-    named = {"--inception": args.inception, "--vgg16": None if vgg16 == "random" else vgg16}
+    named = {
+        "--inception": args.inception,
+        "--vgg16": None if vgg16 == "random" else vgg16,
+        "--squeezenet": args.squeezenet,
+    }
     return {
         "out": args.out,
         "seeds": tuple(args.seeds),
@@ -113,7 +122,7 @@ def pretrained_weights(args: argparse.Namespace, base_channels: int | None) -> P
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    named = {"--vgg16": args.vgg16, "--resnet18": args.resnet18, "--inception": args.inception}
-    for option, name in named.items():
+    for option in ("--vgg16", "--resnet18", "--inception", "--squeezenet"):
+        name = getattr(args, option.removeprefix("--"))
         if name not in (None, "imagenet", "random", "none") and not Path(name).is_file():
             raise UserError(f"{option} {name}: no such file; give one, or imagenet")

@@ -26,11 +26,14 @@ HEADS = {
     "psnr": "PSNR",
     "psnr_pooled": "PSNR, pooled",
     "ssim": "SSIM",
+    "rmse": "RMSE",
     "vgg_distance": "VGG distance",
-    "lpips": "LPIPS",
+    "lpips": "LPIPS, VGG-16",
+    "lpips_squeeze": "LPIPS, SqueezeNet",
     "fid": "FID",
     "fid_diagonal": "FID of the diagonal",
     "inception_score": "inception score",
+    "frechet_squeezenet": "Fréchet distance, SqueezeNet",
     "frechet_classifier": "Fréchet distance, classifier",
     "frechet_lab": "Fréchet distance, Lab fields",
     "colourfulness_ratio": "colourfulness / truth",
@@ -94,7 +97,8 @@ def network_row(
     """
     cells = []
     for name in shown:
-        value, text = generated_score(name, result), _number(generated_score(name, result), name)
+        value = generated_score(name, result)
+        text = _number(value, name, deviation(name, "generated", result))
         cells.append(f"**{text}**" if text and value == best[name] else text)
     cost = [f"{result['seconds']:.0f}", f"{result['peak_mb']:.0f}", f"{result['parameters']:,}"]
     return [row_name(result), str(result["seed"]), *cells, *cost]
@@ -129,8 +133,14 @@ def baseline_row(
 
     version: the baseline, "grey", "median" or "truth".
     """
-    values = (first_scores(name, results).get(version) for name in shown)
-    cells = [_number(value, name) for value, name in zip(values, shown, strict=True)]
+    cells = [
+        _number(
+            first_scores(name, results).get(version),
+            name,
+            next((spread for row in results if (spread := deviation(name, version, row))), None),
+        )
+        for name in shown
+    ]
     return [f"*{LABELS[version]}*", "", *cells, "", "", ""]
 
 
@@ -211,5 +221,11 @@ def differences_note(results: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _number(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.{METRICS[metric].decimals}f}"
+def deviation(metric: str, version: str, result: dict[str, Any]) -> float | None:
+    """Return the standard deviation of a score over parts of the images, or None."""
+    value: float | None = result.get("deviations", {}).get(metric, {}).get(version)
+    return value
+
+
+def _number(value: float | None, metric: str, deviation: float | None = None) -> str:
+    return METRICS[metric].text(value, deviation)

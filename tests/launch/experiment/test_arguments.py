@@ -33,12 +33,14 @@ def test_networks_of_published_width_have_published_weights() -> None:
 def test_files_are_used_for_training_and_for_scores(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.touch()
-    given = options(64, (), "--vgg16", str(file), "--resnet18", str(file), "--inception", str(file))
+    names = ("--vgg16", "--resnet18", "--inception", "--squeezenet")
+    given = options(64, (), *(word for name in names for word in (name, str(file))))
     assert given["weights"] == PretrainedWeights(str(file), str(file))
-    assert given["scoring"] == ("--inception", str(file), "--vgg16", str(file))
+    scoring = ("--inception", "--vgg16", "--squeezenet")
+    assert given["scoring"] == tuple(word for name in scoring for word in (name, str(file)))
 
 
-@pytest.mark.parametrize("option", ["--vgg16", "--resnet18", "--inception"])
+@pytest.mark.parametrize("option", ["--vgg16", "--resnet18", "--inception", "--squeezenet"])
 def test_missing_files_are_rejected(option: str) -> None:
     with pytest.raises(UserError, match=f"{option} nowhere.pth: no such file"):
         options(64, (), option, "nowhere.pth")

@@ -104,3 +104,11 @@ def test_the_best_value_is_the_highest_the_lowest_or_closest_to_the_truth() -> N
         {"metrics": {"colourfulness_ratio": {"generated": value}}} for value in (0.5, 1.2, 3.0)
     ]
     assert table.best_value("colourfulness_ratio", ratios) == 1.2
+
+
+def test_scores_have_their_deviation_over_parts_of_the_images() -> None:
+    spread = {"inception_score": {"generated": 1.25, "grey": 0.5}}
+    results = [{**row("arun_wgan_gp", inception_score=4.0), "deviations": spread}]
+    lines = table.markdown(results, FACTS).splitlines()
+    assert "| `arun_wgan_gp` | 0 | **4.000 ± 1.250** | 1 | 2 | 3 |" in lines
+    assert "| *grayscale* |  | 9.000 ± 0.500 |  |  |  |" in lines
