@@ -168,7 +168,8 @@ class UnitCodec:
     def decode_ab(self, colour: Tensor) -> Tensor:
         """Return the last two channels of `decode`, (B, 2, H, W)."""
         # The paper decodes ab as (x - 0.5) x 256 (equation 1), which differs from the
-        # inverse of its own encoding by up to 0.5; this is the exact inverse.
+        # inverse of its own encoding by (ab + 128) / 255: 0 at ab = -128, 0.5 at 0, and
+        # 1.0 at 127. This is the exact inverse.
         return colour * 255 - 128
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -37,9 +38,10 @@ _MINIMUM = {
 _MAX_LENGTH = 10**12  # images or epochs
 _MAX_SIZE = 8192  # pixels: the largest --size of `colortrain shards build`
 _TRAINING_COPIES = 4  # of the weights in memory: themselves, gradients, two moments of Adam
-# The length of a run and how often it logs, validates and saves: these fields may
-# change when a run is resumed (with exceptions, see `Recipe.resumable_fields`).
-RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best", "headline")
+# The length of a run, how often it logs, validates and saves, and what only describes
+# the paper: these fields may change when a run is resumed (with exceptions, see
+# `Recipe.resumable_fields`).
+RESUMABLE_FIELDS = (*_LENGTH, *_INTERVALS, "keep_every", "keep_best", "fit", "headline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +123,8 @@ class Plateau:
 class Objective:
     """The losses of the generator and of the critic.
 
-    Raises ValueError if two terms have the same name, or if the generator has nothing
-    to minimise.
+    Raises ValueError if two terms have the same name, if the generator has nothing to
+    minimise, or if `critic_every` is below 1.
     """
 
     # The generator minimises `adversarial_weight` times its adversarial loss plus the
@@ -131,6 +133,10 @@ class Objective:
     adversarial: AdversarialLoss = BCE()
     adversarial_weight: Schedule = constant(1.0)
     critic_from: float = 0.0  # epoch at which training of the critic starts
+    # The critic is updated only in every so many epochs: with 2, in the epochs 0, 2,
+    # 4, ... Drouilhet and L'Herminé tried "updating the discriminator only once every
+    # other epoch", and rejected it (section 1.3.1, strategy 2).
+    critic_every: int = 1
     reconstruction: tuple[ReconstructionLoss, ...] = (L1(),)
     penalties: tuple[GradientPenalty, ...] = ()
 
@@ -139,6 +145,8 @@ class Objective:
             names = [term.name for term in terms]
             if len(set(names)) < len(names):
                 raise ValueError(f"terms must have different names, got {', '.join(names)}")
+        if self.critic_every < 1:
+            raise ValueError(f"critic_every must be at least 1, got {self.critic_every}")
         if not self.reconstruction and not self.has_adversarial_weight:
             raise ValueError(
                 "the generator has nothing to minimise: no reconstruction terms, and "
@@ -149,6 +157,10 @@ class Objective:
     def has_adversarial_weight(self) -> bool:
         """Whether the adversarial weight is different from 0 at any time in the run."""
         return any(value for _, value in self.adversarial_weight.points)
+
+    def trains_critic(self, epoch: float) -> bool:
+        """Return whether the critic is updated at `epoch`, for instance 2.5."""
+        return epoch >= self.critic_from and int(epoch) % self.critic_every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +186,11 @@ class Recipe:
     plateau: Plateau = Plateau()
     codec: Codec = SymmetricCodec()
     n_critic: int = 1  # critic steps per generator step
+    # Whether each of them has a batch of its own ("fresh", as in Gulrajani et al. 2017,
+    # algorithm 1), or all have the batch of the generator step ("same"). Drouilhet and
+    # L'Herminé write only "5 updates of C for every 1 update of G" (section 7.4.1).
+    # With "same", an epoch has n_critic times as many updates of both networks.
+    critic_batches: Literal["fresh", "same"] = "fresh"
     n_generator: int = 1  # generator steps per critic step
     flip: float = 0.5  # probability of a horizontal flip in training
     crop: float = 1.0  # smallest side of a random crop / side of the image; 1: no crop
@@ -188,6 +205,9 @@ class Recipe:
     keep_every: int = 0  # steps: checkpoints at multiples of it are kept too; 0: none
     keep_best: str = ""  # a metric (l1, psnr, ...): the best checkpoint by it is kept too
     paper: str = ""
+    # how the paper makes images square, as an argument of `colortrain shards build
+    # --fit`; None if it does not say; training only warns if the shards differ
+    fit: Literal["crop", "squash", "pad"] | None = None
     headline: Headline = Headline()  # what the paper reports; not part of what a run computes
 
     def __post_init__(self) -> None:

@@ -93,9 +93,10 @@ def optimisers_text(recipe: Recipe) -> str:
 
 
 def data_text(recipe: Recipe) -> str:
-    """Return the image size, the batch size and the length of training as two lines."""
+    """Return image and batch size, length and, if given, --fit: two or three lines."""
     length = f"{recipe.epochs:g} epochs" if recipe.images is None else f"{recipe.images:,} images"
-    return f"{recipe.size} px, batch {recipe.batch_size}\n{length}"
+    fit = f"\n--fit {recipe.fit}" if recipe.fit else ""
+    return f"{recipe.size} px, batch {recipe.batch_size}\n{length}{fit}"
 
 
 def table() -> Table:

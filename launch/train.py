@@ -32,6 +32,7 @@ from colortrain.out_of_memory import explain_out_of_memory
 from colortrain.recipe import Recipe, load_recipe, override
 from colortrain.recipes import get_recipe
 from colortrain.runs.folder import TrainingData, check_run_folder, open_data, open_streamed
+from colortrain.runs.image_fit import fit_warning
 from colortrain.runs.layout import (
     EXIT_LOST_RANK,
     EXIT_STOPPED,
@@ -366,6 +367,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trackers = [name for name in args.tracker or ["tensorboard"] if name != "none"]
     check_trackers(trackers)
     if args.dry_run:
+        if warning := fit_warning(recipe, data.train):
+            print(warning, file=sys.stderr)
         print(describe(recipe, data))
         return 0
     if args.processes:
@@ -379,14 +382,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         timeout=args.timeout, log_with=trackers or None, project_config=project
     )
     compute = compute_config(args, accelerator.gradient_accumulation_steps)
-    warning = small_batch_warning(recipe, accelerator.num_processes, compute.accumulate)
-    if warning and accelerator.is_main_process:
-        print(warning, file=sys.stderr)
-    return run_training(
-        lambda: Trainer(recipe, data, args.run, accelerator, init, compute, overhead(args)),
-        accelerator,
-        args.timeout,
-    )
+
+    def make_trainer() -> Trainer:
+        trainer = Trainer(recipe, data, args.run, accelerator, init, compute, overhead(args))
+        few = small_batch_warning(recipe, accelerator.num_processes, compute.accumulate)
+        trainer.warnings = tuple(filter(None, (fit_warning(recipe, data.train), few)))
+        return trainer
+
+    return run_training(make_trainer, accelerator, args.timeout)
 
 
 def load_initial_weights(args: argparse.Namespace, recipe: Recipe) -> InitialWeights | None:

@@ -23,7 +23,9 @@ class GradientPenalty:
     (Mescheder et al. 2018, equation 9). `points` says at which colours the gradient is
     taken: true colours ("real"), or random points between true and generated colours
     ("interpolated"). `wrt` says with respect to what: the colour channels ("colour"),
-    or L and the colour channels ("picture").
+    or L and the colour channels ("picture"). `patches` says which score of a critic
+    with a map of scores the gradient is of: their mean, or their sum, whose gradient is
+    as many times larger as there are patches.
     """
 
     weight: Schedule = constant(10.0)
@@ -31,6 +33,10 @@ class GradientPenalty:
     wrt: Literal["colour", "picture"] = "colour"
     # Mescheder et al. have a factor of one half
     target: float = 1.0
+    # Drouilhet and L'Herminé take the gradient "of the Critic's output" (section 7.3),
+    # Valentini and Nagaro Quiroz that of D, the average of all responses (section III).
+    # The usual code, autograd.grad(scores, points, ones_like(scores)), sums.
+    patches: Literal["mean", "sum"] = "mean"
 
     @property
     def name(self) -> str:
@@ -39,21 +45,27 @@ class GradientPenalty:
 
 
 def gradient_norms(
-    score: ScoreFunction, batch: Batch, fake: Tensor, points: str, wrt: str
+    score: ScoreFunction,
+    batch: Batch,
+    fake: Tensor,
+    points: str,
+    wrt: str,
+    patches: str = "mean",
 ) -> Tensor:
-    """Return the norm of the gradient of the critic's mean score, per image: (B,).
+    """Return the norm of the gradient of the critic's score, per image: (B,).
 
     `score` is the critic, a function of L (B, 1, H, W) and colour (B, C, H, W) that
-    returns scores (B, ...). `fake` are the generated colours, (B, C, H, W). `points`
-    and `wrt` are described in `GradientPenalty`.
+    returns scores (B, ...). `fake` are the generated colours, (B, C, H, W).
+    `points`, `wrt` and `patches` are described in `GradientPenalty`.
     """
     mix = batch.mix if points == "interpolated" else torch.zeros_like(batch.mix)
     colour = torch.lerp(batch.colour, fake, mix.to(fake)).detach().requires_grad_()
     L = batch.L.detach().requires_grad_(wrt == "picture")
-    # so a critic with a map of patch scores is treated like one with a single score
-    mean_scores = score(L, colour).reshape(len(L), -1).mean(1)
+    scores = score(L, colour).reshape(len(L), -1)
+    # by default, a critic with a map of scores is treated like one with a single score
+    image_scores = scores.sum(1) if patches == "sum" else scores.mean(1)
     inputs = [L, colour] if wrt == "picture" else [colour]
-    gradients = torch.autograd.grad(mean_scores.sum(), inputs, create_graph=True)
+    gradients = torch.autograd.grad(image_scores.sum(), inputs, create_graph=True)
     squares = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0)
     return (squares + 1e-16).sqrt()  # sqrt has an infinite gradient at 0
 
@@ -70,11 +82,11 @@ def penalty_terms(
     Each is multiplied by its weight at `epoch`. `score` is the critic, and `fake` are
     the generated colours, as in `gradient_norms`.
     """
-    norms: dict[tuple[str, str], Tensor] = {}
+    norms: dict[tuple[str, str, str], Tensor] = {}
     terms = {}
     for penalty in penalties:
-        point = (penalty.points, penalty.wrt)
-        # one gradient for all penalties with equal points and wrt (Arun, section II-E)
+        point = (penalty.points, penalty.wrt, penalty.patches)
+        # one gradient for all penalties that take the same one (Arun, section II-E)
         if point not in norms:
             norms[point] = gradient_norms(score, batch, fake, *point)
         terms[penalty.name] = (

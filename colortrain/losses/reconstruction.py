@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,15 +43,23 @@ class LossContext:
 class L1:
     """Mean absolute difference of generated and true colours, as the codec scales them.
 
-    (Nampouri et al., equation 18.)
+    (Nampouri et al., equation 18.) The differences are averaged over images and pixels.
+    `channels` says whether over a and b (and L, if it is generated) they are averaged
+    too, or added.
     """
 
     weight: Schedule = constant(100.0)
+    # papers write an L1 norm, whose value is the sum over channels (Arun, equation 6;
+    # Valentini and Nagaro Quiroz, equation 2); their code is probably torch's L1Loss,
+    # which averages
+    channels: Literal["mean", "sum"] = "mean"
     name: ClassVar[str] = "l1"
 
     def build(self, context: LossContext) -> LossFunction:
         """Return the loss function: (generated colours, batch) -> scalar tensor."""
         # the equation takes the L1 of critic scores, interpreted as the L1 of ab
+        if self.channels == "sum":
+            return lambda fake, batch: (fake - batch.colour).abs().sum(1).mean()
         return lambda fake, batch: (fake - batch.colour).abs().mean()
 
 

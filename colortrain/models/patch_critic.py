@@ -1,4 +1,4 @@
-"""The critic of pix2pix, which scores patches of 70x70 pixels.
+"""The critics of pix2pix, which score patches of 70x70 pixels, or of other sizes.
 
 (Nampouri et al., appendix A.2; Isola et al. 2017, section 6.1.2.)
 """
@@ -19,21 +19,25 @@ class PatchCriticConfig:
     """A critic: L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w).
 
     `inputs` is C + 1. Each logit sees one patch of the image. By default, patches have
-    70x70 pixels and the network has 2,765,633 parameters.
+    70x70 pixels and the network has 2,765,633 parameters. `strided_layers` from 0 to 5
+    gives patches of 1, 16, 34, 70, 142 and 286 pixels. With 0, all convolutions are
+    1x1, there are as many logits as pixels, and 8,833 parameters.
     """
 
     base_channels: int = 64
+    # Isola et al. compare patches of 1, 16, 70 and 286 pixels (section 4.4); Valentini
+    # and Nagaro Quiroz leave "exploring different patch sizes" open (section VII)
     strided_layers: int = 3
     inputs: int = 3  # channels of L and colour together
     norm: Norm = "batch"
 
     def __post_init__(self) -> None:
-        if self.base_channels < 1 or self.strided_layers < 1:
-            raise ValueError("base_channels and strided_layers must be at least 1")
+        if self.base_channels < 1 or self.strided_layers < 0:
+            raise ValueError("base_channels must be at least 1, strided_layers at least 0")
 
     def check_size(self, size: int) -> None:
         """Raise ValueError if images of `size` px are too small for a single patch."""
-        if size // 2**self.strided_layers < 3:
+        if self.strided_layers and size // 2**self.strided_layers < 3:
             raise ValueError(
                 f"strided_layers={self.strided_layers} leaves no patch in an image of {size} px: "
                 "set fewer critic.strided_layers"
@@ -51,6 +55,9 @@ class PatchCritic(nn.Module):
 
     def __init__(self, config: PatchCriticConfig) -> None:
         super().__init__()
+        if not config.strided_layers:
+            self.layers = _pixel_layers(config)
+            return
         widths = [config.base_channels * min(2**i, 8) for i in range(config.strided_layers + 1)]
         layers: list[nn.Module] = [
             nn.Conv2d(config.inputs, widths[0], 4, stride=2, padding=1),
@@ -78,3 +85,16 @@ class PatchCritic(nn.Module):
     def forward(self, L: Tensor, colour: Tensor) -> Tensor:
         """Map L (B, 1, H, W) and colour (B, C, H, W) to logits (B, 1, h, w)."""
         return self.layers(torch.cat([L, colour], dim=1))
+
+
+def _pixel_layers(config: PatchCriticConfig) -> nn.Sequential:
+    """Return the layers of a critic of single pixels (Isola et al., section 6.1.2)."""
+    first, second = config.base_channels, 2 * config.base_channels
+    return nn.Sequential(
+        nn.Conv2d(config.inputs, first, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(first, second, 1, bias=needs_bias(config.norm)),
+        make_norm(config.norm, second),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(second, 1, 1),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,19 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ResUNetConfig(UNetConfigBase):
     """A U-Net of residual blocks: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
 
-    By default there are 8,216,194 parameters (Arun, figure 1).
+    By default there are 8,216,194 parameters (Arun, figure 1); with `own_bridge` there
+    are 12,936,834.
     """
 
     levels: int = 3  # encoder blocks above the bridge, each followed by pooling
-    dropout: float = 0.2  # of whole channels, after each encoder block and the bridge
+    dropout: float = 0.2  # after each encoder block and the bridge
+    # section II-C item 5 says only "dropout value of 0.2": whole channels of an image
+    # (torch's Dropout2d), or single values (Dropout)
+    dropout_unit: Literal["channels", "values"] = "channels"
+    # Section II-C lists four encoder widths, 64 to 512 (item 1), and a bridge, "a
+    # single ResBlock at the bottleneck" (item 2). By default the block of 512 channels
+    # is the bridge; with True, a second block of 512 channels follows it.
+    own_bridge: bool = False
 
     min_bottleneck = 2  # BatchNorm needs more than one pixel per channel at batch size 1
 
@@ -40,10 +49,11 @@ class ResUNetConfig(UNetConfigBase):
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    (Arun, section II-C, items 1 and 4.)
+    (Arun, section II-C, items 1 and 4.) With `identity` the input itself is added
+    instead of its projection, which requires equal numbers of channels.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, identity: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -52,13 +62,18 @@ class ResBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        # an "identity shortcut" in the paper, but every block changes the number of
-        # channels
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        # an "identity shortcut" in the paper, but every block except a bridge of its
+        # own changes the number of channels
+        self.shortcut = nn.Identity() if identity else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H, W), with no negative values."""
         return (self.body(x) + self.shortcut(x)).relu()
+
+
+def _dropout(config: ResUNetConfig) -> nn.Module:
+    layer = nn.Dropout2d if config.dropout_unit == "channels" else nn.Dropout
+    return layer(config.dropout)
 
 
 class ResUNet(nn.Module):
@@ -68,10 +83,12 @@ class ResUNet(nn.Module):
         super().__init__()
         *widths, bridge = config.channels()
         self.encoder = nn.ModuleList(
-            nn.Sequential(ResBlock(inputs, width), nn.Dropout2d(config.dropout))
+            nn.Sequential(ResBlock(inputs, width), _dropout(config))
             for inputs, width in zip([1, *widths], widths, strict=False)
         )
-        self.bridge = nn.Sequential(ResBlock(widths[-1], bridge), nn.Dropout2d(config.dropout))
+        self.bridge = nn.Sequential(ResBlock(widths[-1], bridge), _dropout(config))
+        if config.own_bridge:
+            self.bridge.extend([ResBlock(bridge, bridge, identity=True), _dropout(config)])
         below = [bridge, *widths[::-1]]
         self.decoder = nn.ModuleList(
             ResBlock(inputs + width, width)

@@ -53,12 +53,15 @@ def arun_wgan_gp() -> Recipe:
         ),
         paper="arun",
         size=224,  # section II-B
+        fit="squash",  # section II-B: "each resized to 224x224 pixels"
         # With BatchNorm, each photograph is normalised by its own statistics in
         # training, and by running averages in inference.
         batch_size=1,  # section II-G
         epochs=150,  # section II-G
         # The paper has an "identity shortcut" between different numbers of channels;
-        # here it is a 1x1 projection.
+        # here it is a 1x1 projection. Whether the bridge is the block of 512 channels
+        # or follows it, and whether dropout is of channels, is open: see `own_bridge`
+        # and `dropout_unit` of the generator.
         generator=ResUNetConfig(  # section II-C, figure 1: 8,216,194 parameters
             base_channels=64, levels=3, dropout=0.2
         ),
@@ -88,8 +91,8 @@ def arun_wgan_gp() -> Recipe:
                 ),
             ),
         ),
-        # The paper encodes ab with 255 and decodes it with 256; the codec uses the
-        # exact inverse of the encoding.
+        # The paper encodes ab with 255 and decodes it with 256, an error of up to 1.0
+        # (at ab = 127); the codec uses the exact inverse of the encoding.
         codec=UnitCodec(),  # section II-B, equation 1
         n_critic=1,  # section II-E: "alternating"
         flip=0.0,  # section II-B mentions shuffling only

@@ -43,6 +43,7 @@ def drouilhet_gan() -> Recipe:
         headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
         size=256,  # section 3.1
+        # Section 2 says only that COCO has "varied resolutions", so `fit` is not set.
         # the same data at the same size
         batch_size=16,  # not given; that of Nampouri et al.
         # table 3 says 10, but the curve of 27 epochs (figure 1) ends at the table's
@@ -73,7 +74,10 @@ def drouilhet_gan() -> Recipe:
             # every pixel still has the weight 0.5 (comments in `RebalancedL1` give
             # numbers). The mode "smoothed" is the method of Zhang et al., which does
             # rebalance; "literal" is the paper's formula, which the authors probably
-            # used, judging by their published losses.
+            # used, judging by their published losses. Of the losses of section 4.2 the
+            # last epoch's fit together (70 x 0.044 + an adversarial loss of 0.85 =
+            # 3.93), but not the first's: 70 x 0.144 is 10.1, and the total is said to
+            # be 5.27.
             reconstruction=(  # sections 1.3.3 and 1.3.4
                 RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),
             ),
@@ -106,6 +110,12 @@ def drouilhet_wgan_gp() -> Recipe:
         objective=Objective(
             adversarial=Wasserstein(),  # equation 2, section 7.2
             adversarial_weight=constant(1.0),  # section 3.2
+            # The losses of section 7.6 contradict each other unless L1 is added over a
+            # and b in training: at the end of phase 1 the total of 11.5 less the
+            # adversarial loss of 5.6 is 70 x 0.084, twice the L1 of 0.04 that is
+            # reported; at its start, 5.0 less 0.1 is 70 x 0.07. The first epoch of the
+            # GAN speaks against a sum (see there). The mean is kept;
+            # `--set objective.reconstruction.0.channels=sum` adds.
             reconstruction=(  # sections 7.5.1 to 7.5.3
                 # The weight falls at epoch 19 (section 7.5), not 18 (sections 7.6 and
                 # 7.7), because the plan of the weights says "Epochs 0-18".
@@ -113,13 +123,17 @@ def drouilhet_wgan_gp() -> Recipe:
             ),
             penalties=(
                 # weight: not given; that of Gulrajani et al. 2017; the gradient is with
-                # respect to the "image pair" (section 7.3), which includes L
+                # respect to the "image pair" (section 7.3), which includes L; of the
+                # mean over the patches, `--set objective.penalties.0.patches=sum` for
+                # the sum
                 GradientPenalty(  # equation 4
                     weight=constant(10.0), points="interpolated", wrt="picture", target=1.0
                 ),
             ),
         ),
-        n_critic=5,  # section 7.4.1
+        # section 7.4.1; whether on five batches or on one is not given: five here, one
+        # with `--set critic_batches=same`
+        n_critic=5,
     )
 
 
@@ -162,6 +176,10 @@ def drouilhet_progan() -> Recipe:
                 real_label=0.8, fake_label=0.2, critic_factor=0.5
             ),  # section 3.2, equation 7
             adversarial_weight=constant(1.0),  # equation 7
+            # The reported generator loss, 10.085 (section 11), bounds the VGG loss: at
+            # a weight of 100 it is at most 0.101, because BCE is not negative. Table 3
+            # gives 3.3715, so its VGG distance must have another scale. Here the loss
+            # is equation 6.
             reconstruction=(  # equations 6 and 7, section 9.3
                 Perceptual(weight=constant(100.0), weights="imagenet"),
             ),

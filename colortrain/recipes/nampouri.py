@@ -34,6 +34,7 @@ def nampouri_unet() -> Recipe:
         headline=reported("section 6", l1=0.0917),
         paper="nampouri",
         size=256,  # section 5.1
+        fit="squash",  # section 5.1: "resize the variable-sized images"
         batch_size=16,  # section 5.2
         epochs=300,  # section 5.2: 150,000 steps on 8,000 photographs
         generator=UNetConfig(  # section 4.2, appendix A.1: 54,410,370 parameters
@@ -50,7 +51,8 @@ def nampouri_unet() -> Recipe:
         objective=Objective(
             adversarial=BCE(critic_factor=0.5),  # equations 14-17
             adversarial_weight=constant(1.0),  # equation 19
-            # equation 18 takes the L1 of critic scores: here the L1 of ab is taken
+            # equation 18 takes the L1 of critic scores: here the L1 of ab is taken, as
+            # a mean over a and b (whether it is their sum is not given)
             reconstruction=(L1(weight=constant(100.0)),),  # equations 18-19; lambda: section 5.2
         ),
         codec=SymmetricCodec(),  # equations 4-6

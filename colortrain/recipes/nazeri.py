@@ -3,7 +3,9 @@
 The paper is "Image Colorization using Generative Adversarial Networks" by Nazeri, Ng
 and Ebrahimi, University of Ontario Institute of Technology, arXiv 1803.05400. Comments
 on fields cite its sections. In comments, [code] is the authors' public code,
-github.com/ImagingLab/Colorizing-with-GANs.
+github.com/ImagingLab/Colorizing-with-GANs, whose files changed several times.
+The layer plan is that of src/models.py at commit 6b8e459bf1f8 and src/networks.py at
+41e8c68957f7.
 """
 
 from __future__ import annotations
@@ -21,10 +23,17 @@ from colortrain.schedule import constant
 
 # [code] is used only where the paper does not specify something: the order and widths
 # of the layers, which decoder blocks have dropout, and horizontal flips. Where paper
-# and code differ, the paper is followed. The code has a learning rate of 3e-4, beta1 0,
-# two generator steps per critic step, exponential decay, and leaves out grayscale
-# images. BatchNorm uses running statistics in inference here, and the statistics of the
-# test batch in [code].
+# and code differ, the paper is followed. The code has a learning rate of 3e-4 and beta1
+# 0 (src/options.py at commit 9411f30760cf), a tenth of that rate for the critic, two
+# generator steps per critic step, exponential decay, and leaves out grayscale images.
+#
+# Paper and code contradict themselves and each other about BatchNorm. It follows each
+# convolution of the encoder (section 3.1) and "all convolution layers" of the critic
+# (3.2), but not the first layers nor the generator's last (3.3). In [code] the
+# generator's first layer has it, and the critic's first and last have not: that is the
+# default here. `--set generator.first_norm=false` follows section 3.3. BatchNorm uses
+# running statistics in inference here, and the statistics of the test batch in [code]
+# (src/ops.py at 5b924498b9f4).
 def nazeri_gan() -> Recipe:
     r"""The conditional DCGAN of Nazeri et al. (section 3.2) on CIFAR-10.
 
@@ -49,7 +58,7 @@ def nazeri_gan() -> Recipe:
         # 5.49, 23.9 and 57.3.
         headline=reported("table 1", mae=5.1, accuracy_2=24.1, accuracy_5=65.5),
         paper="nazeri",
-        size=32,  # section 4
+        size=32,  # section 4; CIFAR-10 has this size, so no `fit`
         batch_size=128,  # table 1
         epochs=200,  # table 1
         # `FullyConvolutionalConfig` comments on BatchNorm in the first layer and on the
@@ -130,11 +139,15 @@ def nazeri_gan_places() -> Recipe:
         nazeri_gan(),
         name="nazeri_gan_places",
         headline=reported("table 1", mae=7.5, accuracy_2=18.3, accuracy_5=47.3),
-        size=256,  # section 4
+        # Section 4. How images become square is not given; [code] reads Places365's
+        # version of 256 px, whose images are square already (src/dataset.py at commit
+        # 01136ad32c53).
+        size=256,
         batch_size=16,  # table 1
         epochs=20,  # table 1
         # Dropout is in the first three decoder blocks, as in Isola et al. 2017, whom
-        # section 3.2 follows, and in one version of [code]; a later one has none.
+        # section 3.2 follows, and in one version of [code] (0000bbd3802c); that of the
+        # layer plan has none.
         generator=FullyConvolutionalConfig(  # figure 2, plan from [code]: 42,023,811 parameters
             base_channels=64, levels=7, first_width=1, dropout=0.5, dropout_blocks=3
         ),

@@ -29,7 +29,9 @@ _PLAIN = ShallowUNetConfig(
 )
 _CRITIC = PatchCriticConfig(
     base_channels=64,  # not given; Isola et al., section 6.1.2
-    strided_layers=3,  # not given; 70-pixel patch of Isola et al., section 6.1.2
+    # not given; 70-pixel patch of Isola et al., section 6.1.2; other sizes are future
+    # work (section VII): 0, 1 and 5 for 1, 16 and 286 pixels
+    strided_layers=3,
     norm="batch",  # section III: none in the first and last block
 )
 
@@ -55,6 +57,7 @@ def valentini_cgan() -> Recipe:
         ),
         paper="valentini",
         size=256,  # section V
+        fit="squash",  # section V: "resized to the desired input size"
         batch_size=16,  # not given; that of Nampouri et al. (section 5.2)
         epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
         generator=_PLAIN,
@@ -92,7 +95,8 @@ def valentini_wgan() -> Recipe:
 
     For figures 8 and 9, run it again with `--set generator.depth=2` and `3`. For figure
     11, run it with `--set objective.penalties.0.weight=0` and `0.1`; with 0, expect it
-    to diverge.
+    to diverge. The paper speaks of "three different levels" of this weight, but names
+    only 0.1 and 0.3 (section VI-C): 0 is assumed to be the third.
     """
     recipe = valentini_cgan()
     return dataclasses.replace(
@@ -104,7 +108,10 @@ def valentini_wgan() -> Recipe:
             "than 3, and 2 noisy; penalties of 0, 0.1 and 0.3 differ little in loss, the strongest "
             "has the best images",
         ),
-        generator=dataclasses.replace(_PLAIN, thick_layers=3),  # section VI-A: "a triple layer"
+        # Section VI-A: "a triple layer before and after the bottleneck". Section VI-B
+        # has "thicker encoding/decoding layers" and speaks of "increasing the thickness
+        # of layers", perhaps of all: `--set generator.thick_at=levels`.
+        generator=dataclasses.replace(_PLAIN, thick_layers=3),
         # Section III puts BatchNorm in the critic. It would make each image's gradient
         # depend on every image of the batch (Gulrajani et al. 2017, section 4, advise
         # against it), and its synchronised form has no second derivative. Therefore
@@ -122,7 +129,9 @@ def valentini_wgan() -> Recipe:
             # Equation 5 takes the norm of the gradient at an interpolated y; y stands
             # for ab (equation 6), since L is the same for both images. With a penalty
             # of weight 0 nothing constrains a linear critic.
-            penalties=(  # equation 7; section VI-C tries weights 0, 0.1 and 0.3
+            # The gradient is that of the mean over the patches, because D is "averaging
+            # all responses" (section III).
+            penalties=(  # equation 7; section VI-C names the weights 0.1 and 0.3
                 GradientPenalty(  # weight 0.3: "with apparently higher quality"
                     weight=constant(0.3), points="interpolated", wrt="colour", target=1.0
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
@@ -18,6 +19,7 @@ from colortrain.recipe import Objective, Recipe
 from colortrain.training.profiling import CRITIC, GENERATOR, NO_PROFILER, Profiler
 
 Losses = dict[str, Tensor]  # scalars on the device, by name
+_GOLDEN_RATIO = 0.6180339887498949  # its multiples, modulo 1, are evenly spread over [0, 1)
 LossFunctions = Sequence[LossFunction]  # one per reconstruction term of the objective
 
 
@@ -126,12 +128,15 @@ def train_step(
     """Take one training step: update the critic, the generator, or both.
 
     `step` counts from 0. `batch` is this rank's part of the global batch. The recipe's
-    schedules are evaluated at `epoch`. The result is the losses, scalars by name.
+    schedules are evaluated at `epoch`. The result is the losses, scalars by name; of
+    several updates of the critic on the batch, those of the last.
     """
-    # The generator is updated in the last of every `n_critic` steps, the critic in the
-    # first of every `n_generator` steps. Each update uses all microbatches.
-    critic_due = step % recipe.n_generator == 0 and epoch >= recipe.objective.critic_from
-    generator_due = (step + 1) % recipe.n_critic == 0
+    # The generator is updated in the last of every `n_critic` steps, or in each step if
+    # the critic's updates are all on one batch. The critic is updated in the first of
+    # every `n_generator` steps. Each update uses all microbatches.
+    one_batch = recipe.critic_batches == "same"
+    critic_due = step % recipe.n_generator == 0 and recipe.objective.trains_critic(epoch)
+    generator_due = one_batch or (step + 1) % recipe.n_critic == 0
     rank, count = generator.accelerator.process_index, generator.compute.accumulate
     microbatches = split_batch(batch, count, rank, recipe.seed, step)
     fake: Tensor | None = None
@@ -149,11 +154,13 @@ def train_step(
     losses: Losses = {}
     if critic is not None and critic_due:
         with profiler.region(CRITIC):
-            losses |= mean_losses(
-                critic_backward(critic, recipe.objective, micro, fake_for_critic(micro), epoch)
-                for micro in microbatches
-            )
-            critic.update()
+            for update in range(recipe.n_critic if one_batch else 1):
+                repeated = [repeat(micro, update) for micro in microbatches]
+                losses |= mean_losses(
+                    critic_backward(critic, recipe.objective, micro, fake_for_critic(micro), epoch)
+                    for micro in repeated
+                )
+                critic.update()
     if generator_due:
         with profiler.region(GENERATOR):
             losses |= mean_losses(
@@ -164,6 +171,18 @@ def train_step(
             )
             generator.update()
     return losses
+
+
+def repeat(micro: Microbatch, update: int) -> Microbatch:
+    """Return the microbatch for one of the critic's updates on it, counted from 0.
+
+    Each update has different random numbers for the points of a gradient penalty.
+    """
+    if update == 0:
+        return micro
+    # still uniform in [0, 1), and the same on any number of processes
+    mix = (micro.batch.mix + update * _GOLDEN_RATIO) % 1
+    return dataclasses.replace(micro, batch=dataclasses.replace(micro.batch, mix=mix))
 
 
 def mean_losses(losses: Iterable[Losses]) -> Losses:

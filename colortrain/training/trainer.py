@@ -98,6 +98,7 @@ class Trainer:
         )
         self.profiler: Profiler = NO_PROFILER
         self.stop_flag = SharedStopFlag(accelerator.device)
+        self.warnings: tuple[str, ...] = ()  # lines that rank 0 prints when training starts
         self.validation_due = False  # validation of the current step was interrupted
         self.run_lock = RunLock(run)  # held by rank 0 during `train`
 
@@ -219,7 +220,7 @@ class Trainer:
             self.load(self.resume_from)
         self.start_step = self.step
         if self.accelerator.is_main_process:
-            print(self.describe_start(), file=sys.stderr, flush=True)
+            print(self.describe_start(), *self.warnings, sep="\n", file=sys.stderr, flush=True)
             save_recipe(self.recipe, recipe_file(self.run))
             save_best(self.run, self.checkpoint_writer.best)
         self.journal.start(self.recipe, self.step, validation_due=self.validation_due)

@@ -67,6 +67,17 @@ def test_symmetric_codec_scales_and_inverts() -> None:
     torch.testing.assert_close(SymmetricCodec().decode(L, ab), lab)
 
 
+def test_the_unit_codec_inverts_itself_and_the_papers_decoding_does_not() -> None:
+    """Equation 1 of Arun is off by 0 at ab = -128, 0.5 at 0 (nearly), 1.0 at 127."""
+    ab = torch.arange(-128.0, 128, dtype=torch.float64).view(1, 1, -1, 1).expand(1, 2, -1, 1)
+    L, colour = UnitCodec().encode(torch.cat([ab[:, :1], ab], 1))
+    assert (colour.min(), colour.max()) == (0, 1)
+    torch.testing.assert_close(UnitCodec().decode(L, colour)[:, 1:], ab, rtol=0, atol=1e-12)
+    error = ((colour - 0.5) * 256 - ab)[0, 0, :, 0]
+    assert error[[0, 128, 255]].tolist() == pytest.approx([0, 128 / 255, 1])
+    assert error.abs().max() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("codec", [SymmetricCodec(), LabCodec(), UnitCodec()])
 @pytest.mark.parametrize(("count", "size"), [(3, 300), (7, 40), (130, 32)])
 def test_encode_stored_equals_encode(codec: Codec, count: int, size: int) -> None:

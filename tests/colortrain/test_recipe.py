@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,12 @@ from colortrain.recipe import (
     differences,
     load_recipe,
     override,
+    parse_recipe,
     save_recipe,
 )
 from colortrain.recipes import RECIPES, get_recipe
 from colortrain.schedule import Schedule
+from colortrain.serialize import to_plain
 from shards.errors import UserError
 
 
@@ -32,6 +35,54 @@ def test_json_round_trip(name: str, tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "recipe.json") == recipe
     assert recipe.name == name
     assert f"--recipe {name} " in (RECIPES[name].__doc__ or "")
+
+
+# fields that recipes have got since their first version, by the class that has them
+ADDED = {
+    "Recipe": ("critic_batches", "fit"),
+    "Objective": ("critic_every",),
+    "GradientPenalty": ("patches",),
+    "L1": ("channels",),
+    "RebalancedL1": ("channels",),
+    "ShallowUNetConfig": ("thick_at",),
+    "ResUNetConfig": ("own_bridge", "dropout_unit"),
+}
+
+
+def without_added(value: Any) -> Any:
+    """Return a recipe's plain value as it was before the fields in ADDED existed."""
+    if isinstance(value, dict):
+        added = ADDED.get(value.get("type", ""), ())
+        return {name: without_added(item) for name, item in value.items() if name not in added}
+    return [without_added(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_files_of_earlier_versions_are_the_same_recipes(name: str) -> None:
+    """Runs of them resume: the fields' defaults are what those versions did."""
+    recipe = get_recipe(name)
+    document = without_added(to_plain(recipe))
+    assert "critic_batches" not in document
+    earlier = parse_recipe(document, "recipe.json")
+    assert dataclasses.replace(earlier, fit=recipe.fit) == recipe
+    assert earlier.digest == recipe.digest
+    assert differences(earlier, recipe) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "critic_batches=same",
+        "objective.critic_every=2",
+        "objective.penalties.0.patches=sum",
+        "objective.reconstruction.0.channels=sum",
+    ],
+)
+def test_other_readings_are_other_runs(change: str) -> None:
+    recipe = get_recipe("drouilhet_wgan_gp")
+    changed = override(recipe, [change])
+    assert changed.digest != recipe.digest
+    assert len(differences(recipe, changed)) == 1
 
 
 def test_nampouri_as_published() -> None:
@@ -111,6 +162,7 @@ def test_the_ema_decay_halves_the_average_in_one_half_life() -> None:
         (lambda: EMA(half_life=1.0, share=0.1), "give only one of them"),
         (lambda: EMA(share=-1.0), "must not be negative"),
         (lambda: Plateau(factor=1.0), r"factor in \(0, 1\), got 0 and 1.0"),
+        (lambda: Objective(critic_every=0), "critic_every must be at least 1, got 0"),
         (lambda: Objective(reconstruction=(L1(), L1())), "must have different names, got l1, l1"),
         (
             lambda: Objective(reconstruction=(), adversarial_weight=Schedule(((0.0, 0.0),))),

@@ -41,10 +41,10 @@ INTERVALS = [
 PARTS = ("generator", "critic", "ema", "generator_adam", "critic_adam")
 
 
-def arguments(shards: Path, run: Path, steps: int) -> list[object]:
+def arguments(shards: Path, run: Path, steps: int, *changes: str) -> list[object]:
     sets = [
         text
-        for change in [*NETWORKS, *STEP, *INTERVALS, f"images={4 * steps}"]
+        for change in [*NETWORKS, *STEP, *INTERVALS, f"images={4 * steps}", *changes]
         for text in ("--set", change)
     ]
     return [
@@ -100,3 +100,19 @@ def test_one_then_two_then_one_process_train_what_one_trains(
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-4, abs=1e-5)
     exact = tensors(changing, 4)
     assert all(torch.equal(exact[name], tensor) for name, tensor in tensors(alone, 4).items())
+
+
+@pytest.mark.distributed
+def test_two_processes_resume_several_critic_steps_on_one_batch(
+    warm: WarmLauncher, shards: Path, tmp_path: Path
+) -> None:
+    """The second half has the bytes of a run that was not interrupted."""
+    changes = ("n_critic=3", "critic_batches=same")
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    warm.run(arguments(shards, whole, 8, *changes), processes=2)
+    for steps in (4, 8):
+        warm.run(arguments(shards, halves, steps, *changes), processes=2)
+    assert [line["step"] for line in read_metrics(halves, "start")] == [0, 4]
+    expected = tensors(whole, 8)
+    assert tensors(halves, 8).keys() == expected.keys()
+    assert all(torch.equal(tensors(halves, 8)[name], expected[name]) for name in expected)

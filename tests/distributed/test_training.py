@@ -306,6 +306,7 @@ def test_the_command_starts_its_own_processes(shards: Path, tmp_path: Path) -> N
     assert read_metrics(tmp_path / "run")[0]["world"] == 2
     warning = "batch_size=4 on 2 processes: BatchNorm sees 2 images at a time instead of 4"
     assert done.stderr.count(warning) == 1
+    assert done.stderr.count("was built with --fit crop, but the paper of nampouri_unet") == 1
 
 
 @pytest.mark.distributed

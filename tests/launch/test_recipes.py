@@ -19,6 +19,7 @@ def test_the_table_has_every_recipe_with_its_parameter_counts(
     assert "54,410,370" in printed
     assert "2,765,633" in printed
     assert "100 x l1" in printed
+    assert printed.count("--fit squash") == 2 + 3 + 2  # nampouri, valentini and arun resize
 
 
 @pytest.mark.parametrize("name", RECIPES)

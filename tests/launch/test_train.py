@@ -50,9 +50,14 @@ def test_dry_run_prints_the_recipe_and_writes_nothing(
     shards = small_set(tmp_path / "set", count=8, splits=("train", "val"))
     args = arguments("--shards", shards, "--run", tmp_path / "run", *settings("batch_size=2"))
     assert main([*args, "--images", "10", "--dry-run"]) == 0
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.out
     document = json.loads(printed[: printed.index("\ngenerator: ")])
-    assert (document["size"], document["images"]) == (32, 10)
+    assert (document["size"], document["images"], document["fit"]) == (32, 10, "squash")
+    assert captured.err.startswith(f"warning: {shards} was built with --fit crop, but the paper")
+    assert captured.err.count("\n") == 1
+    assert main([*args, "--images", "10", "--dry-run", "--set", "fit=none"]) == 0
+    assert capsys.readouterr().err == ""
     assert ": 4 training samples, 4 held out (val)\n10 images, 5 steps, 2.50 epochs\n" in printed
     assert not (tmp_path / "run").exists()
 

@@ -68,6 +68,16 @@ RECIPES = {
     "hinge": _variant(Objective(adversarial=Hinge())),
     "wasserstein_gp": _variant(Objective(adversarial=Wasserstein(), penalties=(_GP,)), n_critic=5),
     "bce_gp": _variant(Objective(adversarial=BCE(), penalties=(GradientPenalty(wrt="picture"),))),
+    "one_batch": _variant(
+        Objective(adversarial=Wasserstein(), penalties=(_GP,)), n_critic=3, critic_batches="same"
+    ),
+    "sums": _variant(
+        Objective(
+            adversarial=Wasserstein(),
+            reconstruction=(L1(channels="sum"), RebalancedL1(channels="sum", mode="smoothed")),
+            penalties=(GradientPenalty(patches="sum"),),
+        )
+    ),
     "gp_r1": _variant(Objective(adversarial=Wasserstein(), penalties=(_GP, _R1)), n_generator=2),
     "rebalanced_l1": _variant(Objective(reconstruction=(RebalancedL1(mode="smoothed"),))),
     "vgg": _variant(Objective(reconstruction=(Perceptual(weights="random"),))),

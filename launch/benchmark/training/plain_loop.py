@@ -21,13 +21,15 @@ def is_supported(recipe: Recipe) -> bool:
     """Return whether `PlainLoop` implements the losses and optimizers of a recipe."""
     objective, adams = recipe.objective, (recipe.generator_adam, recipe.critic_adam)
     known = GradientPenalty(weight=objective.penalties[0].weight) if objective.penalties else None
+    terms = objective.reconstruction
     return (
         recipe.critic is not None
         and isinstance(objective.adversarial, BCE | Wasserstein)
-        and [type(term) for term in objective.reconstruction] == [L1]
+        and len(terms) == 1
+        and terms[0] == L1(weight=terms[0].weight)
         and list(objective.penalties) == [known] * len(objective.penalties)
         and len(objective.penalties) <= 1
-        and recipe.n_generator == 1
+        and (recipe.n_generator, recipe.critic_batches, objective.critic_every) == (1, "fresh", 1)
         and not (objective.critic_from or any(adam.clip or adam.muon for adam in adams))
     )
 

@@ -94,3 +94,30 @@ def test_a_constant_critic_has_a_finite_penalty_gradient() -> None:
     )["gp"].backward()
     assert slope.grad is not None
     assert slope.grad.isfinite()
+
+
+def test_the_gradient_may_be_of_the_sum_over_patches() -> None:
+    """A critic with 2 x 2 patches of 2x2 pixels, which do not overlap."""
+    batch, fake = random_batch()
+    kernel = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64).expand(1, 2, 2, 2)
+
+    def score(L: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(colour, kernel, stride=2)  # 2 x 2 patches
+
+    expected = math.sqrt(2 * 4 * (1 + 4 + 9 + 16))  # every weight at 4 places in 2 channels
+    both = [GradientPenalty(target=1), GradientPenalty(target=0, patches="sum")]
+    for penalty, norm in zip(both, (expected / 4, expected), strict=True):
+        norms = gradient_norms(score, batch, fake, "interpolated", "colour", penalty.patches)
+        assert norms.tolist() == pytest.approx([norm] * 3)
+    terms = penalty_terms(both, score, batch, fake, 0)  # they do not share a gradient
+    assert terms["gp"].item() == pytest.approx(10 * (expected / 4 - 1) ** 2)
+    assert terms["r1"].item() == pytest.approx(10 * expected**2)
+
+
+def test_one_score_has_the_same_penalty_as_mean_and_as_sum() -> None:
+    batch, fake = random_batch()
+    mean, total = (
+        gradient_norms(lambda L, colour: colour.square().sum((1, 2, 3)), batch, fake, *rest)
+        for rest in (("real", "colour"), ("real", "colour", "sum"))
+    )
+    assert torch.equal(mean, total)

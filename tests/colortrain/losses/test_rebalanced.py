@@ -166,3 +166,18 @@ def test_histograms_of_photographs_give_weights() -> None:
 def test_invalid_fields_raise(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         RebalancedL1(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_differences_of_a_and_b_may_be_added(mode: Mode) -> None:
+    """Section 1.3.3: the mean over pixels of w (|da| + |db|)."""
+    fractions = some_fractions()
+    torch.manual_seed(0)
+    real, fake = torch.rand(2, 2, 2, 4, 4, dtype=torch.float64).unbind()
+    term = RebalancedL1(mode=mode, channels="sum")
+    weights = term.bin_weights(fractions).flatten()
+    batch = Batch(real[:, :1], real, real[:, :1, :1, :1])
+    w = weights[bin_indices(batch, SymmetricCodec()).numpy()]
+    a, b = (abs(fake - real).numpy()[:, channel] for channel in (0, 1))
+    loss = measured(term, fractions, fake, real, SymmetricCodec())
+    assert loss.item() == pytest.approx((w * (a + b)).mean(), rel=1e-6)

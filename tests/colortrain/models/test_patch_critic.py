@@ -48,14 +48,35 @@ def test_layers_at_256() -> None:
     ]
 
 
-def test_receptive_field_is_70_pixels() -> None:
+@pytest.mark.parametrize(
+    ("strided_layers", "patch"), [(0, 1), (1, 16), (2, 34), (3, 70), (4, 142), (5, 286)]
+)
+def test_patches_have_the_sizes_of_isola_et_al(strided_layers: int, patch: int) -> None:
+    """Section 6.1.2: 1, 16, 70 and 286 pixels."""
     torch.manual_seed(0)
-    network = PatchCriticConfig(base_channels=4).build().eval()
-    L = torch.randn(1, 1, 256, 256, requires_grad=True)
-    network(L, torch.randn(1, 2, 256, 256))[0, 0, 15, 15].backward()
+    network = PatchCriticConfig(base_channels=2, strided_layers=strided_layers).build().eval()
+    L = torch.randn(1, 1, 512, 512, requires_grad=True)
+    scores = network(L, torch.randn(1, 2, 512, 512))
+    scores[0, 0, scores.shape[2] // 2, scores.shape[3] // 2].backward()
     assert L.grad is not None
     rows = L.grad[0, 0].abs().sum(1).nonzero().flatten()
-    assert int(rows.max() - rows.min() + 1) == 70
+    assert int(rows.max() - rows.min() + 1) == patch
+
+
+def test_the_critic_of_single_pixels_is_isolas() -> None:
+    """C64-C128 of 1x1 convolutions: a network on the values of each pixel."""
+    config = PatchCriticConfig(strided_layers=0)
+    assert num_parameters(on_meta(config)) == (3 * 64 + 64) + 64 * 128 + 2 * 128 + (128 + 1) == 8833
+    torch.manual_seed(0)
+    network = PatchCriticConfig(strided_layers=0, base_channels=4, norm="none").build()
+    w = [tensor.flatten(1) if tensor.ndim > 1 else tensor for tensor in network.parameters()]
+    L, colour = torch.randn(2, 1, 4, 4), torch.randn(2, 2, 4, 4)
+    x = torch.cat([L, colour], 1).permute(0, 2, 3, 1)
+    for weight, bias in ((w[0], w[1]), (w[2], w[3])):
+        x = torch.nn.functional.leaky_relu(x @ weight.T + bias, 0.2)
+    expected = (x @ w[4].T + w[5]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(network(L, colour), expected)
+    config.check_size(1)
 
 
 @pytest.mark.parametrize(("size", "fits"), [(16, False), (24, True), (32, True), (256, True)])

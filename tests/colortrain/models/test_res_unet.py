@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from colortrain.models.batch_invariant import KeyedDropout, replace_dropout
 from colortrain.models.global_critic import GlobalCriticConfig
 from colortrain.models.initialise import num_parameters
 from colortrain.models.res_unet import ResBlock, ResUNet, ResUNetConfig
@@ -133,3 +136,42 @@ def test_check_size(size: int, fits: bool) -> None:
         size,
         size,
     )  # one image, BatchNorm
+
+
+def test_a_bridge_of_its_own_follows_four_encoder_widths() -> None:
+    """Section II-C, items 1 and 2: 64, 128, 256, 512, then one more block at 512."""
+    network = on_meta(ResUNetConfig(own_bridge=True))
+    identity_block = 2 * 9 * 512**2 + 4 * 512
+    assert num_parameters(network) == 8_216_194 + identity_block == 12_936_834
+    assert network(torch.empty(1, 1, 224, 224, device="meta")).shape == (1, 2, 224, 224)
+    bridge = network.get_submodule("bridge")
+    assert [type(part) for part in bridge.children()] == [ResBlock, nn.Dropout2d] * 2
+
+
+def test_the_bridges_shortcut_is_the_identity() -> None:
+    torch.manual_seed(0)
+    block = ResBlock(3, 3, identity=True).train()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(block(x), (block.body(x) + x).relu())
+    with pytest.raises(RuntimeError):
+        ResBlock(3, 4, identity=True)(x)
+
+
+@pytest.mark.parametrize(("unit", "whole"), [("channels", True), ("values", False)])
+def test_dropout_is_of_channels_or_of_values(
+    unit: Literal["channels", "values"], whole: bool
+) -> None:
+    """Of a channel in which few values are 0, either all or some are kept."""
+    torch.manual_seed(0)
+    config = ResUNetConfig(base_channels=8, dropout=0.5, dropout_unit=unit, own_bridge=True)
+    network = replace_dropout(config.build()).train()
+    layers = [module for module in network.modules() if isinstance(module, KeyedDropout)]
+    assert [layer.p for layer in layers] == [0.5] * 5
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    layers[0].register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    network(torch.randn(4, 1, 32, 32))
+    before, after = (tensor.flatten(2).ne(0).float().mean(2) for tensor in seen[0])
+    kept = (after / before)[before > 2 / 3]
+    assert len(kept) > 4
+    assert 0 < kept.mean() < 1
+    assert ((kept == 0) | (kept == 1)).all() == whole

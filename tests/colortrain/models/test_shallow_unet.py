@@ -94,3 +94,38 @@ def test_weights_are_initialised_as_in_pix2pix() -> None:
     torch.manual_seed(0)
     weight = ShallowUNetConfig().build().state_dict()["bottleneck.0.conv.weight"]
     assert abs(weight.std().item() - 0.02) < 1e-4
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_every_level_may_be_thick(depth: int) -> None:
+    """Section VI-B: "thicker encoding/decoding layers"."""
+    config = ShallowUNetConfig(depth=depth, thick_layers=3, thick_at="levels")
+    network = on_meta(config)
+    widths = [64 * 2**level for level in range(depth)]
+    blocks = sum(9 * width**2 + 2 * width for width in [*widths, *widths[:-1]])
+    assert num_parameters(network) == by_hand(depth, thick=0) + 3 * blocks
+    if depth == 4:
+        assert num_parameters(network) == 24_717_186
+    assert len(network.bottleneck) == 2
+    assert network(torch.empty(2, 1, 64, 64, device="meta")).shape == (2, 2, 64, 64)
+
+
+def test_skips_start_after_the_thick_layers_of_a_level() -> None:
+    torch.manual_seed(0)
+    config = ShallowUNetConfig(base_channels=4, depth=2, thick_layers=1, thick_at="levels")
+    network = config.build().eval()
+    received: list[torch.Tensor] = []
+    network.decoder[0].register_forward_pre_hook(lambda _, args: received.append(args[0]))
+    network.head.register_forward_pre_hook(lambda _, args: received.append(args[0]))
+    outputs: list[torch.Tensor] = []
+    for thick in [*network.thick_encoder, *network.thick_decoder]:
+        thick.register_forward_hook(lambda _, __, output: outputs.append(output))
+    network(torch.randn(1, 1, 32, 32))
+    first, second, decoded = outputs
+    assert torch.equal(received[0][:, -8:], second)
+    assert torch.equal(received[1], torch.cat([decoded, first], 1).relu())
+
+
+def test_thin_networks_have_the_weights_of_earlier_versions() -> None:
+    names = {name.split(".")[0] for name in on_meta(ShallowUNetConfig(thick_layers=3)).state_dict()}
+    assert names == {"encoder", "bottleneck", "decoder", "head"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
@@ -10,9 +11,13 @@ import torch
 from accelerate import Accelerator
 
 from colortrain.distributed.compute import ComputeConfig
+from colortrain.distributed.microbatches import Microbatch
+from colortrain.lab import Batch
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.training.step import mean_losses, score_real_and_fake, train_step
+from colortrain.recipe import override
+from colortrain.training.step import mean_losses, repeat, score_real_and_fake, train_step
+from launch.benchmark.training.plain_loop import PlainLoop
 from tests.support.networks import (
     assert_equal,
     copy_state,
@@ -24,7 +29,7 @@ from tests.support.networks import (
 from tests.support.step_equivalence import RECIPES, run_steps
 
 
-@pytest.mark.parametrize("name", ["bce", "wasserstein_gp"])
+@pytest.mark.parametrize("name", ["bce", "wasserstein_gp", "one_batch"])
 def test_microbatches_take_the_step_of_the_whole_batch(name: str) -> None:
     accelerator = Accelerator(cpu=True)
     whole = run_steps(RECIPES[name], torch.float64, accelerator, ComputeConfig())
@@ -85,3 +90,65 @@ def test_mean_losses_are_means_by_name() -> None:
         {"l1": torch.tensor(2.0), "gp": torch.tensor(0.0)},
     ]
     assert {name: value.item() for name, value in mean_losses(rows).items()} == {"l1": 1.5, "gp": 2}
+
+
+def test_the_critics_steps_on_one_batch_are_those_of_a_plain_loop() -> None:
+    """Three updates of the critic with different points, then one of the generator."""
+    recipe = RECIPES["one_batch"]
+    pair = make_pair(recipe)
+    generator, critic = (copy.deepcopy(network.module) for network in pair)
+    plain = PlainLoop(recipe, generator, critic, torch.device("cpu"))
+    for step in range(2):
+        batch = float_batch(step)
+        losses = train_step(*pair, recipe, [l1_loss], batch, step, 0.0)
+        assert {"critic", "gp", "generator"} <= losses.keys()
+        fake = plain.generator(batch.L)
+        for update in range(recipe.n_critic):
+            mix = (batch.mix + update * (math.sqrt(5) - 1) / 2) % 1
+            plain.update_critic(dataclasses.replace(batch, mix=mix), fake.detach())
+        plain.update_generator(batch, fake)
+    for network, module in zip(pair, (plain.generator, plain.critic), strict=True):
+        for name, tensor in module.state_dict().items():
+            torch.testing.assert_close(network.module.state_dict()[name], tensor, msg=name)
+
+
+def test_repeated_updates_have_uniform_points() -> None:
+    """Each update's numbers are evenly spread in [0, 1), and differ from others'."""
+    mix = (torch.arange(1000) / 1000).view(-1, 1, 1, 1)
+    batch = Batch(mix, mix, mix)
+    micro = Microbatch(batch, torch.zeros(1000, dtype=torch.int32), last=True)
+    draws = torch.stack([repeat(micro, update).batch.mix.flatten() for update in range(5)])
+    assert torch.equal(draws[0], mix.flatten())
+    assert 0 <= draws.min() <= draws.max() < 1
+    counts = torch.stack([torch.histc(row, bins=10, min=0, max=1) for row in draws])
+    assert (counts - 100).abs().max() <= 1
+    gaps = (draws[:, None] - draws[None]).abs().amin(2) + torch.eye(5)
+    assert gaps.min() > 0.1  # between two updates, of the same image
+
+
+@pytest.mark.parametrize(
+    ("batches", "updates"), [("fresh", [(1, 0), (1, 0), (1, 1)] * 2), ("same", [(3, 1)] * 6)]
+)
+def test_updates_of_each_step(batches: str, updates: list[tuple[int, int]]) -> None:
+    """Three updates of the critic for one of the generator: three batches or one."""
+    recipe = override(RECIPES["wasserstein_gp"], ["n_critic=3", f"critic_batches={batches}"])
+    generator, critic = make_pair(recipe)
+    counted = []
+    for step in range(6):
+        train_step(generator, critic, recipe, [l1_loss], float_batch(step), step, 0.0)
+        counted.append((len(critic.grad_norms), len(generator.grad_norms)))
+        critic.grad_norms, generator.grad_norms = [], []
+    assert counted == updates
+
+
+def test_the_critic_may_be_updated_in_every_other_epoch_only() -> None:
+    recipe = override(RECIPES["bce"], ["objective.critic_every=2", "objective.critic_from=1.5"])
+    generator, critic = make_pair(recipe)
+    updated = []
+    for step in range(20):
+        train_step(generator, critic, recipe, [l1_loss], float_batch(step), step, epoch=step / 4)
+        updated.append(len(critic.grad_norms))
+        critic.grad_norms = []
+    # epochs 0 and 1 are before `critic_from` or odd; 2 and 4 are even
+    assert updated == [0] * 8 + [1] * 4 + [0] * 4 + [1] * 4
+    assert len(generator.grad_norms) == 20

@@ -119,6 +119,35 @@ def test_a_resumed_run_logs_the_lines_of_an_uninterrupted_one(
     assert logged(run) == expected
 
 
+@pytest.mark.parametrize(
+    ("readings", "updates"),
+    [
+        (["n_critic=2"], (2, 4)),
+        (["n_critic=2", "critic_batches=same"], (4, 8)),
+        (["objective.critic_every=2"], (4, 2)),  # an epoch has two steps
+    ],
+)
+def test_a_resumed_run_has_the_bytes_of_an_uninterrupted_one(
+    shards: Path, tmp_path: Path, readings: list[str], updates: tuple[int, int]
+) -> None:
+    """With each order of the networks' updates; they are counted by Adam."""
+    changes = [*readings, "images=16", "checkpoint_every=2", "keep_checkpoints=9"]
+    changes += ["evaluate_every=100"]
+    runs = [tmp_path / "whole", tmp_path / "resumed"]
+    for run in runs:
+        make_trainer(shards, run, *changes).train()
+    keep_until(runs[1], 2)
+    trainer = make_trainer(shards, runs[1], *changes)
+    assert trainer.train()
+    assert (trainer.start_step, trainer.images) == (2, 16)
+    assert tensor_files(runs[1], 4) == tensor_files(runs[0], 4)
+    counts = tuple(
+        int(next(iter(network.optimizer.state.values()))["step"])
+        for network in trainer.networks.values()
+    )
+    assert counts == updates
+
+
 def test_a_checkpoint_without_a_window_is_resumed(shards: Path, tmp_path: Path) -> None:
     """Earlier versions did not save what was collected since the last line."""
     changes = ["images=20", "log_every=5", "checkpoint_every=2", "keep_checkpoints=9"]
