@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.support.small_run import small_run
 from tests.support.small_shard_set import small_set
 
 _NUM_READS = 40
+_NUM_STEPS = 5  # different checkpoints that must be read
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +62,14 @@ def _initial(run: Path) -> tuple[int, nn.Module]:
 def test_every_reading_returns_one_whole_checkpoint(
     run: Path, read: Callable[[Path], tuple[int, nn.Module]]
 ) -> None:
-    steps = []
-    for _ in range(_NUM_READS):
+    steps: list[int] = []
+    until = time.monotonic() + 60  # a slow disk saves rarely
+    while len(steps) < _NUM_READS or (len(set(steps)) < _NUM_STEPS and time.monotonic() < until):
         step, generator = read(run)
         assert has_weights_of(generator, step)
         steps.append(step)
     assert steps == sorted(steps)
-    assert len(set(steps)) > _NUM_READS // 10  # checkpoints were deleted meanwhile
+    assert len(set(steps)) >= _NUM_STEPS  # checkpoints were deleted meanwhile
 
 
 def test_the_status_is_read_while_checkpoints_are_deleted(run: Path) -> None:
