@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PHOTOS = 8  # rows of the image
+_GRAYSCALE = LABELS["grey"]
 _COLUMNS = 3  # panels in a row of the curves
 _VALIDATED = ("l1", "psnr", "colourfulness_ratio")  # metrics with a panel in all experiments
 Lines = list[dict[str, Any]]
@@ -79,12 +80,16 @@ def draw_curves(runs: dict[str, Path], metrics: Sequence[str], out: Path) -> Non
     figure = Figure(figsize=(5 * _COLUMNS, 3.6 * rows + 0.6), dpi=100, layout="constrained")
     places = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
     colors = {name: f"C{number % 10}" for number, name in enumerate(journals)}
+    colors[_GRAYSCALE] = "dimgrey"
     for axes, (title, curves) in zip(places, panels, strict=False):
         _draw_panel(axes, title, curves, colors)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
-    handles = [figure.axes[0].plot([], [], color=colors[name])[0] for name in journals]
-    figure.legend(handles, list(journals), loc="outside lower center", ncols=4, fontsize=9)
+    handles = [
+        figure.axes[0].plot([], [], color=color, linestyle=_line_style(name))[0]
+        for name, color in colors.items()
+    ]
+    figure.legend(handles, list(colors), loc="outside lower center", ncols=4, fontsize=9)
     with open_atomic(out) as stream:
         figure.savefig(stream, format="png")
 
@@ -105,20 +110,24 @@ def _metric_panels(
     journals: dict[str, Lines], metrics: Sequence[str]
 ) -> Iterator[tuple[str, Curves]]:
     """Yield a title and the curves of all runs for each validated metric."""
-    validated = {
-        name: [
-            {
-                **line,
-                "shown": {each: values["generated"] for each, values in line["metrics"].items()},
-            }
-            for line in _of_kind(lines, "validation")
-        ]
-        for name, lines in journals.items()
-    }
+    validated = {name: _of_kind(lines, "validation") for name, lines in journals.items()}
+    longest = max(validated.values(), key=len)
     for metric in metrics:
-        curves = {name: _curve(lines, "shown", metric) for name, lines in validated.items()}
+        curves = {
+            name: _curve(_version(lines, "generated"), "metrics", metric)
+            for name, lines in validated.items()
+        }
         if any(len(epochs) for epochs, _ in curves.values()):
-            yield f"validation: {metric_named(metric).label}", curves
+            gray = _curve(_version(longest, "grey"), "metrics", metric)
+            yield f"validation: {metric_named(metric).label}", {**curves, _GRAYSCALE: gray}
+
+
+def _version(lines: Lines, version: str) -> Lines:
+    """Return validations with the scores of one version of the images only."""
+    return [
+        {**line, "metrics": {name: each.get(version) for name, each in line["metrics"].items()}}
+        for line in lines
+    ]
 
 
 def _of_kind(lines: Lines, kind: str) -> Lines:
@@ -139,7 +148,12 @@ def _curve(lines: Lines, group: str, name: str) -> tuple[np.ndarray, np.ndarray]
 def _draw_panel(axes: Axes, title: str, curves: Curves, colors: dict[str, str]) -> None:
     for name, (epochs, values) in curves.items():
         marker = "o" if title.startswith("validation") else ""
-        axes.plot(epochs, smooth(values), color=colors[name], linewidth=1.3, marker=marker, ms=3)
+        (line,) = axes.plot(epochs, smooth(values), color=colors[name], linewidth=1.3)
+        line.set(marker=marker, markersize=3, linestyle=_line_style(name))
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.25)
+
+
+def _line_style(name: str) -> str:
+    return "--" if name == _GRAYSCALE else "-"

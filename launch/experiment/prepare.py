@@ -49,12 +49,12 @@ def _set_intervals(recipe: Recipe, dataset_size: int, history: bool) -> Recipe:
     lines = _LOG_LINES_OF_CURVES if history else _LOG_LINES
     recipe = dataclasses.replace(
         recipe,
-        log_every=max(1, steps // lines),
-        checkpoint_every=max(1, steps // _CHECKPOINTS),
+        log_every=-(-steps // lines),
+        checkpoint_every=-(-steps // _CHECKPOINTS),
     )
     if not history:  # a plateau would need more than one validation
         return dataclasses.replace(recipe, plateau=Plateau(), evaluate_every=steps)
-    every = max(1, steps // _VALIDATIONS)
+    every = -(-steps // _VALIDATIONS)
     # The patience of a plateau counts validations at the recipe's own interval.
     every = min(every, recipe.evaluate_every) if recipe.plateau.patience else every
     return dataclasses.replace(recipe, evaluate_every=every)

@@ -159,13 +159,16 @@ def caption(facts: dict[str, Any]) -> list[str]:
     """Return the caption: how many images were used for training and for scores."""
     base_channels, images = facts["base_channels"], facts["images"]
     width = "published width" if base_channels is None else f"{base_channels} base channels"
-    length = "for as many epochs as its paper" if images is None else f"on {images:,} images"
+    dataset_size = facts["training_images"]
+    length = "for the epochs of its paper"
+    if images is not None:
+        length = f"on {images:,} images, {images / dataset_size:.3g} epochs"
     reasons = (f"{count:,} {reason}" for reason, count in facts["left_out"].items())
     return [
-        f"Each network was trained {length} out of {facts['training_images']:,} "
-        f"(left out: {', '.join(reasons) or 'none'}), {facts['size']} px, {width}, batch sizes as "
-        f"in each recipe; scored on {facts['scored_images']:,} images of {facts['scored']}, "
-        "dropout as in each recipe."
+        f"Each network was trained {length} of {dataset_size:,} (left out: "
+        f"{', '.join(reasons) or 'none'}), {facts['size']} px, {width}, batch sizes as in each "
+        f"recipe; scored on {facts['scored_images']:,} images of {facts['scored']}, dropout as in "
+        "each recipe."
     ]
 
 

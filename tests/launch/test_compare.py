@@ -27,7 +27,9 @@ def test_two_recipes_in_one_table(tmp_path: Path) -> None:
     ] == [f"`{name}`" for name in names]
     assert "| *grayscale* |" in table
     assert table in done.stdout
-    assert "Each network was trained on 32 images out of 10 (left out: none), 32 px" in table
+    assert (
+        "Each network was trained on 32 images, 3.2 epochs of 10 (left out: none), 32 px" in table
+    )
     results = json.loads((tmp_path / "out" / "table.json").read_text())["results"]
     assert [result["samples"] for result in results] == [10, 10]
     assert results[0]["metrics"]["l1"]["grey"] == results[1]["metrics"]["l1"]["grey"]

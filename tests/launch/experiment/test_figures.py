@@ -34,6 +34,7 @@ def test_metrics_without_validations_have_no_panel() -> None:
     assert list(panels) == ["validation: PSNR, mean over images, dB"]
     epochs, values = panels["validation: PSNR, mean over images, dB"]["one"]
     assert (epochs.tolist(), values.tolist()) == ([1.0], [20.0])
+    assert panels["validation: PSNR, mean over images, dB"]["grayscale"][1].tolist() == [21.0]
 
 
 def test_curves_are_drawn_in_rows_of_three(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_one_command_creates_the_table(reproduced: tuple[Path, Path, str]) -> No
         "`nazeri_unet_l2`",
         "`flagship`",
     ]
-    assert "out of 11 (left out: 1 grey)" in text  # the grayscale image of the training batch
+    assert "epochs of 11 (left out: 1 grey)" in text  # the grayscale image of the training batch
     assert [row["samples"] for row in rows(out)] == [5, 5]
     assert all(row["metrics"]["frechet_classifier"]["generated"] > 0 for row in rows(out))
     assert "| nazeri_unet_l2, the paper's table 1 |  | 7.90 | 13.7 | 37.2 |" in text
