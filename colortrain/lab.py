@@ -108,7 +108,8 @@ class SymmetricCodec:
 class LabCodec:
     """Scales like `SymmetricCodec`; the generator predicts L as well as a and b.
 
-    Source: Nazeri et al., section 3.1.
+    Source: Nazeri et al., section 3.1; the paper gives no scaling, this is that of the
+    authors' code.
     """
 
     channels: ClassVar[int] = 3
@@ -142,7 +143,8 @@ class LabCodec:
 class UnitCodec:
     """Scales L to L / 100 and ab to (ab + 128) / 255, all in [0, 1].
 
-    Source: Arun, section II-B.
+    Source: Arun, section II-B, where the conversion to tensors "inherently normalized"
+    the arrays to [0, 1]. This is read as a division of 8-bit values by 255.
     """
 
     channels: ClassVar[int] = 2
@@ -167,9 +169,9 @@ class UnitCodec:
 
     def decode_ab(self, colour: Tensor) -> Tensor:
         """Return the last two channels of `decode`, (B, 2, H, W)."""
-        # The paper decodes ab as (x - 0.5) x 256 (equation 1), which differs from the
-        # inverse of its own encoding by (ab + 128) / 255: 0 at ab = -128, 0.5 at 0, and
-        # 1.0 at 127. This is the exact inverse.
+        # The paper decodes ab as (x - 0.5) x 256 (equation 1). This exceeds the exact
+        # inverse, which is used here, by x = (ab + 128) / 255: by 0 at ab = -128, 0.502
+        # at 0 (so that gray gets a slight tint) and 1.0 at 127.
         return colour * 255 - 128
 
 

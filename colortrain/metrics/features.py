@@ -15,7 +15,9 @@ _LIMIT = 2.0**9  # and must be below this in magnitude
 # the most rows whose products float64 sums without rounding: 2 (12 + 9) + 11 = 53 bits
 _ROWS_PER_PRODUCT = 2**11
 _LARGEST_SET = 2**21  # the most rows whose products int64 sums without overflow
-INCEPTION_SPLITS = 10  # parts of a set for the inception score (Salimans et al. 2016)
+# parts of a set for the inception score (Salimans et al. 2016); Arun gives neither
+# their number nor the weights and layer of Inception (docs/METRICS.md)
+INCEPTION_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # images (Bińkowski et al. 2018)
 
 

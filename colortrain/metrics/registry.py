@@ -80,7 +80,7 @@ _ALL = (
     Metric("colourfulness_absolute", "colourfulness, absolute variant", "truth", 2),
     Metric("colourfulness_absolute_ratio", "absolute variant / truth", "one", 3),
     Metric("fid", "FID", "lower", 2, "inception"),
-    Metric("fid_diagonal", "FID of the diagonal only (arun)", "lower", 2, "inception"),
+    Metric("fid_diagonal", "FID variant of Arun (not FID)", "lower", 2, "inception"),
     Metric("kid", "KID", "lower", 5, "inception"),
     Metric("inception_score", "inception score", "higher", 3, "inception"),
     Metric("lpips", "LPIPS (VGG-16)", "lower", 4, "vgg16"),

@@ -1,7 +1,8 @@
 """U-Nets that predict L, a and b, and a critic, by Nazeri et al. (sections 3.1, 3.2).
 
 The paper does not give the order and widths of the layers. They are taken from the
-authors' code: github.com/ImagingLab/Colorizing-with-GANs, src/models.py.
+authors' code, github.com/ImagingLab/Colorizing-with-GANs: src/models.py at commit
+6b8e459bf1f8 and src/networks.py at 41e8c68957f7.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class FullyConvolutionalConfig(UNetConfigBase):
 
     def channels(self) -> list[int]:
         """Return the numbers of channels: at full size, then after each halving."""
+        # Section 3.1: "doubled after each step". In the authors' code, as here, they
+        # are 512 at most, and on Places365 the first two are equal.
         widths = [min(self.first_width * 2**level, 8) for level in range(self.levels)]
         return [self.base_channels * width for width in (1, *widths)]
 
@@ -126,6 +129,8 @@ class FullyConvolutional(nn.Module):
         super().__init__()
         widths = config.channels()
         inputs = [1, *widths]
+        # stride 1 in the first layer: as in the authors' code; section 3.1 has stride 2
+        # in all of them
         self.encoder = nn.ModuleList(
             Contract(inputs[i], width, stride=1 if i == 0 else 2, norm=i > 0 or config.first_norm)
             for i, width in enumerate(widths)
@@ -185,9 +190,12 @@ class SameCritic(nn.Module):
         super().__init__()
         widths = [config.base_channels * width for width in (1, 2, 4, 8)]
         inputs = [config.inputs, *widths]
-        # The paper describes a "series of stride 2"; the last two layers have stride 1,
-        # as in the authors' code. The first and the last layer have no BatchNorm
+        # In section 3.2 the layers before the last have stride 2: the fourth has stride
+        # 1, as in the authors' code. The first and the last layer have no BatchNorm
         # (section 3.3). The sigmoid of section 3.2 is part of the loss.
+        # The output is a "scalar" (section 2), "1 dimensional" and "a probability
+        # value" (3.2). It is read as in the code: a map of logits (4x4 at 32 px, 32x32
+        # at 256 px), and the loss is the mean over the map.
         self.layers = nn.Sequential(
             *(
                 Contract(inputs[i], width, stride=1 if i == len(widths) - 1 else 2, norm=i > 0)

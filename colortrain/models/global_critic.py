@@ -47,6 +47,7 @@ class GlobalCritic(nn.Module):
             *(config.base_channels * 2**block for block in range(config.blocks)),
         ]
         layers: list[nn.Module] = []
+        # padding 1, and InstanceNorm without parameters: not given in the paper
         for block in range(config.blocks):
             layers.append(nn.Conv2d(widths[block], widths[block + 1], 4, stride=2, padding=1))
             if block:

@@ -8,8 +8,8 @@ from torch import nn
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
     """Initialise convolutions, linear layers and BatchNorm as pix2pix does.
 
-    Weights are drawn from N(0, std^2), BatchNorm's weights from N(1, std^2). Biases are
-    0 (Isola et al. 2017, section 6.2).
+    Weights are drawn from N(0, std^2) (Isola et al. 2017, section 6.2), and BatchNorm's
+    weights from N(1, std^2), as in their code. Biases are 0.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

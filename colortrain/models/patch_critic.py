@@ -1,6 +1,7 @@
 """The critics of pix2pix, which score patches of 70x70 pixels, or of other sizes.
 
-(Nampouri et al., appendix A.2; Isola et al. 2017, section 6.1.2.)
+(Nampouri et al., section 4.2, appendix A.3, figure 15; Isola et al. 2017, section
+6.1.2.)
 """
 
 from __future__ import annotations

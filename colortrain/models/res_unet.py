@@ -16,11 +16,13 @@ from colortrain.models.unet_config import UNetConfigBase, check_dropout
 class ResUNetConfig(UNetConfigBase):
     """A U-Net of residual blocks: L (B, 1, H, W) to ab (B, 2, H, W), unbounded.
 
-    By default there are 8,216,194 parameters (Arun, figure 1); with `own_bridge` there
-    are 12,936,834.
+    By default there are 8,216,194 parameters; with `own_bridge` there are 12,936,834
+    (counted here: Arun gives no number).
     """
 
-    levels: int = 3  # encoder blocks above the bridge, each followed by pooling
+    # encoder blocks above the bridge, each followed by pooling; not given, see
+    # `own_bridge`
+    levels: int = 3
     dropout: float = 0.2  # after each encoder block and the bridge
     # section II-C item 5 says only "dropout value of 0.2": whole channels of an image
     # (torch's Dropout2d), or single values (Dropout)
@@ -49,8 +51,9 @@ class ResUNetConfig(UNetConfigBase):
 class ResBlock(nn.Module):
     """3x3 conv - BN - ReLU - 3x3 conv - BN, plus a 1x1 projection, then ReLU.
 
-    (Arun, section II-C, items 1 and 4.) With `identity` the input itself is added
-    instead of its projection, which requires equal numbers of channels.
+    (Arun, section II-C, item 4. In item 1 a ReLU follows the second BN too, before the
+    addition.) With `identity` the input itself is added instead of its projection,
+    which requires equal numbers of channels.
     """
 
     def __init__(self, inputs: int, outputs: int, identity: bool = False) -> None:
@@ -81,6 +84,8 @@ class ResUNet(nn.Module):
 
     def __init__(self, config: ResUNetConfig) -> None:
         super().__init__()
+        # Not given in the paper: convolutions without bias before BatchNorm, a 1x1 head
+        # without activation, and align_corners=False below.
         *widths, bridge = config.channels()
         self.encoder = nn.ModuleList(
             nn.Sequential(ResBlock(inputs, width), _dropout(config))

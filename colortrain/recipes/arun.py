@@ -34,11 +34,17 @@ def arun_wgan_gp() -> Recipe:
     reported values do not describe unseen images. The deviation of the inception score
     is larger than random splits of any size gave in our tests (docs/METRICS.md).
 
+    Which 5,000 photographs is not given. Grayscale ones are kept: no `--drop-grey`.
+    Kaggle's .npy arrays of Lab, as the paper uses, can be read too (docs/DATASETS.md).
+
     Cost: 750,000 steps of one photograph each; the paper gives neither hardware nor
     hours.
 
+        colortrain shards build MIRFLICKR SHARDS --size 224 --fit squash \
+            --splits train=5000,val=1000
         accelerate launch -m launch.train --recipe arun_wgan_gp \
             --shards SHARDS --run runs/arun_wgan_gp
+        colortrain evaluate --run runs/arun_wgan_gp --shards SHARDS --split train
 
     BatchNorm behaves differently in training and in inference; `--set batch_size=16`
     reduces the difference. On N processes batch_size must be a multiple of N.
@@ -47,7 +53,8 @@ def arun_wgan_gp() -> Recipe:
         name="arun_wgan_gp",
         headline=reported(
             "table I",
-            "IS +- 1.8372, of real photographs 4.3412 +- 1.7963",
+            "IS +- 1.8372, of real photographs 4.3412 +- 1.7963; Inception weights, feature "
+            "layer and number of splits not given",
             inception_score=4.3125,
             fid_diagonal=13.1076,
         ),
@@ -62,10 +69,10 @@ def arun_wgan_gp() -> Recipe:
         # here it is a 1x1 projection. Whether the bridge is the block of 512 channels
         # or follows it, and whether dropout is of channels, is open: see `own_bridge`
         # and `dropout_unit` of the generator.
-        generator=ResUNetConfig(  # section II-C, figure 1: 8,216,194 parameters
+        generator=ResUNetConfig(  # section II-C, figure 1; 8,216,194 parameters, counted here
             base_channels=64, levels=3, dropout=0.2
         ),
-        critic=GlobalCriticConfig(  # section II-D, figure 2: 2,757,057 parameters
+        critic=GlobalCriticConfig(  # section II-D, figure 2; 2,757,057 parameters, counted here
             base_channels=64, blocks=4
         ),
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.9)),  # section II-G
@@ -77,11 +84,13 @@ def arun_wgan_gp() -> Recipe:
             # cannot "implicitly benefit" from the critic. `arun_wgan_gp_adversarial`
             # follows the abstract.
             adversarial_weight=_NO_ADVERSARIAL,  # equation 6
+            # the norm of equation 6 is read as a mean over pixels, a and b: see
+            # `channels` of the loss
             reconstruction=(L1(weight=constant(100.0)),),  # equation 6
             # Equations 3-5 pull the norm of the critic's gradient to 1 and to 0 at the
             # same points. The sum of these two penalties has its minimum at a norm of
-            # 1/2, where it is 5. So the critic's scores are half a Wasserstein
-            # distance.
+            # 1/2, where it is 5. So the critic's scores are about half a Wasserstein
+            # distance W (its term in equation 5 moves the minimum to 1/2 + W / 40).
             penalties=(  # weights: equation 5
                 GradientPenalty(  # equation 3
                     weight=constant(10.0), points="interpolated", wrt="colour", target=1.0
@@ -91,8 +100,9 @@ def arun_wgan_gp() -> Recipe:
                 ),
             ),
         ),
-        # The paper encodes ab with 255 and decodes it with 256, an error of up to 1.0
-        # (at ab = 127); the codec uses the exact inverse of the encoding.
+        # The paper's conversion to tensors is read as a division of 8-bit values by
+        # 255. Its decoding has 256, an error of up to 1.0 (at ab = 127; 0.5 at gray):
+        # the codec uses the exact inverse of the encoding.
         codec=UnitCodec(),  # section II-B, equation 1
         n_critic=1,  # section II-E: "alternating"
         flip=0.0,  # section II-B mentions shuffling only

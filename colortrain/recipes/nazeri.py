@@ -21,11 +21,21 @@ from colortrain.recipe import Adam, Objective, Plateau, Recipe
 from colortrain.schedule import constant
 
 
-# [code] is used only where the paper does not specify something: the order and widths
-# of the layers, which decoder blocks have dropout, and horizontal flips. Where paper
-# and code differ, the paper is followed. The code has a learning rate of 3e-4 and beta1
-# 0 (src/options.py at commit 9411f30760cf), a tenth of that rate for the critic, two
-# generator steps per critic step, exponential decay, and leaves out grayscale images.
+# [code] is used where the paper does not specify something: the order and widths of
+# the layers, which decoder blocks have dropout, the scaling of Lab, and horizontal
+# flips. Where paper and code differ, the paper is followed, with four exceptions that
+# are part of the layer plan:
+# - the generator's first layer has BatchNorm (section 3.1: it has, 3.3: it has not);
+# - skip connections are concatenated after BatchNorm and ReLU (3.1: before);
+# - the generator's first layer and the critic's fourth have stride 1 (3.1, 3.2: 2);
+# - the generator's channels double up to 512 only (3.1: after each step).
+#
+# At these commits the code has a learning rate of 3e-4, a tenth of it for the critic,
+# beta1 0, exponential decay and no label smoothing (defaults of src/options.py at
+# 9411f30760cf), two generator steps per critic step, and other initial weights
+# (variance_scaling_initializer with scale 1; He et al. have 2). Older versions have
+# beta1 0.5, one learning rate for both networks, one dropout block on CIFAR-10 and a
+# deeper critic on Places365.
 #
 # Paper and code contradict themselves and each other about BatchNorm. It follows each
 # convolution of the encoder (section 3.1) and "all convolution layers" of the critic
@@ -37,17 +47,20 @@ from colortrain.schedule import constant
 def nazeri_gan() -> Recipe:
     r"""The conditional DCGAN of Nazeri et al. (section 3.2) on CIFAR-10.
 
-    The reported scores are measured on the test split, over L, a and b: the mean
-    absolute error (MAE) and two accuracies. The grayscale baseline has an MAE of 5.63
-    and accuracies of 26.4 % with a tolerance of 2 %, and 55.8 % with 5 %. Cost: not
-    given; 200 epochs are 10,000,000 images of 32 px.
+    The reported scores are the mean absolute error (MAE) and two accuracies, over L, a
+    and b. The paper calls them "training results" and does not name the images: they
+    are read as those of the test split, CIFAR-10's test batch, which the authors' code
+    scores. The grayscale baseline has an MAE of 5.63 and accuracies of 26.4 % with a
+    tolerance of 2 %, and 55.8 % with 5 %. Cost: not given; 200 epochs are 10,000,000
+    images of 32 px.
 
         accelerate launch -m launch.train --recipe nazeri_gan \
             --shards SHARDS --run runs/nazeri_gan
 
     Without a held-out split in the shards, the learning rates do not fall.
     """
-    adam = Adam(lr=2e-4, betas=(0.5, 0.999))  # section 3.3, for both networks
+    # section 3.3, for both networks; beta2 is not given, 0.999 is Adam's default
+    adam = Adam(lr=2e-4, betas=(0.5, 0.999))
     return Recipe(
         name="nazeri_gan",
         # MAE is 100 x the mean absolute difference of three channels, each in [-1, 1],
@@ -74,20 +87,23 @@ def nazeri_gan() -> Recipe:
         objective=Objective(
             adversarial=BCE(real_label=0.9),  # equations 5 and 8; one-sided smoothing: section 3.3
             adversarial_weight=constant(1.0),  # equation 7
-            # equation 7; lambda: section 3.3; the mean is over L, a and b
+            # equation 7; lambda: section 3.3. The equation has an l1 norm, which is a
+            # sum: here, as in [code], it is a mean over pixels and L, a and b.
             reconstruction=(L1(weight=constant(100.0)),),
         ),
         # The learning rates are "manually decayed ... whenever the loss function
         # started to plateau" (section 3.3), without a number. Here they fall to a tenth
-        # after 30 validations without a lower L1.
+        # after 30 validations without a lower L1 of a and b (the loss has L too).
         plateau=Plateau(patience=30, factor=0.1),  # factor: section 3.3; patience: not given
         # The grayscale input is the L of Lab. In [code] it is the luma of TensorFlow's
-        # rgb_to_grayscale, so L had to be predicted there.
+        # rgb_to_grayscale, so L had to be predicted there. The scaling, L / 50 - 1 and
+        # ab / 110, is that of [code]: the paper gives none.
         codec=LabCodec(),  # section 3.1: "3 with L*a*b* color space"
         flip=0.5,  # [code]
-        # Dropout (section 3.2) is the noise of the GAN. Isola et al. 2017, whom section
-        # 3.2 follows, keep it active at test time: `colortrain evaluate --dropout both`
-        # prints the scores of both.
+        # Section 2.1 has no noise, G(0_z|x), but section 3.2 has noise "in the form of
+        # dropout", which is followed. Isola et al. 2017, whom section 3.2 follows, keep
+        # it active at test time: `colortrain evaluate --dropout both` prints the scores
+        # of both.
         test_dropout=False,  # [code]
         evaluate_every=391,  # one epoch of 50,000
         checkpoint_every=391,

@@ -31,7 +31,7 @@ HEADS = {
     "lpips": "LPIPS, VGG-16",
     "lpips_squeeze": "LPIPS, SqueezeNet",
     "fid": "FID",
-    "fid_diagonal": "FID of the diagonal",
+    "fid_diagonal": "FID variant (not FID)",
     "inception_score": "inception score",
     "frechet_squeezenet": "Fréchet distance, SqueezeNet",
     "frechet_classifier": "Fréchet distance, classifier",
