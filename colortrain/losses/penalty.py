@@ -79,17 +79,19 @@ def penalty_terms(
 ) -> dict[str, Tensor]:
     """Return the penalties as scalars, keyed by their names.
 
-    Each is multiplied by its weight at `epoch`. `score` is the critic, and `fake` are
-    the generated colours, as in `gradient_norms`.
+    Each is multiplied by its weight at `epoch`; a penalty whose weight is 0 is left
+    out. `score` is the critic, and `fake` are the generated colours, as in
+    `gradient_norms`.
     """
     norms: dict[tuple[str, str, str], Tensor] = {}
     terms = {}
     for penalty in penalties:
+        # not even computed: 0 times an infinite gradient would be NaN
+        if not (weight := penalty.weight.at(epoch)):
+            continue
         point = (penalty.points, penalty.wrt, penalty.patches)
         # one gradient for all penalties that take the same one (Arun, section II-E)
         if point not in norms:
             norms[point] = gradient_norms(score, batch, fake, *point)
-        terms[penalty.name] = (
-            penalty.weight.at(epoch) * (norms[point] - penalty.target).square().mean()
-        )
+        terms[penalty.name] = weight * (norms[point] - penalty.target).square().mean()
     return terms

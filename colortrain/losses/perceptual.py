@@ -26,6 +26,9 @@ class Perceptual:
     "random".
     """
 
+    # Section 9.3 calls equation 6 a Euclidean distance, but it is squared: the equation
+    # is followed. VGG-16's inputs have ImageNet's mean and deviation, which is not
+    # given.
     weight: Schedule = constant(100.0)
     # "random" is for tests and for machines without the file
     weights: str = "imagenet"

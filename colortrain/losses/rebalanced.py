@@ -26,8 +26,8 @@ class RebalancedL1:
     """Mean over pixels of w * |difference|, where w is higher for rare colours.
 
     |difference| is averaged over a and b, or added if `channels` is "sum". w depends on
-    p, the fraction of the training pixels that are in the same bin of the ab plane.
-    `mode` says how:
+    p, the fraction of the training pixels that are in the same bin of the ab plane,
+    counted in at most 20,000 images. `mode` says how:
 
     - "literal": w is 1 / (p + eps), divided by its maximum over all bins and multiplied
       by `largest`, but at least `least` (section 1.3.3).
@@ -38,6 +38,8 @@ class RebalancedL1:
     """
 
     weight: Schedule = constant(70.0)
+    # The number of bins is not given (section 2.1: N x N). Here they are 10 units wide,
+    # 23 per axis, as in Zhang et al.
     mode: Literal["literal", "populated", "smoothed"] = "populated"
     largest: float = 5.0
     least: float = 0.5
@@ -45,8 +47,9 @@ class RebalancedL1:
     sigma: float = 5.0
     mix: float = 0.5
     # Section 1.3.3 adds the differences of a and of b. What the paper reports of its
-    # GAN fits the mean (a weighted L1 of 0.044 at the end of figure 1c), but what it
-    # reports of its WGAN fits the sum: see `drouilhet_wgan_gp`.
+    # GAN fits the mean (a weighted L1 of 0.044 at the end of figure 1c), except for its
+    # first epoch, which fits neither. What it reports of its WGAN fits the sum: see
+    # `drouilhet_wgan_gp`.
     channels: Literal["mean", "sum"] = "mean"
     name: ClassVar[str] = "rebalanced_l1"
 

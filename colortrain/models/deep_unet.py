@@ -59,6 +59,9 @@ class DeepUNet(nn.Module):
         super().__init__()
         widths = config.channels()
         inputs = [1, *widths]
+        # "Strided convolutions", section 3.1, without saying which: all but the first,
+        # so that 256 px become 16x16. Nor is given where the skip is concatenated: here
+        # before the decoder's block.
         self.encoder = nn.ModuleList(
             Block(inputs[i], width, config.norm, stride=2 if i else 1)
             for i, width in enumerate(widths)

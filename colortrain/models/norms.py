@@ -39,6 +39,9 @@ class PixelNorm(nn.Module):
     (Drouilhet and L'Herminé, equation 5.)
     """
 
+    # their text says "to unit length"; after equation 5 it is the root of the number of
+    # channels, as in ProGAN
+
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
         self.eps = eps
@@ -56,6 +59,9 @@ class MinibatchStddev(nn.Module):
     It is averaged over channels and pixels (Drouilhet and L'Herminé, section 9.2, steps
     1-4). The batch is this process's part of the global batch.
     """
+
+    # not given: division by B (not B - 1), and real and generated images in separate
+    # passes
 
     def forward(self, x: Tensor) -> Tensor:
         """Append one channel, the deviation: (B, C, H, W) to (B, C + 1, H, W)."""

@@ -21,9 +21,15 @@ class SquareCriticConfig:
 
     `inputs` is C + 1, h is H / 2^depth, and w is W / 2^depth. `minibatch_stddev` adds a
     channel before the last layer (section 9.2). By default there are 2,765,633
-    parameters.
+    parameters, and each logit depends on 94x94 pixels: the paper's "16x16 region" is
+    its cell of the grid.
     """
 
+    # Section 3.1 gives 4x4 kernels, stride 2, LeakyReLU and the 16x16 map only, and
+    # section 7.1.1 implies BatchNorm. The rest is read as in Isola et al. 2017: 64 to
+    # 512 channels, slope 0.2, no norm in the first layer, a last layer of stride 1. The
+    # critic returns logits (section 3.2: BCEWithLogitsLoss), although sections 7.1.1
+    # and 8.2.1 speak of a probability and of a sigmoid.
     base_channels: int = 64
     # section 3.1 also tries 3 (too weak) and 5 (too strong)
     depth: int = 4

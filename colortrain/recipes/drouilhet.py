@@ -20,6 +20,13 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import Schedule, constant
 
+# For table 3's VGG: the paper names neither its layers nor its scale. Section 11 shows
+# that equation 6 has another scale, see `drouilhet_progan`.
+_VGG_NOTE = (
+    "the layers and the scale of the paper's VGG are not given, and equation 6, computed here, "
+    "has another scale: compare only the order of the three systems"
+)
+
 
 def drouilhet_gan() -> Recipe:
     r"""The standard GAN of Drouilhet and L'Herminé: soft labels and a rebalanced L1.
@@ -40,14 +47,15 @@ def drouilhet_gan() -> Recipe:
         name="drouilhet_gan",
         # The paper does not say how PSNR is averaged, over how many photographs, or how
         # many are used for training. Hardware: Colab (section 7.5.3).
-        headline=reported("table 3", psnr=19.63, vgg_distance=4.2968),
+        headline=reported("table 3", _VGG_NOTE, psnr=19.63, vgg_distance=4.2968),
         paper="drouilhet",
+        # Section 2 says only that COCO has "varied resolutions". Whether photographs
+        # are cropped or squashed to 256 px is not given, so `fit` is not set.
         size=256,  # section 3.1
-        # Section 2 says only that COCO has "varied resolutions", so `fit` is not set.
-        # the same data at the same size
-        batch_size=16,  # not given; that of Nampouri et al.
-        # table 3 says 10, but the curve of 27 epochs (figure 1) ends at the table's
-        # 19.63 dB
+        batch_size=16,  # not given; that of Nampouri et al., on the same data and size
+        # Table 3 says 10 epochs, but its 19.63 dB belong to the curve of 27: they are
+        # the end of the curve (caption of figure 1), or its peak, at epoch 26 (section
+        # 4.3). The weights of the last step are scored here.
         epochs=27,  # section 4
         # upsampling is by nearest neighbour (section 3.1), not as in table 2 by
         # transposed convolutions; initial weights: not given, those of Isola et al.
@@ -57,8 +65,9 @@ def drouilhet_gan() -> Recipe:
         critic=SquareCriticConfig(  # section 3.1: 16x16 map; depth 4 of 3, 4 and 5
             base_channels=64, depth=4, norm="batch"
         ),
-        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # section 4.1; betas of Isola et al.
-        critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # sections 4.1 and 1.3.1
+        # the optimizer and its betas are not given: those of Isola et al.
+        generator_adam=Adam(lr=4e-4, betas=(0.5, 0.999)),  # rate: section 4.1
+        critic_adam=Adam(lr=5e-5, betas=(0.5, 0.999)),  # rate: sections 4.1 and 1.3.1
         objective=Objective(
             # The factor of one half: a critic loss of 0.6 to 0.7 (section 4.1) can only
             # be the mean of the losses on real and on generated images. With these
@@ -82,7 +91,9 @@ def drouilhet_gan() -> Recipe:
                 RebalancedL1(weight=constant(70.0), mode="populated", largest=5.0, least=0.5),
             ),
         ),
-        codec=SymmetricCodec(),  # section 3.1: normalised to [-1, 1]
+        # section 3.1: ab in [-1, 1]; the divisor of ab, 110 here, and the range of the
+        # "normalized" L are not given
+        codec=SymmetricCodec(),
         flip=0.0,  # none mentioned
     )
 
@@ -105,34 +116,43 @@ def drouilhet_wgan_gp() -> Recipe:
         # The number of epochs stays 27 (table 3, section 7.6); section 7.5.3 says 30.
         # The learning rates stay those of the GAN, because section 7 lists what
         # changed, and gives no new ones.
-        headline=reported("table 3", psnr=21.41, vgg_distance=4.1719),
+        headline=reported("table 3", _VGG_NOTE, psnr=21.41, vgg_distance=4.1719),
         critic=SquareCriticConfig(base_channels=64, depth=4, norm="instance"),  # section 7.1.1
         objective=Objective(
+            # The text says that equation 2, E[C(fake)] - E[C(real)], is maximised: it
+            # is minimised here, as it must be. The generator's loss is not given:
+            # -E[C(fake)], as in Arjovsky et al. 2017.
             adversarial=Wasserstein(),  # equation 2, section 7.2
             adversarial_weight=constant(1.0),  # section 3.2
             # The losses of section 7.6 contradict each other unless L1 is added over a
             # and b in training: at the end of phase 1 the total of 11.5 less the
             # adversarial loss of 5.6 is 70 x 0.084, twice the L1 of 0.04 that is
             # reported; at its start, 5.0 less 0.1 is 70 x 0.07. The first epoch of the
-            # GAN speaks against a sum (see there). The mean is kept;
-            # `--set objective.reconstruction.0.channels=sum` adds.
+            # GAN fits neither (see there). The mean is kept;
+            # `--set objective.reconstruction.0.channels=sum` adds. Whether this L1 is
+            # rebalanced is not stated; section 7 does not list it among the changes.
             reconstruction=(  # sections 7.5.1 to 7.5.3
                 # The weight falls at epoch 19 (section 7.5), not 18 (sections 7.6 and
-                # 7.7), because the plan of the weights says "Epochs 0-18".
+                # 7.7), because the plan of the weights says "Epochs 0-18". Counted from
+                # 0, the last of 27 epochs is 26, the only one of phase 3. If the paper
+                # counts from 1 (sections 7.6, 8.1), each change is an epoch earlier.
                 RebalancedL1(weight=Schedule(((0, 70.0), (19, 10.0), (26, 30.0)))),
             ),
             penalties=(
                 # weight: not given; that of Gulrajani et al. 2017; the gradient is with
-                # respect to the "image pair" (section 7.3), which includes L; of the
-                # mean over the patches, `--set objective.penalties.0.patches=sum` for
-                # the sum
+                # respect to the "image pair" (section 7.3), which includes L. C is "a
+                # scalar score" (section 6.2), but the changes (section 7.1.1) do not
+                # include the map of 16x16: its mean is taken. The usual code takes the
+                # sum, with norms 256 times as large:
+                # `--set objective.penalties.0.patches=sum`.
                 GradientPenalty(  # equation 4
                     weight=constant(10.0), points="interpolated", wrt="picture", target=1.0
                 ),
             ),
         ),
-        # section 7.4.1; whether on five batches or on one is not given: five here, one
-        # with `--set critic_batches=same`
+        # section 7.4.1; whether on five batches or on one is not given: five here, so
+        # that the generator has a fifth of the GAN's updates per epoch; one with
+        # `--set critic_batches=same`
         n_critic=5,
     )
 
@@ -159,7 +179,7 @@ def drouilhet_progan() -> Recipe:
         # Section 11 gives a PSNR of 21.12 dB. Despite the name the networks do not
         # grow: all images are 256 px. The paper does not say that labels, learning
         # rates or the critic's BatchNorm change, so they stay those of `drouilhet_gan`.
-        headline=reported("table 3", psnr=20.92, vgg_distance=3.3715),
+        headline=reported("table 3", _VGG_NOTE, psnr=20.92, vgg_distance=3.3715),
         epochs=20,  # table 3
         # PixelNorm keeps a convolution's mean, so the convolutions have biases
         generator=DeepUNetConfig(  # section 9.1, equation 5: 15,671,874 parameters
@@ -179,7 +199,8 @@ def drouilhet_progan() -> Recipe:
             # The reported generator loss, 10.085 (section 11), bounds the VGG loss: at
             # a weight of 100 it is at most 0.101, because BCE is not negative. Table 3
             # gives 3.3715, so its VGG distance must have another scale. Here the loss
-            # is equation 6.
+            # is equation 6. Section 9 says that VGG was "added to the pixel-wise"
+            # error, but equation 7 and table 2 have no L1: they are followed.
             reconstruction=(  # equations 6 and 7, section 9.3
                 Perceptual(weight=constant(100.0), weights="imagenet"),
             ),

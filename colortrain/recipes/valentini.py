@@ -42,12 +42,16 @@ def valentini_cgan() -> Recipe:
     (Sections III and VI-A of the paper.) Its generated images have bright spots at the
     centre (figure 7), which the losses do not show (section VII). The paper uses about
     10,000 photographs for training and 3,000 for validation, of 1,000 classes, at 256
-    px (section V).
+    px (section V). Which images is not given. This command draws some at random from a
+    folder IMAGENET that has the folders train and val:
 
+        colortrain shards build IMAGENET SHARDS --size 256 --fit squash \
+            --splits source --take train=10000,val=3000
         accelerate launch -m launch.train --recipe valentini_cgan \
             --shards SHARDS --run runs/valentini_cgan
 
-    For figure 5, run it again with `--set generator.depth=2` and `3`.
+    For figure 5, run it again with `--set generator.depth=2` and `3`. Which loss the
+    figures show, and of which split, is not given.
     """
     return Recipe(
         name="valentini_cgan",
@@ -58,10 +62,14 @@ def valentini_cgan() -> Recipe:
         paper="valentini",
         size=256,  # section V
         fit="squash",  # section V: "resized to the desired input size"
-        batch_size=16,  # not given; that of Nampouri et al. (section 5.2)
-        epochs=200,  # not given; Isola et al., section 6.2, for a few thousand photos
+        # not given; that of Nampouri et al. (section 5.2), who have about as many
+        # photographs of the same size
+        batch_size=16,
+        # not given; Isola et al., section 6.2, for a few thousand photographs
+        epochs=200,
         generator=_PLAIN,
         critic=_CRITIC,
+        # no schedule is mentioned: the rates stay constant
         generator_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
         critic_adam=Adam(lr=2e-4, betas=(0.5, 0.999)),  # not given; Isola et al., section 3.3
         objective=Objective(
@@ -75,8 +83,9 @@ def valentini_cgan() -> Recipe:
             # patch and then averaged (for a linear critic the two are equal).
             adversarial=BCE(),  # equation 3, without a factor of one half
             adversarial_weight=constant(1.0),  # equation 3
-            # literally, the weight in equation 3 is 1
-            # equation 2; weight not given; that of Isola et al., section 4.2
+            # literally, the weight in equation 3 is 1; here it is that of Isola et al.,
+            # section 4.2. Equation 2 has an L1 norm, read as a mean. Section III speaks
+            # of "proximity to the input": read as to the target, as in equation 2.
             reconstruction=(L1(weight=constant(100.0)),),
         ),
         codec=SymmetricCodec(),  # section V: Lab; scaling not given; this one fits tanh
@@ -93,10 +102,12 @@ def valentini_wgan() -> Recipe:
         accelerate launch -m launch.train --recipe valentini_wgan \
             --shards SHARDS --run runs/valentini_wgan
 
-    For figures 8 and 9, run it again with `--set generator.depth=2` and `3`. For figure
-    11, run it with `--set objective.penalties.0.weight=0` and `0.1`; with 0, expect it
-    to diverge. The paper speaks of "three different levels" of this weight, but names
-    only 0.1 and 0.3 (section VI-C): 0 is assumed to be the third.
+    For figures 8 and 9, run it again with `--set generator.depth=2` and `3`. Their
+    penalty weight is not given: it is 0.3 here. Compared with figure 5, both network
+    and loss change. For figure 11, set the weight to 0 and 0.1 with
+    `--set objective.penalties.0.weight=0` and `0.1`; with 0, expect it to diverge. The
+    paper speaks of "three different levels" of this weight, but names only 0.1 and 0.3
+    (section VI-C): 0 is assumed to be the third.
     """
     recipe = valentini_cgan()
     return dataclasses.replace(
@@ -105,8 +116,8 @@ def valentini_wgan() -> Recipe:
         headline=reported(
             "figures 8, 9 and 11",
             "no numbers, only curves: lower losses than the plain U-Net; depth 4 slightly better "
-            "than 3, and 2 noisy; penalties of 0, 0.1 and 0.3 differ little in loss, the strongest "
-            "has the best images",
+            "than 3, and 2 noisy; penalties of 0.1, 0.3 and a third weight, read as 0, differ "
+            "little in loss, the strongest has the best images",
         ),
         # Section VI-A: "a triple layer before and after the bottleneck". Section VI-B
         # has "thicker encoding/decoding layers" and speaks of "increasing the thickness
@@ -124,7 +135,9 @@ def valentini_wgan() -> Recipe:
             # The text describes a WGAN: its loss is "without a strict lower bound", and
             # its scores are small for one kind of images and large for the other
             # (sections I, IV). That is this linear critic. Equation 8 keeps the
-            # logarithms: that is `valentini_wgan_literal`.
+            # logarithms: that is `valentini_wgan_literal`. The paper's scores are small
+            # for real images, here they are large: the sign of the critic is reversed,
+            # which is equivalent.
             adversarial=Wasserstein(),  # equation 4
             # Equation 5 takes the norm of the gradient at an interpolated y; y stands
             # for ab (equation 6), since L is the same for both images. With a penalty

@@ -6,6 +6,7 @@ and `shown` has the names of the metrics that have a column.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,7 +86,9 @@ def best_value(metric: str, results: Sequence[dict[str, Any]]) -> float | None:
     """Return the best value of a metric among all networks, or None if none has it."""
     values = [value for row in results if (value := generated_score(metric, row)) is not None]
     truth = first_scores(metric, results).get("truth", 1.0)
-    return min(values, key=lambda value: METRICS[metric].distance(value, truth), default=None)
+    # a network that has diverged has scores that are not finite
+    finite = [value for value in values if math.isfinite(value)]
+    return min(finite, key=lambda value: METRICS[metric].distance(value, truth), default=None)
 
 
 def network_row(

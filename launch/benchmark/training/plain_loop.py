@@ -80,8 +80,9 @@ class PlainLoop:
             )
         else:
             loss = fake_scores.mean() - real_scores.mean()
-        if self.objective.penalties:
-            loss = loss + self.objective.penalties[0].weight.at(0) * self.penalty(batch, fake)
+        for term in self.objective.penalties:
+            if weight := term.weight.at(0):
+                loss = loss + weight * self.penalty(batch, fake)
         self.critic_adam.zero_grad()
         loss.backward()
         self.critic_adam.step()

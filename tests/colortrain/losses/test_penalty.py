@@ -73,6 +73,7 @@ def test_arun_penalties_are_minimal_at_norm_one_half() -> None:
 
 
 def test_penalty_has_critic_gradients_and_a_scheduled_weight() -> None:
+    """The weight is 0 in the first two epochs: there is no term at all."""
     batch, fake = random_batch()
     slope = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     penalty = GradientPenalty(Schedule(((0, 0), (2, 1))), "real", "colour", target=0)
@@ -80,10 +81,30 @@ def test_penalty_has_critic_gradients_and_a_scheduled_weight() -> None:
     def score(L: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
         return slope * colour.flatten(1).sum(1)
 
-    assert penalty_terms([penalty], score, batch, fake, 1)["r1"].item() == 0
+    assert penalty_terms([penalty], score, batch, fake, 1) == {}
     penalty_terms([penalty], score, batch, fake, 2)["r1"].backward()
     assert slope.grad is not None
     assert slope.grad.item() == pytest.approx(2 * 3 * 32)
+
+
+def test_a_penalty_of_weight_0_is_not_computed() -> None:
+    """The critic sum(sqrt(colour)) has an infinite gradient at 0; 0 times it is NaN."""
+    batch, fake = random_batch()
+    batch, calls = Batch(batch.L, torch.zeros_like(batch.colour), batch.mix), []
+
+    def score(L: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        calls.append(colour)
+        return colour.sqrt().flatten(1).sum(1)
+
+    off, on = (GradientPenalty(constant(weight), points="real") for weight in (0, 1))
+    assert penalty_terms([off], score, batch, fake, 0) == {}
+    assert not calls
+    assert penalty_terms([on], score, batch, fake, 0)["gp"].isinf()
+    other = GradientPenalty(constant(3), points="interpolated", target=0)
+    linear = penalty_terms([off, other], lambda L, colour: 2 * colour, batch, fake, 0)
+    assert {name: term.item() for name, term in linear.items()} == {
+        "r1": pytest.approx(3 * 2**2 / 32)
+    }
 
 
 def test_a_constant_critic_has_a_finite_penalty_gradient() -> None:

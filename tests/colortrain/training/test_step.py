@@ -13,9 +13,12 @@ from accelerate import Accelerator
 from colortrain.distributed.compute import ComputeConfig
 from colortrain.distributed.microbatches import Microbatch
 from colortrain.lab import Batch
+from colortrain.losses.adversarial import Wasserstein
+from colortrain.losses.penalty import GradientPenalty
 from colortrain.models.batch_invariant import restore_finite_bn_stats
 from colortrain.models.square_critic import SquareCriticConfig
-from colortrain.recipe import override
+from colortrain.recipe import Objective, override
+from colortrain.schedule import Schedule, constant
 from colortrain.training.step import mean_losses, repeat, score_real_and_fake, train_step
 from launch.benchmark.training.plain_loop import PlainLoop
 from tests.support.networks import (
@@ -27,6 +30,8 @@ from tests.support.networks import (
     recipe_with_dropout,
 )
 from tests.support.step_equivalence import RECIPES, run_steps
+
+SCORES = ("score_real", "score_fake")
 
 
 @pytest.mark.parametrize("name", ["bce", "wasserstein_gp", "one_batch"])
@@ -110,6 +115,27 @@ def test_the_critics_steps_on_one_batch_are_those_of_a_plain_loop() -> None:
     for network, module in zip(pair, (plain.generator, plain.critic), strict=True):
         for name, tensor in module.state_dict().items():
             torch.testing.assert_close(network.module.state_dict()[name], tensor, msg=name)
+
+
+def test_a_penalty_is_left_out_while_its_weight_is_0() -> None:
+    """The step is then bit for bit that of a recipe without the penalty."""
+
+    def step(epoch: float, *weights: Schedule) -> tuple[dict[str, torch.Tensor], set[str]]:
+        penalties = tuple(GradientPenalty(weight=weight) for weight in weights)
+        objective = Objective(adversarial=Wasserstein(), penalties=penalties)
+        recipe = dataclasses.replace(RECIPES["bce"], objective=objective)
+        generator, critic = make_pair(recipe)
+        losses = train_step(generator, critic, recipe, [l1_loss], float_batch(0), 0, epoch)
+        return copy_state(critic), set(losses)
+
+    later = Schedule(((0, 0), (1, 10)))
+    (off, off_names), (without, names) = step(0.5, later), step(0.5)
+    assert_equal(off, without)
+    assert off_names == names == {"critic", "generator", "l1", "adversarial", *SCORES}
+    (on, on_names), (always, _) = step(1.0, later), step(0.0, constant(10))
+    assert_equal(on, always)
+    assert on_names == {*names, "gp"}
+    assert any(not torch.equal(on[name], tensor) for name, tensor in off.items())
 
 
 def test_repeated_updates_have_uniform_points() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_papers_have_rows_and_their_metrics_come_first() -> None:
     ]
     assert "comparable with the rows below only as far as data, size" in text
     assert "valentini_cgan: figure 5: no numbers, only curves" in text
+    assert "VGG distance 4.2968; the layers and the scale of the paper's VGG are not given" in text
     assert "the paper's" not in table.markdown([row("valentini_cgan", mae=2.0)], facts)
 
 
@@ -104,6 +106,15 @@ def test_the_best_value_is_the_highest_the_lowest_or_closest_to_the_truth() -> N
         {"metrics": {"colourfulness_ratio": {"generated": value}}} for value in (0.5, 1.2, 3.0)
     ]
     assert table.best_value("colourfulness_ratio", ratios) == 1.2
+
+
+def test_a_network_that_has_diverged_is_never_the_best() -> None:
+    for value in (math.nan, math.inf):
+        results = [row("diverged", psnr=value, mae=value), row("good", psnr=20.0, mae=2.0)]
+        lines = table.markdown(results, FACTS).splitlines()
+        assert f"| `diverged` | 0 | {value} | {value} | 1 | 2 | 3 |" in lines
+        assert "| `good` | 0 | **2.00** | **20.00** | 1 | 2 | 3 |" in lines
+    assert "**" not in table.markdown([row("diverged", psnr=math.nan)], FACTS)
 
 
 def test_scores_have_their_deviation_over_parts_of_the_images() -> None:
