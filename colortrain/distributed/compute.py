@@ -115,6 +115,8 @@ def recompute_blocks(module: nn.Module) -> None:
     # kept until the backward pass, which computes the activations again.
     lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
+    # An empty block computes nothing: keeping its input would only cost memory.
+    blocks = [block for block in blocks if next(block.parameters(), None) is not None]
     blocks += [child for child in module.modules() if isinstance(child, BasicBlock)]
     for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)

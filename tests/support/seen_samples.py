@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from colortrain.data.loader import Loader, LoaderConfig
 from colortrain.lab import SymmetricCodec
+from launch.processes import exit_process
 from shards.read.dataset import Split
 
 
@@ -50,3 +51,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     torch.distributed.destroy_process_group()
+    exit_process(0)  # a normal shutdown of gloo aborts sometimes

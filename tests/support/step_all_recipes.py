@@ -20,6 +20,7 @@ from PIL import Image
 from colortrain.recipe import save_recipe
 from colortrain.recipes import get_recipe
 from launch import colorize, evaluate, train
+from launch.processes import exit_process
 from tests.support.scaled_recipes import scaled
 from tests.support.small_shard_set import photograph
 
@@ -47,3 +48,4 @@ if __name__ == "__main__":
         for each in names:
             run_commands(out / each, sets, each)
     torch.distributed.destroy_process_group()
+    exit_process(0)  # a normal shutdown of gloo aborts sometimes

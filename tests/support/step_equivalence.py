@@ -40,6 +40,7 @@ from colortrain.models.square_critic import SquareCriticConfig
 from colortrain.recipe import Adam, Objective, Recipe
 from colortrain.schedule import constant
 from colortrain.training.step import train_step
+from launch.processes import exit_process
 
 NUM_IMAGES, SIZE = 8, 32
 _GP, _R1 = GradientPenalty(target=1.0), GradientPenalty(points="real", target=0.0)
@@ -233,3 +234,4 @@ def cases() -> list[tuple[str, Recipe, str, int]]:
 if __name__ == "__main__":
     main()
     torch.distributed.destroy_process_group()
+    exit_process(0)  # a normal shutdown of gloo aborts sometimes

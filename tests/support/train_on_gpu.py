@@ -35,6 +35,7 @@ from colortrain.recipes import get_recipe
 from colortrain.runs.folder import open_data
 from colortrain.training.preemption import handling_signals
 from colortrain.training.trainer import Trainer
+from launch.processes import exit_process
 from tests.support.gpu_stand_in import events
 from tests.support.scaled_recipes import scaled
 
@@ -180,3 +181,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    exit_process(0)  # a normal shutdown of gloo aborts sometimes
