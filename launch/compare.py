@@ -82,11 +82,11 @@ def parse_options(argv: Sequence[str] | None) -> tuple[ExperimentOptions, Sets, 
     args = make_parser().parse_args(argv)
     names = args.recipes or list(RECIPES)
     check_recipes(names)
-    sets = Sets(args.shards, args.shards, open_held_out(args.shards).manifest.size)
-    open_photos(args.photos or args.shards, sets.size)
+    sets, size = Sets(args.shards, args.shards), open_held_out(args.shards).manifest.size
+    open_photos(args.photos or args.shards, size)
     shared = shared_options(args, args.base_channels)
     networks = unchanged(*names)
-    options = ExperimentOptions(table="comparison", networks=networks, size=sets.size, **shared)
+    options = ExperimentOptions(table="comparison", networks=networks, size=size, **shared)
     return options, sets, args.images, args.photos
 
 

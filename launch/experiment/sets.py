@@ -12,14 +12,12 @@ from shards.read.dataset import Split, open_held_out
 class Sets:
     """The shard sets of one table: `train` for training, `held_out` to score.
 
-    Both may be the same folder. size: side of the samples in pixels; split: the split
-    of `held_out` to score, or None for its held-out split; note: how the data differ
-    from the paper's, a sentence, or "".
+    Both may be the same folder. split: the split of `held_out` to score, or None for
+    its held-out split; note: how the data differ from the paper's, a sentence, or "".
     """
 
     train: Path
     held_out: Path
-    size: int
     split: str | None = None
     note: str = ""
 

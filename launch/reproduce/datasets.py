@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from colortrain.recipes import get_recipe
 from launch.experiment.sets import Sets
 from shards.errors import UserError
 from shards.sources.cifar10 import SIDE
@@ -55,7 +56,7 @@ def _cifar(source: Path, folder: Path, size: int, splits: str, *options: str) ->
     _build(source, complete, SIDE, "--splits", "source")
     # Never with a test split, which must not steer training.
     _build(_training_batches(source), train, SIDE, "--splits", splits, *options)
-    return Sets(train, complete, SIDE)
+    return Sets(train, complete)
 
 
 def _training_batches(source: Path) -> str:
@@ -71,19 +72,19 @@ def _training_batches(source: Path) -> str:
 def build_nampouri(source: Path, folder: Path, size: int) -> Sets:
     """Build 8,000 training and 2,000 test photographs, resized without cropping."""
     paper = _Amounts(train=8000, held_out=2000, name="test")  # section 5.1
-    return _chosen(source, folder, size, paper, "--fit", "squash")
+    return _chosen(source, folder, size, paper, get_recipe("nampouri_unet").fit)
 
 
 def build_valentini(source: Path, folder: Path, size: int) -> Sets:
     """Build 10,000 training and 3,000 validation photographs, without cropping."""
     paper = _Amounts(train=10_000, held_out=3000, name="val")  # section V
-    return _chosen(source, folder, size, paper, "--fit", "squash")
+    return _chosen(source, folder, size, paper, get_recipe("valentini_cgan").fit)
 
 
 def build_arun(source: Path, folder: Path, size: int) -> Sets:
     """Build 5,000 photographs for training and scores, and 500 for validations."""
     paper = _Amounts(train=5000, held_out=500, name="val")  # section II-B has no others
-    sets = _chosen(source, folder, size, paper, "--fit", "squash")
+    sets = _chosen(source, folder, size, paper, get_recipe("arun_wgan_gp").fit)
     note = (
         "As in the paper, the scores are of the training images, so they do not describe unseen "
         "images; the validations in curves.png are of other ones."
@@ -122,14 +123,14 @@ class _Amounts:
     name: str
 
 
-def _chosen(source: Path, folder: Path, size: int, paper: _Amounts, *options: str) -> Sets:
+def _chosen(source: Path, folder: Path, size: int, paper: _Amounts, fit: str | None) -> Sets:
     """Build as many photographs as the paper uses, or all if the source has fewer.
 
     They are chosen at random, from folders for training and validation if the source
-    has such folders. options: for `shards build`.
+    has such folders. fit: how the paper makes images square, or None.
     """
     splits = _split_options(source, folder, paper)
-    sets = _photographs(source, folder, size, *splits, *options)
+    sets = _photographs(source, folder, size, *splits, *(["--fit", fit] if fit else []))
     note = (
         f"The paper uses {paper.train:,} training images and {paper.held_out:,} others; here they "
         "were chosen at random."
@@ -163,7 +164,7 @@ def _photographs(source: Path, folder: Path, size: int, splits: str, *options: s
     photos = folder / "photos"
     # The papers leave out no small images.
     _build(source, photos, size, "--splits", splits, "--min-side", "1", *options)
-    return Sets(photos, photos, size)
+    return Sets(photos, photos)
 
 
 def _build(source: Path | str, out: Path, size: int, *options: str) -> None:

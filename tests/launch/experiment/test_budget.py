@@ -43,7 +43,7 @@ def test_invalid_budgets_are_rejected(text: str, tmp_path: Path) -> None:
 
 
 def test_a_plan_is_kept_and_other_options_are_rejected(tmp_path: Path) -> None:
-    sets, options = Sets(tmp_path, tmp_path, 32), make_options(tmp_path)
+    sets, options = Sets(tmp_path, tmp_path), make_options(tmp_path)
     assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 7000)
     (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace("7000", "123"))
     assert make_plan(options, Budget("images", 700), sets) == Plan(700, None, 123)
@@ -53,7 +53,7 @@ def test_a_plan_is_kept_and_other_options_are_rejected(tmp_path: Path) -> None:
 
 def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", count=4, splits=("train", "val"))
-    sets = Sets(shards, shards, 32)
+    sets = Sets(shards, shards)
     options = make_options(tmp_path, "flagship", "drouilhet_gan")
     plan = make_plan(options, Budget("minutes", 60), sets)
     assert plan.images
@@ -62,7 +62,7 @@ def test_minutes_become_images_of_every_recipe(tmp_path: Path) -> None:
 
 
 def test_the_full_budget_is_that_of_the_table_or_of_each_recipe(tmp_path: Path) -> None:
-    sets = Sets(tmp_path, tmp_path, 32)
+    sets = Sets(tmp_path, tmp_path)
     for images in (10_000_000, None):
         options = make_options(tmp_path / str(images), full_images=images)
         plan = make_plan(options, Budget("full"), sets)

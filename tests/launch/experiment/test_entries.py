@@ -106,5 +106,5 @@ def test_scores_are_of_the_split_and_by_the_weights_that_the_options_name(
     monkeypatch.setattr(entries, "_read_result", lambda *_: {})
     options = make_options(tmp_path, scoring=("--inception", "file.pth"))
     entry = make_entries(options, Plan(1, None, 1), 8)[0]
-    evaluate(entry, Sets(tmp_path, tmp_path, 32, split="train"), 7, options)
+    evaluate(entry, Sets(tmp_path, tmp_path, split="train"), 7, options)
     assert lines[0][-6:] == ["--split", "train", "--limit", "7", "--inception", "file.pth"]

@@ -32,7 +32,7 @@ def test_the_first_seed_of_each_network_is_drawn() -> None:
 @pytest.mark.distributed
 def test_a_network_that_diverges_is_a_row_without_scores(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", size=32, count=8, splits=("train", "val"))
-    sets, name = Sets(shards, shards, 32), "nampouri_unet"
+    sets, name = Sets(shards, shards), "nampouri_unet"
     broken = Network(recipe=name, name="broken", settings=("generator_adam.lr=1e38",))
     options = ExperimentOptions(
         table="t",

@@ -10,6 +10,6 @@ from tests.support.small_shard_set import small_set
 
 def test_scores_are_of_held_out_images_unless_a_split_is_named(tmp_path: Path) -> None:
     shards = small_set(tmp_path / "set", size=32, count=8, splits=("train", "val"))
-    sets = Sets(shards, shards, 32)
+    sets = Sets(shards, shards)
     assert (sets.training_images(), sets.scored().name) == (4, "val")
-    assert Sets(shards, shards, 32, split="train").scored().name == "train"
+    assert Sets(shards, shards, split="train").scored().name == "train"

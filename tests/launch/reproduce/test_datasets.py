@@ -32,7 +32,6 @@ def test_only_the_training_set_is_without_grayscale_images(tmp_path: Path) -> No
     sets = build_cifar10(small_cifar(tmp_path / "cifar-10-batches-bin"), tmp_path / "sets", 32)
     assert len(Split(sets.train, "train")) == 11
     assert len(Split(sets.held_out, "test")) == 12
-    assert sets.size == 32
 
 
 def test_the_rates_of_nazeris_table_fall_by_a_tenth_of_the_training_images(tmp_path: Path) -> None:
@@ -62,7 +61,7 @@ SMALL = _Amounts(train=8, held_out=4, name="test")
 
 def test_papers_use_exact_numbers_of_photographs(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", 20)
-    sets = _chosen(tmp_path / "photos", tmp_path / "sets", 32, SMALL, "--fit", "squash")
+    sets = _chosen(tmp_path / "photos", tmp_path / "sets", 32, SMALL, "squash")
     assert sizes(sets.train) == {"train": 8, "test": 4}
     assert load_manifest(sets.train).fit == "squash"
     assert "8 training images and 4 others" in sets.note
@@ -70,7 +69,7 @@ def test_papers_use_exact_numbers_of_photographs(tmp_path: Path) -> None:
 
 def test_a_source_with_fewer_photographs_keeps_the_proportions(tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", 9)
-    sets = _chosen(tmp_path / "photos", tmp_path / "sets", 32, SMALL)
+    sets = _chosen(tmp_path / "photos", tmp_path / "sets", 32, SMALL, None)
     assert sizes(sets.train) == {"train": 6, "test": 3}
 
 
@@ -82,7 +81,7 @@ def test_folders_of_a_dataset_are_its_splits(
 ) -> None:
     write_photos(tmp_path / "coco" / "train2014", train)
     write_photos(tmp_path / "coco" / "val2014", held_out, first=train)
-    sets = _chosen(tmp_path / "coco", tmp_path / "sets", 32, SMALL)
+    sets = _chosen(tmp_path / "coco", tmp_path / "sets", 32, SMALL, None)
     assert sizes(sets.train) == dict(zip(("train", "test"), expected, strict=True))
 
 
@@ -92,6 +91,7 @@ def test_aruns_scores_are_of_the_training_images(tmp_path: Path) -> None:
     assert sizes(sets.train) == {"train": 20, "val": 2}
     assert len(sets.scored()) == sets.training_images() == 20
     assert "do not describe unseen images" in sets.note
+    assert load_manifest(sets.train).fit == "squash"  # section II-B: "resized to"
 
 
 def test_places_has_a_validation_split_apart_from_the_scored_one(tmp_path: Path) -> None:
